@@ -1,0 +1,1 @@
+"""Low-rank adapters: configuration, arithmetic, the adapted dense layer, merging."""

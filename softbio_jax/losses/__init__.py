@@ -1,0 +1,1 @@
+"""Losses: unreduced per task, global masked mean, balanced total."""

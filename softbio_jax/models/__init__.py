@@ -1,0 +1,1 @@
+"""Vision and text towers, heads and the multitask model: pure forward passes."""

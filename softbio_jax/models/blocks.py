@@ -1,0 +1,95 @@
+"""The transformer block both towers share."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from softbio_jax.adapters.config import AdapterRules
+from softbio_jax.adapters.dense import AdaptedDense
+from softbio_jax.models import rope
+from softbio_jax.models.attention import attend, split_heads
+from softbio_jax.models.config import ComputeConfig
+
+Rotation = tuple[jax.Array, jax.Array]  # cos and sin, (N, head_dim) each
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+    """Returns a float32 LayerNorm with torch's eps and plain variance."""
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, name=name)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Returns the exact (erf) GELU; jax.nn.gelu's default is the tanh approximation."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+class LayerScale(nn.Module):
+    """y = gamma x, gamma (D,)."""
+
+    init_value: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gamma = self.param(
+            "gamma", nn.initializers.constant(self.init_value), x.shape[-1:], jnp.float32
+        )
+        return x * gamma.astype(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with fused q, k, v (rows of q, then k, then v, head-major)."""
+
+    heads: int
+    compute: ComputeConfig
+    adapters: AdapterRules
+    train: bool
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+        width = x.shape[-1]
+        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        qkv = AdaptedDense(3 * width, name="qkv", **dense)(x)
+        q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
+        if rotation is not None:
+            q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
+        out = attend(q, k, v, implementation=self.compute.attention, causal=self.causal)
+        return AdaptedDense(width, name="out", **dense)(out)
+
+
+class MLP(nn.Module):
+    """c_proj(gelu(c_fc(x)))."""
+
+    hidden: int
+    compute: ComputeConfig
+    adapters: AdapterRules
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        hidden = gelu(AdaptedDense(self.hidden, name="c_fc", **dense)(x))
+        return AdaptedDense(x.shape[-1], name="c_proj", **dense)(hidden)
+
+
+class Block(nn.Module):
+    """Pre-norm block: x += ls_1(attn(ln_1(x))); x += ls_2(mlp(ln_2(x)))."""
+
+    heads: int
+    mlp_width: int
+    layer_scale: float | None
+    compute: ComputeConfig
+    adapters: AdapterRules
+    train: bool
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+        shared = {"compute": self.compute, "adapters": self.adapters, "train": self.train}
+        attention = SelfAttention(self.heads, causal=self.causal, name="attn", **shared)
+        mlp = MLP(self.mlp_width, name="mlp", **shared)
+        x = x + self._scaled("ls_1", attention(layer_norm("ln_1")(x), rotation)).astype(x.dtype)
+        return x + self._scaled("ls_2", mlp(layer_norm("ln_2")(x))).astype(x.dtype)
+
+    def _scaled(self, name: str, x: jax.Array) -> jax.Array:
+        return x if self.layer_scale is None else LayerScale(self.layer_scale, name=name)(x)

@@ -1,0 +1,103 @@
+"""The Perception Encoder's vision encoder: images to tokens."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
+from softbio_jax.models import positions, rope
+from softbio_jax.models.blocks import Block, layer_norm
+from softbio_jax.models.config import ComputeConfig, VisionConfig
+from softbio_jax.models.stack import stack
+
+
+class PatchEmbedding(nn.Module):
+    """A P x P convolution of stride P, written as a matmul over patches; no bias."""
+
+    patch_size: int
+    width: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        size = self.patch_size
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (size, size, 3, self.width), jnp.float32
+        )
+        batch, height, width, _ = images.shape
+        rows, columns = height // size, width // size
+        patches = images[:, : rows * size, : columns * size].reshape(
+            batch, rows, size, columns, size, 3
+        )
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
+        return patches @ kernel.reshape(-1, self.width).astype(images.dtype)
+
+
+class Encoder(nn.Module):
+    """Maps images to tokens: patches, positions, trunk, tail, final norm.
+
+    The trunk holds the first L - tail blocks, the tail the last ones, which a method treats
+    apart; either may be empty.
+    """
+
+    config: VisionConfig
+    compute: ComputeConfig = ComputeConfig()
+    adapters: AdapterRules = NO_ADAPTERS
+    tail: int = 0
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, capture: bool = False, norm: bool = True
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the tokens and, when capture, the states on the way.
+
+        Args:
+          images: (B, H, W, 3), normalised to [-1, 1]; H and W at least a patch, floor to patches.
+          train: turns the adapters' dropout on.
+          capture: also return patches, positions, pre and blocks (L, B, N, D).
+          norm: whether the final norm is applied (the reference's intermediate features skip it).
+
+        Returns:
+          (B, N, D) and a dict of states.
+        """
+        c, dtype = self.config, jnp.dtype(self.compute.dtype)
+        size = c.patch_size
+        grid = (images.shape[1] // size, images.shape[2] // size)
+        x = PatchEmbedding(size, c.width, name="patch_embed")(images.astype(dtype))
+        states = {"patches": x}
+        init = nn.initializers.normal(c.width**-0.5)
+        if c.class_token:
+            token = self.param("class_embedding", init, (c.width,), jnp.float32)
+            token = jnp.broadcast_to(token.astype(dtype), (x.shape[0], 1, c.width))
+            x = jnp.concatenate([token, x], axis=1)
+        table = self.param("positional_embedding", init, (c.tokens, c.width), jnp.float32)
+        table = positions.resample(
+            table, stored=c.grid, grid=grid, class_token=c.class_token
+        )
+        x = x + table.astype(dtype)
+        states["positions"] = x
+        x = layer_norm("ln_pre")(x).astype(dtype)
+        states["pre"] = x
+
+        turn = rope.angles(grid, c.head_dim, class_token=c.class_token)
+        rotation = (jnp.cos(turn), jnp.sin(turn))
+        make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters,
+                                 train=train)  # fmt: skip
+        outputs = []
+        for name, layers in (("trunk", c.layers - self.tail), ("tail", self.tail)):
+            if layers:
+                run = stack(make, layers=layers, name=name, compute=self.compute, capture=capture)
+                x, output = run(x, rotation)
+                outputs.append(output)
+        if capture:
+            states["blocks"] = jnp.concatenate(outputs)
+        if c.ln_post and norm:
+            x = layer_norm("ln_post")(x).astype(dtype)
+        return x, (states if capture else {})
+
+
+def _block(name: str, *, config: VisionConfig, compute: ComputeConfig, adapters: AdapterRules,
+           train: bool) -> Block:  # fmt: skip
+    return Block(config.heads, config.mlp_width, config.layer_scale, compute, adapters, train,
+                 name=name)  # fmt: skip

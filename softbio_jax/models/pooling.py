@@ -1,0 +1,52 @@
+"""Attention pooling: one learned probe reads all tokens."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from softbio_jax.adapters.config import AdapterRules
+from softbio_jax.adapters.dense import AdaptedDense
+from softbio_jax.models.attention import attend, split_heads
+from softbio_jax.models.blocks import MLP, layer_norm
+from softbio_jax.models.config import ComputeConfig
+
+
+class ProbeAttention(nn.Module):
+    """Cross-attention from the probe (B, 1, D) to the tokens (B, N, D)."""
+
+    heads: int
+    compute: ComputeConfig
+    adapters: AdapterRules
+    train: bool
+
+    @nn.compact
+    def __call__(self, probe: jax.Array, tokens: jax.Array) -> jax.Array:
+        width = tokens.shape[-1]
+        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        q = AdaptedDense(width, name="q", **dense)(probe)
+        k, v = jnp.split(AdaptedDense(2 * width, name="kv", **dense)(tokens), 2, axis=-1)
+        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
+        # One query row: the fused kernels have nothing to gain here.
+        out = attend(q, k, v, implementation="xla")
+        return AdaptedDense(width, name="out", **dense)(out)
+
+
+class AttentionPooling(nn.Module):
+    """x = attn(probe, tokens); x + mlp(layernorm(x)): no residual around the attention."""
+
+    heads: int
+    compute: ComputeConfig
+    adapters: AdapterRules
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps tokens (B, N, D) to the pooled feature (B, D)."""
+        width = tokens.shape[-1]
+        probe = self.param("probe", nn.initializers.normal(1.0), (1, 1, width), jnp.float32)
+        probe = jnp.broadcast_to(probe.astype(tokens.dtype), (tokens.shape[0], 1, width))
+        shared = {"compute": self.compute, "adapters": self.adapters, "train": train}
+        x = ProbeAttention(self.heads, name="attn", **shared)(probe, tokens)
+        normed = layer_norm("layernorm")(x)
+        # The pooling's mlp ratio is 4 in every variant, also where the blocks' is not.
+        x = x + MLP(4 * width, name="mlp", **shared)(normed).astype(x.dtype)
+        return x[:, 0]

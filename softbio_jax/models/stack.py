@@ -1,0 +1,64 @@
+"""A stack of identical blocks as one scan, its parameters stacked on a leading layer axis."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from softbio_jax.errors import UserError
+from softbio_jax.models.blocks import Block, Rotation
+from softbio_jax.models.config import ComputeConfig
+
+_POLICIES = jax.checkpoint_policies
+# What the backward pass finds saved; the rest is computed again.
+REMAT_POLICIES: dict[str, Callable | None] = {
+    "none": None,  # save everything
+    "dots": _POLICIES.dots_with_no_batch_dims_saveable,
+    "full": _POLICIES.nothing_saveable,
+}
+
+
+class _ScannedBlock(nn.Module):
+    make: Callable[[str], Block]
+    capture: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, object]:
+        block = self.make("block")
+        nn.share_scope(self, block)  # the block's parameters without a level of their own
+        x = block(x, rotation)
+        return x, (x if self.capture else None)
+
+
+def stack(
+    make: Callable[[str], Block], *, layers: int, name: str, compute: ComputeConfig, capture: bool
+) -> nn.Module:
+    """Returns a module that maps x (B, N, D) through `layers` blocks.
+
+    Calling it with (x, rotation) gives (x, states): states is (layers, B, N, D), every block's
+    output, when capture, else None.
+
+    Args:
+      make: builds a block of the given name.
+      layers: L >= 1.
+      name: the stack's name in the parameter tree.
+      compute: its remat and unroll are used.
+      capture: whether to return every block's output.
+    """
+    if compute.remat not in REMAT_POLICIES:
+        raise UserError("unknown remat policy", where="compute.remat",
+                        expected=f"one of {', '.join(REMAT_POLICIES)}", found=repr(compute.remat),
+                        fix="take a name of that list")  # fmt: skip
+    body = _ScannedBlock
+    if compute.remat != "none":
+        # Inside a scan nothing can be merged across iterations, so CSE need not be prevented.
+        body = nn.remat(body, policy=REMAT_POLICIES[compute.remat], prevent_cse=False)
+    scanned = nn.scan(
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=nn.broadcast,
+        length=layers,
+        unroll=compute.unroll,
+    )
+    return scanned(make, capture, name=name)

@@ -1,0 +1,67 @@
+"""The vision tower: encoder, pooling and projection."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
+from softbio_jax.models.config import ComputeConfig, VisionConfig
+from softbio_jax.models.encoder import Encoder
+from softbio_jax.models.pooling import AttentionPooling
+
+
+class VisionTower(nn.Module):
+    """A Perception Encoder's vision side; parameters `encoder`, `pool` and `proj`."""
+
+    config: VisionConfig
+    compute: ComputeConfig = ComputeConfig()
+    adapters: AdapterRules = NO_ADAPTERS
+    tail: int = 0
+
+    def setup(self) -> None:
+        c = self.config
+        self.encoder = Encoder(c, self.compute, self.adapters, self.tail)
+        if c.pooling == "attn":
+            self.pool = AttentionPooling(c.pool_heads, self.compute, self.adapters)
+        if c.out_dim is not None:
+            init = nn.initializers.normal(c.width**-0.5)
+            self.proj = self.param("proj", init, (c.width, c.out_dim), jnp.float32)
+
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Returns what the reference's forward gives: the projected pooled feature.
+
+        Args:
+          images: (B, H, W, 3) in [-1, 1].
+          train: turns the adapters' dropout on.
+
+        Returns:
+          (B, out), or (B, N, D) for variants without pooling.
+        """
+        return self.project(self.pooled(images, train=train))
+
+    def pooled(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Returns the pooled feature (B, D) before the projection."""
+        tokens, _ = self.encoder(images, train=train)
+        return self.pool_tokens(tokens, train=train)
+
+    def pool_tokens(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+        """Pools tokens (B, N, D) as the variant does."""
+        match self.config.pooling:
+            case "attn":
+                return self.pool(tokens, train=train)
+            case "tok":
+                return tokens[:, 0]
+            case "avg":
+                return tokens.mean(axis=1)
+            case "none":
+                return tokens
+
+    def project(self, pooled: jax.Array) -> jax.Array:
+        """Applies the projection, where the variant has one."""
+        return pooled if self.config.out_dim is None else pooled @ self.proj.astype(pooled.dtype)
+
+    def states(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Returns every rung of the forward pass by name, for parity and probing."""
+        tokens, states = self.encoder(images, capture=True)
+        pooled = self.pool_tokens(tokens)
+        return states | {"tokens": tokens, "pooled": pooled, "embedding": self.project(pooled)}

@@ -1,0 +1,1 @@
+"""Parameter trees: paths, partition by predicate, counts."""

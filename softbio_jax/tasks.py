@@ -1,0 +1,30 @@
+"""The three tasks and the label vocabulary that every data set, head and table shares."""
+
+import dataclasses
+
+MISSING = -1  # the label of an example that a task does not know
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """A classification task: its name and its classes in label order."""
+
+    name: str
+    classes: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+AGE = TaskSpec(
+    name="age",
+    classes=("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+"),
+)
+GENDER = TaskSpec(name="gender", classes=("male", "female"))
+# RAF-DB's order, which the thesis kept.
+EMOTION = TaskSpec(
+    name="emotion",
+    classes=("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
+)
+TASKS = {task.name: task for task in (AGE, GENDER, EMOTION)}
