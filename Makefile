@@ -1,0 +1,90 @@
+# Two commands on a bare machine with python >= 3.11 and make:
+#   make demo    sets up an environment and runs the main job (minutes on a CPU)
+#   make test    sets up and passes the tests
+# ACCEL=tpu or ACCEL=cuda13 on any of them installs the accelerator build of JAX.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+ACCEL ?=
+# With an accelerator the environment has a name of its own, so both can exist.
+VENV ?= .venv$(if $(ACCEL),-$(ACCEL))
+PARITY_VENV ?= .venv-parity
+PY = $(VENV)/bin/python
+PARITY_PY = $(PARITY_VENV)/bin/python
+
+DEMO_DIR ?= runs/demo
+TEST_WORKERS ?= 2
+# Arguments for pytest, e.g. make test ARGS="tests/data -k faces".
+ARGS ?=
+
+comma := ,
+EXTRAS = dev$(if $(ACCEL),$(comma)$(ACCEL))
+SETUP_INPUTS = pyproject.toml constraints.txt softbio_jax/__init__.py
+# The tested versions are those of a CPU; an accelerator takes the JAX that its image needs.
+# CONSTRAINTS= on the command line takes the newest of everything.
+CONSTRAINTS = $(if $(ACCEL),,constraints.txt)
+CONSTRAIN = $(addprefix --constraint ,$(CONSTRAINTS))
+PIP = -m pip --disable-pip-version-check --quiet install
+PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+.PHONY: help demo test test-parity test-long lint format setup clean check-python
+
+help:
+	@echo "make demo         set up and run the main job on rendered faces (DEMO_DIR=$(DEMO_DIR))"
+	@echo "make test         set up and run the tests (ARGS=\"tests/data -k faces\" for some of them)"
+	@echo "make test-parity  compare with torch, timm and peft, in $(PARITY_VENV)"
+	@echo "make test-long    the tests that take minutes: kills, several processes, notebooks"
+	@echo "make lint         ruff and mypy;  make format  lets ruff rewrite"
+	@echo "make clean        remove environments, caches and the demo's output"
+	@echo "ACCEL=tpu or ACCEL=cuda13 installs that build of JAX; PYTHON=python3.13 picks a python"
+
+demo: $(VENV)/.ready
+	$(PY) scripts/demo.py --out=$(DEMO_DIR)
+
+test: $(VENV)/.ready
+	$(PY) $(PYTEST) $(ARGS)
+
+test-long: $(VENV)/.ready
+	$(PY) -m pytest -m long $(ARGS)
+
+test-parity: $(PARITY_VENV)/.ready
+	$(PARITY_PY) -m pytest -m parity $(ARGS)
+
+lint: $(VENV)/.ready
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy $(wildcard softbio_jax scripts configs)
+
+format: $(VENV)/.ready
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+setup: $(VENV)/.ready
+
+check-python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: no $(PYTHON) on the PATH; install python >= 3.11 or pass PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), expected python >= 3.11;" \
+	       "fix: pass a newer one, e.g. make test PYTHON=python3.12" >&2; exit 1; }
+
+$(VENV)/.ready: $(SETUP_INPUTS) | check-python
+	@echo "Setting up $(VENV) (about 1 GB, a few minutes the first time)..."
+	$(PYTHON) -m venv $(VENV)
+	$(PY) $(PIP) $(CONSTRAIN) --editable ".[$(EXTRAS)]"
+	@touch $@
+
+# The torch side has many large packages and pins of its own, so it lives apart.
+# Local wheel folders are left out: a CPU-only torch from one does not fit torchvision.
+$(PARITY_VENV)/.ready: $(SETUP_INPUTS) | check-python
+	@echo "Setting up $(PARITY_VENV) with torch (several GB the first time)..."
+	$(PYTHON) -m venv $(PARITY_VENV)
+	env -u PIP_FIND_LINKS $(PARITY_PY) $(PIP) $(CONSTRAIN) --editable ".[dev,parity]"
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache build *.egg-info $(DEMO_DIR)
+	find softbio_jax scripts configs tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

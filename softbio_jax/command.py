@@ -1,0 +1,123 @@
+"""Runs an absl main so that a user's mistake is one line on stderr, not a traceback."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+from softbio_jax.errors import UserError
+
+_EXIT_MISTAKE = 1
+_EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+
+# Libraries that narrate their inner workings at INFO.
+_NARRATORS = ("jax", "orbax", "etils", "tensorflow_datasets", "matplotlib", "PIL")
+
+_FIXES = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENOSPC: "free some disk space or choose another folder",
+}
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Parses `sys.argv`, runs `main` and leaves the process with the right exit code.
+
+    The exit code is 0 (or what `main` returns) on success, 1 for a mistake in the user's input,
+    2 for a flag or a config key that does not exist or does not parse, 130 after Ctrl-C. A
+    mistake is told in one line on stderr, `error: ...`; `--debug` shows the traceback instead. An
+    exception that is not the user's doing (a bug) keeps its traceback.
+
+    Args:
+      main: gets the command line without its flags, the program's name first.
+
+    Raises:
+      SystemExit: always.
+    """
+    if "debug" not in flags.FLAGS:
+        # Defined in the script's name, so that its --help lists the flag.
+        flags.DEFINE_bool(
+            "debug", False, "Show the whole traceback of an error.", module_name=sys.argv[0]
+        )
+    _quiet_libraries()
+    try:
+        app.run(lambda argv: _call(main, argv), flags_parser=_parse)
+    except KeyboardInterrupt:
+        _leave(_EXIT_INTERRUPTED, "interrupted")
+
+
+def describe(error: BaseException) -> str | None:
+    """Tells a user's mistake in one line.
+
+    Args:
+      error: what was raised.
+
+    Returns:
+      The line, or None if the error is a bug, for which a traceback says more.
+    """
+    if isinstance(error, UserError):
+        return _one_line(error)
+    # An OSError without a file (a socket, a pipe) is hardly the user's doing.
+    if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+        where = "" if error.filename is None else f": {error.filename}"
+        fix = _FIXES.get(error.errno or 0, "")
+        return f"{error.strerror or 'cannot be opened'}{where}" + (f"; fix: {fix}" if fix else "")
+    return None
+
+
+def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
+    try:
+        return main(argv)
+    except app.UsageError as error:
+        _leave(_EXIT_USAGE, f"error: {_one_line(error)}")
+    except Exception as error:
+        line = describe(error)
+        if line is None or flags.FLAGS["debug"].value:
+            raise
+        _leave(_EXIT_MISTAKE, f"error: {line}")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses the flags; a config override that names no key is a usage error as well."""
+    try:
+        arguments: list[str] = flags.FLAGS(argv)
+        for name in flags.FLAGS:
+            _ = flags.FLAGS[name].value  # ml_collections reads a config file at its first use
+        return arguments
+    except SystemExit:  # --help ends with 1, yet has done what it was asked for
+        sys.exit(0)
+    except Exception as error:
+        # ml_collections tells an unknown key by AttributeError or KeyError, a value of another
+        # type by TypeError or ValueError, a missing config file by OSError.
+        if "--debug" in argv:
+            raise
+        text = describe(error) or _one_line(error) or type(error).__name__
+        _leave(_EXIT_USAGE, f"error: {text}; see {os.path.basename(argv[0])} --help")
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # the C++ half of JAX
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    for name in _NARRATORS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _one_line(error: BaseException) -> str:
+    # str(KeyError("x")) is "'x'": its argument reads better.
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split())
+
+
+def _leave(code: int, line: str) -> NoReturn:
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,150 @@
+"""Each test runs a small script as a user would, and looks at its exit code and its stderr."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+CONFIG = """
+import ml_collections
+
+def get_config():
+    config = ml_collections.ConfigDict()
+    config.model = ml_collections.ConfigDict({"variant": "tiny", "depth": 2})
+    return config
+"""
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+
+    def start(body, *arguments, popen=False):
+        script = tmp_path / "script.py"
+        script.write_text(
+            '"""Does a small thing.\n\nUsage: script.py [flags]\n"""\n'
+            "import errno, os, sys, time\n"
+            "from absl import app, flags\n"
+            "from ml_collections import config_flags\n"
+            "from softbio_jax import command\n"
+            "from softbio_jax.errors import UserError\n"
+            "CONFIG = config_flags.DEFINE_config_file('config')\n"
+            "COUNT = flags.DEFINE_integer('count', 1, 'How many.')\n"
+            "def main(argv):\n" + textwrap.indent(textwrap.dedent(body), "    ") + "\n"
+            "if __name__ == '__main__':\n"
+            "    command.run(main)\n"
+        )
+        options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        if not any(argument.startswith("--config=") for argument in arguments):
+            arguments = (f"--config={tmp_path / 'config.py'}", *arguments)
+        command = [sys.executable, str(script), *arguments]
+        options["env"] = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+        if popen:
+            return subprocess.Popen(command, **options)
+        return subprocess.run(command, timeout=60, **options)
+
+    return start
+
+
+def only_line(text):
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def test_success_is_exit_code_0_and_a_silent_stderr(run_script):
+    done = run_script("print('count', COUNT.value, argv[1:])", "--count=3", "faces")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "count 3 ['faces']\n"
+
+
+def test_the_main_function_chooses_the_exit_code(run_script):
+    assert run_script("return 7").returncode == 7
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_1(run_script):
+    done = run_script("raise UserError('unknown class', where='a.csv row 3', fix='rename it')")
+    assert done.returncode == 1
+    assert only_line(done.stderr) == "error: unknown class: a.csv row 3; fix: rename it"
+
+
+def test_debug_shows_the_traceback(run_script):
+    done = run_script("raise UserError('unknown class')", "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "unknown class" in done.stderr
+
+
+def test_a_bug_keeps_its_traceback(run_script):
+    done = run_script("raise ZeroDivisionError('1/0')")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_missing_file_is_named(run_script):
+    done = run_script("open('/no/such/faces.csv')")
+    assert done.returncode == 1
+    line = only_line(done.stderr)
+    assert line.startswith("error: No such file or directory: /no/such/faces.csv; fix:")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(run_script):
+    done = run_script("os.listdir(__file__)")
+    assert done.returncode == 1
+    assert "Not a directory" in only_line(done.stderr)
+
+
+def test_a_full_disk_is_told_even_without_a_file_name(run_script):
+    done = run_script("raise OSError(errno.ENOSPC, 'No space left on device')")
+    assert done.returncode == 1
+    assert "free some disk space" in only_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("--cuont=3", "cuont"),
+        ("--count=three", "three"),
+        ("--config.model.varaint=B16", "varaint"),
+        ("--config.model.depth=deep", "deep"),
+        ("--config=/no/such/config.py", "/no/such/config.py"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(run_script, argument, named):
+    done = run_script("print('ran')", argument)
+    assert done.returncode == 2, done.stderr
+    assert named in only_line(done.stderr)
+    assert done.stdout == ""
+
+
+def test_a_mistyped_config_key_gets_the_right_one_suggested(run_script):
+    done = run_script("print('ran')", "--config.model.varaint=B16")
+    assert "variant" in only_line(done.stderr)
+
+
+def test_wrong_arguments_are_told_without_the_whole_help(run_script):
+    done = run_script("raise app.UsageError('expected one folder')")
+    assert done.returncode == 2
+    assert only_line(done.stderr) == "error: expected one folder"
+
+
+def test_help_lists_the_flags_and_succeeds(run_script):
+    done = run_script("print('ran')", "--help")
+    assert done.returncode == 0
+    assert "Does a small thing." in done.stdout
+    assert "--count" in done.stdout
+    assert "debug" in done.stdout
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(run_script):
+    process = run_script("print('ready', flush=True); time.sleep(60)", popen=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert only_line(stderr) == "interrupted"

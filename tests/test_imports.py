@@ -1,0 +1,165 @@
+"""The package's structure: what may import what, what may be loaded, how large a module may be."""
+
+import ast
+import collections
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "softbio_jax"
+
+# From the bottom up; a module imports from lower rows, or from its own row without a cycle.
+ROWS = (
+    {"params", "tasks", "errors"},
+    {"adapters"},
+    {"models", "losses"},
+    {"checkpoints", "interop", "data", "parallel"},
+    {"train", "evaluation", "inference", "planning"},
+    {"command"},  # for scripts alone
+)
+RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
+
+# Outside library -> the only places in the package that import it.
+DOORS = {
+    "flax.linen": ("models/", "adapters/dense.py", "adapters/task_block.py"),
+    "orbax": ("checkpoints/",),
+    "grain": ("data/", "checkpoints/"),  # Grain's iterator state is saved with the rest
+    "tensorflow_datasets": ("data/",),
+    "torch": ("interop/safe_load.py",),
+    "tensorflow": (),
+    "timm": (),
+    "peft": (),
+    "clu.metric_writers": (),  # imports TensorFlow
+    "clu.periodic_actions": (),
+}
+HEAVY = ("tensorflow", "torch", "jax", "flax", "grain", "orbax", "matplotlib", "cv2")
+
+
+def python_files(folder):
+    return sorted(p for p in folder.rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def imported_names(path):
+    """Every dotted name that a file imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = path.relative_to(ROOT).parts[: -node.level]
+                base = ".".join((*parents, base)).rstrip(".")
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def within(name, library):
+    return name == library or name.startswith(library + ".")
+
+
+def part_of(name):
+    """softbio_jax.train.loop -> train."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def in_subprocess(code):
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_part_of_the_package_has_a_row():
+    parts = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in python_files(PACKAGE)}
+    assert parts - set(RANK) - {"__init__"} == set(), "give it a row in ROWS"
+
+
+@pytest.mark.parametrize("path", python_files(PACKAGE), ids=lambda p: str(p.relative_to(PACKAGE)))
+class TestModule:
+    def test_imports_point_down(self, path):
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        parts = {part_of(n) for n in imported_names(path) if within(n, "softbio_jax")} - {own}
+        if own == "__init__":
+            assert parts == set(), "the package's top level loads nothing"
+            return
+        upward = sorted(p for p in parts if p in RANK and RANK[p] > RANK[own])
+        assert upward == [], f"{own} (row {RANK[own]}) imports from above"
+
+    def test_outside_libraries_come_in_by_their_doors(self, path):
+        place = path.relative_to(PACKAGE).as_posix()
+        names = imported_names(path)
+        for library, doors in DOORS.items():
+            if any(within(name, library) for name in names):
+                assert place.startswith(doors), (
+                    f"{library} may be imported in {doors or 'no place'}"
+                )
+
+    def test_is_small(self, path):
+        assert len(path.read_text().splitlines()) <= 300
+
+    def test_is_not_a_bag_of_utilities(self, path):
+        assert "utils" not in path.stem
+
+
+def test_packages_of_one_row_do_not_import_each_other_in_a_cycle():
+    edges = collections.defaultdict(set)
+    for path in python_files(PACKAGE):
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for name in imported_names(path):
+            other = part_of(name) if within(name, "softbio_jax") else None
+            if other in RANK and other != own:
+                edges[own].add(other)
+
+    def cycle_through(part, trail):
+        if part in trail:
+            return [*trail[trail.index(part) :], part]
+        found = (cycle_through(other, [*trail, part]) for other in sorted(edges[part]))
+        return next((cycle for cycle in found if cycle), None)
+
+    for part in sorted(edges):
+        assert cycle_through(part, []) is None
+
+
+def test_configs_import_ml_collections_alone():
+    allowed = ("ml_collections", "configs", *sys.stdlib_module_names)
+    for path in python_files(ROOT / "configs"):
+        strangers = [n for n in imported_names(path) if not any(within(n, a) for a in allowed)]
+        assert strangers == [], path.name
+
+
+def test_scripts_and_configs_import_no_tensorflow():
+    for path in python_files(ROOT / "scripts") + python_files(ROOT / "configs"):
+        assert not any(within(name, "tensorflow") for name in imported_names(path)), path.name
+
+
+def test_the_top_level_loads_nothing_heavy():
+    code = f"""
+import json, sys
+import softbio_jax
+print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
+"""
+    assert in_subprocess(code) == []
+
+
+def test_no_module_loads_tensorflow_or_torch():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in python_files(PACKAGE)
+    ]
+    code = f"""
+import importlib, json, sys
+guilty = {{}}
+for module in {modules}:
+    importlib.import_module(module)
+    for library in ("tensorflow", "torch", "timm", "peft"):
+        if library in sys.modules:
+            guilty.setdefault(library, module)
+print(json.dumps(guilty))
+"""
+    assert in_subprocess(code) == {}
