@@ -1,0 +1,1 @@
+"""From predictions to figures: metrics, intervals, fairness, tables, pictures and reports."""

@@ -1,0 +1,152 @@
+"""Classification metrics from confusion counts, which add up exactly over any split of the data.
+
+Counts have shape (C, C): rows are the true class, columns the predicted one. Everything here is
+a function of the counts alone, so a metric of a sharded set is the metric of the summed counts.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softbio_jax.tasks import MISSING, TASKS
+
+
+def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts (true, predicted) pairs on the host.
+
+    Args:
+      labels: (N,) true classes; rows with `MISSING` are not counted.
+      predicted: (N,) predicted classes.
+      num_classes: C.
+
+    Returns:
+      (C, C) int64 counts.
+    """
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    known = labels != MISSING
+    cell = labels[known].astype(np.int64) * num_classes + predicted[known]
+    return np.bincount(cell, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def add_to_confusion(
+    counts: jax.Array, labels: jax.Array, predicted: jax.Array, valid: jax.Array
+) -> jax.Array:
+    """Adds a batch to running counts on the device; for use inside a jitted evaluation step.
+
+    The counts are integers, so the sum is the same to the last count whatever the number of
+    devices, the batch size or the padding (`valid` False). An int32 cell holds 2^31 examples.
+
+    Args:
+      counts: (C, C) int32 counts so far.
+      labels: (B,) int32 true classes, `MISSING` where unknown.
+      predicted: (B,) int32 predicted classes.
+      valid: (B,) bool, False for padding.
+
+    Returns:
+      (C, C) int32 counts with the batch added.
+    """
+    keep = valid & (labels != MISSING)
+    # A clamped index keeps padding in range; its weight is zero.
+    true = jnp.where(keep, labels, 0)
+    return counts.at[true, predicted].add(keep.astype(counts.dtype))
+
+
+def per_class(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns precision, recall, F1 and the number of true examples of each class.
+
+    precision_c = TP_c / predicted_c, recall_c = TP_c / true_c, F1_c = 2 TP_c / (true_c +
+    predicted_c); a ratio with a zero denominator is NaN.
+
+    Args:
+      counts: (C, C) confusion counts.
+
+    Returns:
+      `precision`, `recall`, `f1` (C,) float64 and `n`, `predicted` (C,) int64.
+    """
+    counts = np.asarray(counts)
+    hit, true, predicted = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "precision": hit / predicted,
+            "recall": hit / true,
+            "f1": 2 * hit / (true + predicted),
+            "n": true,
+            "predicted": predicted,
+        }
+
+
+def accuracy(counts: np.ndarray) -> np.ndarray:
+    """Returns the share of correct predictions, sum_c TP_c / n, for counts (..., C, C)."""
+    counts = np.asarray(counts)
+    with np.errstate(invalid="ignore"):
+        return np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1))
+
+
+def balanced_accuracy(counts: np.ndarray) -> np.ndarray:
+    """Returns the mean recall over the classes that occur, for counts (..., C, C)."""
+    return _mean_of_defined(per_class(counts)["recall"])
+
+
+def macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Returns the mean F1 over the classes that occur or are predicted, for counts (..., C, C)."""
+    return _mean_of_defined(per_class(counts)["f1"])
+
+
+def majority(counts: np.ndarray) -> np.ndarray:
+    """Returns the accuracy of always predicting the test set's commonest class (the floor)."""
+    counts = np.asarray(counts)
+    with np.errstate(invalid="ignore"):
+        return counts.sum(-1).max(-1) / counts.sum((-2, -1))
+
+
+def one_off(counts: np.ndarray) -> np.ndarray:
+    """Returns the share of predictions at most one ordered class off, for counts (..., C, C)."""
+    counts = np.asarray(counts)
+    position = np.arange(counts.shape[-1])
+    near = np.abs(position[:, None] - position[None, :]) <= 1
+    with np.errstate(invalid="ignore"):
+        return (counts * near).sum((-2, -1)) / counts.sum((-2, -1))
+
+
+def from_counts(task: str, counts: np.ndarray) -> dict[str, Any]:
+    """Returns every count-based figure of one task on one test set, as plain JSON values.
+
+    Args:
+      task: the task's name.
+      counts: (C, C) confusion counts with at least one example.
+
+    Returns:
+      `n`, `accuracy`, `balanced_accuracy`, `macro_f1`, `majority`, for age `one_off_accuracy`,
+      `per_class` (name -> n, precision, recall, f1) and `confusion` (C lists of C counts).
+    """
+    figures: dict[str, Any] = {
+        "n": int(np.sum(counts)),
+        "accuracy": float(accuracy(counts)),
+        "balanced_accuracy": float(balanced_accuracy(counts)),
+        "macro_f1": float(macro_f1(counts)),
+        "majority": float(majority(counts)),
+    }
+    if task == "age":
+        figures["one_off_accuracy"] = float(one_off(counts))
+    classes = per_class(counts)
+    figures["per_class"] = {
+        name: {
+            "n": int(classes["n"][i]),
+            **{k: _none_if_nan(classes[k][i]) for k in ("precision", "recall", "f1")},
+        }
+        for i, name in enumerate(TASKS[task].classes)
+    }
+    figures["confusion"] = np.asarray(counts).tolist()
+    return figures
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(-1) / defined.sum(-1)
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,188 @@
+"""Predictions as a table: one row an example, written and read under one column contract.
+
+Columns:
+  id                 a unique string, the first column.
+  {task}_label       the true class's name (`20-29`, `female`, `happy`), empty where unknown.
+  {task}_{class}     the class's probability; all classes of the task in the vocabulary's order.
+  anything else      an audit column of strings (`race`, ...), which no metric predicts.
+
+A task is present with all its columns or with none of them. `load(..., labels="optional")` also
+accepts a table without label columns, which a third party's predictions may be.
+"""
+
+import csv
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from softbio_jax.errors import UserError
+from softbio_jax.evaluation.predictions import Predictions, rows_text
+from softbio_jax.tasks import MISSING, TASKS, TaskSpec
+
+FIRST_DATA_ROW = 2  # row 1 of a table is its header
+
+
+def save(predictions: Predictions, path: str | os.PathLike) -> pathlib.Path:
+    """Writes `predictions` to the CSV file `path`; nine digits keep float32 exactly."""
+    path = pathlib.Path(path)
+    header, columns = ["id"], [predictions.ids.tolist()]
+    for task in (TASKS[name] for name in TASKS if name in predictions.labels):
+        names = (*task.classes, "")  # MISSING = -1 picks the last
+        header.append(f"{task.name}_label")
+        columns.append([names[label] for label in predictions.labels[task.name]])
+        header += [f"{task.name}_{name}" for name in task.classes]
+        for column in predictions.probabilities[task.name].T.tolist():
+            columns.append([format(value, ".9g") for value in column])
+    for name, values in predictions.audit.items():
+        header.append(name)
+        columns.append(values.tolist())
+    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(zip(*columns, strict=True))
+    temporary.replace(path)
+    return path
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    name: str | None = None,
+    synthetic_labels: Sequence[str] = (),
+    labels: str = "required",
+) -> Predictions:
+    """Reads predictions from a CSV file under the module's column contract.
+
+    Args:
+      path: the CSV file.
+      name: the test set's name, by default the file's stem.
+      synthetic_labels: tasks whose labels stay out of the averages.
+      labels: "required", or "optional" where labels come from elsewhere.
+
+    Returns:
+      The checked predictions; a task without a label column has only MISSING labels.
+
+    Raises:
+      UserError: a missing file, an unknown, missing or misplaced column, an unknown class, a
+        value that is no number, or anything `Predictions` refuses; rows count from the header.
+    """
+    path = pathlib.Path(path)
+    header, rows = _read(path)
+    if not rows:
+        raise UserError(
+            "empty test set", where=str(path), expected="at least one row", found="none"
+        )
+    tasks = [task for task in TASKS.values() if _has_task(header, task, path, labels)]
+    if not tasks:
+        raise UserError(
+            "no task in predictions",
+            where=str(path),
+            expected="columns such as gender_label, gender_male, gender_female",
+            found=", ".join(header),
+        )
+    taken = {"id"}
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    label_values, probabilities = {}, {}
+    for task in tasks:
+        names = [f"{task.name}_{c}" for c in task.classes]
+        taken |= {f"{task.name}_label", *names}
+        label_values[task.name] = _labels(columns.get(f"{task.name}_label"), task, path, len(rows))
+        probabilities[task.name] = np.stack([_numbers(columns[c], c, path) for c in names], axis=1)
+    try:
+        return Predictions(
+            name=path.stem if name is None else name,
+            ids=np.array(columns["id"], dtype=str),
+            labels=label_values,
+            probabilities=probabilities,
+            audit={c: np.array(columns[c], dtype=str) for c in header if c not in taken},
+            synthetic_labels=tuple(synthetic_labels),
+        )
+    except UserError as error:
+        raise UserError(f"{path} (rows without the header): {error}") from None
+
+
+def _read(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            "cannot read predictions", where=str(path), expected="a CSV file", found=str(error)
+        ) from None
+    if "id" not in header or len(set(header)) != len(header):
+        raise UserError(
+            "bad header",
+            where=f"{path} row 1",
+            expected="a column `id` and every column once",
+            found=", ".join(header),
+        )
+    short = [i for i, row in enumerate(rows) if len(row) != len(header)]
+    if short:
+        raise UserError(
+            "row of another length",
+            where=f"{path} {rows_text(short, first_row=FIRST_DATA_ROW)}",
+            expected=f"{len(header)} values",
+            found=str(len(rows[short[0]])),
+        )
+    return header, rows
+
+
+def _has_task(header: list[str], task: TaskSpec, path: pathlib.Path, labels: str) -> bool:
+    found = [c for c in header if c.startswith(f"{task.name}_") and c != f"{task.name}_label"]
+    expected = [f"{task.name}_{c}" for c in task.classes]
+    if not found and f"{task.name}_label" not in header:
+        return False
+    if found != expected:
+        same = sorted(found) == sorted(expected)
+        raise UserError(
+            f"{task.name} classes in another order" if same else f"other {task.name} classes",
+            where=f"{path} row 1",
+            expected=", ".join(expected),
+            found=", ".join(found) or "none",
+            fix="write the probability columns in the expected order",
+        )
+    if labels == "required" and f"{task.name}_label" not in header:
+        raise UserError(
+            "missing column", where=f"{path} row 1", expected=f"{task.name}_label", found="none"
+        )
+    return True
+
+
+def _labels(values: Sequence[str] | None, task: TaskSpec, path: pathlib.Path, n: int) -> np.ndarray:
+    if values is None:
+        return np.full(n, MISSING, np.int32)
+    index = {name: i for i, name in enumerate(task.classes)} | {"": MISSING}
+    unknown = [i for i, value in enumerate(values) if value not in index]
+    if unknown:
+        raise UserError(
+            f"unknown {task.name} class",
+            where=f"{path} {rows_text(unknown, first_row=FIRST_DATA_ROW)}",
+            expected=", ".join(task.classes) + " or nothing",
+            found=repr(values[unknown[0]]),
+        )
+    return np.array([index[value] for value in values], np.int32)
+
+
+def _numbers(values: Sequence[str], column: str, path: pathlib.Path) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.float64).astype(np.float32)
+    except ValueError:
+        bad = [i for i, value in enumerate(values) if not _is_number(value)]
+        raise UserError(
+            "not a probability",
+            where=f"{path} {rows_text(bad, first_row=FIRST_DATA_ROW)} column {column}",
+            expected="a number",
+            found=repr(values[bad[0]]),
+        ) from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

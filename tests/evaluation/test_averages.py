@@ -1,0 +1,89 @@
+"""The thesis' printed averages follow from its printed per-set accuracies, where they do."""
+
+import math
+
+import pytest
+
+from softbio_jax.evaluation.averages import (
+    THESIS_SYNTHETIC_LABELS,
+    averaged_sets,
+    task_averages,
+)
+
+ZERO_SHOT = {
+    "utkface": {"age": 48.62, "gender": 96.63},
+    "fairface": {"age": 46.11, "gender": 97.60},
+    "raf_db": {"emotion": 66.57},
+    "vggface2": {"age": 42.01, "gender": 95.78},
+}
+
+
+def truncated(value: float) -> float:
+    """The thesis cuts to two decimals instead of rounding."""
+    return math.floor(value * 100 + 1e-9) / 100
+
+
+def test_zero_shot_task_averages_of_table_4_2():
+    averages = task_averages(ZERO_SHOT, synthetic_labels=THESIS_SYNTHETIC_LABELS)
+    assert truncated(averages["age"]) == 47.36  # without VGGFace2
+    assert truncated(averages["gender"]) == 96.67  # with VGGFace2
+    assert averages["emotion"] == 66.57
+
+
+def test_zero_shot_global_of_table_4_2_contradicts_its_own_footnote():
+    rule = task_averages(ZERO_SHOT, synthetic_labels=THESIS_SYNTHETIC_LABELS)
+    assert round(rule["overall"], 2) == 70.20
+    # The printed 69.61 averages VGGFace2's synthetic ages in.
+    with_synthetic = task_averages(ZERO_SHOT, synthetic_labels={})
+    assert with_synthetic["overall"] == pytest.approx(69.61, abs=0.005)
+
+
+# Table 4.12's per-set figures; VGGFace2's gender is implied by the printed average (4.11).
+PER_SET = {
+    "mtlora": ({"age": (64.11, 63.96), "gender": (97.62, 96.93)}, 97.49, 90.06),
+    "lora": ({"age": (63.73, 63.34), "gender": (97.57, 96.90)}, 97.49, 91.21),
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "age", "overall", "consistent"),
+    [("lora", 63.53, 84.07, True), ("mtlora", 64.03, 83.88, False)],
+)
+def test_averages_of_table_4_11_from_table_4_12(row, age, overall, consistent):
+    figures, gender, emotion = PER_SET[row]
+    sets = {
+        "fairface": {"age": figures["age"][0], "gender": figures["gender"][0]},
+        "utkface": {"age": figures["age"][1], "gender": figures["gender"][1]},
+        "vggface2": {"age": 0.0, "gender": 3 * gender - sum(figures["gender"])},
+        "raf_db": {"emotion": emotion},
+    }
+    averages = task_averages(sets, synthetic_labels=THESIS_SYNTHETIC_LABELS)
+    assert truncated(averages["age"]) == age
+    assert averages["gender"] == pytest.approx(gender)
+    # 83.88 is printed where the columns give 83.86.
+    assert (abs(averages["overall"] - overall) < 0.01) is consistent
+    assert averages["overall"] == pytest.approx(overall, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    ("emotion", "age", "gender", "printed", "consistent"),
+    [
+        (88.43, 63.00, 97.41, 82.94, True),  # FT_4
+        (84.91, 61.28, 97.54, 78.76, False),  # LP: the columns give 81.24
+    ],
+)
+def test_overall_of_table_4_11_from_its_columns(emotion, age, gender, printed, consistent):
+    sets = {"a": {"age": age, "gender": gender}, "b": {"emotion": emotion}}
+    overall = task_averages(sets, synthetic_labels={})["overall"]
+    assert (truncated(overall) == printed) is consistent
+
+
+def test_a_task_without_test_set_has_no_average_and_no_part_in_the_overall():
+    sets = {"fairface": {"age": 0.5}, "vggface2": {"age": 0.1, "gender": 0.9}}
+    averages = task_averages(sets, synthetic_labels={"vggface2": ("age",)})
+    assert averages == {"age": 0.5, "gender": 0.9, "overall": pytest.approx(0.7)}
+    assert averaged_sets(sets, synthetic_labels={"vggface2": ("age",)}) == {
+        "age": ["fairface"],
+        "gender": ["vggface2"],
+    }
+    assert task_averages({}, synthetic_labels={}) == {}

@@ -1,0 +1,99 @@
+"""Metrics against values worked out by hand, against scikit-learn, and over shards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from softbio_jax.evaluation import metrics
+from softbio_jax.tasks import EMOTION, MISSING
+
+# True 0: 3 right, 1 called 1. True 1: 2 right, 2 called 0. True 2 never occurs, called once.
+COUNTS = np.array([[3, 1, 0], [1, 2, 1], [0, 0, 0]])
+
+
+def test_hand_computed_values():
+    assert metrics.accuracy(COUNTS) == 5 / 8
+    assert metrics.balanced_accuracy(COUNTS) == (3 / 4 + 2 / 4) / 2
+    # F1: 6/8, 4/7, and 0 for the class that is predicted but never true.
+    assert metrics.macro_f1(COUNTS) == pytest.approx((6 / 8 + 4 / 7 + 0) / 3)
+    assert metrics.majority(COUNTS) == 4 / 8
+    assert metrics.one_off(COUNTS) == 8 / 8
+    classes = metrics.per_class(COUNTS)
+    np.testing.assert_allclose(classes["precision"], [3 / 4, 2 / 3, 0])
+    np.testing.assert_allclose(classes["recall"], [3 / 4, 2 / 4, np.nan])
+
+
+def test_one_off_counts_neighbours_only():
+    counts = np.zeros((4, 4), int)
+    counts[0] = [1, 1, 1, 1]
+    counts[3, 2] = 4
+    assert metrics.one_off(counts) == (1 + 1 + 4) / 8
+
+
+def test_counts_skip_missing_labels():
+    counts = metrics.confusion_counts(np.array([0, 1, MISSING, 1]), np.array([0, 0, 1, 1]), 2)
+    assert counts.tolist() == [[1, 0], [1, 1]]
+
+
+def test_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    true, predicted = rng.integers(0, 6, 500), rng.integers(0, 7, 500)  # class 6 is never true
+    counts = metrics.confusion_counts(true, predicted, 7)
+    figures = metrics.from_counts("emotion", counts)
+    np.testing.assert_array_equal(counts, reference.confusion_matrix(true, predicted))
+    assert figures["accuracy"] == pytest.approx(reference.accuracy_score(true, predicted))
+    # scikit-learn drops classes that never occur from this mean too, with a warning.
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        balanced = reference.balanced_accuracy_score(true, predicted)
+    assert figures["balanced_accuracy"] == pytest.approx(balanced)
+    assert figures["macro_f1"] == pytest.approx(
+        reference.f1_score(true, predicted, average="macro", zero_division=0)
+    )
+    precision, recall, _, n = reference.precision_recall_fscore_support(
+        true, predicted, zero_division=0
+    )
+    for i, name in enumerate(EMOTION.classes):
+        row = figures["per_class"][name]
+        assert row["n"] == n[i]
+        assert (row["precision"] or 0) == pytest.approx(precision[i])
+        assert (row["recall"] or 0) == pytest.approx(recall[i])
+    assert figures["per_class"]["neutral"]["recall"] is None
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_streaming_counts_are_exact_for_any_batch_size_and_padding(batch):
+    rng = np.random.default_rng(batch)
+    labels = rng.integers(-1, 7, 101).astype(np.int32)  # MISSING among them
+    predicted = rng.integers(0, 7, 101).astype(np.int32)
+    padding = -len(labels) % batch
+    valid = np.arange(len(labels) + padding) < len(labels)
+    # Padding holds real-looking labels, as a repeated last example would.
+    stream = [np.pad(x, (0, padding), mode="edge") for x in (labels, predicted)] + [valid]
+    counts = jnp.zeros((7, 7), jnp.int32)
+    step = jax.jit(metrics.add_to_confusion)
+    for start in range(0, len(valid), batch):
+        counts = step(counts, *(x[start : start + batch] for x in stream))
+    np.testing.assert_array_equal(counts, metrics.confusion_counts(labels, predicted, 7))
+
+
+@pytest.mark.parametrize("n", [1, 101, 203])
+def test_counts_over_eight_devices_equal_one_device_to_the_last_count(n):
+    if jax.device_count() < 8:
+        pytest.skip("needs eight (simulated) devices")
+    rng = np.random.default_rng(n)
+    labels = rng.integers(-1, 9, n).astype(np.int32)
+    predicted = rng.integers(0, 9, n).astype(np.int32)
+    padding = -n % 8
+    stream = [np.pad(x, (0, padding), mode="edge") for x in (labels, predicted)]
+    stream.append(np.arange(n + padding) < n)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    over_data = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    sharded = jax.jit(metrics.add_to_confusion, out_shardings=everywhere)(
+        jax.device_put(jnp.zeros((9, 9), jnp.int32), everywhere),
+        *(jax.device_put(x, over_data) for x in stream),
+    )
+    assert len(sharded.sharding.device_set) == 8
+    np.testing.assert_array_equal(sharded, metrics.confusion_counts(labels, predicted, 9))

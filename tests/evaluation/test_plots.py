@@ -1,0 +1,43 @@
+"""Pictures: the words they must show, whole files, repeatable drawing."""
+
+import re
+
+import numpy as np
+
+from softbio_jax.evaluation import plots
+from softbio_jax.tasks import AGE, GENDER
+
+
+def words(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_confusion_matrix_says_counts_shares_and_accuracies():
+    figure = plots.confusion_matrix([[30, 10], [5, 15]], GENDER.classes, title="gender on faces")
+    shown = words(plots.svg(figure))
+    assert {"75.0%", "25.0%", "30", "10", "n=40", "male", "female", "gender on faces"} <= set(shown)
+    assert any("n = 60" in w and "75.00 %" in w for w in shown)
+
+
+def test_confusion_matrix_of_a_class_without_examples():
+    counts = np.zeros((9, 9), int)
+    counts[3, 3] = 7
+    shown = words(plots.svg(plots.confusion_matrix(counts, AGE.classes, title="age")))
+    assert shown.count("n=0") == 8
+    assert not any("nan" in word for word in shown)
+
+
+def test_png_is_written_whole(tmp_path):
+    figure = plots.confusion_matrix([[1, 0], [0, 1]], GENDER.classes, title="t")
+    path = plots.save_png(figure, tmp_path / "a" / "b.png")
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    assert [p.name for p in path.parent.iterdir()] == ["b.png"]
+
+
+def test_svg_is_one_element_and_repeatable():
+    first, second = (
+        plots.svg(plots.confusion_matrix([[1, 0], [0, 1]], GENDER.classes, title="t"))
+        for _ in range(2)
+    )
+    assert first == second
+    assert first.startswith("<svg") and first.rstrip().endswith("</svg>")
