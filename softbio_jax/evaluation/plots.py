@@ -66,8 +66,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
             fontsize=6.5,
         )
     axes.set_xticks(range(side), classes, rotation=40 if side > 4 else 0, ha="center")
-    names = [f"{name}
-n={n:,}" for name, n in zip(classes, totals[:, 0].tolist(), strict=True)]
+    names = [f"{name}\nn={n:,}" for name, n in zip(classes, totals[:, 0].tolist(), strict=True)]
     axes.set_yticks(range(side), names)
     axes.set_xticks(np.arange(-0.5, side), minor=True)
     axes.set_yticks(np.arange(-0.5, side), minor=True)
