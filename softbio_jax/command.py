@@ -91,17 +91,30 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         arguments: list[str] = flags.FLAGS(argv)
         for name in flags.FLAGS:
-            _ = flags.FLAGS[name].value  # ml_collections reads a config file at its first use
+            # In the place of a config file that is missing, ml_collections leaves an object whose
+            # attributes raise: ask for one now and not in the middle of the work.
+            hasattr(flags.FLAGS[name].value, "lock")
         return arguments
     except SystemExit:  # --help ends with 1, yet has done what it was asked for
         sys.exit(0)
     except Exception as error:
-        # ml_collections tells an unknown key by AttributeError or KeyError, a value of another
-        # type by TypeError or ValueError, a missing config file by OSError.
         if "--debug" in argv:
             raise
-        text = describe(error) or _one_line(error) or type(error).__name__
-        _leave(_EXIT_USAGE, f"error: {text}; see {os.path.basename(argv[0])} --help")
+        program = os.path.basename(argv[0])
+        _leave(_EXIT_USAGE, f"error: {_describe_flag_error(error)}; see {program} --help")
+
+
+def _describe_flag_error(error: Exception) -> str:
+    """Tells in one line what absl or ml_collections found wrong with the command line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if isinstance(error, OSError):  # several lines about a config file, the reason in the last
+        return f"config file: {lines[-1]}"
+    if any(line.startswith("Traceback") for line in lines):  # get_config() raised it
+        return f"{lines[0]} {lines[-1].removeprefix('ValueError: ')}"
+    key = "unknown config key: " if isinstance(error, AttributeError | KeyError) else ""
+    return key + _one_line(error)
 
 
 def _quiet_libraries() -> None:
@@ -112,9 +125,7 @@ def _quiet_libraries() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    # str(KeyError("x")) is "'x'": its argument reads better.
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split())
+    return " ".join(str(error).split())
 
 
 def _leave(code: int, line: str) -> NoReturn:

@@ -13,7 +13,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = """
 import ml_collections
 
-def get_config():
+def get_config(method="lora"):
+    if method != "lora":
+        raise ValueError(f"unknown method {method}: expected lora")
     config = ml_collections.ConfigDict()
     config.model = ml_collections.ConfigDict({"variant": "tiny", "depth": 2})
     return config
@@ -125,6 +127,14 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(run_script, argument, named):
 def test_a_mistyped_config_key_gets_the_right_one_suggested(run_script):
     done = run_script("print('ran')", "--config.model.varaint=B16")
     assert "variant" in only_line(done.stderr)
+
+
+def test_a_config_that_refuses_its_argument_is_told_without_a_traceback(run_script, tmp_path):
+    done = run_script("print('ran')", f"--config={tmp_path / 'config.py'}:loro")
+    assert done.returncode == 2
+    line = only_line(done.stderr)
+    assert "unknown method loro: expected lora" in line
+    assert "Traceback" not in line
 
 
 def test_wrong_arguments_are_told_without_the_whole_help(run_script):
