@@ -1,0 +1,32 @@
+"""The masked mean over the global batch."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class MaskedMean(NamedTuple):
+    """A sum over the unmasked examples and their count, both over the whole optimizer step."""
+
+    total: jax.Array  # ()
+    count: jax.Array  # ()
+
+    @property
+    def value(self) -> jax.Array:
+        """total / max(count, 1)."""
+        return self.total / jnp.maximum(self.count, 1.0)
+
+    @property
+    def present(self) -> jax.Array:
+        """Whether any example counts."""
+        return self.count > 0
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> MaskedMean:
+    """Returns the sum and count of values (B,) where mask (B,) holds.
+
+    Under jit with a sharded batch both are already global; averaging per-device means instead
+    would weight devices, not examples.
+    """
+    return MaskedMean(jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask, dtype=jnp.float32))

@@ -1,0 +1,56 @@
+"""The multitask model: a vision tower, one pooled feature, one head a task."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+
+from softbio_jax.models.heads import Head, HeadConfig
+from softbio_jax.models.vision import VisionTower
+from softbio_jax.tasks import TaskSpec
+
+
+class Heads(nn.Module):
+    """One head a task; parameters `heads/{task}`."""
+
+    tasks: tuple[TaskSpec, ...]
+    config: HeadConfig
+
+    def setup(self) -> None:
+        for task in self.tasks:
+            setattr(self, task.name, Head(self.config, task.num_classes))
+
+    def __call__(self, features: dict[str, jax.Array], *, train: bool) -> dict[str, jax.Array]:
+        return {
+            task.name: getattr(self, task.name)(features[task.name], train=train)
+            for task in self.tasks
+        }
+
+
+class MultitaskModel(VisionTower):
+    """VisionTower with heads; `features` then `classify`, so that a step can run the tower over
+    microbatches and the heads, with their batch statistics, once over the whole batch."""
+
+    tasks: tuple[TaskSpec, ...] = ()
+    head: HeadConfig = HeadConfig()
+    feature: Literal["pooled", "projected"] = "pooled"
+
+    def setup(self) -> None:
+        super().setup()
+        self.heads = Heads(self.tasks, self.head)
+
+    def __call__(self, images: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        """Maps images (B, H, W, 3) in [-1, 1] to logits {task: (B, C)}."""
+        return self.classify(self.features(images, train=train), train=train)
+
+    def features(self, images: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        """Returns the feature each task's head reads: {task: (B, D)}."""
+        pooled = self.pooled(images, train=train)
+        feature = self.project(pooled) if self.feature == "projected" else pooled
+        return {task.name: feature for task in self.tasks}
+
+    def classify(
+        self, features: dict[str, jax.Array], *, train: bool = False
+    ) -> dict[str, jax.Array]:
+        """Maps features {task: (B, D)} to logits {task: (B, C)}."""
+        return self.heads(features, train=train)
