@@ -59,9 +59,7 @@ class CLIP(VisionTower):
         Returns:
           (B, C) float32.
         """
-        return similarity_logits(
-            self.encode_image(images), self.encode_text(ids), self.logit_scale
-        )
+        return similarity_logits(self.encode_image(images), self.encode_text(ids), self.logit_scale)
 
     def encode_image(self, images: jax.Array) -> jax.Array:
         """Returns the image embedding (B, out), not normalised."""
