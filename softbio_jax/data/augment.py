@@ -1,0 +1,227 @@
+"""Augmentation on the device, inside the jitted step: flip, colour jitter, affine, erasing.
+
+Each example's randomness comes from `jax.random.fold_in(key, index)` alone, so its pixels do not
+depend on the batch it sits in, on its neighbours, or on how many hosts and devices there are.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from softbio_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Strength of each augmentation; the defaults are the thesis', zero switches one off.
+
+    Args:
+      flip: probability of a horizontal flip.
+      brightness, contrast, saturation: each factor is uniform in [max(0, 1 - x), 1 + x].
+      degrees: the rotation is uniform in [-degrees, degrees].
+      translate: the shift in whole pixels is uniform up to this share of the width and height.
+      scale: range of the zoom factor.
+      erase: probability that one rectangle is erased.
+      erase_area: range of the rectangle's share of the image area.
+      erase_ratio: range of its height / width, uniform in the logarithm.
+    """
+
+    flip: float = 0.5
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    degrees: float = 10.0
+    translate: float = 0.05
+    scale: tuple[float, float] = (0.9, 1.1)
+    erase: float = 0.5
+    erase_area: tuple[float, float] = (0.02, 0.2)
+    erase_ratio: tuple[float, float] = (0.3, 3.3)
+
+    def __post_init__(self) -> None:
+        for name, high in (("flip", 1), ("erase", 1), ("translate", 1), ("degrees", 180)):
+            self._require(name, 0 <= getattr(self, name) <= high, f"a number from 0 to {high}")
+        for name in ("brightness", "contrast", "saturation"):
+            self._require(name, getattr(self, name) >= 0, "a number of at least 0")
+        for name, high in (("scale", None), ("erase_area", 1), ("erase_ratio", None)):
+            limits = tuple(getattr(self, name))  # a list from a config file is fine
+            object.__setattr__(self, name, limits)
+            ordered = len(limits) == 2 and 0 < limits[0] <= limits[1] <= (high or limits[1])
+            expected = "(low, high) with 0 < low <= high" + (f" <= {high}" if high else "")
+            self._require(name, ordered, expected)
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UserError(
+                "bad augmentation setting",
+                where=f"augment.{name}",
+                expected=expected,
+                found=repr(getattr(self, name)),
+            )
+
+    @property
+    def jitters(self) -> bool:
+        """Whether any colour changes."""
+        return bool(self.brightness or self.contrast or self.saturation)
+
+    @property
+    def warps(self) -> bool:
+        """Whether any pixel moves, flips aside."""
+        return bool(self.degrees or self.translate or self.scale != (1.0, 1.0))
+
+
+OFF = AugmentConfig(
+    flip=0, brightness=0, contrast=0, saturation=0, degrees=0, translate=0, scale=(1, 1), erase=0
+)
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """Maps pixels in 0..255 to float32 in [-1, 1]: x / 127.5 - 1 (mean and deviation 0.5)."""
+    return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
+
+
+def augment(
+    images: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig
+) -> jax.Array:
+    """Augments and normalises a batch: flip, jitter, affine, normalise, erase, in this order.
+
+    The order and the 8-bit arithmetic of the jitter are those of torchvision's transforms on PIL
+    images. Deviations: the affine map is bilinear (torchvision's default is nearest) and keeps
+    fractional values; an erasing rectangle too large for the image is cut to fit, not redrawn.
+
+    Args:
+      images: uint8 (B, H, W, 3).
+      key: one PRNG key for the whole run.
+      index: integer (B,), the example's position in the global sample stream.
+      config: strengths; `OFF` gives exactly `normalize(images)`.
+
+    Returns:
+      float32 (B, H, W, 3) in [-1, 1]; black (-1) beyond the affine map's edge, 0 where erased.
+
+    Source: torchvision RandomHorizontalFlip, ColorJitter, RandomAffine, RandomErasing.
+    """
+    one = functools.partial(_augment_one, config=config)
+    return jax.vmap(one, in_axes=(0, None, 0))(images, key, index)
+
+
+def _augment_one(
+    image: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig
+) -> jax.Array:
+    # One key a stage, always: switching one augmentation off leaves the others' draws alone.
+    flip_key, jitter_key, warp_key, erase_key = jax.random.split(
+        jax.random.fold_in(key, index.astype(jnp.uint32)), 4
+    )
+    if config.flip:
+        image = jnp.where(jax.random.bernoulli(flip_key, config.flip), image[:, ::-1], image)
+    if config.jitters:
+        image = color_jitter(image, *_draw_jitter(jitter_key, config))
+    if config.warps:
+        image = affine(image, *_draw_affine(warp_key, image.shape, config))
+    image = normalize(image)
+    if config.erase:
+        image = jnp.where(_draw_rectangle(erase_key, image.shape, config), 0.0, image)
+    return image
+
+
+def color_jitter(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
+    """Brightness, contrast and saturation in the given order, in PIL's 8-bit arithmetic.
+
+    Each is a blend x -> clip(r + f (x - r)) with a reference r: black for brightness, the mean
+    grey level for contrast, each pixel's own grey for saturation.
+
+    Args:
+      image: uint8 (H, W, 3).
+      factors: (3,), of brightness, contrast and saturation; 1 changes nothing.
+      order: int (3,), a permutation of 0, 1, 2.
+
+    Returns:
+      uint8 (H, W, 3).
+    """
+
+    def step(turn: jax.Array, image: jax.Array) -> jax.Array:
+        kind = order[turn]
+        rgb = image.astype(jnp.int32)
+        # ITU-R 601 luma in 16-bit fixed point, as PIL's "L" mode. Whole numbers make the mean
+        # independent of the order of summation, hence of the batch layout.
+        luma = (rgb[..., 0] * 19595 + rgb[..., 1] * 38470 + rgb[..., 2] * 7471 + 0x8000) >> 16
+        mean = (2 * luma.sum() + luma.size) // (2 * luma.size)
+        grey = jnp.where(kind == 0, 0, jnp.where(kind == 1, mean, luma))[..., None]
+        blend = grey.astype(jnp.float32) + factors[kind] * (rgb - grey).astype(jnp.float32)
+        return jnp.clip(blend, 0, 255).astype(jnp.uint8)
+
+    # A loop, not three unrolled steps: its result is stored, where XLA would otherwise fuse the
+    # whole jitter into the affine map's lookup and compute it anew for each neighbour.
+    return jax.lax.fori_loop(0, 3, step, image)
+
+
+def affine(image: jax.Array, degrees: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """Rotates clockwise and zooms about the centre, then shifts; bilinear, black outside.
+
+    Args:
+      image: uint8 (H, W, 3).
+      degrees: (), rotation angle.
+      shift: (2,), right and down, in pixels.
+      scale: (), zoom factor.
+
+    Returns:
+      float32 (H, W, 3) in 0..255.
+    """
+    height, width, _ = image.shape
+    radians = jnp.deg2rad(degrees)
+    cos, sin = jnp.cos(radians) / scale, jnp.sin(radians) / scale
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    x = jnp.arange(width) - center_x - shift[0]
+    y = (jnp.arange(height) - center_y - shift[1])[:, None]
+    # Beyond one pixel outside everything is black, so the coordinates may stop there.
+    source_x = jnp.clip(cos * x + sin * y + center_x, -1, width)
+    source_y = jnp.clip(cos * y - sin * x + center_y, -1, height)
+    left = jnp.minimum(jnp.floor(source_x), width - 1)
+    top = jnp.minimum(jnp.floor(source_y), height - 1)
+    right_share, lower_share = (source_x - left)[..., None], (source_y - top)[..., None]
+
+    # Gathers dominate the cost, so each pixel's four neighbours are laid side by side first:
+    # one lookup a pixel in place of twelve.
+    framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    corners = (framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:])
+    quads = jnp.concatenate(corners, axis=-1).reshape(-1, 12)
+    # Without the barrier XLA fuses the jitter into the lookup and computes it once a neighbour.
+    place = (top.astype(jnp.int32) + 1) * (width + 1) + left.astype(jnp.int32) + 1
+    found = quads.at[place].get(mode="promise_in_bounds").astype(jnp.float32)
+    upper = found[..., 0:3] * (1 - right_share) + found[..., 3:6] * right_share
+    lower = found[..., 6:9] * (1 - right_share) + found[..., 9:12] * right_share
+    return upper * (1 - lower_share) + lower * lower_share
+
+
+def _draw_jitter(key: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array]:
+    factor_key, order_key = jax.random.split(key)
+    strength = jnp.array([config.brightness, config.contrast, config.saturation])
+    low = jnp.maximum(0.0, 1 - strength)
+    factors = low + jax.random.uniform(factor_key, (3,)) * (1 + strength - low)
+    return factors, jnp.argsort(jax.random.uniform(order_key, (3,)))
+
+
+def _draw_affine(
+    key: jax.Array, shape: tuple[int, ...], config: AugmentConfig
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    turn, zoom, right, down = jax.random.uniform(key, (4,))
+    limit = config.translate * jnp.array([shape[1], shape[0]])
+    shift = jnp.round((2 * jnp.stack([right, down]) - 1) * limit)
+    low, high = config.scale
+    return (2 * turn - 1) * config.degrees, shift, low + zoom * (high - low)
+
+
+def _draw_rectangle(key: jax.Array, shape: tuple[int, ...], config: AugmentConfig) -> jax.Array:
+    """The erased pixels as a boolean (H, W, 1), empty with probability 1 - config.erase."""
+    height, width, _ = shape
+    chance, area, ratio, top, left = jax.random.uniform(key, (5,))
+    low, high = config.erase_area
+    pixels = (low + area * (high - low)) * height * width
+    low, high = jnp.log(jnp.array(config.erase_ratio))
+    aspect = jnp.exp(low + ratio * (high - low))
+    tall = jnp.clip(jnp.round(jnp.sqrt(pixels * aspect)), 1, height)
+    wide = jnp.clip(jnp.round(jnp.sqrt(pixels / aspect)), 1, width)
+    top, left = jnp.floor(top * (height - tall + 1)), jnp.floor(left * (width - wide + 1))
+    y, x = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+    inside = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
+    return (inside & (chance < config.erase))[..., None]
