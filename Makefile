@@ -27,7 +27,7 @@ SETUP_INPUTS = pyproject.toml constraints.txt softbio_jax/__init__.py
 # CONSTRAINTS= on the command line takes the newest of everything.
 CONSTRAINTS = $(if $(ACCEL),,constraints.txt)
 CONSTRAIN = $(addprefix --constraint ,$(CONSTRAINTS))
-PIP = -m pip --disable-pip-version-check --quiet install
+PIP = -m pip --disable-pip-version-check --quiet --quiet install
 PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: help demo test test-parity test-long lint format setup clean check-python

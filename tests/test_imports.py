@@ -2,10 +2,13 @@
 
 import ast
 import collections
+import importlib.metadata
 import json
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -36,6 +39,7 @@ DOORS = {
     "clu.metric_writers": (),  # imports TensorFlow
     "clu.periodic_actions": (),
 }
+RUN_TIME_EXTRAS = ("convert", "text", "hub")
 HEAVY = ("tensorflow", "torch", "jax", "flax", "grain", "orbax", "matplotlib", "cv2")
 
 
@@ -136,6 +140,32 @@ def test_configs_import_ml_collections_alone():
 def test_scripts_and_configs_import_no_tensorflow():
     for path in python_files(ROOT / "scripts") + python_files(ROOT / "configs"):
         assert not any(within(name, "tensorflow") for name in imported_names(path)), path.name
+
+
+def declared_distributions():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = project["dependencies"] + [line for name in RUN_TIME_EXTRAS for line in extras[name]]
+    return {canonical(re.match(r"[\w.-]+", line).group()) for line in lines}
+
+
+def canonical(distribution):
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_every_library_that_the_package_imports_is_declared():
+    declared = declared_distributions()
+    of_module = importlib.metadata.packages_distributions()
+    missing = {}
+    for folder in (PACKAGE, ROOT / "scripts", ROOT / "configs"):
+        for path in python_files(folder):
+            for module in {name.split(".")[0] for name in imported_names(path)}:
+                if module in sys.stdlib_module_names or (ROOT / module).exists():
+                    continue
+                names = {canonical(name) for name in of_module.get(module, [module])}
+                if not names & declared:
+                    missing.setdefault(module, path.relative_to(ROOT).as_posix())
+    assert missing == {}, "add it to pyproject.toml and constraints.txt"
 
 
 def test_the_top_level_loads_nothing_heavy():
