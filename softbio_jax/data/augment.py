@@ -6,6 +6,7 @@ depend on the batch it sits in, on its neighbours, or on how many hosts and devi
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -44,11 +45,11 @@ class AugmentConfig:
             self._require(name, 0 <= getattr(self, name) <= high, f"a number from 0 to {high}")
         for name in ("brightness", "contrast", "saturation"):
             self._require(name, getattr(self, name) >= 0, "a number of at least 0")
-        for name, high in (("scale", None), ("erase_area", 1), ("erase_ratio", None)):
+        for name, top in (("scale", math.inf), ("erase_area", 1.0), ("erase_ratio", math.inf)):
             limits = tuple(getattr(self, name))  # a list from a config file is fine
             object.__setattr__(self, name, limits)
-            ordered = len(limits) == 2 and 0 < limits[0] <= limits[1] <= (high or limits[1])
-            expected = "(low, high) with 0 < low <= high" + (f" <= {high}" if high else "")
+            ordered = len(limits) == 2 and 0 < limits[0] <= limits[1] <= top
+            expected = "(low, high) with 0 < low <= high" + (f" <= {top}" if top == 1 else "")
             self._require(name, ordered, expected)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
