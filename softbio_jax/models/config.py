@@ -5,16 +5,22 @@ timm 1.0.31 for the alias names.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from softbio_jax.errors import UserError
 
 Pooling = Literal["attn", "tok", "avg", "none"]
+Resample = Literal["official", "timm"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """Shape of a vision tower: L blocks of width D over a (image_size / patch_size)^2 grid."""
+    """Shape of a vision tower: L blocks of width D over a (image_size / patch_size)^2 grid.
+
+    resample says what happens at other grids. "official": the positional embedding bilinear
+    without antialias, rotary positions as they are; "timm": bicubic with antialias, rotary
+    positions rescaled to the stored grid. At image_size the two are the same.
+    """
 
     name: str
     image_size: int  # pixels; the resolution of the stored positional embedding
@@ -29,6 +35,13 @@ class VisionConfig:
     ln_post: bool = True
     layer_scale: float | None = None  # initial gamma; None: no LayerScale
     pool_heads: int = 8  # the reference uses 8 for every width
+    resample: Resample = "official"
+
+    def __post_init__(self) -> None:
+        if self.resample not in get_args(Resample):
+            raise UserError("unknown resampling", where="model.resample",
+                            expected=" or ".join(get_args(Resample)), found=repr(self.resample),
+                            fix="take one of them")  # fmt: skip
 
     @property
     def grid(self) -> int:

@@ -48,7 +48,13 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool = False, capture: bool = False, norm: bool = True
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        capture: bool = False,
+        norm: bool = True,
+        after: tuple[int, ...] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the tokens and, when capture, the states on the way.
 
@@ -56,10 +62,11 @@ class Encoder(nn.Module):
           images: (B, H, W, 3), normalised to [-1, 1]; H and W at least a patch, floor to patches.
           train: turns the adapters' dropout on.
           capture: also return patches, positions, pre and blocks (L, B, N, D).
-          norm: whether the final norm is applied (the reference's intermediate features skip it).
+          norm: whether the final norm is applied.
+          after: the tokens wanted are those after these blocks, in [-L, L); needs capture.
 
         Returns:
-          (B, N, D) and a dict of states.
+          (B, N, D), or (len(after), B, N, D), and a dict of states.
         """
         c, dtype = self.config, jnp.dtype(self.compute.dtype)
         size = c.patch_size
@@ -73,14 +80,15 @@ class Encoder(nn.Module):
             x = jnp.concatenate([token, x], axis=1)
         table = self.param("positional_embedding", init, (c.tokens, c.width), jnp.float32)
         table = positions.resample(
-            table, stored=c.grid, grid=grid, class_token=c.class_token
+            table, stored=c.grid, grid=grid, class_token=c.class_token, method=c.resample
         )
         x = x + table.astype(dtype)
         states["positions"] = x
         x = layer_norm("ln_pre")(x).astype(dtype)
         states["pre"] = x
 
-        turn = rope.angles(grid, c.head_dim, class_token=c.class_token)
+        turn = rope.angles(grid, c.head_dim, class_token=c.class_token,
+                           rescale_to=c.grid if c.resample == "timm" else None)  # fmt: skip
         rotation = (jnp.cos(turn), jnp.sin(turn))
         make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters,
                                  train=train)  # fmt: skip
@@ -92,6 +100,8 @@ class Encoder(nn.Module):
                 outputs.append(output)
         if capture:
             states["blocks"] = jnp.concatenate(outputs)
+        if after is not None:
+            x = states["blocks"][jnp.array(after)]
         if c.ln_post and norm:
             x = layer_norm("ln_post")(x).astype(dtype)
         return x, (states if capture else {})

@@ -7,23 +7,27 @@ import numpy as np
 _BASE = 10_000.0
 
 
-def angles(grid: tuple[int, int], head_dim: int, *, class_token: bool) -> np.ndarray:
+def angles(
+    grid: tuple[int, int], head_dim: int, *, class_token: bool, rescale_to: int | None = None
+) -> np.ndarray:
     """Returns the rotation angle of each token and channel, in radians.
 
     With d = head_dim / 2 channels an axis, f_i = 10000^(-2i/d), each repeated for the pair
     (2i, 2i+1); the first half of the channels turns with x, the second with y. With a class
-    token the patches count from 1 and its own row, the first, is 0. Positions are integers and
-    not rescaled at other grids.
+    token the patches count from 1 and its own row, the first, is 0. Positions are integers;
+    with rescale_to = g, position p of n becomes p g / n.
 
     Args:
       grid: rows and columns of patches.
       head_dim: channels a head, divisible by 4.
       class_token: whether a class token comes first.
+      rescale_to: rows (= columns) of the stored grid, or None for positions as they are.
 
     Returns:
       (N, head_dim) float32.
 
-    Source: perception_models `core/vision_encoder/rope.py`, `Rope2D`.
+    Source: perception_models `core/vision_encoder/rope.py`, `Rope2D`; the rescaling is timm's
+    `ref_feat_shape`.
     """
     rows, columns = grid
     offset = int(class_token)
@@ -31,9 +35,13 @@ def angles(grid: tuple[int, int], head_dim: int, *, class_token: bool) -> np.nda
     # float32 throughout: the reference's table is float32 whatever the weights' type.
     exponents = np.arange(0, axis, 2, dtype=np.float32) / np.float32(axis)
     frequencies = (np.float32(1) / np.float32(_BASE) ** exponents).astype(np.float32)
-    turn = lambda n: np.repeat(  # noqa: E731
-        (np.arange(n, dtype=np.float32) + np.float32(offset))[:, None] * frequencies, 2, axis=-1
-    )
+
+    def turn(n: int) -> np.ndarray:
+        places = np.arange(n, dtype=np.float32) + np.float32(offset)
+        if rescale_to is not None:
+            places = places / np.float32(n) * np.float32(rescale_to)
+        return np.repeat(places[:, None] * frequencies, 2, axis=-1)
+
     x = np.broadcast_to(turn(columns)[None], (rows, columns, axis))
     y = np.broadcast_to(turn(rows)[:, None], (rows, columns, axis))
     table = np.concatenate([x, y], axis=-1).reshape(rows * columns, head_dim)

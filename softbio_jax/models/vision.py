@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
+from softbio_jax.errors import UserError
 from softbio_jax.models.config import ComputeConfig, VisionConfig
 from softbio_jax.models.encoder import Encoder
 from softbio_jax.models.pooling import AttentionPooling
@@ -59,6 +60,31 @@ class VisionTower(nn.Module):
     def project(self, pooled: jax.Array) -> jax.Array:
         """Applies the projection, where the variant has one."""
         return pooled if self.config.out_dim is None else pooled @ self.proj.astype(pooled.dtype)
+
+    def intermediates(
+        self, images: jax.Array, layers: tuple[int, ...] = (-1,), *, norm: bool = False
+    ) -> jax.Array:
+        """Returns the tokens after each of the blocks `layers`, as features for other tasks.
+
+        Args:
+          images: (B, H, W, 3) in [-1, 1].
+          layers: indices of blocks, negative ones from the end.
+          norm: whether the final norm is applied to them, where the variant has one.
+
+        Returns:
+          (len(layers), B, N, D), the class token first where there is one.
+
+        Raises:
+          UserError: no such block.
+        """
+        count = self.config.layers
+        for layer in layers:
+            if not -count <= layer < count:
+                raise UserError(
+                    "no such block", where="layers", expected=f"{-count} to {count - 1}",
+                    found=str(layer), fix="take an index of that range",
+                )  # fmt: skip
+        return self.encoder(images, capture=True, norm=norm, after=layers)[0]
 
     def states(self, images: jax.Array) -> dict[str, jax.Array]:
         """Returns every rung of the forward pass by name, for parity and probing."""
