@@ -7,26 +7,38 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import averages, metrics, plots, predictions_csv
+from softbio_jax.evaluation import averages, calibration, plots, predictions_csv
+from softbio_jax.evaluation.figures import task_figures
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.tasks import TASKS
 
 SCHEMA = 1
 DIRECTORY = "eval"
+# Enough points for a picture of the feature space, few enough to keep beside the figures.
+MAX_FEATURES = 1000
 
 
-def summarise(predictions: Sequence[Predictions], *, model: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(
+    predictions: Sequence[Predictions],
+    *,
+    model: Mapping[str, Any],
+    validation: Predictions | None = None,
+) -> dict[str, Any]:
     """Computes every figure of one model's predictions.
 
     Args:
       predictions: one item a test set, with distinct names.
       model: `variant`, `method`, `trainable_params`, `total_params` and whatever else
         describes the model; copied as it is.
+      validation: predictions on validation examples, on which each task's temperature is fitted.
 
     Returns:
       JSON values: `model`, `datasets` (test set -> task -> figures), `averages` (task and
-      `overall` -> accuracy), `averaged_sets` (task -> test sets) and `synthetic_labels`.
+      `overall` -> accuracy), `averaged_sets` (task -> test sets), `synthetic_labels`,
+      `temperatures` (task -> T, empty without validation) and `classes`.
 
     Raises:
       UserError: no test set, or two of the same name.
@@ -36,8 +48,16 @@ def summarise(predictions: Sequence[Predictions], *, model: Mapping[str, Any]) -
         raise UserError(
             "test sets", expected="at least one, with distinct names", found=", ".join(names)
         )
+    temperatures = {}
+    if validation is not None:
+        for task in validation.tasks():
+            temperatures[task] = calibration.fit_temperature(*validation.labelled(task))
     datasets = {
-        item.name: {task: task_figures(item, task) for task in item.tasks()} for item in predictions
+        item.name: {
+            task: task_figures(item, task, temperature=temperatures.get(task))
+            for task in item.tasks()
+        }
+        for item in predictions
     }
     accuracies = {
         name: {task: figures["accuracy"] for task, figures in tasks.items()}
@@ -53,15 +73,9 @@ def summarise(predictions: Sequence[Predictions], *, model: Mapping[str, Any]) -
         "averages": averages.task_averages(accuracies, synthetic_labels=synthetic),
         "averaged_sets": averages.averaged_sets(accuracies, synthetic_labels=synthetic),
         "synthetic_labels": synthetic,
+        "temperatures": temperatures,
         "classes": {task.name: list(task.classes) for task in TASKS.values()},
     }
-
-
-def task_figures(predictions: Predictions, task: str) -> dict[str, Any]:
-    """Returns the figures of one task on one test set as JSON values."""
-    labels, probabilities = predictions.labelled(task)
-    counts = metrics.confusion_counts(labels, probabilities.argmax(axis=1), TASKS[task].num_classes)
-    return metrics.from_counts(task, counts)
 
 
 def write(
@@ -69,16 +83,21 @@ def write(
     predictions: Sequence[Predictions],
     *,
     model: Mapping[str, Any],
+    validation: Predictions | None = None,
+    features: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Writes `directory/eval` whole or not at all, in place of an earlier one.
 
-    It holds `metrics.json` (see `summarise`), `predictions/{test set}.csv` and
-    `confusion/{test set}_{task}.png`.
+    It holds `metrics.json` (see `summarise`), `predictions/{test set}.csv`,
+    `confusion/{test set}_{task}.png`, with a validation set `validation.csv`, and with features
+    `features/{test set}.npz`: at most `MAX_FEATURES` `rows` of the table and their `features`.
 
     Args:
       directory: the run's directory.
       predictions: one item a test set.
       model: see `summarise`.
+      validation: see `summarise`.
+      features: test set -> (N, D) pooled features, for pictures of the feature space.
 
     Returns:
       What `metrics.json` holds.
@@ -86,7 +105,7 @@ def write(
     Raises:
       UserError: see `summarise`.
     """
-    summary = summarise(predictions, model=model)
+    summary = summarise(predictions, model=model, validation=validation)
     final = pathlib.Path(directory) / DIRECTORY
     new = final.with_name(f".{DIRECTORY}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -98,9 +117,21 @@ def write(
                 figures["confusion"], TASKS[task].classes, title=f"{task} on {item.name}"
             )
             plots.save_png(figure, new / "confusion" / f"{item.name}_{task}.png")
-    (new / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    if validation is not None:
+        predictions_csv.save(validation, new / "validation.csv")
+    for name, values in (features or {}).items():
+        _save_features(new / "features" / f"{name}.npz", values)
+    text = json.dumps(summary, indent=1, allow_nan=False)
+    (new / "metrics.json").write_text(text + "\n", encoding="utf-8")
     _replace(new, final)
     return summary
+
+
+def _save_features(path: pathlib.Path, features: np.ndarray) -> None:
+    # Evenly spaced, so that a table sorted by class still gives every class.
+    rows = np.unique(np.linspace(0, len(features) - 1, MAX_FEATURES).astype(np.int64))
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, rows=rows, features=features[rows].astype(np.float32))
 
 
 def _replace(new: pathlib.Path, final: pathlib.Path) -> None:

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import evaluate, predictions_csv, tables
+from softbio_jax.evaluation import evaluate, figures, predictions_csv, tables
 from tests.evaluation.fixtures import hand_made, random_predictions
 
 MODEL = {"variant": "tiny", "method": "lora", "trainable_params": 10, "total_params": 100}
@@ -28,7 +29,7 @@ def test_write_leaves_figures_predictions_and_pictures(tmp_path, sets):
     for item in sets:
         again = predictions_csv.load(tmp_path / "eval" / "predictions" / f"{item.name}.csv")
         for task in item.tasks():
-            assert evaluate.task_figures(again, task) == summary["datasets"][item.name][task]
+            assert figures.task_figures(again, task) == summary["datasets"][item.name][task]
             picture = tmp_path / "eval" / "confusion" / f"{item.name}_{task}.png"
             assert picture.read_bytes().startswith(b"\x89PNG")
     assert summary["averaged_sets"] == {
@@ -83,3 +84,26 @@ def test_text_table_marks_synthetic_labels(sets):
     starred = [line for line in text.splitlines() if " * " in line]
     assert len(starred) == 1 and starred[0].startswith("vggface2  age *")
     assert "not in the averages" in text
+
+
+def test_validation_fits_temperatures_and_features_are_kept(tmp_path, sets):
+    validation = random_predictions("validation", n=200, skill=4.0)
+    features = {"fairface": np.arange(100.0).reshape(50, 2)}
+    summary = evaluate.write(tmp_path, sets, model=MODEL, validation=validation, features=features)
+    assert set(summary["temperatures"]) == {"age", "gender"}
+    age = summary["datasets"]["fairface"]["age"]["temperature"]
+    assert age["value"] == summary["temperatures"]["age"]
+    assert "temperature" not in summary["datasets"]["raf_db"]["emotion"]
+    assert len(predictions_csv.load(tmp_path / "eval" / "validation.csv")) == 200
+    with np.load(tmp_path / "eval" / "features" / "fairface.npz") as kept:
+        assert kept["rows"].tolist() == list(range(50))
+        np.testing.assert_array_equal(kept["features"], features["fairface"])
+
+
+def test_kept_features_are_few_and_evenly_spaced(tmp_path):
+    many = random_predictions("faces", n=2500, tasks=("gender",))
+    evaluate.write(tmp_path, [many], model=MODEL, features={"faces": np.zeros((2500, 3))})
+    with np.load(tmp_path / "eval" / "features" / "faces.npz") as kept:
+        assert len(kept["rows"]) == evaluate.MAX_FEATURES
+        assert (kept["rows"][0], kept["rows"][-1]) == (0, 2499)
+        assert np.diff(kept["rows"]).max() <= 3

@@ -1,0 +1,138 @@
+"""Every figure of one task on one set of examples."""
+
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.errors import UserError
+from softbio_jax.evaluation import age_error, calibration, intervals, metrics
+from softbio_jax.evaluation.predictions import Predictions, rows_text
+from softbio_jax.tasks import TASKS
+
+# An audit column of true ages in years, for data sets that have them (UTKFace).
+YEARS_COLUMN = "age_years"
+
+
+def point_figures(
+    task: str, labels: np.ndarray, probabilities: np.ndarray, *, years: np.ndarray | None = None
+) -> dict[str, float]:
+    """Returns the scalar figures of one task, without intervals.
+
+    Args:
+      task: the task's name.
+      labels: (n,) true classes, none missing, n >= 1.
+      probabilities: (n, C).
+      years: (n,) true ages in years, NaN where unknown; for age alone.
+
+    Returns:
+      `accuracy`, `balanced_accuracy`, `macro_f1`, `nll` (nats), `brier` (0 to 2), `ece`; for
+      age also `one_off_accuracy` and `expected_age_mae` (years).
+    """
+    counts = metrics.confusion_counts(labels, probabilities.argmax(axis=1), TASKS[task].num_classes)
+    figures = {
+        "accuracy": metrics.accuracy(counts),
+        "balanced_accuracy": metrics.balanced_accuracy(counts),
+        "macro_f1": metrics.macro_f1(counts),
+        "nll": calibration.negative_log_likelihood(labels, probabilities).mean(),
+        "brier": calibration.brier(labels, probabilities).mean(),
+        "ece": calibration.reliability(labels, probabilities).ece,
+    }
+    if task == "age":
+        figures["one_off_accuracy"] = metrics.one_off(counts)
+        errors = age_error.absolute_error(labels, probabilities, years=years)
+        figures["expected_age_mae"] = errors.mean()
+    return {name: float(value) for name, value in figures.items()}
+
+
+def task_figures(
+    predictions: Predictions, task: str, *, temperature: float | None = None
+) -> dict[str, Any]:
+    """Returns every figure of one task on one test set, as JSON values.
+
+    Args:
+      predictions: the test set, with at least one label for `task`.
+      task: the task's name.
+      temperature: T fitted on validation, or None where there is none.
+
+    Returns:
+      What `metrics.from_counts` and `point_figures` return, `reliability` (bins), `intervals`
+      (figure -> 95 % bounds: Wilson for the shares, bootstrap for the rest) and, with a
+      temperature, `temperature`: its value and `nll`, `brier`, `ece` after scaling.
+    """
+    labels, probabilities = predictions.labelled(task)
+    predicted = probabilities.argmax(axis=1)
+    counts = metrics.confusion_counts(labels, predicted, TASKS[task].num_classes)
+    years = true_years(predictions, task)
+    figures: dict[str, Any] = metrics.from_counts(task, counts)
+    figures |= point_figures(task, labels, probabilities, years=years)
+    figures["intervals"] = _intervals(task, labels, probabilities, counts, years)
+    figures["reliability"] = _bins(calibration.reliability(labels, probabilities))
+    if temperature is not None:
+        scaled = calibration.with_temperature(probabilities, temperature)
+        after = point_figures(task, labels, scaled)
+        figures["temperature"] = {
+            "value": temperature,
+            **{name: after[name] for name in ("nll", "brier", "ece")},
+        }
+    return figures
+
+
+def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
+    """Returns the true ages (n,) of the labelled examples, None if the set has only groups.
+
+    Raises:
+      UserError: a value of the column `age_years` that is no number.
+    """
+    if task != "age" or YEARS_COLUMN not in predictions.audit:
+        return None
+    values = predictions.audit[YEARS_COLUMN]
+    years = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        try:
+            years[row] = float(value) if value else np.nan
+        except ValueError:
+            raise UserError(
+                "not an age in years",
+                where=f"predictions {predictions.name!r} {rows_text([row])} {YEARS_COLUMN}",
+                expected="a number or nothing",
+                found=repr(str(value)),
+            ) from None
+    return years[predictions.labels[task] >= 0]
+
+
+def _intervals(
+    task: str,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    counts: np.ndarray,
+    years: np.ndarray | None,
+) -> dict[str, list[float]]:
+    n = int(counts.sum())
+    found = {"accuracy": intervals.wilson(int(np.trace(counts)), n)}
+    found |= intervals.of_counts(counts, intervals.COUNT_FIGURES)
+    means = {
+        "nll": calibration.negative_log_likelihood(labels, probabilities),
+        "brier": calibration.brier(labels, probabilities),
+    }
+    if task == "age":
+        near = np.abs(labels - probabilities.argmax(axis=1)) <= 1
+        found["one_off_accuracy"] = intervals.wilson(int(near.sum()), n)
+        means["expected_age_mae"] = age_error.absolute_error(labels, probabilities, years=years)
+    bounds = intervals.of_means(np.stack(list(means.values()), axis=1))
+    found |= dict(zip(means, bounds, strict=True))
+    found["ece"] = intervals.of_ece(labels, probabilities)
+    return {name: list(values) for name, values in found.items()}
+
+
+def _bins(reliability: calibration.Reliability) -> list[dict[str, float]]:
+    return [
+        {
+            "low": float(reliability.edges[i]),
+            "high": float(reliability.edges[i + 1]),
+            "n": int(reliability.n[i]),
+            "confidence": float(reliability.confidence[i]),
+            "accuracy": float(reliability.accuracy[i]),
+        }
+        for i in range(len(reliability.n))
+        if reliability.n[i]
+    ]

@@ -1,0 +1,137 @@
+"""Confidence intervals for every figure: Wilson for shares, the bootstrap for the rest."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from softbio_jax.evaluation import calibration, metrics
+
+LEVEL = 0.95
+REPLICATES = 1000
+SEED = 2025
+
+
+def wilson(hits: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Returns the Wilson score interval of a share hits / n.
+
+    Args:
+      hits: successes.
+      n: trials, at least one.
+      level: the coverage.
+
+    Returns:
+      The lower and upper bound, within 0 and 1.
+
+    Source: Wilson, JASA 1927; computed by scipy.
+    """
+    from scipy import stats
+
+    found = stats.binomtest(int(hits), int(n)).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def wilson_difference(
+    hits: tuple[int, int], n: tuple[int, int], *, level: float = LEVEL
+) -> tuple[float, float]:
+    """Returns an interval of p_1 - p_2 for two independent groups.
+
+    d -+ sqrt((p_1 - l_1)^2 + (u_2 - p_2)^2), with each group's Wilson bounds l and u.
+
+    Args:
+      hits: successes of the two groups.
+      n: sizes of the two groups.
+      level: the coverage.
+
+    Returns:
+      The lower and upper bound.
+
+    Source: Newcombe, Statistics in Medicine 1998, method 10.
+    """
+    (low_1, high_1), (low_2, high_2) = (
+        wilson(h, m, level=level) for h, m in zip(hits, n, strict=True)
+    )
+    p_1, p_2 = hits[0] / n[0], hits[1] / n[1]
+    return (
+        p_1 - p_2 - float(np.hypot(p_1 - low_1, high_2 - p_2)),
+        p_1 - p_2 + float(np.hypot(high_1 - p_1, p_2 - low_2)),
+    )
+
+
+def resampled_counts(
+    counts: np.ndarray, *, replicates: int = REPLICATES, seed: int = SEED
+) -> np.ndarray:
+    """Draws bootstrap replicates of a table of counts.
+
+    Drawing n examples with replacement is a multinomial draw over the cells, so no example is
+    touched and a set of any size costs the same.
+
+    Args:
+      counts: integer counts of any shape.
+      replicates: R.
+      seed: of the draws.
+
+    Returns:
+      (R, *shape) int64 counts.
+    """
+    counts = np.asarray(counts)
+    n = int(counts.sum())
+    draws = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=replicates)
+    return draws.reshape(replicates, *counts.shape)
+
+
+def percentiles(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:
+    """Returns the percentile interval of bootstrap replicates (R,)."""
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def of_counts(
+    counts: np.ndarray, figures: Mapping[str, Callable[[np.ndarray], np.ndarray]]
+) -> dict[str, tuple[float, float]]:
+    """Returns the bootstrap interval of each function of a confusion matrix."""
+    draws = resampled_counts(counts)
+    return {name: percentiles(figure(draws)) for name, figure in figures.items()}
+
+
+def of_means(values: np.ndarray, *, seed: int = SEED) -> list[tuple[float, float]]:
+    """Returns the bootstrap interval of the mean of each column.
+
+    Args:
+      values: (n, K) one value an example.
+      seed: of the draws.
+
+    Returns:
+      K intervals.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    means = np.stack(
+        [values[rng.integers(0, n, n)].mean(axis=0) for _ in range(REPLICATES)]
+    )  # (R, K)
+    return [percentiles(column) for column in means.T]
+
+
+def of_ece(
+    labels: np.ndarray, probabilities: np.ndarray, *, seed: int = SEED
+) -> tuple[float, float]:
+    """Returns the bootstrap interval of the expected calibration error.
+
+    Replicates sit above the estimate when calibration is good, since ECE cannot be negative.
+    """
+    confidence, correct = calibration.top(labels, probabilities)
+    bins = calibration.bin_of(confidence, calibration.NUM_BINS)
+    gap = correct - confidence
+    rng = np.random.default_rng(seed)
+    n = len(labels)
+    values = []
+    for _ in range(REPLICATES):
+        rows = rng.integers(0, n, n)
+        sums = np.bincount(bins[rows], weights=gap[rows], minlength=calibration.NUM_BINS)
+        values.append(np.abs(sums).sum() / n)
+    return percentiles(np.array(values))
+
+
+COUNT_FIGURES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "balanced_accuracy": metrics.balanced_accuracy,
+    "macro_f1": metrics.macro_f1,
+}
