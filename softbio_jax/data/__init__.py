@@ -1,0 +1,1 @@
+"""Builders write records, sources read them, samplers order them, the pipeline batches them."""

@@ -1,0 +1,115 @@
+"""FairFace (Karkkainen and Joo, WACV 2021): age and gender, with race for audits."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.builders.rows import Rejection, Row
+from softbio_jax.data.labels import class_of, known_words
+from softbio_jax.errors import UserError
+
+_COLUMNS = ("file", "age", "gender", "race", "service_test")
+_ARCHIVES = ("", "fairface-img-margin025-trainval", "fairface-img-margin125-trainval")
+# A spreadsheet takes 3-9 and 10-19 for dates: the third of September, or March the ninth.
+_DATE_LIKE = re.compile(r"\d{1,4}-[A-Za-z]{3}|[A-Za-z]{3}-\d{1,4}")
+_EXCEL_AGES = {
+    **dict.fromkeys(("3-sep", "03-sep", "sep-03", "sep-3", "9-mar", "09-mar", "mar-09"), "3-9"),
+    **dict.fromkeys(("oct-19", "19-oct"), "10-19"),
+}
+
+
+class FairFace(FaceBuilder):
+    """Reads `fairface_label_{train,val}.csv` and the folders train/ and val/ beside it.
+
+    Args:
+      fix_excel_ages: read ages that a spreadsheet turned into dates (03-Sep, Oct-19) as the
+        classes they were (3-9, 10-19) instead of stopping.
+      **kwargs: see FaceBuilder.
+
+    Source: the layout of the official release; the pictures may also lie in the folder of its
+    archive (fairface-img-margin025-trainval or -margin125-).
+    """
+
+    name = "fairface"
+    TASKS = ("age", "gender")
+    COLUMNS = ("race", "service_test")
+
+    def __init__(self, *, fix_excel_ages: bool = False, **kwargs):
+        self.fix_excel_ages = fix_excel_ages
+        super().__init__(**kwargs)
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        found = tuple(s for s in ("train", "val") if self._table(s).is_file())
+        if not found:
+            raise UserError(
+                "not a FairFace folder",
+                where=str(self.source),
+                expected="fairface_label_train.csv and fairface_label_val.csv",
+                found="neither",
+                fix="check --source",
+            )
+        for split in found:
+            self._images(split)
+        return found
+
+    def protocol(self) -> dict[str, str]:
+        return {"fix_excel_ages": str(self.fix_excel_ages).lower()}
+
+    def rows(self, split: str) -> Iterator[Row | Rejection]:
+        path, root = self._table(split), self._images(split)
+        for number, row in tables.read_csv(path, columns=_COLUMNS):
+            where = f"{path} row {number}"
+            labels = {
+                "age": self._age(row["age"], where),
+                "gender": _label("gender", row["gender"], where),
+            }
+            image = tables.inside(root, row["file"], where=where)
+            columns = {name: row[name] for name in self.COLUMNS}
+            yield Row(id=row["file"], image=image, labels=labels, columns=columns)
+
+    def _table(self, split: str) -> pathlib.Path:
+        return self.source / f"fairface_label_{split}.csv"
+
+    def _images(self, split: str) -> pathlib.Path:
+        for archive in _ARCHIVES:
+            if (self.source / archive / split).is_dir():
+                return self.source / archive
+        raise UserError(
+            "no pictures for the label file",
+            where=str(self._table(split)),
+            expected=f"a folder {split}/ beside it",
+            found="none",
+            fix="unpack the image archive there",
+        )
+
+    def _age(self, word: str, where: str) -> int:
+        if not _DATE_LIKE.fullmatch(word):
+            return _label("age", word, where)
+        fixed = _EXCEL_AGES.get(word.lower())
+        if fixed is None or not self.fix_excel_ages:
+            raise UserError(
+                "a spreadsheet turned an age into a date",
+                where=where,
+                expected=fixed or known_words("age"),
+                found=repr(word),
+                fix="use the original file" + (" or pass --fix_excel_ages" if fixed else ""),
+            )
+        return _label("age", fixed, where)
+
+
+def _label(task: str, word: str, where: str) -> int:
+    label = class_of(task, word)
+    if label is None:
+        raise UserError(
+            f"unknown {task} class",
+            where=where,
+            expected=known_words(task),
+            found=repr(word),
+            fix="correct the row",
+        )
+    return label

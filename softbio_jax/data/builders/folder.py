@@ -1,0 +1,85 @@
+"""A folder per class: `{split}/{class}/picture`, for one task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.builders.rows import Rejection, Row
+from softbio_jax.data.labels import class_of, known_words
+from softbio_jax.errors import UserError
+from softbio_jax.tasks import TASKS
+
+
+class Folder(FaceBuilder):
+    """Reads pictures sorted into one folder a class, the class folders in one folder a split.
+
+    Args:
+      task: the task that the folder names are classes of.
+      **kwargs: see FaceBuilder.
+    """
+
+    name = "folder"
+
+    def __init__(self, *, task: str, **kwargs):
+        if task not in TASKS:
+            raise UserError("unknown task", where="--task", expected=", ".join(TASKS), found=task)
+        self.task = task
+        self.TASKS = (task,)
+        super().__init__(**kwargs)
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        names = sorted(p.name for p in self.source.iterdir() if p.is_dir() and p.name[0] != ".")
+        if not names:
+            raise UserError(
+                "no splits",
+                where=str(self.source),
+                expected="folders such as train/happy and test/happy",
+                found="no folder",
+            )
+        if all(class_of(self.task, name) is not None for name in names):
+            raise UserError(
+                "the folder of one split was given",
+                where=str(self.source),
+                expected="{split}/{class}/picture",
+                found="{class}/picture",
+                fix="put the class folders into a folder train/ (and test/) and give its parent",
+            )
+        for name in names:
+            self._classes(name)
+        return tuple(names)
+
+    def protocol(self) -> dict[str, str]:
+        return {"task": self.task}
+
+    def rows(self, split: str) -> Iterator[Row | Rejection]:
+        for folder, label in self._classes(split):
+            for path in tables.images_in(self.source / split / folder):
+                row_id = f"{split}/{folder}/{path.name}"
+                yield Row(id=row_id, image=path, labels={self.task: label})
+
+    def _classes(self, split: str) -> list[tuple[str, int]]:
+        classes = []
+        for path in sorted((self.source / split).iterdir()):
+            if not path.is_dir() or path.name.startswith("."):
+                continue
+            label = class_of(self.task, path.name)
+            if label is None:
+                raise UserError(
+                    f"unknown {self.task} class",
+                    where=str(path),
+                    expected=known_words(self.task),
+                    found=repr(path.name),
+                    fix="rename the folder to one of them, or move it away",
+                )
+            classes.append((path.name, label))
+        if not classes:
+            raise UserError(
+                "no classes",
+                where=str(self.source / split),
+                expected=known_words(self.task),
+                found="no folder",
+            )
+        return classes

@@ -1,0 +1,65 @@
+"""From the words that data sets use to the shared label vocabulary of `softbio_jax.tasks`."""
+
+import bisect
+import math
+
+from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING
+
+# The first year of each age class but the youngest: 0-2, 3-9, 10-19, ..., 60-69, 70+.
+_AGE_STARTS = (3, 10, 20, 30, 40, 50, 60, 70)
+
+AGE_WORDS = {name: label for label, name in enumerate(AGE.classes)} | {"more than 70": 8}
+GENDER_WORDS = {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1}
+EMOTION_WORDS = {
+    word: label
+    for label, words in enumerate(
+        (
+            ("surprise", "surprised"),
+            ("fear", "fearful", "afraid", "scared"),
+            ("disgust", "disgusted"),
+            ("happy", "happiness", "happily", "joy"),
+            ("sad", "sadness"),
+            ("angry", "anger"),
+            ("neutral", "neutrality"),
+        )
+    )
+    for word in words
+}
+WORDS = {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
+
+
+def class_of(task: str, word: str) -> int | None:
+    """Looks up the label of a class by one of its names, whatever the case and the spaces around.
+
+    Args:
+      task: a task's name.
+      word: a class' name or a synonym ("anger" for "angry", "more than 70" for "70+").
+
+    Returns:
+      The label, or None for a word that the vocabulary does not know.
+    """
+    return WORDS[task].get(word.strip().lower())
+
+
+def known_words(task: str) -> str:
+    """Lists every accepted word of a task, for an error message."""
+    by_label: dict[int, list[str]] = {}
+    for word, label in WORDS[task].items():
+        by_label.setdefault(label, []).append(word)
+    return ", ".join("/".join(by_label[label]) for label in sorted(by_label))
+
+
+def age_class(years: float) -> int:
+    """Finds the class of an age in years: rounded half up to whole years, then binned.
+
+    Args:
+      years: the age; negative or not finite means unknown.
+
+    Returns:
+      The label 0..8, or MISSING.
+
+    Source: the thesis' rule for data sets with real-valued ages.
+    """
+    if not math.isfinite(years) or years < 0:
+        return MISSING
+    return bisect.bisect_right(_AGE_STARTS, math.floor(years + 0.5))

@@ -1,0 +1,145 @@
+"""From a folder as people have it to records, an index and a report, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+
+from softbio_jax.data import index as index_lib
+from softbio_jax.data.builders import BUILDERS, FaceBuilder
+from softbio_jax.errors import UserError
+
+REPORT = "report.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What a dry run found: the number of rows of each split (0 where unknown)."""
+
+    dataset: str
+    rows: dict[str, int]
+
+
+def survey(dataset: str, *, source: str, **options: Any) -> Survey:
+    """Checks a source without reading a picture: layout, columns, classes of every row.
+
+    Args:
+      dataset: a key of BUILDERS.
+      source: the folder as people have it.
+      **options: the builder's own options.
+
+    Returns:
+      The rows found, split by split.
+
+    Raises:
+      UserError: the first thing that is missing or wrong.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        return _survey(_builder(dataset, source=source, data_dir=scratch, **options))
+
+
+def prepare(
+    dataset: str,
+    *,
+    source: str,
+    out: str | os.PathLike,
+    overwrite: bool = False,
+    on_survey: Callable[[Survey], None] = lambda survey: None,
+    **options: Any,
+) -> dict:
+    """Writes a data set's records, indices and report under `out`.
+
+    Everything is written beside `out` first and renamed at the end, so that `out` is either
+    whole or not there.
+
+    Args:
+      dataset: a key of BUILDERS.
+      source: the folder as people have it.
+      out: the folder to make.
+      overwrite: replace `out` if it is there.
+      on_survey: gets the number of rows before the pictures are read.
+      **options: the builder's own options.
+
+    Returns:
+      The report, as in `out`/report.json.
+
+    Raises:
+      UserError: the source is not what it should be, or `out` exists.
+    """
+    out = pathlib.Path(out)
+    if out.exists() and not overwrite:
+        raise UserError(
+            "the output exists", where=str(out), fix="give another --out or pass --overwrite"
+        )
+    start = time.monotonic()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        builder = _builder(dataset, source=source, data_dir=scratch, **options)
+        on_survey(_survey(builder))
+        _write_records(builder)
+        folder = pathlib.Path(builder.data_dir)
+        for split, account in builder.accounts.items():
+            index_lib.write(account.index(), folder, split)
+        report = _report(builder, seconds=time.monotonic() - start)
+        (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+        return report
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _builder(dataset: str, **options: Any) -> FaceBuilder:
+    if dataset not in BUILDERS:
+        raise UserError(
+            "unknown data set",
+            where="--dataset",
+            expected=", ".join(sorted(BUILDERS)),
+            found=repr(dataset),
+        )
+    return BUILDERS[dataset](**options)
+
+
+def _survey(builder: FaceBuilder) -> Survey:
+    rows = {split: builder.survey(split) for split in builder.splits()}
+    return Survey(dataset=builder.name, rows=rows)
+
+
+def _write_records(builder: FaceBuilder) -> None:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        # TFDS tells of downloads, which there are none of, and of its scratch folder.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _report(builder: FaceBuilder, *, seconds: float) -> dict:
+    splits = {split: account.report() for split, account in builder.accounts.items()}
+    read = sum(split["rows_read"] for split in splits.values())
+    return {
+        "dataset": builder.name,
+        "version": str(builder.version),
+        "protocol": builder.protocol(),
+        "splits": splits,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(read / max(seconds, 1e-9), 1),
+    }

@@ -1,0 +1,89 @@
+"""Samplers: which example stands at each position of an endless global sample stream.
+
+A sampler knows nothing of hosts, workers or batches; the pipeline cuts its stream into global
+batches and those into the slices of the processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import Protocol
+
+import numpy as np
+
+
+class Sampler(Protocol):
+    """An endless stream of example numbers, made of epochs that are each drawn from the seed."""
+
+    @property
+    def epoch_size(self) -> int:
+        """The number of positions in an epoch."""
+
+    def epoch(self, number: int) -> np.ndarray:
+        """Lists the examples of one epoch: (epoch_size,) int64."""
+
+    def digest(self) -> str:
+        """Names the stream: equal digests mean equal streams."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Natural:
+    """Every example once an epoch, in an order that is drawn anew for each epoch.
+
+    Args:
+      size: the number of examples N.
+      seed: which stream.
+    """
+
+    size: int
+    seed: int
+
+    @property
+    def epoch_size(self) -> int:
+        return self.size
+
+    def epoch(self, number: int) -> np.ndarray:
+        return generator(self.seed, number).permutation(self.size)
+
+    def digest(self) -> str:
+        return digest_of("natural", self.size, self.seed)
+
+
+class Stream:
+    """Looks positions of a sampler's stream up, the epoch in use kept in memory.
+
+    Args:
+      sampler: the sampler.
+    """
+
+    def __init__(self, sampler: Sampler):
+        self.sampler = sampler
+        # Two epochs: the batches that are read ahead cross the border.
+        self._epoch = functools.lru_cache(maxsize=2)(sampler.epoch)
+
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        """Looks up the examples (b,) int64 at positions (b,) of the stream."""
+        numbers, offsets = np.divmod(positions, self.sampler.epoch_size)
+        rows = np.empty(len(positions), np.int64)
+        for number in np.unique(numbers):
+            here = numbers == number
+            rows[here] = self._epoch(int(number))[offsets[here]]
+        return rows
+
+    def __getstate__(self) -> Sampler:
+        return self.sampler
+
+    def __setstate__(self, sampler: Sampler) -> None:
+        self.__init__(sampler)  # type: ignore[misc]
+
+
+def generator(seed: int, epoch: int) -> np.random.Generator:
+    """Makes the random generator of one epoch; Philox is the same on every machine."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+
+
+def digest_of(*parts: object) -> str:
+    """Hashes what defines a stream to a short hexadecimal name."""
+    return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:32]

@@ -1,0 +1,128 @@
+"""Prepared records as random-access data sets whose labels are in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+
+from softbio_jax.data import index as index_lib
+from softbio_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedDataset:
+    """One split of a prepared data set, or some of its rows.
+
+    `len(dataset)` is the number of examples N and `dataset[i]` the encoded bytes of picture i.
+    The record files are opened at the first access, and again in every process that the object
+    is sent to.
+
+    Args:
+      directory: the folder that scripts/prepare_data.py wrote.
+      name: the data set's name.
+      split: the split's name.
+      labels: task name -> (N,) int32, MISSING where unknown.
+      columns: audit columns, (N,) str each, and `id`, a string that names the picture for good.
+      fingerprint: SHA-256 (hex) over ids, labels, digests of the pictures, and the choice of rows.
+      records: (N,) int64, the record that holds each example.
+    """
+
+    directory: str
+    name: str
+    split: str
+    labels: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]
+    fingerprint: str
+    records: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, example: int) -> bytes:
+        return self._source[int(self.records[example])]["image"]
+
+    def take(self, rows: np.ndarray) -> PreparedDataset:
+        """Keeps some examples, in the given order; repetitions are allowed.
+
+        Args:
+          rows: (M,) integers in [0, N).
+
+        Returns:
+          A data set of M examples that shares the records.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        digest = hashlib.sha256(self.fingerprint.encode() + rows.astype("<i8").tobytes())
+        return dataclasses.replace(
+            self,
+            labels={task: values[rows] for task, values in self.labels.items()},
+            columns={name: values[rows] for name, values in self.columns.items()},
+            fingerprint=digest.hexdigest(),
+            records=self.records[rows],
+        )
+
+    @functools.cached_property
+    def _source(self):
+        return _open_records(self.directory, self.split)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_source"}
+
+
+def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
+    """Opens a split that scripts/prepare_data.py wrote.
+
+    Args:
+      directory: the folder given to it as --out.
+      split: "train", "val", "test", ... as the report lists them.
+
+    Returns:
+      The data set.
+
+    Raises:
+      UserError: no such folder or split, or records and index that do not belong together.
+    """
+    folder = pathlib.Path(directory)
+    index = index_lib.read(folder, split)
+    source = _open_records(str(folder), split)
+    if len(source) != len(index):
+        raise UserError(
+            "records and index do not belong together",
+            where=f"{folder}, split {split!r}",
+            expected=f"{len(index)} records",
+            found=str(len(source)),
+            fix="run scripts/prepare_data.py again",
+        )
+    dataset = PreparedDataset(
+        directory=str(folder),
+        name=folder.resolve().name,
+        split=split,
+        labels=index.labels,
+        columns=index.columns | {"id": index.ids},
+        fingerprint=index.fingerprint(),
+        records=np.arange(len(index)),
+    )
+    # Both are cheap to share with the count just made.
+    dataset.__dict__["_source"] = source
+    return dataset
+
+
+def _open_records(directory: str, split: str):
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(directory)
+        # The bytes are decoded by softbio_jax.data.decode, which is several times faster.
+        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise UserError(
+            "broken records",
+            where=f"{directory}, split {split!r}",
+            expected="what scripts/prepare_data.py writes",
+            found=str(error)[:200],
+            fix="run scripts/prepare_data.py again",
+        ) from error

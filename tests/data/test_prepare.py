@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from softbio_jax.data import prepare, sources
+from softbio_jax.errors import UserError
+from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
+
+
+def _break(path, how):
+    data = path.read_bytes()
+    path.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "text": b"hello"}[how])
+
+
+def test_survey_counts_rows_without_pictures(tmp_path):
+    make_fairface(tmp_path, train=4, val=2)
+    _break(tmp_path / "train" / "1.jpg", "empty")
+    found = prepare.survey("fairface", source=str(tmp_path))
+    assert found.rows == {"train": 4, "val": 2}
+
+
+def test_broken_pictures_are_rejected_and_counted(tmp_path):
+    make_fairface(tmp_path, train=10, val=2)
+    for number, how in ((2, "truncated"), (5, "empty"), (7, "text")):
+        _break(tmp_path / "train" / f"{number}.jpg", how)
+    (tmp_path / "train" / "9.jpg").unlink()
+    report = prepare.prepare(
+        "fairface", source=str(tmp_path), out=tmp_path / "out", max_rejected=0.5
+    )
+    train = report["splits"]["train"]
+    assert (train["rows_read"], train["kept"], train["rejected"]) == (10, 6, 4)
+    reasons = {row["path"]: row["reason"] for row in train["rejected_rows"]}
+    assert list(reasons) == [f"train/{n}.jpg" for n in (2, 5, 7, 9)]
+    assert "truncated" in reasons["train/2.jpg"]
+    assert reasons["train/5.jpg"] == "empty file"
+    assert reasons["train/7.jpg"] == "not a picture"
+    assert reasons["train/9.jpg"] == "no such file"
+    kept = sources.open_prepared(tmp_path / "out", "train")
+    assert kept.columns["id"].tolist() == [f"train/{n}.jpg" for n in (1, 3, 4, 6, 8, 10)]
+    assert kept.labels["age"].tolist() == [0, 2, 3, 5, 7, 0]
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+
+
+def test_too_many_broken_pictures_leave_nothing(tmp_path):
+    make_fairface(tmp_path / "raw", train=10, val=2)
+    _break(tmp_path / "raw" / "train" / "2.jpg", "truncated")
+    with pytest.raises(UserError, match=r"too many rows were rejected.*1 of 10 \(train/2.jpg: "):
+        prepare.prepare("fairface", source=str(tmp_path / "raw"), out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_duplicate_rows_are_rejected(tmp_path):
+    make_fairface(tmp_path, train=2, val=1)
+    row = ("train/1.jpg", "0-2", "Male", "White", "TRUE")
+    write_table(tmp_path / "fairface_label_train.csv", FAIRFACE_HEADER, [row, row])
+    report = prepare.prepare(
+        "fairface", source=str(tmp_path), out=tmp_path / "out", max_rejected=0.5
+    )
+    assert report["splits"]["train"]["rejected_by_reason"] == {"duplicate row": 1}
+
+
+def test_existing_output_is_kept_unless_told(tmp_path, prepared):
+    source = str(prepared / "raw_faces")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").touch()
+    with pytest.raises(UserError, match="the output exists"):
+        prepare.prepare("fairface", source=source, out=out)
+    assert (out / "mine").exists()
+    prepare.prepare("fairface", source=source, out=out, overwrite=True)
+    assert len(sources.open_prepared(out, "train")) == 12
+
+
+def test_fingerprint_tells_labels_and_pixels_apart(tmp_path):
+    def fingerprint(name, change):
+        make_fairface(tmp_path / name, train=3, val=1)
+        change(tmp_path / name)
+        report = prepare.prepare(
+            "fairface", source=str(tmp_path / name), out=tmp_path / f"{name}_out"
+        )
+        return report["splits"]["train"]["fingerprint"]
+
+    def relabel(root):
+        table = root / "fairface_label_train.csv"
+        table.write_text(table.read_text().replace("Female", "Male"))
+
+    def repaint(root):
+        (root / "train" / "1.jpg").write_bytes((root / "train" / "2.jpg").read_bytes())
+
+    same = fingerprint("a", lambda root: None)
+    assert fingerprint("b", lambda root: None) == same
+    assert len({same, fingerprint("c", relabel), fingerprint("d", repaint)}) == 3
+
+
+def test_unknown_data_set(tmp_path):
+    with pytest.raises(UserError, match=r"unknown data set: --dataset: expected .*fairface"):
+        prepare.survey("fairfaces", source=str(tmp_path))

@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from softbio_jax.data import split
+from softbio_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("size", "val"), [(86_744, 17_349), (84_190, 16_838), (28_000, 5_600), (11_519, 2_304)]
+)
+def test_sizes_are_the_thesis(size, val):
+    train_rows, val_rows = split.train_val(size, seed=2025)
+    assert (len(train_rows), len(val_rows)) == (size - val, val)
+
+
+def test_parts_are_disjoint_whole_and_seeded():
+    train_rows, val_rows = split.train_val(103, seed=1)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train_rows, val_rows])), np.arange(103))
+    again = split.train_val(103, seed=1)[1]
+    np.testing.assert_array_equal(val_rows, again)
+    assert (val_rows != split.train_val(103, seed=2)[1]).any()
+
+
+@pytest.mark.parametrize(("size", "fraction"), [(10, 0.0), (10, 1.0), (2, 0.2), (0, 0.2)])
+def test_empty_parts_are_refused(size, fraction):
+    with pytest.raises(UserError, match="a split without rows"):
+        split.train_val(size, seed=0, val_fraction=fraction)

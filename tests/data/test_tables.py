@@ -1,0 +1,47 @@
+import pytest
+
+from softbio_jax.data.builders import tables
+from softbio_jax.errors import UserError
+
+
+def test_reads_rows_with_their_numbers(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b'\xef\xbb\xbfName, Age\r\na, 3\r\n\r\n"b, c", 4\r\n')
+    assert list(tables.read_csv(path, columns=("Name", "Age"))) == [
+        (2, {"Name": "a", "Age": "3"}),
+        (4, {"Name": "b, c", "Age": "4"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"Name,Years\na,3\n", ("row 1", "Age", "Years")),
+        (b"", ("row 1", "empty")),
+        (b"Name,Age\na\n", ("row 2", "2 values")),
+        ("Name,Age\nJos\u00e9,3\n".encode("cp1252"), ("UTF-8", "0xe9")),
+    ],
+)
+def test_broken_tables(tmp_path, content, says):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        list(tables.read_csv(path, columns=("Name", "Age")))
+    for part in ("labels.csv", *says):
+        assert part in str(error.value)
+
+
+def test_missing_table(tmp_path):
+    with pytest.raises(UserError, match="no such label file"):
+        list(tables.read_csv(tmp_path / "labels.csv", columns=()))
+
+
+@pytest.mark.parametrize("name", ["train/1.jpg", "train\\1.jpg", "./train//1.jpg"])
+def test_paths_inside(tmp_path, name):
+    assert tables.inside(tmp_path, name, where="row 2") == tmp_path / "train" / "1.jpg"
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "a/../../x.jpg", "/etc/x.jpg", "C:\\x.jpg", ""])
+def test_paths_that_leave_the_folder(tmp_path, name):
+    with pytest.raises(UserError, match=r"leaves the data folder.*row 2"):
+        tables.inside(tmp_path, name, where="row 2")
