@@ -1,0 +1,1 @@
+"""Other projects' checkpoints: key maps in both directions, applied strictly."""

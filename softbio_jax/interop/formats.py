@@ -1,0 +1,124 @@
+"""Every checkpoint format by name, and reading a file of any of them strictly."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from softbio_jax.errors import UserError
+from softbio_jax.interop import official, open_clip, stacking
+from softbio_jax.interop.keymap import Shapes, hollow, shapes_of
+from softbio_jax.interop.safe_load import load_arrays
+from softbio_jax.interop.strict import check_finite, check_shapes
+from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
+from softbio_jax.models.config import TEXT, VISION, VisionConfig
+
+Arrays = Mapping[str, np.ndarray]
+Step = Callable[[Arrays], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Format:
+    """A layout as a way to the official one and back.
+
+    A file's arrays are `opened` to one entry a parameter and block, mapped `to_official`; the
+    way back is `from_official`, then `closed` to what the file holds. `key` tells the format.
+    """
+
+    name: str
+    key: Callable[[str], bool]
+    to_official: Step = dict
+    from_official: Step = dict
+    opened: Step = dict
+    closed: Step = dict
+
+
+FORMATS = {
+    format_.name: format_
+    for format_ in (
+        Format(name="official", key=lambda key: key.removeprefix("visual.") == "conv1.weight",
+               opened=official.add_prefix, closed=official.drop_prefix),
+        Format(name="timm", key=lambda key: key == "patch_embed.proj.weight",
+               to_official=OFFICIAL_TO_TIMM.backward, from_official=OFFICIAL_TO_TIMM.forward),
+        Format(name="open_clip", key=lambda key: key == "visual.trunk.patch_embed.proj.weight",
+               to_official=open_clip.to_official, from_official=open_clip.from_official),
+        Format(name="softbio", key=lambda key: key == "encoder/patch_embed/kernel",
+               to_official=official.OFFICIAL.backward, from_official=official.OFFICIAL.forward,
+               opened=stacking.unstack, closed=stacking.stack),
+    )
+}  # fmt: skip
+
+
+def detect(keys: Mapping[str, object], *, where: str) -> str:
+    """Returns the name of the format whose patch embedding is among the keys.
+
+    Raises:
+      UserError: none of them.
+    """
+    for format_ in FORMATS.values():
+        if any(format_.key(key) for key in keys):
+            return format_.name
+    some = ", ".join(list(keys)[:3]) or "no arrays"
+    raise UserError("not a Perception Encoder checkpoint", where=where,
+                    expected=f"the patch embedding of a format among {', '.join(FORMATS)}",
+                    found=some, fix="give a checkpoint of the vision tower")  # fmt: skip
+
+
+def official_shapes(variant: str, *, text: bool) -> dict[str, tuple[int, ...]]:
+    """Returns the official keys of a variant and their shapes, with or without its text tower."""
+    shapes = official.vision_shapes(VISION[variant])
+    return shapes | (official.text_shapes(TEXT[variant]) if text else {})
+
+
+def read(
+    path: str | pathlib.Path, *, config: VisionConfig, format_name: str | None = None
+) -> dict[str, np.ndarray]:
+    """Reads a checkpoint of any format into the official layout, keys all with their prefix.
+
+    Args:
+      path: the file.
+      config: the variant it must hold.
+      format_name: one of `FORMATS`; None to tell it from the keys.
+
+    Returns:
+      official key -> array of the file's own type; text keys only where the file has them.
+
+    Raises:
+      UserError: the file is unreadable, of another variant or format, or any key, shape or value
+        is wrong; all such in one message.
+    """
+    where = str(path)
+    arrays, _ = load_arrays(path)
+    detected = detect(arrays, where=where)
+    if format_name not in (None, detected):
+        raise UserError("checkpoint of another format", where=where, expected=format_name or "",
+                        found=detected, fix=f"name it {detected}")  # fmt: skip
+    format_ = FORMATS[detected]
+    opened = format_.opened(arrays)
+    found = shapes_of(opened)
+    expected, has_text = _expected(format_, config.name, found)
+    if found != expected:
+        _check_variant(format_, config.name, found, where)
+    layout = f"{config.name}{' with its text tower' if has_text else ''} as {detected}"
+    check_shapes(found, expected, where=where, layout=layout)
+    check_finite(opened, where=where)
+    return format_.to_official(opened)
+
+
+def _expected(format_: Format, variant: str, found: Shapes) -> tuple[Shapes, bool]:
+    """Returns the shapes a file of this variant has, with text where the file has any of it."""
+    vision = shapes_of(format_.from_official(hollow(official_shapes(variant, text=False))))
+    if variant not in TEXT or format_.name == "timm":
+        return vision, False
+    whole = shapes_of(format_.from_official(hollow(official_shapes(variant, text=True))))
+    has_text = any(key in found for key in whole.keys() - vision.keys())
+    return (whole if has_text else vision), has_text
+
+
+def _check_variant(format_: Format, variant: str, found: Shapes, where: str) -> None:
+    for other in VISION:
+        if other != variant and _expected(format_, other, found)[0] == found:
+            raise UserError(f"checkpoint of {other} given for {variant}", where=where,
+                            expected=variant, found=other,
+                            fix=f"set the variant to {other}, or give another file")  # fmt: skip

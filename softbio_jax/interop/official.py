@@ -1,0 +1,172 @@
+"""The official Perception Encoder checkpoint layout (facebookresearch/perception_models).
+
+The text tower's keys have no prefix, for there the two-tower model is a subclass of it; the
+vision tower's start with `visual.`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from softbio_jax.interop.keymap import KeyMap, Rule
+from softbio_jax.interop.transforms import CONV, SAME, SPLIT_ROWS, SPLIT_ROWS_TRANSPOSE, TRANSPOSE
+from softbio_jax.models.config import TextConfig, VisionConfig
+
+# (official leaf, our leaf, transform), identical in both towers.
+_MLP = (
+    ("mlp.c_fc.weight", "mlp/c_fc/kernel", TRANSPOSE),
+    ("mlp.c_fc.bias", "mlp/c_fc/bias", SAME),
+    ("mlp.c_proj.weight", "mlp/c_proj/kernel", TRANSPOSE),
+    ("mlp.c_proj.bias", "mlp/c_proj/bias", SAME),
+)
+_ATTENTION_OUT = (
+    ("attn.out_proj.weight", "attn/out/kernel", TRANSPOSE),
+    ("attn.out_proj.bias", "attn/out/bias", SAME),
+)
+
+
+def _norm(source: str, target: str) -> tuple:
+    return (
+        (f"{source}.weight", f"{target}/scale", SAME),
+        (f"{source}.bias", f"{target}/bias", SAME),
+    )
+
+
+_BLOCK = (
+    *_norm("ln_1", "ln_1"),
+    ("attn.in_proj_weight", "attn/qkv/kernel", TRANSPOSE),
+    ("attn.in_proj_bias", "attn/qkv/bias", SAME),
+    *_ATTENTION_OUT,
+    ("ls_1.gamma", "ls_1/gamma", SAME),
+    *_norm("ln_2", "ln_2"),
+    *_MLP,
+    ("ls_2.gamma", "ls_2/gamma", SAME),
+)
+_POOL = (
+    ("probe", "probe", SAME),
+    ("attn.in_proj_weight", ("attn/q/kernel", "attn/kv/kernel"), SPLIT_ROWS_TRANSPOSE),
+    ("attn.in_proj_bias", ("attn/q/bias", "attn/kv/bias"), SPLIT_ROWS),
+    *_ATTENTION_OUT,
+    *_norm("layernorm", "layernorm"),
+    *_MLP,
+)
+_VISION = (
+    ("conv1.weight", "encoder/patch_embed/kernel", CONV),
+    ("class_embedding", "encoder/class_embedding", SAME),
+    ("positional_embedding", "encoder/positional_embedding", SAME),
+    *_norm("ln_pre", "encoder/ln_pre"),
+    *_norm("ln_post", "encoder/ln_post"),
+    ("proj", "proj", SAME),  # already (in, out)
+)
+_TEXT = (
+    ("token_embedding.weight", "text/token_embedding", SAME),
+    ("positional_embedding", "text/positional_embedding", SAME),
+    *_norm("ln_final", "text/ln_final"),
+    ("text_projection", "text/text_projection", SAME),  # already (in, out)
+    ("logit_scale", "logit_scale", SAME),
+)
+
+
+def _rules(table: tuple, source: str = "", target: str = "") -> list[Rule]:
+    return [
+        Rule(source + key, target + path, transform)
+        if isinstance(path, str)
+        else Rule(source + key, tuple(target + name for name in path), transform)
+        for key, path, transform in table
+    ]
+
+
+# The official layout to ours, one entry a block.
+OFFICIAL = KeyMap(
+    [
+        *_rules(_VISION, "visual."),
+        *_rules(_BLOCK, "visual.transformer.resblocks.{i}.", "encoder/blocks/{i}/"),
+        *_rules(_POOL, "visual.attn_pool.", "pool/"),
+        *_rules(_TEXT),
+        *_rules(_BLOCK, "transformer.resblocks.{i}.", "text/blocks/{i}/"),
+    ]
+)
+
+
+def vision_shapes(config: VisionConfig) -> dict[str, tuple[int, ...]]:
+    """Returns every `visual.` key of a variant with its shape, in the file's own layout."""
+    width, size = config.width, config.patch_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.class_token:
+        shapes["class_embedding"] = (width,)
+    shapes["positional_embedding"] = (config.tokens, width)
+    if config.out_dim is not None:
+        shapes["proj"] = (width, config.out_dim)
+    shapes["conv1.weight"] = (width, 3, size, size)
+    for norm in ("ln_pre", "ln_post") if config.ln_post else ("ln_pre",):
+        shapes |= _norm_shapes(norm, width)
+    layer_scale = config.layer_scale is not None
+    for i in range(config.layers):
+        block = _block_shapes(width, config.mlp_width, layer_scale=layer_scale)
+        shapes |= _under(f"transformer.resblocks.{i}.", block)
+    if config.pooling == "attn":
+        pool = _attention_shapes(width) | _mlp_shapes(width, 4 * width)
+        pool |= {"probe": (1, 1, width)} | _norm_shapes("layernorm", width)
+        shapes |= _under("attn_pool.", pool)
+    return _under("visual.", shapes)
+
+
+def text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
+    """Returns every key of a text tower, `logit_scale` included, with its shape."""
+    width = config.width
+    shapes: dict[str, tuple[int, ...]] = {
+        "positional_embedding": (config.context, width),
+        "text_projection": (width, config.out_dim),
+        "logit_scale": (),
+        "token_embedding.weight": (config.vocab, width),
+    }
+    for i in range(config.layers):
+        block = _block_shapes(width, config.mlp_width, layer_scale=False)
+        shapes |= _under(f"transformer.resblocks.{i}.", block)
+    return shapes | _norm_shapes("ln_final", width)
+
+
+def add_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names a vision tower saved on its own as it is named within the whole model."""
+    if "conv1.weight" in arrays:
+        return {f"visual.{key}": array for key, array in arrays.items()}
+    return dict(arrays)
+
+
+def drop_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names a vision tower without text as the reference's vision class alone does."""
+    if all(key.startswith("visual.") for key in arrays):
+        return {key.removeprefix("visual."): array for key, array in arrays.items()}
+    return dict(arrays)
+
+
+def _block_shapes(width: int, hidden: int, *, layer_scale: bool) -> dict[str, tuple[int, ...]]:
+    shapes = _norm_shapes("ln_1", width) | _norm_shapes("ln_2", width)
+    shapes |= _attention_shapes(width) | _mlp_shapes(width, hidden)
+    return shapes | ({"ls_1.gamma": (width,), "ls_2.gamma": (width,)} if layer_scale else {})
+
+
+def _attention_shapes(width: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "attn.in_proj_weight": (3 * width, width),
+        "attn.in_proj_bias": (3 * width,),
+        "attn.out_proj.weight": (width, width),
+        "attn.out_proj.bias": (width,),
+    }
+
+
+def _mlp_shapes(width: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "mlp.c_fc.weight": (hidden, width),
+        "mlp.c_fc.bias": (hidden,),
+        "mlp.c_proj.weight": (width, hidden),
+        "mlp.c_proj.bias": (width,),
+    }
+
+
+def _norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _under(prefix: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {prefix + key: shape for key, shape in shapes.items()}

@@ -1,0 +1,171 @@
+"""Checkpoint files as data: safetensors, or torch's restricted unpickler, never code."""
+
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from softbio_jax.errors import UserError
+
+# Before 2.10 torch's restricted unpickler had known ways around it.
+_MIN_TORCH = (2, 10)
+_CONTAINERS = ("state_dict", "weights")
+
+
+def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads every array of a checkpoint file; its values are neither cast nor interpreted.
+
+    Args:
+      path: a `.safetensors` file, or a `.pt`, `.pth` or `.bin` file of torch tensors.
+
+    Returns:
+      (key -> array, metadata). For torch files a `state_dict` or `weights` level is unwrapped and
+      a leading `module.` removed; metadata is that of safetensors, else empty.
+
+    Raises:
+      UserError: no such file, truncated, not a checkpoint, or a pickle that holds more than data.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError("no such checkpoint file", where=str(path),
+                        expected="a .safetensors or .pt file",
+                        found="a folder" if path.is_dir() else "nothing",
+                        fix="correct the path")  # fmt: skip
+    match path.suffix:
+        case ".safetensors":
+            return _load_safetensors(path)
+        case ".pt" | ".pth" | ".bin":
+            return _load_torch(path), {}
+    raise UserError("unknown checkpoint file type", where=str(path),
+                    expected="a name ending in .safetensors, .pt, .pth or .bin",
+                    found=repr(path.suffix), fix="rename or convert the file")  # fmt: skip
+
+
+def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError("unreadable safetensors file", where=str(path),
+                        expected="a complete file", found=_first_sentence(error),
+                        fix="fetch or write the file again") from error  # fmt: skip
+
+
+def _load_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+    torch = _require_torch(path)
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < _MIN_TORCH:
+        raise UserError("torch is too old to read untrusted files", where=str(path),
+                        expected=f"torch >= {_MIN_TORCH[0]}.{_MIN_TORCH[1]}",
+                        found=torch.__version__, fix="pip install -U torch")  # fmt: skip
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on pickle protocols here
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged file can raise almost anything from inside the unpickler; none of it has run.
+    except Exception as error:
+        if "weights only load failed" in str(error).lower():
+            raise UserError("refused: the pickle holds more than tensors and was not run",
+                            where=str(path), expected="tensors in plain containers",
+                            found=_blamed(error),
+                            fix="ask for a safetensors file") from error  # fmt: skip
+        raise UserError("unreadable torch file", where=str(path),
+                        expected="a complete file of tensors", found=_first_sentence(error),
+                        fix="fetch or write the file again") from error  # fmt: skip
+    return {
+        key.removeprefix("module."): _to_numpy(value, key, path, torch)
+        for key, value in _state_dict(loaded, path).items()
+    }
+
+
+def _state_dict(loaded: object, path: pathlib.Path) -> Mapping:
+    for name in _CONTAINERS:
+        if isinstance(loaded, Mapping) and name in loaded:
+            loaded = loaded[name]
+            break
+    if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
+        raise UserError("no state dict in the file", where=str(path),
+                        expected="names -> tensors, alone or under state_dict or weights",
+                        found=type(loaded).__name__, fix="save model.state_dict()")  # fmt: skip
+    return loaded
+
+
+def _to_numpy(value: object, key: str, path: pathlib.Path, torch) -> np.ndarray:
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
+        raise UserError("not a plain tensor", where=f"{path} key {key}",
+                        expected="a dense tensor", found=type(value).__name__,
+                        fix="save model.state_dict() alone")  # fmt: skip
+    value = value.detach()
+    if value.dtype == torch.bfloat16:  # numpy has no such type of its own
+        return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _blamed(error: Exception) -> str:
+    """Names the global that the restricted unpickler met, without torch's advice to allow it."""
+    text = str(error)
+    for marker in ("Unsupported global: GLOBAL ", "Unsupported class "):
+        if marker in text:
+            return text.split(marker, 1)[1].split()[0].rstrip(".,")
+    return "something other than tensors"
+
+
+def save_arrays(
+    path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str]
+) -> None:
+    """Writes a checkpoint file, which appears under its name only once it is whole.
+
+    Args:
+      path: ends in `.safetensors`, or in `.pt` for a torch state dict (which has no metadata).
+      arrays: key -> array.
+      metadata: safetensors' own.
+
+    Raises:
+      UserError: another ending, no such folder, or torch is needed and absent.
+    """
+    path = pathlib.Path(path)
+    if path.suffix not in (".safetensors", ".pt") or not path.parent.is_dir():
+        raise UserError("cannot write a checkpoint there", where=str(path),
+                        expected="a name ending in .safetensors or .pt in an existing folder",
+                        fix="correct the path")  # fmt: skip
+    # ascontiguousarray makes a scalar (1,), hence the reshape.
+    arrays = {
+        key: np.ascontiguousarray(array).reshape(array.shape) for key, array in arrays.items()
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.suffix == ".pt":
+            torch = _require_torch(path)
+            torch.save({key: _to_torch(array, torch) for key, array in arrays.items()}, temporary)
+        else:
+            safetensors.numpy.save_file(arrays, temporary, metadata=dict(metadata))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _require_torch(path: pathlib.Path):
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("torch is needed for this file", where=str(path),
+                        expected="a .safetensors file, or torch installed",
+                        fix="pip install 'softbio-jax[convert]'") from error  # fmt: skip
+    return torch
+
+
+def _to_torch(array: np.ndarray, torch):
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

@@ -1,0 +1,61 @@
+"""Between one entry a block (`encoder/blocks/3/...`) and stacked trunk and tail."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+_STACKED = re.compile(r"(encoder|text)/(trunk|tail)/(.+)")
+_BLOCK = re.compile(r"(encoder|text)/blocks/(\d+)/(.+)")
+
+
+def unstack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes stacked leaves apart, whatever the tail's length.
+
+    Args:
+      arrays: path -> array; those under trunk and tail have a leading layer axis.
+
+    Returns:
+      path -> array, `encoder/trunk/x` (L - k, ...) and `encoder/tail/x` (k, ...) as views
+      `encoder/blocks/{i}/x`, i = 0..L-1; all other leaves as they are.
+    """
+    trunk_layers = {
+        match[1]: len(array)
+        for path, array in arrays.items()
+        if (match := _STACKED.fullmatch(path)) and match[2] == "trunk"
+    }
+    result = {}
+    for path, array in arrays.items():
+        match = _STACKED.fullmatch(path)
+        if not match:
+            result[path] = array
+            continue
+        tower, part, leaf = match.groups()
+        first = 0 if part == "trunk" else trunk_layers.get(tower, 0)
+        result |= {f"{tower}/blocks/{first + i}/{leaf}": row for i, row in enumerate(array)}
+    return result
+
+
+def stack(arrays: Mapping[str, np.ndarray], *, tail: int = 0) -> dict[str, np.ndarray]:
+    """Stacks block leaves on a leading layer axis; the inverse of `unstack`.
+
+    Args:
+      arrays: path -> array with `encoder/blocks/{i}/x` and `text/blocks/{i}/x`.
+      tail: k, how many of the encoder's last blocks go to `encoder/tail`; 0 <= k <= L.
+
+    Returns:
+      path -> array.
+    """
+    result, rows = {}, {}
+    for path, array in arrays.items():
+        if match := _BLOCK.fullmatch(path):
+            rows.setdefault((match[1], match[3]), {})[int(match[2])] = array
+        else:
+            result[path] = array
+    for (tower, leaf), blocks in rows.items():
+        ordered = [blocks[i] for i in sorted(blocks)]
+        first_of_tail = len(ordered) - (tail if tower == "encoder" else 0)
+        for part, chosen in (("trunk", ordered[:first_of_tail]), ("tail", ordered[first_of_tail:])):
+            if chosen:
+                result[f"{tower}/{part}/{leaf}"] = np.stack(chosen)
+    return result
