@@ -84,6 +84,11 @@ def test_every_part_of_the_package_has_a_row():
     assert parts - set(RANK) - {"__init__"} == set(), "give it a row in ROWS"
 
 
+def test_every_folder_of_the_package_is_a_package():
+    folders = {path.parent for path in python_files(PACKAGE)}
+    assert [str(f.relative_to(ROOT)) for f in folders if not (f / "__init__.py").exists()] == []
+
+
 @pytest.mark.parametrize("path", python_files(PACKAGE), ids=lambda p: str(p.relative_to(PACKAGE)))
 class TestModule:
     def test_imports_point_down(self, path):
