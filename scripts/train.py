@@ -1,0 +1,38 @@
+"""Trains a run, from its newest checkpoint if it has one, and evaluates it on its test sets.
+
+python scripts/train.py --config=configs/demo.py --workdir=runs/demo
+python scripts/train.py --config=configs/real_faces.py --workdir=runs/faces --config.seed=1
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from softbio_jax import command
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, report.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, without data.")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "Start JAX's distributed runtime first.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    from softbio_jax import parallel
+    from softbio_jax.train import build, loop
+    from softbio_jax.train.data import open_all
+
+    if _MULTIHOST.value:
+        parallel.start_distributed()
+    run = build.parts(build.config_from(_CONFIG.value.to_dict()))
+    if _DRY_RUN.value:
+        print(build.describe(run))
+        return
+    loop.train_and_evaluate(run, open_all(run.config.data), pathlib.Path(_WORKDIR.value))
+
+
+if __name__ == "__main__":
+    command.run(main)

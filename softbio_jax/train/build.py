@@ -1,0 +1,170 @@
+"""From a resolved configuration to the parts of a run; the one place that reads config objects."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from softbio_jax.adapters.config import LoRAConfig
+from softbio_jax.adapters.methods import FROZEN, Method, method
+from softbio_jax.adapters.reset import reset_norms
+from softbio_jax.checkpoints.pretrained import load_pretrained
+from softbio_jax.losses import balancing
+from softbio_jax.models.config import VisionConfig, vision_config
+from softbio_jax.models.multitask import MultitaskModel
+from softbio_jax.params.partition import partition
+from softbio_jax.params.paths import Tree, flatten, unflatten
+from softbio_jax.tasks import TASKS, TaskSpec
+from softbio_jax.train import optimizer, state
+from softbio_jax.train.config import RunConfig, from_mapping
+from softbio_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A run before its first step: what is computed and what computes it."""
+
+    config: RunConfig
+    model: MultitaskModel
+    method: Method
+    groups: dict[str, str]  # "/"-joined path -> group
+    optimizer: optax.GradientTransformation
+    image_size: int
+
+
+def parts(config: RunConfig) -> Parts:
+    """Returns a run's parts, made from shapes alone: no weights are read.
+
+    Raises:
+      UserError: a name that does not exist, or a method that does not fit the model.
+    """
+    tower = _tower(config)
+    chosen = _method(config.method)
+    model = MultitaskModel(
+        tower,
+        compute=config.compute,
+        adapters=chosen.rules,
+        tail=chosen.tail,
+        tasks=tuple(_task(name, config.pretext_classes) for name in config.tasks),
+        head=config.model.head,
+        feature=config.model.feature,
+    )
+    image_size = config.model.image_size or tower.image_size
+    groups = chosen.label(list(flatten(abstract_params(config, model))))
+    trainable = {path: group for path, group in groups.items() if group != FROZEN}
+    return Parts(
+        config=config,
+        model=model,
+        method=chosen,
+        groups=groups,
+        optimizer=optimizer.make(config.optimizer, trainable, steps=config.train.steps),
+        image_size=image_size,
+    )
+
+
+def abstract_params(config: RunConfig, model: MultitaskModel) -> Tree:
+    """Returns the shapes of every parameter, the balancer's included."""
+    variables = jax.eval_shape(lambda: _init(model, jax.random.key(0)))
+    return variables["params"] | _balance(config)
+
+
+def start(run: Parts) -> tuple[TrainState, Tree]:
+    """Returns the state before the first step and the frozen tree.
+
+    Weights come, in this order, from the pretrained file where one is named and from the seed
+    for all it does not hold: adapters and heads, or everything.
+    """
+    key = jax.random.key(run.config.seed)
+    base: dict[str, Any] = {}
+    if run.config.model.pretrained:
+        base = flatten(load_pretrained(
+            run.config.model.pretrained, config=run.model.config, tail=run.model.tail
+        ))  # fmt: skip
+
+    def fresh(key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
+        variables = _init(run.model, key)
+        flat = flatten(variables["params"])
+        # What the file holds is not drawn: jit drops the dead code.
+        missing = {path: leaf for path, leaf in flat.items() if path not in base}
+        return missing, variables.get("batch_stats", {})
+
+    missing, batch_stats = jax.jit(fresh)(key)
+    params = unflatten(missing | {path: jnp.asarray(leaf) for path, leaf in base.items()})
+    if base:
+        params = reset_norms(params)
+    params |= _balance(run.config)
+    trainable, frozen = partition(params, lambda path: run.groups[path] != FROZEN)
+    return state.create(trainable, batch_stats, run.optimizer), _narrow(frozen, run.config)
+
+
+def config_from(values: Mapping[str, Any]) -> RunConfig:
+    """Returns the frozen configuration of a nested mapping, such as a ConfigDict's.
+
+    Raises:
+      UserError: an unknown or missing key, or a value of the wrong type.
+    """
+    return from_mapping(RunConfig, values)
+
+
+def _init(model: MultitaskModel, key: jax.Array) -> dict[str, Any]:
+    size = model.config.patch_size  # parameters do not depend on the resolution
+    return model.init(key, jnp.zeros((1, size, size, 3), jnp.float32))
+
+
+def _balance(config: RunConfig) -> Tree:
+    tree = balancing.init(config.tasks, config.balancing)
+    return {"balance": tree} if tree else {}
+
+
+def _tower(config: RunConfig) -> VisionConfig:
+    tower = vision_config(config.model.variant)
+    # The heads read one vector an image; the dense variants are published without a pooling.
+    return dataclasses.replace(tower, pooling="avg") if tower.pooling == "none" else tower
+
+
+def _method(values: Mapping[str, Any]) -> Method:
+    arguments = dict(values)
+    name = arguments.pop("name", "")
+    if "lora" in arguments:
+        arguments["config"] = from_mapping(LoRAConfig, arguments.pop("lora"), "config.method.lora")
+    return method(name, **arguments)
+
+
+def _task(name: str, pretext_classes: int) -> TaskSpec:
+    if name in TASKS:
+        return TASKS[name]
+    return TaskSpec(name=name, classes=tuple(str(i) for i in range(pretext_classes)))
+
+
+def _narrow(frozen: Tree, config: RunConfig) -> Tree:
+    """Stores the frozen kernels in the frozen type; vectors stay float32, they cost nothing."""
+    dtype = config.frozen_dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return unflatten({
+        path: leaf.astype(dtype) if path.endswith(("/kernel", "proj")) else leaf
+        for path, leaf in flatten(frozen).items()
+    })  # fmt: skip
+
+
+def describe(run: Parts) -> str:
+    """Returns the table of parameters a group that is printed at the start."""
+    shapes = flatten(abstract_params(run.config, run.model))
+    sizes: dict[str, int] = {}
+    leaves: dict[str, int] = {}
+    for path, leaf in shapes.items():
+        group = run.groups[path]
+        sizes[group] = sizes.get(group, 0) + int(np.prod(leaf.shape))
+        leaves[group] = leaves.get(group, 0) + 1
+    rows = [f"{'group':<14}{'rate':>10}{'leaves':>8}{'parameters':>14}"]
+    for group in sorted(sizes, key=lambda g: (g == FROZEN, -sizes[g])):
+        rate = "-" if group == FROZEN else f"{run.config.optimizer.rates[group]:.1e}"
+        rows.append(f"{group:<14}{rate:>10}{leaves[group]:>8}{sizes[group]:>14,}")
+    whole = sum(sizes.values())
+    trained = whole - sizes.get(FROZEN, 0)
+    rows.append(f"{'trainable':<32}{trained:>14,}  ({100 * trained / whole:.2f} % of {whole:,})")
+    return "\n".join(rows)

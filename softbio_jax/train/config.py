@@ -1,0 +1,147 @@
+"""The resolved configuration of a run, as frozen dataclasses made once from a config file."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from softbio_jax.data.augment import AugmentConfig
+from softbio_jax.errors import UserError
+from softbio_jax.losses.balancing import BalancingConfig
+from softbio_jax.models.config import ComputeConfig
+from softbio_jax.models.heads import HeadConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The tower, the resolution it runs at and where its weights come from."""
+
+    variant: str
+    image_size: int = 0  # pixels; 0: the variant's own
+    pretrained: str = ""  # a checkpoint file; empty: random weights
+    feature: Literal["pooled", "projected"] = "pooled"
+    head: HeadConfig = HeadConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Prepared data sets as NAME/SPLIT under root, and how training draws from them."""
+
+    root: str
+    train: tuple[str, ...]
+    test: tuple[str, ...] = ()
+    val_fraction: float = 0.2  # of each training set; 0: no validation
+    split_seed: int = 0
+    sampler: str = "natural"
+    workers: int = 0  # decoding processes; 0: threads of this one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a peak rate a parameter group, one schedule and one clipping for all."""
+
+    rates: Mapping[str, float]  # group -> peak learning rate
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    decay_all: bool = False  # also log-variances, norms, magnitudes, biases, probe
+    clip_norm: float = 1.0  # of the trainable tree's gradient; 0: none
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Lengths and cadences, in optimizer steps."""
+
+    steps: int
+    batch_size: int  # examples a step, over all devices and microbatches
+    microbatches: int = 1
+    eval_batch_size: int = 256
+    log_every: int = 20
+    eval_every: int = 0  # 0: no validation on the way
+    checkpoint_every: int = 0  # 0: only at the end
+    keep: int = 2  # newest checkpoints kept, beside the best
+    patience: int = 0  # validations without improvement before stopping; 0: never
+    plateau_patience: int = 5
+    plateau_factor: float = 0.1
+    evaluate: Literal["last", "best"] = "last"  # which checkpoint the test sets see
+    max_skipped: int = 10  # non-finite updates in a row before the run stops
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything a run is determined by."""
+
+    seed: int
+    tasks: tuple[str, ...]
+    model: ModelConfig
+    method: Mapping[str, Any]  # name and the method's own arguments
+    data: DataConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    pretext_classes: int = 0  # classes of tasks outside the shared vocabulary
+    balancing: BalancingConfig = BalancingConfig()
+    augment: AugmentConfig = AugmentConfig()
+    compute: ComputeConfig = ComputeConfig()
+    frozen_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 on CPU alone
+
+
+def from_mapping(cls: type, values: Mapping[str, Any], where: str = "config") -> Any:
+    """Returns `cls` built from nested mappings, every key checked.
+
+    Raises:
+      UserError: an unknown or missing key, or a value of another type, by its dotted name.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - set(fields)):
+        raise UserError("unknown config key", where=f"{where}.{unknown[0]}",
+                        expected=f"one of {', '.join(fields)}", found=unknown[0],
+                        fix="correct the name")  # fmt: skip
+    built = {}
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING
+        required &= field.default_factory is dataclasses.MISSING
+        if name in values:
+            built[name] = _value(hints[name], values[name], f"{where}.{name}")
+        elif required:
+            raise UserError("missing config key", where=f"{where}.{name}",
+                            fix="set it in the config file")  # fmt: skip
+    return cls(**built)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        _require(value in arguments, where, f"one of {', '.join(map(repr, arguments))}", value)
+        return value
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), where, "a tuple", value)
+        return tuple(value)
+    if origin is not None and issubclass(origin, Mapping):
+        _require(isinstance(value, Mapping), where, "a mapping", value)
+        return {key: _plain(item) for key, item in value.items()}
+    if origin in (typing.Union, types.UnionType):
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    exact = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    _require(exact, where, hint.__name__, value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _require(holds: bool, where: str, expected: str, found: Any) -> None:
+    if not holds:
+        raise UserError("bad config value", where=where, expected=expected, found=repr(found),
+                        fix="correct the value")  # fmt: skip

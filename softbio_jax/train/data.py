@@ -1,0 +1,81 @@
+"""The prepared data sets of a run: training rows, validation rows, test sets."""
+
+import dataclasses
+import pathlib
+
+import jax
+from etils import epath
+
+from softbio_jax.data import pipeline, sources, split
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.errors import UserError
+from softbio_jax.train.build import Parts
+from softbio_jax.train.config import DataConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunData:
+    """What a run reads."""
+
+    train: list[PreparedDataset]
+    val: list[PreparedDataset]
+    test: list[PreparedDataset]
+
+
+def open_all(config: DataConfig) -> RunData:
+    """Opens every prepared set of a run and splits the training ones by seed.
+
+    Raises:
+      UserError: a set that is not there, or two test sets of one name.
+    """
+    train, val = [], []
+    for entry in config.train:
+        dataset = _open(config.root, entry)
+        if not config.val_fraction:
+            train.append(dataset)
+            continue
+        kept, held = split.train_val(
+            len(dataset), seed=config.split_seed, val_fraction=config.val_fraction
+        )
+        train.append(dataset.take(kept))
+        val.append(dataset.take(held))
+    test = [_open(config.root, entry) for entry in config.test]
+    names = [dataset.name for dataset in test]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError("test set named twice", where=f"data.test: {repeated[0]}",
+                        expected="one split of each set", fix="drop one")  # fmt: skip
+    return RunData(train=train, val=val, test=test)
+
+
+def train_stream(run: Parts, data: RunData) -> pipeline.TrainBatches:
+    """Returns this process' endless stream of training batches."""
+    return pipeline.train_batches(
+        data.train,
+        image_size=run.image_size,
+        batch_size=run.config.train.batch_size,
+        seed=run.config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        tasks=run.config.tasks,
+        workers=run.config.data.workers,
+    )
+
+
+def eval_stream(run: Parts, dataset: PreparedDataset) -> pipeline.EvalBatches:
+    """Returns this process' batches of one pass over a data set."""
+    return pipeline.eval_batches(
+        dataset,
+        image_size=run.image_size,
+        batch_size=run.config.train.eval_batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        tasks=run.config.tasks,
+    )
+
+
+def _open(root: str, entry: str) -> PreparedDataset:
+    name, slash, part = entry.rpartition("/")
+    if not slash:
+        raise UserError("bad data entry", where=f"data: {entry!r}", expected="NAME/SPLIT",
+                        found=entry, fix="write for instance fairface/train")  # fmt: skip
+    return sources.open_prepared(pathlib.Path(epath.Path(root) / name), part)

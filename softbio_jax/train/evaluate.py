@@ -1,0 +1,43 @@
+"""The test sets through a trained run, and the report of it."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from softbio_jax.adapters.methods import FROZEN
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.evaluation import evaluate as report
+from softbio_jax.evaluation import tables
+from softbio_jax.params.counts import by_group
+from softbio_jax.train import build, predict
+from softbio_jax.train.session import Session
+
+
+def evaluate(
+    session: Session, sets: Sequence[PreparedDataset], workdir: pathlib.Path
+) -> dict[str, Any]:
+    """Writes eval/metrics.json, predictions and confusion matrices, and prints the table.
+
+    Returns:
+      The contents of metrics.json; empty without test sets.
+    """
+    results = [predict.predictions(session.predict(dataset), dataset) for dataset in sets]
+    if not results or jax.process_index() != 0:
+        return {}
+    run = session.run
+    sizes = by_group(build.abstract_params(run.config, run.model), run.groups)
+    total = sum(sizes.values())
+    summary = report.write(
+        workdir,
+        results,
+        model={
+            "variant": run.model.config.name,
+            "method": run.method.name,
+            "trainable_params": total - sizes.get(FROZEN, 0),
+            "total_params": total,
+        },
+    )
+    print(tables.text(summary), flush=True)
+    return summary

@@ -1,0 +1,70 @@
+"""AdamW over the trainable tree, a peak rate a group."""
+
+from collections.abc import Mapping
+
+import optax
+
+from softbio_jax.errors import UserError
+from softbio_jax.params.paths import Tree, flatten, unflatten
+from softbio_jax.train.config import OptimizerConfig
+
+# Leaves that shrink under weight decay; the rest are biases, norms, magnitudes, probes, log-sigma.
+_DECAYED = ("kernel", "lora_a", "lora_b")
+
+
+def schedule(peak: float, config: OptimizerConfig, *, steps: int) -> optax.Schedule:
+    """Returns the learning rate by step: linear warm-up from 0 to peak, then cosine to 0 or flat.
+
+    "plateau" is flat here; the loop lowers its rate scale when validation stalls.
+    """
+    warmup = config.warmup_steps
+    if warmup >= steps:
+        raise UserError("warm-up longer than the run", where="optimizer.warmup_steps",
+                        expected=f"fewer than train.steps = {steps}", found=str(warmup),
+                        fix="shorten it")  # fmt: skip
+    after = (
+        optax.cosine_decay_schedule(peak, steps - warmup)
+        if config.schedule == "cosine"
+        else optax.constant_schedule(peak)
+    )
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), after], [warmup])
+
+
+def make(
+    config: OptimizerConfig, groups: Mapping[str, str], *, steps: int
+) -> optax.GradientTransformation:
+    """Returns clip -> AdamW a group, for the trainable tree alone.
+
+    Args:
+      config: rates, decay, clipping.
+      groups: the group of each trainable path.
+      steps: length of the schedule.
+
+    Raises:
+      UserError: a group without a rate, or a rate without a group.
+    """
+    wanted = set(groups.values())
+    if missing := sorted(wanted - set(config.rates)):
+        raise UserError("parameter group without a learning rate", where="optimizer.rates",
+                        expected=f"a rate for {', '.join(sorted(wanted))}",
+                        found=f"none for {missing[0]}", fix="add it")  # fmt: skip
+
+    def mask(params: Tree) -> Tree:
+        # The other groups' leaves are placeholders here; what their mask says does not matter.
+        return unflatten({path: path.rsplit("/", 1)[-1] in _DECAYED for path in flatten(params)})
+
+    def adamw(group: str) -> optax.GradientTransformation:
+        return optax.adamw(
+            schedule(config.rates[group], config, steps=steps),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=None if config.decay_all else mask,
+        )
+
+    labels = unflatten(dict(groups))
+    transforms = {group: adamw(group) for group in sorted(wanted)}
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    return optax.chain(*clip, optax.partition(transforms, labels))
+

@@ -1,0 +1,90 @@
+"""A pass over a data set: every example's logits, on every host."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from softbio_jax import parallel
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.evaluation.averages import THESIS_SYNTHETIC_LABELS
+from softbio_jax.evaluation.predictions import Predictions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Logits of N examples in the data set's order."""
+
+    logits: dict[str, np.ndarray]  # {task: (N, C)} float32
+    labels: dict[str, np.ndarray]  # {task: (N,)} int32, MISSING where unknown
+
+
+def collect(
+    forward: Callable[[Mapping[str, jax.Array]], dict[str, jax.Array]],
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    size: int,
+    tasks: Sequence[str],
+    mesh: Mesh,
+) -> Outputs:
+    """Runs `forward` over every batch and puts each row where its example number says.
+
+    Args:
+      forward: global batch -> {task: logits (B, C)}, with example and labels replicated beside
+        them: it returns {"logits/age": ..., "labels/age": ..., "example": ...}.
+      batches: this process' batches, padding marked by example -1.
+      size: N.
+      tasks: which tasks.
+      mesh: over which batches are sharded.
+    """
+    logits: dict[str, np.ndarray] = {}
+    labels = {task: np.full(size, -1, np.int32) for task in tasks}
+    for batch in batches:
+        out = jax.device_get(forward(parallel.to_global(batch, mesh)))
+        rows = out["example"] >= 0
+        examples = out["example"][rows]
+        for task in tasks:
+            values = out[f"logits/{task}"][rows]
+            store = logits.setdefault(task, np.zeros((size, values.shape[1]), np.float32))
+            store[examples] = values
+            labels[task][examples] = out[f"labels/{task}"][rows]
+    return Outputs(logits=logits, labels=labels)
+
+
+def losses(outputs: Outputs) -> dict[str, float]:
+    """Returns each task's mean cross-entropy and accuracy over its labelled examples.
+
+    Tasks without a label are left out: {"age/loss": ..., "age/accuracy": ...}.
+    """
+    result = {}
+    for task, labels in outputs.labels.items():
+        known = labels >= 0
+        if not known.any():
+            continue
+        logits, target = outputs.logits[task][known], labels[known]
+        top = logits.max(axis=1)
+        log_total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        result[f"{task}/loss"] = float(np.mean(log_total - logits[np.arange(len(target)), target]))
+        result[f"{task}/accuracy"] = float(np.mean(logits.argmax(axis=1) == target))
+    return result
+
+
+def predictions(outputs: Outputs, dataset: PreparedDataset) -> Predictions:
+    """Returns the table of a test set's predictions, for the tasks it has labels of."""
+    known = [task for task, labels in outputs.labels.items() if (labels >= 0).any()]
+    audit = {name: column for name, column in dataset.columns.items() if name != "id"}
+    return Predictions(
+        name=dataset.name,
+        ids=dataset.columns["id"],
+        labels={task: outputs.labels[task] for task in known},
+        probabilities={task: _softmax(outputs.logits[task]) for task in known},
+        audit=audit,
+        synthetic_labels=THESIS_SYNTHETIC_LABELS.get(dataset.name, ()),
+    )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    values = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return values / values.sum(axis=1, keepdims=True)

@@ -1,0 +1,131 @@
+"""What a run directory says of itself: config.json and run.json."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from softbio_jax.adapters.methods import FROZEN
+from softbio_jax.errors import UserError
+from softbio_jax.params.counts import by_group
+from softbio_jax.train import build
+from softbio_jax.train.build import Parts
+from softbio_jax.train.config import RunConfig
+from softbio_jax.train.data import RunData
+
+_PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+# What may differ when a run is resumed: lengths and cadences that no finished step depends on.
+_FREE = ("train.log_every", "train.keep", "train.evaluate", "train.max_skipped", "data.workers",
+         "data.test", "data.root", "train.eval_batch_size")  # fmt: skip
+
+
+def check_workdir(config: RunConfig, workdir: pathlib.Path) -> None:
+    """Raises UserError if workdir holds a run of another configuration, naming the fields."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    before, now = _flat(json.loads(path.read_text())), _flat(_plain(config))
+    differing = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+    ]
+    if differing:
+        shown = ", ".join(
+            f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in differing[:4]
+        )
+        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise UserError("workdir holds another run", where=str(workdir),
+                        expected="the same configuration", found=shown + more,
+                        fix="take another --workdir, or set the fields back")  # fmt: skip
+
+
+def read_config(workdir: pathlib.Path) -> RunConfig:
+    """Returns the configuration of a run directory.
+
+    Raises:
+      UserError: there is no run.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError("not a run directory", where=str(workdir), expected="config.json",
+                        found="none", fix="give the --workdir of scripts/train.py")  # fmt: skip
+    return build.config_from(json.loads(path.read_text()))
+
+
+def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
+    """Writes config.json and what is known before the first step."""
+    sizes = by_group(build.abstract_params(run.config, run.model), run.groups)
+    total = sum(sizes.values())
+    _write(workdir / "config.json", _plain(run.config))
+    _update(workdir, {
+        "command": " ".join(sys.argv),
+        "versions": {"python": sys.version.split()[0]} | _versions(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
+        "params": {
+            "groups": sizes, "trainable": total - sizes.get(FROZEN, 0), "total": total,
+        },
+        "data": {
+            f"{role}/{dataset.name}/{dataset.split}": {
+                "n": len(dataset),
+                "fingerprint": dataset.fingerprint,
+                "labels": {task: int((v >= 0).sum()) for task, v in dataset.labels.items()},
+            }
+            for role, sets in (("train", data.train), ("val", data.val), ("test", data.test))
+            for dataset in sets
+        },
+    })  # fmt: skip
+
+
+def write_end(
+    run: Parts, workdir: pathlib.Path, *, seconds: float, images_per_second: float
+) -> None:
+    """Adds the wall time and rate of the last session to run.json."""
+    _update(workdir, {
+        "wall_time_s": seconds,
+        "throughput": {str(run.config.train.batch_size): images_per_second},
+    })  # fmt: skip
+
+
+def _update(workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
+    path = workdir / "run.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    _write(path, before | dict(values))
+
+
+def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a checkout that was not installed
+    return found

@@ -1,0 +1,158 @@
+"""One optimizer step: augment, tower, heads, masked losses, balancing, update."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from softbio_jax.data.augment import AugmentConfig, augment, normalize
+from softbio_jax.losses import balancing
+from softbio_jax.losses.balancing import BalancingConfig
+from softbio_jax.losses.masked import MaskedMean, masked_mean
+from softbio_jax.losses.per_task import cross_entropy
+from softbio_jax.models.multitask import MultitaskModel
+from softbio_jax.params.partition import combine
+from softbio_jax.params.paths import Tree
+from softbio_jax.train.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Tree, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """What a step needs besides the model and the optimizer."""
+
+    augment: AugmentConfig
+    balancing: BalancingConfig
+    microbatches: int = 1
+
+
+def make_train_step(
+    model: MultitaskModel, optimizer: optax.GradientTransformation, config: StepConfig
+) -> TrainStep:
+    """Returns (state, frozen, batch, key) -> (state, metrics), to be jitted with state donated.
+
+    Sums and counts of the losses, batch statistics and gradients are those of the global batch:
+    the batch arrives sharded over its first axis and jit does the rest.
+    """
+    tasks = [task.name for task in model.tasks]
+
+    def train_step(
+        state: TrainState, frozen: Tree, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        augment_key, dropout_key = jax.random.split(key)
+        dropout_key = jax.random.fold_in(dropout_key, state.step)
+        images = augment(batch["image"], augment_key, batch["index"], config=config.augment)
+
+        def objective(trainable: Tree) -> tuple[jax.Array, tuple[dict, dict, dict, Tree]]:
+            params = combine(trainable, frozen)
+            features = _features(model, params, images, dropout_key, config.microbatches)
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, updated = model.apply(
+                variables, features, train=True, method="classify",
+                rngs={"dropout": dropout_key}, mutable=["batch_stats"],
+            )  # fmt: skip
+            losses = task_losses(logits, batch, tasks)
+            total, weights = balancing.total(losses, params.get("balance", {}), config.balancing)
+            return total, (losses, weights, logits, updated.get("batch_stats", {}))
+
+        (total, (losses, weights, logits, batch_stats)), gradient = jax.value_and_grad(
+            objective, has_aux=True
+        )(state.trainable)
+        norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
+        updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
+        new = dataclasses.replace(
+            state,
+            trainable=optax.apply_updates(state.trainable, updates),
+            opt_state=opt_state,
+            batch_stats=batch_stats,
+        )
+        # A task without a label in the whole batch is left alone, momentum and decay included.
+        new = _hold(state, new, {task: losses[task].present for task in tasks})
+        new = jax.tree.map(lambda a, b: jnp.where(finite, b, a), state, new)
+        new = dataclasses.replace(
+            new, step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1)
+        )
+
+        metrics = {"loss/total": total, "gradient_norm": norm, "skipped": new.skipped}
+        for task in tasks:
+            mask, labels = batch[f"mask/{task}"], batch[f"labels/{task}"]
+            hits = masked_mean((logits[task].argmax(-1) == labels).astype(jnp.float32), mask)
+            metrics |= {
+                f"loss/{task}": losses[task].value,
+                f"count/{task}": losses[task].count,
+                f"accuracy/{task}": hits.value,
+                f"weight/{task}": weights[task],
+            }
+        for task, leaf in new.trainable.get("balance", {}).items():
+            metrics[f"log_var/{task}"] = leaf["log_var"]
+        return new, metrics
+
+    return train_step
+
+
+def make_eval_step(model: MultitaskModel) -> Callable[[TrainState, Tree, Batch], dict]:
+    """Returns (state, frozen, batch) -> {task: logits (B, C) float32}, without augmentation."""
+
+    def eval_step(state: TrainState, frozen: Tree, batch: Batch) -> dict[str, jax.Array]:
+        variables = {
+            "params": combine(state.trainable, frozen),
+            "batch_stats": state.batch_stats,
+        }
+        return model.apply(variables, normalize(batch["image"]), train=False)
+
+    return eval_step
+
+
+def task_losses(
+    logits: Mapping[str, jax.Array], batch: Batch, tasks: Sequence[str]
+) -> dict[str, MaskedMean]:
+    """Returns each task's cross-entropy over its labelled examples of the global batch."""
+    losses = {}
+    for task in tasks:
+        mask = batch[f"mask/{task}"]
+        losses[task] = masked_mean(cross_entropy(logits[task], batch[f"labels/{task}"], mask), mask)
+    return losses
+
+
+def _features(
+    model: MultitaskModel, params: Tree, images: jax.Array, key: jax.Array, microbatches: int
+) -> dict[str, jax.Array]:
+    """Runs the tower over microbatches, keeping only their features: {task: (B, D)}.
+
+    Everything after the features sees the whole batch, so accumulation is exact.
+    """
+
+    def tower(images: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        return model.apply(
+            {"params": params}, images, train=True, method="features", rngs={"dropout": key}
+        )
+
+    if microbatches == 1:
+        return tower(images, key)
+    # Strided, so that every device keeps its own rows: microbatch m holds rows m, m + M, ...
+    split = images.reshape(-1, microbatches, *images.shape[1:]).swapaxes(0, 1)
+    keys = jax.random.split(key, microbatches)
+    features = jax.lax.map(lambda args: jax.checkpoint(tower)(*args), (split, keys))
+    return jax.tree.map(lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]), features)
+
+
+def _hold(old: TrainState, new: TrainState, present: Mapping[str, jax.Array]) -> TrainState:
+    """Returns new, with what belongs to an absent task as it was in old."""
+
+    def choose(path: tuple[Any, ...], before: jax.Array, after: jax.Array) -> jax.Array:
+        names = [str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path]
+        for owner, task in zip(names, names[1:], strict=False):
+            if owner in ("heads", "balance") and task in present:
+                return jnp.where(present[task], after, before)
+        return after
+
+    return jax.tree_util.tree_map_with_path(choose, old, new)
