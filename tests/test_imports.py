@@ -10,8 +10,6 @@ import subprocess
 import sys
 import tomllib
 
-import pytest
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "softbio_jax"
 
@@ -40,6 +38,7 @@ DOORS = {
     "clu.periodic_actions": (),
 }
 RUN_TIME_EXTRAS = ("convert", "text", "hub")
+MOST_LINES = 300
 HEAVY = ("tensorflow", "torch", "jax", "flax", "grain", "orbax", "matplotlib", "cv2")
 
 
@@ -72,6 +71,12 @@ def part_of(name):
     return parts[1] if len(parts) > 1 else None
 
 
+def place_and_part(path):
+    """softbio_jax/train/loop.py -> train/loop.py, train."""
+    relative = path.relative_to(PACKAGE)
+    return relative.as_posix(), relative.parts[0].removesuffix(".py")
+
+
 def in_subprocess(code):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -80,7 +85,7 @@ def in_subprocess(code):
 
 
 def test_every_part_of_the_package_has_a_row():
-    parts = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in python_files(PACKAGE)}
+    parts = {place_and_part(path)[1] for path in python_files(PACKAGE)}
     assert parts - set(RANK) - {"__init__"} == set(), "give it a row in ROWS"
 
 
@@ -89,37 +94,40 @@ def test_every_folder_of_the_package_is_a_package():
     assert [str(f.relative_to(ROOT)) for f in folders if not (f / "__init__.py").exists()] == []
 
 
-@pytest.mark.parametrize("path", python_files(PACKAGE), ids=lambda p: str(p.relative_to(PACKAGE)))
-class TestModule:
-    def test_imports_point_down(self, path):
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def test_imports_point_down():
+    upward = []
+    for path in python_files(PACKAGE):
+        place, own = place_and_part(path)
         parts = {part_of(n) for n in imported_names(path) if within(n, "softbio_jax")} - {own}
-        if own == "__init__":
-            assert parts == set(), "the package's top level loads nothing"
-            return
-        upward = sorted(p for p in parts if p in RANK and RANK[p] > RANK[own])
-        assert upward == [], f"{own} (row {RANK[own]}) imports from above"
+        limit = -1 if own == "__init__" else RANK.get(own, -1)  # the top level loads nothing
+        upward += [f"{place} imports {p}" for p in parts if p in RANK and RANK[p] > limit]
+    assert upward == []
 
-    def test_outside_libraries_come_in_by_their_doors(self, path):
-        place = path.relative_to(PACKAGE).as_posix()
+
+def test_outside_libraries_come_in_by_their_doors():
+    strays = []
+    for path in python_files(PACKAGE):
+        place, _ = place_and_part(path)
         names = imported_names(path)
         for library, doors in DOORS.items():
-            if any(within(name, library) for name in names):
-                assert place.startswith(doors), (
-                    f"{library} may be imported in {doors or 'no place'}"
-                )
+            if any(within(name, library) for name in names) and not place.startswith(doors):
+                strays.append(f"{place} imports {library}, whose doors are {doors}")
+    assert strays == []
 
-    def test_is_small(self, path):
-        assert len(path.read_text().splitlines()) <= 300
 
-    def test_is_not_a_bag_of_utilities(self, path):
-        assert "utils" not in path.stem
+def test_modules_are_small():
+    lengths = {place_and_part(p)[0]: len(p.read_text().splitlines()) for p in python_files(PACKAGE)}
+    assert {place: n for place, n in lengths.items() if n > MOST_LINES} == {}
+
+
+def test_no_module_is_a_bag_of_utilities():
+    assert [str(p) for p in python_files(PACKAGE) if "utils" in p.stem] == []
 
 
 def test_packages_of_one_row_do_not_import_each_other_in_a_cycle():
     edges = collections.defaultdict(set)
     for path in python_files(PACKAGE):
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        _, own = place_and_part(path)
         for name in imported_names(path):
             other = part_of(name) if within(name, "softbio_jax") else None
             if other in RANK and other != own:
