@@ -1,0 +1,70 @@
+"""Draws a face from its parameters: flat shapes at twice the size, then blur, light and noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softbio_jax.data import face_hair, face_parts
+from softbio_jax.data.face import Face
+from softbio_jax.data.pen import Pen
+
+
+def render(face: Face, rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draws one face.
+
+    Args:
+      face: what to draw.
+      rng: draws the backdrop's shapes, the age spots and the sensor noise.
+      size: the side S in pixels.
+
+    Returns:
+      uint8 (S, S, 3), RGB; the same arguments and generator state give the same pixels.
+    """
+    import cv2
+
+    canvas = np.empty((2 * size, 2 * size, 3), np.uint8)
+    _backdrop(canvas, face, rng)
+    pen = Pen(canvas, face)
+    face_hair.behind(pen, face)
+    face_parts.body(pen, face)
+    face_parts.head(pen, face)
+    face_hair.beard(pen, face)
+    face_parts.age_marks(pen, face, rng)
+    face_parts.nose(pen, face)
+    face_parts.mouth(pen, face)
+    face_hair.moustache(pen, face)
+    face_parts.eyes(pen, face)
+    face_parts.brows(pen, face)
+    face_hair.in_front(pen, face)
+    face_parts.accessories(pen, face)
+    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    if face.blur > 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), face.blur)
+    return _develop(image, face, rng)
+
+
+def _backdrop(canvas: np.ndarray, face: Face, rng: np.random.Generator) -> None:
+    import cv2
+
+    side = len(canvas)
+    shade = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
+    first, second = np.array(face.background), np.array(face.backdrop)
+    canvas[:] = first + shade * (second - first)
+    for x, y, radius, tint in rng.random((3, 4)).tolist():
+        colour = [value + 50 * (tint - 0.5) for value in face.background]
+        centre = (int(x * side), int(y * side))
+        cv2.circle(canvas, centre, int((0.1 + 0.25 * radius) * side), colour, -1, cv2.LINE_AA)
+
+
+def _develop(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
+    """Light that falls off across the picture, a colour cast, and grey sensor noise."""
+    size = len(image)
+    axis = np.linspace(-1, 1, size, dtype=np.float32)
+    fall = axis[None, :] * np.sin(face.light) - axis[:, None] * np.cos(face.light)
+    gain = face.brightness * (1 + face.contrast * fall)
+    cast = np.array([1 + face.warmth, 1, 1 - face.warmth], np.float32)
+    lit = image * gain[..., None].astype(np.float32)
+    lit *= cast
+    if face.noise:
+        lit += face.noise * rng.standard_normal((size, size, 1), dtype=np.float32)
+    return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
