@@ -14,9 +14,15 @@ from absl import flags
 
 from softbio_jax import command
 from softbio_jax.errors import UserError
+from softbio_jax.tasks import TASKS
 
-_DATASET = flags.DEFINE_string("dataset", None, "Which layout: fairface, folder, synthetic.")
-_SOURCE = flags.DEFINE_string("source", None, "The folder (synthetic: the name of the set).")
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "Which layout: adience, affectnet, celeba, celeba_hq, celeba_mask_hq, csv, fairface, fer2013, "
+    "folder, imdb_clean, lagenda, rafdb, standard, synthetic, utkface, vggface2.",
+)
+_SOURCE = flags.DEFINE_string("source", None, "The folder (csv: the file; synthetic: the set).")
 _OUT = flags.DEFINE_string("out", None, "The folder to write; it must not exist.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only check the source and say what is missing.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.")
@@ -24,20 +30,72 @@ _MAX_REJECTED = flags.DEFINE_float(
     "max_rejected", 0.05, "Give up when more than this share of a split's rows is unusable."
 )
 _THREADS = flags.DEFINE_integer("threads", 0, "Pictures checked at once; 0: one a core.")
-_TASK = flags.DEFINE_string("task", None, "folder: the task that the folder names belong to.")
-_FIX_EXCEL_AGES = flags.DEFINE_bool(
-    "fix_excel_ages", False, "fairface: read 03-Sep as 3-9 and Oct-19 as 10-19."
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Store squares of this side, ready for the model."
 )
-_SIZE = flags.DEFINE_integer("size", 64, "synthetic: side of the pictures in pixels.")
-_SEED = flags.DEFINE_integer("seed", 0, "synthetic: which faces.")
-_COUNT = flags.DEFINE_integer("count", None, "synthetic: how many faces.")
+_ENCODING = flags.DEFINE_enum(
+    "encoding",
+    "source",
+    ["source", "jpeg", "png", "raw"],
+    "How pictures are stored: source keeps the bytes, png and raw are lossless.",
+)
+_QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized pictures.")
 
-# The flags that only some layouts know.
-_OPTIONS = {
-    "fairface": (_FIX_EXCEL_AGES,),
-    "folder": (_TASK,),
-    "synthetic": (_SIZE, _SEED, _COUNT),
-}
+# Choices of single layouts: (flag, the layouts that know it).
+_CHOICES = (
+    (
+        flags.DEFINE_enum("task", None, [*TASKS], "folder: the task of the folder names."),
+        ("folder",),
+    ),
+    (
+        flags.DEFINE_bool(
+            "fix_excel_ages", False, "fairface: read 03-Sep as 3-9, Oct-19 as 10-19."
+        ),
+        ("fairface",),
+    ),
+    (
+        flags.DEFINE_enum(
+            "raf_filter",
+            "thesis",
+            ["thesis", "official"],
+            "rafdb: leave pictures of unsure gender out, or keep them without gender.",
+        ),
+        ("rafdb",),
+    ),
+    (
+        flags.DEFINE_enum(
+            "utk",
+            "aligned",
+            ["aligned", "wild"],
+            "utkface: the cropped faces, or the photographs in part1 to part3.",
+        ),
+        ("utkface",),
+    ),
+    (
+        flags.DEFINE_string("ages", None, "vggface2: the file of ages, `n000001/0001_01.jpg,34`."),
+        ("vggface2",),
+    ),
+    (flags.DEFINE_string("ferplus", None, "fer2013: the FER+ table of votes."), ("fer2013",)),
+    (
+        flags.DEFINE_enum(
+            "age_values",
+            "class",
+            ["class", "years"],
+            "csv, standard: what the age column holds.",
+        ),
+        ("csv", "standard"),
+    ),
+    (
+        flags.DEFINE_list("columns", [], "csv: role=column pairs: path=file,age=age_group,..."),
+        ("csv",),
+    ),
+    (flags.DEFINE_list("values", [], "csv: task:word=class pairs: gender:0=male,..."), ("csv",)),
+    (flags.DEFINE_string("images", None, "csv: the folder that the paths start at."), ("csv",)),
+    (flags.DEFINE_integer("size", 64, "synthetic: side of the pictures."), ("synthetic",)),
+    (flags.DEFINE_integer("seed", 0, "synthetic: which faces."), ("synthetic",)),
+    (flags.DEFINE_integer("count", None, "synthetic: training rows."), ("synthetic",)),
+    (flags.DEFINE_integer("test_count", None, "synthetic: test rows."), ("synthetic",)),
+)
 
 
 def main(_: Sequence[str]) -> None:
@@ -57,10 +115,10 @@ def main(_: Sequence[str]) -> None:
     report = _prepare_with_progress(dataset, source, options)
     for split, part in report["splits"].items():
         print(f"{split}: {part['rows_read']:,} rows read, {part['kept']:,} kept", end="")
-        print(f", {part['rejected']:,} rejected", end="")
-        for reason, count in part["rejected_by_reason"].items():
-            print(f" ({count}: {reason})", end="")
-        print()
+        print(f", {part['skipped']:,} left out, {part['rejected']:,} rejected")
+        for what in ("skipped", "rejected", "masked"):
+            for reason, count in part[f"{what}_by_reason"].items():
+                print(f"  {what} {count:,}: {reason}")
         for task, counts in part["class_counts"].items():
             listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             print(f"  {task}: {listed}")
@@ -69,23 +127,39 @@ def main(_: Sequence[str]) -> None:
 
 
 def _dataset_options(dataset: str) -> dict[str, Any]:
-    mine = {flag.name for flag in _OPTIONS.get(dataset, ())}
-    for name, group in _OPTIONS.items():
-        for flag in group:
-            if flag.present and flag.name not in mine:
-                raise UserError(
-                    "a flag does not apply", where=f"--{flag.name}", expected=f"--dataset={name}"
-                )
-    options = {flag.name: flag.value for flag in _OPTIONS.get(dataset, ())}
-    if "task" in options and options["task"] is None:
+    options = {}
+    for flag, datasets in _CHOICES:
+        if dataset in datasets:
+            pairs = flag.name in ("columns", "values")
+            options[flag.name] = _pairs(flag) if pairs else flag.value
+        elif flag.present:
+            raise UserError(
+                "a flag does not apply",
+                where=f"--{flag.name}",
+                expected=f"--dataset={' or '.join(datasets)}",
+                found=f"--dataset={dataset}",
+            )
+    if dataset == "folder" and options["task"] is None:
         raise UserError("a flag is missing", where="--task", fix="for example --task=emotion")
     return options
+
+
+def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
+    pairs = {}
+    for text in flag.value:
+        left, equals, right = text.partition("=")
+        if not (left and equals and right):
+            raise UserError(
+                "not a pair", where=f"--{flag.name}", expected="name=value", found=repr(text)
+            )
+        pairs[left.strip()] = right.strip()
+    return pairs
 
 
 def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -> dict:
     from rich import console, progress
 
-    from softbio_jax.data import prepare
+    from softbio_jax.data import prepare, storage
 
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
@@ -114,6 +188,9 @@ def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -
             on_row=advance,
             max_rejected=_MAX_REJECTED.value,
             threads=_THREADS.value,
+            storage=storage.Storage(
+                image_size=_IMAGE_SIZE.value, encoding=_ENCODING.value, quality=_QUALITY.value
+            ),
             **options,
         )
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = 100_000_000  # a larger picture is refused: it would take gigabytes to decode
 _EXIF_ORIENTATION = 274
@@ -64,6 +67,8 @@ def decode_full(data: bytes, *, at_least: int = 0) -> np.ndarray:
     Raises:
       UndecodableImage: not a picture, truncated, or too large.
     """
+    if data[:3] == b"P6\n":
+        return _ppm(data)
     if data[:2] == b"\xff\xd8" and not _is_rotated(data):
         import simplejpeg
 
@@ -76,6 +81,16 @@ def decode_full(data: bytes, *, at_least: int = 0) -> np.ndarray:
     return _pillow_rgb(data)
 
 
+def _ppm(data: bytes) -> np.ndarray:
+    # Pre-resized records hold the pixels as they are; a view of the bytes is all it takes.
+    _, size, depth, pixels = data.split(b"\n", 3)
+    width, _, height = size.partition(b" ")
+    shape = (int(height), int(width), 3) if depth == b"255" and height else (0, 0, 3)
+    if not shape[0] or len(pixels) != shape[0] * shape[1] * 3:
+        return _pillow_rgb(data)
+    return np.frombuffer(pixels, np.uint8).reshape(shape)
+
+
 def _is_rotated(data: bytes) -> bool:
     # Most JPEGs of face data sets have no EXIF block; only those that do pay for a parser.
     if b"Exif\x00\x00" not in data[:4096]:
@@ -86,7 +101,7 @@ def _is_rotated(data: bytes) -> bool:
         return False
 
 
-def _open(data: bytes):
+def _open(data: bytes) -> Image.Image:
     from PIL import Image
 
     if not data:
@@ -106,7 +121,7 @@ def _open(data: bytes):
     return image
 
 
-def _load(data: bytes):
+def _load(data: bytes) -> Image.Image:
     image = _open(data)
     try:
         image.load()

@@ -12,8 +12,8 @@ from concurrent import futures
 import numpy as np
 
 from softbio_jax.data import decode
-from softbio_jax.data.builders.rows import Rejection, Row
 from softbio_jax.data.index import Index
+from softbio_jax.data.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 
@@ -42,6 +42,7 @@ class Account:
         self.split = split
         self.rows_read = 0
         self.rejected: list[Rejection] = []
+        self.skipped: collections.Counter[str] = collections.Counter()
         self.masked: collections.Counter[str] = collections.Counter()
         self._ids: dict[str, None] = {}
         self._labels: dict[str, list[int]] = {task: [] for task in tasks}
@@ -50,6 +51,10 @@ class Account:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def skip(self, skip: Skip) -> None:
+        self.rows_read += 1
+        self.skipped[skip.reason] += 1
 
     def reject(self, rejection: Rejection) -> None:
         self.rows_read += 1
@@ -87,6 +92,8 @@ class Account:
         return {
             "rows_read": self.rows_read,
             "kept": len(self),
+            "skipped": self.skipped.total(),
+            "skipped_by_reason": dict(self.skipped),
             "rejected": len(self.rejected),
             "rejected_by_reason": dict(collections.Counter(r.reason for r in self.rejected)),
             "rejected_rows": [dataclasses.asdict(r) for r in self.rejected],
@@ -101,7 +108,7 @@ class Account:
 
 
 def ingest(
-    rows: Iterable[Row | Rejection],
+    rows: Iterable[Outcome],
     account: Account,
     *,
     threads: int,
@@ -127,8 +134,8 @@ def ingest(
       UserError: nothing is left, or more than `max_rejected` of the rows were rejected.
     """
 
-    def check(row: Row | Rejection) -> Checked | Rejection:
-        if isinstance(row, Rejection):
+    def check(row: Outcome) -> Checked | Rejection | Skip:
+        if not isinstance(row, Row):
             return row
         try:
             data = row.read()
@@ -142,7 +149,9 @@ def ingest(
 
     for result in _ordered_map(check, rows, threads=threads):
         on_row()
-        if isinstance(result, Rejection):
+        if isinstance(result, Skip):
+            account.skip(result)
+        elif isinstance(result, Rejection):
             account.reject(result)
         elif account.keep(result):
             yield result

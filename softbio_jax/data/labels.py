@@ -3,6 +3,7 @@
 import bisect
 import math
 
+from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING
 
 # The first year of each age class but the youngest: 0-2, 3-9, 10-19, ..., 60-69, 70+.
@@ -39,6 +40,24 @@ def class_of(task: str, word: str) -> int | None:
       The label, or None for a word that the vocabulary does not know.
     """
     return WORDS[task].get(word.strip().lower())
+
+
+def require_class(task: str, word: str, *, where: str) -> int:
+    """Looks up the label of a class as `class_of` does.
+
+    Raises:
+      UserError: an unknown word, told with its file and row `where`.
+    """
+    label = class_of(task, word)
+    if label is None:
+        raise UserError(
+            f"unknown {task} class",
+            where=where,
+            expected=known_words(task),
+            found=repr(word),
+            fix="correct the row",
+        )
+    return label
 
 
 def known_words(task: str) -> str:

@@ -138,7 +138,7 @@ def _report(builder: FaceBuilder, *, seconds: float) -> dict:
     return {
         "dataset": builder.name,
         "version": str(builder.version),
-        "protocol": builder.protocol(),
+        "protocol": builder.protocol() | builder.storage.protocol(),
         "splits": splits,
         "seconds": round(seconds, 3),
         "images_per_second": round(read / max(seconds, 1e-9), 1),

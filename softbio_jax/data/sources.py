@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class PreparedDataset:
         )
 
     @functools.cached_property
-    def _source(self):
+    def _source(self) -> Any:
         return _open_records(self.directory, self.split)
 
     def __getstate__(self) -> dict:
@@ -111,7 +112,7 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
     return dataset
 
 
-def _open_records(directory: str, split: str):
+def _open_records(directory: str, split: str) -> Any:
     import tensorflow_datasets as tfds
 
     try:

@@ -54,3 +54,17 @@ def make_emotions(root: pathlib.Path, *, per_class: int = 3) -> pathlib.Path:
         for i in range(per_class):
             write_image(root / split / name / f"{i}.png", 5000 + 10 * number + i, kind="PNG")
     return root
+
+
+def prepared_split(dataset: str, source, out, split: str, **options):
+    """Prepares a tree, opens a split of it and returns (data set, report of the split)."""
+    from softbio_jax.data import prepare, sources
+
+    report = prepare.prepare(dataset, source=str(source), out=out, **options)
+    return sources.open_prepared(out, split), report["splits"][split]
+
+
+def by_id(dataset, *tasks: str) -> dict[str, tuple[int, ...]]:
+    """Lists a data set's labels: id -> the labels of `tasks`."""
+    columns = [dataset.labels[task].tolist() for task in tasks]
+    return dict(zip(dataset.columns["id"].tolist(), zip(*columns, strict=True), strict=True))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from softbio_jax.data import decode
-from softbio_jax.data.builders.rows import Rejection, Row
 from softbio_jax.data.ingest import Account, ingest
+from softbio_jax.data.rows import Outcome
+from softbio_jax.data.storage import Storage
 from softbio_jax.tasks import MISSING
 
 
-class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes a set of labelled faces as array_record files that need no TensorFlow to be read.
 
     A subclass says which splits, tasks and audit columns there are and yields the rows. Pictures
@@ -26,6 +27,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       data_dir: where TFDS puts `name/version/`.
       max_rejected: the share of rejected rows above which a split is given up.
       threads: how many pictures are checked at once; by default one a core.
+      storage: what is done to the pictures before they are stored; by default nothing.
       on_row: called once a row, for a progress bar.
     """
 
@@ -40,11 +42,13 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         data_dir: str | os.PathLike,
         max_rejected: float = 0.05,
         threads: int = 0,
+        storage: Storage = Storage(),
         on_row: Callable[[], None] = lambda: None,
     ):
         self.source = pathlib.Path(source)
         self.max_rejected = max_rejected
         self.threads = threads or os.cpu_count() or 1
+        self.storage = storage
         self.on_row = on_row
         self.accounts: dict[str, Account] = {}
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
@@ -53,7 +57,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Names the splits that the source has, and stops with one line if it is not complete."""
         raise NotImplementedError
 
-    def rows(self, split: str) -> Iterator[Row | Rejection]:
+    def rows(self, split: str) -> Iterator[Outcome]:
         """Yields the rows of a split in the source's own order."""
         raise NotImplementedError
 
@@ -77,10 +81,10 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         return {split: self._generate_examples(split) for split in self.splits()}
 
-    def _generate_examples(self, split: str):
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
         account = Account(split, tasks=self.TASKS, columns=self.COLUMNS)
         self.accounts[split] = account
         checked_rows = ingest(
@@ -88,7 +92,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             account,
             threads=self.threads,
             max_rejected=self.max_rejected,
-            transform=_checked_bytes,
+            transform=self.storage,
             on_row=self.on_row,
         )
         for key, checked in enumerate(checked_rows):
@@ -97,8 +101,3 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             example |= {task: row.labels.get(task, MISSING) for task in self.TASKS}
             example |= {name: row.columns.get(name, "") for name in self.COLUMNS}
             yield key, example
-
-
-def _checked_bytes(row: Row, data: bytes) -> bytes:
-    decode.decode_full(data)
-    return data

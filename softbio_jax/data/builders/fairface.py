@@ -5,11 +5,12 @@ from __future__ import annotations
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from softbio_jax.data.builders import tables
 from softbio_jax.data.builders.base import FaceBuilder
-from softbio_jax.data.builders.rows import Rejection, Row
-from softbio_jax.data.labels import class_of, known_words
+from softbio_jax.data.labels import known_words, require_class
+from softbio_jax.data.rows import Outcome, Row
 from softbio_jax.errors import UserError
 
 _COLUMNS = ("file", "age", "gender", "race", "service_test")
@@ -38,7 +39,7 @@ class FairFace(FaceBuilder):
     TASKS = ("age", "gender")
     COLUMNS = ("race", "service_test")
 
-    def __init__(self, *, fix_excel_ages: bool = False, **kwargs):
+    def __init__(self, *, fix_excel_ages: bool = False, **kwargs: Any) -> None:
         self.fix_excel_ages = fix_excel_ages
         super().__init__(**kwargs)
 
@@ -60,13 +61,13 @@ class FairFace(FaceBuilder):
     def protocol(self) -> dict[str, str]:
         return {"fix_excel_ages": str(self.fix_excel_ages).lower()}
 
-    def rows(self, split: str) -> Iterator[Row | Rejection]:
+    def rows(self, split: str) -> Iterator[Outcome]:
         path, root = self._table(split), self._images(split)
         for number, row in tables.read_csv(path, columns=_COLUMNS):
             where = f"{path} row {number}"
             labels = {
                 "age": self._age(row["age"], where),
-                "gender": _label("gender", row["gender"], where),
+                "gender": require_class("gender", row["gender"], where=where),
             }
             image = tables.inside(root, row["file"], where=where)
             columns = {name: row[name] for name in self.COLUMNS}
@@ -89,7 +90,7 @@ class FairFace(FaceBuilder):
 
     def _age(self, word: str, where: str) -> int:
         if not _DATE_LIKE.fullmatch(word):
-            return _label("age", word, where)
+            return require_class("age", word, where=where)
         fixed = _EXCEL_AGES.get(word.lower())
         if fixed is None or not self.fix_excel_ages:
             raise UserError(
@@ -99,17 +100,4 @@ class FairFace(FaceBuilder):
                 found=repr(word),
                 fix="use the original file" + (" or pass --fix_excel_ages" if fixed else ""),
             )
-        return _label("age", fixed, where)
-
-
-def _label(task: str, word: str, where: str) -> int:
-    label = class_of(task, word)
-    if label is None:
-        raise UserError(
-            f"unknown {task} class",
-            where=where,
-            expected=known_words(task),
-            found=repr(word),
-            fix="correct the row",
-        )
-    return label
+        return require_class("age", fixed, where=where)

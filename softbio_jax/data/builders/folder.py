@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from softbio_jax.data.builders import tables
 from softbio_jax.data.builders.base import FaceBuilder
-from softbio_jax.data.builders.rows import Rejection, Row
 from softbio_jax.data.labels import class_of, known_words
+from softbio_jax.data.rows import Outcome, Row
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
 
@@ -22,7 +23,7 @@ class Folder(FaceBuilder):
 
     name = "folder"
 
-    def __init__(self, *, task: str, **kwargs):
+    def __init__(self, *, task: str, **kwargs: Any) -> None:
         if task not in TASKS:
             raise UserError("unknown task", where="--task", expected=", ".join(TASKS), found=task)
         self.task = task
@@ -54,7 +55,7 @@ class Folder(FaceBuilder):
     def protocol(self) -> dict[str, str]:
         return {"task": self.task}
 
-    def rows(self, split: str) -> Iterator[Row | Rejection]:
+    def rows(self, split: str) -> Iterator[Outcome]:
         for folder, label in self._classes(split):
             for path in tables.images_in(self.source / split / folder):
                 row_id = f"{split}/{folder}/{path.name}"

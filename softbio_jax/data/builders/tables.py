@@ -37,8 +37,7 @@ def read_csv(
     Raises:
       UserError: no such file, not UTF-8, a missing column, a row with too few values.
     """
-    if not path.is_file():
-        raise UserError("no such label file", where=str(path), fix="put it there or check --source")
+    _require_file(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         try:
@@ -113,3 +112,77 @@ def images_in(folder: pathlib.Path) -> list[pathlib.Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
+
+
+def read_values(
+    path: pathlib.Path, *, count: int, delimiter: str = ","
+) -> Iterator[tuple[int, list[str]]]:
+    """Reads a table without a header, `count` values a row, as (row number, values).
+
+    Raises:
+      UserError: no such file, or a row with another number of values.
+    """
+    _require_file(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+        for values in reader:
+            if len(values) != count:
+                raise UserError(
+                    "not a row of the table",
+                    where=f"{path} row {reader.line_num}",
+                    expected=f"{count} values",
+                    found=str(len(values)),
+                )
+            yield reader.line_num, [value.strip() for value in values]
+
+
+def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Reads a text file as (line number, words), empty lines left out.
+
+    Args:
+      path: the file.
+      count: the number of words that every line must have; 0 accepts any.
+
+    Raises:
+      UserError: no such file, or a line with another number of words.
+    """
+    _require_file(path)
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            words = line.split()
+            if count and words and len(words) != count:
+                raise UserError(
+                    "not a line of the list",
+                    where=f"{path} line {number}",
+                    expected=f"{count} words",
+                    found=repr(line.strip()[:80]),
+                )
+            if words:
+                yield number, words
+
+
+def parse_number(value: str, *, where: str, column: str) -> float:
+    """Reads a number.
+
+    Raises:
+      UserError: something else, told with its file and row `where`.
+    """
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(
+            f"not a number in column {column!r}", where=where, found=repr(value)
+        ) from None
+
+
+def parse_box(
+    row: dict[str, str], columns: Sequence[str], *, where: str
+) -> tuple[float, float, float, float]:
+    """Reads four numbers of a row as a box."""
+    a, b, c, d = (parse_number(row[name], where=where, column=name) for name in columns)
+    return a, b, c, d
+
+
+def _require_file(path: pathlib.Path) -> None:
+    if not path.is_file():
+        raise UserError("no such label file", where=str(path), fix="put it there or check --source")

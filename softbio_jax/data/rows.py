@@ -42,7 +42,17 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A row that cannot become an example: its path and the reason."""
+    """A row that should be an example and cannot: its path and what is wrong with it."""
 
     path: str
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+    """A row that the protocol leaves out (no label, gender unsure, contempt): only counted."""
+
+    reason: str
+
+
+Outcome = Row | Rejection | Skip

@@ -1,0 +1,81 @@
+"""Adience: gender, and age where an age range lies inside one class."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.labels import age_class
+from softbio_jax.data.rows import Outcome, Row, Skip
+from softbio_jax.errors import UserError
+
+_COLUMNS = ("user_id", "original_image", "face_id", "age", "gender")
+_GENDERS = {"m": 0, "f": 1}
+_UNKNOWN_AGES = ("", "None")
+
+
+class Adience(FaceBuilder):
+    """Reads `fold_{0..4}_data.txt` and `aligned/<user>/`, each fold as a split.
+
+    Only the ranges (0, 2) and (4, 6) lie inside a class; the other six straddle two and are
+    masked, as is a gender of "u".
+
+    Args:
+      **kwargs: see FaceBuilder.
+
+    Source: the release's five-fold protocol; the folds are the splits fold_0 to fold_4.
+    """
+
+    name = "adience"
+    TASKS = ("age", "gender")
+    COLUMNS = ("user", "age_text")
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        tables.require_folder(self.source / "aligned", what="no pictures")
+        return tuple(f"fold_{number}" for number in range(5))
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        path = self.source / f"{split}_data.txt"
+        for number, row in tables.read_csv(path, columns=_COLUMNS, delimiter="\t"):
+            where = f"{path} row {number}"
+            labels, masked = {}, {}
+            age = _age(row["age"], where)
+            if isinstance(age, int):
+                labels["age"] = age
+            elif age:
+                masked["age"] = age
+            if row["gender"] in _GENDERS:
+                labels["gender"] = _GENDERS[row["gender"]]
+            elif row["gender"] == "u":
+                masked["gender"] = "gender unsure"
+            if not labels and not masked:
+                yield Skip("no label")
+                continue
+            name = f"landmark_aligned_face.{row['face_id']}.{row['original_image']}"
+            relative = pathlib.PurePosixPath(row["user_id"]) / name
+            yield Row(
+                id=str(relative),
+                image=tables.inside(self.source / "aligned", str(relative), where=where),
+                labels=labels,
+                columns={"user": row["user_id"], "age_text": row["age"]},
+                masked=masked,
+            )
+
+
+def _age(text: str, where: str) -> int | str:
+    """Returns the class, or why there is none: empty where the set itself does not know."""
+    if text in _UNKNOWN_AGES:
+        return ""
+    ends = text.strip("()").split(",")
+    if len(ends) > 2 or not all(end.strip().isdigit() for end in ends):
+        raise UserError(
+            "not an age",
+            where=where,
+            expected="a range such as (25, 32), years or None",
+            found=repr(text),
+        )
+    classes = {age_class(int(end)) for end in ends}
+    return classes.pop() if len(classes) == 1 else "an age range over two classes"

@@ -1,0 +1,107 @@
+"""AffectNet: emotion; contempt, none, uncertain and no-face have no class here."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.rows import Outcome, Rejection, Row, Skip
+from softbio_jax.errors import UserError
+
+_EXPRESSIONS = (
+    *("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"),
+    *("contempt", "none", "uncertain", "no-face"),
+)
+_LABELS = {3: 0, 4: 1, 5: 2, 1: 3, 2: 4, 6: 5, 0: 6}
+_BOX = ("face_x", "face_y", "face_width", "face_height")
+_COLUMNS = ("subDirectory_filePath", *_BOX, "expression")
+_TABLES = {"train": "training.csv", "val": "validation.csv"}
+_FOLDERS = {"train": "train_set", "val": "val_set"}
+
+
+class AffectNet(FaceBuilder):
+    """Reads the manually annotated release with its tables, or the release of eight classes.
+
+    The first has `{training,validation}.csv` and `Manually_Annotated_Images/`, whose faces are
+    cut out by the boxes; the second has `{train_set,val_set}/{images,annotations}/`.
+
+    Args:
+      **kwargs: see FaceBuilder.
+    """
+
+    name = "affectnet"
+    TASKS = ("emotion",)
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        found = tuple(
+            split
+            for split in _TABLES
+            if (self.source / _TABLES[split]).is_file() or (self.source / _FOLDERS[split]).is_dir()
+        )
+        if not found:
+            raise UserError(
+                "not an AffectNet folder",
+                where=str(self.source),
+                expected="training.csv and validation.csv, or train_set/ and val_set/",
+            )
+        return found
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        table = self.source / _TABLES[split]
+        if table.is_file():
+            yield from self._table_rows(table)
+        else:
+            yield from self._folder_rows(self.source / _FOLDERS[split])
+
+    def _table_rows(self, table: pathlib.Path) -> Iterator[Outcome]:
+        root = self.source / "Manually_Annotated_Images"
+        for number, row in tables.read_csv(table, columns=_COLUMNS):
+            where = f"{table} row {number}"
+            label = _label(row["expression"], where)
+            if isinstance(label, Skip):
+                yield label
+                continue
+            x, y, width, height = (
+                tables.parse_number(row[side], where=where, column=side) for side in _BOX
+            )
+            name = row["subDirectory_filePath"]
+            yield Row(
+                id=name,
+                image=tables.inside(root, name, where=where),
+                labels={"emotion": label},
+                box=(x, y, x + width, y + height),
+            )
+
+    def _folder_rows(self, folder: pathlib.Path) -> Iterator[Outcome]:
+        tables.require_folder(folder / "images")
+        for image in tables.images_in(folder / "images"):
+            note = folder / "annotations" / f"{image.stem}_exp.npy"
+            name = f"{folder.name}/images/{image.name}"
+            if not note.is_file():
+                yield Rejection(name, "no annotation file")
+                continue
+            # One value, a number or text by the release; never a pickle.
+            value = np.load(io.BytesIO(note.read_bytes()), allow_pickle=False)
+            label = _label(str(value.reshape(-1)[0]), str(note))
+            if isinstance(label, Skip):
+                yield label
+            else:
+                yield Row(id=name, image=image, labels={"emotion": label})
+
+
+def _label(value: str, where: str) -> int | Skip:
+    if not value.isdigit() or int(value) >= len(_EXPRESSIONS):
+        raise UserError(
+            "unknown expression",
+            where=where,
+            expected=f"0 to {len(_EXPRESSIONS) - 1}",
+            found=repr(value),
+        )
+    number = int(value)
+    return _LABELS[number] if number in _LABELS else Skip(f"expression {_EXPRESSIONS[number]}")

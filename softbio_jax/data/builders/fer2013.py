@@ -1,0 +1,115 @@
+"""FER2013, whose pixels are in a table, and the FER+ votes on the same pictures."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.data import storage
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.labels import class_of
+from softbio_jax.data.rows import Outcome, Rejection, Row, Skip
+from softbio_jax.errors import UserError
+
+_SPLITS = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+_LABELS = {"0": 5, "1": 2, "2": 1, "3": 3, "4": 4, "5": 0, "6": 6}  # angry, disgust, fear, ...
+_SIDE = 48
+_VOTES = (
+    *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear"),
+    *("contempt", "unknown", "NF"),
+)
+
+
+class Fer2013(FaceBuilder):
+    """Reads `fer2013.csv` (emotion, pixels, Usage); the splits are train, val and test.
+
+    Args:
+      ferplus: the FER+ table `fer2013new.csv`; its votes replace the labels. A row counts when
+        one of the seven emotions has more votes than anything else.
+      **kwargs: see FaceBuilder. The source is the folder of fer2013.csv.
+    """
+
+    name = "fer2013"
+    TASKS = ("emotion",)
+
+    def __init__(self, *, ferplus: str | None = None, **kwargs: Any) -> None:
+        self.ferplus = ferplus
+        super().__init__(**kwargs)
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        return tuple(_SPLITS)
+
+    def protocol(self) -> dict[str, str]:
+        return {"labels": "ferplus" if self.ferplus else "fer2013"}
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        path = self.source / "fer2013.csv"
+        votes = self._votes(path)
+        columns = ("emotion", "pixels", "Usage")
+        for index, (number, row) in enumerate(tables.read_csv(path, columns=columns)):
+            where = f"{path} row {number}"
+            if row["Usage"] not in _SPLITS.values():
+                raise UserError(
+                    "unknown usage",
+                    where=where,
+                    expected=", ".join(_SPLITS.values()),
+                    found=repr(row["Usage"]),
+                )
+            if row["Usage"] != _SPLITS[split]:
+                continue
+            label = votes[index] if votes is not None else self._label(row["emotion"], where)
+            row_id = f"fer{index:07d}.png"
+            pixels = row["pixels"].split()
+            if isinstance(label, Skip):
+                yield label
+            elif len(pixels) != _SIDE * _SIDE or not all(p.isdigit() for p in pixels):
+                yield Rejection(row_id, f"{len(pixels)} pixels instead of {_SIDE * _SIDE}")
+            else:
+                image = functools.partial(_png, row["pixels"])
+                yield Row(id=row_id, image=image, labels={"emotion": label})
+
+    def _label(self, value: str, where: str) -> int:
+        if value not in _LABELS:
+            raise UserError(
+                "unknown emotion class", where=where, expected="0 to 6", found=repr(value)
+            )
+        return _LABELS[value]
+
+    def _votes(self, labels: pathlib.Path) -> list[int | Skip] | None:
+        # The tables belong together row by row: FER+ names no picture for rows it gave up.
+        if self.ferplus is None:
+            return None
+        path = pathlib.Path(self.ferplus)
+        votes = [
+            _majority([int(row[name] or 0) for name in _VOTES])
+            for _, row in tables.read_csv(path, columns=("Usage", *_VOTES))
+        ]
+        rows = sum(1 for _ in tables.read_csv(labels, columns=("emotion",)))
+        if len(votes) != rows:
+            raise UserError(
+                "the votes belong to another table",
+                where=str(path),
+                expected=f"{rows} rows, as in {labels.name}",
+                found=str(len(votes)),
+            )
+        return votes
+
+
+def _majority(votes: list[int]) -> int | Skip:
+    most = max(votes)
+    winners = [name for name, count in zip(_VOTES, votes, strict=True) if count == most]
+    if len(winners) > 1:
+        return Skip("votes without a winner")
+    label = class_of("emotion", winners[0])
+    return Skip(f"most votes for {winners[0]}") if label is None else label
+
+
+def _png(pixels: str) -> bytes:
+    grey = np.array(pixels.split(), dtype=np.uint8).reshape(_SIDE, _SIDE, 1)
+    return storage.encode(np.repeat(grey, 3, axis=2), "png")

@@ -1,0 +1,57 @@
+"""IMDB-clean: age and gender of film people, faces cut out by the annotation's boxes."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.labels import age_class, require_class
+from softbio_jax.data.rows import Outcome, Row
+
+_BOX = ("x_min", "y_min", "x_max", "y_max")
+_SPLITS = {"train": "train", "valid": "val", "test": "test"}
+
+
+class ImdbClean(FaceBuilder):
+    """Reads `csvs/imdb_{train,valid,test}_new_1024.csv` and `data/imdb-clean-1024/`.
+
+    Args:
+      **kwargs: see FaceBuilder.
+
+    Source: the layout of the release; its split "valid" is called "val" here.
+    """
+
+    name = "imdb_clean"
+    TASKS = ("age", "gender")
+    COLUMNS = ("years",)
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        tables.require_folder(self.source / "data" / "imdb-clean-1024", what="no pictures")
+        found = tuple(s for f, s in _SPLITS.items() if self._table(f).is_file())
+        if not found:
+            list(tables.read_csv(self._table("train"), columns=()))
+        return found
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        file_split = next(f for f, s in _SPLITS.items() if s == split)
+        path = self._table(file_split)
+        root = self.source / "data" / "imdb-clean-1024"
+        for number, row in tables.read_csv(path, columns=("filename", "age", "gender", *_BOX)):
+            where = f"{path} row {number}"
+            years = tables.parse_number(row["age"], where=where, column="age")
+            yield Row(
+                id=row["filename"],
+                image=tables.inside(root, row["filename"], where=where),
+                labels={
+                    "age": age_class(years),
+                    "gender": require_class("gender", row["gender"], where=where),
+                },
+                columns={"years": row["age"]},
+                box=tables.parse_box(row, _BOX, where=where),
+            )
+
+    def _table(self, split: str) -> pathlib.Path:
+        return self.source / "csvs" / f"imdb_{split}_new_1024.csv"

@@ -1,0 +1,77 @@
+"""Lagenda: faces cut out of Open Images photographs by the annotation's boxes, age and gender."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.labels import age_class, class_of
+from softbio_jax.data.rows import Outcome, Rejection, Row, Skip
+from softbio_jax.errors import UserError
+from softbio_jax.tasks import MISSING
+
+_TABLE = "lagenda_annotation.csv"
+_BOX = ("face_x0", "face_y0", "face_x1", "face_y1")
+_COLUMNS = ("img_name", "age", "gender", *_BOX)
+
+
+class Lagenda(FaceBuilder):
+    """Reads `lagenda_annotation.csv` and the folder lag_benchmark/ beside it.
+
+    A person is an example when age or gender is known and the face has a box. The photograph is
+    kept as an audit column: persons of one photograph must not be taken for independent.
+
+    Args:
+      **kwargs: see FaceBuilder.
+
+    Source: the layout that MiVOLO's download script makes; -1 stands for unknown.
+    """
+
+    name = "lagenda"
+    TASKS = ("age", "gender")
+    COLUMNS = ("photograph", "years")
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        tables.require_folder(self.source / "lag_benchmark", what="no photographs")
+        return ("train",)
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        path = self.source / _TABLE
+        persons: collections.Counter[str] = collections.Counter()
+        for number, row in tables.read_csv(path, columns=_COLUMNS):
+            where = f"{path} row {number}"
+            photograph = row["img_name"]
+            row_id = f"{photograph.removesuffix('.jpg')}_face{persons[photograph]}"
+            persons[photograph] += 1
+            years = tables.parse_number(row["age"], where=where, column="age")
+            labels = {"age": age_class(years), "gender": _gender(row["gender"], where)}
+            if set(labels.values()) == {MISSING}:
+                yield Skip("neither age nor gender")
+                continue
+            box = tables.parse_box(row, _BOX, where=where)
+            if min(box) < 0:
+                yield Skip("no face box")
+            elif box[0] >= box[2] or box[1] >= box[3]:
+                yield Rejection(row_id, f"an empty face box {box}")
+            else:
+                yield Row(
+                    id=row_id,
+                    image=tables.inside(self.source, photograph, where=where),
+                    labels=labels,
+                    columns={"photograph": photograph, "years": row["age"]},
+                    box=box,
+                )
+
+
+def _gender(word: str, where: str) -> int:
+    if word in ("-1", "-1.0", ""):
+        return MISSING
+    label = class_of("gender", word)
+    if label is None:
+        raise UserError(
+            "unknown gender class", where=where, expected="M, F or -1", found=repr(word)
+        )
+    return label

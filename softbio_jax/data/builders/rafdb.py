@@ -1,0 +1,118 @@
+"""RAF-DB basic: emotion and gender; its age groups straddle the classes and are masked."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.rows import Outcome, Row, Skip
+from softbio_jax.errors import UserError
+from softbio_jax.tasks import EMOTION
+
+FILTERS = ("thesis", "official")
+_EMOTIONS = {str(number + 1): number for number in range(EMOTION.num_classes)}  # the same order
+_RACES = ("Caucasian", "African-American", "Asian")
+_AGE_GROUPS = ("0-3", "4-19", "20-39", "40-69", "70+")
+_UNSURE = 2
+_LANDMARKS = 5
+
+
+class RafDb(FaceBuilder):
+    """Reads `Image/aligned/`, `EmoLabel/list_patition_label.txt` and `Annotation/manual/`.
+
+    Args:
+      raf_filter: "thesis" leaves the pictures out whose gender is annotated as unsure (train
+        11,519, test 2,869); "official" keeps them with gender masked (12,271 and 3,068), which
+        is what published accuracies refer to.
+      **kwargs: see FaceBuilder. The source is the folder basic/ or its parent.
+
+    Source: the official release. Copies with one folder a class have no gender: prepare those
+    with the folder builder.
+    """
+
+    name = "rafdb"
+    TASKS = ("gender", "emotion")
+    COLUMNS = ("race", "age_group")
+
+    def __init__(self, *, raf_filter: str = "thesis", **kwargs: Any) -> None:
+        if raf_filter not in FILTERS:
+            raise UserError(
+                "unknown filter",
+                where="--raf_filter",
+                expected=" or ".join(FILTERS),
+                found=repr(raf_filter),
+            )
+        self.raf_filter = raf_filter
+        super().__init__(**kwargs)
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        for folder in ("Image/aligned", "Annotation/manual"):
+            tables.require_folder(
+                self._root / folder,
+                what="not a RAF-DB folder",
+                fix="give the folder basic/ of the official release; a copy with one folder a "
+                "class has no gender: use --dataset=folder",
+            )
+        return ("train", "test")
+
+    def protocol(self) -> dict[str, str]:
+        return {"raf_filter": self.raf_filter}
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        table = self._root / "EmoLabel" / "list_patition_label.txt"
+        for number, (name, word) in tables.read_words(table, count=2):
+            where = f"{table} line {number}"
+            if not name.startswith(f"{split}_"):
+                continue
+            if word not in _EMOTIONS:
+                raise UserError(
+                    "unknown emotion class", where=where, expected="1 to 7", found=repr(word)
+                )
+            stem = pathlib.PurePosixPath(name).stem
+            gender, race, age_group = self._attributes(stem)
+            labels = {"emotion": _EMOTIONS[word]}
+            masked = {"age": "the age groups straddle the classes"}
+            if gender != _UNSURE:
+                labels["gender"] = gender
+            elif self.raf_filter == "thesis":
+                yield Skip("gender unsure")
+                continue
+            else:
+                masked["gender"] = "gender unsure"
+            yield Row(
+                id=name,
+                image=tables.inside(
+                    self._root / "Image" / "aligned", f"{stem}_aligned.jpg", where=where
+                ),
+                labels=labels,
+                columns={"race": _RACES[race], "age_group": _AGE_GROUPS[age_group]},
+                masked=masked,
+            )
+
+    @property
+    def _root(self) -> pathlib.Path:
+        inner = self.source / "basic"
+        return inner if inner.is_dir() else self.source
+
+    def _attributes(self, stem: str) -> tuple[int, int, int]:
+        # Five landmarks, one a line, then gender, race and age group.
+        path = self._root / "Annotation" / "manual" / f"{stem}_manu_attri.txt"
+        lines = [words for _, words in tables.read_words(path)]
+        values = [word for words in lines[_LANDMARKS:] for word in words]
+        limits = (_UNSURE + 1, len(_RACES), len(_AGE_GROUPS))
+        if len(values) != len(limits) or not all(
+            value.isdigit() and int(value) < limit
+            for value, limit in zip(values, limits, strict=True)
+        ):
+            raise UserError(
+                "not an attribute file",
+                where=f"{path} line {_LANDMARKS + 1}",
+                expected="gender 0-2, race 0-2 and age group 0-4 after five landmarks",
+                found=" ".join(values) or "nothing",
+            )
+        gender, race, age_group = (int(value) for value in values)
+        return gender, race, age_group

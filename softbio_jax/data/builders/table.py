@@ -1,0 +1,143 @@
+"""The open door: any CSV of labelled pictures, its columns named on the command line."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.labels import age_class, class_of, known_words
+from softbio_jax.data.rows import Outcome, Row, Skip
+from softbio_jax.errors import UserError
+from softbio_jax.tasks import MISSING, TASKS
+
+_ROLES = ("path", "split", *TASKS)
+_MISSING = ("", "-1", "-1.0", "-100", "-100.0", "nan", "none", "null", "na", "n/a", "unknown")
+_DEFAULT_SPLIT = "train"
+
+
+class Table(FaceBuilder):
+    """Reads a CSV with a header.
+
+    Args:
+      columns: what each column is: role -> column, with the roles path, split, age, gender and
+        emotion; a role that is none of these is an audit column. Without a split column all
+        rows are "train".
+      values: class words of the table that the vocabulary does not know:
+        "{task}:{word in the table}" -> class.
+      images: the folder that the paths start at; by default the folder of the CSV.
+      age_values: "years" bins the ages, "class" reads them as words such as 20-29.
+      **kwargs: see FaceBuilder. The source is the CSV.
+    """
+
+    name = "csv"
+
+    def __init__(
+        self,
+        *,
+        columns: Mapping[str, str],
+        values: Mapping[str, str] | None = None,
+        images: str | None = None,
+        age_values: str = "class",
+        source: str,
+        **kwargs: Any,
+    ):
+        self.columns = dict(columns)
+        self.images = pathlib.Path(images) if images else pathlib.Path(source).parent
+        self.age_values = age_values
+        self.TASKS = tuple(task for task in TASKS if task in self.columns)
+        self.COLUMNS = tuple(role for role in self.columns if role not in _ROLES)
+        if "path" not in self.columns or not self.TASKS:
+            raise UserError(
+                "the columns are not named",
+                where="--columns",
+                expected="path and at least one of " + ", ".join(TASKS),
+                found=", ".join(self.columns) or "nothing",
+                fix="for example --columns=path=file,age=age_group,gender=sex",
+            )
+        for role in self.COLUMNS:
+            if role in ("id", "image"):
+                raise UserError(
+                    f"the name {role!r} is taken", where="--columns", fix="give it another name"
+                )
+        self._words = {task: dict[str, int]() for task in self.TASKS}
+        for key, word in (values or {}).items():
+            self._add_word(key, word)
+        super().__init__(source=source, **kwargs)
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.images)
+        column = self.columns.get("split")
+        if column is None:
+            list(tables.read_csv(self.source, columns=tuple(self.columns.values())))
+            return (_DEFAULT_SPLIT,)
+        rows = tables.read_csv(self.source, columns=tuple(self.columns.values()))
+        found = sorted({row[column] for _, row in rows})
+        for split in found:
+            if not split.replace("_", "").isalnum():
+                raise UserError(
+                    "not a split's name",
+                    where=f"{self.source} column {column!r}",
+                    expected="a word such as train",
+                    found=repr(split),
+                )
+        return tuple(found)
+
+    def protocol(self) -> dict[str, str]:
+        return {f"column_{role}": column for role, column in self.columns.items()} | {
+            "age_values": self.age_values
+        }
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        columns = tuple(self.columns.values())
+        for number, row in tables.read_csv(self.source, columns=columns):
+            if "split" in self.columns and row[self.columns["split"]] != split:
+                continue
+            where = f"{self.source} row {number}"
+            labels = {
+                task: self._label(task, row[self.columns[task]], where) for task in self.TASKS
+            }
+            if set(labels.values()) == {MISSING}:
+                yield Skip("no label")
+                continue
+            name = row[self.columns["path"]]
+            yield Row(
+                id=name.replace("\\", "/"),
+                image=tables.inside(self.images, name, where=where),
+                labels=labels,
+                columns={role: row[self.columns[role]] for role in self.COLUMNS},
+            )
+
+    def _add_word(self, key: str, word: str) -> None:
+        task, _, value = key.partition(":")
+        label = class_of(task, word) if task in self._words else None
+        if label is None:
+            raise UserError(
+                "not a class to map to",
+                where=f"--values={key}={word}",
+                expected=known_words(task) if task in self._words else "TASK:WORD=CLASS",
+                fix="for example --values=gender:0=male,gender:1=female",
+            )
+        self._words[task][value.lower()] = label
+
+    def _label(self, task: str, value: str, where: str) -> int:
+        word = value.lower()
+        if word in self._words[task]:
+            return self._words[task][word]
+        if word in _MISSING:
+            return MISSING
+        if task == "age" and self.age_values == "years":
+            return age_class(tables.parse_number(value, where=where, column=self.columns[task]))
+        label = class_of(task, value)
+        if label is None:
+            raise UserError(
+                f"unknown {task} class",
+                where=where,
+                expected=known_words(task),
+                found=repr(value),
+                fix=f"correct the row or pass --values={task}:{value}=CLASS"
+                + (", or --age_values=years" if task == "age" else ""),
+            )
+        return label

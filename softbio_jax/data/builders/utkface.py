@@ -1,0 +1,85 @@
+"""UTKFace: age and gender from the names of the files."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.labels import age_class
+from softbio_jax.data.rows import Outcome, Rejection, Row
+from softbio_jax.errors import UserError
+
+VERSIONS = ("aligned", "wild")
+_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_")
+_RACES = ("White", "Black", "Asian", "Indian", "Others")
+_PARTS = ("part1", "part2", "part3")
+
+
+class UTKFace(FaceBuilder):
+    """Reads `[age]_[gender]_[race]_[time].jpg.chip.jpg`, as one test split.
+
+    Three names of the release lack a field, and which one cannot be told: they are rejected.
+
+    Args:
+      utk: "aligned" reads the folder of cropped faces UTKFace/; "wild" reads the photographs in
+        part1/, part2/ and part3/ and cuts the faces out, which the storage's face finder does.
+      **kwargs: see FaceBuilder. The source is the folder of the pictures or its parent.
+
+    Source: the naming rule of the release; the thesis tested on the wild parts.
+    """
+
+    name = "utkface"
+    TASKS = ("age", "gender")
+    COLUMNS = ("race", "years")
+
+    def __init__(self, *, utk: str = "aligned", **kwargs: Any) -> None:
+        if utk not in VERSIONS:
+            raise UserError(
+                "unknown version", where="--utk", expected=" or ".join(VERSIONS), found=repr(utk)
+            )
+        self.utk = utk
+        super().__init__(**kwargs)
+        if utk == "wild" and self.storage.face_finder is None:
+            raise UserError(
+                "photographs need a face finder", where="--utk=wild", fix="pass --faces"
+            )
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        if not any(True for folder in self._folders() for _ in tables.images_in(folder)):
+            raise UserError(
+                "no pictures",
+                where=str(self.source),
+                expected=f"the {self.utk} pictures"
+                + (" in part1/, part2/ and part3/" if self.utk == "wild" else ""),
+                found="none",
+            )
+        return ("test",)
+
+    def protocol(self) -> dict[str, str]:
+        return {"utk": self.utk}
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        for folder in self._folders():
+            for path in tables.images_in(folder):
+                match = _NAME.match(path.name)
+                if match is None:
+                    yield Rejection(path.name, "the name lacks age, gender or race")
+                    continue
+                years, gender, race = (int(value) for value in match.groups())
+                yield Row(
+                    id=path.name if self.utk == "aligned" else f"{folder.name}/{path.name}",
+                    image=path,
+                    labels={"age": age_class(years), "gender": gender},
+                    columns={"race": _RACES[race], "years": str(years)},
+                )
+
+    def _folders(self) -> list[pathlib.Path]:
+        if self.utk == "wild":
+            return [self.source / part for part in _PARTS if (self.source / part).is_dir()]
+        inner = self.source / "UTKFace"
+        return [inner if inner.is_dir() else self.source]

@@ -1,0 +1,87 @@
+"""VGGFace2: gender of the identity, and age from a file of model-made ages."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from softbio_jax.data.builders import tables
+from softbio_jax.data.builders.base import FaceBuilder
+from softbio_jax.data.labels import age_class, require_class
+from softbio_jax.data.rows import Outcome, Row
+
+_META = ("Class_ID", "Name", "Sample_Num", "Flag", "Gender")
+
+
+class VGGFace2(FaceBuilder):
+    """Reads `{train,test}/n000001/0001_01.jpg`, `identity_meta.csv` and a file of ages.
+
+    Args:
+      ages: a table without a header, `n000001/0001_01.jpg,34.5` a row (the split's name before
+        the path is accepted); without it age is masked everywhere. Pictures that the file does
+        not list have their age masked.
+      **kwargs: see FaceBuilder.
+
+    Source: the release's layout; the ages are those that the MIVIA laboratory's networks gave
+    (doi 10.1007/s00521-021-05981-0), so their agreement is not accuracy.
+    """
+
+    name = "vggface2"
+    TASKS = ("age", "gender")
+    COLUMNS = ("identity", "years")
+
+    def __init__(self, *, ages: str | None = None, **kwargs: Any) -> None:
+        self.ages = ages
+        super().__init__(**kwargs)
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        found = tuple(s for s in ("train", "test") if (self.source / s).is_dir())
+        if not found:
+            tables.require_folder(self.source / "test", what="not a VGGFace2 folder")
+        return found
+
+    def protocol(self) -> dict[str, str]:
+        return {"ages": pathlib.Path(self.ages).name if self.ages else "none"}
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        genders = self._genders()
+        ages = self._ages()
+        for folder in sorted(p for p in (self.source / split).iterdir() if p.is_dir()):
+            for path in tables.images_in(folder):
+                name = f"{folder.name}/{path.name}"
+                labels, masked = {}, {}
+                if folder.name in genders:
+                    labels["gender"] = genders[folder.name]
+                else:
+                    masked["gender"] = "the identity is not in identity_meta.csv"
+                if name in ages:
+                    labels["age"] = age_class(ages[name])
+                else:
+                    masked["age"] = "not in the file of ages" if self.ages else "no file of ages"
+                yield Row(
+                    id=f"{split}/{name}",
+                    image=path,
+                    labels=labels,
+                    columns={"identity": folder.name, "years": str(ages.get(name, ""))},
+                    masked=masked,
+                )
+
+    def _genders(self) -> dict[str, int]:
+        path = self.source / "identity_meta.csv"
+        return {
+            row["Class_ID"]: require_class("gender", row["Gender"], where=f"{path} row {number}")
+            for number, row in tables.read_csv(path, columns=_META)
+        }
+
+    def _ages(self) -> dict[str, float]:
+        if self.ages is None:
+            return {}
+        path = pathlib.Path(self.ages)
+        ages = {}
+        for number, (name, years) in tables.read_values(path, count=2):
+            parts = name.replace("\\", "/").split("/")
+            where = f"{path} row {number}"
+            ages["/".join(parts[-2:])] = tables.parse_number(years, where=where, column="age")
+        return ages

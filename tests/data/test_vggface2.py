@@ -1,0 +1,58 @@
+import pytest
+
+from softbio_jax.data import prepare
+from softbio_jax.errors import UserError
+from tests.data.trees import by_id, prepared_split, write_image
+
+META = (
+    "Class_ID, Name, Sample_Num, Flag, Gender\n"
+    'n000001, "14th_Dalai_Lama",424,0, m,\n'
+    'n000009, "Fine, A. Frenzy",315,0, f,\n'
+)
+
+
+def _tree(root):
+    (root / "identity_meta.csv").parent.mkdir(parents=True, exist_ok=True)
+    (root / "identity_meta.csv").write_text(META)
+    for number, name in enumerate(
+        ("n000001/0001_01.jpg", "n000001/0002_01.jpg", "n000009/0001_01.jpg", "n000077/1_01.jpg")
+    ):
+        write_image(root / "test" / name, number)
+    return root
+
+
+def test_gender_of_the_identity_and_ages_of_the_file(tmp_path):
+    ages = tmp_path / "ages.csv"
+    ages.write_text("n000001/0001_01.jpg,71.6\ntest/n000009/0001_01.jpg,29.5\n")
+    dataset, report = prepared_split(
+        "vggface2", _tree(tmp_path / "raw"), tmp_path / "out", "test", ages=str(ages)
+    )
+    assert by_id(dataset, "age", "gender") == {
+        "test/n000001/0001_01.jpg": (8, 0),
+        "test/n000001/0002_01.jpg": (-1, 0),
+        "test/n000009/0001_01.jpg": (4, 1),
+        "test/n000077/1_01.jpg": (-1, -1),
+    }
+    assert report["masked_by_reason"] == {
+        "age: not in the file of ages": 2,
+        "gender: the identity is not in identity_meta.csv": 1,
+    }
+    assert dataset.columns["identity"].tolist() == ["n000001", "n000001", "n000009", "n000077"]
+
+
+def test_without_ages(tmp_path):
+    dataset, report = prepared_split("vggface2", _tree(tmp_path / "raw"), tmp_path / "out", "test")
+    assert set(dataset.labels["age"].tolist()) == {-1}
+    assert report["masked_by_reason"]["age: no file of ages"] == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("n000001/0001_01.jpg,old\n", "row 1.*'old'"), ("n000001/0001_01.jpg\n", "row 1.*2 values")],
+)
+def test_broken_ages(tmp_path, line, says):
+    (tmp_path / "ages.csv").write_text(line)
+    with pytest.raises(UserError, match=says):
+        prepare.survey(
+            "vggface2", source=str(_tree(tmp_path / "raw")), ages=str(tmp_path / "ages.csv")
+        )
