@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from softbio_jax.errors import UserError
 
@@ -75,6 +76,8 @@ def describe(error: BaseException) -> str | None:
 
 
 def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
+    if not flags.FLAGS["verbosity"].present:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS narrate through absl
     try:
         return main(argv)
     except app.UsageError as error:
