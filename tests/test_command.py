@@ -143,6 +143,14 @@ def test_wrong_arguments_are_told_without_the_whole_help(run_script):
     assert only_line(done.stderr) == "error: expected one folder"
 
 
+def test_libraries_narrate_only_when_asked(run_script):
+    body = "from absl import logging; logging.info('narration'); logging.warning('trouble')"
+    quiet, asked = run_script(body), run_script(body, "--verbosity=0")
+    assert "narration" not in quiet.stderr
+    assert "trouble" in quiet.stderr
+    assert "narration" in asked.stderr
+
+
 def test_help_lists_the_flags_and_succeeds(run_script):
     done = run_script("print('ran')", "--help")
     assert done.returncode == 0
