@@ -23,7 +23,7 @@ _EXPRESSIONS = np.array([
     (1.1, 0.0, 0.50, 0.0, 0.95, -0.30, 0.0, 0.0),  # surprise
     (0.7, 0.9, 0.40, -0.6, 0.40, 0.05, 1.0, 0.0),  # fear
     (-0.5, -0.5, -0.45, -0.7, 0.15, 0.00, 0.4, 1.1),  # disgust
-    (0.1, 0.0, -0.10, 1.1, 0.35, 0.30, 1.0, 0.0),  # happy
+    (0.1, 0.0, -0.10, 1.0, 0.32, 0.20, 1.0, 0.0),  # happy
     (0.0, 1.0, -0.25, -0.9, 0.00, -0.10, 0.0, 0.0),  # sad
     (-0.7, -1.1, 0.10, -0.4, 0.18, -0.05, 0.9, 0.3),  # angry
     (0.0, 0.0, 0.00, 0.05, 0.00, 0.00, 0.0, 0.0),  # neutral
@@ -54,13 +54,13 @@ class Style:
       noise: upper limit of the noise, in grey levels.
     """
 
-    scale: float = 0.74
-    scale_spread: float = 0.04
-    tilt: float = 0.1
+    scale: float = 0.82
+    scale_spread: float = 0.03
+    tilt: float = 0.06
     brightness: float = 1.0
     warmth: float = 0.0
-    blur: float = 0.6
-    noise: float = 9.0
+    blur: float = 0.5
+    noise: float = 7.0
 
 
 def sample_face(
@@ -95,7 +95,7 @@ def _ramp(value: float, start: float, end: float) -> float:
 
 def _shape(looks: float, female: float, rng: np.random.Generator) -> dict[str, float]:
     """Proportions: children have wide heads, low and large eyes, short noses, small chins."""
-    baby, child = math.exp(-looks / 2.5), math.exp(-looks / 9.0)
+    baby, child = math.exp(-looks / 2.5), math.exp(-looks / 11)
     grown = 1 - child
     sex = female * (0.35 + 0.65 * grown)  # the difference grows with age
     n = rng.standard_normal(14).tolist()
@@ -106,7 +106,7 @@ def _shape(looks: float, female: float, rng: np.random.Generator) -> dict[str, f
         + 0.05 * _ramp(looks, 50, 85),
         "neck": 0.42 - 0.1 * child - 0.06 * sex + 0.03 * n[3],
         "eye_line": 0.0 + 0.17 * child + 0.06 * baby + 0.015 * n[4],
-        "eye_size": 0.162 + 0.05 * child + 0.02 * baby + 0.008 * sex
+        "eye_size": 0.185 + 0.05 * child + 0.02 * baby + 0.008 * sex
         - 0.02 * _ramp(looks, 40, 85) + 0.008 * n[5],
         "eye_spacing": 0.345 + 0.02 * child + 0.014 * n[6],
         "iris": 0.52 + 0.12 * child + 0.03 * n[7],
@@ -115,8 +115,8 @@ def _shape(looks: float, female: float, rng: np.random.Generator) -> dict[str, f
         "nose_width": max(0.125 - 0.02 * child - 0.012 * sex + 0.025 * _ramp(looks, 35, 90)
         + 0.012 * n[9], 0.07),
         "mouth_line": 0.585 + 0.03 * child + 0.015 * n[10],
-        "lips": max(0.058 + 0.016 * sex - 0.028 * _ramp(looks, 40, 85) + 0.007 * n[11], 0.02),
-        "brow_thickness": max(0.055 - 0.022 * child - 0.018 * sex + 0.008 * n[12], 0.015),
+        "lips": max(0.064 + 0.018 * sex - 0.028 * _ramp(looks, 40, 85) + 0.007 * n[11], 0.02),
+        "brow_thickness": max(0.075 - 0.025 * child - 0.024 * sex + 0.008 * n[12], 0.015),
         "lashes": min(max(0.3 + 0.3 * sex + 0.1 * n[13], 0.0), 1.0),
     }  # fmt: skip
 
@@ -124,9 +124,9 @@ def _shape(looks: float, female: float, rng: np.random.Generator) -> dict[str, f
 def _marks(looks: float, female: float, rng: np.random.Generator) -> dict[str, float]:
     n = rng.standard_normal(4).tolist()
     return {
-        "wrinkles": min(max(_ramp(looks, 26, 76) + 0.05 * n[0], 0), 1),
-        "folds": min(max(_ramp(looks, 18, 66) + 0.05 * n[1], 0), 1),
-        "eye_bags": min(max(_ramp(looks, 30, 72) + 0.06 * n[2], 0), 1),
+        "wrinkles": min(max(_ramp(looks, 27, 62) + 0.05 * n[0], 0), 1),
+        "folds": min(max(_ramp(looks, 18, 52) + 0.05 * n[1], 0), 1),
+        "eye_bags": min(max(_ramp(looks, 36, 72) + 0.06 * n[2], 0), 1),
         "spots": min(max(_ramp(looks, 58, 85) + 0.1 * n[3], 0), 1),
     }
 
@@ -173,11 +173,11 @@ def _surroundings(style: Style, rng: np.random.Generator) -> dict[str, float]:
     n = rng.standard_normal(7).tolist()
     u = rng.random(6).tolist()
     return {
-        "x": 0.04 * n[0],
-        "y": 0.06 + 0.04 * n[1],
+        "x": 0.025 * n[0],
+        "y": 0.04 + 0.025 * n[1],
         "scale": style.scale + style.scale_spread * n[2],
         "tilt": style.tilt * n[3],
-        "yaw": min(max(0.09 * n[4], -0.25), 0.25),
+        "yaw": min(max(0.06 * n[4], -0.25), 0.25),
         "light": 2 * math.pi * u[0],
         "contrast": 0.3 * u[1],
         "brightness": min(max(style.brightness + 0.1 * n[5], 0.65), 1.12),
@@ -203,7 +203,7 @@ def _muted(red: float, green: float, blue: float) -> Colour:
 def _colours(looks: float, female: bool, rng: np.random.Generator) -> dict[str, Any]:
     skin, hair = _pick(_SKINS, rng), _pick(_HAIRS, rng)
     n = rng.standard_normal(2).tolist()
-    grey = _ramp(looks + 7 * n[0], 42, 72)
+    grey = _ramp(looks + 5 * n[0], 40, 68)
     u = rng.random(11).tolist()
     silver = mix((150, 150, 154), WHITE, 0.7 * u[0])
     lips = mix(skin, (178, 62, 70), 0.42)

@@ -74,8 +74,8 @@ def eyes(pen: Pen, face: Face) -> None:
 def brows(pen: Pen, face: Face) -> None:
     """Tapered arcs; the inner end goes up (sad, afraid) or down (angry)."""
     width = 1.25 * face.eye_size
-    height = face.eye_line - 0.27 - 0.13 * face.brow_raise
-    inner = 0.15 * face.brow_inner * (1 - SPAN) / 2
+    height = face.eye_line - 0.29 - 0.16 * face.brow_raise
+    inner = 0.22 * face.brow_inner * (1 - SPAN) / 2
     middle = height - inner - 0.05 * ARCH
     half = 0.5 * face.brow_thickness * (1.1 - 0.45 * (SPAN + 1))
     shape = band(face.eye_spacing + width * SPAN, middle - half, middle + half)
@@ -101,11 +101,11 @@ def nose(pen: Pen, face: Face) -> None:
 
 def mouth(pen: Pen, face: Face) -> None:
     """Lips around an opening with teeth and tongue; curved up or down."""
-    line, width = face.mouth_line, 0.27 * face.mouth_width
+    line, width = face.mouth_line, 0.33 * face.mouth_width
     across = width * SPAN
-    middle = line - 0.17 * face.mouth_curve * (SPAN**2 - 0.5)
-    opening = 0.34 * face.mouth_open * ARCH
-    top, bottom = middle - 0.25 * opening - 0.05 * face.nose_wrinkle * ARCH, middle + 0.75 * opening
+    middle = line - 0.23 * face.mouth_curve * (SPAN**2 - 0.5)
+    opening = 0.46 * face.mouth_open * ARCH
+    top, bottom = middle - 0.4 * opening - 0.05 * face.nose_wrinkle * ARCH, middle + 0.6 * opening
     lips = face.lips
     pen.fill(band(across * 1.06, top - lips * ARCH, bottom + 1.3 * lips * ARCH), face.lip_colour)
     if face.mouth_open > 0.08:
@@ -130,7 +130,7 @@ def age_marks(pen: Pen, face: Face, rng: np.random.Generator) -> None:
         bag = points(x + 0.9 * width * SPAN, y + 0.1 + 0.75 * width * ARCH)
         pen.line(bag * BOTH, ink(0.8 * face.eye_bags), 0.035)
     if face.folds > 0.08:
-        start, corner = face.nose_width + 0.04, 0.27 * face.mouth_width + 0.07
+        start, corner = face.nose_width + 0.04, 0.33 * face.mouth_width + 0.06
         fold = np.array([
             (start, y + face.nose_length - 0.06),
             (0.5 * (start + corner) + 0.04, face.mouth_line - 0.14),
@@ -157,7 +157,8 @@ def accessories(pen: Pen, face: Face) -> None:
         ring = oval(face.eye_spacing, face.eye_line, 0.27, 0.23)
         pen.line(np.concatenate([ring, ring[:1]]) * BOTH, frame, 0.045)
         edge = face.eye_spacing - 0.27
-        bridge = np.array([(edge, -0.03), (0, -0.06), (-edge, -0.03)]) + (0, face.eye_line)
+        level = face.eye_line - 0.03
+        bridge = np.array([(edge, level), (0, level - 0.03), (-edge, level)])
         pen.line(bridge, frame, 0.045)
     if face.earrings > 0:
         drop = oval(face.head_width + 0.05, face.eye_line + 0.42, 0.05, 0.07)

@@ -47,8 +47,8 @@ class FaceSet:
     age_noise: float = 0.0
 
 
-_FAIRFACE = Style(scale=0.72, warmth=0.01)
-_RAF_DB = Style(scale=0.82, scale_spread=0.03, tilt=0.06, blur=0.9, noise=7)
+_FAIRFACE = Style(scale=0.8, warmth=0.01)
+_RAF_DB = Style(scale=0.88, scale_spread=0.02, tilt=0.04, blur=0.6, noise=6)
 SOURCES: Mapping[str, FaceSet] = {
     "synthetic_fairface": FaceSet(
         size=69_395,
@@ -62,14 +62,14 @@ SOURCES: Mapping[str, FaceSet] = {
         tasks=("age", "gender"),
         age=(1520, 7427, 8720, 9298, 9066, 9358, 9418, 8378, 4167),
         gender=(33_218, 34_134),
-        style=Style(scale=0.78, scale_spread=0.05, tilt=0.13, noise=11),
+        style=Style(scale=0.84, scale_spread=0.04, tilt=0.08, noise=9),
     ),
     "synthetic_celeba_hq": FaceSet(
         size=22_400,
         tasks=("gender",),
         age=_AGES_FAMOUS,
         gender=(8_084, 14_316),
-        style=Style(scale=0.68, tilt=0.05, brightness=1.03, warmth=0.02, blur=0.2, noise=3),
+        style=Style(scale=0.78, tilt=0.04, brightness=1.03, warmth=0.02, blur=0.2, noise=3),
     ),
     "synthetic_raf_db": FaceSet(
         size=9_215,
@@ -93,7 +93,7 @@ TEST_SETS: Mapping[str, FaceSet] = {
         tasks=("age", "gender"),
         age=(1812, 1521, 1555, 7367, 4544, 2248, 2308, 1333, 1414),
         gender=(12_581, 11_521),
-        style=Style(scale=0.75, tilt=0.06, warmth=-0.02, blur=0.8),
+        style=Style(scale=0.83, tilt=0.05, warmth=-0.02, blur=0.7),
     ),
     "synthetic_raf_db": FaceSet(
         size=2_869,
@@ -108,7 +108,7 @@ TEST_SETS: Mapping[str, FaceSet] = {
         tasks=("age", "gender"),
         age=(10, 795, 5782, 46198, 51510, 32332, 24082, 7758, 905),
         gender=(59, 41),
-        style=Style(scale=0.7, tilt=0.12, brightness=0.95, noise=12),
+        style=Style(scale=0.79, tilt=0.08, brightness=0.95, noise=9),
         age_noise=0.25,
     ),
 }
@@ -116,7 +116,7 @@ _SPLITS = {"train": SOURCES, "test": TEST_SETS}
 # The pretext's faces: every class equally often, the widest style.
 _PRETEXT = FaceSet(
     size=10_000, tasks=(), age=(1,) * 9, gender=(1, 1), emotion=(1,) * 7,
-    style=Style(scale=0.75, scale_spread=0.06, tilt=0.13, blur=0.9, noise=12),
+    style=Style(scale=0.83, scale_spread=0.045, tilt=0.07, blur=0.6, noise=8),
 )  # fmt: skip
 
 
