@@ -71,13 +71,18 @@ def table(predictions: Predictions, task: str, factors: Sequence[str]) -> list[d
 
     Returns:
       A row a group: the factors' values, `n`, `accuracy` and its Wilson `interval`, the other
-      metrics, and `small` (fewer than `SMALL_CELL` examples).
+      metrics (without balanced accuracy and macro-F1 where the task is itself a factor), and
+      `small` (fewer than `SMALL_CELL` examples).
     """
     rows = []
     for cell in cells(predictions, factors):
         known = cell.rows & (predictions.labels[task] != MISSING)
         if known.any():
-            rows.append({**cell.factors, **_figures(predictions, task, known)})
+            found = _figures(predictions, task, known)
+            if task in factors:
+                # One true class a group: these averages over classes have lost their meaning.
+                del found["balanced_accuracy"], found["macro_f1"]
+            rows.append({**cell.factors, **found})
     return rows
 
 

@@ -35,14 +35,16 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = len(classes)
-    cell = 0.62 if side > 4 else 1.0
-    figure = new_figure(2.0 + cell * side, 1.9 + cell * side)
+    cell = 0.56 if side > 4 else 1.0
+    figure = new_figure(1.3 + cell * side, 1.4 + cell * side)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     for (row, column), count in np.ndenumerate(counts):
         ink = "white" if shares[row, column] > 0.55 else INK
         if not count:
-            axes.text(column, row, "·", ha="center", va="center", color=MUTED, fontsize=8)
+            axes.text(
+                column, row, "·", ha="center", va="center", color=MUTED, fontsize=8, in_layout=False
+            )
             continue
         axes.annotate(
             f"{100 * shares[row, column]:.1f}%",
@@ -54,6 +56,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
             color=ink,
             fontsize=8.5,
             fontweight="bold" if row == column else "normal",
+            in_layout=False,
         )
         axes.annotate(
             f"{count:,}",
@@ -64,6 +67,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
             va="center",
             color=ink,
             fontsize=6.5,
+            in_layout=False,
         )
     axes.set_xticks(range(side), classes, rotation=40 if side > 4 else 0, ha="center")
     names = [f"{name}\nn={n:,}" for name, n in zip(classes, totals[:, 0].tolist(), strict=True)]
@@ -109,6 +113,7 @@ def save_png(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
+    _lay_out_once(figure)
     figure.savefig(temporary, format="png", dpi=160)
     temporary.replace(path)
     return path
@@ -124,7 +129,16 @@ def svg(figure: "Figure") -> str:
         "svg.hashsalt": "softbio_jax",  # the same picture twice is the same text
         "font.family": "sans-serif",
     }
+    _lay_out_once(figure)
     with matplotlib.rc_context(settings):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def _lay_out_once(figure: "Figure") -> None:
+    # The layout takes half of a drawing's time and would be repeated for every format.
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")

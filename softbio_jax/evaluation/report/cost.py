@@ -1,0 +1,109 @@
+"""The sections on what a run costs, and on how it was made."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from softbio_jax.evaluation.report import words
+from softbio_jax.evaluation.report.document import NOTHING, Block, Section, Table, Text
+from softbio_jax.evaluation.report.runs import Run
+
+
+def cost(runs: Sequence[Run]) -> Section:
+    """Returns parameters, FLOPs, latency, throughput, memory and time of every run."""
+    own = [run for run in runs if not run.external]
+    measures = {run.name: measured(run) for run in own}
+    names = {key: None for figures in measures.values() for key in figures}
+    rows = tuple((name, *(measures[run.name].get(name, NOTHING) for run in own)) for name in names)
+    lacking = [
+        f"{run.name}: {', '.join(n for n in names if measures[run.name][n] == NOTHING)}"
+        for run in own
+        if NOTHING in measures[run.name].values()
+    ]
+    notes = (f"Not recorded: {'; '.join(lacking)}.",) if lacking else ()
+    table = Table(
+        title="Size, speed and time",
+        header=("", *(run.name for run in own)),
+        rows=rows,
+        notes=notes,
+    )
+    groups = [t for run in own if (t := _groups(run)) is not None]
+    return Section(title="Cost", blocks=(table, *groups))
+
+
+def measured(run: Run) -> dict[str, str]:
+    """Returns the measures of one run by their names in the table."""
+    model, info = run.summary["model"], run.info
+    trainable, total = model.get("trainable_params"), model.get("total_params")
+    share = trainable / total if trainable is not None and total else None
+    best = max((info.get("throughput") or {}).items(), key=lambda item: item[1], default=None)
+    memory = info.get("memory_bytes")
+    return {
+        "variant": str(model.get("variant", NOTHING)),
+        "method": str(model.get("method", NOTHING)),
+        "parameters": words.count(total),
+        "trainable parameters": words.count(trainable),
+        "trainable share, %": words.percent(share),
+        "GFLOPs an image": words.number(info.get("gflops")),
+        "latency at batch 1, ms": words.number(info.get("latency_ms"), digits=1),
+        "best throughput, images/s": (
+            f"{best[1]:,.0f} (batch {best[0]})" if best is not None else NOTHING
+        ),
+        "peak memory, GiB": words.number(memory / 2**30 if memory else None),
+        "training time": words.duration(info.get("wall_time_s")),
+        "device": str(info.get("device", NOTHING)),
+    }
+
+
+def _groups(run: Run) -> Table | None:
+    groups = (run.info.get("params") or {}).get("groups")
+    if not groups:
+        return None
+    return Table(
+        title=f"{run.name}: parameters a group",
+        header=("group", "parameters"),
+        rows=tuple((str(name), words.count(n)) for name, n in groups.items()),
+    )
+
+
+def provenance(runs: Sequence[Run]) -> Section:
+    """Returns commands, versions, data and configs, by which a run can be repeated."""
+    blocks: list[Block] = []
+    for run in runs:
+        if run.external:
+            blocks.append(Text(text=f"{run.name}: figures computed from predictions given."))
+            continue
+        facts = {
+            "command": run.info.get("command"),
+            "device": run.info.get("device"),
+            **{f"version of {k}": v for k, v in (run.info.get("versions") or {}).items()},
+            **{f"data {k}": _line(v) for k, v in (run.info.get("data") or {}).items()},
+            **{f"config {k}": v for k, v in flat(run.config).items()},
+        }
+        rows = tuple((key, str(value)) for key, value in facts.items() if value not in (None, ""))
+        if rows:
+            blocks.append(
+                Table(title=run.name, header=("what", "value"), rows=rows, text_columns=2)
+            )
+        else:
+            blocks.append(Text(text=f"{run.name}: neither run.json nor config.json."))
+    return Section(title="How it was made", blocks=tuple(blocks))
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Returns nested settings as dotted keys."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{name}.")
+        else:
+            found[name] = _line(value)
+    return found
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_line(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_line, value))
+    return str(value)

@@ -1,0 +1,122 @@
+"""What a report consists of, whatever it is written as."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+NOTHING = "–"  # a cell for which a run has no figure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text:
+    """A paragraph.
+
+    Args:
+      text: plain text.
+      warning: whether the reader must not miss it.
+    """
+
+    text: str
+    warning: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells of text with a header.
+
+    Args:
+      title: the caption.
+      header: one name a column.
+      rows: the cells; every row as long as the header.
+      groups: a second header line above the first, as (name, number of columns).
+      notes: lines below the table.
+      text_columns: how many columns from the left hold words; the others hold figures.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    groups: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    text_columns: int = 1
+
+    def __post_init__(self) -> None:
+        width = len(self.header)
+        if any(len(row) != width for row in self.rows):
+            raise ValueError(f"table {self.title!r}: a row is not {width} cells long")
+        if self.groups and sum(span for _, span in self.groups) != width:
+            raise ValueError(f"table {self.title!r}: groups do not span {width} columns")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A picture.
+
+    Args:
+      name: its file's stem, unique in a document.
+      caption: what it shows, also for those who cannot see it.
+      figure: a matplotlib figure.
+      wide: whether it needs the whole width of a page.
+    """
+
+    name: str
+    caption: str
+    figure: "MatplotlibFigure"
+    wide: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Pictures that are to be seen side by side."""
+
+    title: str
+    items: tuple[Figure, ...]
+
+
+Block = Text | Table | Figures
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def anchor(self) -> str:
+        """The heading as a link target."""
+        return "".join(c if c.isalnum() else "-" for c in self.title.lower()).strip("-")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Document:
+    """A whole report.
+
+    Args:
+      title: the heading.
+      subtitle: one line below it.
+      highlights: (value, name, remark) of the few figures to be seen first.
+      sections: the content.
+    """
+
+    title: str
+    subtitle: str
+    highlights: tuple[tuple[str, str, str], ...]
+    sections: tuple[Section, ...]
+
+    def figures(self) -> list[Figure]:
+        """All pictures in reading order."""
+        return [
+            figure
+            for section in self.sections
+            for block in section.blocks
+            if isinstance(block, Figures)
+            for figure in block.items
+        ]
+
+    def tables(self) -> list[Table]:
+        """All tables in reading order."""
+        return [b for section in self.sections for b in section.blocks if isinstance(b, Table)]

@@ -1,0 +1,111 @@
+"""The section on the feature space: PCA and t-SNE of pooled features, coloured by label."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softbio_jax.evaluation import charts, evaluate
+from softbio_jax.evaluation.report.document import Block, Figure, Figures, Section, Text
+from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.tasks import MISSING, TASKS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+MAX_POINTS = 1000  # a run; t-SNE takes seconds at this size and minutes at ten times it
+SEED = 2025
+
+
+def section(runs: Sequence[Run]) -> Section:
+    """Returns both maps of every run that kept features, one picture a task and map."""
+    blocks: list[Block] = []
+    for run in (run for run in runs if not run.external):
+        features, labels, sets = points(run)
+        if len(features) < 10:
+            blocks.append(Text(text=f"{run.name}: the evaluation kept no features."))
+            continue
+        items = []
+        for kind, place in (("PCA", pca(features)), ("t-SNE", t_sne(features))):
+            for task, spec in TASKS.items():
+                if np.any(labels[task] != MISSING):
+                    picture = charts.scatter(
+                        place,
+                        labels[task],
+                        spec.classes,
+                        title=f"{kind} by {task}",
+                        ordered=task == "age",
+                    )
+                    items.append(_figure(run, kind, task, picture))
+            names = sorted(set(sets.tolist()))
+            if len(names) > 1:
+                index = np.searchsorted(names, sets)
+                picture = charts.scatter(
+                    place, index, names, title=f"{kind} by test set", ordered=False
+                )
+                items.append(_figure(run, kind, "test set", picture))
+        blocks.append(Figures(title=f"{run.name}: pooled features", items=tuple(items)))
+    blocks.append(
+        Text(
+            text=f"At most {MAX_POINTS:,} test images a run, evenly spaced. Distances between "
+            "clusters of a t-SNE map mean nothing."
+        )
+    )
+    return Section(title="Feature space", blocks=tuple(blocks))
+
+
+def points(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Reads the kept features of all test sets of a run.
+
+    Returns:
+      (n, D) features, task -> (n,) labels, and the test set's name of each point (n,).
+    """
+    assert run.path is not None
+    features, sets = [], []
+    labels: dict[str, list[np.ndarray]] = {task: [] for task in TASKS}
+    files = {
+        name: file
+        for name in run.predictions
+        if (file := run.path / evaluate.DIRECTORY / "features" / f"{name}.npz").exists()
+    }
+    for name, file in files.items():
+        with np.load(file) as kept:
+            rows, values = kept["rows"], kept["features"]
+        chosen = np.unique(np.linspace(0, len(rows) - 1, MAX_POINTS // len(files)).astype(int))
+        features.append(values[chosen])
+        sets += [name] * len(chosen)
+        known = run.predictions[name].labels
+        for task in TASKS:
+            unknown = np.full(len(chosen), MISSING)
+            labels[task].append(known[task][rows[chosen]] if task in known else unknown)
+    if not features:
+        return np.zeros((0, 0)), {}, np.array([])
+    joined = {task: np.concatenate(values) for task, values in labels.items()}
+    return np.concatenate(features), joined, np.array(sets)
+
+
+def pca(features: np.ndarray, components: int = 2) -> np.ndarray:
+    """Returns the first principal components (n, K) of features (n, D)."""
+    centred = features - features.mean(axis=0)
+    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    return (left * scale)[:, :components]
+
+
+def t_sne(features: np.ndarray) -> np.ndarray:
+    """Returns a t-SNE map (n, 2) of features (n, D), by scikit-learn, started from PCA."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    reduced = pca(features, min(50, *features.shape))
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    # A thousand points are too few for threads, which would spend their time waiting.
+    with threadpool_limits(1):
+        return TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(reduced)
+
+
+def _figure(run: Run, kind: str, what: str, picture: "MatplotlibFigure") -> Figure:
+    return Figure(
+        name=f"{kind.lower().replace('-', '')}_{what.replace(' ', '_')}_{run.name}",
+        caption=f"{run.name}: {kind} of pooled features, coloured by {what}.",
+        figure=picture,
+    )

@@ -1,0 +1,172 @@
+"""The sections on what a model gets right: results and confusion matrices."""
+
+from collections.abc import Sequence
+
+from softbio_jax.evaluation import charts, plots
+from softbio_jax.evaluation.report import words
+from softbio_jax.evaluation.report.document import (
+    Block,
+    Figure,
+    Figures,
+    Section,
+    Table,
+)
+from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.tasks import TASKS
+
+
+def results(runs: Sequence[Run]) -> Section:
+    """Returns every test set and task of every run, with intervals and floors."""
+    pairs = judged(runs)
+    intervals: dict[str, list[tuple[float, float, float] | None]] = {run.name: [] for run in runs}
+    lines = []
+    for test_set, task in pairs:
+        known = [(run, run.summary["datasets"].get(test_set, {}).get(task)) for run in runs]
+        for run, figures in known:
+            intervals[run.name].append(
+                (figures["accuracy"], *figures["intervals"]["accuracy"]) if figures else None
+            )
+        lines.append((f"{test_set} · {task}", next(f["majority"] for _, f in known if f)))
+    overview = Figure(
+        name="accuracies",
+        caption="Accuracy of every run on every test set, with 95 % Wilson intervals; the grey "
+        "tick is the accuracy of always saying the commonest class.",
+        figure=charts.accuracies(lines, intervals),
+        wide=True,
+    )
+    return Section(
+        title="Results",
+        blocks=(
+            Figures(title="Accuracy at a glance", items=(overview,)),
+            _averages(runs),
+            *(_table(run) for run in runs),
+        ),
+    )
+
+
+def judged(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Returns the (test set, task) pairs of any run, tasks together, in the vocabulary's order."""
+    found = {
+        (name, task)
+        for run in runs
+        for name, row in run.summary["datasets"].items()
+        for task in row
+    }
+    order = list(dict.fromkeys(name for run in runs for name in run.summary["datasets"]))
+    return sorted(found, key=lambda pair: (list(TASKS).index(pair[1]), order.index(pair[0])))
+
+
+def _averages(runs: Sequence[Run]) -> Table:
+    keys = (*TASKS, "overall")
+    rows = tuple(
+        (run.name, *(words.percent(run.summary["averages"].get(key)) for key in keys))
+        for run in runs
+    )
+    sets = {
+        f"{task}: {', '.join(names)}": None
+        for run in runs
+        for task, names in run.summary["averaged_sets"].items()
+    }
+    return Table(
+        title="Average accuracy, %",
+        header=("run", *keys),
+        rows=rows,
+        notes=(
+            "A task's average is the unweighted mean over its test sets with labels made by "
+            f"people ({'; '.join(sets)}); overall is the mean of the task averages.",
+        ),
+    )
+
+
+def _table(run: Run) -> Table:
+    rows = []
+    for test_set, tasks in run.summary["datasets"].items():
+        for task, figures in tasks.items():
+            star = " *" if task in run.summary["synthetic_labels"].get(test_set, ()) else ""
+            rows.append(
+                (
+                    test_set,
+                    task + star,
+                    words.count(figures["n"]),
+                    words.percent_interval(figures, "accuracy"),
+                    words.percent(figures["majority"]),
+                    words.percent_interval(figures, "balanced_accuracy"),
+                    words.percent_interval(figures, "macro_f1"),
+                    words.percent_interval(figures, "one_off_accuracy") if task == "age" else "",
+                    words.plain_interval(figures, "expected_age_mae") if task == "age" else "",
+                )
+            )
+    notes = [
+        "In brackets 95 % intervals: Wilson for shares, 1,000 bootstrap draws for the rest. The "
+        "floor is the commonest class. One-off: at most one age group away. MAE: expected age "
+        "against the middle of the true group (75 for 70+), or the true age where known, years."
+    ]
+    if any("*" in row[1] for row in rows):
+        notes.append("* labels are a model's output: not in the averages.")
+    return Table(
+        title=f"{run.name}: figures a test set and task, %",
+        header=(
+            "test set",
+            "task",
+            "n",
+            "accuracy",
+            "floor",
+            "balanced",
+            "macro-F1",
+            "one-off",
+            "MAE, years",
+        ),
+        rows=tuple(rows),
+        notes=tuple(notes),
+        text_columns=2,
+    )
+
+
+def confusion(runs: Sequence[Run]) -> Section:
+    """Returns the confusion matrices, those of one test set and task side by side."""
+    blocks: list[Block] = []
+    for task in TASKS:
+        items = []
+        for test_set, run in [(s, run) for s, t in judged(runs) if t == task for run in runs]:
+            figures = run.summary["datasets"].get(test_set, {}).get(task)
+            if figures is None:
+                continue
+            picture = plots.confusion_matrix(
+                figures["confusion"],
+                TASKS[task].classes,
+                title=f"{task} on {test_set}: {run.name}",
+            )
+            items.append(
+                Figure(
+                    name=f"confusion_{test_set}_{task}_{run.name}",
+                    caption=f"{run.name}, {task} on {test_set}: accuracy "
+                    f"{words.percent(figures['accuracy'])} %, balanced "
+                    f"{words.percent(figures['balanced_accuracy'])} %.",
+                    figure=picture,
+                )
+            )
+        if items:
+            blocks.append(Figures(title=task.capitalize(), items=tuple(items)))
+    blocks.extend(_per_class(run) for run in runs)
+    return Section(title="Confusion matrices", blocks=tuple(blocks))
+
+
+def _per_class(run: Run) -> Table:
+    rows = tuple(
+        (
+            test_set,
+            task,
+            name,
+            words.count(row["n"]),
+            *(words.percent(row[key]) for key in ("precision", "recall", "f1")),
+        )
+        for test_set, tasks in run.summary["datasets"].items()
+        for task, figures in tasks.items()
+        for name, row in figures["per_class"].items()
+    )
+    return Table(
+        title=f"{run.name}: every class, %",
+        header=("test set", "task", "class", "n", "precision", "recall", "F1"),
+        rows=rows,
+        text_columns=3,
+    )

@@ -1,0 +1,161 @@
+"""Puts the sections together and writes the report whole."""
+
+import csv
+import datetime
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from softbio_jax.evaluation import plots
+from softbio_jax.evaluation.report import (
+    cost,
+    features,
+    groups,
+    html,
+    latex,
+    markdown,
+    results,
+    thesis,
+    training,
+    trust,
+    words,
+)
+from softbio_jax.evaluation.report.document import Document, Section
+from softbio_jax.evaluation.report.runs import Run
+
+PICTURES = "figures"
+FILES = ("report.html", "report.md", "report.tex", "report.json", "fairness.csv", PICTURES)
+
+
+def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
+    """Returns the report on `runs`; the first is the one that others are compared with."""
+    sections: list[Section | None] = [
+        results.results(runs),
+        thesis.section(runs),
+        results.confusion(runs),
+        trust.comparisons(runs),
+        trust.calibration(runs),
+        groups.section(audits),
+        training.section(runs),
+        features.section(runs),
+        cost.cost(runs),
+        cost.provenance(runs),
+    ]
+    best = max(runs, key=lambda run: run.summary["averages"].get("overall", 0))
+    highlights = [
+        (f"{words.percent(value)} %", f"{key} accuracy", f"average of {best.name}")
+        for key, value in best.summary["averages"].items()
+    ]
+    model = best.summary["model"]
+    if model.get("total_params") and model.get("trainable_params") is not None:
+        share = words.percent(model["trainable_params"] / model["total_params"])
+        trained = f"{words.count(model['trainable_params'])} parameters"
+        highlights.append((f"{share} %", "of the weights trained", trained))
+    names = ", ".join(run.name for run in runs)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return Document(
+        title="Soft biometrics report",
+        subtitle=f"Age, gender and emotion from faces. Runs: {names}. Written {today}.",
+        highlights=tuple(highlights),
+        sections=tuple(section for section in sections if section is not None),
+    )
+
+
+def write(
+    runs: Sequence[Run],
+    out: str | os.PathLike,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> pathlib.Path:
+    """Writes report.html, .md, .tex and .json, fairness.csv and the pictures to `out`.
+
+    Files of other names in `out` are left alone; ours are replaced once all are written.
+
+    Args:
+      runs: at least one; the first is the reference of paired tests.
+      out: the directory, made if it is missing.
+      progress: told in a few words what is being done.
+
+    Returns:
+      The path of report.html.
+    """
+    out = pathlib.Path(out)
+    progress("figures by group")
+    audits = groups.audits(runs)
+    progress("sections")
+    document = compose(runs, audits)
+    new = out / ".new"
+    shutil.rmtree(new, ignore_errors=True)
+    (new / PICTURES).mkdir(parents=True)
+    names = {figure.name: file_stem(figure.name) for figure in document.figures()}
+    for number, figure in enumerate(document.figures(), start=1):
+        progress(f"picture {number} of {len(names)}")
+        plots.save_png(figure.figure, new / PICTURES / f"{names[figure.name]}.png")
+    progress("pages")
+    (new / "report.html").write_text(html.render(document), encoding="utf-8")
+    (new / "report.md").write_text(markdown.render(document, pictures=PICTURES), encoding="utf-8")
+    (new / "report.tex").write_text(latex.render(document, pictures=PICTURES), encoding="utf-8")
+    data = json.dumps(as_data(runs, document, audits), indent=1)
+    (new / "report.json").write_text(data + "\n", encoding="utf-8")
+    _write_groups(new / "fairness.csv", audits)
+    for name in FILES:
+        target = out / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        (new / name).replace(target)
+    new.rmdir()
+    return out / "report.html"
+
+
+def file_stem(name: str) -> str:
+    """Returns a figure's name as a file's, without spaces, slashes and other traps."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+
+
+def as_data(runs: Sequence[Run], document: Document, audits: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the report's content as JSON values: runs with every figure, tables, audits."""
+    return {
+        "title": document.title,
+        "runs": [
+            {
+                "name": run.name,
+                "external": run.external,
+                "summary": run.summary,
+                "info": run.info,
+                "config": run.config,
+            }
+            for run in runs
+        ],
+        "tables": [
+            {
+                "title": table.title,
+                "groups": table.groups,
+                "header": table.header,
+                "rows": table.rows,
+                "notes": table.notes,
+            }
+            for table in document.tables()
+        ],
+        "fairness": audits,
+    }
+
+
+def _write_groups(path: pathlib.Path, audits: groups.Audits) -> None:
+    rows = [
+        {"run": run, "test_set": test_set, "task": task, "groups": cut, **row}
+        for run, sets in audits.items()
+        for test_set, audit in sets.items()
+        for task, cuts in audit.items()
+        for cut, result in cuts.items()
+        for row in result["rows"]
+    ]
+    first = ("run", "test_set", "task", "groups", "race", "gender", "age", "n", "accuracy")
+    names = [*first, *sorted({key for row in rows for key in row} - set(first))]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
