@@ -99,9 +99,9 @@ def _centre_and_deviation(name: str, shape: tuple[int, ...]) -> tuple[float, flo
         return 0.0, 0.02
     if leaf == "weight" and len(shape) == 1:
         return 1.0, 0.1
-    if leaf == "probe":
+    if leaf == "probe" or "token_embedding" in name:
         return 0.0, 1.0
-    if leaf in ("positional_embedding", "class_embedding") or "token_embedding" in name:
+    if leaf in ("positional_embedding", "class_embedding"):
         return 0.0, 0.3
     if leaf == "in_proj_weight":
         return 0.0, 1.0 / math.sqrt(2.0 * shape[1])

@@ -1,0 +1,124 @@
+"""The ladder: every stage of the forward pass, compared rung by rung with a reference."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+
+from softbio_jax.errors import UserError
+from softbio_jax.interop import stacking
+from softbio_jax.interop.official import OFFICIAL
+from softbio_jax.models import rope
+from softbio_jax.models.clip import normalise, similarity_logits
+from softbio_jax.models.config import ComputeConfig, TextConfig, VisionConfig
+from softbio_jax.models.text import TextTower
+from softbio_jax.models.vision import VisionTower
+from softbio_jax.params.paths import unflatten
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One stage: the largest absolute difference and what it is measured against."""
+
+    name: str
+    difference: float
+    scale: float  # the reference's largest absolute value
+    limit: float  # the difference allowed
+
+    @property
+    def holds(self) -> bool:
+        return self.difference <= self.limit  # False for NaN
+
+
+# Absolute limits. A normalised embedding is held to 1e-6; logits are 100 times a cosine.
+_LIMITS = {"embedding_normalised": 1e-6, "text_normalised": 1e-6, "logits": 1e-4, "rotary": 2e-6}
+# Elsewhere a share of the rung's scale: float32 rounding, grown over the blocks before it.
+_RELATIVE_LIMIT = 1e-4
+
+
+def vision_rungs(
+    config: VisionConfig, state: Arrays, images: np.ndarray, *, compute: ComputeConfig | None = None
+) -> dict[str, np.ndarray]:
+    """Runs our vision tower and returns every stage by name, in forward order.
+
+    Args:
+      config: the variant.
+      state: official `visual.` key -> array.
+      images: (B, H, W, 3) in [-1, 1].
+      compute: how to compute; None for float32.
+
+    Returns:
+      rotary (N, 2 head_dim) [sin, cos], patches, positions (their sum), pre, block_01..,
+      tokens, pooled, and, where the variant projects, embedding and embedding_normalised.
+    """
+    tower = VisionTower(config, compute or ComputeConfig())
+    vision = {key: array for key, array in state.items() if key.startswith("visual.")}
+    params = unflatten(stacking.stack(OFFICIAL.forward(vision)))
+    with jax.default_matmul_precision("highest"):
+        run = jax.jit(lambda p, x: tower.apply({"params": p}, x, method="states"))
+        states = {name: np.asarray(value) for name, value in run(params, images).items()}
+    grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
+    turn = rope.angles(grid, config.head_dim, class_token=config.class_token)
+    rungs = {"rotary": np.concatenate([np.sin(turn), np.cos(turn)], axis=-1)}
+    rungs |= {name: states[name] for name in ("patches", "positions", "pre")}
+    rungs |= {f"block_{i + 1:02d}": block for i, block in enumerate(states["blocks"])}
+    rungs |= {name: states[name] for name in ("tokens", "pooled")}
+    if config.out_dim is not None:
+        rungs["embedding"] = states["embedding"]
+        rungs["embedding_normalised"] = np.asarray(normalise(states["embedding"]))
+    return rungs
+
+
+def text_rungs(
+    config: TextConfig, state: Arrays, ids: np.ndarray, embedding: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Runs our text tower and the logits against an image embedding.
+
+    Args:
+      config: the text tower.
+      state: official text key -> array, `logit_scale` included.
+      ids: (C, N) int32.
+      embedding: (B, out), the images'.
+
+    Returns:
+      text, text_normalised (C, out) and logits (B, C).
+    """
+    text = {key: array for key, array in state.items() if not key.startswith("visual.")}
+    params = unflatten(stacking.stack(OFFICIAL.forward(text)))
+    tower = TextTower(config)
+    with jax.default_matmul_precision("highest"):
+        features = jax.jit(lambda p, x: tower.apply({"params": p}, x))(params["text"], ids)
+        logits = similarity_logits(embedding, features, params["logit_scale"])
+    return {
+        "text": np.asarray(features),
+        "text_normalised": np.asarray(normalise(features)),
+        "logits": np.asarray(logits),
+    }
+
+
+def compare(ours: Arrays, reference: Arrays) -> Iterator[Rung]:
+    """Yields the rungs that both have, in our order.
+
+    Args:
+      ours: rung -> array.
+      reference: rung -> array of the same shape.
+
+    Raises:
+      UserError: a rung of another shape, or none in common.
+    """
+    names = [name for name in ours if name in reference]
+    if not names:
+        raise UserError("nothing to compare", where="the ladder", expected=", ".join(ours),
+                        found=", ".join(reference), fix="name the reference's variant")  # fmt: skip
+    for name in names:
+        left, right = ours[name], reference[name]
+        if left.shape != right.shape:
+            raise UserError("shapes differ", where=f"rung {name}", expected=str(right.shape),
+                            found=str(left.shape), fix="compare the same input")  # fmt: skip
+        difference = np.abs(left.astype(np.float64) - right.astype(np.float64)).max()
+        scale = float(np.abs(right).max())
+        limit = _LIMITS.get(name, _RELATIVE_LIMIT * scale)
+        yield Rung(name=name, difference=float(difference), scale=scale, limit=limit)

@@ -1,0 +1,46 @@
+"""The port against stored outputs of the official code: every rung, every size of tower.
+
+Weights and images are drawn by name, with the query and key rows of every block scaled by 3, so
+that position bugs show; half of the inputs are not square.
+"""
+
+import functools
+import pathlib
+
+import pytest
+
+from softbio_jax.interop import goldens, ladder, official
+from softbio_jax.interop.named_weights import named_state
+
+FOLDER = pathlib.Path(__file__).parent.parent / "goldens"
+
+
+@functools.lru_cache(maxsize=1)  # the cases are ordered by tower; the largest takes 1.3 GB
+def vision_state(config):
+    return named_state(official.vision_shapes(config))
+
+
+@pytest.mark.parametrize("case", goldens.CASES, ids=lambda case: case.name)
+def test_every_rung_agrees(case):
+    rungs = ladder.vision_rungs(case.config, vision_state(case.config), case.images())
+    if case.text_config is not None:
+        state = named_state(official.text_shapes(case.text_config))
+        ids = goldens.text_ids(case.text_config.context)
+        rungs |= ladder.text_rungs(case.text_config, state, ids, rungs["embedding"])
+    reference = goldens.load(FOLDER, case)
+    assert list(reference) == list(rungs), "every stage is stored, and no other"
+    compared = list(ladder.compare(goldens.sampled(rungs), reference))
+    assert [rung for rung in compared if not rung.holds] == []
+
+
+def test_the_stored_cases_cover_the_family():
+    of = [(case.config, case.text) for case in goldens.CASES]
+    released = {config.name for config, _ in of if config.name.startswith("PE-")}
+    assert {f"PE-Core-{size}" for size in ("T16-384", "S16-384", "B16-224", "L14-336")} <= {
+        case.variant for case in goldens.CASES if case.text and case.layers is None
+    }
+    assert {name.split("-")[1] for name in released} == {"Core", "Lang", "Spatial"}
+    assert {config.pooling for config, _ in of} == {"attn", "tok", "avg", "none"}
+    assert {config.class_token for config, _ in of} == {True, False}
+    assert {config.layer_scale is None for config, _ in of} == {True, False}
+    assert {config.head_dim for config, _ in of} >= {64, 96}
