@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from softbio_jax.data import decode
-from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.data.sources import PreparedDataset, concatenate_labels
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
@@ -45,7 +45,7 @@ class Loader:
         self.image_size = image_size
         self.resize = resize
         self.starts = np.cumsum([0, *(len(d) for d in self.datasets)])
-        self.labels = {task: _concatenated(self.datasets, task) for task in self.tasks}
+        self.labels = {task: concatenate_labels(self.datasets, task) for task in self.tasks}
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -128,11 +128,6 @@ class RejectionLog:
                 fix="prepare the data again, or raise max_rejected",
             )
         return batch
-
-
-def _concatenated(datasets: Sequence[PreparedDataset], task: str) -> np.ndarray:
-    parts = [d.labels.get(task, np.full(len(d), MISSING, np.int32)) for d in datasets]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
 @functools.cache

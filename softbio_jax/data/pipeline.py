@@ -8,13 +8,14 @@ Grain decodes ahead, in threads or in worker processes.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from softbio_jax.data import read_ahead
+from softbio_jax.data import read_ahead, samplers
 from softbio_jax.data.decode import Resize
 from softbio_jax.data.loading import PADDING, Batch, Loader, Rejected, RejectionLog
-from softbio_jax.data.sampling import Natural, Sampler, Stream, digest_of
+from softbio_jax.data.samplers import MakeSampler
+from softbio_jax.data.sampling import Sampler, Stream, digest_of
 from softbio_jax.data.slices import EvalRows, TrainRows
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -102,7 +103,7 @@ def train_batches(
     image_size: int,
     batch_size: int,
     seed: int = 0,
-    sampler: Callable[[Sequence[PreparedDataset], int], Sampler] | None = None,
+    sampler: MakeSampler = samplers.natural,
     process_index: int = 0,
     process_count: int = 1,
     tasks: Sequence[str] = tuple(TASKS),
@@ -119,7 +120,7 @@ def train_batches(
       image_size: side S of the pictures in pixels.
       batch_size: the GLOBAL batch size B; a process gets b = B / process_count rows.
       seed: which stream.
-      sampler: (datasets, seed) -> sampler over the concatenation; `sampling.natural` by default.
+      sampler: (data sets, seed) -> sampler over their concatenation, one of `samplers`.
       process_index: this process p.
       process_count: the number of processes P.
       tasks: the tasks to give labels of.
@@ -140,18 +141,13 @@ def train_batches(
     _check(loader, batch_size=batch_size, process_count=process_count)
     return TrainBatches(
         loader,
-        natural(datasets, seed) if sampler is None else sampler(datasets, seed),
+        sampler(datasets, seed),
         batch_size=batch_size,
         process_index=process_index,
         process_count=process_count,
         reader=read_ahead.Reader(workers=workers, threads=threads, batches=batches_ahead),
         max_rejected=max_rejected,
     )
-
-
-def natural(datasets: Sequence[PreparedDataset], seed: int) -> Sampler:
-    """Makes the sampler that goes through every example once an epoch."""
-    return Natural(size=sum(len(dataset) for dataset in datasets), seed=seed)
 
 
 class EvalBatches:

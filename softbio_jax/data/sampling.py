@@ -51,6 +51,33 @@ class Natural:
         return digest_of("natural", self.size, self.seed)
 
 
+class Weighted:
+    """Examples drawn with replacement, each with its own probability.
+
+    Args:
+      probabilities: (N,), of each example; they sum to one.
+      epoch_size: draws an epoch.
+      seed: which stream.
+    """
+
+    def __init__(self, probabilities: np.ndarray, *, epoch_size: int, seed: int):
+        self.probabilities = probabilities
+        self.epoch_size = epoch_size
+        self.seed = seed
+        self._cumulative = np.cumsum(probabilities)
+        self._cumulative /= self._cumulative[-1]
+
+    def epoch(self, number: int) -> np.ndarray:
+        draws = generator(self.seed, number).random(self.epoch_size)
+        return np.searchsorted(self._cumulative, draws, side="right")
+
+    def digest(self) -> str:
+        # Rounded: a sum in another order must not make a checkpoint unusable.
+        rounded = np.round(self.probabilities * len(self.probabilities), 9)
+        table = hashlib.sha256(rounded.astype("<f8").tobytes()).hexdigest()
+        return digest_of("weighted", table, self.epoch_size, self.seed)
+
+
 class Stream:
     """Looks positions of a sampler's stream up, the epoch in use kept in memory.
 

@@ -7,12 +7,14 @@ import functools
 import hashlib
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from softbio_jax.data import index as index_lib
 from softbio_jax.errors import UserError
+from softbio_jax.tasks import MISSING
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,6 +112,13 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
     # Both are cheap to share with the count just made.
     dataset.__dict__["_source"] = source
     return dataset
+
+
+def concatenate_labels(datasets: Sequence[PreparedDataset], task: str) -> np.ndarray:
+    """Joins the labels of a task, (N,) int32 over all data sets, MISSING where one lacks it."""
+    parts = [np.zeros(0, np.int32)]
+    parts += [d.labels.get(task, np.full(len(d), MISSING, np.int32)) for d in datasets]
+    return np.concatenate(parts)
 
 
 def _open_records(directory: str, split: str) -> Any:

@@ -1,0 +1,52 @@
+"""Prints the counts of a composite training set, and of its sampler, beside the thesis' tables.
+
+python scripts/composite.py --data=FAIRFACE,LAGENDA,CELEBA_HQ,RAFDB [--out=DIR]
+python scripts/composite.py --margins          (label tables with the thesis' exact margins)
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from softbio_jax import command
+from softbio_jax.errors import UserError
+
+_DATA = flags.DEFINE_list("data", [], "Prepared data sets, whose split train is split again.")
+_MARGINS = flags.DEFINE_bool("margins", False, "Use the thesis' margins instead of data.")
+_SEED = flags.DEFINE_integer("seed", 2025, "Which 80/20 split, and which rows are repeated.")
+_VAL_FRACTION = flags.DEFINE_float("val_fraction", 0.2, "Validation share of each set.")
+_OUT = flags.DEFINE_string("out", None, "A folder for composite.txt and composite.png.")
+
+
+def main(_: Sequence[str]) -> None:
+    from softbio_jax.data import composite, composite_report, sources, thesis_tables
+    from softbio_jax.tasks import TASKS
+
+    if bool(_DATA.value) == _MARGINS.value:
+        raise UserError("nothing to compare", where="--data", expected="--data or --margins")
+    if _MARGINS.value:
+        labels = thesis_tables.labels()
+        print(f"label tables with the thesis' margins: {len(labels['gender']):,} rows\n")
+    else:
+        sets = [sources.open_prepared(directory, "train") for directory in _DATA.value]
+        train, val = composite.split_each(sets, seed=_SEED.value, val_fraction=_VAL_FRACTION.value)
+        for whole, part, held in zip(sets, train, val, strict=True):
+            print(f"{whole.name}: {len(whole):,} rows, {len(part):,} train, {len(held):,} val")
+        print(f"composite: {sum(map(len, train)):,} train rows (thesis: 168,362)\n")
+        labels = {task: sources.concatenate_labels(train, task) for task in TASKS}
+    rows = composite.side_by_side(labels, seed=_SEED.value)
+    text = composite_report.as_text(rows)
+    print(text)
+    if _OUT.value:
+        out = pathlib.Path(_OUT.value)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "composite.txt").write_text(text)
+        composite_report.write_picture(rows, out / "composite.png")
+        print(f"wrote {out}/composite.txt and composite.png")
+
+
+if __name__ == "__main__":
+    command.run(main)
