@@ -58,7 +58,8 @@ class CheckpointManager:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
             ),
-            metrics=None if val_loss is None else {"val_loss": val_loss},
+            # Orbax warns of a checkpoint without a metric; an unmeasured one is never the best.
+            metrics={"val_loss": float("inf") if val_loss is None else val_loss},
         )
 
     def latest_step(self) -> int | None:
