@@ -176,7 +176,7 @@ def heat_map(
     Returns:
       A figure; cells with fewer than `SMALL_CELL` examples have no colour and italics.
     """
-        figure = new_figure(max(3.4, 1.7 + 0.6 * len(columns)), 1.0 + 0.36 * len(rows))
+    figure = new_figure(max(3.4, 1.7 + 0.6 * len(columns)), 1.0 + 0.36 * len(rows))
     axes = figure.add_subplot()
     large = np.where(n >= SMALL_CELL, values, np.nan)
     # Colours span the groups that can be compared; a narrow span is widened to five points.

@@ -15,8 +15,8 @@ Audits = Mapping[str, Mapping[str, Any]]  # run -> test set -> what `fairness.au
 
 INTRODUCTION = (
     "Race is an audit column: no model predicts it. Gender and age group are the labels. Cells "
-    f"with fewer than {fairness.SMALL_CELL} examples (marked †, without colour in the maps) are shown and "
-    "left out of the gaps: one picture there is more than a percentage point."
+    f"with fewer than {fairness.SMALL_CELL} examples (marked †, without colour in the maps) are "
+    "shown and left out of the gaps: one picture there is more than a percentage point."
 )
 
 

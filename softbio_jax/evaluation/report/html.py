@@ -40,7 +40,8 @@ p.warning { padding: .6rem .9rem; border-left: 4px solid #d55e00; background: #f
 .table { margin: 1.3rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; white-space: nowrap; font-weight: 600; font-size: 1rem; padding-bottom: .4rem; }
+caption { text-align: left; white-space: nowrap; font-weight: 600; font-size: 1rem;
+  padding-bottom: .4rem; }
 th, td { padding: .3rem .5rem; text-align: right; white-space: nowrap; vertical-align: top; }
 th { font-weight: 600; color: var(--muted); font-size: .8rem; }
 thead tr:last-child th { border-bottom: 1.5px solid var(--ink); }
