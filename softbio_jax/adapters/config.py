@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from typing import Literal
 
 from softbio_jax.errors import UserError
 
@@ -25,24 +26,68 @@ class LoRAConfig:
         if self.rank < 1:
             raise UserError("bad LoRA rank", where="lora.rank", expected="at least 1",
                             found=str(self.rank), fix="use method=lp for no adapters")  # fmt: skip
+        if not 0 <= self.dropout < 1:
+            raise UserError("bad LoRA dropout", where="lora.dropout", expected="0 <= dropout < 1",
+                            found=str(self.dropout), fix="correct it")  # fmt: skip
 
     @property
     def scale(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
+Rule = tuple[str, LoRAConfig]  # an anchored regex over "/"-joined layer paths
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskRules:
+    """Layers of the tail and the pooling where every task has a low-rank update of its own.
+
+    base_input is what a tail layer's own kernel reads: "shared", the shared stream, so that the
+    block runs once and each task is a low-rank side branch; or "task", each task's own stream,
+    so that every task's block can be merged into a plain one. Layers with several projections
+    in one kernel (q, k, v) have an A and a B a projection.
+    """
+
+    rules: tuple[Rule, ...]
+    base_input: Literal["shared", "task"] = "shared"
+    probe: bool = True  # each task has a probe of its own in the pooling
+    tasks: int = 1  # T; the model sets it to the number of its tasks
+
+    def __post_init__(self) -> None:
+        if any(config.dora for _, config in self.rules):
+            raise UserError("DoRA on a task's own layers", where="method.task_lora.dora",
+                            expected="plain LoRA, as the thesis has it", found="dora=True",
+                            fix="set it on the shared layers alone")  # fmt: skip
+
+    def match(self, path: str) -> LoRAConfig | None:
+        """Returns the per-task adapter of the dense layer at `path`."""
+        return _first(self.rules, path)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdapterRules:
-    """Which layers are adapted: anchored regexes over "/"-joined paths, the first match wins."""
+    """Which layers are adapted; the first rule that matches a layer's whole path wins."""
 
-    rules: tuple[tuple[str, LoRAConfig], ...] = ()
+    rules: tuple[Rule, ...] = ()
+    per_task: TaskRules | None = None
 
     def match(self, path: str) -> LoRAConfig | None:
         """Returns the adapter of the dense layer at `path`, such as encoder/trunk/attn/qkv."""
-        for pattern, config in self.rules:
-            if re.fullmatch(pattern, path):
-                return config
-        return None
+        return _first(self.rules, path)
+
+    def match_task(self, path: str) -> LoRAConfig | None:
+        """Returns the per-task adapter of the dense layer at `path`."""
+        return self.per_task.match(path) if self.per_task else None
+
+    def for_tasks(self, tasks: int) -> "AdapterRules":
+        """Returns the same rules for that many tasks."""
+        if self.per_task is None:
+            return self
+        return dataclasses.replace(self, per_task=dataclasses.replace(self.per_task, tasks=tasks))
 
 
 NO_ADAPTERS = AdapterRules()
+
+
+def _first(rules: tuple[Rule, ...], path: str) -> LoRAConfig | None:
+    return next((config for pattern, config in rules if re.fullmatch(pattern, path)), None)

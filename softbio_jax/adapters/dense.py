@@ -10,6 +10,35 @@ from softbio_jax.errors import UserError
 
 # PEFT's kaiming_uniform(a=sqrt(5)) on A, that is U(-1/sqrt(in), 1/sqrt(in)).
 _init_a = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_init_tasks_a = nn.initializers.variance_scaling(
+    1 / 3, "fan_in", "uniform", in_axis=-2, out_axis=-1, batch_axis=(0, 1)
+)
+
+
+class TaskLowRank(nn.Module):
+    """s (drop(x) A_t) B_t for every task t; lora_a (T, P, in, R), lora_b (T, P, R, features / P).
+
+    P is the number of projections fused in the layer, each with an A and a B of its own.
+    """
+
+    config: LoRAConfig
+    tasks: int
+    features: int
+    projections: int
+    dtype: str
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x (B, N, in), or (T, B, N, in), to (T, B, N, features)."""
+        lead, rank = (self.tasks, self.projections), self.config.rank
+        a = self.param("lora_a", _init_tasks_a, (*lead, x.shape[-1], rank), jnp.float32)
+        b = self.param(
+            "lora_b", nn.initializers.zeros, (*lead, rank, self.features // self.projections),
+            jnp.float32,
+        )  # fmt: skip
+        x = _drop(x, self.config, train=self.train)
+        return math.task_low_rank(x, a.astype(self.dtype), b.astype(self.dtype), self.config.scale)
 
 
 class AdaptedDense(nn.Module):
@@ -18,45 +47,98 @@ class AdaptedDense(nn.Module):
     LoRA: y = x W + b + s (drop(x) A) B.
     DoRA: y = x W + b + (g - 1) drop(x) W + g s (drop(x) A) B with g = m / ||W + s A B||, which
     without dropout is g (x W + s (x A) B) + b; dropout as PEFT has it.
+    Where a per-task rule matches: y_t = the above + s (drop(x) A_t) B_t, of one more leading axis
+    (T) than x (B, N, in) if x does not have it yet.
 
     Parameters: kernel (in, features), bias (features,), and where adapted lora_a (in, R),
     lora_b (R, features), with DoRA dora_magnitude (features,) and the constant dora_base_norm
-    (features,), all float32.
+    (features,), and tasks/lora_a, tasks/lora_b of `TaskLowRank`; all float32.
     """
 
     features: int
     adapters: AdapterRules = NO_ADAPTERS
     dtype: str = "float32"
     train: bool = False
+    projections: int = 1  # how many projections the kernel holds side by side
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        x, w, offset = (t.astype(self.dtype) for t in (x, kernel, bias))
+        x = x.astype(self.dtype)
+        kernel, bias = self._plain(x.shape[-1])
+        base = x @ kernel.astype(self.dtype)
+        y = self._adapted(x, base, kernel)
+        low = self._task_update(x)
+        return (y if low is None else y + low) + bias.astype(self.dtype)
+
+    def _plain(self, inputs: int) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+
+    def _adapted(self, x: jax.Array, base: jax.Array, kernel: jax.Array) -> jax.Array:
         config = self.adapters.match("/".join(self.path))
         if config is None:
-            return x @ w + offset
-        self._check(config, shape)
-        a = self.param("lora_a", _init_a, (shape[0], config.rank), jnp.float32)
-        b = self.param("lora_b", nn.initializers.zeros, (config.rank, shape[1]), jnp.float32)
+            return base
+        self._check(config, kernel.shape, self.features)
+        a = self.param("lora_a", _init_a, (x.shape[-1], config.rank), jnp.float32)
+        b = self.param("lora_b", nn.initializers.zeros, (config.rank, self.features), jnp.float32)
         drops = self.train and config.dropout > 0
-        z = nn.Dropout(config.dropout, deterministic=not drops)(x)
-        base = x @ w
+        z = _drop(x, config, train=self.train)
         low = math.low_rank(z, a.astype(self.dtype), b.astype(self.dtype), config.scale)
         if not config.dora:
-            return base + low + offset
+            return base + low
         norm = self.param("dora_base_norm", lambda _: math.column_norm(kernel))
         magnitude = self.param("dora_magnitude", lambda _: math.column_norm(kernel))
         gain = math.dora_gain(kernel, norm, a, b, magnitude, config.scale).astype(self.dtype)
         # Corrections are added to x W, so that a fresh adapter leaves it bit for bit.
-        return base + ((gain - 1) * (z @ w if drops else base) + gain * low) + offset
+        return base + ((gain - 1) * (z @ kernel.astype(self.dtype) if drops else base) + gain * low)
 
-    def _check(self, config: LoRAConfig, shape: tuple[int, int]) -> None:
-        if config.rank > min(shape):
+    def _task_update(self, x: jax.Array) -> jax.Array | None:
+        config = self.adapters.match_task("/".join(self.path))
+        if config is None:
+            return None
+        self._check(config, (x.shape[-1], self.features), self.features // self.projections)
+        tasks = self.adapters.per_task.tasks
+        return TaskLowRank(
+            config, tasks, self.features, self.projections, self.dtype, self.train, name="tasks"
+        )(x)
+
+    def _check(self, config: LoRAConfig, shape: tuple[int, ...], outputs: int) -> None:
+        if config.rank > (most := min(shape[0], outputs)):
             raise UserError(
                 "LoRA rank larger than the matrix", where="/".join(self.path),
-                expected=f"at most {min(shape)}", found=str(config.rank), fix="lower lora.rank",
+                expected=f"at most {most}", found=str(config.rank), fix="lower lora.rank",
             )  # fmt: skip
+
+
+class TwoStreamDense(AdaptedDense):
+    """The shared stream through the adapted layer, and beside it the tasks' low-rank branches.
+
+    y = x W + b + shared update(x); y_t = x W + b + s (drop(x_t) A_t) B_t: the kernel reads the
+    shared stream alone, once (MTLoRA's matrix mode, Agiza et al. 2024, arXiv:2403.20320).
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, task_x: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Maps the shared stream (B, N, in) and the tasks' (T, B, N, in).
+
+        Args:
+          x: the shared stream.
+          task_x: the tasks' streams; None before they part, then the shared stream stands in.
+
+        Returns:
+          (B, N, features) and (T, B, N, features), the second None where no per-task rule
+          matches.
+        """
+        x = x.astype(self.dtype)
+        kernel, bias = self._plain(x.shape[-1])
+        base, offset = x @ kernel.astype(self.dtype), bias.astype(self.dtype)
+        low = self._task_update(x if task_x is None else task_x.astype(self.dtype))
+        y = self._adapted(x, base, kernel) + offset
+        return y, (None if low is None else base + low + offset)
+
+
+def _drop(x: jax.Array, config: LoRAConfig, *, train: bool) -> jax.Array:
+    return nn.Dropout(config.dropout, deterministic=not (train and config.dropout > 0))(x)

@@ -47,6 +47,25 @@ def _low_rank_backward(
 low_rank.defvjp(_low_rank_forward, _low_rank_backward)
 
 
+def task_low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    """Returns s (x_t A_tp) B_tp of every task t and projection p, projections side by side.
+
+    Args:
+      x: (B, N, in), the same for all tasks, or (T, B, N, in).
+      a: A (T, P, in, R).
+      b: B (T, P, R, out / P).
+      scale: s.
+
+    Returns:
+      (T, B, N, out).
+
+    Source: Agiza et al. 2024, arXiv:2403.20320, task-specific matrices.
+    """
+    down = jnp.einsum("bni,tpir->tbnpr" if x.ndim == 3 else "tbni,tpir->tbnpr", x, a)
+    up = jnp.einsum("tbnpr,tpro->tbnpo", down, b * scale)
+    return up.reshape(*up.shape[:3], -1)
+
+
 def column_norm(kernel: jax.Array) -> jax.Array:
     """Returns the Euclidean norm of each output unit of W (..., in, out): (..., out), float32."""
     return jnp.sqrt(jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=-2))

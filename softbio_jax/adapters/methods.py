@@ -4,9 +4,12 @@ Adding a method is adding a function here and its name to `METHODS`.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
-from softbio_jax.adapters.config import AdapterRules, LoRAConfig
+from softbio_jax.adapters.config import AdapterRules, LoRAConfig, TaskRules
+from softbio_jax.adapters.targets import check_targets
 from softbio_jax.errors import UserError
 from softbio_jax.params.paths import label
 
@@ -30,11 +33,16 @@ class Method:
     def label(self, paths: Sequence[str]) -> dict[str, str]:
         """Returns the group of each path.
 
+        Rules on a part that the model does not have (a pooling, a projection) are left out.
+
         Raises:
-          UserError: a path in no group, or an empty group.
+          UserError: a path in no group, an empty group, or an adapter rule that matches nothing.
         """
-        balanced = any(path.startswith("balance/") for path in paths)
-        return label(paths, (*([BALANCE] if balanced else []), *self.groups))
+        check_targets(self.rules, paths)
+        parts = {path.split("/")[0] for path in paths}
+        absent = {"pool", "proj", "balance"} - parts
+        rules = (BALANCE, *self.groups)
+        return label(paths, [rule for rule in rules if rule[0].split("/")[0] not in absent])
 
 
 # Every method trains the heads, and the balancer's log-variances where it has any.
@@ -62,6 +70,9 @@ def ap() -> Method:
 
 def ft(blocks: int) -> Method:
     """FT_k: the last k blocks, the pooling and the heads."""
+    if blocks < 1:
+        raise UserError("no block to fine-tune", where="method.blocks", expected="at least 1",
+                        found=str(blocks), fix="use method=ap for the pooling alone")  # fmt: skip
     return Method(
         name=f"ft{blocks}",
         groups=(
@@ -71,37 +82,134 @@ def ft(blocks: int) -> Method:
     )  # fmt: skip
 
 
-BLOCK_TARGETS = "encoder/(trunk|tail)/(attn/(qkv|out)|mlp/(c_fc|c_proj))"
-POOL_TARGETS = "pool/(attn/(q|kv|out)|mlp/(c_fc|c_proj))"
+BLOCK_LAYERS = ("attn/qkv", "attn/out", "mlp/c_fc", "mlp/c_proj")
+POOL_LAYERS = ("attn/q", "attn/kv", "attn/out", "mlp/c_fc", "mlp/c_proj")
+BLOCK_TARGETS = f"encoder/(trunk|tail)/({'|'.join(BLOCK_LAYERS)})"
+# The thesis adapts all of the pooling but its q, k and v.
+POOL_TARGETS = "pool/(attn/out|mlp/(c_fc|c_proj))"
 
 
 def lora(
-    config: LoRAConfig, targets: Sequence[str] = (BLOCK_TARGETS, POOL_TARGETS), name: str = "lora"
+    config: LoRAConfig,
+    *,
+    targets: Sequence[str] = (BLOCK_TARGETS, POOL_TARGETS),
+    pool_apart: bool = False,
+    name: str = "lora",
 ) -> Method:
-    """LoRA or DoRA on the dense layers that `targets` match, and the heads."""
-    groups = [*_HEADS, (".*/lora_a", "adapter_a"), (".*/lora_b", "adapter_b")]
-    if config.dora:
-        groups.append((".*/dora_magnitude", "magnitude"))
+    """LoRA, or DoRA where config says so, on the dense layers that `targets` match; the heads.
+
+    pool_apart puts the pooling's adapters in the group pooling, which in the thesis has a rate
+    of its own, instead of adapter_a, adapter_b and magnitude.
+    """
+    rules = AdapterRules(rules=tuple((target, config) for target in targets))
+    return Method(name=name, groups=(*_HEADS, *_adapter_groups(rules, pool_apart)), rules=rules)
+
+
+def lora_plus(config: LoRAConfig, **arguments: Any) -> Method:
+    """LoRA whose A and B learn at rates of their own (Hayou et al. 2024, arXiv:2402.12354).
+
+    What is adapted is LoRA's; the groups adapter_a and adapter_b carry the two rates.
+    """
+    return lora(config, name="lora_plus", **arguments)
+
+
+def dora(config: LoRAConfig, **arguments: Any) -> Method:
+    """DoRA, and the heads."""
+    return lora(dataclasses.replace(config, dora=True), name="dora", **arguments)
+
+
+def mtlora(
+    config: LoRAConfig,
+    *,
+    task_rank: int | None = None,
+    task_alpha: float | None = None,
+    task_dropout: float = 0.0,
+    base_input: Literal["shared", "task"] = "shared",
+    placement: Literal["thesis", "paper"] = "thesis",
+    pool_apart: bool = False,
+) -> Method:
+    """MTLoRA: shared blocks, and a last block with low-rank parts of each task's own.
+
+    thesis: the blocks before the last have the adapters of `config`; the last block and the
+    pooling, its probe included, have each task's plain LoRA alone. paper (Agiza et al. 2024,
+    arXiv:2403.20320): the adapters of `config` everywhere, and in the last block each task's own
+    on out, c_fc and c_proj, in front of the frozen pooling.
+
+    Args:
+      config: the shared adapters.
+      task_rank: R of a task's own, and task_alpha its alpha; None: those of config.
+      task_alpha: see task_rank.
+      task_dropout: dropout on the input of a task's own.
+      base_input: what the last block's kernels read, see `TaskRules`.
+      placement: where the adapters are.
+      pool_apart: see `lora`.
+    """
+    own = dataclasses.replace(
+        config, dora=False, dropout=task_dropout,
+        rank=config.rank if task_rank is None else task_rank,
+        alpha=config.alpha if task_alpha is None else task_alpha,
+    )  # fmt: skip
+    trunk, tail = (f"encoder/{part}/({{}})" for part in ("trunk", "tail"))
+    shared = [(trunk.format("|".join(BLOCK_LAYERS)), config)]
+    if placement == "thesis":
+        targets = (tail.format("|".join(BLOCK_LAYERS)), f"pool/({'|'.join(POOL_LAYERS)})")
+    else:
+        # The shared stream ends before c_proj, where an adapter of its would never learn.
+        shared.append((tail.format("|".join(BLOCK_LAYERS[:3])), config))
+        targets = (tail.format("|".join(BLOCK_LAYERS[1:])),)
+    rules = AdapterRules(
+        rules=tuple(shared),
+        per_task=TaskRules(
+            rules=tuple((target, own) for target in targets),
+            base_input=base_input,
+            probe=placement == "thesis",
+        ),
+    )
     return Method(
-        name=name,
-        groups=(*groups, (".*", FROZEN)),
-        rules=AdapterRules(rules=tuple((target, config) for target in targets)),
+        name="mtlora", groups=(*_HEADS, *_adapter_groups(rules, pool_apart)), rules=rules, tail=1
     )
 
 
+def _adapter_groups(rules: AdapterRules, pool_apart: bool) -> list[tuple[str, str]]:
+    """Returns the groups of what `rules` add, then the frozen rest."""
+    pool = [f"pool/{layer}" for layer in POOL_LAYERS]
+    layers = [f"encoder/{part}/{name}" for part in ("trunk", "tail") for name in BLOCK_LAYERS]
+    groups = []
+    if rules.per_task is not None and rules.per_task.probe:
+        groups.append(("pool/task_probe", "pooling"))
+    if not pool_apart:
+        layers += pool
+    elif any(rules.match(path) or rules.match_task(path) for path in pool):
+        groups.append(("pool/.*/(lora_a|lora_b|dora_magnitude)", "pooling"))
+    found = [path for path in layers if rules.match(path) or rules.match_task(path)]
+    if found:
+        groups += [(".*/lora_a", "adapter_a"), (".*/lora_b", "adapter_b")]
+    if any((config := rules.match(path)) and config.dora for path in found):
+        groups.append((".*/dora_magnitude", "magnitude"))
+    return [*groups, (".*", FROZEN)]
+
+
 METHODS: dict[str, Callable[..., Method]] = {
-    "full": full, "lp": lp, "ap": ap, "ft": ft, "lora": lora,
+    "lp": lp, "ap": ap, "ft": ft, "full": full, "lora": lora, "lora_plus": lora_plus,
+    "dora": dora, "mtlora": mtlora,
 }  # fmt: skip
 
 
-def method(name: str, **arguments: object) -> Method:
+def method(name: str, **arguments: Any) -> Method:
     """Returns the method `name`, built with its own arguments.
 
     Raises:
-      UserError: no such method.
+      UserError: no such method, or arguments it does not take.
     """
     if name not in METHODS:
         raise UserError("unknown method", where="method.name",
                         expected=f"one of {', '.join(METHODS)}", found=repr(name),
                         fix="take a name of that list")  # fmt: skip
-    return METHODS[name](**arguments)
+    build = METHODS[name]
+    try:
+        inspect.signature(build).bind(**arguments)
+    except TypeError as error:
+        raise UserError("bad method arguments", where=f"method {name}",
+                        expected=f"{name}{inspect.signature(build)}".split(" ->")[0],
+                        found=str(error), fix="correct config.method") from error  # fmt: skip
+    return build(**arguments)

@@ -1,18 +1,23 @@
-"""DoRA's norms, which must follow the kernels a tower starts from."""
+"""Adapter leaves that must follow the weights a tower starts from."""
+
+import jax.numpy as jnp
 
 from softbio_jax.adapters.math import column_norm
 from softbio_jax.params.paths import Tree, flatten, unflatten
 
 
 def reset_norms(params: Tree) -> Tree:
-    """Returns params with every dora_base_norm and dora_magnitude equal to its kernel's ||W_j||.
+    """Returns params with every leaf that starts from a tower's own weights started again.
 
-    Needed after a tower's kernels were replaced, by a checkpoint for instance: the identity at
-    the start holds only for the norms of the kernels in place.
+    dora_base_norm and dora_magnitude become their kernel's ||W_j||, task_probe the pooling's
+    probe. Needed after those were replaced, by a checkpoint for instance: the identity at the
+    start holds only for the weights in place.
     """
     flat = flatten(params)
-    for path in list(flat):
+    for path, leaf in list(flat.items()):
         parent, _, name = path.rpartition("/")
         if name in ("dora_base_norm", "dora_magnitude"):
             flat[path] = column_norm(flat[f"{parent}/kernel"])
+        elif name == "task_probe":
+            flat[path] = jnp.broadcast_to(flat[f"{parent}/probe"], leaf.shape)
     return unflatten(flat)

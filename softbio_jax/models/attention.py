@@ -1,4 +1,4 @@
-"""Scaled dot-product attention on (B, N, K, head_dim)."""
+"""Scaled dot-product attention on (..., N, K, head_dim)."""
 
 from typing import Literal
 
@@ -16,18 +16,19 @@ def attend(
     """Returns softmax(q k^T / sqrt(head_dim)) v, the softmax in float32.
 
     Args:
-      q: (B, N, K, head_dim).
-      k: (B, M, K, head_dim); v alike.
+      q: (..., N, K, head_dim), any leading axes.
+      k: (..., M, K, head_dim); v alike.
       implementation: as `jax.nn.dot_product_attention` has it; "auto" leaves the choice to it.
       causal: mask what comes later (text tower).
 
     Returns:
-      (B, N, K * head_dim).
+      (..., N, K * head_dim).
     """
-    out = jax.nn.dot_product_attention(
-        q, k, v, is_causal=causal, implementation=None if implementation == "auto" else implementation
-    )
-    return out.reshape(*out.shape[:-2], -1)
+    lead = q.shape[:-3]
+    q, k, v = (t.reshape(-1, *t.shape[-3:]) for t in (q, k, v))
+    chosen = None if implementation == "auto" else implementation
+    out = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=chosen)
+    return out.reshape(*lead, out.shape[1], -1)
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:

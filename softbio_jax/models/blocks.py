@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
     def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
         width = x.shape[-1]
         dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
-        qkv = AdaptedDense(3 * width, name="qkv", **dense)(x)
+        qkv = AdaptedDense(3 * width, projections=3, name="qkv", **dense)(x)
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
         if rotation is not None:
             q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)

@@ -11,6 +11,7 @@ from softbio_jax.models import positions, rope
 from softbio_jax.models.blocks import Block, layer_norm
 from softbio_jax.models.config import ComputeConfig, VisionConfig
 from softbio_jax.models.stack import stack
+from softbio_jax.models.task_block import TaskBlock, fork
 
 
 class PatchEmbedding(nn.Module):
@@ -34,11 +35,16 @@ class PatchEmbedding(nn.Module):
         return patches @ kernel.reshape(-1, self.width).astype(images.dtype)
 
 
+# By what a kernel of the block reads where the tasks part.
+_PARTING = {"shared": TaskBlock, "task": Block}
+
+
 class Encoder(nn.Module):
     """Maps images to tokens: patches, positions, trunk, tail, final norm.
 
     The trunk holds the first L - tail blocks, the tail the last ones, which a method treats
-    apart; either may be empty.
+    apart; either may be empty. With per-task adapters the tail is the block where the tasks
+    part, and the tokens have a leading task axis.
     """
 
     config: VisionConfig
@@ -61,12 +67,14 @@ class Encoder(nn.Module):
         Args:
           images: (B, H, W, 3), normalised to [-1, 1]; H and W at least a patch, floor to patches.
           train: turns the adapters' dropout on.
-          capture: also return patches, positions, pre and blocks (L, B, N, D).
+          capture: also return patches, positions, pre and blocks (L, B, N, D), without the
+            block where tasks part.
           norm: whether the final norm is applied.
           after: the tokens wanted are those after these blocks, in [-L, L); needs capture.
 
         Returns:
-          (B, N, D), or (len(after), B, N, D), and a dict of states.
+          (B, N, D), (T, B, N, D) with per-task adapters, or (len(after), B, N, D), and a dict
+          of states.
         """
         c, dtype = self.config, jnp.dtype(self.compute.dtype)
         size = c.patch_size
@@ -94,7 +102,11 @@ class Encoder(nn.Module):
                                  train=train)  # fmt: skip
         outputs = []
         for name, layers in (("trunk", c.layers - self.tail), ("tail", self.tail)):
-            if layers:
+            if layers and name == "tail" and self.adapters.per_task is not None:
+                parting = functools.partial(make, kind=_PARTING[self.adapters.per_task.base_input])
+                _, streams = fork(parting, name=name, compute=self.compute)(None, x, rotation)
+                x = streams[0]
+            elif layers:
                 run = stack(make, layers=layers, name=name, compute=self.compute, capture=capture)
                 x, output = run(x, rotation)
                 outputs.append(output)
@@ -108,6 +120,6 @@ class Encoder(nn.Module):
 
 
 def _block(name: str, *, config: VisionConfig, compute: ComputeConfig, adapters: AdapterRules,
-           train: bool) -> Block:  # fmt: skip
-    return Block(config.heads, config.mlp_width, config.layer_scale, compute, adapters, train,
-                 name=name)  # fmt: skip
+           train: bool, kind: type = Block) -> nn.Module:  # fmt: skip
+    return kind(config.heads, config.mlp_width, config.layer_scale, compute, adapters, train,
+                name=name)  # fmt: skip

@@ -36,7 +36,7 @@ class MultitaskModel(VisionTower):
     feature: Literal["pooled", "projected"] = "pooled"
 
     def setup(self) -> None:
-        super().setup()
+        self.build(self.adapters.for_tasks(len(self.tasks)))
         self.heads = Heads(self.tasks, self.head)
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
@@ -47,7 +47,9 @@ class MultitaskModel(VisionTower):
         """Returns the feature each task's head reads: {task: (B, D)}."""
         pooled = self.pooled(images, train=train)
         feature = self.project(pooled) if self.feature == "projected" else pooled
-        return {task.name: feature for task in self.tasks}
+        if self.adapters.per_task is None:
+            return {task.name: feature for task in self.tasks}
+        return {task.name: feature[t] for t, task in enumerate(self.tasks)}
 
     def classify(
         self, features: dict[str, jax.Array], *, train: bool = False

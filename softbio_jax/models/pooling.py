@@ -12,7 +12,7 @@ from softbio_jax.models.config import ComputeConfig
 
 
 class ProbeAttention(nn.Module):
-    """Cross-attention from the probe (B, 1, D) to the tokens (B, N, D)."""
+    """Cross-attention from the probe (..., B, 1, D) to the tokens (..., B, N, D)."""
 
     heads: int
     compute: ComputeConfig
@@ -24,7 +24,8 @@ class ProbeAttention(nn.Module):
         width = tokens.shape[-1]
         dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
         q = AdaptedDense(width, name="q", **dense)(probe)
-        k, v = jnp.split(AdaptedDense(2 * width, name="kv", **dense)(tokens), 2, axis=-1)
+        kv = AdaptedDense(2 * width, projections=2, name="kv", **dense)(tokens)
+        k, v = jnp.split(kv, 2, axis=-1)
         q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
         # One query row: the fused kernels have nothing to gain here.
         out = attend(q, k, v, implementation="xla")
@@ -40,13 +41,18 @@ class AttentionPooling(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps tokens (B, N, D) to the pooled feature (B, D)."""
+        """Maps tokens (B, N, D) to the pooled feature (B, D), either with a leading task axis."""
         width = tokens.shape[-1]
         probe = self.param("probe", nn.initializers.normal(1.0), (1, 1, width), jnp.float32)
-        probe = jnp.broadcast_to(probe.astype(tokens.dtype), (tokens.shape[0], 1, width))
+        per_task = self.adapters.per_task
+        if per_task is not None and per_task.probe:
+            # Beside the pretrained one, from which every task's starts.
+            start = jnp.broadcast_to(probe, (per_task.tasks, *probe.shape))
+            probe = self.param("task_probe", lambda _: start)
+        probe = jnp.broadcast_to(probe.astype(tokens.dtype), (*tokens.shape[:-2], 1, width))
         shared = {"compute": self.compute, "adapters": self.adapters, "train": train}
         x = ProbeAttention(self.heads, name="attn", **shared)(probe, tokens)
         normed = layer_norm("layernorm")(x)
         # The pooling's mlp ratio is 4 in every variant, also where the blocks' is not.
         x = x + MLP(4 * width, name="mlp", **shared)(normed).astype(x.dtype)
-        return x[:, 0]
+        return x[..., 0, :]

@@ -20,10 +20,18 @@ class VisionTower(nn.Module):
     tail: int = 0
 
     def setup(self) -> None:
+        self.build(self.adapters)
+
+    def build(self, adapters: AdapterRules) -> None:
+        """Makes the tower's parts."""
         c = self.config
-        self.encoder = Encoder(c, self.compute, self.adapters, self.tail)
+        if not 0 <= self.tail <= c.layers:
+            raise UserError("more last blocks than the tower has", where=c.name,
+                            expected=f"at most {c.layers}", found=str(self.tail),
+                            fix="lower method.blocks")  # fmt: skip
+        self.encoder = Encoder(c, self.compute, adapters, self.tail)
         if c.pooling == "attn":
-            self.pool = AttentionPooling(c.pool_heads, self.compute, self.adapters)
+            self.pool = AttentionPooling(c.pool_heads, self.compute, adapters)
         if c.out_dim is not None:
             init = nn.initializers.normal(c.width**-0.5)
             self.proj = self.param("proj", init, (c.width, c.out_dim), jnp.float32)
@@ -51,9 +59,9 @@ class VisionTower(nn.Module):
             case "attn":
                 return self.pool(tokens, train=train)
             case "tok":
-                return tokens[:, 0]
+                return tokens[..., 0, :]
             case "avg":
-                return tokens.mean(axis=1)
+                return tokens.mean(axis=-2)
             case "none":
                 return tokens
 

@@ -1,0 +1,130 @@
+"""The block where the tasks part: one shared stream in, one stream a task out."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from softbio_jax.adapters.config import AdapterRules
+from softbio_jax.adapters.dense import TwoStreamDense
+from softbio_jax.models import rope
+from softbio_jax.models.attention import attend, split_heads
+from softbio_jax.models.blocks import LayerScale, Rotation, gelu, layer_norm
+from softbio_jax.models.config import ComputeConfig
+from softbio_jax.models.stack import REMAT_POLICIES
+
+Streams = tuple[jax.Array, jax.Array | None]  # shared (B, N, D), the tasks' (T, B, N, D)
+
+
+class TaskAttention(nn.Module):
+    """Self-attention of the shared stream, and of each task's where its q, k, v are its own."""
+
+    heads: int
+    compute: ComputeConfig
+    adapters: AdapterRules
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rotation: Rotation | None) -> Streams:
+        width = x.shape[-1]
+        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        shared, tasks = TwoStreamDense(3 * width, projections=3, name="qkv", **dense)(x, None)
+        shared = self._attend(shared, rotation)
+        if tasks is not None:
+            tasks = self._attend(tasks, rotation)
+        return TwoStreamDense(width, name="out", **dense)(shared, tasks)
+
+    def _attend(self, qkv: jax.Array, rotation: Rotation | None) -> jax.Array:
+        q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
+        if rotation is not None:
+            q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
+        return attend(q, k, v, implementation=self.compute.attention)
+
+
+class TaskMLP(nn.Module):
+    """c_proj(gelu(c_fc(x))) in both streams."""
+
+    hidden: int
+    compute: ComputeConfig
+    adapters: AdapterRules
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, tasks: jax.Array | None) -> Streams:
+        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        hidden, task_hidden = TwoStreamDense(self.hidden, name="c_fc", **dense)(x, tasks)
+        if task_hidden is not None:
+            task_hidden = gelu(task_hidden)
+        return TwoStreamDense(x.shape[-1], name="c_proj", **dense)(gelu(hidden), task_hidden)
+
+
+class TaskBlock(nn.Module):
+    """A pre-norm block that runs once, with a low-rank side branch a task.
+
+    With the shared stream s and each task's t, and every update as `TwoStreamDense` has it:
+    s = x + attn(ln_1(x)), t = x + attn_t(ln_1(x)); y_t = t + mlp_t(ln_2(s), ln_2(t)). Where all
+    layers have a task's update and none a shared one (the thesis):
+    y_t = Block(x) + s B_o A_o attn_t + s B_2 A_2 gelu(h + s B_1 A_1 ln_2(t)),
+    h = c_fc(ln_2(s)), attn_t the attention with q_t, k_t, v_t of their own, and t = s + s B_o A_o
+    attn_t. Parameters are those of `Block`, with the adapters beside them.
+    """
+
+    heads: int
+    mlp_width: int
+    layer_scale: float | None
+    compute: ComputeConfig
+    adapters: AdapterRules
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+        """Maps x (B, N, D) to every task's stream (T, B, N, D)."""
+        parts = {"compute": self.compute, "adapters": self.adapters, "train": self.train}
+        attention = TaskAttention(self.heads, name="attn", **parts)
+        mlp = TaskMLP(self.mlp_width, name="mlp", **parts)
+        ln_2 = layer_norm("ln_2")
+
+        streams = attention(layer_norm("ln_1")(x), rotation)
+        shared, tasks = (x + t.astype(x.dtype) for t in self._scaled("ls_1", streams))
+        _, update = self._scaled("ls_2", mlp(ln_2(shared), ln_2(tasks)))
+        return tasks + update.astype(x.dtype)
+
+    def _scaled(self, name: str, streams: Streams) -> Streams:
+        if self.layer_scale is None:
+            return streams
+        scale = LayerScale(self.layer_scale, name=name)
+        return scale(streams[0]), scale(streams[1])
+
+
+class _Fork(nn.Module):
+    make: Callable[[str], nn.Module]
+
+    @nn.compact
+    def __call__(self, carry: None, x: jax.Array, rotation: Rotation) -> tuple[None, jax.Array]:
+        block = self.make("block")
+        nn.share_scope(self, block)  # the block's parameters without a level of their own
+        return carry, block(x, rotation)
+
+
+def fork(make: Callable[[str], nn.Module], *, name: str, compute: ComputeConfig) -> nn.Module:
+    """Returns a module that maps (None, x (B, N, D), rotation) to (None, (1, T, B, N, D)).
+
+    A scan of length 1, so that the parameters have the layer axis they have in a plain tail.
+
+    Args:
+      make: builds the block of the given name.
+      name: its name in the parameter tree.
+      compute: its remat policy is used.
+    """
+    body = _Fork
+    if compute.remat != "none":
+        body = nn.remat(body, policy=REMAT_POLICIES[compute.remat], prevent_cse=False)
+    scanned = nn.scan(
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(nn.broadcast, nn.broadcast),
+        length=1,
+    )
+    return scanned(make, name=name)
