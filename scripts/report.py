@@ -1,15 +1,22 @@
-"""Writes a report on one or several runs: HTML, Markdown, LaTeX and JSON.
+"""Writes a report on one or several runs: HTML, Markdown, LaTeX, JSON and a card a run.
 
   python scripts/report.py RUN [RUN ...] --out=DIR
   python scripts/report.py RUN --out=DIR --predictions=MiVOLO:mivolo.csv
+  python scripts/report.py RUN --out=DIR --gallery=DATA
 
 A RUN is a folder that scripts/train.py wrote and scripts/evaluate.py judged. The first run is
 the one that the others are compared with, example by example. DIR/report.html holds everything
 in one file.
+
+Another model's predictions are a CSV file with one row an example: `id` (as in the runs'
+eval/predictions), for each task the probabilities `gender_male`, `gender_female` (all classes, in
+order, summing to one), optionally `gender_label` (a class name, or nothing) and, where an id
+occurs in several test sets, `test_set`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,15 +29,25 @@ _OUT = flags.DEFINE_string("out", None, "The folder to write the report to.", re
 _PREDICTIONS = flags.DEFINE_multi_string(
     "predictions",
     [],
-    "NAME:FILE.csv, another model's predictions on the runs' test sets (columns: docs/evaluation.md"
-    "); may be given several times.",
+    "NAME:FILE.csv, another model's predictions on the runs' test sets; may be repeated.",
+)
+_GALLERY = flags.DEFINE_string(
+    "gallery",
+    None,
+    "The root of the prepared data: also write pages with the pictures of the most confident "
+    "mistakes, to gallery/ in that root and not into the report.",
+)
+_SHARE_GALLERY = flags.DEFINE_bool(
+    "share_gallery", False, "Write the gallery to gallery/ in --out, where faces may be seen."
 )
 
 
 def main(argv: Sequence[str]) -> None:
+    from softbio_jax.evaluation.report import private, write
     from softbio_jax.evaluation.report import runs as run_lib
-    from softbio_jax.evaluation.report import write
 
+    if _SHARE_GALLERY.value and not _GALLERY.value:
+        raise app.UsageError("--share_gallery needs --gallery=DATA")
     if len(argv) < 2:
         raise app.UsageError("name at least one run: report.py RUN [RUN ...] --out=DIR")
     start = time.monotonic()
@@ -46,6 +63,10 @@ def main(argv: Sequence[str]) -> None:
     page = write.write(runs, _OUT.value, progress=progress)
     if shown:
         print("\r\033[K", end="", file=sys.stderr)
+    if _GALLERY.value:
+        root = _OUT.value if _SHARE_GALLERY.value else _GALLERY.value
+        for path in private.write_galleries(runs, _GALLERY.value, os.path.join(root, "gallery")):
+            print(path)
     print(f"{page} ({page.stat().st_size / 2**20:.1f} MiB, {time.monotonic() - start:.0f} s)")
 
 

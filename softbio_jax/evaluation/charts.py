@@ -139,7 +139,7 @@ def reliability(
     share = np.array([row["n"] for row in bins]) / sum(row["n"] for row in bins)
     axes.bar(middle, share, width * 0.9, color="#d5dde6", label="share of examples")
     axes.plot([0, 1], [0, 1], color="#9aa5b1", linewidth=1, linestyle="--")
-    for steady, style in ((True, {"label": "accuracy"}), (False, {"markerfacecolor": "white"})):
+    for steady in (True, False):
         chosen = [row for row in bins if (row["n"] >= STEADY_BIN) is steady]
         axes.plot(
             [row["confidence"] for row in chosen],
@@ -147,8 +147,9 @@ def reliability(
             color=SERIES[0],
             marker="o",
             markersize=3.5,
+            markerfacecolor=SERIES[0] if steady else "white",
             linewidth=1.4 if steady else 0,
-            **style,
+            label="accuracy" if steady else None,
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)

@@ -50,16 +50,16 @@ tbody tr { border-bottom: 1px solid var(--line); }
 tbody tr:nth-child(even) { background: var(--soft); }
 tbody tr:last-child { border-bottom: 1.5px solid var(--ink); }
 .word { text-align: left; }
-td.word { white-space: normal; min-width: 6rem; overflow-wrap: anywhere; }
+td.word { white-space: normal; min-width: 5rem; overflow-wrap: break-word; }
 .notes { margin: .4rem 0 0; padding: 0; list-style: none; color: var(--muted); font-size: .82rem;
   max-width: 52rem; }
 .grid { display: flex; flex-wrap: wrap; gap: 1rem 1.4rem; align-items: flex-start; }
-figure { margin: 0; flex: 0 1 auto; max-width: 100%; overflow-x: auto; }
+figure { margin: 0; flex: 0 1 auto; max-width: 100%; }
 figure.flexible { flex: 1 1 27rem; }
 figure img { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--muted); font-size: .8rem; }
 footer { color: var(--muted); font-size: .82rem; margin-top: 3rem; }
-@media (max-width: 52rem) {
+@media screen and (max-width: 52rem) {
   header { padding: 1.4rem 1rem 1.1rem; }
   h1 { font-size: 1.35rem; }
   .page { display: block; padding: 0 1rem 3rem; }
@@ -72,7 +72,6 @@ footer { color: var(--muted); font-size: .82rem; margin-top: 3rem; }
   thead tr:last-child th:first-child, tbody td:first-child { position: sticky; left: 0;
     background: inherit; }
   tbody tr, thead tr { background: #fff; }
-  figure img.large { max-width: none; min-width: 34rem; }
 }
 @page { margin: 14mm 12mm; }
 @media print {
@@ -84,6 +83,7 @@ footer { color: var(--muted); font-size: .82rem; margin-top: 3rem; }
   .scroll { overflow: visible; }
   table { font-size: 7.6pt; } th { font-size: 7.2pt; }
   th, td { padding: .15rem .3rem; white-space: normal; }
+  td.word { min-width: 0; }
   thead { display: table-header-group; }
   tr, figure, .cards li { break-inside: avoid; }
   h2, h3, caption { break-after: avoid; }
@@ -177,11 +177,10 @@ def _figure(item: Figure) -> str:
     # As an image, a picture's identifiers cannot clash with another picture's.
     data = base64.b64encode(plots.svg(item.figure).encode()).decode()
     width, height = (round(96 * inches) for inches in item.figure.get_size_inches())
-    # A large picture gives way to a neighbour; on a phone it keeps its size and scrolls.
-    large = width > 540
-    kind, size = ("flexible", "large") if large and not item.wide else ("plain", "small")
+    # A large picture gives way to a neighbour instead of leaving half a line empty.
+    kind = "flexible" if width > 540 and not item.wide else "plain"
     return (
-        f'<figure class="{kind}" style="max-width:min(100%,{width}px)"><img class="{size}" '
+        f'<figure class="{kind}" style="max-width:min(100%,{width}px)"><img '
         f'width="{width}" height="{height}" alt="{_text(item.caption)}" '
         f'src="data:image/svg+xml;base64,{data}">'
         f"<figcaption>{_text(item.caption)}</figcaption></figure>"

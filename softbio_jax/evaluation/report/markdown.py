@@ -44,6 +44,6 @@ def _block(block: Block, pictures: str) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    for sign in ("\\", "|", "*", "_", "[", "]"):
+    for sign in ("\\", "|", "*"):
         text = text.replace(sign, f"\\{sign}")
     return text.replace("<", "&lt;").replace(">", "&gt;")

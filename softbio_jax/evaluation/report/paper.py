@@ -87,19 +87,6 @@ SOTA_NOTES = (
 # Confusion matrices on RAF-DB: accuracy and balanced accuracy.
 RAF_DB_BALANCED = {"mtlora": (90.06, 86.17), "lora": (91.21, 85.90), "APViT": (92.21, 86.36)}
 
-# The training composite: images a class, and per cent of the draws of the weighted sampler.
-COMPOSITE: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
-    "age": (
-        (2935, 15699, 16032, 29784, 24462, 17976, 14413, 10618, 4828),
-        (6.63, 11.31, 11.36, 16.37, 14.56, 12.14, 10.89, 9.44, 7.31),
-    ),
-    "gender": ((82147, 86215), (49.26, 50.74)),
-    "emotion": (
-        (912, 218, 544, 3701, 1301, 556, 1983),
-        (12.14, 8.44, 9.99, 26.85, 14.20, 10.25, 18.13),
-    ),
-}
-
 INCONSISTENT: Mapping[tuple[str, str], str] = {
     ("zs", "overall"): "ZS overall 69.61 averages VGGFace2's synthetic ages in (69.607), against "
     "the table's own footnote; by the rule it is 70.20.",

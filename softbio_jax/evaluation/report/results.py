@@ -39,7 +39,7 @@ def results(runs: Sequence[Run]) -> Section:
         blocks=(
             Figures(title="Accuracy at a glance", items=(overview,)),
             _averages(runs),
-            *(_table(run) for run in runs),
+            *(_table(run, explained=run is runs[0]) for run in runs),
         ),
     )
 
@@ -62,23 +62,25 @@ def _averages(runs: Sequence[Run]) -> Table:
         (run.name, *(words.percent(run.summary["averages"].get(key)) for key in keys))
         for run in runs
     )
-    sets = {
-        f"{task}: {', '.join(names)}": None
-        for run in runs
-        for task, names in run.summary["averaged_sets"].items()
-    }
-    return Table(
-        title="Average accuracy, %",
-        header=("run", *keys),
-        rows=rows,
-        notes=(
-            "A task's average is the unweighted mean over its test sets with labels made by "
-            f"people ({'; '.join(sets)}); overall is the mean of the task averages.",
-        ),
-    )
+    sets = [_sets(run) for run in runs]
+    notes = [
+        "A task's average is the unweighted mean over its test sets with labels made by people "
+        f"({sets[0]}); overall is the mean of the task averages."
+    ]
+    notes += [
+        f"{run.name} is averaged over other test sets ({found}): not comparable with the rest."
+        for run, found in zip(runs, sets, strict=True)
+        if found != sets[0]
+    ]
+    return Table(title="Average accuracy, %", header=("run", *keys), rows=rows, notes=tuple(notes))
 
 
-def _table(run: Run) -> Table:
+def _sets(run: Run) -> str:
+    sets = run.summary["averaged_sets"].items()
+    return "; ".join(f"{task}: {', '.join(names)}" for task, names in sets)
+
+
+def _table(run: Run, *, explained: bool) -> Table:
     rows = []
     for test_set, tasks in run.summary["datasets"].items():
         for task, figures in tasks.items():
@@ -96,11 +98,12 @@ def _table(run: Run) -> Table:
                     words.plain_interval(figures, "expected_age_mae") if task == "age" else "",
                 )
             )
-    notes = [
+    explanation = (
         "In brackets 95 % intervals: Wilson for shares, 1,000 bootstrap draws for the rest. The "
         "floor is the commonest class. One-off: at most one age group away. MAE: expected age "
         "against the middle of the true group (75 for 70+), or the true age where known, years."
-    ]
+    )
+    notes = [explanation] if explained else []
     if any("*" in row[1] for row in rows):
         notes.append("* labels are a model's output: not in the averages.")
     return Table(
@@ -147,26 +150,24 @@ def confusion(runs: Sequence[Run]) -> Section:
             )
         if items:
             blocks.append(Figures(title=task.capitalize(), items=tuple(items)))
-    blocks.extend(_per_class(run) for run in runs)
+    blocks.append(_per_class(runs))
     return Section(title="Confusion matrices", blocks=tuple(blocks))
 
 
-def _per_class(run: Run) -> Table:
-    rows = tuple(
-        (
-            test_set,
-            task,
-            name,
-            words.count(row["n"]),
-            *(words.percent(row[key]) for key in ("precision", "recall", "f1")),
-        )
-        for test_set, tasks in run.summary["datasets"].items()
-        for task, figures in tasks.items()
-        for name, row in figures["per_class"].items()
-    )
+def _per_class(runs: Sequence[Run]) -> Table:
+    measures = ("precision", "recall", "f1")
+    rows = []
+    for test_set, task in judged(runs):
+        found = [run.summary["datasets"].get(test_set, {}).get(task) for run in runs]
+        for name in TASKS[task].classes:
+            known = [figures["per_class"][name] if figures else {} for figures in found]
+            cells = [words.percent(row.get(key)) for row in known for key in measures]
+            n = next(row["n"] for row in known if row)
+            rows.append((test_set, task, name, words.count(n), *cells))
     return Table(
-        title=f"{run.name}: every class, %",
-        header=("test set", "task", "class", "n", "precision", "recall", "F1"),
-        rows=rows,
+        title="Every class, %",
+        groups=(("", 4), *((run.name, 3) for run in runs)),
+        header=("test set", "task", "class", "n", *("precision", "recall", "F1") * len(runs)),
+        rows=tuple(rows),
         text_columns=3,
     )

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from softbio_jax.data import thesis_tables
 from softbio_jax.evaluation import charts
-from softbio_jax.evaluation.report import paper
 from softbio_jax.evaluation.report.document import (
     NOTHING,
     Block,
@@ -160,8 +160,8 @@ def _composite(runs: Sequence[Run]) -> Table:
     """The thesis' training composite beside each run's."""
     own = [run for run in runs if sampling(run, "age") or sampling(run, "gender")]
     rows = []
-    for task, (counts, drawn) in paper.COMPOSITE.items():
-        shares = normalised(counts)
+    for task, counts in thesis_tables.class_counts().items():
+        shares, drawn = normalised(counts), thesis_tables.DRAWN[task]
         for index, name in enumerate(TASKS[task].classes):
             cells = [f"{counts[index]:,}", f"{100 * shares[index]:.2f}", f"{drawn[index]:.2f}"]
             for run in own:

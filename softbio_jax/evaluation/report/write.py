@@ -12,6 +12,7 @@ from typing import Any
 
 from softbio_jax.evaluation import plots
 from softbio_jax.evaluation.report import (
+    card,
     cost,
     features,
     groups,
@@ -28,7 +29,16 @@ from softbio_jax.evaluation.report.document import Document, Section
 from softbio_jax.evaluation.report.runs import Run
 
 PICTURES = "figures"
-FILES = ("report.html", "report.md", "report.tex", "report.json", "fairness.csv", PICTURES)
+CARDS = "cards"
+FILES = (
+    "report.html",
+    "report.md",
+    "report.tex",
+    "report.json",
+    "fairness.csv",
+    PICTURES,
+    CARDS,
+)
 
 
 def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
@@ -45,7 +55,11 @@ def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
         cost.cost(runs),
         cost.provenance(runs),
     ]
-    best = max(runs, key=lambda run: run.summary["averages"].get("overall", 0))
+    # The run that masters the most tasks, then the most accurate.
+    best = max(
+        (run for run in runs if not run.external),
+        key=lambda run: (len(run.tasks), run.summary["averages"].get("overall", 0)),
+    )
     highlights = [
         (f"{words.percent(value)} %", f"{key} accuracy", f"average of {best.name}")
         for key, value in best.summary["averages"].items()
@@ -71,7 +85,7 @@ def write(
     *,
     progress: Callable[[str], None] = lambda _: None,
 ) -> pathlib.Path:
-    """Writes report.html, .md, .tex and .json, fairness.csv and the pictures to `out`.
+    """Writes report.html, .md, .tex and .json, fairness.csv, pictures and cards to `out`.
 
     Files of other names in `out` are left alone; ours are replaced once all are written.
 
@@ -102,6 +116,9 @@ def write(
     data = json.dumps(as_data(runs, document, audits), indent=1)
     (new / "report.json").write_text(data + "\n", encoding="utf-8")
     _write_groups(new / "fairness.csv", audits)
+    (new / CARDS).mkdir()
+    for run in (run for run in runs if not run.external):
+        card.write(run, audits[run.name], new / CARDS / f"{file_stem(run.name)}.md")
     for name in FILES:
         target = out / name
         if target.is_dir():
