@@ -169,16 +169,17 @@ def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -
         progress.TimeRemainingColumn(),
         console=console.Console(stderr=True),
     )
-    with bar:
-        job = bar.add_task(f"preparing {dataset}", total=None, speed="")
+    job = bar.add_task(f"preparing {dataset}", total=None, speed="")
 
-        def show_total(found: prepare.Survey) -> None:
-            bar.update(job, total=sum(found.rows.values()) or None)
+    def show_total(found: prepare.Survey) -> None:
+        bar.update(job, total=sum(found.rows.values()) or None)
+        bar.start()  # not before: a mistake in the labels is one line and nothing else
 
-        def advance() -> None:
-            speed = bar.tasks[job].speed or bar.tasks[job].finished_speed
-            bar.update(job, advance=1, speed=f"{speed:,.0f} images/s" if speed else "")
+    def advance() -> None:
+        speed = bar.tasks[job].speed or bar.tasks[job].finished_speed
+        bar.update(job, advance=1, speed=f"{speed:,.0f} images/s" if speed else "")
 
+    try:
         return prepare.prepare(
             dataset,
             source=source,
@@ -193,6 +194,8 @@ def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -
             ),
             **options,
         )
+    finally:
+        bar.stop()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import logging
 
+from softbio_jax.data import class_picture
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.builders import BUILDERS, FaceBuilder
 from softbio_jax.errors import UserError
@@ -94,12 +95,31 @@ def prepare(
             index_lib.write(account.index(), folder, split)
         report = _report(builder, seconds=time.monotonic() - start)
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+        class_picture.write(report["splits"], folder / "classes.png")
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
         return report
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_report(directory: str | os.PathLike) -> dict:
+    """Reads the report of a prepared folder.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = pathlib.Path(directory) / REPORT
+    if not path.is_file():
+        raise UserError(
+            "not prepared data",
+            where=str(directory),
+            expected=REPORT,
+            found="none",
+            fix="run scripts/prepare_data.py",
+        )
+    return json.loads(path.read_text())
 
 
 def _builder(dataset: str, **options: Any) -> FaceBuilder:

@@ -1,0 +1,58 @@
+"""Looks through prepared data for duplicates, leaks between splits, and broken or odd pictures.
+
+  python scripts/audit_data.py --data=DIR[,DIR] --out=DIR
+
+Writes audit.json and audit.html, which shows the pictures of every pair: keep it as private as
+the data.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from softbio_jax import command
+from softbio_jax.errors import UserError
+
+_DATA = flags.DEFINE_list("data", [], "Folders of prepared data; all their splits are audited.")
+_OUT = flags.DEFINE_string("out", None, "Where to write audit.json and audit.html.")
+
+
+def main(_: Sequence[str]) -> None:
+    from rich import console, progress
+
+    from softbio_jax.data import prepare, sources
+    from softbio_jax.data.audit import findings, page
+
+    if not _DATA.value or _OUT.value is None:
+        raise UserError("a flag is missing", where="--data, --out", fix="see --help")
+    datasets, builders = [], []
+    for directory in _DATA.value:
+        report = prepare.read_report(directory)
+        for split in report["splits"]:
+            datasets.append(sources.open_prepared(directory, split))
+            builders.append(report["dataset"])
+    with progress.Progress(console=console.Console(stderr=True)) as bar:
+        job = bar.add_task("looking at pictures", total=sum(len(d) for d in datasets))
+        found = findings.audit(
+            datasets,
+            builders=builders,
+            digests=[findings.digests_of(d.directory, d.split) for d in datasets],
+            on_picture=lambda count: bar.update(job, advance=count),
+        )
+    out = pathlib.Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "audit.html").write_text(page.as_html(found, datasets))
+    (out / "audit.json").write_text(json.dumps(found, indent=2) + "\n")
+    for key, value in found["verdict"].items():
+        if isinstance(value, int):
+            print(f"{key.replace('_', ' '):<20} {value:,}")
+    print(f"verdict {found['verdict']['sha256']}")
+    print(f"wrote {out}/audit.html and audit.json")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,91 @@
+"""Exact and near duplicates: recompressed, resized, brightened or mirrored copies of a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+# Correlations of grey thumbnails, coarse (16 x 16) to find candidates, fine (32 x 32) to confirm.
+# Among 10,000 aligned faces of different people none passes both; copies at JPEG quality 20 do.
+_COARSE = 16
+COARSE_FROM = 0.975
+FINE_FROM = 0.965
+_BLOCK = 2048
+_FLAT = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two pictures that are one: their numbers, first < second, and how alike they are."""
+
+    first: int
+    second: int
+    similarity: float
+    mirrored: bool
+    exact: bool
+
+
+def find(thumbnails: np.ndarray, digests: np.ndarray, usable: np.ndarray) -> list[Pair]:
+    """Finds all pairs of equal or nearly equal pictures.
+
+    Args:
+      thumbnails: (N, 32, 32) uint8, grey.
+      digests: (N, 32) uint8, SHA-256 of the encoded pictures.
+      usable: (N,) bool, False for pictures to leave out (undecodable, constant).
+
+    Returns:
+      The pairs, exact ones first, then by falling similarity.
+    """
+    pairs = {(pair.first, pair.second): pair for pair in _near(thumbnails, usable)}
+    pairs |= {(pair.first, pair.second): pair for pair in _exact(digests)}
+    return sorted(pairs.values(), key=lambda p: (not p.exact, -p.similarity, p.first, p.second))
+
+
+def spread(thumbnails: np.ndarray) -> np.ndarray:
+    """Computes the standard deviation (N,) of each thumbnail's grey values, 0 to 127."""
+    return thumbnails.reshape(len(thumbnails), -1).std(axis=1)
+
+
+def _exact(digests: np.ndarray) -> Iterator[Pair]:
+    groups: dict[bytes, list[int]] = {}
+    for number, digest in enumerate(digests):
+        groups.setdefault(digest.tobytes(), []).append(number)
+    for group in groups.values():
+        for second in group[1:]:
+            yield Pair(group[0], second, 1.0, mirrored=False, exact=True)
+
+
+def _near(thumbnails: np.ndarray, usable: np.ndarray) -> Iterator[Pair]:
+    numbers = np.flatnonzero(usable)
+    side = _COARSE
+    factor = thumbnails.shape[1] // side
+    coarse = thumbnails[numbers].reshape(-1, side, factor, side, factor).mean(axis=(2, 4))
+    straight = _unit(coarse)
+    mirror = _unit(coarse[:, :, ::-1])
+    for start in range(0, len(numbers), _BLOCK):
+        for mirrored, others in ((False, straight), (True, mirror)):
+            rows = slice(start, start + _BLOCK)
+            alike = straight[rows] @ others[start:].T
+            for a, b in np.argwhere(alike >= COARSE_FROM):
+                if a < b:
+                    first, second = int(numbers[start + a]), int(numbers[start + b])
+                    similarity = _fine(thumbnails[first], thumbnails[second], mirrored)
+                    if similarity >= FINE_FROM:
+                        yield Pair(first, second, similarity, mirrored, exact=False)
+
+
+def _fine(first: np.ndarray, second: np.ndarray, mirrored: bool) -> float:
+    if mirrored:
+        second = second[:, ::-1]
+    a, b = _unit(np.stack([first, second]).astype(np.float32))
+    return float(a @ b)
+
+
+def _unit(images: np.ndarray) -> np.ndarray:
+    """Flattens images to vectors of mean 0 and norm 1; constant ones become 0."""
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.where(norms > _FLAT, flat / np.maximum(norms, _FLAT), 0)

@@ -1,0 +1,184 @@
+"""The audit itself: what was found in a number of prepared splits, ready for JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.data import index as index_lib
+from softbio_jax.data.audit import duplicates
+from softbio_jax.data.audit.expected import CLASS_COUNTS
+from softbio_jax.data.audit.scan import Scan, scan
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.tasks import MISSING, TASKS
+
+# Columns that name a person or a photograph, which must not stand on both sides of a split.
+IDENTITY_COLUMNS = ("identity", "user", "photograph")
+_FLAT_BELOW = 4.0  # grey levels: below this spread a picture is nearly one colour
+
+
+def audit(
+    datasets: Sequence[PreparedDataset],
+    *,
+    builders: Sequence[str],
+    digests: Sequence[np.ndarray],
+    on_picture: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+    """Looks for what spoils results: copies across splits and sets, persons on both sides, gaps.
+
+    Args:
+      datasets: the prepared splits.
+      builders: the builder that made each of them.
+      digests: (N, 32) uint8 of each of them, the SHA-256 of the pictures.
+      on_picture: called with a number of pictures done, for a progress bar.
+
+    Returns:
+      The findings in JSON's types. `verdict` holds what a checkpoint should remember: the
+      fingerprints, the counts of problems, and `sha256`, the hash of all that.
+    """
+    scans = [scan(dataset, on_picture=on_picture) for dataset in datasets]
+    names = [f"{dataset.name}/{dataset.split}" for dataset in datasets]
+    pairs = _pairs(datasets, names, scans, digests)
+    splits = {
+        name: _split_findings(dataset, builder, found)
+        for name, dataset, builder, found in zip(names, datasets, builders, scans, strict=True)
+    }
+    shared = _shared_identities(datasets, names)
+    verdict = {
+        "fingerprints": {n: d.fingerprint for n, d in zip(names, datasets, strict=True)},
+        "duplicates_within": sum(not pair["across"] for pair in pairs),
+        "duplicates_across": sum(pair["across"] for pair in pairs),
+        "shared_identities": sum(entry["count"] for entry in shared),
+        "undecodable": sum(len(part["undecodable"]) for part in splits.values()),
+        "nearly_constant": sum(len(part["nearly_constant"]) for part in splits.values()),
+    }
+    verdict["sha256"] = hashlib.sha256(json.dumps(verdict, sort_keys=True).encode()).hexdigest()
+    return {
+        "verdict": verdict,
+        "splits": splits,
+        "duplicates": pairs,
+        "shared_identities": shared,
+    }
+
+
+def _pairs(
+    datasets: Sequence[PreparedDataset],
+    names: Sequence[str],
+    scans: Sequence[Scan],
+    digests: Sequence[np.ndarray],
+) -> list[dict[str, Any]]:
+    thumbnails = np.concatenate([found.thumbnails for found in scans])
+    owner = np.repeat(np.arange(len(datasets)), [len(dataset) for dataset in datasets])
+    starts = np.searchsorted(owner, np.arange(len(datasets)))
+    usable = duplicates.spread(thumbnails) >= _FLAT_BELOW
+    found = duplicates.find(thumbnails, np.concatenate(digests), usable)
+
+    def side(number: int) -> dict[str, Any]:
+        which = int(owner[number])
+        example = int(number - starts[which])
+        dataset = datasets[which]
+        return {
+            "split": names[which],
+            "example": example,
+            "id": str(dataset.columns["id"][example]),
+            "labels": {
+                task: TASKS[task].classes[labels[example]]
+                for task, labels in dataset.labels.items()
+                if labels[example] != MISSING
+            },
+        }
+
+    pairs = []
+    for pair in found:
+        first, second = side(pair.first), side(pair.second)
+        tasks = first["labels"].keys() & second["labels"].keys()
+        pairs.append(
+            {
+                "kind": "exact" if pair.exact else "mirrored" if pair.mirrored else "near",
+                "similarity": round(pair.similarity, 4),
+                "across": first["split"] != second["split"],
+                "labels_differ": any(first["labels"][t] != second["labels"][t] for t in tasks),
+                "first": first,
+                "second": second,
+            }
+        )
+    return pairs
+
+
+def _split_findings(dataset: PreparedDataset, builder: str, found: Scan) -> dict[str, Any]:
+    ids = dataset.columns["id"]
+    broken = np.zeros(len(dataset), bool)
+    broken[list(found.problems)] = True
+    flat = np.flatnonzero((duplicates.spread(found.thumbnails) < _FLAT_BELOW) & ~broken)
+    sizes, counts = np.unique(found.sizes[~broken], axis=0, return_counts=True)
+    order = np.argsort(-counts)
+    classes = {
+        task: np.bincount(labels[labels != MISSING], minlength=TASKS[task].num_classes).tolist()
+        for task, labels in dataset.labels.items()
+    }
+    return {
+        "builder": builder,
+        "examples": len(dataset),
+        "undecodable": [
+            {"id": str(ids[example]), "reason": reason}
+            for example, reason in sorted(found.problems.items())
+        ],
+        "nearly_constant": [str(ids[example]) for example in flat],
+        "sizes": [
+            {"height": int(h), "width": int(w), "count": int(n)}
+            for (h, w), n in zip(sizes[order], counts[order], strict=True)
+        ][:50],
+        "class_counts": classes,
+        "expected": _against_expected(builder, dataset, classes),
+    }
+
+
+def _against_expected(
+    builder: str, dataset: PreparedDataset, classes: dict[str, list[int]]
+) -> dict[str, Any] | None:
+    expected = CLASS_COUNTS.get((builder, dataset.split))
+    if expected is None:
+        return None
+    here = {"rows": [len(dataset)], **classes}
+    differ = {
+        key: [a - b for a, b in zip(here[key], counts, strict=True)]
+        for key, counts in expected.items()
+        if here[key] != list(counts)
+    }
+    return {"complete": not differ, "difference": differ}
+
+
+def _shared_identities(
+    datasets: Sequence[PreparedDataset], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    shared = []
+    for a in range(len(datasets)):
+        for b in range(a + 1, len(datasets)):
+            # Only splits of one set number their persons alike.
+            if datasets[a].directory != datasets[b].directory:
+                continue
+            for column in IDENTITY_COLUMNS:
+                if column not in datasets[a].columns or column not in datasets[b].columns:
+                    continue
+                both = np.intersect1d(datasets[a].columns[column], datasets[b].columns[column])
+                both = both[both != ""]
+                if len(both):
+                    shared.append(
+                        {
+                            "splits": [names[a], names[b]],
+                            "column": column,
+                            "count": len(both),
+                            "examples": both[:20].tolist(),
+                        }
+                    )
+    return shared
+
+
+def digests_of(directory: str, split: str) -> np.ndarray:
+    """Reads the picture digests (N, 32) uint8 of a prepared split."""
+    return index_lib.read(pathlib.Path(directory), split).digests

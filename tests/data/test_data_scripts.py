@@ -1,0 +1,97 @@
+"""The data commands as a user runs them, with TensorFlow out of reach."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(tmp_path):
+    blocker = tmp_path / "blocker" / "tensorflow"
+    blocker.mkdir(parents=True)
+    (blocker / "__init__.py").write_text("raise ModuleNotFoundError('tensorflow is blocked')\n")
+    path = os.pathsep.join([str(blocker.parent), str(ROOT)])
+
+    def run(script, *flags):
+        return subprocess.run(
+            [sys.executable, ROOT / "scripts" / script, *flags],
+            env=os.environ | {"PYTHONPATH": path, "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def test_prepare_then_audit(run, tmp_path):
+    source = make_fairface(tmp_path / "raw", train=9, val=3)
+    done = run(
+        "prepare_data.py", "--dataset=fairface", f"--source={source}", f"--out={tmp_path}/out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train: 9 rows read, 9 kept, 0 left out, 0 rejected" in done.stdout
+    assert "images/s" in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["splits"]["val"]["kept"] == 3
+    assert (tmp_path / "out" / "classes.png").read_bytes()[:4] == b"\x89PNG"
+    done = run("audit_data.py", f"--data={tmp_path}/out", f"--out={tmp_path}/audit")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["verdict"]["sha256"]
+
+
+def test_dry_run_writes_nothing(run, tmp_path):
+    source = make_fairface(tmp_path / "raw", train=4, val=2)
+    done = run("prepare_data.py", "--dataset=fairface", f"--source={source}", "--dry_run")
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (0, ["train: 4 rows", "val: 2 rows"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["blocker", "raw"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--dataset=fairface", "--source=nowhere", "--out=x"], "no such folder: nowhere"),
+        (["--dataset=fairfaces", "--source=nowhere", "--out=x"], "unknown data set"),
+        (["--dataset=fairface", "--source=nowhere"], "a flag is missing: --out"),
+        (["--dataset=folder", "--source=nowhere", "--out=x"], "a flag is missing: --task"),
+        (["--dataset=folder", "--task=age", "--source=x", "--out=x", "--utk=wild"], "--utk"),
+        (["--dataset=csv", "--source=x", "--out=x", "--columns=path"], "not a pair: --columns"),
+    ],
+)
+def test_mistakes_are_one_line(run, flags, says):
+    done = run("prepare_data.py", *flags)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_broken_row_is_one_line_and_leaves_nothing(run, tmp_path):
+    source = make_fairface(tmp_path / "raw", train=4, val=2)
+    row = ("train/1.jpg", "03-Sep", "Male", "White", "TRUE")
+    write_table(source / "fairface_label_train.csv", FAIRFACE_HEADER, [row])
+    done = run(
+        "prepare_data.py", "--dataset=fairface", f"--source={source}", f"--out={tmp_path}/out"
+    )
+    assert done.returncode == 1
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert "fairface_label_train.csv row 2: expected 3-9, found '03-Sep'" in error[0]
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["blocker", "raw"]
+
+
+def test_composite_with_the_margins_of_the_thesis(run, tmp_path):
+    done = run("composite.py", "--margins", f"--out={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    assert "total       136,747   136,747       +0" in done.stdout
+    assert (tmp_path / "out" / "composite.png").is_file()
