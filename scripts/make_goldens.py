@@ -13,14 +13,12 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
+import torch_reference  # beside this script
 from absl import flags
 
 from softbio_jax import command
 from softbio_jax.interop import goldens, official
 from softbio_jax.interop.named_weights import named_state
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-import torch_reference
 
 _CHECKOUT = flags.DEFINE_string(
     "checkout", None, "Checkout of facebookresearch/perception_models.", required=True

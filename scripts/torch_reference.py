@@ -100,9 +100,14 @@ def timm_rungs(config: VisionConfig, state: Arrays, images: np.ndarray) -> dict[
     if config.pooling == "attn":
         stages["pooled"] = model.attn_pool
     rungs = _run(torch, model, stages, model.blocks, images)
-    return _finish(
-        rungs, rungs.get("pooled", rungs["tokens"]), projected=config.out_dim is not None
-    )
+    grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
+    rotary = model.rope.get_embed(shape=grid).numpy()  # of the patches alone
+    if config.class_token:
+        half = rotary.shape[1] // 2
+        unturned = np.concatenate([np.zeros((1, half)), np.ones((1, half))], axis=-1)
+        rotary = np.concatenate([unturned.astype(np.float32), rotary])
+    pooled = rungs.get("pooled", rungs["tokens"])
+    return {"rotary": rotary} | _finish(rungs, pooled, projected=config.out_dim is not None)
 
 
 def _load(torch: Any, model: Any, state: Arrays) -> None:

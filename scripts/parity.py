@@ -1,0 +1,154 @@
+"""Compares this port with a reference implementation, stage by stage.
+
+  python scripts/parity.py --variant=PE-Core-T16-384
+  python scripts/parity.py --variant=PE-Core-L14-336 --reference=timm --checkpoint=tower.pt
+  python scripts/parity.py --variant=PE-Core-B16-224 --checkout=DIR --size=192x288
+
+Without --checkpoint the weights are drawn by name from --seed, with the query and key rows scaled
+by 3 so that position bugs show. Prints the largest absolute difference of every stage, names the
+first tensor that diverges, and exits with 1 if any does.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import re
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch_reference  # beside this script
+from absl import flags
+
+from softbio_jax import command
+from softbio_jax.errors import UserError
+from softbio_jax.interop import formats, goldens, hub, ladder
+from softbio_jax.interop.named_weights import named_state, named_uniform
+from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
+
+_VARIANT = flags.DEFINE_string(
+    "variant", "PE-Core-T16-384", "The variant, by its PE name or timm name."
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Weights of any known layout, or a hub id; none draws them from --seed."
+)
+_REFERENCE = flags.DEFINE_enum(
+    "reference", None, ["official", "timm", "goldens"],
+    "What to compare with. By default the official code if --checkout names it, else timm if it is"
+    " installed, else the stored outputs of the official code.",
+)  # fmt: skip
+_CHECKOUT = flags.DEFINE_string(
+    "checkout", os.environ.get("PERCEPTION_MODELS", ""),
+    "Checkout of facebookresearch/perception_models; by default $PERCEPTION_MODELS.",
+)  # fmt: skip
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the drawn weights.")
+_SIZE = flags.DEFINE_string("size", None, "Pixels, as HEIGHTxWIDTH; the variant's own by default.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", list(ladder.LIMITS), "The type this port computes in."
+)
+_GOLDENS = flags.DEFINE_string(
+    "goldens",
+    str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "goldens"),
+    "Folder of the stored outputs.",
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    del argv
+    start = time.monotonic()
+    reference = _REFERENCE.value or _default_reference()
+    config = vision_config(_VARIANT.value)
+    height, width = _size(config)
+    print(f"{config.name} at {height}x{width}, {_DTYPE.value}, against {reference}", flush=True)
+    if reference == "goldens":
+        ours, theirs = _against_goldens(config, (height, width))
+    else:
+        ours, theirs = _live(reference, config, (height, width))
+    first = _print_ladder(ladder.compare(ours, theirs, limits=ladder.LIMITS[_DTYPE.value]))
+    print(f"{time.monotonic() - start:.0f} s")
+    if first:
+        print(f"first to diverge: {first}")
+        return 1
+    print("every stage agrees")
+    return 0
+
+
+def _default_reference() -> str:
+    if _CHECKOUT.value:
+        return "official"
+    return "timm" if importlib.util.find_spec("timm") else "goldens"
+
+
+def _size(config: VisionConfig) -> tuple[int, int]:
+    if _SIZE.value is None:
+        return config.image_size, config.image_size
+    match = re.fullmatch(r"(\d+)x(\d+)", _SIZE.value)
+    if not match or min(map(int, match.groups())) < config.patch_size:
+        raise UserError("not an image size", where="--size",
+                        expected=f"HEIGHTxWIDTH of at least {config.patch_size} pixels",
+                        found=repr(_SIZE.value), fix="such as --size=320x448")  # fmt: skip
+    return int(match[1]), int(match[2])
+
+
+def _against_goldens(config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict]:
+    if _CHECKPOINT.value or _SEED.value:
+        raise UserError("stored outputs are those of drawn weights", where="--reference=goldens",
+                        expected="neither --checkpoint nor --seed", found="one of them",
+                        fix="take --reference=official or timm")  # fmt: skip
+    text = config.name in TEXT and size == (config.image_size,) * 2
+    case = goldens.Case(variant=config.name, size=size, text=text)
+    stored = goldens.load(_GOLDENS.value, case)
+    rungs = _ours(config, _state(config, text=text), case.images())
+    return goldens.sampled(rungs), stored
+
+
+def _live(reference: str, config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict]:
+    images = named_uniform("image", (1, *size, 3))
+    state = _state(config, text=reference == "official" and config.name in TEXT)
+    vision = {key: array for key, array in state.items() if key.startswith("visual.")}
+    if reference == "timm":
+        # Away from the native resolution the two differ by design; compare like with like.
+        config = dataclasses.replace(config, resample="timm")
+        return _ours(config, vision, images), torch_reference.timm_rungs(config, vision, images)
+    theirs = torch_reference.official_rungs(_CHECKOUT.value, config, vision, images)
+    if len(state) > len(vision):
+        text = TEXT[config.name]
+        theirs |= torch_reference.official_text_rungs(
+            _CHECKOUT.value, text, state, goldens.text_ids(text.context), theirs["embedding"]
+        )
+    return _ours(config, state, images), theirs
+
+
+def _state(config: VisionConfig, *, text: bool) -> dict[str, np.ndarray]:
+    if _CHECKPOINT.value:
+        state = formats.read(hub.resolve(_CHECKPOINT.value), config=config)
+        return {key: array.astype(np.float32) for key, array in state.items()}
+    return named_state(formats.official_shapes(config.name, text=text), seed=_SEED.value)
+
+
+def _ours(
+    config: VisionConfig, state: dict[str, np.ndarray], images: np.ndarray
+) -> dict[str, np.ndarray]:
+    rungs = ladder.vision_rungs(config, state, images, compute=ComputeConfig(dtype=_DTYPE.value))
+    if _DTYPE.value == "float32" and "logit_scale" in state:
+        text = TEXT[config.name]
+        ids = goldens.text_ids(text.context)
+        rungs |= ladder.text_rungs(text, state, ids, rungs["embedding"])
+    return rungs
+
+
+def _print_ladder(rungs: Iterable[ladder.Rung]) -> str:
+    """Prints a line a rung; returns the name of the first that diverges, or an empty string."""
+    first = ""
+    print(f"{'stage':<22}{'largest |d|':>12}{'allowed':>10}{'scale':>10}")
+    for rung in rungs:
+        first = first or ("" if rung.holds else rung.name)
+        note = "" if rung.holds else "  DIVERGES"
+        print(f"{rung.name:<22}{rung.difference:>12.2e}{rung.limit:>10.1e}{rung.scale:>10.3g}{note}",
+              flush=True)  # fmt: skip
+    return first
+
+
+if __name__ == "__main__":
+    command.run(main)
