@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from softbio_jax.data import face_hair, face_parts
@@ -60,10 +62,10 @@ def _develop(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndar
     """Light that falls off across the picture, a colour cast, and grey sensor noise."""
     size = len(image)
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    fall = axis[None, :] * np.sin(face.light) - axis[:, None] * np.cos(face.light)
+    fall = axis[None, :] * math.sin(face.light) - axis[:, None] * math.cos(face.light)
     gain = face.brightness * (1 + face.contrast * fall)
     cast = np.array([1 + face.warmth, 1, 1 - face.warmth], np.float32)
-    lit = image * gain[..., None].astype(np.float32)
+    lit = image * gain[..., None]
     lit *= cast
     if face.noise:
         lit += face.noise * rng.standard_normal((size, size, 1), dtype=np.float32)
