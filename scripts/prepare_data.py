@@ -7,6 +7,7 @@ python scripts/prepare_data.py --dataset=fairface --source=DIR --dry_run
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -173,13 +174,13 @@ def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -
 
     def show_total(found: prepare.Survey) -> None:
         bar.update(job, total=sum(found.rows.values()) or None)
-        bar.start()  # not before: a mistake in the labels is one line and nothing else
+        shown.enter_context(bar)  # not before: a mistake in the labels is one line alone
 
     def advance() -> None:
         speed = bar.tasks[job].speed or bar.tasks[job].finished_speed
         bar.update(job, advance=1, speed=f"{speed:,.0f} images/s" if speed else "")
 
-    try:
+    with contextlib.ExitStack() as shown:
         return prepare.prepare(
             dataset,
             source=source,
@@ -194,8 +195,6 @@ def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -
             ),
             **options,
         )
-    finally:
-        bar.stop()
 
 
 if __name__ == "__main__":

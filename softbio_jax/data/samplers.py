@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +77,22 @@ def mixture(
     return Weighted(probabilities, epoch_size=epoch_size or sum(sizes), seed=seed)
 
 
-SAMPLERS: dict[str, MakeSampler] = {"natural": natural, "thesis": thesis, "balanced": balanced}
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "natural": natural, "thesis": thesis, "balanced": balanced, "mixture": mixture,
+}  # fmt: skip
+
+
+def make(name: str, **arguments: Any) -> MakeSampler:
+    """Returns the sampler `name` with its own arguments set.
+
+    Raises:
+      UserError: no such sampler.
+    """
+    if name not in SAMPLERS:
+        raise UserError("unknown sampler", where="data.sampler.name",
+                        expected=f"one of {', '.join(SAMPLERS)}", found=repr(name),
+                        fix="take a name of that list")  # fmt: skip
+    return functools.partial(SAMPLERS[name], **arguments)
 
 
 def _labels(datasets: Sequence[PreparedDataset]) -> dict[str, np.ndarray]:
