@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
             ),
             "val_fraction": 0.2,
             "split_seed": 2025,
-            "sampler": "natural",
+            "sampler": {"name": "thesis"},
             "workers": 0,
         },
         "augment": {

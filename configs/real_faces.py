@@ -1,6 +1,11 @@
-"""Age, gender and emotion together on real faces: FairFace without emotion, FER without age and gender.
+"""Age, gender and emotion together on real faces, a small tower from scratch.
 
-A small tower at low resolution, trained from scratch.
+    python scripts/prepare_data.py --dataset=fairface --source=SHARED/fairface --out=data/fairface
+    python scripts/prepare_data.py --dataset=folder --task=emotion --source=SHARED/fer --out=data/fer
+    python scripts/train.py --config=configs/real_faces.py --workdir=runs/real_faces
+
+FairFace rows have no emotion, FER rows have no age and no gender. 10,000 + 842 training images,
+48 pixels. Expected on 2 CPU cores: see docs/real_faces.md.
 """
 
 import ml_collections
@@ -14,24 +19,44 @@ def get_config() -> ml_collections.ConfigDict:
         "tasks": ("age", "gender", "emotion"),
         "model": {
             "variant": "tiny-faces",
+            "image_size": 48,
+            "pretrained": "",
+            "feature": "pooled",
             "head": {"kind": "linear", "batch_norm": True, "dropout": 0.2},
         },
         "method": {"name": "full"},
+        "balancing": {"kind": "uncertainty"},
         "data": {
-            "root": "data/prepared",
+            "root": "data",
             "train": ("fairface/train", "fer/train"),
             "test": ("fairface/val", "fer/test"),
             "val_fraction": 0.05,
+            "split_seed": 2025,
+            "sampler": {"name": "mixture", "shares": {"fairface": 0.8, "fer": 0.2}},
+            "workers": 0,
         },
-        "augment": {},
+        "augment": {
+            "flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 10.0,
+            "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.25,
+        },
         "optimizer": {
-            "rates": {"blocks": rate, "pooling": rate, "heads": rate, "log_sigma": rate},
+            "rates": {"blocks": rate, "pooling": rate, "heads": rate, "log_sigma": 5e-3},
+            "schedule": "cosine",
             "warmup_steps": 100,
             "weight_decay": 0.05,
+            "decay_all": False,
+            "clip_norm": 1.0,
         },
         "train": {
-            "steps": 1000,
-            "batch_size": 128,
+            "steps": 1600,
+            "batch_size": 96,
+            "microbatches": 1,
+            "eval_batch_size": 256,
+            "log_every": 25,
             "eval_every": 200,
+            "checkpoint_every": 0,
+            "keep": 2,
+            "patience": 0,
+            "evaluate": "last",
         },
     })  # fmt: skip

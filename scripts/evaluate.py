@@ -1,6 +1,8 @@
-"""Evaluates a trained run on its test sets: metrics, predictions, confusion matrices.
+"""Evaluates a trained run, or a two-tower checkpoint without training, on test sets.
 
-python scripts/evaluate.py --workdir=runs/demo
+python scripts/evaluate.py --workdir=runs/demo/run
+python scripts/evaluate.py --zero_shot --workdir=runs/zs --checkpoint=PE-Core-L14-336.pt \
+    --variant=PE-Core-L14-336 --data=data/prepared --test=utkface/test,fairface/val
 """
 
 import pathlib
@@ -10,17 +12,47 @@ from absl import flags
 
 from softbio_jax import command
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of scripts/train.py.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "A run of scripts/train.py; with --zero_shot, "
+                               "the folder to write.", required=True)  # fmt: skip
 _OUT = flags.DEFINE_string("out", None, "Folder for eval/; the run's own by default.")
 _DATA = flags.DEFINE_string("data", None, "Root of the prepared sets; the run's own by default.")
+_ZERO_SHOT = flags.DEFINE_bool("zero_shot", False, "Classify by the nearest prompt.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: both towers' file or hub id.")
+_VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
+_TEST = flags.DEFINE_list("test", [], "Zero-shot: test sets, NAME/SPLIT under --data.")
+_PROMPTS = flags.DEFINE_string("prompts", "thesis", "Zero-shot: a carried set or a JSON file.")
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images a pass over all devices.")
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    from softbio_jax.train import restore
-
     workdir = pathlib.Path(_WORKDIR.value)
-    restore.evaluate_run(workdir, out=pathlib.Path(_OUT.value or workdir), data_root=_DATA.value)
+    out = pathlib.Path(_OUT.value or workdir)
+    if not _ZERO_SHOT.value:
+        from softbio_jax.train import restore
+
+        restore.evaluate_run(workdir, out=out, data_root=_DATA.value)
+        return
+    from softbio_jax.errors import UserError
+    from softbio_jax.evaluation.prompts import load_prompts
+    from softbio_jax.models.config import ComputeConfig
+    from softbio_jax.train.data import open_tests
+    from softbio_jax.train.zero_shot import evaluate_zero_shot
+
+    for name, value in (("checkpoint", _CHECKPOINT.value), ("data", _DATA.value),
+                        ("test", _TEST.value)):  # fmt: skip
+        if not value:
+            raise UserError("missing flag", where=f"--{name}", expected="a value with --zero_shot",
+                            found="none", fix=f"add --{name}=...")  # fmt: skip
+    evaluate_zero_shot(
+        _CHECKPOINT.value,
+        open_tests(_DATA.value, _TEST.value),
+        variant=_VARIANT.value,
+        prompts=load_prompts(_PROMPTS.value),
+        out=out,
+        batch_size=_BATCH.value,
+        compute=ComputeConfig(matmul_precision="highest"),
+    )
 
 
 if __name__ == "__main__":

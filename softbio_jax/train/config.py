@@ -33,7 +33,8 @@ class DataConfig:
     test: tuple[str, ...] = ()
     val_fraction: float = 0.2  # of each training set; 0: no validation
     split_seed: int = 0
-    sampler: str = "natural"
+    # name and the sampler's own arguments
+    sampler: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "natural"})
     workers: int = 0  # decoding processes; 0: threads of this one
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import jax
 from etils import epath
 
-from softbio_jax.data import pipeline, sources, split
+from softbio_jax.data import pipeline, samplers, sources, split
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.train.build import Parts
@@ -39,12 +40,21 @@ def open_all(config: DataConfig) -> RunData:
         )
         train.append(dataset.take(kept))
         val.append(dataset.take(held))
-    test = [_open(config.root, entry) for entry in config.test]
+    return RunData(train=train, val=val, test=open_tests(config.root, config.test))
+
+
+def open_tests(root: str, entries: Sequence[str]) -> list[PreparedDataset]:
+    """Opens test sets, given as NAME/SPLIT under root.
+
+    Raises:
+      UserError: a set that is not there, or two of one name.
+    """
+    test = [_open(root, entry) for entry in entries]
     names = [dataset.name for dataset in test]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError("test set named twice", where=f"data.test: {repeated[0]}",
                         expected="one split of each set", fix="drop one")  # fmt: skip
-    return RunData(train=train, val=val, test=test)
+    return test
 
 
 def train_stream(run: Parts, data: RunData) -> pipeline.TrainBatches:
@@ -54,6 +64,7 @@ def train_stream(run: Parts, data: RunData) -> pipeline.TrainBatches:
         image_size=run.image_size,
         batch_size=run.config.train.batch_size,
         seed=run.config.seed,
+        sampler=samplers.make(**run.config.data.sampler),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         tasks=run.config.tasks,

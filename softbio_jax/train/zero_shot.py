@@ -1,0 +1,104 @@
+"""The zero-shot row: a two-tower checkpoint on the test sets, nothing trained."""
+
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from softbio_jax import parallel
+from softbio_jax.checkpoints.pretrained import load_pretrained
+from softbio_jax.data import pipeline
+from softbio_jax.data.augment import normalize
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.evaluation import evaluate as report
+from softbio_jax.evaluation import tables
+from softbio_jax.evaluation.prompts import Prompts
+from softbio_jax.evaluation.zero_shot import zero_shot_classifier
+from softbio_jax.models.config import TEXT, ComputeConfig, vision_config
+from softbio_jax.models.text import TextTower
+from softbio_jax.models.vision import VisionTower
+from softbio_jax.params.counts import count
+from softbio_jax.train import predict
+
+
+def evaluate_zero_shot(
+    checkpoint: str,
+    sets: Sequence[PreparedDataset],
+    *,
+    variant: str,
+    prompts: Prompts,
+    out: pathlib.Path,
+    batch_size: int,
+    compute: ComputeConfig,
+) -> dict[str, Any]:
+    """Classifies every test set by the nearest prompt and writes out/eval as a run's evaluation.
+
+    Images go through the reference's resize, bit for bit; text features are computed once and
+    kept under out/text_features.
+
+    Args:
+      checkpoint: a file with both towers, or a hub id.
+      sets: the test sets.
+      variant: the checkpoint's variant.
+      prompts: the class descriptions a task.
+      out: where eval/ is written.
+      batch_size: images a pass over all devices.
+      compute: how both towers are computed.
+
+    Returns:
+      The contents of metrics.json.
+
+    Raises:
+      UserError: the checkpoint is not of this variant, or has no text tower.
+    """
+    config, mesh = vision_config(variant), parallel.make_mesh()
+    parallel.check_batch(batch_size, mesh, where="--batch_size")
+    classifier = zero_shot_classifier(
+        checkpoint, variant=config.name, prompts=prompts, compute=compute,
+        cache=out / "text_features",
+    )  # fmt: skip
+    tower = VisionTower(config, compute)
+    params = parallel.replicate(load_pretrained(checkpoint, config=config), mesh)
+    tasks = tuple(classifier.text_features)
+
+    def forward(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        embedding = tower.apply({"params": params}, normalize(batch["image"]))
+        logits = classifier.logits(jnp.asarray(embedding))
+        kept = {key: batch[key] for key in ("example", *(f"labels/{task}" for task in tasks))}
+        return kept | {f"logits/{task}": logits[task] for task in tasks}
+
+    compiled = jax.jit(forward, out_shardings=NamedSharding(mesh, P()))
+    results = []
+    for dataset in sets:
+        batches = pipeline.eval_batches(
+            dataset, image_size=config.image_size, batch_size=batch_size, tasks=tasks,
+            process_index=jax.process_index(), process_count=jax.process_count(),
+            resize="reference",
+        )  # fmt: skip
+        with jax.default_matmul_precision(compute.matmul_precision):
+            outputs = predict.collect(
+                functools.partial(compiled, params), batches, size=len(dataset), tasks=tasks,
+                mesh=mesh,
+            )  # fmt: skip
+        results.append(predict.predictions(outputs, dataset))
+    if jax.process_index() != 0:
+        return {}
+    summary = report.write(out, results, model={
+        "variant": config.name, "method": "zs", "trainable_params": 0,
+        "total_params": count(params) + _text_parameters(config.name), "prompts": prompts.name,
+    })  # fmt: skip
+    print(tables.text(summary), flush=True)
+    return summary
+
+
+def _text_parameters(variant: str) -> int:
+    """Returns the text tower's parameters and logit_scale's one."""
+    config = TEXT[variant]
+    ids = jax.ShapeDtypeStruct((1, config.context), jnp.int32)
+    shapes = jax.eval_shape(TextTower(config).init, jax.random.key(0), ids)
+    return count(shapes["params"]) + 1
