@@ -8,6 +8,7 @@ python scripts/prepare_data.py --dataset=fairface --source=DIR --dry_run
 from __future__ import annotations
 
 import contextlib
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,9 @@ _ENCODING = flags.DEFINE_enum(
     "source",
     ["source", "jpeg", "png", "raw"],
     "How pictures are stored: source keeps the bytes, png and raw are lossless.",
+)
+_FACES = flags.DEFINE_bool(
+    "faces", False, "Find the largest face of every photograph and keep the square around it."
 )
 _QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized pictures.")
 
@@ -103,7 +107,7 @@ def main(_: Sequence[str]) -> None:
     for flag in (_DATASET, _SOURCE, *(() if _DRY_RUN.value else (_OUT,))):
         if flag.value is None:
             raise UserError("a flag is missing", where=f"--{flag.name}", fix="see --help")
-    from softbio_jax.data import prepare
+    from softbio_jax.data import class_picture, prepare
 
     dataset, source = _DATASET.value, _SOURCE.value
     options = _dataset_options(dataset)
@@ -114,6 +118,7 @@ def main(_: Sequence[str]) -> None:
         print("nothing is missing; no picture was read")
         return
     report = _prepare_with_progress(dataset, source, options)
+    class_picture.write(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
     for split, part in report["splits"].items():
         print(f"{split}: {part['rows_read']:,} rows read, {part['kept']:,} kept", end="")
         print(f", {part['skipped']:,} left out, {part['rejected']:,} rejected")
@@ -128,7 +133,16 @@ def main(_: Sequence[str]) -> None:
 
 
 def _dataset_options(dataset: str) -> dict[str, Any]:
-    options = {}
+    from softbio_jax.data import faces, storage
+
+    options: dict[str, Any] = {
+        "storage": storage.Storage(
+            image_size=_IMAGE_SIZE.value,
+            encoding=_ENCODING.value,
+            quality=_QUALITY.value,
+            face_finder=faces.Mtcnn() if _FACES.value else None,
+        )
+    }
     for flag, datasets in _CHOICES:
         if dataset in datasets:
             pairs = flag.name in ("columns", "values")
@@ -160,7 +174,7 @@ def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
 def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -> dict:
     from rich import console, progress
 
-    from softbio_jax.data import prepare, storage
+    from softbio_jax.data import prepare
 
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
@@ -190,9 +204,6 @@ def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -
             on_row=advance,
             max_rejected=_MAX_REJECTED.value,
             threads=_THREADS.value,
-            storage=storage.Storage(
-                image_size=_IMAGE_SIZE.value, encoding=_ENCODING.value, quality=_QUALITY.value
-            ),
             **options,
         )
 

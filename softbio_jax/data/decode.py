@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,8 @@ MAX_PIXELS = 100_000_000  # a larger picture is refused: it would take gigabytes
 _EXIF_ORIENTATION = 274
 # Bilinear interpolation looks at four pixels only; beyond this factor it would alias.
 _AREA_FROM = 1.5
+
+_PPM_HEADER = re.compile(rb"P6\n([1-9]\d*) ([1-9]\d*)\n255\n")
 
 Resize = Literal["fast", "reference"]
 
@@ -83,12 +86,13 @@ def decode_full(data: bytes, *, at_least: int = 0) -> np.ndarray:
 
 def _ppm(data: bytes) -> np.ndarray:
     # Pre-resized records hold the pixels as they are; a view of the bytes is all it takes.
-    _, size, depth, pixels = data.split(b"\n", 3)
-    width, _, height = size.partition(b" ")
-    shape = (int(height), int(width), 3) if depth == b"255" and height else (0, 0, 3)
-    if not shape[0] or len(pixels) != shape[0] * shape[1] * 3:
+    header = _PPM_HEADER.match(data)
+    if header is None:
         return _pillow_rgb(data)
-    return np.frombuffer(pixels, np.uint8).reshape(shape)
+    width, height = int(header[1]), int(header[2])
+    if len(data) - header.end() != height * width * 3:
+        raise UndecodableImage("truncated")
+    return np.frombuffer(data, np.uint8, offset=header.end()).reshape(height, width, 3)
 
 
 def _is_rotated(data: bytes) -> bool:

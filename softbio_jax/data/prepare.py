@@ -16,7 +16,6 @@ from typing import Any
 
 from absl import logging
 
-from softbio_jax.data import class_picture
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.builders import BUILDERS, FaceBuilder
 from softbio_jax.errors import UserError
@@ -95,7 +94,6 @@ def prepare(
             index_lib.write(account.index(), folder, split)
         report = _report(builder, seconds=time.monotonic() - start)
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-        class_picture.write(report["splits"], folder / "classes.png")
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)

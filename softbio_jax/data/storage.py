@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from softbio_jax.data import decode
-from softbio_jax.data.faces import FaceFinder
+from softbio_jax.data.boxes import crop
+from softbio_jax.data.faces import FaceFinder, square_crop
 from softbio_jax.data.rows import Row
 from softbio_jax.errors import UserError
 
@@ -25,7 +26,8 @@ class Storage:
       encoding: "source" keeps the bytes (JPEG where a crop or a resize forbids that), "jpeg",
         "png" (lossless), or "raw" (uncompressed, as PPM: the fastest to read, S x S x 3 bytes).
       quality: of JPEG, 1 to 100.
-      face_finder: cuts the face out of every picture that its row does not give a box for.
+      face_finder: cuts the square around the largest face out of every picture that its row
+        does not give a box for.
     """
 
     image_size: int | None = None
@@ -51,10 +53,10 @@ class Storage:
         if row.box is not None:
             image = crop(image, row.box)
         elif self.face_finder is not None:
-            box = self.face_finder.largest(image)
-            if box is None:
+            faces = self.face_finder.find(image)
+            if not faces:
                 raise decode.UndecodableImage("no face found")
-            image = crop(image, box)
+            image = square_crop(image, faces[0])
         if not cut and self.image_size is None and self.encoding == "source":
             return data
         if self.image_size is not None:
@@ -69,29 +71,6 @@ class Storage:
         if self.face_finder is not None:
             told["faces"] = self.face_finder.name
         return told
-
-
-def crop(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Cuts a box out of a picture; what lies outside of the frame becomes black.
-
-    Args:
-      image: (H, W, 3) uint8.
-      box: (x0, y0, x1, y1) in pixels, rounded to whole ones.
-
-    Returns:
-      (y1 - y0, x1 - x0, 3) uint8.
-
-    Raises:
-      UndecodableImage: the box is empty or misses the picture.
-    """
-    x0, y0, x1, y1 = (round(side) for side in box)
-    height, width = image.shape[:2]
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    if left >= right or top >= bottom:
-        raise decode.UndecodableImage(f"the box {x0},{y0},{x1},{y1} misses the picture")
-    result = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
-    result[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
-    return result
 
 
 def encode(image: np.ndarray, encoding: Encoding, *, quality: int = JPEG_QUALITY) -> bytes:

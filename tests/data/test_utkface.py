@@ -1,6 +1,6 @@
 import pytest
 
-from softbio_jax.data import prepare
+from softbio_jax.data import decode, faces, prepare, storage
 from softbio_jax.errors import UserError
 from tests.data.trees import by_id, prepared_split, write_image
 
@@ -44,14 +44,13 @@ def test_names(tmp_path, folder):
 class _Middle:
     name = "middle"
 
-    def largest(self, image):
+    def find(self, image):
         height, width = image.shape[:2]
-        return None if height < 30 else (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+        box = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+        return [] if height < 30 else [faces.Face(box=box, confidence=1.0)]
 
 
 def test_wild_photographs(tmp_path):
-    from softbio_jax.data import decode, storage
-
     write_image(tmp_path / "part1" / "26_1_1_1.jpg", 1, size=(40, 40))
     write_image(tmp_path / "part3" / "26_1_1_1.jpg", 2, size=(60, 60))
     write_image(tmp_path / "part3" / "27_1_1_1.jpg", 3, size=(20, 20))
