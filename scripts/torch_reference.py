@@ -40,8 +40,8 @@ def official_rungs(
     checkout: str, config: VisionConfig, state: Arrays, images: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Runs the reference vision tower; see `ladder.vision_rungs` for the stages and arguments."""
-    torch = _import("torch")
-    model = official_module(checkout).VisionTransformer(
+    module, torch = official_module(checkout), _import("torch")
+    model = module.VisionTransformer(
         patch_size=config.patch_size, width=config.width, layers=config.layers,
         heads=config.heads, mlp_ratio=config.mlp_width / config.width,
         use_ln_post=config.ln_post, ls_init_value=config.layer_scale,
@@ -66,8 +66,8 @@ def official_text_rungs(
     checkout: str, config: TextConfig, state: Arrays, ids: np.ndarray, embedding: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Runs the reference text tower; see `ladder.text_rungs` for the stages and arguments."""
-    torch = _import("torch")
-    model = official_module(checkout).TextTransformer(
+    module, torch = official_module(checkout), _import("torch")
+    model = module.TextTransformer(
         context_length=config.context, vocab_size=config.vocab, width=config.width,
         heads=config.heads, layers=config.layers, output_dim=config.out_dim,
     )  # fmt: skip

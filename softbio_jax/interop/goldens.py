@@ -8,7 +8,7 @@ import numpy as np
 
 from softbio_jax.errors import UserError
 from softbio_jax.interop.named_weights import named_uniform
-from softbio_jax.models.config import TEXT, VISION, TextConfig, VisionConfig
+from softbio_jax.models.config import TEXT, VISION, Pooling, TextConfig, VisionConfig
 
 _SAMPLES = 251  # values kept of a long rung; prime, so that they fall on all channels
 _WHOLE = 4096  # rungs up to this size are kept whole
@@ -21,7 +21,7 @@ class Case:
     variant: str
     size: tuple[int, int]  # H, W in pixels
     layers: int | None = None
-    pooling: str | None = None
+    pooling: Pooling | None = None
     text: bool = False
 
     @property
@@ -32,9 +32,10 @@ class Case:
 
     @property
     def config(self) -> VisionConfig:
-        changes = {"layers": self.layers, "pooling": self.pooling}
-        changes = {key: value for key, value in changes.items() if value is not None}
-        return dataclasses.replace(VISION[self.variant], **changes)
+        whole = VISION[self.variant]
+        return dataclasses.replace(
+            whole, layers=self.layers or whole.layers, pooling=self.pooling or whole.pooling
+        )
 
     @property
     def text_config(self) -> TextConfig | None:

@@ -4,6 +4,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -96,7 +97,7 @@ def _state_dict(loaded: object, path: pathlib.Path) -> Mapping:
     return loaded
 
 
-def _to_numpy(value: object, key: str, path: pathlib.Path, torch) -> np.ndarray:
+def _to_numpy(value: Any, key: str, path: pathlib.Path, torch: Any) -> np.ndarray:
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
         raise UserError("not a plain tensor", where=f"{path} key {key}",
                         expected="a dense tensor", found=type(value).__name__,
@@ -155,7 +156,7 @@ def save_arrays(
         temporary.unlink(missing_ok=True)
 
 
-def _require_torch(path: pathlib.Path):
+def _require_torch(path: pathlib.Path) -> Any:
     try:
         import torch
     except ImportError as error:
@@ -165,7 +166,7 @@ def _require_torch(path: pathlib.Path):
     return torch
 
 
-def _to_torch(array: np.ndarray, torch):
+def _to_torch(array: np.ndarray, torch: Any) -> Any:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

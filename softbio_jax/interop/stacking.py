@@ -46,7 +46,8 @@ def stack(arrays: Mapping[str, np.ndarray], *, tail: int = 0) -> dict[str, np.nd
     Returns:
       path -> array.
     """
-    result, rows = {}, {}
+    result: dict[str, np.ndarray] = {}
+    rows: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     for path, array in arrays.items():
         if match := _BLOCK.fullmatch(path):
             rows.setdefault((match[1], match[3]), {})[int(match[2])] = array

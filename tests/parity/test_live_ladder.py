@@ -1,0 +1,121 @@
+"""The ladder live: against timm, and against the official code where PERCEPTION_MODELS names it.
+
+The official code is no package; without a checkout the goldens made from it stand in
+(tests/interop/test_parity_goldens.py).
+"""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+
+import pytest
+
+from softbio_jax.interop import formats, goldens, ladder, official
+from softbio_jax.interop.keymap import hollow, shapes_of
+from softbio_jax.interop.named_weights import named_state, named_uniform
+from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
+from softbio_jax.models.config import TEXT, TIMM_NAMES, VISION
+
+SCRIPTS = pathlib.Path(__file__).parent.parent.parent / "scripts"
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+torch_reference = _load("torch_reference")
+
+
+@pytest.fixture
+def checkout():
+    folder = os.environ.get("PERCEPTION_MODELS")
+    if not folder:
+        pytest.skip("no official code: set PERCEPTION_MODELS to a checkout of perception_models")
+    return folder
+
+
+def failing(ours, theirs):
+    assert list(ours) == list(theirs), "the same stages in the same order"
+    return [rung for rung in ladder.compare(ours, theirs) if not rung.holds]
+
+
+def inputs(config, size):
+    return named_state(official.vision_shapes(config)), named_uniform("live", (1, *size, 3))
+
+
+@pytest.mark.parametrize(
+    "variant", ["PE-Core-T16-384", "PE-Core-S16-384", "PE-Core-B16-224", "PE-Core-L14-336"]
+)
+def test_timm_at_its_native_resolution(variant):
+    config = VISION[variant]
+    state, images = inputs(config, (config.image_size, config.image_size))
+    ours = ladder.vision_rungs(config, state, images)
+    assert failing(ours, torch_reference.timm_rungs(config, state, images)) == []
+
+
+@pytest.mark.parametrize("variant", ["PE-Core-G14-448", "PE-Lang-L14-448", "PE-Spatial-S16-512"])
+def test_timm_with_the_towers_that_differ(variant):
+    # Two blocks: the whole of the largest would take 8 GB.
+    config = dataclasses.replace(VISION[variant], layers=2)
+    state, images = inputs(config, (config.image_size, config.image_size))
+    ours = ladder.vision_rungs(config, state, images)
+    assert failing(ours, torch_reference.timm_rungs(config, state, images)) == []
+
+
+@pytest.mark.parametrize("size", [(320, 448), (512, 256)])
+def test_timm_at_other_resolutions_as_an_option(size):
+    config = VISION["PE-Core-T16-384"]
+    state, images = inputs(config, size)
+    theirs = torch_reference.timm_rungs(config, state, images)
+    as_timm = dataclasses.replace(config, resample="timm")
+    assert failing(ladder.vision_rungs(as_timm, state, images), theirs) == []
+    # By default the two part company there, as the reference and timm do.
+    assert failing(ladder.vision_rungs(config, state, images), theirs) != []
+
+
+@pytest.mark.parametrize("name", TIMM_NAMES)
+def test_every_timm_name_has_exactly_the_keys_we_write(name):
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False)
+    theirs = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    state = hollow(official.vision_shapes(VISION[TIMM_NAMES[name]]))
+    assert shapes_of(OFFICIAL_TO_TIMM.forward(state)) == theirs
+
+
+@pytest.mark.parametrize("case", goldens.CASES[:6], ids=lambda case: case.name)
+def test_the_official_code(checkout, case):
+    config = case.config
+    state = named_state(official.vision_shapes(config), seed=5)
+    ours = ladder.vision_rungs(config, state, case.images())
+    theirs = torch_reference.official_rungs(checkout, config, state, case.images())
+    if case.text_config is not None:
+        text = named_state(official.text_shapes(case.text_config), seed=5)
+        ids = goldens.text_ids(case.text_config.context)
+        ours |= ladder.text_rungs(case.text_config, text, ids, ours["embedding"])
+        theirs |= torch_reference.official_text_rungs(
+            checkout, case.text_config, text, ids, theirs["embedding"]
+        )
+    assert failing(ours, theirs) == []
+
+
+@pytest.mark.parametrize("variant", VISION)
+def test_the_official_code_has_exactly_the_keys_we_expect(checkout, variant):
+    import torch
+
+    module = torch_reference.official_module(checkout)
+    if variant not in module.PE_VISION_CONFIG:
+        pytest.skip("a tower of ours alone")
+    with torch.device("meta"):
+        kind = module.CLIP if variant in TEXT else module.VisionTransformer
+        model = kind.from_config(variant)
+    theirs = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    prefix = "" if variant in TEXT else "visual."
+    expected = formats.official_shapes(variant, text=variant in TEXT)
+    assert expected == {prefix + key: shape for key, shape in theirs.items()}

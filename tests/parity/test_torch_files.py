@@ -1,0 +1,101 @@
+"""Torch checkpoint files: read as data, never run, and written as torch itself would."""
+
+import pickle
+
+import pytest
+import torch
+
+from softbio_jax.errors import UserError
+from softbio_jax.interop import formats
+from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.safe_load import load_arrays, save_arrays
+from softbio_jax.models.config import VISION
+
+
+class Bomb:
+    """Unpickled, it would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("level", [None, "state_dict", "weights"])
+def test_containers_and_prefixes_are_unwrapped(tmp_path, level):
+    state = {"module.a": torch.arange(6.0).reshape(2, 3).T, "module.b": torch.ones(2).bfloat16()}
+    torch.save({level: state, "epoch": 3} if level else state, tmp_path / "a.pt")
+    arrays, _ = load_arrays(tmp_path / "a.pt")
+    assert arrays["a"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert arrays["b"].dtype.name == "bfloat16"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, zipped):
+    trace = tmp_path / "it ran"
+    payload = {"a": torch.ones(2), "b": Bomb(trace)}
+    torch.save(payload, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match="refused: the pickle holds more than tensors") as error:
+        load_arrays(tmp_path / "a.pt")
+    assert "\n" not in str(error.value)
+    assert not trace.exists()
+
+
+def test_a_plain_pickle_is_refused_and_not_run(tmp_path):
+    trace = tmp_path / "it ran"
+    (tmp_path / "a.bin").write_bytes(pickle.dumps({"a": Bomb(trace)}))
+    with pytest.raises(UserError):
+        load_arrays(tmp_path / "a.bin")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("keep", [0, 5, 1000, 40_000])
+def test_a_truncated_file_is_told_in_one_line(tmp_path, keep):
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(20_000)}, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"unreadable torch file: .*a\.pt") as error:
+        load_arrays(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.ones(2), "no state dict in the file"),
+        ({"a": 3}, "not a plain tensor"),
+        ({"a": torch.ones(2, 2).to_sparse()}, "not a plain tensor"),
+    ],
+)
+def test_what_is_no_state_dict_is_told(tmp_path, content, message):
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=message):
+        load_arrays(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_torch_to_ours_to_torch_is_bit_identical(tmp_path, dtype):
+    drawn = named_state(formats.official_shapes("tiny-test", text=True))
+    state = {key: torch.from_numpy(array).to(dtype) for key, array in drawn.items()}
+    torch.save(state, tmp_path / "a.pt")
+    read = formats.read(tmp_path / "a.pt", config=VISION["tiny-test"])
+    ours = formats.FORMATS["softbio"]
+    save_arrays(tmp_path / "b.safetensors", ours.closed(ours.from_official(read)), metadata={})
+    again = formats.read(tmp_path / "b.safetensors", config=VISION["tiny-test"])
+    save_arrays(tmp_path / "c.pt", formats.FORMATS["official"].closed(again), metadata={})
+    back = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert set(back) == set(state)
+    for key, tensor in state.items():
+        assert (back[key].dtype, back[key].shape) == (tensor.dtype, tensor.shape), key
+        assert torch.equal(back[key].reshape(-1).view(torch.uint8),
+                           tensor.reshape(-1).view(torch.uint8)), key  # fmt: skip
+
+
+def test_infinities_in_float16_are_refused(tmp_path):
+    drawn = named_state(formats.official_shapes("tiny-test", text=False))
+    state = {key: torch.from_numpy(array).half() for key, array in drawn.items()}
+    state["visual.proj"][0] = torch.inf
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"visual\.proj \(24 of 768, float16\)"):
+        formats.read(tmp_path / "a.pt", config=VISION["tiny-test"])
