@@ -23,7 +23,7 @@ h2 { border-bottom: 2px solid #1c2733; } .row { display: flex; flex-wrap: wrap; 
 figure { margin: 0; width: 9.5rem; break-inside: avoid; }
 img { width: 100%; image-rendering: auto; border-radius: .3rem; display: block; }
 figcaption { font-size: .78rem; overflow-wrap: anywhere; }
-.bar { display: grid; grid-template-columns: 4.2rem 1fr; gap: .3rem; font-size: .72rem; }
+.bar { display: grid; grid-template-columns: 5.4rem 1fr; gap: .3rem; font-size: .72rem; }
 .bar i { height: .6rem; align-self: center; background: #9ec3e6; }
 .true i { background: #009e73; } .wrong i { background: #d55e00; }
 .warning { padding: .6rem .9rem; border-left: 4px solid #d55e00; background: #fdf3ec; }

@@ -139,6 +139,6 @@ def svg(figure: "Figure") -> str:
 def _lay_out_once(figure: "Figure") -> None:
     # The layout takes half of a drawing's time and would be repeated for every format.
     engine = figure.get_layout_engine()
-    if engine is not None:
+    if engine is not None and figure.axes:
         engine.execute(figure)
         figure.set_layout_engine("none")

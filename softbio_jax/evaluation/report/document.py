@@ -1,6 +1,7 @@
 """What a report consists of, whatever it is written as."""
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Figure:
     """A picture.
 
     Args:
-      name: its file's stem, unique in a document.
+      name: unique in a document; `stem` makes its file's name of it.
       caption: what it shows, also for those who cannot see it.
       figure: a matplotlib figure.
       wide: whether it needs the whole width of a page.
@@ -65,6 +66,11 @@ class Figure:
     caption: str
     figure: "MatplotlibFigure"
     wide: bool = False
+
+    @property
+    def stem(self) -> str:
+        """The name of its file, without the ending."""
+        return file_stem(self.name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,11 @@ class Figures:
 
 
 Block = Text | Table | Figures
+
+
+def file_stem(name: str) -> str:
+    """Returns a name that is safe in a path, a link and a LaTeX file, whatever `name` holds."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

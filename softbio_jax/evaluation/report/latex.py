@@ -6,7 +6,9 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,margin=18mm]{geometry}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
-\usepackage{booktabs,graphicx,longtable,adjustbox}
+\usepackage{booktabs,graphicx,longtable}
+% Shrinks what is wider than the page and leaves the rest alone.
+\newcommand{\fit}[1]{\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{#1}}
 \setlength{\parindent}{0pt}
 \setlength{\parskip}{4pt}
 \begin{document}
@@ -85,11 +87,9 @@ def table(block: Table) -> str:
         inner = [rf"{{\scriptsize\begin{{longtable}}{{{columns}}}", *body, r"\end{longtable}}"]
     else:
         inner = [
-            r"\begin{adjustbox}{max width=\textwidth}",
-            rf"\begin{{tabular}}{{{columns}}}",
+            rf"\fit{{\begin{{tabular}}{{{columns}}}",
             *lines,
-            r"\end{tabular}",
-            r"\end{adjustbox}\par",
+            r"\end{tabular}}\par",
         ]
     return "\n".join([title, *inner, *notes, r"\medskip"])
 
@@ -117,6 +117,6 @@ def _figures(block: Figures, pictures: str) -> str:
     lines = [rf"\subsection*{{{escape(block.title)}}}"]
     for item in block.items:
         width = r"\textwidth" if item.wide else r"0.49\textwidth"
-        file = rf"\detokenize{{{pictures}/{item.name}.png}}"
+        file = rf"\detokenize{{{pictures}/{item.stem}.png}}"
         lines.append(rf"\includegraphics[width={width}]{{{file}}}")
     return "\n".join([*lines, r"\par"])

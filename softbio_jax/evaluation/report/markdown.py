@@ -39,7 +39,7 @@ def _block(block: Block, pictures: str) -> list[str]:
         return table(block)
     lines = [f"### {block.title}", ""]
     for item in block.items:
-        lines.append(f"![{_cell(item.caption)}]({pictures}/{item.name}.png)")
+        lines.append(f"![{_cell(item.caption)}]({pictures}/{item.stem}.png)")
     return lines
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import gallery
+from softbio_jax.evaluation.report.document import file_stem
 from softbio_jax.evaluation.report.runs import Run
-from softbio_jax.evaluation.report.write import file_stem
 
 
 def write_galleries(

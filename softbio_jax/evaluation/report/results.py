@@ -10,6 +10,7 @@ from softbio_jax.evaluation.report.document import (
     Figures,
     Section,
     Table,
+    Text,
 )
 from softbio_jax.evaluation.report.runs import Run
 from softbio_jax.tasks import TASKS
@@ -37,6 +38,7 @@ def results(runs: Sequence[Run]) -> Section:
     return Section(
         title="Results",
         blocks=(
+            *_rendered(pairs),
             Figures(title="Accuracy at a glance", items=(overview,)),
             _averages(runs),
             *(_table(run, explained=run is runs[0]) for run in runs),
@@ -54,6 +56,16 @@ def judged(runs: Sequence[Run]) -> list[tuple[str, str]]:
     }
     order = list(dict.fromkeys(name for run in runs for name in run.summary["datasets"]))
     return sorted(found, key=lambda pair: (list(TASKS).index(pair[1]), order.index(pair[0])))
+
+
+def _rendered(pairs: Sequence[tuple[str, str]]) -> list[Text]:
+    names = sorted({name for name, _ in pairs if name.startswith("synthetic")})
+    if not names:
+        return []
+    text = (
+        f"Rendered faces, not photographs: figures on {', '.join(names)} say nothing about people."
+    )
+    return [Text(text=text, warning=True)]
 
 
 def _averages(runs: Sequence[Run]) -> Table:

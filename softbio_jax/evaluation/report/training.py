@@ -68,7 +68,9 @@ def series(log: Sequence[Mapping[str, Any]], prefix: str, *, suffix: str = "") -
             steps, values = found.setdefault(rest or "total", ([], []))
             steps.append(line["step"])
             values.append(math.nan if value is None else float(value))
-    return found
+    # The same order, and so the same colours, in every panel.
+    order = [*(task for task in TASKS if task in found), *sorted(set(found) - set(TASKS))]
+    return {name: found[name] for name in order}
 
 
 def _curves(run: Run) -> list[Figure]:
@@ -79,22 +81,16 @@ def _curves(run: Run) -> list[Figure]:
     weights = {
         task: (steps, [math.exp(-v) for v in values]) for task, (steps, values) in log_var.items()
     }
-    accuracy = series(run.log, "val", suffix="/accuracy")
-    percents = {
-        task: (steps, [100 * v for v in values]) for task, (steps, values) in accuracy.items()
-    }
+    log = run.log
+    validated = series(log, "val", suffix="/accuracy")
     panels: list[tuple[str, str, str, Series]] = [
-        ("train_loss", "Training loss", "nats", series(run.log, "train/loss")),
-        ("val_loss", "Validation loss", "nats", series(run.log, "val/loss")),
-        (
-            "val_accuracy",
-            "Validation accuracy",
-            "share",
-            percents,
-        ),
+        ("train_loss", "Training loss", "nats", series(log, "train/loss")),
+        ("val_loss", "Validation loss", "nats", series(log, "val", suffix="/loss")),
+        ("train_accuracy", "Training accuracy", "%", _percent(series(log, "train/accuracy"))),
+        ("val_accuracy", "Validation accuracy", "%", _percent(validated)),
         ("log_sigma", "Learned uncertainty", "log σ = s / 2", log_sigma),
         ("weights", "Loss weights", "exp(−s) = 1 / σ²", weights),
-        ("rate", "Learning rate", "rate", series(run.log, "train/learning_rate")),
+        ("rate", "Learning rate", "rate", series(log, "train/learning_rate")),
     ]
     return [
         Figure(
@@ -105,6 +101,10 @@ def _curves(run: Run) -> list[Figure]:
         for key, title, unit, lines in panels
         if lines
     ]
+
+
+def _percent(found: Series) -> Series:
+    return {k: (steps, [100 * v for v in values]) for k, (steps, values) in found.items()}
 
 
 def _histograms(run: Run) -> list[Figure]:

@@ -5,7 +5,6 @@ import datetime
 import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from softbio_jax.evaluation.report import (
     trust,
     words,
 )
-from softbio_jax.evaluation.report.document import Document, Section
+from softbio_jax.evaluation.report.document import Document, Section, file_stem
 from softbio_jax.evaluation.report.runs import Run
 
 PICTURES = "figures"
@@ -105,10 +104,10 @@ def write(
     new = out / ".new"
     shutil.rmtree(new, ignore_errors=True)
     (new / PICTURES).mkdir(parents=True)
-    names = {figure.name: file_stem(figure.name) for figure in document.figures()}
-    for number, figure in enumerate(document.figures(), start=1):
-        progress(f"picture {number} of {len(names)}")
-        plots.save_png(figure.figure, new / PICTURES / f"{names[figure.name]}.png")
+    figures = document.figures()
+    for number, figure in enumerate(figures, start=1):
+        progress(f"picture {number} of {len(figures)}")
+        plots.save_png(figure.figure, new / PICTURES / f"{figure.stem}.png")
     progress("pages")
     (new / "report.html").write_text(html.render(document), encoding="utf-8")
     (new / "report.md").write_text(markdown.render(document, pictures=PICTURES), encoding="utf-8")
@@ -126,11 +125,6 @@ def write(
         (new / name).replace(target)
     new.rmdir()
     return out / "report.html"
-
-
-def file_stem(name: str) -> str:
-    """Returns a figure's name as a file's, without spaces, slashes and other traps."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
 
 
 def as_data(runs: Sequence[Run], document: Document, audits: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""Curves and class shares as a run recorded them."""
+
+import math
+
+import pytest
+
+from softbio_jax.evaluation.report import cost, training
+from softbio_jax.evaluation.report.document import Figures, Table, Text
+
+
+def test_series_by_prefix_and_suffix():
+    log = [
+        {"step": 1, "train/loss": 3.0, "train/loss/gender": 1.0, "train/loss_scale": 9.0},
+        {"step": 2, "train/loss/age": 2.0, "train/loss/gender": None, "val/age/accuracy": 0.5},
+    ]
+    found = training.series(log, "train/loss")
+    assert list(found) == ["age", "gender", "total"]  # tasks first, always in one order
+    assert found["total"] == ([1], [3.0])
+    assert found["age"] == ([2], [2.0])
+    assert found["gender"][0] == [1, 2] and math.isnan(found["gender"][1][1])
+    assert training.series(log, "val", suffix="/accuracy") == {"age": ([2], [0.5])}
+    assert training.series(log, "val", suffix="/loss") == {}
+
+
+def test_log_sigma_is_half_of_log_variance(loaded):
+    curves = next(b for b in training.section(loaded).blocks if isinstance(b, Figures))
+    by_name = {figure.name: figure.figure.axes[0] for figure in curves.items}
+    sigma = by_name["curve_log_sigma_lora"].lines[0].get_ydata()
+    assert list(sigma) == pytest.approx([-0.1, -0.2, -0.3])  # log_var is -step / 100
+    weight = by_name["curve_weights_lora"].lines[0].get_ydata()
+    assert list(weight) == pytest.approx([math.exp(0.2), math.exp(0.4), math.exp(0.6)])
+    accuracy = by_name["curve_val_accuracy_lora"].lines[0].get_ydata()
+    assert list(accuracy) == [50.0]
+
+
+def test_sampling_in_both_forms(loaded):
+    assert training.sampling(loaded[0], "gender") == {"raw": [30, 70], "drawn": [50, 50]}
+    assert training.sampling(loaded[0], "age") == {}
+    named = {"gender": {"male": {"n": 3, "drawn": 5}, "female": {"n": 7, "drawn": 5}}}
+    other = type(loaded[0])(
+        name="x", path=None, summary={}, predictions={}, info={"sampling": named}
+    )
+    assert training.sampling(other, "gender") == {"raw": [3, 7], "drawn": [5, 5]}
+
+
+def test_training_classes_beside_the_thesis_composite(loaded):
+    table = next(b for b in training.section(loaded).blocks if isinstance(b, Table))
+    row = next(row for row in table.rows if row[:2] == ("gender", "male"))
+    assert row[2:] == ("82,147", "48.79", "49.26", "30", "30.00", "50.00")
+    row = next(row for row in table.rows if row[:2] == ("emotion", "fear"))
+    assert row[2:5] == ("218", "2.37", "8.44")
+    assert set(row[5:]) == {"–"}
+
+
+def test_what_a_run_did_not_record_is_said(loaded):
+    texts = [b.text for b in training.section(loaded).blocks if isinstance(b, Text)]
+    assert any("mtlora: no metrics.jsonl" in text for text in texts)
+    table = cost.cost(loaded).blocks[0]
+    assert any("lora: latency at batch 1, ms" in note for note in table.notes)
+
+
+def test_cost_of_the_complete_run(loaded):
+    found = cost.measured(loaded[0])
+    assert found["trainable share, %"] == "2.00"
+    assert found["GFLOPs an image"] == "1.50"
+    assert found["best throughput, images/s"] == "250 (batch 64)"
+    assert found["training time"] == "2 min 05 s"
+
+
+def test_provenance_flattens_the_config(loaded):
+    table = next(b for b in cost.provenance(loaded).blocks if isinstance(b, Table))
+    facts = dict(table.rows)
+    assert facts["config method.rank"] == "4"
+    assert facts["version of jax"] == "0.10.2"
+    assert facts["command"].startswith("python scripts/train.py")
