@@ -78,7 +78,7 @@ def sample_face(
     """
     low, high = _AGE_EDGES[age : age + 2]
     years = rng.uniform(low, high)
-    looks = max(years + rng.normal() * (0.3 + 0.045 * years), 0.0)  # the age that one looks
+    looks = max(years + rng.normal() * (0.3 + 0.03 * years), 0.0)  # the age that one looks
     parts: dict[str, Any] = {}
     for build in (_shape, _marks, _hair):
         parts.update(build(looks, 1.0 if gender == 1 else -1.0, rng))
@@ -103,7 +103,7 @@ def _shape(looks: float, female: float, rng: np.random.Generator) -> dict[str, f
         "head_width": 0.76 + 0.1 * child + 0.04 * baby - 0.02 * sex + 0.025 * n[0],
         "jaw": max(2.3 - 0.32 * sex + 0.1 * n[1], 1.6),
         "cheeks": max(0.02 + 0.05 * child + 0.05 * baby + 0.02 * n[2], 0.0)
-        + 0.05 * _ramp(looks, 50, 85),
+        + 0.08 * _ramp(looks, 45, 85),
         "neck": 0.42 - 0.1 * child - 0.06 * sex + 0.03 * n[3],
         "eye_line": 0.0 + 0.17 * child + 0.06 * baby + 0.015 * n[4],
         "eye_size": 0.185 + 0.05 * child + 0.02 * baby + 0.008 * sex
@@ -203,7 +203,7 @@ def _muted(red: float, green: float, blue: float) -> Colour:
 def _colours(looks: float, female: bool, rng: np.random.Generator) -> dict[str, Any]:
     skin, hair = _pick(_SKINS, rng), _pick(_HAIRS, rng)
     n = rng.standard_normal(2).tolist()
-    grey = _ramp(looks + 5 * n[0], 40, 68)
+    grey = _ramp(looks + 4 * n[0], 38, 70)
     u = rng.random(11).tolist()
     silver = mix((150, 150, 154), WHITE, 0.7 * u[0])
     lips = mix(skin, (178, 62, 70), 0.42)

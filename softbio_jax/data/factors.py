@@ -30,6 +30,7 @@ FACTORS: dict[str, tuple[float, float]] = {
     "mouth_width": (0.975, 0.143),
     "nose_wrinkle": (0.198, 0.334),
     "wrinkles": (0.397, 0.405),
+    "folds": (0, 1),
     "eye_bags": (0.299, 0.361),
     "hair_length": (0.341, 0.264),
     "hairline": (0.41, 0.185),

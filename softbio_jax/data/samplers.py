@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -78,20 +79,34 @@ def mixture(
 
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
-    "natural": natural, "thesis": thesis, "balanced": balanced, "mixture": mixture,
-}  # fmt: skip
+    "natural": natural,
+    "thesis": thesis,
+    "balanced": balanced,
+    "mixture": mixture,
+}
 
 
 def make(name: str, **arguments: Any) -> MakeSampler:
     """Returns the sampler `name` with its own arguments set.
 
+    Args:
+      name: a key of SAMPLERS.
+      **arguments: its keyword arguments (epoch_size, emotion_share, shares).
+
     Raises:
-      UserError: no such sampler.
+      UserError: an unknown name, or arguments that the sampler does not take or lacks.
     """
     if name not in SAMPLERS:
-        raise UserError("unknown sampler", where="data.sampler.name",
-                        expected=f"one of {', '.join(SAMPLERS)}", found=repr(name),
-                        fix="take a name of that list")  # fmt: skip
+        raise UserError(
+            "unknown sampler",
+            where="data.sampler.name",
+            expected=f"one of {', '.join(SAMPLERS)}",
+            found=repr(name),
+        )
+    try:
+        inspect.signature(SAMPLERS[name]).bind((), 0, **arguments)
+    except TypeError as error:
+        raise UserError(f"sampler {name!r}: {error}", where="data.sampler") from error
     return functools.partial(SAMPLERS[name], **arguments)
 
 

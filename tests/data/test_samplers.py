@@ -1,5 +1,3 @@
-import functools
-
 import numpy as np
 import pytest
 
@@ -21,8 +19,8 @@ def test_weighted_draws_follow_the_probabilities():
 @pytest.mark.parametrize(
     "make",
     [
-        *samplers.SAMPLERS.values(),
-        functools.partial(samplers.mixture, shares={"faces": 3, "emotions": 1}),
+        *(samplers.make(name) for name in ("natural", "thesis", "balanced")),
+        samplers.make("mixture", shares={"faces": 3, "emotions": 1}),
     ],
 )
 def test_every_sampler_gives_the_same_batches_on_two_processes(faces, emotions, make):
@@ -76,3 +74,16 @@ def test_digest_names_the_stream(faces, emotions):
     }
     assert len(digests) == 5
     assert samplers.thesis([faces, emotions], 0).digest() in digests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"name": "thesys"}, "unknown sampler: .*natural, thesis, balanced, mixture.*'thesys'"),
+        ({"name": "thesis", "share": 0.3}, "sampler 'thesis': .*'share'"),
+        ({"name": "mixture"}, "sampler 'mixture': .*'shares'"),
+    ],
+)
+def test_mistakes_in_the_configuration(arguments, says):
+    with pytest.raises(UserError, match=says):
+        samplers.make(**arguments)
