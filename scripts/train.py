@@ -5,6 +5,7 @@ python scripts/train.py --config=configs/real_faces.py --workdir=runs/faces --co
 """
 
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -15,23 +16,42 @@ from softbio_jax import command
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, report.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, without data.")
-_MULTIHOST = flags.DEFINE_bool("multihost", False, "Start JAX's distributed runtime first.")
+_MULTIHOST = flags.DEFINE_bool(
+    "multihost", False, "Start JAX's distributed runtime; on TPU pods and under SLURM as it is."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Elsewhere: HOST:PORT of process 0, the same for every process."
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Elsewhere: this process, from 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Elsewhere: how many there are.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     del argv
     from softbio_jax import parallel
     from softbio_jax.train import build, loop
     from softbio_jax.train.data import open_all
+    from softbio_jax.train.preemption import EXIT_SAVED, Preempted, Preemption
 
     if _MULTIHOST.value:
-        parallel.start_distributed()
+        parallel.start_distributed(
+            coordinator=_COORDINATOR.value, process_id=_PROCESS_ID.value,
+            processes=_PROCESSES.value,
+        )  # fmt: skip
     run = build.parts(build.config_from(_CONFIG.value.to_dict()))
     if _DRY_RUN.value:
         print(build.describe(run))
-        return
-    loop.train_and_evaluate(run, open_all(run.config.data), pathlib.Path(_WORKDIR.value))
+        return 0
+    try:
+        with Preemption() as preemption:
+            loop.train_and_evaluate(
+                run, open_all(run.config.data), pathlib.Path(_WORKDIR.value), preemption=preemption
+            )
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        return EXIT_SAVED
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Mesh, shardings, distributed start and the way of a host batch to global arrays."""
+"""Mesh, shardings, distributed start and the way of host arrays to global ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,23 +10,29 @@ from jax.sharding import PartitionSpec as P
 
 from softbio_jax.errors import UserError
 
+# Leaves below this many elements are not worth gathering: a norm, a bias, the demo's kernels.
+_SHARDED_FROM = 2**16
 
-def make_mesh(*, fsdp: int = 1) -> Mesh:
-    """Returns a mesh of all devices with axes data and fsdp.
+
+def make_mesh(*, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh with axes data and fsdp.
 
     Args:
-      fsdp: devices over which frozen weights may be sharded; divides the device count.
+      fsdp: devices over which frozen weights are sharded; divides the device count.
+      devices: which devices; None: all of them, of every process.
 
     Raises:
       UserError: fsdp does not divide the device count.
     """
-    devices = jax.device_count()
-    if devices % fsdp:
-        raise UserError("mesh does not fit the devices", where="fsdp",
-                        expected=f"a divisor of {devices} devices", found=str(fsdp),
+    count = jax.device_count() if devices is None else len(devices)
+    if fsdp < 1 or count % fsdp:
+        raise UserError("mesh does not fit the devices", where="mesh.fsdp",
+                        expected=f"a divisor of {count} devices", found=str(fsdp),
                         fix="choose another fsdp")  # fmt: skip
     # Auto axes: make_mesh's default is Explicit, which wants every operation annotated.
-    return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh(
+        (count // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -39,10 +45,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
+def weight_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a frozen weight: its widest axis that fsdp divides, over fsdp.
+
+    The first of three or more axes is left whole: it is the one that blocks are scanned over.
+    """
+    ways = mesh.shape["fsdp"]
+    axes = [i for i in range(len(shape) >= 3, len(shape)) if shape[i] % ways == 0]
+    if ways == 1 or not axes or np.prod(shape) < _SHARDED_FROM:
+        return replicated(mesh)
+    widest = max(axes, key=lambda i: shape[i])
+    return NamedSharding(mesh, P(*[None] * widest, "fsdp"))
+
+
 def check_batch(batch_size: int, mesh: Mesh, *, microbatches: int = 1, where: str) -> None:
     """Raises UserError unless every device gets whole rows of every microbatch."""
     unit = mesh.size * microbatches
-    if batch_size % unit:
+    if batch_size <= 0 or batch_size % unit:
         raise UserError(
             "batch does not fit the mesh", where=where,
             expected=f"a multiple of {mesh.size} devices x {microbatches} microbatches = {unit}",
@@ -54,17 +73,54 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     """Returns the global batch of which each process gives its rows."""
     sharding = batch_sharding(mesh)
     return {
-        key: jax.make_array_from_process_local_data(sharding, value)
-        for key, value in batch.items()
+        key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
     }
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts a host tree on every device of the mesh."""
-    return jax.device_put(tree, replicated(mesh))
+    """Puts a tree, the same on every process, on every device of the mesh."""
+    return jax.tree.map(lambda leaf: _place(leaf, replicated(mesh)), tree)
 
 
-def start_distributed() -> None:
-    """Starts JAX's distributed runtime; on TPU pods and under SLURM it finds its peers itself."""
-    if not jax.distributed.is_initialized():
-        jax.distributed.initialize()
+def shard_weights(tree: Any, mesh: Mesh) -> Any:
+    """Puts frozen weights, the same on every process, on the mesh by `weight_sharding`."""
+    return jax.tree.map(lambda leaf: _place(leaf, weight_sharding(np.shape(leaf), mesh)), tree)
+
+
+def start_distributed(
+    *, coordinator: str | None = None, process_id: int | None = None, processes: int | None = None
+) -> None:
+    """Starts JAX's distributed runtime; on TPU pods and under SLURM it finds its peers itself.
+
+    Args:
+      coordinator: HOST:PORT of process 0, the same on every process.
+      process_id: the number of this process, from 0.
+      processes: how many there are.
+
+    Raises:
+      UserError: some of the three are given and some are not.
+    """
+    given = [coordinator is not None, process_id is not None, processes is not None]
+    if any(given) != all(given):
+        raise UserError(
+            "incomplete description of the processes",
+            where="--coordinator, --process_id, --processes", expected="all three or none",
+            found=f"{sum(given)} of them", fix="give the others too",
+        )  # fmt: skip
+    if jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize(coordinator, processes, process_id)
+    except ValueError as error:
+        raise UserError(
+            "cannot tell the other processes", where="--multihost",
+            expected="a TPU pod, SLURM, or --coordinator, --process_id and --processes",
+            found=str(error).splitlines()[0], fix="give the three flags",
+        ) from error  # fmt: skip
+
+
+def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    # device_put to other processes' devices would first compare the value over all of them. Each
+    # device gets a copy of its own: the state is donated, and one buffer cannot be given twice.
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: np.array(host[index]))

@@ -1,13 +1,23 @@
-"""Saving and restoring a run's state: the only user of Orbax."""
+"""Saving and restoring a run's state: the only user of Orbax.
+
+checkpoints/<step>/ holds `state`, written by Orbax, and `manifest.json`, written last: a
+checkpoint without it was never finished. Nothing is restored that is not, bit for bit, what was
+saved.
+"""
 
 import dataclasses
-import pathlib
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy as keep_policy
+from etils import epath
 
+from softbio_jax.checkpoints import digest, manifest
+from softbio_jax.checkpoints.manifest import Damaged, Manifest
 from softbio_jax.errors import UserError
 
 
@@ -17,95 +27,206 @@ class Restored:
 
     step: int
     state: Any  # the pytree given to save
-    host: dict[str, Any]  # the JSON given to save
+    host: dict[str, Any]  # the JSON values given to save
 
 
 class CheckpointManager:
-    """Keeps the newest `keep` checkpoints of a run and the best one by validation loss."""
+    """Keeps the newest `keep` checkpoints of a run and the best one.
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int, read_only: bool = False):
-        self._directory = workdir / "checkpoints"
-        if not read_only:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        elif not self._directory.is_dir():
-            raise UserError("no checkpoints", where=str(self._directory), expected="a trained run",
-                            found="no such folder", fix="run scripts/train.py first")  # fmt: skip
-        best = keep_policy.BestN(
-            get_metric_fn=lambda metrics: -metrics["val_loss"],
-            n=1,
-            keep_checkpoints_without_metrics=False,
+    Args:
+      workdir: the run's directory, local or gs://.
+      keep: how many of the newest are kept.
+      base: digest of the frozen tree, which checkpoints do not hold but must be used with.
+      say: takes one line about a checkpoint that had to be passed over.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        keep: int,
+        base: str,
+        say: Callable[[str], None] = print,
+    ):
+        self._directory = epath.Path(workdir) / "checkpoints"
+        self._keep, self._base, self._say = keep, base, say
+        self._writer: ocp.AsyncCheckpointer | None = None
+        self._finishing: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._damaged: set[int] = set()
+        self.seconds = {"save": 0.0, "digest": 0.0}  # spent so far, the saving thread's included
+
+    def steps(self) -> list[int]:
+        """Returns the steps of all checkpoints, unfinished ones too, newest first."""
+        if not self._directory.is_dir():
+            return []
+        found = [path.name for path in self._directory.iterdir()]
+        return sorted((int(name) for name in found if name.isdecimal()), reverse=True)
+
+    def save(
+        self, step: int, state: Any, host: dict[str, Any], *, best_step: int | None = None
+    ) -> None:
+        """Starts saving; the arrays are copied before this returns, so state may be donated.
+
+        Args:
+          step: the step that the state is of.
+          state: pytree of arrays.
+          host: JSON values that belong to it.
+          best_step: an older checkpoint that is kept whatever its age.
+        """
+        self.wait()
+        started, target = time.perf_counter(), self._directory / str(step)
+        if jax.process_index() == 0:
+            # What an interrupted save left, or a damaged one that was passed over.
+            target.rmtree(missing_ok=True)
+            target.mkdir(parents=True)
+        arrays = digest.host_leaves(state)
+        if self._writer is None:
+            self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._writer.save(target.absolute() / "state", args=ocp.args.StandardSave(state))
+        self._finishing = threading.Thread(
+            target=self._finish, args=(step, arrays, host, best_step, started), daemon=True
         )
-        self._manager = ocp.CheckpointManager(
-            self._directory.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep_policy.AnyPreservationPolicy(
-                    [keep_policy.LatestN(keep), best]
-                ),
-                # Only for what `best_step` reports; the policy above decides what is kept.
-                best_fn=lambda metrics: metrics["val_loss"],
-                best_mode="min",
-                enable_async_checkpointing=not read_only,
-                read_only=read_only,
-            ),
-        )
+        self._finishing.start()
 
-    def save(self, step: int, state: Any, host: dict[str, Any], *, val_loss: float | None) -> None:
-        """Starts saving; the arrays are copied before this returns, so state may be donated."""
-        if step in self._manager.all_steps():
-            return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
-            ),
-            # Orbax warns of a checkpoint without a metric; an unmeasured one is never the best.
-            metrics={"val_loss": float("inf") if val_loss is None else val_loss},
-        )
-
-    def latest_step(self) -> int | None:
-        """Returns the newest whole checkpoint's step, or None."""
-        return self._manager.latest_step()
-
-    def best_step(self) -> int | None:
-        """Returns the step with the lowest validation loss, the newest where none was measured."""
-        best = self._manager.best_step()
-        return self.latest_step() if best is None else best
-
-    def restore(self, step: int, abstract_state: Any) -> Restored:
-        """Returns the checkpoint of `step`, laid out like abstract_state (shapes and shardings).
+    def wait(self) -> None:
+        """Waits for the save under way.
 
         Raises:
-          UserError: the checkpoint is of another model or method, or cannot be read.
+          UserError: it could not be written; earlier checkpoints are as they were.
+        """
+        if self._finishing is not None:
+            self._finishing.join()
+            self._finishing = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise UserError(
+                "checkpoint cannot be written", where=str(self._directory),
+                found=str(failure).strip().splitlines()[0][:300],
+                fix="check space and permissions; earlier checkpoints are whole",
+            ) from failure  # fmt: skip
+
+    def restore_newest(self, like: Any) -> Restored | None:
+        """Returns the newest checkpoint that is whole, None where none was ever finished.
+
+        Others are named and passed over; the next save of their step replaces them.
+
+        Args:
+          like: pytree of the state's shapes, types and shardings.
+
+        Raises:
+          UserError: every checkpoint is damaged, or they belong to another model or base.
+        """
+        self._barrier()
+        for step in self.steps():
+            try:
+                return self._restore(step, like)
+            except Damaged as damage:
+                self._say(f"checkpoint {step} passed over: {damage}")
+                if not damage.unfinished:
+                    self._damaged.add(step)
+        if self._damaged:
+            raise UserError(
+                "no checkpoint is whole", where=str(self._directory),
+                expected="one that is as it was written", found=f"{len(self._damaged)} damaged",
+                fix="restore the folder from a copy, or start again in another --workdir",
+            )  # fmt: skip
+        return None
+
+    def restore(self, step: int, like: Any) -> Restored:
+        """Returns the checkpoint of one step.
+
+        Raises:
+          UserError: it is not there, damaged, or belongs to another model or base.
         """
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract_state), host=ocp.args.JsonRestore()
-                ),
-            )
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise UserError(
-                "checkpoint does not fit this run", where=f"{self._directory}/{step}",
-                expected="the state of this variant, method and task list",
-                found=str(error).strip().splitlines()[0][:200],
-                fix="use the config it was trained with, or another workdir",
-            ) from error  # fmt: skip
-        _check_shapes(abstract_state, restored["state"], f"{self._directory}/{step}")
-        return Restored(step=step, state=restored["state"], host=restored["host"])
+            return self._restore(step, like)
+        except Damaged as damage:
+            raise UserError("checkpoint is damaged", where=str(self._directory / str(step)),
+                            found=str(damage), fix="use another checkpoint")  # fmt: skip
 
     def close(self) -> None:
-        """Waits for a save under way and lets go of the directory."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for a save under way, on every process."""
+        self.wait()
+        self._barrier()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
+    def _restore(self, step: int, like: Any) -> Restored:
+        directory = self._directory / str(step)
+        saved = manifest.read(directory)
+        self._check_fit(saved, like, where=str(directory))
+        manifest.check_files(directory, saved)
+        try:
+            reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+            state = reader.restore(
+                directory.absolute() / "state", args=ocp.args.StandardRestore(like)
+            )
+        except (ValueError, KeyError, OSError) as error:
+            raise Damaged(str(error).strip().splitlines()[0][:200]) from error
+        manifest.check_leaves(digest.host_leaves(state), saved)
+        return Restored(step=step, state=state, host=saved.host)
 
-def _check_shapes(expected: Any, found: Any, where: str) -> None:
-    def check(path: Any, a: Any, b: Any) -> None:
-        if a.shape != b.shape:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise UserError("checkpoint does not fit this run", where=f"{where}: {name}",
-                            expected=f"shape {a.shape}", found=f"{b.shape}",
-                            fix="use the config it was trained with")  # fmt: skip
+    def _check_fit(self, saved: Manifest, like: Any, *, where: str) -> None:
+        """Raises UserError unless the checkpoint is of this model, method and base."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(like)
+        expected = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): list(np.shape(leaf))
+            for path, leaf in leaves
+        }
+        found = {path: leaf["shape"] for path, leaf in saved.leaves.items()}
+        for path in sorted(expected.keys() | found.keys()):
+            if expected.get(path) != found.get(path):
+                raise UserError(
+                    "checkpoint does not fit this run", where=f"{where}: {path}",
+                    expected=f"shape {expected.get(path, 'none: no such parameter')}",
+                    found=str(found.get(path, "no such parameter")),
+                    fix="use the config it was trained with, or another workdir",
+                )  # fmt: skip
+        if saved.base != self._base:
+            raise UserError(
+                "the frozen weights are not those the checkpoint was trained on", where=where,
+                expected=f"digest {saved.base[:12]}", found=self._base[:12],
+                fix="set model.pretrained to the file that it was trained from",
+            )  # fmt: skip
 
-    jax.tree_util.tree_map_with_path(check, expected, found)
+    def _finish(
+        self, step: int, arrays: dict[str, np.ndarray], host: dict[str, Any],
+        best_step: int | None, started: float,
+    ) -> None:  # fmt: skip
+        """Waits for Orbax, then commits by the manifest and drops what is no longer kept."""
+        try:
+            assert self._writer is not None
+            begun = time.perf_counter()
+            leaves = manifest.describe_leaves(arrays)  # while Orbax writes
+            hashing = time.perf_counter() - begun
+            self._writer.wait_until_finished()
+            if jax.process_index() == 0:
+                directory, begun = self._directory / str(step), time.perf_counter()
+                files = digest.of_files(directory)
+                hashing += time.perf_counter() - begun
+                manifest.write(directory, Manifest(
+                    step=step, host=host, base=self._base, leaves=leaves, files=files
+                ))  # fmt: skip
+                self._drop_old(step, best_step)
+            self.seconds["digest"] += hashing
+            self.seconds["save"] += time.perf_counter() - started
+        except BaseException as error:  # told by the next wait
+            self._failure = error
+
+    def _drop_old(self, step: int, best_step: int | None) -> None:
+        """Deletes what is neither among the newest whole checkpoints up to step nor the best."""
+        older = [s for s in self.steps() if s <= step and s not in self._damaged]
+        whole = [s for s in older if (self._directory / str(s) / manifest.NAME).exists()]
+        for old in {s for s in self.steps() if s < step} - {*whole[: self._keep], best_step}:
+            directory = self._directory / str(old)
+            # First the marker: what a kill leaves of it is then no checkpoint.
+            (directory / manifest.NAME).unlink(missing_ok=True)
+            directory.rmtree()
+
+    def _barrier(self) -> None:
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("checkpoints")

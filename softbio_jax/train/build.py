@@ -73,7 +73,7 @@ def abstract_params(config: RunConfig, model: MultitaskModel) -> Tree:
 
 
 def start(run: Parts) -> tuple[TrainState, Tree]:
-    """Returns the state before the first step and the frozen tree.
+    """Returns the state before the first step and the frozen tree, all in float32.
 
     Weights come, in this order, from the pretrained file where one is named and from the seed
     for all it does not hold: adapters and heads, or everything.
@@ -98,7 +98,7 @@ def start(run: Parts) -> tuple[TrainState, Tree]:
         params = reset_norms(params)
     params |= _balance(run.config)
     trainable, frozen = partition(params, lambda path: run.groups[path] != FROZEN)
-    return state.create(trainable, batch_stats, run.optimizer), _narrow(frozen, run.config)
+    return state.create(trainable, batch_stats, run.optimizer), frozen
 
 
 def config_from(values: Mapping[str, Any]) -> RunConfig:
@@ -140,8 +140,8 @@ def _task(name: str, pretext_classes: int) -> TaskSpec:
     return TaskSpec(name=name, classes=tuple(str(i) for i in range(pretext_classes)))
 
 
-def _narrow(frozen: Tree, config: RunConfig) -> Tree:
-    """Stores the frozen kernels in the frozen type; vectors stay float32, they cost nothing."""
+def narrow(frozen: Tree, config: RunConfig) -> Tree:
+    """Returns the frozen tree with kernels in the frozen type; vectors stay float32, being cheap."""
     dtype = config.frozen_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"

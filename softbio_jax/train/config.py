@@ -70,6 +70,15 @@ class TrainConfig:
     plateau_factor: float = 0.1
     evaluate: Literal["last", "best"] = "last"  # which checkpoint the test sets see
     max_skipped: int = 10  # non-finite updates in a row before the run stops
+    profile_steps: tuple[int, ...] = ()  # (first, last) step of a profiler trace
+    compile_cache: str = ""  # folder where compiled programs are kept between runs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How devices are laid out: all of them, in groups of fsdp over which frozen weights lie."""
+
+    fsdp: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +96,7 @@ class RunConfig:
     balancing: BalancingConfig = BalancingConfig()
     augment: AugmentConfig = AugmentConfig()
     compute: ComputeConfig = ComputeConfig()
+    mesh: MeshConfig = MeshConfig()
     frozen_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 on CPU alone
 
 

@@ -5,9 +5,11 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from etils import epath
 
 from softbio_jax.data import pipeline, samplers, sources, split
+from softbio_jax.data.sampling import Stream
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.train.build import Parts
@@ -70,6 +72,18 @@ def train_stream(run: Parts, data: RunData) -> pipeline.TrainBatches:
         tasks=run.config.tasks,
         workers=run.config.data.workers,
     )
+
+
+def example_names(run: Parts, data: RunData, stream: pipeline.TrainBatches, step: int) -> list[str]:
+    """Returns NAME/SPLIT:ID of every example in the global batch of an optimizer step (from 1)."""
+    batch = run.config.train.batch_size
+    rows = Stream(stream.sampler)[np.arange((step - 1) * batch, step * batch)]
+    names = [
+        f"{dataset.name}/{dataset.split}:{name}"
+        for dataset in data.train
+        for name in dataset.columns["id"]
+    ]
+    return [names[row] for row in rows]
 
 
 def eval_stream(run: Parts, dataset: PreparedDataset) -> pipeline.EvalBatches:

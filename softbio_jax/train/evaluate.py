@@ -1,7 +1,7 @@
 """The test sets through a trained run, and the report of it."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,14 +16,26 @@ from softbio_jax.train.session import Session
 
 
 def evaluate(
-    session: Session, sets: Sequence[PreparedDataset], workdir: pathlib.Path
+    session: Session,
+    sets: Sequence[PreparedDataset],
+    workdir: pathlib.Path,
+    *,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Writes eval/metrics.json, predictions and confusion matrices, and prints the table.
+
+    Args:
+      session: the run.
+      sets: the test sets.
+      workdir: where eval/ is written.
+      between: called before every batch; it may raise to end the evaluation.
 
     Returns:
       The contents of metrics.json; empty without test sets.
     """
-    results = [predict.predictions(session.predict(dataset), dataset) for dataset in sets]
+    results = [
+        predict.predictions(session.predict(dataset, between=between), dataset) for dataset in sets
+    ]
     if not results or jax.process_index() != 0:
         return {}
     run = session.run

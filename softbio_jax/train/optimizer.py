@@ -67,4 +67,3 @@ def make(
     transforms = {group: adamw(group) for group in sorted(wanted)}
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(*clip, optax.partition(transforms, labels))
-

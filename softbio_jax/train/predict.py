@@ -28,6 +28,7 @@ def collect(
     size: int,
     tasks: Sequence[str],
     mesh: Mesh,
+    between: Callable[[], None] = lambda: None,
 ) -> Outputs:
     """Runs `forward` over every batch and puts each row where its example number says.
 
@@ -38,10 +39,12 @@ def collect(
       size: N.
       tasks: which tasks.
       mesh: over which batches are sharded.
+      between: called before every batch.
     """
     logits: dict[str, np.ndarray] = {}
     labels = {task: np.full(size, -1, np.int32) for task in tasks}
     for batch in batches:
+        between()
         out = jax.device_get(forward(parallel.to_global(batch, mesh)))
         rows = out["example"] >= 0
         examples = out["example"][rows]

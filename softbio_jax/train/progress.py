@@ -2,40 +2,78 @@
 
 import sys
 import time
+from collections.abc import Callable
+from typing import TextIO
 
 
 class Progress:
-    """Prints `step 120/400  1,250 images/s  0:42 left  loss 1.234`, on a terminal in place."""
+    """Prints `step 120/400  1,250 images/s  0:42 left  loss 1.234`, on a terminal in place.
 
-    def __init__(self, *, first: int, steps: int, batch_size: int, active: bool):
-        self._steps, self._batch_size, self._active = steps, batch_size, active
-        self._in_place = sys.stdout.isatty()
-        self._mark = (first, time.perf_counter())
+    Args:
+      first: the step training goes on from.
+      steps: the last step.
+      batch_size: images a step.
+      active: whether this process prints.
+      out: where to; None: standard output.
+      clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        *,
+        first: int,
+        steps: int,
+        batch_size: int,
+        active: bool,
+        out: TextIO | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._first, self._steps, self._batch_size = first, steps, batch_size
+        self._active, self._clock, self._out = active, clock, out or sys.stdout
+        self._in_place, self._open_line = self._out.isatty(), False
+        self._before, self._since = first, clock()
+        self._busy = 0.0  # seconds spent in steps, up to the last update
         self.images_per_second = 0.0
 
     def update(self, step: int, text: str) -> None:
-        """Shows the line for `step` with text at its end; the rate is since the last update."""
-        before, since = self._mark
-        now = time.perf_counter()
-        if step > before:
-            self.images_per_second = (step - before) * self._batch_size / max(now - since, 1e-9)
-        self._mark = (step, now)
+        """Shows the line for `step` with text at its end; the rate is that since the last one."""
+        if step > self._before:
+            now = self._clock()
+            self._busy += now - self._since
+            images = (step - self._before) * self._batch_size
+            self.images_per_second = images / max(now - self._since, 1e-9)
+            self._before, self._since = step, now
+        line = f"step {step}/{self._steps}  {self.images_per_second:,.0f} images/s"
+        if step > self._first:
+            left = self._busy / (step - self._first) * (self._steps - step)
+            line += f"  {_duration(left)} left"
+        self._print(f"{line}  {text}")
+
+    def say(self, text: str) -> None:
+        """Prints a line of its own, that stays."""
         if not self._active:
             return
-        line = f"step {step}/{self._steps}  {self.images_per_second:,.0f} images/s"
-        if self.images_per_second:
-            seconds = (self._steps - step) * self._batch_size / self.images_per_second
-            line += f"  {int(seconds // 60)}:{int(seconds % 60):02d} left"
-        line += f"  {text}"
-        print(f"\r\x1b[2K{line}" if self._in_place else line, end="" if self._in_place else "\n",
-              flush=True)  # fmt: skip
+        print(f"\n{text}" if self._open_line else text, file=self._out, flush=True)
+        self._open_line = False
 
-    def pause(self) -> None:
-        """Leaves time spent on something else (validation, saving) out of the rate."""
-        self._mark = (self._mark[0], self._mark[1])
-        if self._active and self._in_place:
-            print(flush=True)
+    def resume(self) -> None:
+        """Starts the clock again after something else (validation): its time is not a step's.
 
-    def resume(self, step: int) -> None:
-        """Starts the clock again at `step`."""
-        self._mark = (step, time.perf_counter())
+        To be called when every step so far has had its update.
+        """
+        self._since = self._clock()
+
+    def _print(self, line: str) -> None:
+        if not self._active:
+            return
+        if self._in_place:
+            print(f"\r\x1b[2K{line}", end="", file=self._out, flush=True)
+            self._open_line = True
+        else:
+            print(line, file=self._out, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -20,9 +20,15 @@ from softbio_jax.train.config import RunConfig
 from softbio_jax.train.data import RunData
 
 _PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
-# What may differ when a run is resumed: lengths and cadences that no finished step depends on.
-_FREE = ("train.log_every", "train.keep", "train.evaluate", "train.max_skipped", "data.workers",
-         "data.test", "data.root", "train.eval_batch_size")  # fmt: skip
+# What may differ when a run is resumed: what no finished step depends on, or (the layout, the
+# frozen type, the place of the weights, whose digest is checked) only in its last digits.
+_FREE = (
+    "data.root", "data.test", "data.workers", "mesh.fsdp", "frozen_dtype", "model.pretrained",
+    "compute.attention", "compute.matmul_precision", "compute.remat", "compute.unroll",
+    "train.checkpoint_every", "train.compile_cache", "train.eval_batch_size", "train.evaluate",
+    "train.keep", "train.log_every", "train.max_skipped", "train.microbatches",
+    "train.profile_steps",
+)  # fmt: skip
 
 
 def check_workdir(config: RunConfig, workdir: pathlib.Path) -> None:
@@ -34,7 +40,7 @@ def check_workdir(config: RunConfig, workdir: pathlib.Path) -> None:
     differing = [
         key
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+        if before.get(key) != now.get(key) and key not in _FREE
     ]
     if differing:
         shown = ", ".join(
@@ -82,6 +88,17 @@ def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
             for dataset in sets
         },
     })  # fmt: skip
+
+
+def write_best(workdir: pathlib.Path, step: int | None) -> None:
+    """Adds the step of the lowest validation loss to run.json."""
+    _update(workdir, {"best_step": step})
+
+
+def read_best(workdir: pathlib.Path) -> int | None:
+    """Returns the step of the lowest validation loss, None where none was measured."""
+    path = workdir / "run.json"
+    return json.loads(path.read_text()).get("best_step") if path.exists() else None
 
 
 def write_end(

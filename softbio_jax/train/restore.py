@@ -22,15 +22,18 @@ def restore_run(workdir: pathlib.Path, *, data_root: str | None = None) -> Sessi
     if data_root:
         data = dataclasses.replace(config.data, root=data_root)
         config = dataclasses.replace(config, data=data)
-    manager = CheckpointManager(workdir, keep=config.train.keep, read_only=True)
-    best = config.train.evaluate == "best"
-    step = manager.best_step() if best else manager.latest_step()
-    if step is None:
-        raise UserError("no checkpoints", where=str(workdir), expected="a trained run",
-                        found="none saved yet", fix="run scripts/train.py first")  # fmt: skip
     session = Session(build.parts(config))
-    session.state = manager.restore(step, session.state).state
-    manager.close()
+    manager = CheckpointManager(workdir, keep=config.train.keep, base=session.base)
+    best = record.read_best(workdir) if config.train.evaluate == "best" else None
+    restored = (
+        manager.restore_newest(session.state)
+        if best is None
+        else manager.restore(best, session.state)
+    )
+    if restored is None:
+        raise UserError("no checkpoint", where=str(workdir), expected="a trained run",
+                        found="none that was finished", fix="run scripts/train.py first")  # fmt: skip
+    session.state = restored.state
     return session
 
 

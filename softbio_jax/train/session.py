@@ -1,16 +1,15 @@
 """A run on its devices: placed state, compiled steps, passes over data."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from softbio_jax import parallel
+from softbio_jax.checkpoints import digest
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.train import build, predict
 from softbio_jax.train.build import Parts
@@ -21,21 +20,28 @@ from softbio_jax.train.step import Batch, Metrics, StepConfig, make_eval_step, m
 
 
 class Session:
-    """Holds a run's state on a mesh of all devices and the two compiled functions over it."""
+    """Holds a run's state on a mesh and the two compiled functions over it.
 
-    def __init__(self, run: Parts):
+    `base` is the digest of the frozen tree, before it is narrowed.
+
+    Args:
+      run: the parts of the run.
+      devices: which devices; None: all of them.
+    """
+
+    def __init__(self, run: Parts, *, devices: Sequence[jax.Device] | None = None):
         config = run.config
         self.run = run
-        self.mesh = parallel.make_mesh()
+        self.mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
         parallel.check_batch(config.train.batch_size, self.mesh,
                              microbatches=config.train.microbatches,
                              where="train.batch_size")  # fmt: skip
         parallel.check_batch(config.train.eval_batch_size, self.mesh,
                              where="train.eval_batch_size")  # fmt: skip
         state, frozen = build.start(run)
+        self.base = digest.of_tree(frozen)
         self.state: TrainState = parallel.replicate(state, self.mesh)
-        self._frozen = parallel.replicate(frozen, self.mesh)
-        # Typed keys cannot be replicated by device_put across processes; their data can.
+        self._frozen = parallel.shard_weights(build.narrow(frozen, config), self.mesh)
         self._key = jax.random.key(config.seed + 1)
         self._step = make_train_step(
             run.model,
@@ -43,25 +49,16 @@ class Session:
             StepConfig(augment=config.augment, balancing=config.balancing,
                        microbatches=config.train.microbatches),
         )  # fmt: skip
-        self._precision = config.compute.matmul_precision
         self._compiled: Any = None
-        self._forward = self._make_forward()
+        self._forward = self._jit_forward()
 
     def compile(self) -> None:
-        """Compiles the train step ahead of its first batch; nothing is compiled after it."""
-        size, batch = self.run.image_size, self.run.config.train.batch_size
-        rows = parallel.batch_sharding(self.mesh)
-        shapes = {"image": ((batch, size, size, 3), jnp.uint8), "index": ((batch,), jnp.int64)}
-        for task in self.run.config.tasks:
-            shapes |= {f"labels/{task}": ((batch,), jnp.int32), f"mask/{task}": ((batch,), bool)}
-        abstract = {
-            name: jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype), sharding=rows)
-            for name, (shape, dtype) in shapes.items()
-        }
+        """Compiles the train step ahead of its first batch; it cannot be compiled again."""
         whole = parallel.replicated(self.mesh)
-        with jax.default_matmul_precision(self._precision):
+        with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
             step = jax.jit(self._step, donate_argnums=0, out_shardings=(whole, whole))
-            self._compiled = step.lower(self.state, self._frozen, abstract, self._key).compile()
+            lowered = step.lower(self.state, self._frozen, self._abstract_batch(), self._key)
+            self._compiled = lowered.compile()
 
     def train(self, batch: Mapping[str, np.ndarray]) -> Metrics:
         """Runs one optimizer step on this process' rows; returns without waiting for it."""
@@ -69,17 +66,40 @@ class Session:
         self.state, metrics = self._compiled(self.state, self._frozen, placed, self._key)
         return metrics
 
-    def predict(self, dataset: PreparedDataset) -> Outputs:
-        """Returns every example's logits, on every host."""
-        return predict.collect(
-            functools.partial(self._forward, self.state, self._frozen),
-            eval_stream(self.run, dataset),
-            size=len(dataset),
-            tasks=self.run.config.tasks,
-            mesh=self.mesh,
-        )
+    def predict(
+        self, dataset: PreparedDataset, *, between: Callable[[], None] = lambda: None
+    ) -> Outputs:
+        """Returns every example's logits, on every process.
 
-    def _make_forward(self) -> Any:
+        Args:
+          dataset: what to predict.
+          between: called before every batch; it may raise to end the pass.
+        """
+        with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
+            return predict.collect(
+                functools.partial(self._forward, self.state, self._frozen),
+                eval_stream(self.run, dataset),
+                size=len(dataset),
+                tasks=self.run.config.tasks,
+                mesh=self.mesh,
+                between=between,
+            )
+
+    def _abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        size, batch = self.run.image_size, self.run.config.train.batch_size
+        shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+            "image": ((batch, size, size, 3), jnp.uint8),
+            "index": ((batch,), jnp.int64),
+        }
+        for task in self.run.config.tasks:
+            shapes |= {f"labels/{task}": ((batch,), jnp.int32), f"mask/{task}": ((batch,), bool)}
+        rows = parallel.batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype), sharding=rows)
+            for name, (shape, dtype) in shapes.items()
+        }
+
+    def _jit_forward(self) -> Any:
         step, tasks = make_eval_step(self.run.model), self.run.config.tasks
 
         def forward(state: TrainState, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -87,11 +107,5 @@ class Session:
             out |= {f"labels/{task}": batch[f"labels/{task}"] for task in tasks}
             return out | {"example": batch["example"]}
 
-        whole = NamedSharding(self.mesh, P())
-        compiled = jax.jit(forward, out_shardings=whole)
-
-        def call(state: TrainState, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
-            with jax.default_matmul_precision(self._precision):
-                return compiled(state, frozen, batch)
-
-        return call
+        # Replicated, so that every process has every row.
+        return jax.jit(forward, out_shardings=parallel.replicated(self.mesh))

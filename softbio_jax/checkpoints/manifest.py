@@ -1,0 +1,93 @@
+"""A checkpoint's manifest: its commit marker, the host's state, and the digest of every part."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from softbio_jax.checkpoints import digest
+
+NAME = "manifest.json"
+_FIELDS = {"step", "host", "base", "leaves", "files"}
+
+
+class Damaged(Exception):
+    """A checkpoint that is not as it was written; the message tells what."""
+
+    unfinished = False  # its manifest was never written
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a whole checkpoint says of itself."""
+
+    step: int
+    host: dict[str, Any]  # JSON values: sample stream, course of the validation loss
+    base: str  # digest of the frozen tree that the state was trained on
+    leaves: dict[str, dict[str, Any]]  # path -> shape, dtype, sha256 of the array that was saved
+    files: dict[str, str]  # file under the checkpoint's folder -> sha256
+
+
+def describe_leaves(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Returns the `leaves` of a manifest."""
+    return {
+        path: {"shape": list(array.shape), "dtype": array.dtype.name, "sha256": sha}
+        for (path, array), sha in zip(
+            arrays.items(), digest.of_arrays(arrays).values(), strict=True
+        )
+    }
+
+
+def write(directory: epath.Path, manifest: Manifest) -> None:
+    """Writes the manifest, under its name only once it is whole."""
+    values = dataclasses.asdict(manifest)
+    temporary = directory / f"{NAME}.tmp"
+    temporary.write_text(json.dumps(values | {"sha256": _own_digest(values)}, indent=1))
+    temporary.replace(directory / NAME)
+
+
+def read(directory: epath.Path) -> Manifest:
+    """Reads a manifest back.
+
+    Raises:
+      Damaged: there is none (the save was not finished), or it is not as it was written.
+    """
+    try:
+        values = json.loads((directory / NAME).read_bytes())
+        own = values.pop("sha256")
+    except FileNotFoundError:
+        unfinished = Damaged(f"no {NAME}, its save was not finished")
+        unfinished.unfinished = True
+        raise unfinished from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise Damaged(f"{NAME} cannot be read") from None
+    if set(values) != _FIELDS or own != _own_digest(values):
+        raise Damaged(f"{NAME} is not as it was written")
+    return Manifest(**values)
+
+
+def check_files(directory: epath.Path, manifest: Manifest) -> None:
+    """Raises Damaged unless every file of the checkpoint is as it was written."""
+    found = digest.of_files(directory)
+    found.pop(NAME, None)
+    for name in sorted(manifest.files.keys() | found.keys()):
+        if name not in found:
+            raise Damaged(f"{name} is missing")
+        if name not in manifest.files:
+            raise Damaged(f"{name} does not belong to it")
+        if manifest.files[name] != found[name]:
+            raise Damaged(f"{name} is not as it was written")
+
+
+def check_leaves(arrays: dict[str, np.ndarray], manifest: Manifest) -> None:
+    """Raises Damaged unless the restored arrays are those that were saved."""
+    for path, sha in digest.of_arrays(arrays).items():
+        if sha != manifest.leaves[path]["sha256"]:
+            raise Damaged(f"{path} is not as it was saved")
+
+
+def _own_digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,84 @@
+"""SIGTERM: the run saves and leaves, and its exit code tells what was kept."""
+
+import os
+import signal
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+import jax
+
+EXIT_SAVED = 75  # everything done is in a checkpoint: start again to go on
+EXIT_FELL_BACK = 76  # the steps since the last checkpoint will be done again
+
+GRACE = 25.0  # seconds; schedulers kill after 30
+
+
+class Preempted(Exception):
+    """The run was told to leave and has done so in order."""
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped by SIGTERM; step {step} is saved, start again to go on")
+
+
+class Preemption:
+    """Notes a SIGTERM, and ends the process if it is still there when the grace is over.
+
+    Used as a context around a run. A compilation or a hanging disk keeps python from running any
+    signal handler, so the note and the exit are those of a thread. Over several processes JAX's
+    preemption service takes the signal and makes all of them stop after the same step.
+
+    `unsaved` is kept by the loop: whether steps were done since the last whole checkpoint.
+    """
+
+    def __init__(self, *, grace: float = GRACE):
+        self.unsaved = False
+        self._grace = grace
+        self._noted = threading.Event()
+        self._left = threading.Event()
+
+    def __enter__(self) -> Self:
+        if jax.process_count() == 1:
+            self._bell, self._ear = socket.socketpair()
+            self._bell.setblocking(False)
+            self._old_handler = signal.signal(signal.SIGTERM, lambda *_: self._noted.set())
+            # The interpreter's C handler writes here even while python is not running.
+            self._old_fd = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._left.set()
+        if jax.process_count() == 1:
+            signal.set_wakeup_fd(self._old_fd)
+            signal.signal(signal.SIGTERM, self._old_handler)
+            self._bell.close()
+
+    def noted(self) -> bool:
+        """Returns whether this process was told to leave."""
+        return self._noted.is_set()
+
+    def stops_after(self, step: int) -> bool:
+        """Returns whether all processes leave after this step; each asks after every step."""
+        if jax.process_count() == 1:
+            return self.noted()
+        from jax.experimental import multihost_utils
+
+        return bool(multihost_utils.reached_preemption_sync_point(step))
+
+    def _watch(self) -> None:
+        while signal.SIGTERM not in (rung := self._ear.recv(64)):
+            if not rung:  # closed: the run is over
+                return
+        self._noted.set()
+        if not self._left.wait(self._grace):
+            code = EXIT_FELL_BACK if self.unsaved else EXIT_SAVED
+            told = "goes back to the last checkpoint" if self.unsaved else "nothing is lost"
+            os.write(2, f"stopped by SIGTERM after {self._grace:.0f} s: {told}\n".encode())
+            os._exit(code)

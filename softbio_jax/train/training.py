@@ -1,0 +1,180 @@
+"""A run under way: its session, sample stream, checkpoints and records, and what one does to them."""
+
+import dataclasses
+import pathlib
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+
+from softbio_jax.checkpoints.manager import CheckpointManager
+from softbio_jax.errors import UserError
+from softbio_jax.train import record
+from softbio_jax.train.build import Parts, describe
+from softbio_jax.train.data import RunData, example_names, train_stream
+from softbio_jax.train.evaluate import evaluate
+from softbio_jax.train.preemption import Preempted, Preemption
+from softbio_jax.train.profile import Profile
+from softbio_jax.train.progress import Progress
+from softbio_jax.train.recorder import Recorder
+from softbio_jax.train.session import Session
+from softbio_jax.train.validate import summary, validate
+from softbio_jax.train.watch import SkippedUpdates, Watch, stall_told
+from softbio_jax.train.writer import MetricWriter
+
+
+class Training:
+    """The parts of a run and the few things the loop does with them; a context that closes them.
+
+    Args:
+      run: what is computed.
+      data: what is read.
+      workdir: where everything is written.
+      preemption: who notes a SIGTERM.
+    """
+
+    def __init__(self, run: Parts, data: RunData, workdir: pathlib.Path, preemption: Preemption):
+        config, self._chief = run.config.train, jax.process_index() == 0
+        self._run, self._data, self._workdir = run, data, workdir
+        self._preemption, self._started = preemption, time.perf_counter()
+        if config.compile_cache:
+            jax.config.update("jax_compilation_cache_dir", config.compile_cache)
+        self._say(describe(run))
+        self.session = Session(run)
+        self.manager = CheckpointManager(
+            workdir, keep=config.keep, base=self.session.base, say=self._say
+        )
+        self._stream, self.watch = train_stream(run, data), Watch()
+        self.first = self._resume()
+        if self._chief:
+            record.write_start(run, data, workdir)
+        self._progress = Progress(
+            first=self.first, steps=config.steps, batch_size=config.batch_size, active=self._chief
+        )
+        self._recorder = Recorder(
+            MetricWriter(workdir, resume_step=self.first, active=self._chief),
+            self._progress,
+            SkippedUpdates(
+                workdir / "skipped.jsonl" if self._chief else None,
+                most=config.max_skipped,
+                examples=lambda step: example_names(run, data, self._stream, step),
+                say=self._progress.say,
+            ),
+            config,
+        )
+        self._profile = Profile(config.profile_steps, workdir / "profile")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._profile.close()
+        self._stream.close()
+        self._recorder.close()
+        self.manager.close()
+
+    def compile(self) -> None:
+        """Compiles the train step."""
+        begun = time.perf_counter()
+        self.session.compile()
+        self._progress.say(f"compiled in {time.perf_counter() - begun:.1f} s; TensorBoard: "
+                           f"tensorboard --logdir {self._workdir / 'tensorboard'}")  # fmt: skip
+        self._leave_if_told(self.first)
+        self._recorder.resume()
+
+    def step(self, step: int) -> bool:
+        """Does one optimizer step; returns whether the run was told to leave after it."""
+        with stall_told(step, self._progress.say):
+            batch = next(self._stream)
+        with self._profile.step(step):
+            metrics = self.session.train(batch)
+        self._preemption.unsaved = True
+        try:
+            self._recorder.take(step, metrics)
+        except UserError:  # too many updates skipped: the state is that before them
+            self.save(step)
+            raise
+        return self._preemption.stops_after(step)
+
+    def save(self, step: int) -> None:
+        """Starts saving the state after a step, once all its metrics are written."""
+        try:
+            self._recorder.flush()
+        finally:
+            host = {"stream": self._stream.get_state(), "watch": self.watch.to_json()}
+            self.manager.save(step, self.session.state, host, best_step=self.watch.best_step)
+        self._recorder.resume()
+
+    def validate(self, step: int) -> bool:
+        """Measures the validation loss after a saved step; returns whether to stop early.
+
+        A run that is resumed from this step does it again, and so ends up the same.
+        """
+        config = self._run.config.train
+        scalars = validate(self.session, self._data.val, between=lambda: self._leave_if_told(step))
+        self._progress.say(f"validation at step {step}: {summary(scalars)}")
+        self._recorder.write(step, scalars)
+        self.watch.update(step, scalars["val/loss"])
+        if self._chief:
+            record.write_best(self._workdir, self.watch.best_step)
+        if config.patience and self.watch.since_best >= config.patience:
+            self._progress.say(f"stopped: {self.watch.since_best} validations in a row "
+                               "without improvement")  # fmt: skip
+            return True
+        plateau = self._run.config.optimizer.schedule == "plateau"
+        if plateau and self.watch.since_drop >= config.plateau_patience:
+            state, factor = self.session.state, config.plateau_factor
+            self.session.state = dataclasses.replace(state, rate_scale=state.rate_scale * factor)
+            self.watch.since_drop = 0
+            self._progress.say(f"validation stalls: learning rates x {factor}")
+        self._recorder.resume()
+        return False
+
+    def leave(self, step: int) -> None:
+        """Waits for the checkpoint of `step` and raises Preempted."""
+        self.manager.wait()
+        self._preemption.unsaved = False
+        raise Preempted(step)
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """Evaluates the last or the best checkpoint on the test sets."""
+        self.manager.wait()
+        self._preemption.unsaved = False
+        best = self.watch.best_step
+        if self._run.config.train.evaluate == "best" and best not in (None, step):
+            self.session.state = self.manager.restore(best, self.session.state).state
+        if self._chief:
+            record.write_end(
+                self._run, self._workdir, seconds=time.perf_counter() - self._started,
+                images_per_second=self._progress.images_per_second,
+            )  # fmt: skip
+        return evaluate(
+            self.session, self._data.test, self._workdir,
+            between=lambda: self._leave_if_told(step),
+        )  # fmt: skip
+
+    def _resume(self) -> int:
+        restored = self.manager.restore_newest(self.session.state)
+        if restored is None:
+            if self.manager.steps():
+                self._say("no checkpoint was ever finished: training starts from step 0")
+            return 0
+        self._stream.set_state(restored.host["stream"])
+        self.session.state = restored.state
+        self.watch = Watch.from_json(restored.host["watch"])
+        self._say(f"resumed from step {restored.step}")
+        return restored.step
+
+    def _leave_if_told(self, step: int) -> None:
+        if self._preemption.noted():
+            self.leave(step)
+
+    def _say(self, text: str) -> None:
+        if self._chief:
+            print(text, flush=True)
