@@ -46,10 +46,11 @@ def main(argv: Sequence[str]) -> None:
         state = {key: array for key, array in state.items() if key.startswith("visual.")}
     _check_text(any(not key.startswith("visual.") for key in state), str(source))
     target = formats.FORMATS[_DST_FORMAT.value]
+    parameters = sum(array.size for array in state.values())
     arrays = target.closed(target.from_official(state))
+    del state  # what was copied on the way is not needed twice
     metadata = {"format": target.name, "variant": config.name}
     save_arrays(destination, arrays, metadata=metadata)
-    parameters = sum(array.size for array in state.values())
     types = ", ".join(sorted({np.dtype(array.dtype).name for array in arrays.values()}))
     print(f"{destination}: {config.name} as {target.name}, {len(arrays)} arrays,"
           f" {parameters:,} parameters, {types}")  # fmt: skip
