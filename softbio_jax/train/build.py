@@ -97,6 +97,8 @@ def start(run: Parts) -> tuple[TrainState, Tree]:
     if base:
         params = reset_norms(params)
     params |= _balance(run.config)
+    if means := balancing.init_means(run.config.tasks, run.config.balancing):
+        batch_stats |= {"balance": means}
     trainable, frozen = partition(params, lambda path: run.groups[path] != FROZEN)
     return state.create(trainable, batch_stats, run.optimizer), frozen
 
@@ -141,7 +143,7 @@ def _task(name: str, pretext_classes: int) -> TaskSpec:
 
 
 def narrow(frozen: Tree, config: RunConfig) -> Tree:
-    """Returns the frozen tree with kernels in the frozen type; vectors stay float32, being cheap."""
+    """Returns the frozen tree with kernels in the frozen type; vectors stay float32."""
     dtype = config.frozen_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"

@@ -1,6 +1,7 @@
 """One optimizer step: augment, tower, heads, masked losses, balancing, update."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,8 +59,16 @@ def make_train_step(
                 rngs={"dropout": dropout_key}, mutable=["batch_stats"],
             )  # fmt: skip
             losses = task_losses(logits, batch, tasks)
-            total, weights = balancing.total(losses, params.get("balance", {}), config.balancing)
-            return total, (losses, weights, logits, updated.get("batch_stats", {}))
+            stats = updated.get("batch_stats", {})
+            means = balancing.update_means(
+                state.batch_stats.get("balance", {}), losses, config.balancing
+            )
+            if means:  # a running statistic like the heads' own
+                stats = stats | {"balance": means}
+            total, weights = balancing.total(
+                losses, params.get("balance", {}), config.balancing, means
+            )
+            return total, (losses, weights, logits, stats)
 
         (total, (losses, weights, logits, batch_stats)), gradient = jax.value_and_grad(
             objective, has_aux=True
@@ -150,7 +159,7 @@ def _hold(old: TrainState, new: TrainState, present: Mapping[str, jax.Array]) ->
 
     def choose(path: tuple[Any, ...], before: jax.Array, after: jax.Array) -> jax.Array:
         names = [str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path]
-        for owner, task in zip(names, names[1:], strict=False):
+        for owner, task in itertools.pairwise(names):
             if owner in ("heads", "balance") and task in present:
                 return jnp.where(present[task], after, before)
         return after
