@@ -13,7 +13,7 @@ import ml_collections
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the run's configuration."""
-    rate = 1e-3
+    rate = 5e-4
     return ml_collections.ConfigDict({
         "seed": 0,
         "tasks": ("age", "gender", "emotion"),
@@ -37,10 +37,10 @@ def get_config() -> ml_collections.ConfigDict:
         },
         "augment": {
             "flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 10.0,
-            "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.25,
+            "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.0,
         },
         "optimizer": {
-            "rates": {"blocks": rate, "pooling": rate, "heads": rate, "log_sigma": 5e-3},
+            "rates": {"blocks": rate, "pooling": rate, "heads": 2 * rate, "log_sigma": 5e-3},
             "schedule": "cosine",
             "warmup_steps": 100,
             "weight_decay": 0.05,
@@ -48,12 +48,12 @@ def get_config() -> ml_collections.ConfigDict:
             "clip_norm": 1.0,
         },
         "train": {
-            "steps": 1600,
+            "steps": 2000,
             "batch_size": 96,
             "microbatches": 1,
             "eval_batch_size": 256,
-            "log_every": 25,
-            "eval_every": 200,
+            "log_every": 50,
+            "eval_every": 500,
             "checkpoint_every": 0,
             "keep": 2,
             "patience": 0,

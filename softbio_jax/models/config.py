@@ -122,7 +122,7 @@ _CONFIGS = (
     # The same architecture with smaller numbers, for tests, the demo and small studies.
     _core("tiny-test", 32, 8, 32, 3, 2, 24),
     _core("tiny-demo", 48, 8, 96, 6, 4, 64),
-    _core("tiny-faces", 48, 6, 192, 4, 6, 192),
+    _core("tiny-faces", 48, 8, 192, 4, 6, 192),
 )
 VISION = {config.name: config for config in _CONFIGS}
 
