@@ -122,25 +122,27 @@ def mouth(pen: Pen, face: Face) -> None:
 def age_marks(pen: Pen, face: Face, rng: np.random.Generator) -> None:
     """Forehead lines, crow's feet, folds beside the mouth, bags below the eyes, spots."""
 
+    depth = 0.8 - sum(face.skin) / 3 / 640  # dark skin needs more to show the same
+
     def ink(strength: float) -> tuple[float, float, float]:
-        return mix(face.skin, BLACK, 0.5 * min(strength, 1))
+        return mix(face.skin, BLACK, depth * min(strength, 1))
 
     x, y, width = face.eye_spacing, face.eye_line, face.eye_size
-    if face.eye_bags > 0.08:
+    if face.eye_bags > 0.03:
         bag = points(x + 0.9 * width * SPAN, y + 0.1 + 0.75 * width * ARCH)
-        pen.line(bag * BOTH, ink(0.8 * face.eye_bags), 0.035)
-    if face.folds > 0.08:
+        pen.line(bag * BOTH, ink(0.8 * face.eye_bags), 0.045)
+    if face.folds > 0.03:
         start, corner = face.nose_width + 0.04, 0.33 * face.mouth_width + 0.06
         fold = np.array([
             (start, y + face.nose_length - 0.06),
             (0.5 * (start + corner) + 0.04, face.mouth_line - 0.14),
             (corner, face.mouth_line - 0.02 + 0.1 * face.folds),
         ])  # fmt: skip
-        pen.line(fold * BOTH, ink(0.75 * face.folds), 0.03)
-    if face.wrinkles > 0.08:
+        pen.line(fold * BOTH, ink(0.8 * face.folds), 0.045)
+    if face.wrinkles > 0.03:
         dark = ink(face.wrinkles)
         for level in (-0.42, -0.52, -0.62):
-            pen.line(points(0.42 * SPAN, level - 0.03 * ARCH), dark, 0.025)
+            pen.line(points(0.45 * SPAN, level - 0.03 * ARCH), dark, 0.035)
         edge = x + 1.25 * width
         feet = np.array([[(edge, y + d), (edge + 0.13, y + 2.4 * d)] for d in (-0.05, 0.0, 0.05)])
         pen.line(np.concatenate([feet, feet * (-1, 1)]), dark, 0.025)
