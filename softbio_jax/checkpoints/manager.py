@@ -143,7 +143,8 @@ class CheckpointManager:
             return self._restore(step, like)
         except Damaged as damage:
             raise UserError("checkpoint is damaged", where=str(self._directory / str(step)),
-                            found=str(damage), fix="use another checkpoint")  # fmt: skip
+                            found=str(damage),
+                            fix="use another checkpoint") from damage  # fmt: skip
 
     def close(self) -> None:
         """Waits for a save under way, on every process."""

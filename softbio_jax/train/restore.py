@@ -32,7 +32,8 @@ def restore_run(workdir: pathlib.Path, *, data_root: str | None = None) -> Sessi
     )
     if restored is None:
         raise UserError("no checkpoint", where=str(workdir), expected="a trained run",
-                        found="none that was finished", fix="run scripts/train.py first")  # fmt: skip
+                        found="none that was finished",
+                        fix="run scripts/train.py first")  # fmt: skip
     session.state = restored.state
     return session
 

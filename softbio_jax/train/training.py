@@ -1,4 +1,4 @@
-"""A run under way: its session, sample stream, checkpoints and records, and what one does to them."""
+"""A run under way: session, sample stream, checkpoints, records, and what is done to them."""
 
 import dataclasses
 import pathlib

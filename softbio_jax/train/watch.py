@@ -1,4 +1,4 @@
-"""What a run watches: the validation loss, updates that are not finite, batches that do not come."""
+"""What a run watches: the validation loss, updates not finite, batches that do not come."""
 
 import contextlib
 import dataclasses

@@ -1,0 +1,185 @@
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from softbio_jax.errors import UserError
+from softbio_jax.params.paths import flatten
+from softbio_jax.train import loop, restore
+from softbio_jax.train.session import Session
+from tests.train.tiny import changed, config_on, run_of
+
+
+class Killed(BaseException):
+    """Ends a run where a signal would."""
+
+
+def _text(workdir, name):
+    return (workdir / name).read_text()
+
+
+def _leaves(workdir, step):
+    return json.loads(_text(workdir, f"checkpoints/{step}/manifest.json"))["leaves"]
+
+
+@pytest.fixture(scope="module")
+def module_patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data_root, module_patch):
+    """An unbroken run, and one that ended in step 7 and was started again."""
+    config = config_on(data_root)
+    whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event)
+        if event == "/jax/core/compile/backend_compile_duration" else None
+    )  # fmt: skip
+    counts, train = [], Session.train
+
+    def counted(session, batch):
+        before = len(compiled)
+        metrics = train(session, batch)
+        counts.append(len(compiled) - before)
+        return metrics
+
+    module_patch.setattr(Session, "train", counted)
+    summary = loop.train_and_evaluate(*run_of(config), whole)
+
+    def bomb(session, batch):
+        if int(session.state.step) == 6:
+            raise Killed
+        return train(session, batch)
+
+    module_patch.setattr(Session, "train", bomb)
+    with pytest.raises(Killed):
+        loop.train_and_evaluate(*run_of(config), broken)
+    module_patch.setattr(Session, "train", train)
+    loop.train_and_evaluate(*run_of(config), broken)
+    return {"config": config, "whole": whole, "broken": broken, "summary": summary,
+            "compilations": counts}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "eval/metrics.json"])
+def test_a_resumed_run_writes_what_an_unbroken_one_writes(runs, name):
+    assert _text(runs["broken"], name) == _text(runs["whole"], name)
+
+
+def test_a_resumed_run_ends_in_the_same_bits(runs):
+    assert _leaves(runs["broken"], 8) == _leaves(runs["whole"], 8)
+
+
+def test_metrics_are_logged_once_and_in_order(runs):
+    lines = [json.loads(line) for line in _text(runs["whole"], "metrics.jsonl").splitlines()]
+    kinds = [(line["step"], "val" if "val/loss" in line else "train") for line in lines]
+    assert kinds == [(3, "train"), (4, "val"), (6, "train"), (8, "train"), (8, "val")]
+
+
+def test_a_step_never_compiles(runs):
+    # The step is compiled before the first batch; only placing that batch may compile a copy.
+    assert runs["compilations"][1:] == [0] * 7
+
+
+def test_newest_and_best_checkpoints_are_kept(runs):
+    steps = {int(path.name) for path in (runs["whole"] / "checkpoints").iterdir()}
+    best = json.loads(_text(runs["whole"], "run.json"))["best_step"]
+    assert steps == {6, 8, best}
+
+
+def test_evaluate_gives_what_the_end_of_training_gave(runs, tmp_path):
+    assert restore.evaluate_run(runs["whole"], out=tmp_path) == runs["summary"]
+    assert _text(tmp_path, "eval/metrics.json") == _text(runs["whole"], "eval/metrics.json")
+
+
+def test_training_moves_what_is_trained_and_nothing_else(runs):
+    run, _ = run_of(runs["config"])
+    fresh = Session(run)
+    trained = restore.restore_run(runs["whole"])
+    assert trained.base == fresh.base
+    moved = {
+        path for path, leaf in flatten(trained.state.trainable).items()
+        if not np.array_equal(leaf, flatten(fresh.state.trainable)[path])
+    }  # fmt: skip
+    still = flatten(fresh.state.trainable).keys() - moved
+    # A layer in front of a softmax shift, or one whose other factor is zero, may stand still.
+    assert {path.split("/")[0] for path in moved} >= {"balance", "encoder", "heads"}
+    assert not {path for path in still if path.startswith(("balance", "heads"))}
+
+
+def test_only_trainable_leaves_have_moments(runs):
+    run, _ = run_of(runs["config"])
+    saved = _leaves(runs["whole"], 8)
+    trainable = {path for path, group in run.groups.items() if group != "frozen"}
+    moments = {path.split("/mu/")[1] for path in saved if "/mu/" in path}
+    assert moments == trainable
+    assert {p.removeprefix("trainable/") for p in saved if p.startswith("trainable/")} == trainable
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"optimizer__rates": {"adapter_a": 1.0}}, "parameter group without a learning rate"),
+        ({"train__step": 8}, "unknown config key: config.train.step"),
+        ({"train__steps": "8"}, "config.train.steps: expected int, found '8'"),
+        ({"model__variant": "tiny-tset"}, "unknown variant"),
+        ({"train__batch_size": 12}, "train.batch_size: expected a multiple of 8 devices"),
+        ({"mesh": {"fsdp": 3}}, "mesh.fsdp: expected a divisor of 8 devices, found 3"),
+        ({"train__profile_steps": (5, 2)}, "not a range of steps"),
+        ({"data__train": ("synthetic_fairface/nowhere",)}, "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(config, tmp_path, change, named):
+    with pytest.raises(UserError) as caught:
+        loop.train_and_evaluate(*run_of(changed(config, **change)), tmp_path)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 4}, "seed was 3, is 4"),
+        ({"train__steps": 9}, "train.steps was 8, is 9"),
+        ({"model__variant": "tiny-demo"}, "model.variant was 'tiny-test', is 'tiny-demo'"),
+    ],
+)
+def test_another_configuration_is_told_by_its_fields(runs, change, named):
+    before = _text(runs["whole"], "config.json")
+    with pytest.raises(UserError, match="workdir holds another run") as caught:
+        loop.train_and_evaluate(*run_of(changed(runs["config"], **change)), runs["whole"])
+    assert named in str(caught.value)
+    assert _text(runs["whole"], "config.json") == before
+
+
+def test_a_checkpoint_of_another_method_is_refused(runs, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(pathlib.Path(runs["whole"]) / "checkpoints")
+    config = changed(runs["config"], method={"name": "lp"})
+    with pytest.raises(UserError, match="checkpoint does not fit this run"):
+        loop.train_and_evaluate(*run_of(config), tmp_path)
+
+
+def test_other_frozen_weights_are_refused(runs, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(pathlib.Path(runs["whole"]) / "checkpoints")
+    with pytest.raises(UserError, match="frozen weights are not those"):
+        loop.train_and_evaluate(*run_of(changed(runs["config"], seed=4)), tmp_path)
+
+
+def test_updates_that_are_not_finite_end_the_run_with_the_last_good_state(config, tmp_path):
+    rates = dict.fromkeys(config["optimizer"]["rates"], 1e37)
+    config = changed(config, optimizer__rates=rates, optimizer__warmup_steps=0,
+                     train__max_skipped=2, train__steps=20, data__val_fraction=0.0)  # fmt: skip
+    with pytest.raises(UserError, match="2 updates in a row skipped"):
+        loop.train_and_evaluate(*run_of(config), tmp_path)
+    lines = [json.loads(line) for line in _text(tmp_path, "skipped.jsonl").splitlines()]
+    assert [line["step"] for line in lines][1] == lines[0]["step"] + 1
+    assert all(len(line["examples"]) == 16 for line in lines)
+    assert lines[0]["examples"][0].startswith("synthetic_")
+    session = restore.restore_run(tmp_path)
+    for leaf in jax.tree.leaves(session.state):
+        assert np.isfinite(leaf).all()

@@ -1,0 +1,48 @@
+import jax
+import numpy as np
+import pytest
+
+from softbio_jax import parallel
+from softbio_jax.train import predict
+
+
+def test_rows_land_where_their_example_says_and_padding_nowhere():
+    logits = np.arange(20, dtype=np.float32).reshape(10, 2)
+    labels = np.array([0, 1, -1, 0, 1, 0, 1, -1, 0, 1], np.int32)
+    order = [7, 2, 9, 0, 1, 3, 8, 4, 5, 6, -1, -1, -1, -1, -1, -1]
+
+    def batches():
+        for start in (0, 8):
+            rows = np.array(order[start : start + 8])
+            yield {"example": rows, "x": logits[rows], "labels/age": labels[rows]}
+
+    outputs = predict.collect(
+        lambda batch: {"logits/age": batch["x"], "labels/age": batch["labels/age"],
+                       "example": batch["example"]},
+        batches(), size=10, tasks=("age",), mesh=parallel.make_mesh(),
+    )  # fmt: skip
+    np.testing.assert_array_equal(outputs.logits["age"], logits)
+    np.testing.assert_array_equal(outputs.labels["age"], labels)
+
+
+def test_losses_are_those_of_the_labelled_examples():
+    logits = np.array([[100.0, -1000.0], [0.0, 0.0], [5.0, 1.0]], np.float32)
+    outputs = predict.Outputs(
+        logits={"gender": logits, "age": logits},
+        labels={"gender": np.array([0, 1, -1]), "age": np.full(3, -1)},
+    )
+    values = predict.losses(outputs)
+    assert values == {
+        "gender/loss": pytest.approx(np.log(2) / 2), "gender/accuracy": pytest.approx(0.5)
+    }  # fmt: skip
+    expected = -jax.nn.log_softmax(logits)[np.arange(2), [0, 1]].mean()
+    assert values["gender/loss"] == pytest.approx(float(expected))
+
+
+def test_a_pass_can_be_ended_between_batches():
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict.collect(lambda batch: {}, iter([{}]), size=1, tasks=(),
+                        mesh=parallel.make_mesh(), between=stop)  # fmt: skip

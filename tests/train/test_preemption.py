@@ -1,0 +1,38 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED, Preemption
+
+
+def test_sigterm_is_noted_and_the_old_handler_comes_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Preemption() as preemption:
+        assert not preemption.stops_after(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert preemption.noted() and preemption.stops_after(2)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("unsaved", "code"), [(True, EXIT_FELL_BACK), (False, EXIT_SAVED)])
+def test_a_process_that_cannot_run_python_leaves_after_the_grace(unsaved, code):
+    # ctypes.PyDLL holds the interpreter's lock in sleep() only if asked to; CDLL lets it go, as a
+    # compilation does, yet no python signal handler runs before it returns.
+    script = f"""
+import ctypes, os, signal, threading, time
+from softbio_jax.train.preemption import Preemption
+libc = ctypes.CDLL(None)
+with Preemption(grace=0.5) as preemption:
+    preemption.unsaved = {unsaved}
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        libc.usleep(1000000)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          timeout=120, check=False)  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "stopped by SIGTERM" in done.stderr

@@ -1,0 +1,56 @@
+import json
+import time
+
+import pytest
+
+from softbio_jax.errors import UserError
+from softbio_jax.train.watch import SkippedUpdates, Watch, stall_told
+
+
+def test_watch_follows_the_best_loss():
+    watch = Watch()
+    for step, loss in enumerate((3.0, 2.0, 2.5, 2.0), start=1):
+        watch.update(step, loss)
+    assert (watch.best, watch.best_step, watch.since_best) == (2.0, 2, 2)
+
+
+@pytest.mark.parametrize("losses", [(), (1.0, 0.5, 0.7)])
+def test_watch_survives_json(losses):
+    watch = Watch()
+    for step, loss in enumerate(losses):
+        watch.update(step, loss)
+    text = json.dumps(watch.to_json(), allow_nan=False)
+    assert Watch.from_json(json.loads(text)) == watch
+
+
+def test_skipped_steps_are_named_with_their_examples(tmp_path):
+    said = []
+    skips = SkippedUpdates(tmp_path / "skipped.jsonl", most=3, say=said.append,
+                           examples=lambda step: [f"faces/train:{step}-{i}" for i in range(6)])  # fmt: skip
+    for step, in_a_row in ((1, 0), (2, 1), (3, 2), (4, 0), (5, 1)):
+        skips.update(step, in_a_row)
+    assert said[1] == ("step 3: loss or gradient not finite, update skipped (2 so far); its "
+                       "examples: faces/train:3-0, faces/train:3-1, faces/train:3-2, "
+                       "faces/train:3-3 and 2 more")  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3, 5]
+    assert lines[0]["examples"][5] == "faces/train:2-5"
+    with pytest.raises(UserError, match="step 7: found 3 updates in a row skipped"):
+        skips.update(7, 3)
+
+
+def test_a_stall_is_told_while_it_lasts():
+    said = []
+    with stall_told(5, said.append, seconds=0.02):
+        deadline = time.monotonic() + 20
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert said[0].startswith("no batch for step 5")
+
+
+def test_a_batch_in_time_is_not_told():
+    said = []
+    with stall_told(5, said.append, seconds=0.05):
+        pass
+    time.sleep(0.1)
+    assert said == []
