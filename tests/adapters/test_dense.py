@@ -1,0 +1,140 @@
+"""The adapted dense layer inside the model: identity at the start, formulas, dropout, bad ranks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from softbio_jax.adapters import methods
+from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig
+from softbio_jax.adapters.dense import AdaptedDense
+from softbio_jax.errors import UserError
+from tests.adapters import towers
+
+INJECTING = ["lora", "lora_every_layer", "dora", "mtlora", "mtlora_task", "mtlora_paper"]
+# Op by op: XLA's CPU fusions sum a LayerNorm in another order once more is fused into it.
+UNFUSED = {"xla_disable_hlo_passes": "fusion"}
+
+
+def one_layer(config):
+    rules = AdapterRules(rules=((".*", config),)) if config else NO_ADAPTERS
+    return AdaptedDense(10, adapters=rules)
+
+
+def drawn(config, *, fresh=False):
+    """A layer's parameters and an input, B and m away from their start unless fresh."""
+    x = jax.random.normal(jax.random.key(1), (3, 7, 16))
+    params = one_layer(config).init(jax.random.key(0), x)["params"]
+    return (params if fresh else towers.stirred(params, size=0.5)), x
+
+
+@pytest.mark.parametrize("name", INJECTING)
+def test_a_fresh_adapter_leaves_the_logits_bit_for_bit(name):
+    adapted = towers.model(towers.METHODS[name])
+    plain = towers.plain_twin(adapted)
+    variables, x = towers.variables(adapted), towers.images(adapted.config, 3)
+    base = {**variables, "params": towers.without_adapters(variables["params"])}
+    ours = jax.jit(adapted.apply, compiler_options=UNFUSED)(variables, x)
+    wanted = jax.jit(plain.apply, compiler_options=UNFUSED)(base, x)
+    jax.tree.map(np.testing.assert_array_equal, ours, wanted)
+
+
+@pytest.mark.parametrize("name", INJECTING)
+def test_a_fresh_adapter_leaves_the_features_bit_for_bit_under_its_dropout(name):
+    rules = towers.METHODS[name].rules
+    noisy = tuple((p, dataclasses.replace(c, dropout=0.5)) for p, c in rules.rules)
+    method = dataclasses.replace(
+        towers.METHODS[name], rules=dataclasses.replace(rules, rules=noisy)
+    )
+    adapted = towers.model(method)
+    plain = towers.plain_twin(adapted)
+    variables, x = towers.variables(adapted), towers.images(adapted.config, 3)
+    base = {"params": towers.without_adapters(variables["params"])}
+
+    def features(model):
+        return jax.jit(
+            lambda v, x: model.apply(
+                v, x, train=True, method="features", rngs={"dropout": jax.random.key(5)}
+            ),
+            compiler_options=UNFUSED,
+        )
+
+    jax.tree.map(
+        np.testing.assert_array_equal, features(adapted)(variables, x), features(plain)(base, x)
+    )
+
+
+def test_lora_is_x_w_plus_s_x_a_b():
+    config = LoRAConfig(rank=4, alpha=6.0)
+    params, x = drawn(config)
+    w = np.float64(params["kernel"]) + 1.5 * np.float64(params["lora_a"]) @ params["lora_b"]
+    wanted = np.float64(x) @ w + params["bias"]
+    ours = one_layer(config).apply({"params": params}, x)
+    np.testing.assert_allclose(ours, wanted, atol=1e-5)
+
+
+def test_rslora_divides_alpha_by_the_root_of_the_rank():
+    assert LoRAConfig(rank=4, alpha=6.0).scale == 1.5
+    assert LoRAConfig(rank=4, alpha=6.0, rslora=True).scale == 3.0
+
+
+def test_dora_scales_each_output_unit_to_its_magnitude():
+    config = LoRAConfig(rank=4, alpha=6.0, dora=True)
+    params, x = drawn(config)
+    v = np.float64(params["kernel"]) + 1.5 * np.float64(params["lora_a"]) @ params["lora_b"]
+    w = np.float64(params["dora_magnitude"]) / np.linalg.norm(v, axis=0) * v
+    ours = one_layer(config).apply({"params": params}, x)
+    np.testing.assert_allclose(ours, np.float64(x) @ w + params["bias"], atol=2e-5)
+
+
+def test_initial_a_is_uniform_within_one_over_the_root_of_the_inputs():
+    config = LoRAConfig(rank=64, alpha=64.0)
+    layer = AdaptedDense(64, adapters=AdapterRules(rules=((".*", config),)))
+    params = layer.init(jax.random.key(0), jnp.zeros((1, 400)))["params"]
+    a, bound = np.asarray(params["lora_a"]), 1 / np.sqrt(400)
+    assert 0.98 * bound < np.abs(a).max() <= bound
+    np.testing.assert_allclose(a.std(), bound / np.sqrt(3), rtol=0.02)
+    assert not np.any(params["lora_b"])
+
+
+def test_every_task_starts_from_an_a_of_its_own():
+    params = towers.variables(towers.model(towers.METHODS["mtlora"]))["params"]
+    a = np.asarray(params["encoder"]["tail"]["attn"]["qkv"]["tasks"]["lora_a"])
+    assert a.shape == (1, 3, 3, 32, 4)
+    rows = a.reshape(9, -1)
+    assert len(np.unique(rows, axis=0)) == 9
+    np.testing.assert_allclose(np.abs(rows).max(1), 1 / np.sqrt(32), rtol=0.05)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_dropout_hits_the_adapters_input_alone(dora):
+    config = LoRAConfig(rank=4, alpha=6.0, dora=dora, dropout=0.5)
+    params, x = drawn(config)
+    layer = one_layer(config)
+    silent = layer.apply({"params": params}, x)
+    noisy = [
+        layer.clone(train=True).apply({"params": params}, x, rngs={"dropout": jax.random.key(i)})
+        for i in range(2)
+    ]
+    assert not np.allclose(noisy[0], noisy[1])
+    # y is linear in drop(x), whose mean is x.
+    many = jax.vmap(
+        lambda key: layer.clone(train=True).apply({"params": params}, x, rngs={"dropout": key})
+    )(jax.random.split(jax.random.key(7), 1000))
+    np.testing.assert_allclose(many.mean(0), silent, atol=6 * float(many.std(0).max()) / 1000**0.5)
+
+
+@pytest.mark.parametrize("rank", [33, 1000])
+@pytest.mark.parametrize("name", ["lora", "mtlora"])
+def test_a_rank_larger_than_the_matrix_is_told_in_one_line(name, rank):
+    method = methods.method(name, config=LoRAConfig(rank=rank, alpha=1.0))
+    with pytest.raises(UserError, match=r"encoder/\w+/attn/\w+: expected at most 32, found"):
+        towers.abstract(method, "tiny-test")
+
+
+@pytest.mark.parametrize("bad", [{"rank": 0}, {"rank": -2}, {"dropout": 1.0}, {"dropout": -0.1}])
+def test_impossible_numbers_are_told_in_one_line(bad):
+    with pytest.raises(UserError, match="lora"):
+        LoRAConfig(**({"rank": 4, "alpha": 4.0} | bad))
