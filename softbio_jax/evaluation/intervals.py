@@ -1,6 +1,6 @@
 """Confidence intervals for every figure: Wilson for shares, the bootstrap for the rest."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -93,42 +93,43 @@ def of_counts(
     return {name: percentiles(figure(draws)) for name, figure in figures.items()}
 
 
-def of_means(values: np.ndarray, *, seed: int = SEED) -> list[tuple[float, float]]:
+def resampled_weights(n: int, *, seed: int = SEED) -> Iterator[np.ndarray]:
+    """Yields how often each of n examples is drawn, (n,), for `REPLICATES` draws of n with
+    replacement; a weighted sum over examples is several times faster than picking them.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(REPLICATES):
+        yield np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+
+
+def of_means(values: np.ndarray) -> list[tuple[float, float]]:
     """Returns the bootstrap interval of the mean of each column.
 
     Args:
       values: (n, K) one value an example.
-      seed: of the draws.
 
     Returns:
       K intervals.
     """
-    rng = np.random.default_rng(seed)
     n = len(values)
-    means = np.stack(
-        [values[rng.integers(0, n, n)].mean(axis=0) for _ in range(REPLICATES)]
-    )  # (R, K)
+    means = np.stack([weights @ values / n for weights in resampled_weights(n)])  # (R, K)
     return [percentiles(column) for column in means.T]
 
 
-def of_ece(
-    labels: np.ndarray, probabilities: np.ndarray, *, seed: int = SEED
-) -> tuple[float, float]:
+def of_ece(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
     """Returns the bootstrap interval of the expected calibration error.
 
     Replicates sit above the estimate when calibration is good, since ECE cannot be negative.
+
+    Args:
+      labels: (n,) true classes.
+      probabilities: (n, C).
     """
     confidence, correct = calibration.top(labels, probabilities)
     bins = calibration.bin_of(confidence, calibration.NUM_BINS)
-    gap = correct - confidence
-    rng = np.random.default_rng(seed)
-    n = len(labels)
-    values = []
-    for _ in range(REPLICATES):
-        rows = rng.integers(0, n, n)
-        sums = np.bincount(bins[rows], weights=gap[rows], minlength=calibration.NUM_BINS)
-        values.append(np.abs(sums).sum() / n)
-    return percentiles(np.array(values))
+    gap, n = correct - confidence, len(labels)
+    sums = np.stack([np.bincount(bins, weights=w * gap) for w in resampled_weights(n)])
+    return percentiles(np.abs(sums).sum(axis=1) / n)
 
 
 COUNT_FIGURES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -4,7 +4,6 @@ from softbio_jax.evaluation.report.document import Block, Document, Figures, Tab
 
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,margin=18mm]{geometry}
-\usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
 \usepackage{booktabs,graphicx,longtable}
 % Shrinks what is wider than the page and leaves the rest alone.
@@ -25,6 +24,7 @@ ESCAPES = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"$|$",
     "<": r"$<$",
     ">": r"$>$",
     "↑": r"$\uparrow$",

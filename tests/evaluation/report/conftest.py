@@ -1,13 +1,18 @@
 """One report on three models, written once for all tests that look at it."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from softbio_jax.evaluation import predictions_csv
-from softbio_jax.evaluation.report import runs, write
+from softbio_jax.evaluation.report import runs
 from tests.evaluation.fixtures import random_predictions
 from tests.evaluation.report.fixtures import write_run
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +34,27 @@ def loaded(run_folder) -> list[runs.Run]:
 
 
 @pytest.fixture(scope="session")
-def report(loaded, tmp_path_factory) -> pathlib.Path:
-    """The folder of the report on the complete run and the third party."""
+def command(run_folder):
+    """Runs scripts/report.py with arguments, in the folder of the runs."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "report.py"), *arguments],
+            cwd=run_folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def report(command, tmp_path_factory) -> pathlib.Path:
+    """The folder of the report on the complete run and the third party, written by the script."""
     out = tmp_path_factory.mktemp("report")
-    write.write([loaded[0], loaded[3]], out)
+    done = command("lora", "--predictions=Other & Co:other.csv", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(out / "report.html"))
     return out

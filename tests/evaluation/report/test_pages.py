@@ -104,7 +104,7 @@ def test_latex_escapes_and_aligns():
     text = latex.table(TABLE)
     assert r"\textbf{A \& B}" in text
     assert r"\multicolumn{2}{c}{paper}" in text and r"\cmidrule(lr){2-3}" in text
-    assert r"{a\_b $<$i$>$} & {1 $\uparrow$} & {50 \% | 20-29} \\" in text
+    assert r"{a\_b $<$i$>$} & {1 $\uparrow$} & {50 \% $|$ 20-29} \\" in text
     assert r"$\sigma$$^2$" in text
     assert r"\begin{tabular}{lrr}" in text
 
