@@ -37,9 +37,11 @@ _BLOCK = (
     ("attn.in_proj_weight", "attn/qkv/kernel", TRANSPOSE),
     ("attn.in_proj_bias", "attn/qkv/bias", SAME),
     *_ATTENTION_OUT,
-    ("ls_1.gamma", "ls_1/gamma", SAME),
     *_norm("ln_2", "ln_2"),
     *_MLP,
+)
+_LAYER_SCALE = (  # vision towers alone
+    ("ls_1.gamma", "ls_1/gamma", SAME),
     ("ls_2.gamma", "ls_2/gamma", SAME),
 )
 _POOL = (
@@ -80,7 +82,7 @@ def _rules(table: tuple, source: str = "", target: str = "") -> list[Rule]:
 OFFICIAL = KeyMap(
     [
         *_rules(_VISION, "visual."),
-        *_rules(_BLOCK, "visual.transformer.resblocks.{i}.", "encoder/blocks/{i}/"),
+        *_rules(_BLOCK + _LAYER_SCALE, "visual.transformer.resblocks.{i}.", "encoder/blocks/{i}/"),
         *_rules(_POOL, "visual.attn_pool.", "pool/"),
         *_rules(_TEXT),
         *_rules(_BLOCK, "transformer.resblocks.{i}.", "text/blocks/{i}/"),

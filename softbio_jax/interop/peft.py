@@ -1,0 +1,196 @@
+"""LoRA and DoRA adapters as PEFT keeps them: adapter_config.json and adapter_model.safetensors."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from softbio_jax.adapters.config import AdapterRules
+from softbio_jax.adapters.math import column_norm
+from softbio_jax.errors import UserError
+from softbio_jax.interop import peft_config, stacking
+from softbio_jax.interop.peft_config import PeftConfig
+from softbio_jax.interop.peft_layers import (
+    Adapter,
+    Layer,
+    block_number,
+    check_variant,
+    fuse,
+    layer_of,
+)
+from softbio_jax.interop.peft_modules import Naming, Place, module_name, place
+from softbio_jax.interop.safe_load import load_arrays, save_arrays
+from softbio_jax.interop.strict import check_finite
+from softbio_jax.models.config import VisionConfig
+from softbio_jax.params.paths import Tree, flatten, unflatten
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TRUNK = "encoder/trunk/"
+_TENSOR = re.compile(r"(.+)\.(lora_[AB]\.weight|lora_magnitude_vector)(?:\.weight)?")
+
+
+def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
+    """Reads a LoRA or DoRA adapter that PEFT saved, on timm's, the official or split modules.
+
+    Adapters of separate q, k and v become one of three times the rank on the fused layer, with
+    their A side by side, their B on the diagonal, and the scale as it was.
+
+    Args:
+      directory: holds adapter_config.json and adapter_model.safetensors.
+      config: the variant.
+
+    Raises:
+      UserError: unreadable, another variant's, a rank that does not fit, or a part the tower
+        does not have.
+    """
+    directory = pathlib.Path(directory)
+    settings = peft_config.read(directory / CONFIG)
+    where = str(directory / WEIGHTS)
+    arrays, _ = load_arrays(where)
+    check_finite(arrays, where=where)
+    pieces: dict[Place, Layer] = {}
+    for module, tensors in _modules(arrays, where).items():
+        if (found := place(module)) is None:
+            raise UserError("adapter of a layer that the tower does not have",
+                            where=f"{where} module {module}", expected=f"a layer of {config.name}",
+                            found=module, fix="give an adapter of the vision tower")  # fmt: skip
+        name = module.removeprefix("base_model.model.")
+        pieces[found] = layer_of(tensors, settings.of(name), where=f"{where} module {module}")
+    layers = fuse(pieces, where=where)
+    check_variant(layers, config, where=where)
+    return Adapter(layers=layers)
+
+
+def write(
+    directory: str | pathlib.Path,
+    adapter: Adapter,
+    *,
+    naming: Naming = "timm",
+    base_model: str = "",
+) -> None:
+    """Writes an adapter so that `peft.PeftModel.from_pretrained` loads it.
+
+    Args:
+      directory: made if need be; each file appears only once it is whole.
+      adapter: as `collect` or `read` gives it.
+      naming: the modules it is for; "thesis" is the official naming on the thesis' changed tower.
+      base_model: noted in the configuration.
+
+    Raises:
+      UserError: the naming has no module for a layer, or PEFT would ignore its adapter.
+    """
+    directory = pathlib.Path(directory)
+    modules = {path: module_name(path, naming) for path in adapter.layers}
+    arrays: dict[str, np.ndarray] = {}
+    for path, layer in adapter.layers.items():
+        key = f"base_model.model.{modules[path]}"
+        arrays[f"{key}.lora_A.weight"] = layer.a.T
+        arrays[f"{key}.lora_B.weight"] = layer.b.T
+        if layer.magnitude is not None:
+            arrays[f"{key}.lora_magnitude_vector"] = layer.magnitude
+    targets = "|".join(sorted({_pattern(module) for module in modules.values()}))
+    text = peft_config.to_json(
+        _settings(adapter, modules), target_modules=targets, base_model=base_model
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
+    save_arrays(directory / WEIGHTS, arrays, metadata={"format": "pt"})
+    temporary = directory / f".{CONFIG}.{os.getpid()}.tmp"
+    temporary.write_text(text)
+    os.replace(temporary, directory / CONFIG)
+
+
+def collect(params: Tree, rules: AdapterRules) -> Adapter:
+    """Returns the shared adapters of a model's parameters; per-task ones are left out.
+
+    Args:
+      params: nested dict of arrays, with any tail.
+      rules: the rules the model was built with.
+    """
+    flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    trunk = next((len(leaf) for path, leaf in flat.items() if path.startswith(_TRUNK)), 0)
+    leaves = stacking.unstack(flat)
+    layers = {}
+    for path, a in leaves.items():
+        layer, _, name = path.rpartition("/")
+        if name != "lora_a" or layer.endswith("/tasks"):
+            continue
+        config = rules.match(_stacked(layer, trunk))
+        if config is None:
+            raise UserError("adapter without a rule", where=layer, expected="the model's own rules",
+                            found="no match", fix="pass the rules it was built with")  # fmt: skip
+        layers[layer] = Layer(
+            config=config, a=a, b=leaves[f"{layer}/lora_b"],
+            magnitude=leaves.get(f"{layer}/dora_magnitude"),
+        )  # fmt: skip
+    return Adapter(layers=layers)
+
+
+def attach(params: Tree, adapter: Adapter) -> Tree:
+    """Returns params with the adapter's leaves beside the kernels.
+
+    Args:
+      params: a tower's nested dict without adapters on these layers; its tail is the adapter's,
+        or any where the adapter is on every block.
+      adapter: the adapter.
+    """
+    flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    trunk = next((len(leaf) for path, leaf in flat.items() if path.startswith(_TRUNK)), 0)
+    rows: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+    for path in sorted(adapter.layers, key=block_number):
+        layer, stacked = adapter.layers[path], _stacked(path, trunk)
+        rows[f"{stacked}/lora_a"].append(layer.a)
+        rows[f"{stacked}/lora_b"].append(layer.b)
+        if layer.magnitude is not None:
+            rows[f"{stacked}/dora_magnitude"].append(layer.magnitude)
+            rows[f"{stacked}/dora_base_norm"] = [np.asarray(column_norm(flat[f"{stacked}/kernel"]))]
+    for path, arrays in rows.items():
+        whole = path.startswith("pool/") or path.endswith("/dora_base_norm")
+        flat[path] = arrays[0] if whole else np.stack(arrays)
+    return unflatten(flat)
+
+
+def _stacked(layer: str, trunk: int) -> str:
+    """encoder/blocks/{i}/x -> encoder/trunk/x or encoder/tail/x."""
+    if (i := block_number(layer)) < 0:
+        return layer
+    return layer.replace(f"encoder/blocks/{i}/", f"encoder/{'trunk' if i < trunk else 'tail'}/")
+
+
+def _modules(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str, np.ndarray]]:
+    """Groups an adapter file's tensors by module."""
+    modules: dict[str, dict[str, np.ndarray]] = collections.defaultdict(dict)
+    for key, array in arrays.items():
+        if not (match := _TENSOR.fullmatch(key)):
+            raise UserError("not a tensor of a LoRA adapter", where=f"{where} key {key}",
+                            expected="lora_A, lora_B or lora_magnitude_vector", found=key,
+                            fix="save the adapter without modules_to_save and biases")  # fmt: skip
+        modules[match[1]][match[2]] = array.astype(np.float32)
+    return modules
+
+
+def _settings(adapter: Adapter, modules: Mapping[str, str]) -> PeftConfig:
+    """Returns the configuration: the commonest adapter, and patterns for the others."""
+    configs = {path: layer.config for path, layer in adapter.layers.items()}
+    common = collections.Counter(configs.values()).most_common(1)[0][0]
+    ranks, alphas = {}, {}
+    for path, config in configs.items():
+        same = dataclasses.replace(config, rank=common.rank, alpha=common.alpha)
+        if same != common:
+            raise UserError("PEFT has one kind of adapter a file", where=path,
+                            expected=str(common), found=str(config),
+                            fix="use the same dropout, rslora and dora everywhere")  # fmt: skip
+        if config.rank != common.rank:
+            ranks[_pattern(modules[path])] = config.rank
+        if config.alpha != common.alpha:
+            alphas[_pattern(modules[path])] = config.alpha
+    return PeftConfig(lora=common, rank_pattern=ranks, alpha_pattern=alphas)
+
+
+def _pattern(module: str) -> str:
+    """A regex over whole module names, the same for every block."""
+    return re.sub(r"\\\.\d+\\\.", lambda _: r"\.\d+\.", re.escape(module))

@@ -1,0 +1,179 @@
+"""Adapted layers by the tower's own names, put together from the modules of a PEFT file."""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from softbio_jax.adapters.config import AdapterRules, LoRAConfig
+from softbio_jax.errors import UserError
+from softbio_jax.interop.peft_modules import Place
+from softbio_jax.models.config import VISION, VisionConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One adapted layer: A (in, R), B (R, out) and with DoRA the magnitude (out,)."""
+
+    config: LoRAConfig
+    a: np.ndarray
+    b: np.ndarray
+    magnitude: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """An adapter by layer: encoder/blocks/{i}/attn/qkv, pool/attn/out and so on."""
+
+    layers: Mapping[str, Layer]
+
+    def tail(self, config: VisionConfig) -> int:
+        """Returns the tail of a model that takes the adapter: the blocks that differ, or 0."""
+        first, last = self._span()
+        if (first, last) == (0, config.layers - 1) or last < 0:
+            return 0
+        return config.layers - (last + 1 if first == 0 else first)
+
+    def rules(self, config: VisionConfig) -> AdapterRules:
+        """Returns the rules of a model that takes the adapter."""
+        first, _ = self._span()
+        part = "(trunk|tail)"
+        if self.tail(config):
+            part = "trunk" if first == 0 else "tail"
+        rules = {
+            re.sub(r"encoder/blocks/\d+", f"encoder/{part}", path): layer.config
+            for path, layer in self.layers.items()
+        }
+        return AdapterRules(rules=tuple(rules.items()))
+
+    def _span(self) -> tuple[int, int]:
+        numbers = [block_number(path) for path in self.layers if block_number(path) >= 0]
+        return (min(numbers), max(numbers)) if numbers else (0, -1)
+
+
+def block_number(layer: str) -> int:
+    """Returns i of encoder/blocks/{i}/..., -1 outside the blocks."""
+    match = re.match(r"encoder/blocks/(\d+)/", layer)
+    return int(match[1]) if match else -1
+
+
+def layer_of(tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, where: str) -> Layer:
+    """Returns a module's layer from lora_A.weight (R, in), lora_B.weight (out, R) and magnitude.
+
+    Raises:
+      UserError: a tensor missing, a rank that does not fit, or DoRA in one place and not the other.
+    """
+    a, b = tensors.get("lora_A.weight"), tensors.get("lora_B.weight")
+    magnitude = tensors.get("lora_magnitude_vector")
+    if a is None or b is None or a.ndim != 2 or b.ndim != 2:
+        raise UserError("incomplete adapter", where=where, expected="lora_A and lora_B matrices",
+                        found=", ".join(f"{k} {v.shape}" for k, v in tensors.items()),
+                        fix="give the file PEFT saved")  # fmt: skip
+    if not a.shape[0] == b.shape[1] == config.rank:
+        raise UserError("adapter rank does not fit its configuration", where=where,
+                        expected=f"rank {config.rank}",
+                        found=f"A of rank {a.shape[0]}, B of rank {b.shape[1]}",
+                        fix="give weights and configuration of the same adapter")  # fmt: skip
+    if (magnitude is not None) != config.dora:
+        raise UserError("DoRA magnitudes do not fit the configuration", where=where,
+                        expected="magnitudes" if config.dora else "none, for use_dora is false",
+                        found="magnitudes" if magnitude is not None else "none",
+                        fix="give weights and configuration of the same adapter")  # fmt: skip
+    vector = None if magnitude is None else magnitude.reshape(-1)
+    return Layer(config=config, a=a.T, b=b.T, magnitude=vector)
+
+
+def fuse(pieces: Mapping[Place, Layer], *, where: str) -> dict[str, Layer]:
+    """Returns one layer a name: separate q, k, v joined, the pooling's fused projections split.
+
+    Raises:
+      UserError: pieces that do not make a whole.
+    """
+    layers = {place.layer: layer for place, layer in pieces.items() if not place.part}
+    split: dict[str, dict[str, Layer]] = collections.defaultdict(dict)
+    for place, layer in pieces.items():
+        if place.part == "q+kv":
+            width = layer.a.shape[0]
+            for name, rows in (("q", slice(0, width)), ("kv", slice(width, None))):
+                own = None if layer.magnitude is None else layer.magnitude[rows]
+                layers[f"pool/attn/{name}"] = dataclasses.replace(
+                    layer, b=layer.b[:, rows], magnitude=own
+                )
+        elif place.part:
+            split[place.layer][place.part] = layer
+    for name, parts in split.items():
+        layers[name] = _joined(parts, f"{where} {name}")
+    return layers
+
+
+def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
+    """Joins adapters of q, k, v: A side by side, B on the diagonal, the scale s as it was."""
+    first = next(iter(parts.values()))
+    if any(layer.config != first.config for layer in parts.values()):
+        raise UserError("q, k and v have different adapters", where=where,
+                        expected="one rank and alpha", found="several",
+                        fix="train them with one configuration")  # fmt: skip
+    if first.config.dora and len(parts) < 3:
+        raise UserError("DoRA on some of q, k and v", where=where, expected="all three",
+                        found=", ".join(parts), fix="merge it with PEFT first")  # fmt: skip
+    width, rank = first.b.shape[1], first.config.rank
+    ranks = rank * len(parts)
+    b = np.zeros((ranks, 3 * width), np.float32)
+    for i, (part, layer) in enumerate(parts.items()):
+        column = "qkv".index(part) * width
+        b[i * rank : (i + 1) * rank, column : column + width] = layer.b
+    # alpha grows with the rank, so that s = alpha / R stays.
+    unit = math.sqrt(ranks) if first.config.rslora else ranks
+    magnitudes = [parts[p].magnitude for p in "qkv" if p in parts]
+    return Layer(
+        config=dataclasses.replace(first.config, rank=ranks, alpha=first.config.scale * unit),
+        a=np.concatenate([layer.a for layer in parts.values()], axis=1),
+        b=b,
+        magnitude=np.concatenate(magnitudes) if first.config.dora else None,
+    )
+
+
+def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: str) -> None:
+    """Raises unless every layer is one of the variant's, on all blocks, the first or the last.
+
+    Raises:
+      UserError: another variant's adapter, with those it fits; or scattered blocks.
+    """
+    if wrong := _misfit(layers, config):
+        fits = [name for name, other in VISION.items() if not _misfit(layers, other)]
+        raise UserError("adapter of another variant", where=where, expected=config.name,
+                        found=f"{wrong}, as in {', '.join(fits)}" if fits else wrong,
+                        fix="name the variant it was trained on")  # fmt: skip
+    blocks: dict[str, set[int]] = collections.defaultdict(set)
+    for path in layers:
+        if (i := block_number(path)) >= 0:
+            blocks[path.split("/", 3)[3]].add(i)
+    for name, numbers in blocks.items():
+        whole = set(range(min(numbers), max(numbers) + 1))
+        from_an_end = min(numbers) == 0 or max(numbers) == config.layers - 1
+        if numbers != whole or not from_an_end or numbers != next(iter(blocks.values())):
+            raise UserError("adapter on scattered blocks", where=f"{where} layer {name}",
+                            expected=f"all of 0..{config.layers - 1}, or those at an end",
+                            found=", ".join(map(str, sorted(numbers))),
+                            fix="merge it with PEFT first")  # fmt: skip
+
+
+def _misfit(layers: Mapping[str, Layer], config: VisionConfig) -> str:
+    """Returns the first layer that is none of the variant's, or nothing."""
+    width, hidden, pool = config.width, config.mlp_width, 4 * config.width
+    block = {"attn/qkv": (width, 3 * width), "attn/out": (width, width),
+             "mlp/c_fc": (width, hidden), "mlp/c_proj": (hidden, width)}  # fmt: skip
+    shapes = {"attn/q": (width, width), "attn/kv": (width, 2 * width), "attn/out": (width, width),
+              "mlp/c_fc": (width, pool), "mlp/c_proj": (pool, width)}  # fmt: skip
+    for path, layer in layers.items():
+        found = (layer.a.shape[0], layer.b.shape[1])
+        if path.startswith("pool/"):
+            wanted = shapes[path.removeprefix("pool/")] if config.pooling == "attn" else None
+        else:
+            wanted = block[path.split("/", 3)[3]] if block_number(path) < config.layers else None
+        if found != wanted:
+            return f"{path} of {found[0]} x {found[1]}"
+    return ""
