@@ -23,9 +23,7 @@ def session(data_root):
 def state(session):
     """A copy of the first state with moments that are not zero, since training gives it away."""
     kept = jax.tree.map(jnp.copy, session.state)
-    moments = jax.tree.map(
-        lambda x: x + 0.01 if x.dtype == jnp.float32 else x + 3, kept.opt_state
-    )
+    moments = jax.tree.map(lambda x: x + 0.01 if x.dtype == jnp.float32 else x + 3, kept.opt_state)
     session.state = dataclasses.replace(jax.tree.map(jnp.copy, kept), opt_state=moments)
     yield jax.tree.map(np.array, session.state)
     session.state = kept

@@ -1,0 +1,231 @@
+import json
+import random
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from softbio_jax import parallel
+from softbio_jax.checkpoints.manager import CheckpointManager
+from softbio_jax.errors import UserError
+
+BASE = "0" * 64
+
+
+def _state(step):
+    values = jax.random.normal(jax.random.key(step), (16, 8))
+    return {"count": jnp.asarray(step), "head": {"kernel": values, "bias": values[0]}}
+
+
+def _manager(workdir, said=None, **values):
+    arguments = {"keep": 2, "base": BASE, "say": (said if said is not None else []).append}
+    return CheckpointManager(workdir, **(arguments | values))
+
+
+def _save(workdir, steps, **values):
+    manager = _manager(workdir, **values)
+    for step in steps:
+        manager.save(step, _state(step), {"at": step})
+    manager.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("saved")
+    _save(workdir, (1, 2))
+    return workdir
+
+
+@pytest.fixture
+def run(saved, tmp_path):
+    """A copy of a run with checkpoints 1 and 2."""
+    shutil.copytree(saved, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def _assert_is(restored, step):
+    assert (restored.step, restored.host) == (step, {"at": step})
+    jax.tree.map(np.testing.assert_array_equal, restored.state, _state(step))
+
+
+def test_the_newest_comes_back(run):
+    said = []
+    _assert_is(_manager(run, said).restore_newest(_state(0)), 2)
+    assert said == []
+
+
+def test_nothing_saved_is_nothing_restored(tmp_path):
+    assert _manager(tmp_path).restore_newest(_state(0)) is None
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    manager = _manager(tmp_path)
+    for step, best in ((1, None), (2, 1), (3, 1), (4, 1), (5, 3)):
+        manager.save(step, _state(step), {"at": step}, best_step=best)
+    manager.close()
+    assert manager.steps() == [5, 4, 3]
+    manager = _manager(tmp_path, keep=1)
+    manager.save(6, _state(6), {"at": 6}, best_step=4)
+    manager.close()
+    assert manager.steps() == [6, 4]
+
+
+def test_the_state_may_be_given_away_at_once(tmp_path):
+    manager = _manager(tmp_path)
+    state = _state(7)
+    manager.save(7, state, {"at": 7})
+    jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)(state)
+    manager.close()
+    _assert_is(manager.restore_newest(_state(0)), 7)
+
+
+def test_another_mesh_takes_it(run):
+    mesh = parallel.make_mesh()
+    rows = NamedSharding(mesh, P("data"))
+    like = parallel.replicate(_state(0), mesh)
+    like["head"]["kernel"] = jax.device_put(like["head"]["kernel"], rows)
+    restored = _manager(run).restore_newest(like)
+    _assert_is(restored, 2)
+    assert restored.state["head"]["kernel"].sharding == rows
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda s: s | {"extra": jnp.zeros(3)}, "extra: expected shape [3], found no such"),
+        (lambda s: {"count": s["count"]}, "head/bias"),
+        (lambda s: s | {"head": {"kernel": jnp.zeros((4, 8)), "bias": s["head"]["bias"]}},
+         "head/kernel: expected shape [4, 8], found [16, 8]"),
+    ],
+)  # fmt: skip
+def test_another_model_is_refused_by_the_leaf(run, change, named):
+    with pytest.raises(UserError, match="does not fit this run") as caught:
+        _manager(run).restore_newest(change(_state(0)))
+    assert named in str(caught.value)
+
+
+def test_another_base_is_refused(run):
+    with pytest.raises(UserError, match="frozen weights are not those"):
+        _manager(run, base="1" * 64).restore_newest(_state(0))
+
+
+def _files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _mutate(folder, seed):
+    """Spoils one file of a checkpoint; returns what was done."""
+    draw = random.Random(seed)
+    kind = ("flip", "truncate", "delete", "marker")[seed % 4]
+    path = draw.choice([p for p in _files(folder) if p.stat().st_size])
+    content = bytearray(path.read_bytes())
+    if kind == "flip":
+        place = draw.randrange(8 * len(content))
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+    elif kind == "truncate":
+        path.write_bytes(content[: draw.randrange(len(content))])
+    elif kind == "delete":
+        path.unlink()
+    else:
+        path = draw.choice([folder / "manifest.json", folder / "state" / "commit_success.txt"])
+        path.unlink()
+    return f"{kind} {path.relative_to(folder)}"
+
+
+def _assert_detected(run, seed):
+    done = _mutate(run / "checkpoints" / "2", seed)
+    said = []
+    _assert_is(_manager(run, said).restore_newest(_state(0)), 1)
+    assert len(said) == 1 and said[0].startswith("checkpoint 2 passed over: "), done
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_checkpoint_is_passed_over_by_name(run, seed):
+    _assert_detected(run, seed)
+
+
+@pytest.mark.long
+def test_two_hundred_ways_to_damage_a_checkpoint(saved, tmp_path):
+    for seed in range(20, 220):
+        run = tmp_path / str(seed)
+        shutil.copytree(saved, run)
+        _assert_detected(run, seed)
+        shutil.rmtree(run)
+
+
+def test_a_manifest_that_lies_about_the_values_is_found_out(run):
+    """Files as their digests say, values not as they were saved: a fault before the disk."""
+    from etils import epath
+
+    from softbio_jax.checkpoints import manifest
+
+    folder = epath.Path(run / "checkpoints" / "2")
+    true = manifest.read(folder)
+    other = manifest.describe_leaves({"count": np.asarray(3)})["count"]
+    true.leaves["count"]["sha256"] = other["sha256"]
+    manifest.write(folder, true)
+    said = []
+    _assert_is(_manager(run, said).restore_newest(_state(0)), 1)
+    assert said == ["checkpoint 2 passed over: count is not as it was saved"]
+
+
+def test_nothing_whole_is_an_error_and_never_a_fresh_start(run):
+    for step in (1, 2):
+        _mutate(run / "checkpoints" / str(step), 0)
+    with pytest.raises(UserError, match="no checkpoint is whole: .* found 2 damaged"):
+        _manager(run).restore_newest(_state(0))
+
+
+def test_a_step_done_again_replaces_the_damaged_one(run):
+    (run / "checkpoints" / "2" / "state" / "_METADATA").unlink()
+    manager = _manager(run)
+    manager.restore_newest(_state(0))
+    manager.save(2, _state(2), {"at": 2})
+    manager.close()
+    _assert_is(_manager(run).restore_newest(_state(0)), 2)
+
+
+def test_a_damaged_one_does_not_push_a_whole_one_out(run):
+    (run / "checkpoints" / "2" / "state" / "_METADATA").unlink()
+    manager = _manager(run, keep=1)
+    manager.restore_newest(_state(0))
+    manager.save(3, _state(3), {"at": 3})
+    manager.close()
+    assert manager.steps() == [3]
+    _assert_is(_manager(run).restore_newest(_state(0)), 3)
+
+
+def test_a_save_that_fails_is_one_line_and_leaves_the_others(run, monkeypatch):
+    from softbio_jax.checkpoints import manifest
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "manifest.json")
+
+    monkeypatch.setattr(manifest, "write", full)
+    manager = _manager(run)
+    manager.save(3, _state(3), {"at": 3})
+    with pytest.raises(UserError, match="cannot be written: .* No space left on device"):
+        manager.wait()
+    monkeypatch.undo()
+    said = []
+    _assert_is(_manager(run, said).restore_newest(_state(0)), 2)
+    assert said == ["checkpoint 3 passed over: no manifest.json, its save was not finished"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises((UserError, OSError)) as caught:
+        _save(tmp_path / "run", (1,))
+    assert "\n" not in str(caught.value)
+
+
+def test_manifest_says_what_each_leaf_is(saved):
+    values = json.loads((saved / "checkpoints" / "2" / "manifest.json").read_text())
+    assert values["leaves"]["head/kernel"]["shape"] == [16, 8]
+    assert values["leaves"]["head/kernel"]["dtype"] == "float32"
+    assert len(values["leaves"]["head/kernel"]["sha256"]) == 64
