@@ -13,6 +13,7 @@ import numpy as np
 
 from softbio_jax.data import decode
 from softbio_jax.data.index import Index
+from softbio_jax.data.journal import Entry, Journal
 from softbio_jax.data.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
@@ -114,6 +115,7 @@ def ingest(
     threads: int,
     max_rejected: float,
     transform: Callable[[Row, bytes], bytes],
+    journal: Journal | None,
     on_row: Callable[[], None] = lambda: None,
 ) -> Iterator[Checked]:
     """Reads and checks the pictures of `rows`, in order, with a bounded number in flight.
@@ -125,6 +127,7 @@ def ingest(
       max_rejected: the share of rejected rows, 0 to 1, above which the split is given up.
       transform: (row, encoded bytes as read) -> encoded bytes to store; raises
         UndecodableImage for a broken picture.
+      journal: the pictures that an earlier run checked, and that this one does, if any.
       on_row: called once a row, for a progress bar.
 
     Yields:
@@ -139,7 +142,11 @@ def ingest(
             return row
         try:
             data = row.read()
-            return Checked(row, transform(row, data), hashlib.sha256(data).digest())
+            digest = hashlib.sha256(data).digest()
+            known = journal.get(row.id) if journal is not None else None
+            if known is not None and known.digest == digest:
+                return Checked(row, data if known.data is None else known.data, digest)
+            return Checked(row, transform(row, data), digest)
         except FileNotFoundError:
             return Rejection(row.id, "no such file")
         except OSError as error:
@@ -154,7 +161,11 @@ def ingest(
         elif isinstance(result, Rejection):
             account.reject(result)
         elif account.keep(result):
+            if journal is not None:
+                _remember(journal, result)
             yield result
+    if journal is not None:
+        journal.close()
     share = len(account.rejected) / max(account.rows_read, 1)
     if share > max_rejected or not len(account):
         first = "; ".join(f"{r.path}: {r.reason}" for r in account.rejected[:3])
@@ -165,6 +176,13 @@ def ingest(
             found=f"{len(account.rejected)} of {account.rows_read} ({first or 'no rows'})",
             fix="repair the source, or raise --max_rejected" if len(account) else "check --source",
         )
+
+
+def _remember(journal: Journal, checked: Checked) -> None:
+    known = journal.get(checked.row.id)
+    if known is None or known.digest != checked.digest:
+        own = hashlib.sha256(checked.data).digest() != checked.digest
+        journal.add(checked.row.id, Entry(checked.digest, checked.data if own else None))
 
 
 def _ordered_map(function: Callable, items: Iterable, *, threads: int) -> Iterator:

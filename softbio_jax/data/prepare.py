@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import os
@@ -11,12 +12,13 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import logging
 
 from softbio_jax.data import index as index_lib
+from softbio_jax.data import records
 from softbio_jax.data.builders import BUILDERS, FaceBuilder
 from softbio_jax.errors import UserError
 
@@ -61,7 +63,8 @@ def prepare(
     """Writes a data set's records, indices and report under `out`.
 
     Everything is written beside `out` first and renamed at the end, so that `out` is either
-    whole or not there.
+    whole or not there. A preparation that was killed goes on when it is started again: pictures
+    that it had checked are read but not decoded, cut or resized another time.
 
     Args:
       dataset: a key of BUILDERS.
@@ -83,13 +86,17 @@ def prepare(
             "the output exists", where=str(out), fix="give another --out or pass --overwrite"
         )
     start = time.monotonic()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        builder = _builder(dataset, source=source, data_dir=scratch, **options)
+    with _scratch(out) as scratch:
+        records_root = scratch / "records"
+        shutil.rmtree(records_root, ignore_errors=True)  # what a process that was cut off left
+        builder = _builder(
+            dataset, source=source, data_dir=records_root, journals=scratch, **options
+        )
         on_survey(_survey(builder))
         _write_records(builder)
         folder = pathlib.Path(builder.data_dir)
+        if builder.storage.encoding == "raw":
+            records.uncompress(folder)
         for split, account in builder.accounts.items():
             index_lib.write(account.index(), folder, split)
         report = _report(builder, seconds=time.monotonic() - start)
@@ -98,8 +105,6 @@ def prepare(
             shutil.rmtree(out)
         folder.rename(out)
         return report
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_report(directory: str | os.PathLike) -> dict:
@@ -118,6 +123,28 @@ def read_report(directory: str | os.PathLike) -> dict:
             fix="run scripts/prepare_data.py",
         )
     return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a hidden folder beside `out` that outlives nothing but the end of the process."""
+    scratch = out.parent / f".{out.name}.partial"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                "another preparation is at work", where=str(out), fix="wait for it to end"
+            ) from error
+        try:
+            yield scratch
+        except KeyboardInterrupt:
+            raise  # to be gone on with
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _builder(dataset: str, **options: Any) -> FaceBuilder:

@@ -1,9 +1,10 @@
+import functools
 import json
 
 import numpy as np
 import pytest
 
-from softbio_jax.data import decode, pipeline, sampling
+from softbio_jax.data import decode, pipeline, samplers, sampling
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
@@ -201,3 +202,37 @@ def test_batch_size_that_processes_cannot_share(faces):
 def test_no_examples(faces):
     with pytest.raises(UserError, match="no examples"):
         _train([faces.take(np.array([], dtype=np.int64))])
+
+
+class _First:
+    """The first batches of a stream, as Grain's own test of checkpoints wants them."""
+
+    def __init__(self, make, steps):
+        self._make, self._steps = make, steps
+
+    def __iter__(self):
+        return _FirstIterator(self._make(), self._steps)
+
+
+class _FirstIterator:
+    def __init__(self, batches, steps):
+        self._batches, self._steps = batches, steps
+        self.get_state, self.set_state = batches.get_state, batches.set_state
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.get_state()["step"] == self._steps:
+            raise StopIteration
+        return next(self._batches)
+
+
+@pytest.mark.parametrize("name", ["natural", "thesis", "balanced"])
+def test_grains_own_test_of_checkpoints(faces, emotions, name):
+    from grain.experimental import assert_equal_output_after_checkpoint
+
+    make = functools.partial(
+        _train, [faces, emotions], seed=9, batch_size=6, sampler=samplers.make(name)
+    )
+    assert_equal_output_after_checkpoint(_First(make, steps=8))

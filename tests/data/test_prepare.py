@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from softbio_jax.data import prepare, sources
+from softbio_jax.data import prepare, sources, storage
 from softbio_jax.errors import UserError
 from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
 
@@ -95,3 +95,78 @@ def test_fingerprint_tells_labels_and_pixels_apart(tmp_path):
 def test_unknown_data_set(tmp_path):
     with pytest.raises(UserError, match=r"unknown data set: --dataset: expected .*fairface"):
         prepare.survey("fairfaces", source=str(tmp_path))
+
+
+class _Killed(KeyboardInterrupt):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("store", [storage.Storage(), storage.Storage(image_size=8)])
+@pytest.mark.parametrize("rows_before", [1, 7, 12, 14])
+def test_goes_on_after_being_killed(tmp_path, monkeypatch, store, rows_before):
+    make_fairface(tmp_path / "raw", train=12, val=5)
+    whole = prepare.prepare(
+        "fairface", source=str(tmp_path / "raw"), out=tmp_path / "whole", storage=store
+    )
+    seen = []
+
+    def on_row():
+        seen.append(1)
+        if len(seen) == rows_before:
+            raise _Killed
+
+    def run(**options):
+        source = str(tmp_path / "raw")
+        return prepare.prepare(
+            "fairface", source=source, out=tmp_path / "out", storage=store, threads=1, **options
+        )
+
+    with pytest.raises(_Killed):
+        run(on_row=on_row)
+    assert not (tmp_path / "out").exists()
+    decoded = []
+    original = storage.Storage.__call__
+    monkeypatch.setattr(
+        storage.Storage,
+        "__call__",
+        lambda self, row, data: decoded.append(row.id) or original(self, row, data),
+    )
+    report = run()
+    assert len(decoded) == 17 - (rows_before - 1)
+    assert report["splits"] == whole["splits"]
+    for split in ("train", "val"):
+        expected = sources.open_prepared(tmp_path / "whole", split)
+        dataset = sources.open_prepared(tmp_path / "out", split)
+        assert [dataset[i] for i in range(len(dataset))] == [
+            expected[i] for i in range(len(expected))
+        ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw", "whole"]
+
+
+def test_a_picture_that_changed_meanwhile_is_read_anew(tmp_path):
+    make_fairface(tmp_path / "raw", train=4, val=1)
+    source = str(tmp_path / "raw")
+    seen = []
+
+    def on_row():
+        seen.append(1)
+        if len(seen) == 4:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        prepare.prepare("fairface", source=source, out=tmp_path / "out", on_row=on_row, threads=1)
+    first, second = (tmp_path / "raw" / "train" / name for name in ("1.jpg", "2.jpg"))
+    first.write_bytes(second.read_bytes())
+    prepare.prepare("fairface", source=source, out=tmp_path / "out")
+    dataset = sources.open_prepared(tmp_path / "out", "train")
+    assert dataset[0] == dataset[1] == second.read_bytes()
+
+
+def test_two_preparations_at_once(tmp_path, prepared):
+    source = str(prepared / "raw_faces")
+
+    def second():
+        prepare.prepare("fairface", source=source, out=tmp_path / "out")
+
+    with pytest.raises(UserError, match="another preparation is at work"):
+        prepare.prepare("fairface", source=source, out=tmp_path / "out", on_row=second)

@@ -11,7 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from softbio_jax.data.ingest import Account, ingest
+from softbio_jax.data.journal import Journal
 from softbio_jax.data.rows import Outcome
+from softbio_jax.data.sampling import digest_of
 from softbio_jax.data.storage import Storage
 from softbio_jax.tasks import MISSING
 
@@ -28,6 +30,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
       max_rejected: the share of rejected rows above which a split is given up.
       threads: how many pictures are checked at once; by default one a core.
       storage: what is done to the pictures before they are stored; by default nothing.
+      journals: a folder for what is needed to go on when the process is cut off.
       on_row: called once a row, for a progress bar.
     """
 
@@ -43,12 +46,14 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         max_rejected: float = 0.05,
         threads: int = 0,
         storage: Storage = Storage(),
+        journals: pathlib.Path | None = None,
         on_row: Callable[[], None] = lambda: None,
     ):
         self.source = pathlib.Path(source)
         self.max_rejected = max_rejected
         self.threads = threads or os.cpu_count() or 1
         self.storage = storage
+        self.journals = journals
         self.on_row = on_row
         self.accounts: dict[str, Account] = {}
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
@@ -68,6 +73,13 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     def protocol(self) -> dict[str, str]:
         """Tells the choices that shape the data set, for the report."""
         return {}
+
+    def _journal(self, split: str) -> Journal | None:
+        if self.journals is None:
+            return None
+        # Other choices store other bytes, so each combination of them has its own journal.
+        choices = sorted((self.protocol() | self.storage.protocol()).items())
+        return Journal(self.journals / f"{digest_of(self.name, split, choices)}.journal")
 
     def _info(self) -> tfds.core.DatasetInfo:
         features: dict = {"image": tfds.features.Image(shape=(None, None, 3))}
@@ -93,6 +105,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             threads=self.threads,
             max_rejected=self.max_rejected,
             transform=self.storage,
+            journal=self._journal(split),
             on_row=self.on_row,
         )
         for key, checked in enumerate(checked_rows):

@@ -1,0 +1,29 @@
+"""The array_record files of a prepared data set."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+
+def uncompress(directory: pathlib.Path) -> None:
+    """Rewrites the record files of a folder without compression, one record at a time.
+
+    TFDS compresses all records; raw pictures are then read at a fifth of the speed, for files
+    that are a fifth smaller.
+
+    Args:
+      directory: the folder of the record files.
+    """
+    from array_record.python import array_record_data_source, array_record_module
+
+    for path in sorted(directory.glob("*.array_record-*")):
+        whole = path.with_name(f"{path.name}.uncompressed")
+        writer = array_record_module.ArrayRecordWriter(
+            os.fspath(whole), "group_size:1,uncompressed"
+        )
+        with array_record_data_source.ArrayRecordDataSource(os.fspath(path)) as records:
+            for number in range(len(records)):
+                writer.write(records[number])
+        writer.close()
+        whole.replace(path)
