@@ -38,6 +38,7 @@ class Training:
         config, self._chief = run.config.train, jax.process_index() == 0
         self._run, self._data, self._workdir = run, data, workdir
         self._preemption, self._started = preemption, time.perf_counter()
+        self._profile = Profile(config.profile_steps, workdir / "profile")
         if config.compile_cache:
             jax.config.update("jax_compilation_cache_dir", config.compile_cache)
         self._say(describe(run))
@@ -63,7 +64,6 @@ class Training:
             ),
             config,
         )
-        self._profile = Profile(config.profile_steps, workdir / "profile")
 
     def __enter__(self) -> Self:
         return self

@@ -177,7 +177,7 @@ def test_a_manifest_that_lies_about_the_values_is_found_out(run):
 def test_nothing_whole_is_an_error_and_never_a_fresh_start(run):
     for step in (1, 2):
         _mutate(run / "checkpoints" / str(step), 0)
-    with pytest.raises(UserError, match="no checkpoint is whole: .* found 2 damaged"):
+    with pytest.raises(UserError, match=r"no checkpoint is whole: .* found 2 damaged"):
         _manager(run).restore_newest(_state(0))
 
 
@@ -209,7 +209,7 @@ def test_a_save_that_fails_is_one_line_and_leaves_the_others(run, monkeypatch):
     monkeypatch.setattr(manifest, "write", full)
     manager = _manager(run)
     manager.save(3, _state(3), {"at": 3})
-    with pytest.raises(UserError, match="cannot be written: .* No space left on device"):
+    with pytest.raises(UserError, match=r"cannot be written: .* No space left on device"):
         manager.wait()
     monkeypatch.undo()
     said = []

@@ -25,8 +25,10 @@ def test_watch_survives_json(losses):
 
 def test_skipped_steps_are_named_with_their_examples(tmp_path):
     said = []
-    skips = SkippedUpdates(tmp_path / "skipped.jsonl", most=3, say=said.append,
-                           examples=lambda step: [f"faces/train:{step}-{i}" for i in range(6)])  # fmt: skip
+    skips = SkippedUpdates(
+        tmp_path / "skipped.jsonl", most=3, say=said.append,
+        examples=lambda step: [f"faces/train:{step}-{i}" for i in range(6)],
+    )  # fmt: skip
     for step, in_a_row in ((1, 0), (2, 1), (3, 2), (4, 0), (5, 1)):
         skips.update(step, in_a_row)
     assert said[1] == ("step 3: loss or gradient not finite, update skipped (2 so far); its "
