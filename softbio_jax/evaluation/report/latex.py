@@ -13,6 +13,8 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \begin{document}
 """
 ROWS_ON_A_PAGE = 40
+TEXT_WIDTH = 6.85  # inches, of the page above
+CHARACTERS_A_LINE = 125  # in script size
 ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -79,12 +81,20 @@ def table(block: Table) -> str:
     head.append(_row(block.header))
     rows = [_row(row) for row in block.rows]
     notes = [rf"{{\footnotesize {escape(note)}\par}}" for note in block.notes]
-    title = rf"\textbf{{{escape(block.title)}}}\par"
+    title = rf"\textbf{{{escape(block.title)}}}\par\nopagebreak"
     lines = [r"\toprule", *head, r"\midrule", *rows, r"\bottomrule"]
     if len(rows) > ROWS_ON_A_PAGE:
         head_end = [r"\toprule", *head, r"\midrule", r"\endhead"]
         body = [*head_end, *rows, r"\bottomrule"]
-        inner = [rf"{{\scriptsize\begin{{longtable}}{{{columns}}}", *body, r"\end{longtable}}"]
+        widths = [
+            max(len(row[i]) for row in (block.header, *block.rows)) for i in range(len(columns))
+        ]
+        size = r"\tiny" if sum(widths) > CHARACTERS_A_LINE else r"\scriptsize"
+        inner = [
+            rf"{{{size}\setlength{{\tabcolsep}}{{3pt}}\begin{{longtable}}{{{columns}}}",
+            *body,
+            r"\end{longtable}}",
+        ]
     else:
         inner = [
             rf"\fit{{\begin{{tabular}}{{{columns}}}",
@@ -116,7 +126,9 @@ def _block(block: Block, pictures: str) -> str:
 def _figures(block: Figures, pictures: str) -> str:
     lines = [rf"\subsection*{{{escape(block.title)}}}"]
     for item in block.items:
-        width = r"\textwidth" if item.wide else r"0.49\textwidth"
+        room = TEXT_WIDTH if item.wide else 0.49 * TEXT_WIDTH
+        width = min(room, item.figure.get_figwidth())
         file = rf"\detokenize{{{pictures}/{item.stem}.png}}"
-        lines.append(rf"\includegraphics[width={width}]{{{file}}}")
-    return "\n".join([*lines, r"\par"])
+        lines.append(rf"\includegraphics[width={width:.2f}in]{{{file}}}")
+    # Not justified: the gap after two pictures would be stretched, or a third squeezed in.
+    return "\n".join([r"{\raggedright", *lines, r"\par}"])
