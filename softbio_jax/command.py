@@ -116,8 +116,10 @@ def _describe_flag_error(error: Exception) -> str:
         return f"config file: {lines[-1]}"
     if any(line.startswith("Traceback") for line in lines):  # get_config() raised it
         return f"{lines[0]} {lines[-1].removeprefix('ValueError: ')}"
-    key = "unknown config key: " if isinstance(error, AttributeError | KeyError) else ""
-    return key + _one_line(error)
+    if isinstance(error, AttributeError | KeyError):
+        # A KeyError's own text is the repr of its message.
+        return "unknown config key: " + " ".join(str(error.args[0]).split())
+    return _one_line(error)
 
 
 def _quiet_libraries() -> None:
