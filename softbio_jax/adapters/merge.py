@@ -1,0 +1,82 @@
+"""Folding adapters into plain kernels."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from softbio_jax.adapters.config import AdapterRules, LoRAConfig
+from softbio_jax.errors import UserError
+from softbio_jax.params.paths import Tree, flatten, unflatten
+
+_ADAPTER = ("lora_a", "lora_b", "dora_magnitude", "dora_base_norm")
+Flat = dict[str, np.ndarray]
+
+
+def merge(params: Tree, rules: AdapterRules, *, task: int | None = None) -> Tree:
+    """Returns params with every adapter folded into its kernel and removed.
+
+    LoRA: W + s A B. DoRA: (m / ||V_j||) V, V = W + s A B. A task's own: W + s A_t B_t, its probe
+    in the place of the pooling's. In float32, on stacked trees as on single layers; the kernel
+    keeps its type.
+
+    Args:
+      params: nested dict of arrays, adapted.
+      rules: the rules it was built with.
+      task: with per-task adapters, whose tower is wanted: an index in [0, T).
+
+    Returns:
+      The tree of the plain model.
+
+    Raises:
+      UserError: per-task adapters that do not fold, or no task where one is needed.
+    """
+    flat: Flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    _check_task(rules, flat, task)
+    merged = {path: leaf for path, leaf in flat.items() if path.rsplit("/", 1)[-1] not in _ADAPTER}
+    for path in [path for path in merged if path.endswith("/kernel")]:
+        layer = path.removesuffix("/kernel")
+        kernel = merged[path].astype(np.float32)
+        # A broad rule also matches layers that take no adapter, the heads' for instance.
+        if f"{layer}/lora_a" in flat and (config := rules.match(layer)) is not None:
+            kernel = _fold(kernel, flat, layer, config)
+        if f"{layer}/tasks/lora_a" in flat and (config := rules.match_task(layer)) is not None:
+            kernel = kernel + _task_update(flat, layer, config, task)
+        merged[path] = kernel.astype(merged[path].dtype)
+    if "pool/task_probe" in merged:
+        merged["pool/probe"] = merged.pop("pool/task_probe")[task]
+    return unflatten(merged)
+
+
+def _check_task(rules: AdapterRules, flat: Flat, task: int | None) -> None:
+    own = rules.per_task
+    if own is None:
+        if task is not None:
+            raise UserError("no task of its own to merge", where="merge",
+                            expected="task=None for shared adapters", found=f"task {task}",
+                            fix="drop the task")  # fmt: skip
+        return
+    if own.base_input == "shared":
+        raise UserError("MTLoRA with a shared base input does not fold into a plain tower",
+                        where="method.base_input", expected="task", found="shared",
+                        fix="train with base_input=task, or keep the adapters apart")  # fmt: skip
+    tasks = next(leaf.shape[-4] for path, leaf in flat.items() if path.endswith("/tasks/lora_a"))
+    if task is None or not 0 <= task < tasks:
+        raise UserError("which task's tower", where="merge", expected=f"0 to {tasks - 1}",
+                        found=str(task), fix="name one, each has its own")  # fmt: skip
+
+
+def _fold(kernel: np.ndarray, flat: Mapping, layer: str, config: LoRAConfig) -> np.ndarray:
+    a, b = (flat[f"{layer}/{name}"].astype(np.float32) for name in ("lora_a", "lora_b"))
+    kernel = kernel + config.scale * (a @ b)
+    if not config.dora:
+        return kernel
+    norm = np.linalg.norm(kernel, axis=-2, keepdims=True)
+    return kernel * (flat[f"{layer}/dora_magnitude"][..., None, :] / norm)
+
+
+def _task_update(flat: Mapping, layer: str, config: LoRAConfig, task: int) -> np.ndarray:
+    """Returns s A_t B_t (..., in, out), projections side by side."""
+    a, b = (flat[f"{layer}/tasks/{name}"].astype(np.float32) for name in ("lora_a", "lora_b"))
+    product = config.scale * (a[..., task, :, :, :] @ b[..., task, :, :, :])  # (..., P, in, out/P)
+    product = np.moveaxis(product, -3, -2)  # (..., in, P, out/P)
+    return product.reshape(*product.shape[:-2], -1)
