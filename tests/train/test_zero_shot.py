@@ -1,0 +1,74 @@
+import csv
+
+import jax
+import numpy as np
+import pytest
+
+from softbio_jax.checkpoints.pretrained import load_pretrained
+from softbio_jax.data.decode import decode
+from softbio_jax.errors import UserError
+from softbio_jax.evaluation.prompts import load_prompts
+from softbio_jax.evaluation.zero_shot import classifier_from_params
+from softbio_jax.interop import stacking
+from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
+from softbio_jax.interop.safe_load import save_arrays
+from softbio_jax.models.config import TEXT, VISION, ComputeConfig
+from softbio_jax.models.vision import VisionTower
+from softbio_jax.params.paths import unflatten
+from softbio_jax.tasks import AGE
+from softbio_jax.train.data import open_tests
+from softbio_jax.train.zero_shot import evaluate_zero_shot
+
+EXACT = ComputeConfig(matmul_precision="highest")
+ENTRY = "synthetic_fairface/test"
+
+
+@pytest.fixture(scope="module")
+def state():
+    return named_state(vision_shapes(VISION["tiny-test"]) | text_shapes(TEXT["tiny-test"]))
+
+
+def save(state, path):
+    save_arrays(path, state, metadata={})
+    return str(path)
+
+
+def test_rows_are_those_of_the_towers_called_by_hand(state, data_root, tmp_path):
+    checkpoint = save(state, tmp_path / "both.safetensors")
+    sets = open_tests(str(data_root), [ENTRY])
+    summary = evaluate_zero_shot(
+        checkpoint, sets, variant="tiny-test", prompts=load_prompts("thesis"),
+        out=tmp_path / "run", batch_size=8 * jax.device_count(), compute=EXACT,
+    )  # fmt: skip
+
+    pixels = np.stack([decode(sets[0][i], size=32, resize="reference") for i in range(5)])
+    tower = load_pretrained(checkpoint, config=VISION["tiny-test"])
+    params = unflatten(stacking.stack(OFFICIAL.forward(state)))
+    classifier = classifier_from_params(
+        params, variant="tiny-test", prompts=load_prompts("thesis"), compute=EXACT
+    )
+    with jax.default_matmul_precision("highest"):
+        features = VisionTower(VISION["tiny-test"]).apply(
+            {"params": tower}, pixels.astype(np.float32) / 127.5 - 1
+        )
+        expected = np.asarray(classifier.probabilities(features)["age"])
+    with (tmp_path / "run/eval/predictions/synthetic_fairface.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [[float(row[f"age_{name}"]) for name in AGE.classes] for row in rows[:5]]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(rows) == len(sets[0])
+    assert summary["model"]["method"] == "zs"
+    assert summary["model"]["trainable_params"] == 0
+    assert summary["model"]["total_params"] == sum(array.size for array in state.values())
+
+
+def test_a_vision_tower_alone_is_refused(state, data_root, tmp_path):
+    vision = {key: value for key, value in state.items() if key.startswith("visual.")}
+    checkpoint = save(vision, tmp_path / "vision.safetensors")
+    with pytest.raises(UserError, match="no text tower"):
+        evaluate_zero_shot(
+            checkpoint, open_tests(str(data_root), [ENTRY]), variant="tiny-test",
+            prompts=load_prompts("thesis"), out=tmp_path / "run", batch_size=8, compute=EXACT,
+        )  # fmt: skip
+    assert not (tmp_path / "run" / "eval").exists()
