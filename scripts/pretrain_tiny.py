@@ -1,4 +1,4 @@
-"""Makes assets/tiny_demo.safetensors, the frozen tower of the demo: regression of drawing parameters.
+"""Makes assets/tiny_demo.safetensors, the demo's frozen tower: it regresses drawing parameters.
 
 python scripts/pretrain_tiny.py --out=assets/tiny_demo.safetensors
 """
@@ -11,7 +11,7 @@ from softbio_jax import command
 
 _OUT = flags.DEFINE_string("out", None, "The safetensors file to write.", required=True)
 _FACES = flags.DEFINE_integer("faces", 40_000, "Rendered faces, none of them in the composite.")
-_STEPS = flags.DEFINE_integer("steps", 6000, "Optimizer steps of 64 faces.")
+_STEPS = flags.DEFINE_integer("steps", 4000, "Optimizer steps of 64 faces.")
 
 
 def main(argv: Sequence[str]) -> None:
