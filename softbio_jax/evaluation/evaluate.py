@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import averages, calibration, plots, predictions_csv
+from softbio_jax.evaluation import averages, calibration, intervals, plots, predictions_csv
 from softbio_jax.evaluation.figures import task_figures
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.tasks import TASKS
 
-SCHEMA = 1
+SCHEMA = 2  # 2: intervals of averages and classes
 DIRECTORY = "eval"
 # Enough points for a picture of the feature space, few enough to keep beside the figures.
 MAX_FEATURES = 1000
@@ -37,8 +37,8 @@ def summarise(
 
     Returns:
       JSON values: `model`, `datasets` (test set -> task -> figures), `averages` (task and
-      `overall` -> accuracy), `averaged_sets` (task -> test sets), `synthetic_labels`,
-      `temperatures` (task -> T, empty without validation) and `classes`.
+      `overall` -> accuracy) and their `average_intervals`, `averaged_sets` (task -> test sets),
+      `synthetic_labels`, `temperatures` (task -> T, empty without validation) and `classes`.
 
     Raises:
       UserError: no test set, or two of the same name.
@@ -71,6 +71,10 @@ def summarise(
         "model": dict(model),
         "datasets": datasets,
         "averages": averages.task_averages(accuracies, synthetic_labels=synthetic),
+        "average_intervals": {
+            key: list(bounds)
+            for key, bounds in intervals.of_averages(predictions, synthetic).items()
+        },
         "averaged_sets": averages.averaged_sets(accuracies, synthetic_labels=synthetic),
         "synthetic_labels": synthetic,
         "temperatures": temperatures,

@@ -56,8 +56,9 @@ def task_figures(
 
     Returns:
       What `metrics.from_counts` and `point_figures` return, `reliability` (bins), `intervals`
-      (figure -> 95 % bounds: Wilson for the shares, bootstrap for the rest) and, with a
-      temperature, `temperature`: its value and `nll`, `brier`, `ece` after scaling.
+      (figure -> 95 % bounds: Wilson for the shares, bootstrap for the rest), the same in every
+      class of `per_class`, and, with a temperature, `temperature`: its value, the figures that
+      it changes, and their `intervals`.
     """
     labels, probabilities = predictions.labelled(task)
     predicted = probabilities.argmax(axis=1)
@@ -65,14 +66,19 @@ def task_figures(
     years = true_years(predictions, task)
     figures: dict[str, Any] = metrics.from_counts(task, counts)
     figures |= point_figures(task, labels, probabilities, years=years)
-    figures["intervals"] = _intervals(task, labels, probabilities, counts, years)
+    shares = _share_intervals(task, counts)
+    proper = _proper_intervals(task, labels, probabilities, years)
+    figures["intervals"] = {name: list(bounds) for name, bounds in (shares | proper).items()}
+    _add_class_intervals(figures["per_class"], counts)
     figures["reliability"] = _bins(calibration.reliability(labels, probabilities))
     if temperature is not None:
         scaled = calibration.with_temperature(probabilities, temperature)
-        after = point_figures(task, labels, scaled)
+        after = point_figures(task, labels, scaled, years=years)
+        bounds = _proper_intervals(task, labels, scaled, years)
         figures["temperature"] = {
             "value": temperature,
-            **{name: after[name] for name in ("nll", "brier", "ece")},
+            **{name: after[name] for name in bounds},
+            "intervals": {name: list(values) for name, values in bounds.items()},
         }
     return figures
 
@@ -100,28 +106,42 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
     return years[predictions.labels[task] >= 0]
 
 
-def _intervals(
-    task: str,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    counts: np.ndarray,
-    years: np.ndarray | None,
-) -> dict[str, list[float]]:
+def _share_intervals(task: str, counts: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Intervals of the figures that only the predicted classes matter for."""
     n = int(counts.sum())
     found = {"accuracy": intervals.wilson(int(np.trace(counts)), n)}
     found |= intervals.of_counts(counts, intervals.COUNT_FIGURES)
+    if task == "age":
+        near = round(float(metrics.one_off(counts)) * n)
+        found["one_off_accuracy"] = intervals.wilson(near, n)
+    return found
+
+
+def _proper_intervals(
+    task: str, labels: np.ndarray, probabilities: np.ndarray, years: np.ndarray | None
+) -> dict[str, tuple[float, float]]:
+    """Intervals of the figures that the probabilities themselves matter for."""
     means = {
         "nll": calibration.negative_log_likelihood(labels, probabilities),
         "brier": calibration.brier(labels, probabilities),
     }
     if task == "age":
-        near = np.abs(labels - probabilities.argmax(axis=1)) <= 1
-        found["one_off_accuracy"] = intervals.wilson(int(near.sum()), n)
         means["expected_age_mae"] = age_error.absolute_error(labels, probabilities, years=years)
     bounds = intervals.of_means(np.stack(list(means.values()), axis=1))
-    found |= dict(zip(means, bounds, strict=True))
-    found["ece"] = intervals.of_ece(labels, probabilities)
-    return {name: list(values) for name, values in found.items()}
+    found = dict(zip(means, bounds, strict=True))
+    return found | {"ece": intervals.of_ece(labels, probabilities)}
+
+
+def _add_class_intervals(classes: dict[str, dict[str, Any]], counts: np.ndarray) -> None:
+    """Adds `intervals` to each class: Wilson for precision and recall, bootstrap for F1."""
+    draws = metrics.per_class(intervals.resampled_counts(counts))["f1"]  # (R, C)
+    for index, row in enumerate(classes.values()):
+        hits = int(counts[index, index])
+        sizes = {"recall": row["n"], "precision": int(counts[:, index].sum())}
+        bounds = {name: intervals.wilson(hits, n) for name, n in sizes.items() if n}
+        if row["f1"] is not None:
+            bounds["f1"] = intervals.percentiles(draws[:, index])
+        row["intervals"] = {name: list(values) for name, values in bounds.items()}
 
 
 def _bins(reliability: calibration.Reliability) -> list[dict[str, float]]:

@@ -1,10 +1,13 @@
 """Confidence intervals for every figure: Wilson for shares, the bootstrap for the rest."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
-from softbio_jax.evaluation import calibration, metrics
+from softbio_jax.evaluation import averages, calibration, metrics
+from softbio_jax.evaluation.predictions import Predictions
+from softbio_jax.tasks import MISSING
 
 LEVEL = 0.95
 REPLICATES = 1000
@@ -130,6 +133,43 @@ def of_ece(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]
     gap, n = correct - confidence, len(labels)
     sums = np.stack([np.bincount(bins, weights=w * gap) for w in resampled_weights(n)])
     return percentiles(np.abs(sums).sum(axis=1) / n)
+
+
+def of_averages(
+    sets: Sequence[Predictions], synthetic_labels: Mapping[str, Collection[str]]
+) -> dict[str, tuple[float, float]]:
+    """Returns the bootstrap interval of each task's average accuracy and of the overall one.
+
+    Examples are drawn test set by test set, with all their tasks at once: a multinomial draw
+    over the patterns of right, wrong and unlabelled, so that tasks judged on the same faces
+    stay paired. A replicate that draws no label of a task leaves it out.
+
+    Args:
+      sets: the test sets.
+      synthetic_labels: see `averages.task_averages`.
+
+    Returns:
+      The keys of `averages.task_averages`.
+    """
+    drawn: dict[str, dict[str, np.ndarray]] = {}  # test set -> task -> (R,) accuracies
+    for seed, item in enumerate(sets, start=SEED):
+        tasks = list(item.tasks())
+        right = [item.probabilities[task].argmax(axis=1) == item.labels[task] for task in tasks]
+        states = np.stack(
+            [np.where(item.labels[t] == MISSING, 2, r) for t, r in zip(tasks, right, strict=True)]
+        )
+        patterns, counts = np.unique(states, axis=1, return_counts=True)  # (T, P), (P,)
+        draws = resampled_counts(counts, seed=seed)
+        with np.errstate(invalid="ignore"):
+            drawn[item.name] = {
+                task: draws @ (row == 1) / (draws @ (row != 2))
+                for task, row in zip(tasks, patterns, strict=True)
+            }
+    # The rule only adds and divides, so it averages all replicates at once.
+    replicates: dict[str, Any] = averages.task_averages(
+        cast(Any, drawn), synthetic_labels=synthetic_labels
+    )
+    return {key: percentiles(values) for key, values in replicates.items()}
 
 
 COUNT_FIGURES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import age_error, calibration, figures
-from tests.evaluation.fixtures import random_predictions
+from softbio_jax.evaluation import age_error, calibration, figures, intervals
+from tests.evaluation.fixtures import hand_made, random_predictions
 
 
 @pytest.mark.parametrize("task", ["age", "gender"])
@@ -22,6 +22,26 @@ def test_every_interval_holds_its_figure(task):
         if name != "ece":  # its replicates lie above it
             assert low <= found[name] <= high, name
         assert low < high
+    json.dumps(found, allow_nan=False)
+
+
+def test_every_class_has_intervals_that_hold_its_figures():
+    found = figures.task_figures(random_predictions("faces", n=300), "age")
+    for row in found["per_class"].values():
+        assert set(row["intervals"]) == {"precision", "recall", "f1"}
+        for name, (low, high) in row["intervals"].items():
+            assert low <= row[name] <= high
+    recall = found["per_class"]["20-29"]["intervals"]["recall"]
+    counts = found["confusion"][3]
+    assert recall == list(intervals.wilson(counts[3], sum(counts)))
+
+
+def test_a_class_without_examples_has_no_recall_and_no_interval():
+    labels, probabilities = [0, 0, 1], np.eye(7)[[0, 2, 1]]
+    found = figures.task_figures(hand_made("faces", "emotion", labels, probabilities), "emotion")
+    disgust, happy = found["per_class"]["disgust"], found["per_class"]["happy"]
+    assert disgust["recall"] is None and set(disgust["intervals"]) == {"precision", "f1"}
+    assert happy["intervals"] == {}
     json.dumps(found, allow_nan=False)
 
 
@@ -40,6 +60,8 @@ def test_temperature_is_applied_and_reported():
     scaled = calibration.with_temperature(probabilities, 0.7)
     assert found["temperature"]["value"] == 0.7
     assert found["temperature"]["ece"] == pytest.approx(calibration.reliability(labels, scaled).ece)
+    low, high = found["temperature"]["intervals"]["nll"]
+    assert low < found["temperature"]["nll"] < high
     assert "temperature" not in figures.task_figures(faces, "age")
 
 

@@ -1,9 +1,12 @@
 """Intervals against published values, and against drawing examples one by one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from softbio_jax.evaluation import intervals, metrics
+from tests.evaluation.fixtures import hand_made, random_predictions
 
 
 def test_wilson_published_values():
@@ -64,6 +67,36 @@ def test_ece_interval_of_a_constant_gap():
     low, high = intervals.of_ece(labels, probabilities)
     assert low < 0.25 < high
     assert high - low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.1)
+
+
+def test_average_intervals_by_theory():
+    # 900 of 1,600 and 400 of 1,600 right: the mean's variance is that of two shares over four.
+    sets = [
+        hand_made(name, "gender", [0] * 1600, [[1, 0]] * hits + [[0, 1]] * (1600 - hits))
+        for name, hits in (("a", 900), ("b", 400))
+    ]
+    found = intervals.of_averages(sets, {})
+    assert found["gender"] == found["overall"]
+    low, high = found["gender"]
+    assert low < (900 + 400) / 3200 < high
+    variance = (9 / 16 * 7 / 16 + 1 / 4 * 3 / 4) / 1600 / 4
+    assert high - low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.1)
+
+
+def test_average_intervals_keep_tasks_of_one_face_together():
+    # Both tasks are right on the same faces, so their mean varies like one of them.
+    faces = random_predictions("faces", tasks=("gender", "age"), n=400, missing=0.0)
+    right = faces.probabilities["gender"].argmax(1) == faces.labels["gender"]
+    age = np.eye(9)[np.where(right, faces.labels["age"], (faces.labels["age"] + 1) % 9)]
+    faces = dataclasses.replace(faces, probabilities={**faces.probabilities, "age": age})
+    found = intervals.of_averages([faces], {})
+    assert found["overall"] == found["gender"] == found["age"]
+
+
+def test_synthetic_labels_have_no_part_in_average_intervals():
+    faces = random_predictions("vggface2", n=50)
+    found = intervals.of_averages([faces], {"vggface2": ("age",)})
+    assert set(found) == {"gender", "overall"}
 
 
 def test_intervals_are_repeatable():

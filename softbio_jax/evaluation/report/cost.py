@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softbio_jax.errors import UserError
 from softbio_jax.evaluation.report import words
 from softbio_jax.evaluation.report.document import NOTHING, Block, Section, Table, Text
 from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.models.config import vision_config
+from softbio_jax.planning.flops import vision_flops
 
 
 def cost(runs: Sequence[Run]) -> Section:
@@ -33,9 +36,9 @@ def cost(runs: Sequence[Run]) -> Section:
 def measured(run: Run) -> dict[str, str]:
     """Returns the measures of one run by their names in the table."""
     model, info = run.summary["model"], run.info
+    inference = info.get("inference") or {}
     trainable, total = model.get("trainable_params"), model.get("total_params")
     share = trainable / total if trainable is not None and total else None
-    best = max((info.get("throughput") or {}).items(), key=lambda item: item[1], default=None)
     memory = info.get("memory_bytes")
     return {
         "variant": str(model.get("variant", NOTHING)),
@@ -43,15 +46,36 @@ def measured(run: Run) -> dict[str, str]:
         "parameters": words.count(total),
         "trainable parameters": words.count(trainable),
         "trainable share, %": words.percent(share),
-        "GFLOPs an image": words.number(info.get("gflops")),
-        "latency at batch 1, ms": words.number(info.get("latency_ms"), digits=1),
-        "best throughput, images/s": (
-            f"{best[1]:,.0f} (batch {best[0]})" if best is not None else NOTHING
-        ),
+        "GFLOPs an image, tower": words.number(tower_gflops(run)),
+        "latency at batch 1, ms": words.number(inference.get("latency_ms"), digits=1),
+        "best inference, images/s": _best(inference.get("throughput")),
+        "training, images/s": _best(info.get("throughput")),
         "peak memory, GiB": words.number(memory / 2**30 if memory else None),
         "training time": words.duration(info.get("wall_time_s")),
         "device": str(info.get("device", NOTHING)),
     }
+
+
+def tower_gflops(run: Run) -> float | None:
+    """Returns the forward pass of a run's vision tower for one image, in 10^9 operations.
+
+    Counted from shapes (`planning.flops`, matrix products with attention's); None where the run
+    has no config or its variant is unknown.
+    """
+    model = run.config.get("model") or {}
+    try:
+        config = vision_config(model["variant"])
+    except (KeyError, UserError):
+        return None
+    side = (model.get("image_size") or config.image_size) // config.patch_size
+    return vision_flops(config, grid=(side, side)).total / 1e9
+
+
+def _best(rates: Mapping[str, float] | None) -> str:
+    if not rates:
+        return NOTHING
+    batch, rate = max(rates.items(), key=lambda item: item[1])
+    return f"{rate:,.0f} (batch {batch})"
 
 
 def _groups(run: Run) -> Table | None:

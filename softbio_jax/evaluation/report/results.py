@@ -71,7 +71,15 @@ def _rendered(pairs: Sequence[tuple[str, str]]) -> list[Text]:
 def _averages(runs: Sequence[Run]) -> Table:
     keys = (*TASKS, "overall")
     rows = tuple(
-        (run.name, *(words.percent(run.summary["averages"].get(key)) for key in keys))
+        (
+            run.name,
+            *(
+                words.with_bounds(
+                    run.summary["averages"].get(key), run.summary["average_intervals"].get(key)
+                )
+                for key in keys
+            ),
+        )
         for run in runs
     )
     sets = [_sets(run) for run in runs]
@@ -173,13 +181,19 @@ def _per_class(runs: Sequence[Run]) -> Table:
         found = [run.summary["datasets"].get(test_set, {}).get(task) for run in runs]
         for name in TASKS[task].classes:
             known = [figures["per_class"][name] if figures else {} for figures in found]
-            cells = [words.percent(row.get(key)) for row in known for key in measures]
             n = next(row["n"] for row in known if row)
+            if len(runs) == 1:
+                bounds = known[0]["intervals"]
+                cells = [words.with_bounds(known[0][key], bounds.get(key)) for key in measures]
+            else:
+                cells = [words.percent(row.get(key)) for row in known for key in measures]
             rows.append((test_set, task, name, words.count(n), *cells))
+    several = ("Intervals are in report.json.",) if len(runs) > 1 else ()
     return Table(
         title="Every class, %",
         groups=(("", 4), *((run.name, 3) for run in runs)),
         header=("test set", "task", "class", "n", *("precision", "recall", "F1") * len(runs)),
         rows=tuple(rows),
+        notes=several,
         text_columns=3,
     )

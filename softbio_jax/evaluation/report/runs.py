@@ -91,12 +91,13 @@ def load(path: pathlib.Path, *, name: str) -> Run:
             fix="run scripts/evaluate.py --workdir=DIR first",
         )
     summary = _json(metrics)
-    if summary.get("schema") != evaluate.SCHEMA:
+    schema = summary.get("schema")
+    if not isinstance(schema, int) or schema > evaluate.SCHEMA:
         raise UserError(
             "evaluation of another version",
             where=str(metrics),
-            expected=f"schema {evaluate.SCHEMA}",
-            found=str(summary.get("schema")),
+            expected=f"schema {evaluate.SCHEMA} or below",
+            found=str(schema),
             fix="run scripts/evaluate.py again",
         )
     predictions = {
@@ -106,6 +107,13 @@ def load(path: pathlib.Path, *, name: str) -> Run:
         )
         for test_set in summary["datasets"]
     }
+    if schema < evaluate.SCHEMA:  # the predictions hold all that newer figures need
+        validation = metrics.parent / "validation.csv"
+        summary = evaluate.summarise(
+            list(predictions.values()),
+            model=summary["model"],
+            validation=predictions_csv.load(validation) if validation.exists() else None,
+        )
     return Run(
         name=name,
         path=path,

@@ -1,6 +1,6 @@
 """The sections on how far figures can be trusted: calibration and paired tests between runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softbio_jax.evaluation import charts, comparison
@@ -47,35 +47,32 @@ def calibration(runs: Sequence[Run]) -> Section:
 
 
 def _calibration_table(run: Run) -> Table:
-    def after(figures: dict[str, Any], name: str) -> str:
-        scaled = figures.get("temperature")
-        if scaled is None:
-            return NOTHING
-        return words.percent(scaled[name]) if name == "ece" else f"{scaled[name]:.3f}"
-
-    rows = tuple(
-        (
-            test_set,
-            task,
-            words.plain_interval(figures, "nll"),
-            words.plain_interval(figures, "brier"),
-            words.percent_interval(figures, "ece"),
-            words.number(figures.get("temperature", {}).get("value")),
-            *(after(figures, name) for name in ("nll", "brier", "ece")),
-        )
-        for test_set, tasks in run.summary["datasets"].items()
-        for task, figures in tasks.items()
-    )
+    rows = []
+    for test_set, tasks in run.summary["datasets"].items():
+        for task, figures in tasks.items():
+            scaled = figures.get("temperature")
+            after = [NOTHING] * 4
+            if scaled:
+                after = [words.number(scaled["value"]), *_scores(scaled)]
+            rows.append((test_set, task, *_scores(figures), *after))
     return Table(
         title=f"{run.name}: calibration",
         groups=(("", 2), ("as trained", 3), ("temperature fitted on validation", 4)),
         header=("test set", "task", "NLL, nats", "Brier", "ECE, %", "T", "NLL", "Brier", "ECE, %"),
-        rows=rows,
+        rows=tuple(rows),
         notes=(
             "ECE over 15 equal bins of the top probability; Brier summed over classes (0 to 2).",
         ),
         text_columns=2,
     )
+
+
+def _scores(figures: Mapping[str, Any]) -> list[str]:
+    return [
+        words.plain_interval(figures, "nll"),
+        words.plain_interval(figures, "brier"),
+        words.percent_interval(figures, "ece"),
+    ]
 
 
 def comparisons(runs: Sequence[Run]) -> Section | None:

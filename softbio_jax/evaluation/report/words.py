@@ -11,12 +11,17 @@ def percent(value: float | None, *, digits: int = 2) -> str:
     return NOTHING if value is None else f"{100 * value:.{digits}f}"
 
 
-def percent_interval(figures: Mapping[str, Any], name: str, *, digits: int = 1) -> str:
-    """Returns "81.25 [80.1, 82.3]" for a figure in per cent."""
-    low, high = figures["intervals"][name]
-    return (
-        f"{percent(figures[name])} [{percent(low, digits=digits)}, {percent(high, digits=digits)}]"
-    )
+def with_bounds(value: float | None, bounds: Sequence[float] | None, *, digits: int = 1) -> str:
+    """Returns "81.25 [80.1, 82.3]" for a share and its interval, or a dash for None."""
+    if value is None or bounds is None:
+        return NOTHING
+    low, high = (percent(bound, digits=digits) for bound in bounds)
+    return f"{percent(value)} [{low}, {high}]"
+
+
+def percent_interval(figures: Mapping[str, Any], name: str) -> str:
+    """Returns a figure in per cent with its interval."""
+    return with_bounds(figures[name], figures["intervals"][name])
 
 
 def plain_interval(figures: Mapping[str, Any], name: str) -> str:

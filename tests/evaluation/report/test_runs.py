@@ -59,6 +59,14 @@ def test_another_schema_is_refused(run):
         runs.load(run, name="run")
 
 
+def test_an_older_evaluation_is_brought_up_to_date_from_its_predictions(run):
+    path = run / "eval" / "metrics.json"
+    now = json.loads(path.read_text())
+    old = {key: value for key, value in now.items() if key != "average_intervals"}
+    path.write_text(json.dumps({**old, "schema": 1}))
+    assert json.loads(json.dumps(runs.load(run, name="run").summary)) == now
+
+
 def test_a_cut_last_line_of_the_log_is_dropped_and_a_broken_one_named(run):
     path = run / "metrics.jsonl"
     whole = path.read_text()

@@ -1,5 +1,6 @@
 """Curves and class shares as a run recorded them."""
 
+import dataclasses
 import math
 
 import pytest
@@ -37,9 +38,7 @@ def test_sampling_in_both_forms(loaded):
     assert training.sampling(loaded[0], "gender") == {"raw": [30, 70], "drawn": [50, 50]}
     assert training.sampling(loaded[0], "age") == {}
     named = {"gender": {"male": {"n": 3, "drawn": 5}, "female": {"n": 7, "drawn": 5}}}
-    other = type(loaded[0])(
-        name="x", path=None, summary={}, predictions={}, info={"sampling": named}
-    )
+    other = dataclasses.replace(loaded[0], info={"sampling": named})
     assert training.sampling(other, "gender") == {"raw": [3, 7], "drawn": [5, 5]}
 
 
@@ -62,9 +61,21 @@ def test_what_a_run_did_not_record_is_said(loaded):
 def test_cost_of_the_complete_run(loaded):
     found = cost.measured(loaded[0])
     assert found["trainable share, %"] == "2.00"
-    assert found["GFLOPs an image"] == "1.50"
-    assert found["best throughput, images/s"] == "250 (batch 64)"
+    assert found["best inference, images/s"] == "410 (batch 32)"
+    assert found["training, images/s"] == "250 (batch 64)"
+    assert found["peak memory, GiB"] == "–"
     assert found["training time"] == "2 min 05 s"
+
+
+def test_tower_gflops_follow_variant_and_size(loaded):
+    own = cost.tower_gflops(loaded[0])
+    config = {"model": {"variant": "PE-Core-T16-384", "image_size": 192}}
+    quarter = cost.tower_gflops(dataclasses.replace(loaded[0], config=config))
+    # A quarter of the patches: below a quarter of the operations, as attention shrinks faster.
+    assert own / 5.5 < quarter < own / 4
+    unknown = {"model": {"variant": "no such tower"}}
+    assert cost.tower_gflops(dataclasses.replace(loaded[0], config=unknown)) is None
+    assert cost.tower_gflops(loaded[2]) is None
 
 
 def test_provenance_flattens_the_config(loaded):
