@@ -11,8 +11,10 @@ import numpy as np
 
 from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.math import column_norm
+from softbio_jax.adapters.merge import merge
 from softbio_jax.errors import UserError
 from softbio_jax.interop import peft_config, stacking
+from softbio_jax.interop.official import OFFICIAL, drop_prefix
 from softbio_jax.interop.peft_config import PeftConfig
 from softbio_jax.interop.peft_layers import (
     Adapter,
@@ -152,6 +154,22 @@ def attach(params: Tree, adapter: Adapter) -> Tree:
         whole = path.startswith("pool/") or path.endswith("/dora_base_norm")
         flat[path] = arrays[0] if whole else np.stack(arrays)
     return unflatten(flat)
+
+
+def merged(params: Tree, rules: AdapterRules, *, task: int | None = None) -> dict[str, np.ndarray]:
+    """Returns the vision tower with its adapters folded in, under the official keys.
+
+    Args:
+      params: a model's nested dict, with any tail; heads and balancer are left out.
+      rules: the rules it was built with.
+      task: with per-task adapters, whose tower is wanted.
+
+    Raises:
+      UserError: adapters that do not fold.
+    """
+    tower = {name: params[name] for name in ("encoder", "pool", "proj") if name in params}
+    plain = stacking.unstack(flatten(merge(tower, rules, task=task)))
+    return drop_prefix(OFFICIAL.backward(plain))
 
 
 def _stacked(layer: str, trunk: int) -> str:

@@ -81,7 +81,7 @@ def _load_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
                         fix="fetch or write the file again") from error  # fmt: skip
     return {
         key.removeprefix("module."): _to_numpy(value, key, path, torch)
-        for key, value in _state_dict(loaded, path).items()
+        for key, value in _flat(_state_dict(loaded, path)).items()
     }
 
 
@@ -95,6 +95,19 @@ def _state_dict(loaded: object, path: pathlib.Path) -> Mapping:
                         expected="names -> tensors, alone or under state_dict or weights",
                         found=type(loaded).__name__, fix="save model.state_dict()")  # fmt: skip
     return loaded
+
+
+def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Joins the keys of state dicts inside a state dict with dots."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, tuple | list) and len(value) == 1:  # as a trailing comma leaves it
+            value = value[0]
+        if isinstance(value, Mapping) and all(isinstance(inner, str) for inner in value):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def _to_numpy(value: Any, key: str, path: pathlib.Path, torch: Any) -> np.ndarray:
@@ -151,6 +164,26 @@ def save_arrays(
             torch.save({key: _to_torch(array, torch) for key, array in arrays.items()}, temporary)
         else:
             safetensors.numpy.save_file(arrays, temporary, metadata=dict(metadata))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_nested(path: str | pathlib.Path, tree: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Writes state dicts under a name each into one `.pt` file, whole or not at all.
+
+    Raises:
+      UserError: torch is absent.
+    """
+    path = pathlib.Path(path)
+    torch = _require_torch(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(
+            {name: {key: _to_torch(np.array(array), torch) for key, array in arrays.items()}
+             for name, arrays in tree.items()},
+            temporary,
+        )  # fmt: skip
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -134,8 +134,10 @@ def test_per_task_adapters_learn_for_each_task_apart():
     x = towers.images(model.config)
     variables = towers.variables(model)
     params = towers.stirred(variables["params"])
-    gradient = jax.grad(
-        lambda params: jnp.sum(model.apply({**variables, "params": params}, x)["gender"] ** 2)
+    gradient = jax.jit(
+        jax.grad(
+            lambda params: jnp.sum(model.apply({**variables, "params": params}, x)["gender"] ** 2)
+        )
     )(params)
     for path, leaf in flatten(gradient).items():
         if "/tasks/" in path or path.endswith("task_probe"):

@@ -1,0 +1,229 @@
+"""The thesis' checkpoint folders: PEFT's two files, and custom_layers.pt with heads and MTLoRA.
+
+Facts of the layout are those of github.com/Antuke/PE_PEFT_FT, `src/model.py` and `src/dlora.py`;
+its MTLoRA scales a task's update by 1 and the shared one by 0, which is therefore dropped.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from softbio_jax.adapters import methods
+from softbio_jax.adapters.config import AdapterRules, LoRAConfig
+from softbio_jax.errors import UserError
+from softbio_jax.interop import peft
+from softbio_jax.interop.peft_layers import Adapter
+from softbio_jax.interop.safe_load import load_arrays, save_nested
+from softbio_jax.interop.strict import check_finite
+from softbio_jax.models.config import VisionConfig
+from softbio_jax.params.paths import Tree, flatten, unflatten
+from softbio_jax.tasks import TaskSpec
+
+CUSTOM = "custom_layers.pt"
+# Our layer -> the modules that hold its projections.
+_BLOCK = {"attn/qkv": ("attn.q", "attn.k", "attn.v"), "attn/out": ("out_proj",),
+          "mlp/c_fc": ("mlp.c_fc",), "mlp/c_proj": ("mlp.c_proj",)}  # fmt: skip
+_POOL = {"attn/q": ("q_proj",), "attn/kv": ("k_proj", "v_proj"), "attn/out": ("out_proj",),
+         "mlp/c_fc": ("mlp.c_fc",), "mlp/c_proj": ("mlp.c_proj",)}  # fmt: skip
+_BLOCK_NORMS, _POOL_NORMS = ("ln_1", "ln_2"), ("layernorm",)
+# Places in a head's nn.Sequential: norm, dropout, dense, gelu, dense.
+_NORM, _FIRST, _LAST = 0, 2, 4
+_STATS = {"running_mean": "mean", "running_var": "var"}
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ThesisAdapter:
+    """What a thesis checkpoint adds to a tower: shared adapters, heads, MTLoRA's own parts."""
+
+    adapter: Adapter
+    leaves: Mapping[str, np.ndarray]  # by path, heads and MTLoRA's block and pooling
+    batch_stats: Tree
+    rules: AdapterRules
+    tail: int
+
+
+def read(
+    directory: str | pathlib.Path, config: VisionConfig, tasks: Sequence[TaskSpec]
+) -> ThesisAdapter:
+    """Reads a thesis checkpoint folder.
+
+    Args:
+      directory: adapter_config.json, adapter_model.safetensors and custom_layers.pt.
+      config: the variant.
+      tasks: the tasks, in the model's order.
+
+    Raises:
+      UserError: unreadable, another variant's, or a task or a part missing.
+    """
+    directory = pathlib.Path(directory)
+    adapter = peft.read(directory, config)
+    where = str(directory / CUSTOM)
+    arrays, _ = load_arrays(where)
+    check_finite(arrays, where=where)
+    source = _Source(arrays, where)
+    leaves, stats = {}, {}
+    for task in tasks:
+        head, head_stats = _read_head(source, task)
+        leaves |= {f"heads/{task.name}/{path}": array for path, array in head.items()}
+        if head_stats:
+            stats[f"heads/{task.name}/norm/mean"] = head_stats["mean"]
+            stats[f"heads/{task.name}/norm/var"] = head_stats["var"]
+    rules, tail = adapter.rules(config), adapter.tail(config)
+    if any(key.startswith("mtl_layer.") for key in arrays):
+        block = _read_part(source, "mtl_layer.", _BLOCK, _BLOCK_NORMS, tasks)
+        leaves |= {f"encoder/tail/{path}": array[None] for path, array in block.items()}
+        pool = _read_part(source, "mtl_attn_pool.", _POOL, _POOL_NORMS, tasks)
+        leaves |= {f"pool/{path}": array for path, array in pool.items()}
+        probes = [source[f"mtl_attn_pool.probe.{_title(task)}"] for task in tasks]
+        leaves["pool/task_probe"] = np.stack(probes)
+        rank = block["attn/out/tasks/lora_a"].shape[-1]
+        own = methods.mtlora(LoRAConfig(rank=rank, alpha=float(rank))).rules.per_task
+        rules, tail = dataclasses.replace(rules, per_task=own), 1
+    return ThesisAdapter(
+        adapter=adapter, leaves=leaves, batch_stats=unflatten(stats), rules=rules, tail=tail
+    )
+
+
+def attach(params: Tree, checkpoint: ThesisAdapter) -> Tree:
+    """Returns a tower's params, of the checkpoint's tail, with all that the checkpoint adds."""
+    return unflatten(flatten(peft.attach(params, checkpoint.adapter)) | dict(checkpoint.leaves))
+
+
+def write(
+    directory: str | pathlib.Path,
+    params: Tree,
+    batch_stats: Tree,
+    rules: AdapterRules,
+    tasks: Sequence[TaskSpec],
+) -> None:
+    """Writes a model as the thesis' code loads it.
+
+    Args:
+      directory: made if need be.
+      params: of a model with DoRA or LoRA, or MTLoRA with base_input shared.
+      batch_stats: the heads' running statistics.
+      rules: the rules the model was built with.
+      tasks: the tasks, in the model's order.
+
+    Raises:
+      UserError: a layer the thesis' modules do not have, or torch is missing.
+    """
+    directory = pathlib.Path(directory)
+    peft.write(directory, peft.collect(params, rules), naming="thesis")
+    flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    stats = {path: np.asarray(leaf) for path, leaf in flatten(batch_stats).items()}
+    tree: dict[str, dict[str, np.ndarray]] = {"prediction_layers": {}}
+    for task in tasks:
+        tree["prediction_layers"] |= _write_head(flat, stats, task)
+    if rules.per_task is not None:
+        tail = {
+            path.removeprefix("encoder/tail/"): leaf[0]
+            for path, leaf in flat.items()
+            if path.startswith("encoder/tail/")
+        }
+        pool = {p.removeprefix("pool/"): v for p, v in flat.items() if p.startswith("pool/")}
+        tree["mtl_layer"] = _write_part(tail, _BLOCK, _BLOCK_NORMS, tasks)
+        tree["mtl_attn_pool"] = _write_part(pool, _POOL, _POOL_NORMS, tasks) | {
+            f"probe.{_title(task)}": pool["task_probe"][t] for t, task in enumerate(tasks)
+        }
+    save_nested(directory / CUSTOM, tree)
+
+
+class _Source:
+    """The arrays of a file; a missing one is a user's error."""
+
+    def __init__(self, arrays: Arrays, where: str):
+        self.arrays, self.where = arrays, where
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key not in self.arrays:
+            raise UserError("part missing in a thesis checkpoint", where=self.where, expected=key,
+                            found=f"{len(self.arrays)} other arrays",
+                            fix="name the tasks it was trained on")  # fmt: skip
+        return self.arrays[key].astype(np.float32)
+
+
+def _title(task: TaskSpec) -> str:
+    return task.name.capitalize()
+
+
+def _read_head(source: _Source, task: TaskSpec) -> tuple[dict, dict]:
+    prefix = f"prediction_layers.{_title(task)}."
+    deep = f"{prefix}{_LAST}.weight" in source.arrays
+    places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
+    head = {}
+    for name, i in places.items():
+        head[f"{name}/kernel"] = source[f"{prefix}{i}.weight"].T
+        head[f"{name}/bias"] = source[f"{prefix}{i}.bias"]
+    if head["dense_out/bias"].shape != (task.num_classes,):
+        raise UserError("head of another size", where=f"{source.where} {prefix}",
+                        expected=f"{task.num_classes} classes",
+                        found=str(len(head["dense_out/bias"])),
+                        fix="give a checkpoint of the same task")  # fmt: skip
+    if f"{prefix}{_NORM}.weight" not in source.arrays:
+        return head, {}
+    head["norm/scale"] = source[f"{prefix}{_NORM}.weight"]
+    head["norm/bias"] = source[f"{prefix}{_NORM}.bias"]
+    return head, {ours: source[f"{prefix}{_NORM}.{name}"] for name, ours in _STATS.items()}
+
+
+def _read_part(
+    source: _Source, prefix: str, table: Mapping[str, tuple[str, ...]], norms: Sequence[str],
+    tasks: Sequence[TaskSpec],
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Reads a block or a pooling: plain weights, and each task's A and B stacked."""
+    part = {}
+    for layer, modules in table.items():
+        names = [prefix + module for module in modules]
+        part[f"{layer}/kernel"] = np.concatenate([source[f"{n}.linear.weight"].T for n in names], 1)
+        part[f"{layer}/bias"] = np.concatenate([source[f"{n}.linear.bias"] for n in names])
+        for ours, theirs in (("lora_a", "lora_tasks_A"), ("lora_b", "lora_tasks_B")):
+            part[f"{layer}/tasks/{ours}"] = np.stack(
+                [np.stack([source[f"{n}.{theirs}.{_title(t)}"].T for n in names]) for t in tasks]
+            )
+    for norm in norms:
+        part[f"{norm}/scale"] = source[f"{prefix}{norm}.weight"]
+        part[f"{norm}/bias"] = source[f"{prefix}{norm}.bias"]
+    return part
+
+
+def _write_head(flat: Arrays, stats: Arrays, task: TaskSpec) -> dict[str, np.ndarray]:
+    path, key = f"heads/{task.name}", _title(task)
+    deep = f"{path}/dense_0/kernel" in flat
+    places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
+    head = {}
+    for name, i in places.items():
+        head[f"{key}.{i}.weight"] = flat[f"{path}/{name}/kernel"].T
+        head[f"{key}.{i}.bias"] = flat[f"{path}/{name}/bias"]
+    if f"{path}/norm/scale" in flat:
+        head[f"{key}.{_NORM}.weight"] = flat[f"{path}/norm/scale"]
+        head[f"{key}.{_NORM}.bias"] = flat[f"{path}/norm/bias"]
+        for name, ours in _STATS.items():
+            head[f"{key}.{_NORM}.{name}"] = stats[f"{path}/norm/{ours}"]
+        head[f"{key}.{_NORM}.num_batches_tracked"] = np.zeros((), np.int64)
+    return head
+
+
+def _write_part(
+    part: Arrays, table: Mapping[str, tuple[str, ...]], norms: Sequence[str],
+    tasks: Sequence[TaskSpec],
+) -> dict[str, np.ndarray]:  # fmt: skip
+    out = {}
+    for layer, modules in table.items():
+        kernels = np.split(part[f"{layer}/kernel"], len(modules), axis=1)
+        biases = np.split(part[f"{layer}/bias"], len(modules))
+        a, b = part[f"{layer}/tasks/lora_a"], part[f"{layer}/tasks/lora_b"]
+        for i, name in enumerate(modules):
+            out[f"{name}.linear.weight"], out[f"{name}.linear.bias"] = kernels[i].T, biases[i]
+            for t, task in enumerate(tasks):
+                out[f"{name}.lora_tasks_A.{_title(task)}"] = a[t, i].T
+                out[f"{name}.lora_tasks_B.{_title(task)}"] = b[t, i].T
+            # There, but of no effect: their scale is 0.
+            out[f"{name}.lora_shared_A"] = np.zeros_like(a[0, i].T)
+            out[f"{name}.lora_shared_B"] = np.zeros_like(b[0, i].T)
+    for norm in norms:
+        out[f"{norm}.weight"], out[f"{norm}.bias"] = part[f"{norm}/scale"], part[f"{norm}/bias"]
+    return out
