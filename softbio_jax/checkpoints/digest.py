@@ -1,6 +1,7 @@
 """SHA-256 digests of array trees and of files."""
 
 import concurrent.futures
+import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -40,10 +41,13 @@ def of_tree(tree: Any) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def of_files(directory: epath.Path) -> dict[str, str]:
-    """Hashes every file under a directory: {path relative to it: digest}."""
+def of_files(directory: epath.Path, *, largest: int) -> dict[str, str]:
+    """Hashes every file under a directory: {path relative to it: digest}.
+
+    Of files larger than `largest` bytes only the size is taken.
+    """
     paths = sorted(_walk(directory))
-    digests = _threaded(_of_file, paths)
+    digests = _threaded(functools.partial(_of_file, largest=largest), paths)
     return {p.relative_to(directory).as_posix(): d for p, d in zip(paths, digests, strict=True)}
 
 
@@ -52,7 +56,9 @@ def _threaded(function: Callable[[Any], str], items: Iterable[Any]) -> list[str]
         return list(pool.map(function, items))
 
 
-def _of_file(path: epath.Path) -> str:
+def _of_file(path: epath.Path, *, largest: int) -> str:
+    if (size := path.stat().length) > largest:
+        return f"{size} bytes"
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

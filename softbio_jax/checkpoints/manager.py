@@ -205,7 +205,7 @@ class CheckpointManager:
             self._writer.wait_until_finished()
             if jax.process_index() == 0:
                 directory, begun = self._directory / str(step), time.perf_counter()
-                files = digest.of_files(directory)
+                files = manifest.describe_files(directory)
                 hashing += time.perf_counter() - begun
                 manifest.write(directory, Manifest(
                     step=step, host=host, base=self._base, leaves=leaves, files=files

@@ -11,6 +11,8 @@ from etils import epath
 from softbio_jax.checkpoints import digest
 
 NAME = "manifest.json"
+# Larger files hold array values, whose digests are taken anyway: hashing them twice costs time.
+HASHED_FILES = 1 << 20  # bytes
 _FIELDS = {"step", "host", "base", "leaves", "files"}
 
 
@@ -28,7 +30,7 @@ class Manifest:
     host: dict[str, Any]  # JSON values: sample stream, course of the validation loss
     base: str  # digest of the frozen tree that the state was trained on
     leaves: dict[str, dict[str, Any]]  # path -> shape, dtype, sha256 of the array that was saved
-    files: dict[str, str]  # file under the checkpoint's folder -> sha256
+    files: dict[str, str]  # file under the checkpoint's folder -> sha256 or size
 
 
 def describe_leaves(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -39,6 +41,11 @@ def describe_leaves(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
             arrays.items(), digest.of_arrays(arrays).values(), strict=True
         )
     }
+
+
+def describe_files(directory: epath.Path) -> dict[str, str]:
+    """Returns the `files` of a manifest: the digest of each, of large ones the size."""
+    return digest.of_files(directory, largest=HASHED_FILES)
 
 
 def write(directory: epath.Path, manifest: Manifest) -> None:
@@ -71,7 +78,7 @@ def read(directory: epath.Path) -> Manifest:
 
 def check_files(directory: epath.Path, manifest: Manifest) -> None:
     """Raises Damaged unless every file of the checkpoint is as it was written."""
-    found = digest.of_files(directory)
+    found = describe_files(directory)
     found.pop(NAME, None)
     for name in sorted(manifest.files.keys() | found.keys()):
         if name not in found:

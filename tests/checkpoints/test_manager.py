@@ -158,6 +158,29 @@ def test_two_hundred_ways_to_damage_a_checkpoint(saved, tmp_path):
         shutil.rmtree(run)
 
 
+@pytest.mark.long
+def test_flips_in_large_files_are_found_by_the_values(tmp_path, monkeypatch):
+    """Of a large file only the size is kept: what its flipped bits change, the leaves tell."""
+    from softbio_jax.checkpoints import manifest
+
+    monkeypatch.setattr(manifest, "HASHED_FILES", 256)
+    _save(tmp_path / "saved", (1, 2))
+    found = 0
+    for seed in range(60):
+        run = tmp_path / str(seed)
+        shutil.copytree(tmp_path / "saved", run)
+        path = max(_files(run / "checkpoints" / "2" / "state"), key=lambda p: p.stat().st_size)
+        content, draw = bytearray(path.read_bytes()), random.Random(seed)
+        place = draw.randrange(8 * len(content))
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+        said = []
+        restored = _manager(run, said).restore_newest(_state(0))
+        _assert_is(restored, 1 if said else 2)
+        found += bool(said)
+    assert found >= 50  # the others fell into padding and changed no value
+
+
 def test_a_manifest_that_lies_about_the_values_is_found_out(run):
     """Files as their digests say, values not as they were saved: a fault before the disk."""
     from etils import epath
