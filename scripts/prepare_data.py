@@ -41,6 +41,9 @@ _ENCODING = flags.DEFINE_enum(
     ["source", "jpeg", "png", "raw"],
     "How pictures are stored: source keeps the bytes, png and raw are lossless.",
 )
+_BEAM = flags.DEFINE_list(
+    "beam", None, "vggface2: prepare by Apache Beam, with its flags: --runner=DirectRunner,..."
+)
 _FACES = flags.DEFINE_bool(
     "faces", False, "Find the largest face of every photograph and keep the square around it."
 )
@@ -200,6 +203,7 @@ def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -
             source=source,
             out=_OUT.value,
             overwrite=_OVERWRITE.value,
+            beam_options=_BEAM.value,
             on_survey=show_total,
             on_row=advance,
             max_rejected=_MAX_REJECTED.value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import io
 import json
 import os
@@ -12,13 +13,13 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
 
+from softbio_jax.data import beam, records
 from softbio_jax.data import index as index_lib
-from softbio_jax.data import records
 from softbio_jax.data.builders import BUILDERS, FaceBuilder
 from softbio_jax.errors import UserError
 
@@ -57,7 +58,9 @@ def prepare(
     source: str,
     out: str | os.PathLike,
     overwrite: bool = False,
+    beam_options: Sequence[str] | None = None,
     on_survey: Callable[[Survey], None] = lambda survey: None,
+    on_row: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> dict:
     """Writes a data set's records, indices and report under `out`.
@@ -71,7 +74,9 @@ def prepare(
       source: the folder as people have it.
       out: the folder to make.
       overwrite: replace `out` if it is there.
+      beam_options: prepare by Apache Beam with these flags of its own ("--runner=...").
       on_survey: gets the number of rows before the pictures are read.
+      on_row: called once a row, for a progress bar; never by Beam.
       **options: the builder's own options.
 
     Returns:
@@ -89,11 +94,14 @@ def prepare(
     with _scratch(out) as scratch:
         records_root = scratch / "records"
         shutil.rmtree(records_root, ignore_errors=True)  # what a process that was cut off left
-        builder = _builder(
-            dataset, source=source, data_dir=records_root, journals=scratch, **options
-        )
+        common = {"source": source, "data_dir": records_root}
+        if beam_options is None:
+            builder = _builder(dataset, **common, journals=scratch, on_row=on_row, **options)
+        else:
+            remake = functools.partial(_builder, dataset, **common, **options)
+            builder = _builder(dataset, **common, remake=remake, **options)
         on_survey(_survey(builder))
-        _write_records(builder)
+        _write_records(builder, beam_options)
         folder = pathlib.Path(builder.data_dir)
         if builder.storage.encoding == "raw":
             records.uncompress(folder)
@@ -163,7 +171,7 @@ def _survey(builder: FaceBuilder) -> Survey:
     return Survey(dataset=builder.name, rows=rows)
 
 
-def _write_records(builder: FaceBuilder) -> None:
+def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> None:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
@@ -172,7 +180,11 @@ def _write_records(builder: FaceBuilder) -> None:
     try:
         # TFDS tells of downloads, which there are none of, and of its scratch folder.
         with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare()
+            if beam_options is None:
+                builder.download_and_prepare()
+            else:
+                builder.download_and_prepare(download_config=beam.config(beam_options))
+                builder.collect_groups()
     finally:
         logging.set_verbosity(verbosity)
 

@@ -1,8 +1,10 @@
+import importlib.util
+
 import pytest
 
 from softbio_jax.data import prepare
 from softbio_jax.errors import UserError
-from tests.data.trees import by_id, prepared_split, write_image
+from tests.data.trees import by_id, make_fairface, prepared_split, write_image
 
 META = (
     "Class_ID, Name, Sample_Num, Flag, Gender\n"
@@ -55,4 +57,32 @@ def test_broken_ages(tmp_path, line, says):
     with pytest.raises(UserError, match=says):
         prepare.survey(
             "vggface2", source=str(_tree(tmp_path / "raw")), ages=str(tmp_path / "ages.csv")
+        )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("apache_beam") is None, reason="apache-beam is not installed"
+)
+def test_beam_writes_the_same(tmp_path):
+    source = _tree(tmp_path / "raw")
+    (source / "test" / "n000009" / "0002_01.jpg").write_bytes(b"")
+    one, report = prepared_split("vggface2", source, tmp_path / "one", "test", max_rejected=0.5)
+    many, beam_report = prepared_split(
+        "vggface2",
+        source,
+        tmp_path / "many",
+        "test",
+        max_rejected=0.5,
+        beam_options=["--runner=DirectRunner", "--direct_num_workers=2"],
+    )
+    assert beam_report == report
+    assert many.fingerprint == one.fingerprint
+    assert [many[i] for i in range(len(many))] == [one[i] for i in range(len(one))]
+
+
+def test_beam_is_not_for_sets_without_groups(tmp_path):
+    make_fairface(tmp_path / "raw", train=2, val=1)
+    with pytest.raises(UserError, match=r"--beam: expected --dataset=vggface2"):
+        prepare.prepare(
+            "fairface", source=str(tmp_path / "raw"), out=tmp_path / "out", beam_options=[]
         )

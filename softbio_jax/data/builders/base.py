@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from softbio_jax.data.ingest import Account, ingest
+from softbio_jax.data import beam
+from softbio_jax.data.account import Account, Checked
+from softbio_jax.data.ingest import ingest
 from softbio_jax.data.journal import Journal
 from softbio_jax.data.rows import Outcome
 from softbio_jax.data.sampling import digest_of
 from softbio_jax.data.storage import Storage
+from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
 
@@ -31,6 +34,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
       threads: how many pictures are checked at once; by default one a core.
       storage: what is done to the pictures before they are stored; by default nothing.
       journals: a folder for what is needed to go on when the process is cut off.
+      remake: prepares by Apache Beam; makes this builder again in a worker.
       on_row: called once a row, for a progress bar.
     """
 
@@ -47,6 +51,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         threads: int = 0,
         storage: Storage = Storage(),
         journals: pathlib.Path | None = None,
+        remake: Callable[[], FaceBuilder] | None = None,
         on_row: Callable[[], None] = lambda: None,
     ):
         self.source = pathlib.Path(source)
@@ -54,6 +59,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         self.threads = threads or os.cpu_count() or 1
         self.storage = storage
         self.journals = journals
+        self.remake = remake
         self.on_row = on_row
         self.accounts: dict[str, Account] = {}
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
@@ -64,6 +70,19 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
 
     def rows(self, split: str) -> Iterator[Outcome]:
         """Yields the rows of a split in the source's own order."""
+        raise NotImplementedError
+
+    def groups(self, split: str) -> Sequence[str]:
+        """Names the parts of a split that can be prepared apart from each other, by Beam."""
+        raise UserError(
+            "Apache Beam is for data sets that come in groups",
+            where="--beam",
+            expected="--dataset=vggface2",
+            found=f"--dataset={self.name}",
+        )
+
+    def group_rows(self, split: str, group: str) -> Iterator[Outcome]:
+        """Yields the rows of one group."""
         raise NotImplementedError
 
     def survey(self, split: str) -> int:
@@ -93,24 +112,42 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {split: self._generate_examples(split) for split in self.splits()}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+    def example(self, checked: Checked) -> dict[str, Any]:
+        """Lays a checked row out as the features of a record."""
+        row = checked.row
+        example: dict[str, Any] = {"image": checked.data, "id": row.id}
+        example |= {task: row.labels.get(task, MISSING) for task in self.TASKS}
+        return example | {name: row.columns.get(name, "") for name in self.COLUMNS}
+
+    def _generate_examples(self, split: str) -> Any:
         account = Account(split, tasks=self.TASKS, columns=self.COLUMNS)
         self.accounts[split] = account
+        if self.remake is not None:
+            return beam.examples(self.groups(split), split, self.remake, self._outcomes)
+        return self._examples(split, account)
+
+    def collect_groups(self) -> None:
+        """Completes the accounts after a run of Beam, whose workers shared no memory."""
+        for split, account in self.accounts.items():
+            beam.collect(account, len(self.groups(split)), self._outcomes)
+            account.verify(max_rejected=self.max_rejected)
+
+    @property
+    def _outcomes(self) -> str:
+        return os.path.join(self.data_dir_root, "outcomes")
+
+    def _examples(self, split: str, account: Account) -> Iterator[tuple[int, dict]]:
         checked_rows = ingest(
             self.rows(split),
             account,
             threads=self.threads,
-            max_rejected=self.max_rejected,
             transform=self.storage,
             journal=self._journal(split),
             on_row=self.on_row,
         )
         for key, checked in enumerate(checked_rows):
-            row = checked.row
-            example: dict = {"image": checked.data, "id": row.id}
-            example |= {task: row.labels.get(task, MISSING) for task in self.TASKS}
-            example |= {name: row.columns.get(name, "") for name in self.COLUMNS}
-            yield key, example
+            yield key, self.example(checked)
+        account.verify(max_rejected=self.max_rejected)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from softbio_jax.data.builders import tables
@@ -46,28 +47,34 @@ class VGGFace2(FaceBuilder):
         return {"ages": pathlib.Path(self.ages).name if self.ages else "none"}
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        genders = self._genders()
-        ages = self._ages()
-        for folder in sorted(p for p in (self.source / split).iterdir() if p.is_dir()):
-            for path in tables.images_in(folder):
-                name = f"{folder.name}/{path.name}"
-                labels, masked = {}, {}
-                if folder.name in genders:
-                    labels["gender"] = genders[folder.name]
-                else:
-                    masked["gender"] = "the identity is not in identity_meta.csv"
-                if name in ages:
-                    labels["age"] = age_class(ages[name])
-                else:
-                    masked["age"] = "not in the file of ages" if self.ages else "no file of ages"
-                yield Row(
-                    id=f"{split}/{name}",
-                    image=path,
-                    labels=labels,
-                    columns={"identity": folder.name, "years": str(ages.get(name, ""))},
-                    masked=masked,
-                )
+        for identity in self.groups(split):
+            yield from self.group_rows(split, identity)
 
+    def groups(self, split: str) -> Sequence[str]:
+        return sorted(path.name for path in (self.source / split).iterdir() if path.is_dir())
+
+    def group_rows(self, split: str, group: str) -> Iterator[Outcome]:
+        genders, ages = self._genders, self._years
+        for path in tables.images_in(self.source / split / group):
+            name = f"{group}/{path.name}"
+            labels, masked = {}, {}
+            if group in genders:
+                labels["gender"] = genders[group]
+            else:
+                masked["gender"] = "the identity is not in identity_meta.csv"
+            if name in ages:
+                labels["age"] = age_class(ages[name])
+            else:
+                masked["age"] = "not in the file of ages" if self.ages else "no file of ages"
+            yield Row(
+                id=f"{split}/{name}",
+                image=path,
+                labels=labels,
+                columns={"identity": group, "years": str(ages.get(name, ""))},
+                masked=masked,
+            )
+
+    @functools.cached_property
     def _genders(self) -> dict[str, int]:
         path = self.source / "identity_meta.csv"
         return {
@@ -75,7 +82,8 @@ class VGGFace2(FaceBuilder):
             for number, row in tables.read_csv(path, columns=_META)
         }
 
-    def _ages(self) -> dict[str, float]:
+    @functools.cached_property
+    def _years(self) -> dict[str, float]:
         if self.ages is None:
             return {}
         path = pathlib.Path(self.ages)

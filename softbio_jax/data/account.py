@@ -1,0 +1,154 @@
+"""The account of a split: what became of every row, and the index of those that were kept."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.data.index import Index
+from softbio_jax.data.rows import Rejection, Row, Skip
+from softbio_jax.errors import UserError
+from softbio_jax.tasks import MISSING, TASKS
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A row whose picture decodes: its encoded bytes and the SHA-256 of what the source held."""
+
+    row: Row
+    data: bytes
+    digest: bytes
+
+
+class Account:
+    """Counts what happened to the rows of one split and collects its index.
+
+    Args:
+      split: the split's name.
+      tasks: the tasks that the data set labels.
+      columns: the audit columns.
+    """
+
+    def __init__(self, split: str, *, tasks: Sequence[str], columns: Sequence[str]):
+        self.split = split
+        self.rows_read = 0
+        self.rejected: list[Rejection] = []
+        self.skipped: collections.Counter[str] = collections.Counter()
+        self.masked: collections.Counter[str] = collections.Counter()
+        self._ids: dict[str, None] = {}
+        self._labels: dict[str, list[int]] = {task: [] for task in tasks}
+        self._columns: dict[str, list[str]] = {name: [] for name in columns}
+        self._digests: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def skip(self, skip: Skip) -> None:
+        self.rows_read += 1
+        self.skipped[skip.reason] += 1
+
+    def reject(self, rejection: Rejection) -> None:
+        self.rows_read += 1
+        self.rejected.append(rejection)
+
+    def keep(self, checked: Checked) -> bool:
+        """Adds an example; False when its id was there already, which rejects the row."""
+        row = checked.row
+        if row.id in self._ids:
+            self.reject(Rejection(row.id, "duplicate row"))
+            return False
+        self.rows_read += 1
+        self._ids[row.id] = None
+        for task, values in self._labels.items():
+            values.append(row.labels.get(task, MISSING))
+        for name, column in self._columns.items():
+            column.append(row.columns.get(name, ""))
+        for task, reason in row.masked.items():
+            self.masked[f"{task}: {reason}"] += 1
+        self._digests.append(checked.digest)
+        return True
+
+    def verify(self, *, max_rejected: float) -> None:
+        """Stops when nothing is left or too much was rejected.
+
+        Args:
+          max_rejected: the share of rejected rows, 0 to 1, above which the split is given up.
+
+        Raises:
+          UserError: tells the first rejected rows.
+        """
+        share = len(self.rejected) / max(self.rows_read, 1)
+        if share <= max_rejected and len(self):
+            return
+        first = "; ".join(f"{r.path}: {r.reason}" for r in self.rejected[:3])
+        raise UserError(
+            "too many rows were rejected" if len(self) else "no row can be used",
+            where=f"split {self.split!r}",
+            expected=f"at most {max_rejected:.1%} of the rows" if len(self) else "pictures",
+            found=f"{len(self.rejected)} of {self.rows_read} ({first or 'no rows'})",
+            fix="repair the source, or raise --max_rejected" if len(self) else "check --source",
+        )
+
+    def index(self) -> Index:
+        """Turns what was kept into the split's index."""
+        return Index(
+            ids=np.array(list(self._ids), dtype=np.str_),
+            labels={t: np.array(v, dtype=np.int32) for t, v in self._labels.items()},
+            columns={c: np.array(v, dtype=np.str_) for c, v in self._columns.items()},
+            digests=np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32),
+        )
+
+    def report(self) -> dict:
+        """Summarises the split: rows read, kept, rejected, masked, and the class counts."""
+        index = self.index()
+        return {
+            "rows_read": self.rows_read,
+            "kept": len(self),
+            "skipped": self.skipped.total(),
+            "skipped_by_reason": dict(self.skipped),
+            "rejected": len(self.rejected),
+            "rejected_by_reason": dict(collections.Counter(r.reason for r in self.rejected)),
+            "rejected_rows": [dataclasses.asdict(r) for r in self.rejected],
+            "masked_by_reason": dict(self.masked),
+            "missing": {t: int((v == MISSING).sum()) for t, v in index.labels.items()},
+            "class_counts": {
+                task: dict(zip(TASKS[task].classes, _counts(task, labels), strict=True))
+                for task, labels in index.labels.items()
+            },
+            "fingerprint": index.fingerprint(),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Writes the account in JSON's types, for `add_json`."""
+        return {
+            "rows_read": self.rows_read,
+            "rejected": [dataclasses.asdict(r) for r in self.rejected],
+            "skipped": dict(self.skipped),
+            "masked": dict(self.masked),
+            "ids": list(self._ids),
+            "labels": self._labels,
+            "columns": self._columns,
+            "digests": [digest.hex() for digest in self._digests],
+        }
+
+    def add_json(self, part: dict[str, Any]) -> None:
+        """Adds the account of a part of the split behind what is there."""
+        self.rows_read += part["rows_read"]
+        self.rejected += [Rejection(**r) for r in part["rejected"]]
+        self.skipped.update(part["skipped"])
+        self.masked.update(part["masked"])
+        self._ids.update(dict.fromkeys(part["ids"]))
+        for task, values in self._labels.items():
+            values += part["labels"][task]
+        for name, column in self._columns.items():
+            column += part["columns"][name]
+        self._digests += [bytes.fromhex(digest) for digest in part["digests"]]
+
+
+def _counts(task: str, labels: np.ndarray) -> list[int]:
+    known = labels[labels != MISSING]
+    return np.bincount(known, minlength=TASKS[task].num_classes).tolist()
