@@ -100,6 +100,7 @@ def prepare(
         else:
             remake = functools.partial(_builder, dataset, **common, **options)
             builder = _builder(dataset, **common, remake=remake, **options)
+            builder.groups(builder.splits()[0])  # a data set without groups stops here
         on_survey(_survey(builder))
         _write_records(builder, beam_options)
         folder = pathlib.Path(builder.data_dir)
