@@ -26,8 +26,10 @@ def test_blocks_and_embedding(class_token, size):
     params = unflatten(stacking.stack(OFFICIAL.forward(REFERENCE.weights(tower))))
     model, images = VisionTower(tower), REFERENCE.images(size)
     with jax.default_matmul_precision("highest"):
-        ours = model.apply({"params": params}, images)
-        layers = model.apply({"params": params}, images, (0, -1), method="intermediates")
+        ours = jax.jit(lambda p: model.apply({"params": p}, images))(params)
+        layers = jax.jit(
+            lambda p: model.apply({"params": p}, images, (0, -1), method="intermediates")
+        )(params)
     for found, want in zip(layers[:, :, int(class_token) :], (blocks[0], blocks[-1]), strict=True):
         np.testing.assert_allclose(found, want, rtol=0, atol=1e-5 * np.abs(want).max())
     first, second = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (ours, embedding))
