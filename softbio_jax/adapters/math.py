@@ -30,18 +30,19 @@ def low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Arra
 def _low_rank_forward(
     x: jax.Array, a: jax.Array, b: jax.Array, scale: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return low_rank(x, a, b, scale), (x, a, b)
+    down = x @ a
+    return down @ (b * scale), (x, down, a, b)
 
 
 def _low_rank_backward(
     scale: float, residuals: tuple[jax.Array, ...], dy: jax.Array
 ) -> tuple[jax.Array, ...]:
-    x, a, b = residuals
+    x, down, a, b = residuals
     rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    down = drows @ (b * scale).T  # (rows, R)
-    da = (down.T @ rows).T
-    db = ((rows @ a) * scale).T @ drows
-    return (down @ a.T).reshape(x.shape), da, db
+    ddown = drows @ (b * scale).T  # (rows, R)
+    da = (ddown.T @ rows).T
+    db = (down.reshape(-1, down.shape[-1]) * scale).T @ drows
+    return (ddown @ a.T).reshape(x.shape), da, db
 
 
 low_rank.defvjp(_low_rank_forward, _low_rank_backward)
