@@ -80,7 +80,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
     axes.set_xlabel("predicted", color=MUTED, fontsize=9)
     axes.set_ylabel("true", color=MUTED, fontsize=9)
     subtitle = (
-        f"n = {counts.sum():,}   accuracy {100 * metrics.accuracy(counts):.2f} %   "
+        f"n = {counts.sum():,} · accuracy {100 * metrics.accuracy(counts):.2f} % · "
         f"balanced {100 * metrics.balanced_accuracy(counts):.2f} %"
     )
     axes.set_title(subtitle, color=MUTED, fontsize=8 if side > 2 else 7, pad=8)

@@ -45,12 +45,13 @@ def section(runs: Sequence[Run]) -> Section:
                 )
                 items.append(_figure(run, kind, "test set", picture))
         blocks.append(Figures(title=f"{run.name}: pooled features", items=tuple(items)))
-    blocks.append(
-        Text(
-            text=f"At most {MAX_POINTS:,} test images a run, evenly spaced. Distances between "
-            "clusters of a t-SNE map mean nothing."
+    if any(isinstance(block, Figures) for block in blocks):
+        blocks.append(
+            Text(
+                text=f"At most {MAX_POINTS:,} test images a run, evenly spaced. Distances between "
+                "clusters of a t-SNE map mean nothing."
+            )
         )
-    )
     return Section(title="Feature space", blocks=tuple(blocks))
 
 

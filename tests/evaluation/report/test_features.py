@@ -35,4 +35,5 @@ def test_points_belong_to_their_labels(loaded):
 
 def test_a_run_without_features_says_so(loaded):
     section = features.section([loaded[2]])
-    assert "kept no features" in section.blocks[0].text
+    (block,) = section.blocks
+    assert "kept no features" in block.text
