@@ -1,5 +1,6 @@
 """The section on the feature space: PCA and t-SNE of pooled features, coloured by label."""
 
+import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 1000  # a run; t-SNE takes seconds at this size and minutes at ten times it
 SEED = 2025
+HAS_T_SNE = importlib.util.find_spec("sklearn") is not None
 
 
 def section(runs: Sequence[Run]) -> Section:
@@ -26,7 +28,10 @@ def section(runs: Sequence[Run]) -> Section:
             blocks.append(Text(text=f"{run.name}: the evaluation kept no features."))
             continue
         items = []
-        for kind, place in (("PCA", pca(features)), ("t-SNE", t_sne(features))):
+        places = {"PCA": pca(features)}
+        if HAS_T_SNE:
+            places["t-SNE"] = t_sne(features)
+        for kind, place in places.items():
             for task, spec in TASKS.items():
                 if np.any(labels[task] != MISSING):
                     picture = charts.scatter(
@@ -45,6 +50,10 @@ def section(runs: Sequence[Run]) -> Section:
                 )
                 items.append(_figure(run, kind, "test set", picture))
         blocks.append(Figures(title=f"{run.name}: pooled features", items=tuple(items)))
+    if not HAS_T_SNE:
+        blocks.append(
+            Text(text="No t-SNE: it needs scikit-learn (pip install 'softbio-jax[report]').")
+        )
     if any(isinstance(block, Figures) for block in blocks):
         blocks.append(
             Text(

@@ -33,6 +33,13 @@ def test_points_belong_to_their_labels(loaded):
     assert set(sets) == {"fairface"}
 
 
+def test_without_scikit_learn_there_is_pca_and_a_word_on_t_sne(loaded, monkeypatch):
+    monkeypatch.setattr(features, "HAS_T_SNE", False)
+    section = features.section(loaded[:1])
+    assert {figure.name.split("_")[0] for figure in section.blocks[0].items} == {"pca"}
+    assert any("softbio-jax[report]" in getattr(block, "text", "") for block in section.blocks)
+
+
 def test_a_run_without_features_says_so(loaded):
     section = features.section([loaded[2]])
     (block,) = section.blocks
