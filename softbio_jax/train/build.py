@@ -103,6 +103,13 @@ def start(run: Parts) -> tuple[TrainState, Tree]:
     return state.create(trainable, batch_stats, run.optimizer), frozen
 
 
+def abstract_start(run: Parts) -> tuple[TrainState, Tree]:
+    """Returns the shapes of `start`; no weights are read or drawn."""
+    model = dataclasses.replace(run.config.model, pretrained="")
+    unread = dataclasses.replace(run, config=dataclasses.replace(run.config, model=model))
+    return jax.eval_shape(lambda: start(unread))
+
+
 def config_from(values: Mapping[str, Any]) -> RunConfig:
     """Returns the frozen configuration of a nested mapping, such as a ConfigDict's.
 
@@ -114,7 +121,7 @@ def config_from(values: Mapping[str, Any]) -> RunConfig:
 
 def _init(model: MultitaskModel, key: jax.Array) -> dict[str, Any]:
     size = model.config.patch_size  # parameters do not depend on the resolution
-    return model.init(key, jnp.zeros((1, size, size, 3), jnp.float32))
+    return dict(model.init(key, jnp.zeros((1, size, size, 3), jnp.float32)))
 
 
 def _balance(config: RunConfig) -> Tree:
