@@ -2,8 +2,8 @@
 
   python scripts/audit_data.py --data=DIR[,DIR] --out=DIR
 
-Writes audit.json and audit.html, which shows the pictures of every pair: keep it as private as
-the data.
+Writes audit.json and audit.html, and the verdict beside the records, whose hash a training writes
+into its checkpoints. The page shows the pictures of every pair: keep it as private as the data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(_: Sequence[str]) -> None:
     from rich import console, progress
 
     from softbio_jax.data import prepare, sources
-    from softbio_jax.data.audit import findings, page
+    from softbio_jax.data.audit import findings, page, verdict
 
     if not _DATA.value or _OUT.value is None:
         raise UserError("a flag is missing", where="--data, --out", fix="see --help")
@@ -47,6 +47,8 @@ def main(_: Sequence[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "audit.html").write_text(page.as_html(found, datasets))
     (out / "audit.json").write_text(json.dumps(found, indent=2) + "\n")
+    for directory in _DATA.value:
+        verdict.store(directory, found["verdict"])
     for key, value in found["verdict"].items():
         if isinstance(value, int):
             print(f"{key.replace('_', ' '):<20} {value:,}")

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from softbio_jax import command
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
+
+if TYPE_CHECKING:
+    from softbio_jax.data import prepare
 
 _DATASET = flags.DEFINE_string(
     "dataset",
@@ -116,9 +119,7 @@ def main(_: Sequence[str]) -> None:
     options = _dataset_options(dataset)
     if _DRY_RUN.value:
         found = prepare.survey(dataset, source=source, **options)
-        for split, rows in found.rows.items():
-            print(f"{split}: {rows:,} rows")
-        print("nothing is missing; no picture was read")
+        _tell(found)
         return
     report = _prepare_with_progress(dataset, source, options)
     class_picture.write(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
@@ -133,6 +134,22 @@ def main(_: Sequence[str]) -> None:
             print(f"  {task}: {listed}")
     speed = f"{report['images_per_second']:,.0f} images/s"
     print(f"wrote {_OUT.value} in {report['seconds']:.1f} s ({speed})")
+
+
+def _tell(found: prepare.Survey) -> None:
+    for split, part in found.splits.items():
+        print(f"{split}: {part.rows:,} rows, {part.missing:,} pictures missing")
+        for path in part.first_missing:
+            print(f"  missing {path}")
+        if part.missing > _MAX_REJECTED.value * part.rows:
+            raise UserError(
+                "too many pictures are missing",
+                where=f"split {split!r}",
+                expected=f"at most {_MAX_REJECTED.value:.1%} of the rows",
+                found=f"{part.missing:,} of {part.rows:,} ({part.first_missing[0]}, ...)",
+                fix="complete the source, or raise --max_rejected",
+            )
+    print("the labels are sound; no picture was read")
 
 
 def _dataset_options(dataset: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from absl import logging
 from softbio_jax.data import beam, records
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.builders import BUILDERS, FaceBuilder
+from softbio_jax.data.survey import SplitSurvey
 from softbio_jax.errors import UserError
 
 REPORT = "report.json"
@@ -28,14 +29,19 @@ REPORT = "report.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What a dry run found: the number of rows of each split (0 where unknown)."""
+    """What is there before any picture is read, split by split."""
 
     dataset: str
-    rows: dict[str, int]
+    splits: dict[str, SplitSurvey]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The number of rows of each split."""
+        return {split: part.rows for split, part in self.splits.items()}
 
 
 def survey(dataset: str, *, source: str, **options: Any) -> Survey:
-    """Checks a source without reading a picture: layout, columns, classes of every row.
+    """Checks a source without reading a picture: layout, columns, classes, missing files.
 
     Args:
       dataset: a key of BUILDERS.
@@ -43,13 +49,13 @@ def survey(dataset: str, *, source: str, **options: Any) -> Survey:
       **options: the builder's own options.
 
     Returns:
-      The rows found, split by split.
+      The rows found and the picture files missing, split by split.
 
     Raises:
       UserError: the first thing that is missing or wrong.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        return _survey(_builder(dataset, source=source, data_dir=scratch, **options))
+        return _survey(_builder(dataset, source=source, data_dir=scratch, **options), files=True)
 
 
 def prepare(
@@ -101,7 +107,7 @@ def prepare(
             remake = functools.partial(_builder, dataset, **common, **options)
             builder = _builder(dataset, **common, remake=remake, **options)
             builder.groups(builder.splits()[0])  # a data set without groups stops here
-        on_survey(_survey(builder))
+        on_survey(_survey(builder, files=False))
         _write_records(builder, beam_options)
         folder = pathlib.Path(builder.data_dir)
         if builder.storage.encoding == "raw":
@@ -167,9 +173,9 @@ def _builder(dataset: str, **options: Any) -> FaceBuilder:
     return BUILDERS[dataset](**options)
 
 
-def _survey(builder: FaceBuilder) -> Survey:
-    rows = {split: builder.survey(split) for split in builder.splits()}
-    return Survey(dataset=builder.name, rows=rows)
+def _survey(builder: FaceBuilder, *, files: bool) -> Survey:
+    splits = {split: builder.survey(split, files=files) for split in builder.splits()}
+    return Survey(dataset=builder.name, splits=splits)
 
 
 def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> None:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from softbio_jax.data.audit import verdict
 from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -46,14 +47,31 @@ def test_prepare_then_audit(run, tmp_path):
     assert (tmp_path / "out" / "classes.png").read_bytes()[:4] == b"\x89PNG"
     done = run("audit_data.py", f"--data={tmp_path}/out", f"--out={tmp_path}/audit")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["verdict"]["sha256"]
+    found = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert verdict.load(tmp_path / "out") == found["verdict"]
+    assert len(found["verdict"]["sha256"]) == 64
+    assert verdict.load(tmp_path / "raw") is None
 
 
 def test_dry_run_writes_nothing(run, tmp_path):
     source = make_fairface(tmp_path / "raw", train=4, val=2)
     done = run("prepare_data.py", "--dataset=fairface", f"--source={source}", "--dry_run")
-    assert (done.returncode, done.stdout.splitlines()[:2]) == (0, ["train: 4 rows", "val: 2 rows"])
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (
+        0,
+        ["train: 4 rows, 0 pictures missing", "val: 2 rows, 0 pictures missing"],
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["blocker", "raw"]
+
+
+def test_dry_run_says_what_is_missing(run, tmp_path):
+    source = make_fairface(tmp_path / "raw", train=4, val=2)
+    (source / "train" / "3.jpg").unlink()
+    flags = ["--dataset=fairface", f"--source={source}", "--dry_run"]
+    done = run("prepare_data.py", *flags)
+    assert done.returncode == 1
+    assert f"missing {source}/train/3.jpg" in done.stdout
+    assert "too many pictures are missing: split 'train'" in done.stderr
+    assert run("prepare_data.py", *flags, "--max_rejected=0.3").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from softbio_jax.data.journal import Journal
 from softbio_jax.data.rows import Outcome
 from softbio_jax.data.sampling import digest_of
 from softbio_jax.data.storage import Storage
+from softbio_jax.data.survey import SplitSurvey, survey
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
@@ -85,9 +86,9 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         """Yields the rows of one group."""
         raise NotImplementedError
 
-    def survey(self, split: str) -> int:
-        """Goes through the labels of a split without its pictures and counts the rows."""
-        return sum(1 for _ in self.rows(split))
+    def survey(self, split: str, *, files: bool = False) -> SplitSurvey:
+        """Goes through the labels of a split; looks for the picture files if `files`."""
+        return survey(self.rows(split), files=files)
 
     def protocol(self) -> dict[str, str]:
         """Tells the choices that shape the data set, for the report."""

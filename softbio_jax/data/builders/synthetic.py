@@ -8,6 +8,7 @@ from typing import Any
 from softbio_jax.data import synthetic
 from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.rows import Outcome, Row
+from softbio_jax.data.survey import SplitSurvey
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
 
@@ -57,9 +58,9 @@ class Synthetic(FaceBuilder):
     def splits(self) -> tuple[str, ...]:
         return tuple(self.sets)
 
-    def survey(self, split: str) -> int:
+    def survey(self, split: str, *, files: bool = False) -> SplitSurvey:
         count = self.counts[split]  # drawing the rows only to count them would double the time
-        return self.sets[split].size if count is None else count
+        return SplitSurvey(rows=self.sets[split].size if count is None else count)
 
     def protocol(self) -> dict[str, str]:
         return {"set": self.set_name, "size": str(self.size), "seed": str(self.seed)}

@@ -1,0 +1,33 @@
+"""The verdict of the last audit, kept beside the records so that a training can remember it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+_FILE = "audit_verdict.json"
+
+
+def store(directory: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
+    """Writes an audit's verdict beside the records of a prepared folder."""
+    path = pathlib.Path(directory) / _FILE
+    whole = path.with_suffix(".tmp")
+    whole.write_text(json.dumps(verdict, indent=2, sort_keys=True) + "\n")
+    whole.replace(path)
+
+
+def load(directory: str | os.PathLike) -> dict[str, Any] | None:
+    """Reads the verdict of a prepared folder.
+
+    Args:
+      directory: the folder.
+
+    Returns:
+      What `findings.audit` called `verdict`, its key `sha256` the hash to remember; None for a
+      folder that was never audited.
+    """
+    path = pathlib.Path(directory) / _FILE
+    return json.loads(path.read_text()) if path.is_file() else None
