@@ -94,13 +94,12 @@ class AdaptedDense(nn.Module):
         return base + ((gain - 1) * (z @ kernel.astype(self.dtype) if drops else base) + gain * low)
 
     def _task_update(self, x: jax.Array) -> jax.Array | None:
-        config = self.adapters.match_task("/".join(self.path))
-        if config is None:
+        own, config = self.adapters.per_task, self.adapters.match_task("/".join(self.path))
+        if own is None or config is None:
             return None
         self._check(config, (x.shape[-1], self.features), self.features // self.projections)
-        tasks = self.adapters.per_task.tasks
         return TaskLowRank(
-            config, tasks, self.features, self.projections, self.dtype, self.train, name="tasks"
+            config, own.tasks, self.features, self.projections, self.dtype, self.train, name="tasks"
         )(x)
 
     def _check(self, config: LoRAConfig, shape: tuple[int, ...], outputs: int) -> None:
@@ -119,7 +118,7 @@ class TwoStreamDense(AdaptedDense):
     """
 
     @nn.compact
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, x: jax.Array, task_x: jax.Array | None
     ) -> tuple[jax.Array, jax.Array | None]:
         """Maps the shared stream (B, N, in) and the tasks' (T, B, N, in).

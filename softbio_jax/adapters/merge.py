@@ -39,8 +39,9 @@ def merge(params: Tree, rules: AdapterRules, *, task: int | None = None) -> Tree
         # A broad rule also matches layers that take no adapter, the heads' for instance.
         if f"{layer}/lora_a" in flat and (config := rules.match(layer)) is not None:
             kernel = _fold(kernel, flat, layer, config)
-        if f"{layer}/tasks/lora_a" in flat and (config := rules.match_task(layer)) is not None:
-            kernel = kernel + _task_update(flat, layer, config, task)
+        own = rules.match_task(layer) if f"{layer}/tasks/lora_a" in flat else None
+        if own is not None and task is not None:
+            kernel = kernel + _task_update(flat, layer, own, task)
         merged[path] = kernel.astype(merged[path].dtype)
     if "pool/task_probe" in merged:
         merged["pool/probe"] = merged.pop("pool/task_probe")[task]

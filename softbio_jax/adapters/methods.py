@@ -151,6 +151,7 @@ def mtlora(
     )  # fmt: skip
     trunk, tail = (f"encoder/{part}/({{}})" for part in ("trunk", "tail"))
     shared = [(trunk.format("|".join(BLOCK_LAYERS)), config)]
+    targets: tuple[str, ...]
     if placement == "thesis":
         targets = (tail.format("|".join(BLOCK_LAYERS)), f"pool/({'|'.join(POOL_LAYERS)})")
     else:

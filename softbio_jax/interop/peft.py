@@ -7,6 +7,7 @@ import pathlib
 import re
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax.adapters.config import AdapterRules
@@ -149,7 +150,9 @@ def attach(params: Tree, adapter: Adapter) -> Tree:
         rows[f"{stacked}/lora_b"].append(layer.b)
         if layer.magnitude is not None:
             rows[f"{stacked}/dora_magnitude"].append(layer.magnitude)
-            rows[f"{stacked}/dora_base_norm"] = [np.asarray(column_norm(flat[f"{stacked}/kernel"]))]
+            rows[f"{stacked}/dora_base_norm"] = [
+                np.asarray(column_norm(jnp.asarray(flat[f"{stacked}/kernel"])))
+            ]
     for path, arrays in rows.items():
         whole = path.startswith("pool/") or path.endswith("/dora_base_norm")
         flat[path] = arrays[0] if whole else np.stack(arrays)
@@ -167,7 +170,7 @@ def merged(params: Tree, rules: AdapterRules, *, task: int | None = None) -> dic
     Raises:
       UserError: adapters that do not fold.
     """
-    tower = {name: params[name] for name in ("encoder", "pool", "proj") if name in params}
+    tower: Tree = {name: params[name] for name in ("encoder", "pool", "proj") if name in params}
     plain = stacking.unstack(flatten(merge(tower, rules, task=task)))
     return drop_prefix(OFFICIAL.backward(plain))
 

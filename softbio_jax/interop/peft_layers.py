@@ -127,7 +127,7 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
         b[i * rank : (i + 1) * rank, column : column + width] = layer.b
     # alpha grows with the rank, so that s = alpha / R stays.
     unit = math.sqrt(ranks) if first.config.rslora else ranks
-    magnitudes = [parts[p].magnitude for p in "qkv" if p in parts]
+    magnitudes = [m for p in "qkv" if p in parts and (m := parts[p].magnitude) is not None]
     return Layer(
         config=dataclasses.replace(first.config, rank=ranks, alpha=first.config.scale * unit),
         a=np.concatenate([layer.a for layer in parts.values()], axis=1),

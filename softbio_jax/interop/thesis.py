@@ -64,7 +64,8 @@ def read(
     arrays, _ = load_arrays(where)
     check_finite(arrays, where=where)
     source = _Source(arrays, where)
-    leaves, stats = {}, {}
+    leaves: dict[str, np.ndarray] = {}
+    stats: dict[str, np.ndarray] = {}
     for task in tasks:
         head, head_stats = _read_head(source, task)
         leaves |= {f"heads/{task.name}/{path}": array for path, array in head.items()}

@@ -10,7 +10,7 @@ class MaskedMean(NamedTuple):
     """A sum over the unmasked examples and their count, both over the whole optimizer step."""
 
     total: jax.Array  # ()
-    count: jax.Array  # ()
+    count: jax.Array  # type: ignore[assignment]  # (), tuple.count is not needed
 
     @property
     def value(self) -> jax.Array:

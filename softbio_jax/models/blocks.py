@@ -1,5 +1,7 @@
 """The transformer block both towers share."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,11 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
         width = x.shape[-1]
-        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        dense: dict[str, Any] = {
+            "adapters": self.adapters,
+            "dtype": self.compute.dtype,
+            "train": self.train,
+        }
         qkv = AdaptedDense(3 * width, projections=3, name="qkv", **dense)(x)
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
         if rotation is not None:
@@ -67,7 +73,11 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        dense: dict[str, Any] = {
+            "adapters": self.adapters,
+            "dtype": self.compute.dtype,
+            "train": self.train,
+        }
         hidden = gelu(AdaptedDense(self.hidden, name="c_fc", **dense)(x))
         return AdaptedDense(x.shape[-1], name="c_proj", **dense)(hidden)
 
@@ -85,7 +95,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
-        shared = {"compute": self.compute, "adapters": self.adapters, "train": self.train}
+        shared: dict[str, Any] = {
+            "compute": self.compute,
+            "adapters": self.adapters,
+            "train": self.train,
+        }
         attention = SelfAttention(self.heads, causal=self.causal, name="attn", **shared)
         mlp = MLP(self.mlp_width, name="mlp", **shared)
         x = x + self._scaled("ls_1", attention(layer_norm("ln_1")(x), rotation)).astype(x.dtype)

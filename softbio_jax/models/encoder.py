@@ -1,6 +1,7 @@
 """The Perception Encoder's vision encoder: images to tokens."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -120,6 +121,6 @@ class Encoder(nn.Module):
 
 
 def _block(name: str, *, config: VisionConfig, compute: ComputeConfig, adapters: AdapterRules,
-           train: bool, kind: type = Block) -> nn.Module:  # fmt: skip
+           train: bool, kind: Any = Block) -> Any:  # fmt: skip
     return kind(config.heads, config.mlp_width, config.layer_scale, compute, adapters, train,
                 name=name)  # fmt: skip

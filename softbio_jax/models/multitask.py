@@ -39,7 +39,9 @@ class MultitaskModel(VisionTower):
         self.build(self.adapters.for_tasks(len(self.tasks)))
         self.heads = Heads(self.tasks, self.head)
 
-    def __call__(self, images: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(  # type: ignore[override]
+        self, images: jax.Array, *, train: bool = False
+    ) -> dict[str, jax.Array]:
         """Maps images (B, H, W, 3) in [-1, 1] to logits {task: (B, C)}."""
         return self.classify(self.features(images, train=train), train=train)
 

@@ -1,5 +1,7 @@
 """Attention pooling: one learned probe reads all tokens."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,11 @@ class ProbeAttention(nn.Module):
     @nn.compact
     def __call__(self, probe: jax.Array, tokens: jax.Array) -> jax.Array:
         width = tokens.shape[-1]
-        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        dense: dict[str, Any] = {
+            "adapters": self.adapters,
+            "dtype": self.compute.dtype,
+            "train": self.train,
+        }
         q = AdaptedDense(width, name="q", **dense)(probe)
         kv = AdaptedDense(2 * width, projections=2, name="kv", **dense)(tokens)
         k, v = jnp.split(kv, 2, axis=-1)
@@ -50,7 +56,11 @@ class AttentionPooling(nn.Module):
             start = jnp.broadcast_to(probe, (per_task.tasks, *probe.shape))
             probe = self.param("task_probe", lambda _: start)
         probe = jnp.broadcast_to(probe.astype(tokens.dtype), (*tokens.shape[:-2], 1, width))
-        shared = {"compute": self.compute, "adapters": self.adapters, "train": train}
+        shared: dict[str, Any] = {
+            "compute": self.compute,
+            "adapters": self.adapters,
+            "train": train,
+        }
         x = ProbeAttention(self.heads, name="attn", **shared)(probe, tokens)
         normed = layer_norm("layernorm")(x)
         # The pooling's mlp ratio is 4 in every variant, also where the blocks' is not.

@@ -1,6 +1,7 @@
 """The block where the tasks part: one shared stream in, one stream a task out."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,7 +29,11 @@ class TaskAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, rotation: Rotation | None) -> Streams:
         width = x.shape[-1]
-        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        dense: dict[str, Any] = {
+            "adapters": self.adapters,
+            "dtype": self.compute.dtype,
+            "train": self.train,
+        }
         shared, tasks = TwoStreamDense(3 * width, projections=3, name="qkv", **dense)(x, None)
         shared = self._attend(shared, rotation)
         if tasks is not None:
@@ -52,7 +57,11 @@ class TaskMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, tasks: jax.Array | None) -> Streams:
-        dense = {"adapters": self.adapters, "dtype": self.compute.dtype, "train": self.train}
+        dense: dict[str, Any] = {
+            "adapters": self.adapters,
+            "dtype": self.compute.dtype,
+            "train": self.train,
+        }
         hidden, task_hidden = TwoStreamDense(self.hidden, name="c_fc", **dense)(x, tasks)
         if task_hidden is not None:
             task_hidden = gelu(task_hidden)
@@ -80,7 +89,11 @@ class TaskBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
         """Maps x (B, N, D) to every task's stream (T, B, N, D)."""
-        parts = {"compute": self.compute, "adapters": self.adapters, "train": self.train}
+        parts: dict[str, Any] = {
+            "compute": self.compute,
+            "adapters": self.adapters,
+            "train": self.train,
+        }
         attention = TaskAttention(self.heads, name="attn", **parts)
         mlp = TaskMLP(self.mlp_width, name="mlp", **parts)
         ln_2 = layer_norm("ln_2")
@@ -90,9 +103,11 @@ class TaskBlock(nn.Module):
         _, update = self._scaled("ls_2", mlp(ln_2(shared), ln_2(tasks)))
         return tasks + update.astype(x.dtype)
 
-    def _scaled(self, name: str, streams: Streams) -> Streams:
+    def _scaled(self, name: str, streams: Streams) -> tuple[jax.Array, jax.Array]:
+        # Every task has an update of its own from the attention's out on.
+        assert streams[1] is not None
         if self.layer_scale is None:
-            return streams
+            return streams[0], streams[1]
         scale = LayerScale(self.layer_scale, name=name)
         return scale(streams[0]), scale(streams[1])
 
