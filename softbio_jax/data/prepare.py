@@ -117,7 +117,7 @@ def prepare(
         report = _report(builder, seconds=time.monotonic() - start)
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(scratch / "replaced")  # deleted with the rest, once the new one stands
         folder.rename(out)
         return report
 

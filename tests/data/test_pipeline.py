@@ -99,6 +99,13 @@ def test_going_back_repeats(faces):
         _assert_equal(next(batches), expected)
 
 
+@pytest.mark.parametrize("options", [{"threads": 1}, {"threads": 5}, {"batches_ahead": 1}])
+def test_threads_change_nothing(faces, emotions, options):
+    other = _train([faces, emotions], seed=4, **options)
+    for expected in _take(_train([faces, emotions], seed=4), 9):
+        _assert_equal(next(other), expected)
+
+
 def test_worker_processes_change_nothing(faces, emotions):
     workers = _train([faces, emotions], seed=4, workers=2)
     for expected in _take(_train([faces, emotions], seed=4), 5):
