@@ -20,6 +20,7 @@ def evaluate(
     sets: Sequence[PreparedDataset],
     workdir: pathlib.Path,
     *,
+    val: Sequence[PreparedDataset] = (),
     between: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Writes eval/metrics.json, predictions and confusion matrices, and prints the table.
@@ -28,6 +29,7 @@ def evaluate(
       session: the run.
       sets: the test sets.
       workdir: where eval/ is written.
+      val: the validation rows, on which each task's temperature is fitted.
       between: called before every batch; it may raise to end the evaluation.
 
     Returns:
@@ -36,6 +38,7 @@ def evaluate(
     results = [
         predict.predictions(session.predict(dataset, between=between), dataset) for dataset in sets
     ]
+    held = [session.predict(dataset, between=between) for dataset in val] if results else []
     if not results or jax.process_index() != 0:
         return {}
     run = session.run
@@ -50,6 +53,7 @@ def evaluate(
             "trainable_params": total - sizes.get(FROZEN, 0),
             "total_params": total,
         },
+        validation=predict.validation_predictions(held, val) if held else None,
     )
     print(tables.text(summary), flush=True)
     return summary

@@ -88,6 +88,32 @@ def predictions(outputs: Outputs, dataset: PreparedDataset) -> Predictions:
     )
 
 
+def concatenate(outputs: Sequence[Outputs]) -> Outputs:
+    """Returns the examples of several data sets one after the other."""
+    tasks = outputs[0].labels
+    return Outputs(
+        logits={task: np.concatenate([o.logits[task] for o in outputs]) for task in tasks},
+        labels={task: np.concatenate([o.labels[task] for o in outputs]) for task in tasks},
+    )
+
+
+def validation_predictions(
+    outputs: Sequence[Outputs], sets: Sequence[PreparedDataset]
+) -> Predictions:
+    """Returns the table of the validation rows of all sets, on which temperatures are fitted."""
+    whole = concatenate(outputs)
+    known = [task for task, labels in whole.labels.items() if (labels >= 0).any()]
+    return Predictions(
+        name="validation",
+        ids=np.concatenate([
+            np.char.add(f"{dataset.name}/", dataset.columns["id"].astype(str)) for dataset in sets
+        ]),
+        labels={task: whole.labels[task] for task in known},
+        probabilities={task: _softmax(whole.logits[task]) for task in known},
+        audit={},
+    )  # fmt: skip
+
+
 def _softmax(logits: np.ndarray) -> np.ndarray:
     values = np.exp(logits - logits.max(axis=1, keepdims=True))
     return values / values.sum(axis=1, keepdims=True)

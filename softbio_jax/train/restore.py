@@ -43,4 +43,5 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates a run directory on its test sets and writes out/eval."""
     session = restore_run(workdir, data_root=data_root)
-    return evaluate(session, open_all(session.run.config.data).test, out)
+    data = open_all(session.run.config.data)
+    return evaluate(session, data.test, out, val=data.val)

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.train import predict
 from softbio_jax.train.session import Session
@@ -23,12 +21,7 @@ def validate(
       val/{task}/loss, val/{task}/accuracy and val/loss, the unweighted sum of the losses.
     """
     outputs = [session.predict(dataset, between=between) for dataset in sets]
-    tasks = session.run.config.tasks
-    whole = predict.Outputs(
-        logits={task: np.concatenate([o.logits[task] for o in outputs]) for task in tasks},
-        labels={task: np.concatenate([o.labels[task] for o in outputs]) for task in tasks},
-    )
-    scalars = predict.losses(whole)
+    scalars = predict.losses(predict.concatenate(outputs))
     loss = sum(value for name, value in scalars.items() if name.endswith("/loss"))
     return {"val/loss": loss} | {f"val/{name}": value for name, value in scalars.items()}
 

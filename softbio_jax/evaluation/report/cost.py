@@ -8,7 +8,7 @@ from softbio_jax.evaluation.report import words
 from softbio_jax.evaluation.report.document import NOTHING, Block, Section, Table, Text
 from softbio_jax.evaluation.report.runs import Run
 from softbio_jax.models.config import vision_config
-from softbio_jax.planning.flops import vision_flops
+from softbio_jax.models.flops import vision_flops
 
 
 def cost(runs: Sequence[Run]) -> Section:

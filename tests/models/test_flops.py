@@ -15,7 +15,7 @@ from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.models.text import TextTower
 from softbio_jax.models.vision import VisionTower
 from softbio_jax.params.counts import count
-from softbio_jax.planning.flops import (
+from softbio_jax.models.flops import (
     Flops,
     adapter_flops,
     dora_norm_flops,
