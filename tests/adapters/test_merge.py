@@ -28,7 +28,8 @@ def test_shared_adapters_fold_into_the_kernels(name):
     model, params = drawn(name)
     plain = towers.plain_twin(model)
     merged = merge(params, model.adapters)
-    shapes = jax.eval_shape(lambda: towers.variables(plain))["params"]
+    x = towers.images(plain.config, 1)
+    shapes = jax.eval_shape(lambda: plain.init(jax.random.key(0), x))["params"]
     assert {k: v.shape for k, v in flatten(merged).items()} == {
         k: v.shape for k, v in flatten(shapes).items()
     }

@@ -15,11 +15,11 @@ from softbio_jax.models.config import ComputeConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params.partition import partition
 from softbio_jax.params.paths import flatten
-from softbio_jax.planning.compiled_cost import matmul_flops
 from softbio_jax.tasks import TASKS
 from softbio_jax.train import optimizer, state
 from softbio_jax.train.config import OptimizerConfig
 from softbio_jax.train.step import StepConfig, make_train_step
+from tests.planning.compiled_cost import matmul_flops
 
 TASK_SPECS = tuple(TASKS.values())
 L14 = vision_config("PE-Core-L14-336")
