@@ -30,6 +30,14 @@ class Restored:
     host: dict[str, Any]  # the JSON values given to save
 
 
+def barrier(name: str, *, minutes: float = 30) -> None:
+    """Waits until every process is here, by JAX's coordination service and not by a collective.
+
+    So also before the first collective, whose start gives the slowest process only 30 seconds.
+    """
+    ocp.multihost.get_barrier_sync_fn()(key=f"softbio_{name}", timeout_ms=int(minutes * 60_000))
+
+
 class CheckpointManager:
     """Keeps the newest `keep` checkpoints of a run and the best one.
 
@@ -117,7 +125,7 @@ class CheckpointManager:
         Raises:
           UserError: every checkpoint is damaged, or they belong to another model or base.
         """
-        self._barrier()
+        barrier("restore")
         for step in self.steps():
             try:
                 return self._restore(step, like)
@@ -149,7 +157,7 @@ class CheckpointManager:
     def close(self) -> None:
         """Waits for a save under way, on every process."""
         self.wait()
-        self._barrier()
+        barrier("close")
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -225,9 +233,3 @@ class CheckpointManager:
             # First the marker: what a kill leaves of it is then no checkpoint.
             (directory / manifest.NAME).unlink(missing_ok=True)
             directory.rmtree()
-
-    def _barrier(self) -> None:
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices("checkpoints")

@@ -98,6 +98,25 @@ def eval_stream(run: Parts, dataset: PreparedDataset) -> pipeline.EvalBatches:
     )
 
 
+def sampling_counts(run: Parts, data: RunData) -> dict[str, dict[str, list[int]]]:
+    """Returns how often each class stands in the training rows and in the sampler's first epoch.
+
+    Returns:
+      {task: {"raw": [C], "drawn": [C]}}.
+    """
+    drawn = samplers.make(**run.config.data.sampler)(data.train, run.config.seed).epoch(0)
+    counts = {}
+    for task in run.model.tasks:
+        labels = sources.concatenate_labels(data.train, task.name)
+        counts[task.name] = {
+            "raw": np.bincount(labels[labels >= 0], minlength=task.num_classes).tolist(),
+            "drawn": np.bincount(
+                labels[drawn][labels[drawn] >= 0], minlength=task.num_classes
+            ).tolist(),
+        }
+    return counts
+
+
 def _open(root: str, entry: str) -> PreparedDataset:
     name, slash, part = entry.rpartition("/")
     if not slash:

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import resource
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from softbio_jax.params.counts import by_group
 from softbio_jax.train import build
 from softbio_jax.train.build import Parts
 from softbio_jax.train.config import RunConfig
-from softbio_jax.train.data import RunData
+from softbio_jax.train.data import RunData, sampling_counts
 
 _PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 # What may differ when a run is resumed: what no finished step depends on, or (the layout, the
@@ -87,6 +88,7 @@ def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
             for role, sets in (("train", data.train), ("val", data.val), ("test", data.test))
             for dataset in sets
         },
+        "sampling": sampling_counts(run, data),
     })  # fmt: skip
 
 
@@ -104,11 +106,20 @@ def read_best(workdir: pathlib.Path) -> int | None:
 def write_end(
     run: Parts, workdir: pathlib.Path, *, seconds: float, images_per_second: float
 ) -> None:
-    """Adds the wall time and rate of the last session to run.json."""
+    """Adds the wall time, rate and peak memory of the last session to run.json."""
     _update(workdir, {
         "wall_time_s": seconds,
         "throughput": {str(run.config.train.batch_size): images_per_second},
+        "memory_bytes": _peak_memory(),
     })  # fmt: skip
+
+
+def _peak_memory() -> int:
+    """Returns the most bytes a device held, of the whole process where devices do not tell."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return (
+        stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
 
 
 def _update(workdir: pathlib.Path, values: Mapping[str, Any]) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from softbio_jax import parallel
 from softbio_jax.checkpoints import digest
 from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.params.paths import Tree
 from softbio_jax.train import build, predict
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import eval_stream
@@ -42,23 +44,17 @@ class Session:
         self.base = digest.of_tree(frozen)
         self.state: TrainState = parallel.replicate(state, self.mesh)
         self._frozen = parallel.shard_weights(build.narrow(frozen, config), self.mesh)
-        self._key = jax.random.key(config.seed + 1)
-        self._step = make_train_step(
-            run.model,
-            run.optimizer,
-            StepConfig(augment=config.augment, balancing=config.balancing,
-                       microbatches=config.train.microbatches),
-        )  # fmt: skip
+        # Made by jit, so that it is on every device of every process.
+        self._key = jax.jit(
+            lambda: jax.random.key(config.seed + 1), out_shardings=parallel.replicated(self.mesh)
+        )()
         self._compiled: Any = None
         self._forward = self._jit_forward()
 
     def compile(self) -> None:
         """Compiles the train step ahead of its first batch; it cannot be compiled again."""
-        whole = parallel.replicated(self.mesh)
-        with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
-            step = jax.jit(self._step, donate_argnums=0, out_shardings=(whole, whole))
-            lowered = step.lower(self.state, self._frozen, self._abstract_batch(), self._key)
-            self._compiled = lowered.compile()
+        traced = trace_train_step(self.run, self.mesh, self.state, self._frozen)
+        self._compiled = traced.lower().compile()
 
     def train(self, batch: Mapping[str, np.ndarray]) -> Metrics:
         """Runs one optimizer step on this process' rows; returns without waiting for it."""
@@ -85,20 +81,6 @@ class Session:
                 between=between,
             )
 
-    def _abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        size, batch = self.run.image_size, self.run.config.train.batch_size
-        shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-            "image": ((batch, size, size, 3), jnp.uint8),
-            "index": ((batch,), jnp.int64),
-        }
-        for task in self.run.config.tasks:
-            shapes |= {f"labels/{task}": ((batch,), jnp.int32), f"mask/{task}": ((batch,), bool)}
-        rows = parallel.batch_sharding(self.mesh)
-        return {
-            name: jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype), sharding=rows)
-            for name, (shape, dtype) in shapes.items()
-        }
-
     def _jit_forward(self) -> Any:
         step, tasks = make_eval_step(self.run.model), self.run.config.tasks
 
@@ -109,3 +91,34 @@ class Session:
 
         # Replicated, so that every process has every row.
         return jax.jit(forward, out_shardings=parallel.replicated(self.mesh))
+
+
+def trace_train_step(run: Parts, mesh: Mesh, state: TrainState, frozen: Tree) -> jax.stages.Traced:
+    """Traces the jitted train step, state donated, for arrays or shapes with their shardings."""
+    config, whole = run.config, parallel.replicated(mesh)
+    step = make_train_step(
+        run.model,
+        run.optimizer,
+        StepConfig(augment=config.augment, balancing=config.balancing,
+                   microbatches=config.train.microbatches),
+    )  # fmt: skip
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
+    with jax.default_matmul_precision(config.compute.matmul_precision):
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+        return jitted.trace(state, frozen, _abstract_batch(run, mesh), key)
+
+
+def _abstract_batch(run: Parts, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    size, batch = run.image_size, run.config.train.batch_size
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "image": ((batch, size, size, 3), jnp.uint8),
+        "index": ((batch,), jnp.int64),
+    }
+    for task in run.config.tasks:
+        shapes |= {f"labels/{task}": ((batch,), jnp.int32), f"mask/{task}": ((batch,), bool)}
+    rows = parallel.batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype), sharding=rows)
+        for name, (shape, dtype) in shapes.items()
+    }

@@ -73,7 +73,7 @@ def make_train_step(
         (total, (losses, weights, logits, batch_stats)), gradient = jax.value_and_grad(
             objective, has_aux=True
         )(state.trainable)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import jax
 
-from softbio_jax.checkpoints.manager import CheckpointManager
+from softbio_jax.checkpoints.manager import CheckpointManager, barrier
 from softbio_jax.errors import UserError
 from softbio_jax.train import record
 from softbio_jax.train.build import Parts, describe
@@ -83,6 +83,7 @@ class Training:
         """Compiles the train step."""
         begun = time.perf_counter()
         self.session.compile()
+        barrier("compiled")
         self._progress.say(f"compiled in {time.perf_counter() - begun:.1f} s; TensorBoard: "
                            f"tensorboard --logdir {self._workdir / 'tensorboard'}")  # fmt: skip
         self._leave_if_told(self.first)
@@ -155,7 +156,7 @@ class Training:
                 images_per_second=self._progress.images_per_second,
             )  # fmt: skip
         return evaluate(
-            self.session, self._data.test, self._workdir,
+            self.session, self._data.test, self._workdir, val=self._data.val,
             between=lambda: self._leave_if_told(step),
         )  # fmt: skip
 
