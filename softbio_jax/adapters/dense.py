@@ -89,9 +89,11 @@ class AdaptedDense(nn.Module):
             return base + low
         norm = self.param("dora_base_norm", lambda _: math.column_norm(kernel))
         magnitude = self.param("dora_magnitude", lambda _: math.column_norm(kernel))
-        gain = math.dora_gain(kernel, norm, a, b, magnitude, config.scale).astype(self.dtype)
+        gain = math.dora_gain(kernel, norm, a, b, magnitude, config.scale)
+        # Before the cast: bfloat16 has no number between 1 and 1.0078.
+        excess, gain = (gain - 1).astype(self.dtype), gain.astype(self.dtype)
         # Corrections are added to x W, so that a fresh adapter leaves it bit for bit.
-        return base + ((gain - 1) * (z @ kernel.astype(self.dtype) if drops else base) + gain * low)
+        return base + (excess * (z @ kernel.astype(self.dtype) if drops else base) + gain * low)
 
     def _task_update(self, x: jax.Array) -> jax.Array | None:
         own, config = self.adapters.per_task, self.adapters.match_task("/".join(self.path))

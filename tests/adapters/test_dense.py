@@ -87,6 +87,20 @@ def test_dora_scales_each_output_unit_to_its_magnitude():
     np.testing.assert_allclose(ours, np.float64(x) @ w + params["bias"], atol=2e-5)
 
 
+def test_a_small_change_of_the_magnitude_shows_in_bfloat16():
+    # Half a unit in the last place of 1: lost if the gain were rounded before 1 is taken off.
+    config = LoRAConfig(rank=4, alpha=6.0, dora=True)
+    params, x = drawn(config, fresh=True)
+    layer = one_layer(config).clone(dtype="bfloat16")
+    moved = params | {"dora_magnitude": params["dora_magnitude"] * 1.003}
+    before, after = (
+        np.float32(layer.apply({"params": p}, x)) - np.float32(params["bias"])
+        for p in (params, moved)
+    )
+    ratio = (after * before).sum() / (before**2).sum()
+    np.testing.assert_allclose(ratio, 1.003, atol=7e-4)
+
+
 def test_initial_a_is_uniform_within_one_over_the_root_of_the_inputs():
     config = LoRAConfig(rank=64, alpha=64.0)
     layer = AdaptedDense(64, adapters=AdapterRules(rules=((".*", config),)))
