@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         print(table.details(found))
         print(table.verdict(found, topology=_TOPOLOGY.value))
         return 0 if found.fits else 1
-    rows = []
+    rows: list[fit.Fit] = []
     for policy in _REMAT.value or REMAT_POLICIES:
         compute = dataclasses.replace(config.compute, remat=policy)
         rows += fit.largest(dataclasses.replace(config, compute=compute), devices, chip)

@@ -25,7 +25,7 @@ def host_leaves(tree: Any) -> dict[str, np.ndarray]:
 def of_array(array: np.ndarray) -> str:
     """Hashes an array's type, shape and bytes, in row-major order."""
     head = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
-    head.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    head.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return head.hexdigest()
 
 

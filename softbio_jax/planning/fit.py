@@ -96,8 +96,9 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
       UserError: the batch does not fit the mesh, or a name in the config does not exist.
     """
     if config.frozen_dtype == "auto":
-        narrow = "float32" if devices[0].platform == "cpu" else "bfloat16"
-        config = dataclasses.replace(config, frozen_dtype=narrow)
+        config = dataclasses.replace(
+            config, frozen_dtype="float32" if devices[0].platform == "cpu" else "bfloat16"
+        )
     run = build.parts(config)
     mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     parallel.check_batch(config.train.batch_size, mesh, microbatches=config.train.microbatches,
@@ -112,23 +113,29 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
         jax.tree.map(lambda x: _on(x, parallel.weight_sharding(x.shape, mesh)), frozen),
     )
     flops = matmul_flops(traced.jaxpr)
-    at_best = chip and flops and config.train.batch_size / (flops / (len(devices) * chip.flops))
-    common = {
-        "chips": len(devices), "batch_size": config.train.batch_size,
-        "remat": config.compute.remat, "flops": flops, "limit": chip.memory if chip else 0,
-        "images_per_second": at_best or None,
-    }  # fmt: skip
+    at_best = (
+        config.train.batch_size * len(devices) * chip.flops / flops if chip and flops else None
+    )
+    planned = Fit(
+        chips=len(devices),
+        batch_size=config.train.batch_size,
+        remat=config.compute.remat,
+        fits=False,
+        limit=chip.memory if chip else 0,
+        flops=flops,
+        images_per_second=at_best,
+    )
     try:
         memory = traced.lower().compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Fit(fits=False, needed=_needed(str(error)), **common)
-    return Fit(
+        return dataclasses.replace(planned, needed=_needed(str(error)))
+    return dataclasses.replace(
+        planned,
         fits=True,
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        **common,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from softbio_jax.planning.chips import CHIPS
 from softbio_jax.planning.fit import Fit
 
 _GIB = 2**30
@@ -49,6 +50,29 @@ def rows(found: Sequence[Fit]) -> str:
         + ("" if f.fits else "  does not fit")
         for f in found
     )
+
+
+def durations(found: Fit, *, steps: int, validation_steps: int) -> str:
+    """Returns how long a run takes at best, a line a kind of chip at its published peak.
+
+    Args:
+      found: a fitted step.
+      steps: of the whole run.
+      validation_steps: from one validation to the next; 0 where there is none on the way.
+    """
+    lines = ["at the published peak of one chip, so at best:"]
+    for name, chip in CHIPS.items():
+        seconds = found.flops / chip.flops
+        line = f"  {name:<6}{found.batch_size / seconds:>9,.0f} images/s"
+        line += f"{_time(steps * seconds):>12} for {steps:,} steps"
+        if validation_steps:
+            line += f"{_time(validation_steps * seconds):>12} between validations"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def _memory(count: float) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,8 @@ def make_eval_step(model: MultitaskModel) -> Callable[[TrainState, Tree, Batch],
             "params": combine(state.trainable, frozen),
             "batch_stats": state.batch_stats,
         }
-        return model.apply(variables, normalize(batch["image"]), train=False)
+        logits = model.apply(variables, normalize(batch["image"]), train=False)
+        return cast(dict[str, jax.Array], logits)
 
     return eval_step
 
@@ -137,13 +138,16 @@ def _features(
 ) -> dict[str, jax.Array]:
     """Runs the tower over microbatches, keeping only their features: {task: (B, D)}.
 
-    Everything after the features sees the whole batch, so accumulation is exact.
+    Everything after the features sees the whole batch, so accumulation is exact. Dropout inside
+    the tower (that of adapters) draws other masks for another number of microbatches, though not
+    for another number of devices; that of the heads is the same for all.
     """
 
     def tower(images: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-        return model.apply(
+        features = model.apply(
             {"params": params}, images, train=True, method="features", rngs={"dropout": key}
         )
+        return cast(dict[str, jax.Array], features)
 
     if microbatches == 1:
         return tower(images, key)
