@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 from etils import epath
 
 from softbio_jax.data import pipeline, samplers, sources, split
+from softbio_jax.data.audit import verdict
 from softbio_jax.data.sampling import Stream
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -23,6 +24,12 @@ class RunData:
     train: list[PreparedDataset]
     val: list[PreparedDataset]
     test: list[PreparedDataset]
+
+    def entries(self) -> Iterator[tuple[str, PreparedDataset]]:
+        """Yields every set with what it is called in records: ROLE/NAME/SPLIT."""
+        for role in ("train", "val", "test"):
+            for dataset in getattr(self, role):
+                yield f"{role}/{dataset.name}/{dataset.split}", dataset
 
 
 def open_all(config: DataConfig) -> RunData:
@@ -57,6 +64,12 @@ def open_tests(root: str, entries: Sequence[str]) -> list[PreparedDataset]:
         raise UserError("test set named twice", where=f"data.test: {repeated[0]}",
                         expected="one split of each set", fix="drop one")  # fmt: skip
     return test
+
+
+def audit_hashes(data: RunData) -> dict[str, str | None]:
+    """Returns ROLE/NAME/SPLIT -> SHA-256 of the folder's last audit, None where there was none."""
+    verdicts = {key: verdict.load(dataset.directory) for key, dataset in data.entries()}
+    return {key: found["sha256"] if found else None for key, found in verdicts.items()}
 
 
 def train_stream(run: Parts, data: RunData) -> pipeline.TrainBatches:

@@ -18,7 +18,7 @@ from softbio_jax.params.counts import by_group
 from softbio_jax.train import build
 from softbio_jax.train.build import Parts
 from softbio_jax.train.config import RunConfig
-from softbio_jax.train.data import RunData, sampling_counts
+from softbio_jax.train.data import RunData, audit_hashes, sampling_counts
 
 _PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 # What may differ when a run is resumed: what no finished step depends on, or (the layout, the
@@ -70,6 +70,7 @@ def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
     """Writes config.json and what is known before the first step."""
     sizes = by_group(build.abstract_params(run.config, run.model), run.groups)
     total = sum(sizes.values())
+    audits = audit_hashes(data)
     _write(workdir / "config.json", _plain(run.config))
     _update(workdir, {
         "command": " ".join(sys.argv),
@@ -80,13 +81,13 @@ def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
             "groups": sizes, "trainable": total - sizes.get(FROZEN, 0), "total": total,
         },
         "data": {
-            f"{role}/{dataset.name}/{dataset.split}": {
+            key: {
                 "n": len(dataset),
                 "fingerprint": dataset.fingerprint,
+                "audit": audits[key],
                 "labels": {task: int((v >= 0).sum()) for task, v in dataset.labels.items()},
             }
-            for role, sets in (("train", data.train), ("val", data.val), ("test", data.test))
-            for dataset in sets
+            for key, dataset in data.entries()
         },
         "sampling": sampling_counts(run, data),
     })  # fmt: skip

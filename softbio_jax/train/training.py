@@ -12,7 +12,7 @@ from softbio_jax.checkpoints.manager import CheckpointManager, barrier
 from softbio_jax.errors import UserError
 from softbio_jax.train import record
 from softbio_jax.train.build import Parts, describe
-from softbio_jax.train.data import RunData, example_names, train_stream
+from softbio_jax.train.data import RunData, audit_hashes, example_names, train_stream
 from softbio_jax.train.evaluate import evaluate
 from softbio_jax.train.preemption import Preempted, Preemption
 from softbio_jax.train.profile import Profile
@@ -47,6 +47,7 @@ class Training:
             workdir, keep=config.keep, base=self.session.base, say=self._say
         )
         self._stream, self.watch = train_stream(run, data), Watch()
+        self._audits = audit_hashes(data)
         self.first = self._resume()
         if self._chief:
             record.write_start(run, data, workdir)
@@ -108,7 +109,11 @@ class Training:
         try:
             self._recorder.flush()
         finally:
-            host = {"stream": self._stream.get_state(), "watch": self.watch.to_json()}
+            host = {
+                "stream": self._stream.get_state(),
+                "watch": self.watch.to_json(),
+                "audits": self._audits,
+            }
             self.manager.save(step, self.session.state, host, best_step=self.watch.best_step)
         self._recorder.resume()
 
