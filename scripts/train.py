@@ -7,15 +7,21 @@ python scripts/train.py --config=configs/real_faces.py --workdir=runs/faces --co
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
 
 from softbio_jax import command
 
+if TYPE_CHECKING:
+    from softbio_jax.train.build import Parts
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, report.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, without data.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print what would be trained and what a step costs, without data."
+)
 _MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Start JAX's distributed runtime; on TPU pods and under SLURM as it is."
 )
@@ -41,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         )  # fmt: skip
     run = build.parts(build.config_from(_CONFIG.value.to_dict()))
     if _DRY_RUN.value:
-        print(build.describe(run))
+        _describe(run)
         return 0
     try:
         with Preemption() as preemption:
@@ -52,6 +58,18 @@ def main(argv: Sequence[str]) -> int:
         print(stop, file=sys.stderr)
         return EXIT_SAVED
     return 0
+
+
+def _describe(run: "Parts") -> None:
+    """Prints what would be trained, and what a step costs, from shapes alone."""
+    from softbio_jax.planning import fit, table
+    from softbio_jax.train import build
+
+    print(build.describe(run), end="\n\n", flush=True)
+    train = run.config.train
+    found = fit.fit(run.config, *fit.devices_of("local"))
+    print(table.details(found))
+    print(table.durations(found, steps=train.steps, validation_steps=train.eval_every))
 
 
 if __name__ == "__main__":
