@@ -94,14 +94,16 @@ def write(
 
     It holds `metrics.json` (see `summarise`), `predictions/{test set}.csv`,
     `confusion/{test set}_{task}.png`, with a validation set `validation.csv`, and with features
-    `features/{test set}.npz`: at most `MAX_FEATURES` `rows` of the table and their `features`.
+    `features/{test set}.npz`: the `rows` of the table that `feature_rows` chose and their
+    `features`.
 
     Args:
       directory: the run's directory.
       predictions: one item a test set.
       model: see `summarise`.
       validation: see `summarise`.
-      features: test set -> (N, D) pooled features, for pictures of the feature space.
+      features: test set of N examples -> (M, D) pooled features of the rows `feature_rows(N)`,
+        for pictures of the feature space.
 
     Returns:
       What `metrics.json` holds.
@@ -123,19 +125,28 @@ def write(
             plots.save_png(figure, new / "confusion" / f"{item.name}_{task}.png")
     if validation is not None:
         predictions_csv.save(validation, new / "validation.csv")
+    sizes = {item.name: len(item.ids) for item in predictions}
     for name, values in (features or {}).items():
-        _save_features(new / "features" / f"{name}.npz", values)
+        _save_features(new / "features" / f"{name}.npz", feature_rows(sizes[name]), values)
     text = json.dumps(summary, indent=1, allow_nan=False)
     (new / "metrics.json").write_text(text + "\n", encoding="utf-8")
     _replace(new, final)
     return summary
 
 
-def _save_features(path: pathlib.Path, features: np.ndarray) -> None:
-    # Evenly spaced, so that a table sorted by class still gives every class.
-    rows = np.unique(np.linspace(0, len(features) - 1, MAX_FEATURES).astype(np.int64))
+def feature_rows(n: int) -> np.ndarray:
+    """Returns which of n examples' features are kept, ascending: all, or `MAX_FEATURES` of them.
+
+    Evenly spaced, so that a table sorted by class still gives every class.
+    """
+    return np.unique(np.linspace(0, n - 1, min(n, MAX_FEATURES)).astype(np.int64))
+
+
+def _save_features(path: pathlib.Path, rows: np.ndarray, features: np.ndarray) -> None:
+    if features.shape[:1] != rows.shape:
+        raise ValueError(f"{len(rows)} rows and features {features.shape}")
     path.parent.mkdir(exist_ok=True)
-    np.savez(path, rows=rows, features=features[rows].astype(np.float32))
+    np.savez(path, rows=rows, features=features.astype(np.float32))
 
 
 def _replace(new: pathlib.Path, final: pathlib.Path) -> None:

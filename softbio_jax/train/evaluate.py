@@ -35,9 +35,11 @@ def evaluate(
     Returns:
       The contents of metrics.json; empty without test sets.
     """
-    results = [
-        predict.predictions(session.predict(dataset, between=between), dataset) for dataset in sets
+    outputs = [
+        session.predict(dataset, feature_rows=report.feature_rows(len(dataset)), between=between)
+        for dataset in sets
     ]
+    results = [predict.predictions(out, item) for out, item in zip(outputs, sets, strict=True)]
     held = [session.predict(dataset, between=between) for dataset in val] if results else []
     if not results or jax.process_index() != 0:
         return {}
@@ -54,6 +56,7 @@ def evaluate(
             "total_params": total,
         },
         validation=predict.validation_predictions(held, val) if held else None,
+        features=predict.kept_features(outputs, sets),
     )
     print(tables.text(summary), flush=True)
     return summary

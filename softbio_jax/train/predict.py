@@ -15,10 +15,11 @@ from softbio_jax.evaluation.predictions import Predictions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Logits of N examples in the data set's order."""
+    """Logits of N examples in the data set's order, and some of their features."""
 
     logits: dict[str, np.ndarray]  # {task: (N, C)} float32
     labels: dict[str, np.ndarray]  # {task: (N,)} int32, MISSING where unknown
+    features: np.ndarray | None = None  # (M, D) float32, of the examples that were asked for
 
 
 def collect(
@@ -28,24 +29,32 @@ def collect(
     size: int,
     tasks: Sequence[str],
     mesh: Mesh,
+    feature_rows: np.ndarray | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> Outputs:
     """Runs `forward` over every batch and puts each row where its example number says.
 
     Args:
       forward: global batch -> {task: logits (B, C)}, with example and labels replicated beside
-        them: it returns {"logits/age": ..., "labels/age": ..., "example": ...}.
+        them: it returns {"logits/age": ..., "labels/age": ..., "example": ...} and, where
+        features are asked for, "feature" (B, D).
       batches: this process' batches, padding marked by example -1.
       size: N.
       tasks: which tasks.
       mesh: over which batches are sharded.
+      feature_rows: (M,) ascending examples whose features are kept; None: of none, and then
+        they do not even leave the device.
       between: called before every batch.
     """
     logits: dict[str, np.ndarray] = {}
     labels = {task: np.full(size, -1, np.int32) for task in tasks}
+    features: np.ndarray | None = None
     for batch in batches:
         between()
-        out = jax.device_get(forward(parallel.to_global(batch, mesh)))
+        on_device = forward(parallel.to_global(batch, mesh))
+        if feature_rows is None:
+            on_device = {key: value for key, value in on_device.items() if key != "feature"}
+        out = jax.device_get(on_device)
         rows = out["example"] >= 0
         examples = out["example"][rows]
         for task in tasks:
@@ -53,7 +62,13 @@ def collect(
             store = logits.setdefault(task, np.zeros((size, values.shape[1]), np.float32))
             store[examples] = values
             labels[task][examples] = out[f"labels/{task}"][rows]
-    return Outputs(logits=logits, labels=labels)
+        if feature_rows is not None:
+            values = out["feature"]
+            if features is None:
+                features = np.zeros((len(feature_rows), values.shape[1]), np.float32)
+            wanted = np.isin(out["example"], feature_rows)
+            features[np.searchsorted(feature_rows, out["example"][wanted])] = values[wanted]
+    return Outputs(logits=logits, labels=labels, features=features)
 
 
 def losses(outputs: Outputs) -> dict[str, float]:
@@ -86,6 +101,17 @@ def predictions(outputs: Outputs, dataset: PreparedDataset) -> Predictions:
         audit=audit,
         synthetic_labels=THESIS_SYNTHETIC_LABELS.get(dataset.name, ()),
     )
+
+
+def kept_features(
+    outputs: Sequence[Outputs], sets: Sequence[PreparedDataset]
+) -> dict[str, np.ndarray]:
+    """Returns the features that were kept of each test set: {name: (M, D)}."""
+    return {
+        item.name: out.features
+        for out, item in zip(outputs, sets, strict=True)
+        if out.features is not None
+    }
 
 
 def concatenate(outputs: Sequence[Outputs]) -> Outputs:

@@ -72,7 +72,7 @@ def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
     total = sum(sizes.values())
     audits = audit_hashes(data)
     _write(workdir / "config.json", _plain(run.config))
-    _update(workdir, {
+    update(workdir, {
         "command": " ".join(sys.argv),
         "versions": {"python": sys.version.split()[0]} | _versions(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -95,7 +95,7 @@ def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
 
 def write_best(workdir: pathlib.Path, step: int | None) -> None:
     """Adds the step of the lowest validation loss to run.json."""
-    _update(workdir, {"best_step": step})
+    update(workdir, {"best_step": step})
 
 
 def read_best(workdir: pathlib.Path) -> int | None:
@@ -108,7 +108,7 @@ def write_end(
     run: Parts, workdir: pathlib.Path, *, seconds: float, images_per_second: float
 ) -> None:
     """Adds the wall time, rate and peak memory of the last session to run.json."""
-    _update(workdir, {
+    update(workdir, {
         "wall_time_s": seconds,
         "throughput": {str(run.config.train.batch_size): images_per_second},
         "memory_bytes": _peak_memory(),
@@ -123,7 +123,8 @@ def _peak_memory() -> int:
     )
 
 
-def _update(workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
+def update(workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
+    """Adds values to run.json, in place of those of the same names."""
     path = workdir / "run.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     _write(path, before | dict(values))

@@ -1,6 +1,5 @@
 """A run on its devices: placed state, compiled steps, passes over data."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,32 +61,46 @@ class Session:
         self.state, metrics = self._compiled(self.state, self._frozen, placed, self._key)
         return metrics
 
+    def forward(self, batch: Batch) -> dict[str, jax.Array]:
+        """Returns logits/{task}, labels/{task}, the example and the feature (B, D) of each row of
+        a global batch, on every device; with task-specific features, the first task's."""
+        with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
+            out: dict[str, jax.Array] = self._forward(self.state, self._frozen, batch)
+        return out
+
     def predict(
-        self, dataset: PreparedDataset, *, between: Callable[[], None] = lambda: None
+        self,
+        dataset: PreparedDataset,
+        *,
+        feature_rows: np.ndarray | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> Outputs:
         """Returns every example's logits, on every process.
 
         Args:
           dataset: what to predict.
+          feature_rows: (M,) ascending examples whose features are wanted as well.
           between: called before every batch; it may raise to end the pass.
         """
-        with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
-            return predict.collect(
-                functools.partial(self._forward, self.state, self._frozen),
-                eval_stream(self.run, dataset),
-                size=len(dataset),
-                tasks=self.run.config.tasks,
-                mesh=self.mesh,
-                between=between,
-            )
+        return predict.collect(
+            self.forward,
+            eval_stream(self.run, dataset),
+            size=len(dataset),
+            tasks=self.run.config.tasks,
+            mesh=self.mesh,
+            feature_rows=feature_rows,
+            between=between,
+        )
 
     def _jit_forward(self) -> Any:
         step, tasks = make_eval_step(self.run.model), self.run.config.tasks
 
         def forward(state: TrainState, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
-            out = {f"logits/{task}": logits for task, logits in step(state, frozen, batch).items()}
+            logits, features = step(state, frozen, batch)
+            out = {f"logits/{task}": logits[task] for task in tasks}
             out |= {f"labels/{task}": batch[f"labels/{task}"] for task in tasks}
-            return out | {"example": batch["example"]}
+            # Features are always computed and small: one compilation serves every pass.
+            return out | {"example": batch["example"], "feature": features[tasks[0]]}
 
         # Replicated, so that every process has every row.
         return jax.jit(forward, out_shardings=parallel.replicated(self.mesh))

@@ -108,16 +108,21 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model: MultitaskModel) -> Callable[[TrainState, Tree, Batch], dict]:
-    """Returns (state, frozen, batch) -> {task: logits (B, C) float32}, without augmentation."""
+def make_eval_step(model: MultitaskModel) -> Callable[[TrainState, Tree, Batch], tuple[dict, dict]]:
+    """Returns (state, frozen, batch) -> {task: logits (B, C)}, {task: feature (B, D)}, both
+    float32 and without augmentation."""
 
-    def eval_step(state: TrainState, frozen: Tree, batch: Batch) -> dict[str, jax.Array]:
+    def eval_step(
+        state: TrainState, frozen: Tree, batch: Batch
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         variables = {
             "params": combine(state.trainable, frozen),
             "batch_stats": state.batch_stats,
         }
-        logits = model.apply(variables, normalize(batch["image"]), train=False)
-        return cast(dict[str, jax.Array], logits)
+        images = normalize(batch["image"])
+        features = cast(dict[str, jax.Array], model.apply(variables, images, method="features"))
+        logits = cast(dict[str, jax.Array], model.apply(variables, features, method="classify"))
+        return logits, {task: feature.astype(jnp.float32) for task, feature in features.items()}
 
     return eval_step
 

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,12 @@ from softbio_jax.evaluation import evaluate as report
 from softbio_jax.evaluation import tables
 from softbio_jax.evaluation.prompts import Prompts
 from softbio_jax.evaluation.zero_shot import zero_shot_classifier
-from softbio_jax.models.config import TEXT, ComputeConfig, vision_config
+from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
+from softbio_jax.models.flops import Flops, zero_shot_flops
 from softbio_jax.models.text import TextTower
 from softbio_jax.models.vision import VisionTower
 from softbio_jax.params.counts import count
-from softbio_jax.train import predict
+from softbio_jax.train import predict, record
 
 
 def evaluate_zero_shot(
@@ -70,10 +72,11 @@ def evaluate_zero_shot(
         embedding = tower.apply({"params": params}, normalize(batch["image"]))
         logits = classifier.logits(jnp.asarray(embedding))
         kept = {key: batch[key] for key in ("example", *(f"labels/{task}" for task in tasks))}
-        return kept | {f"logits/{task}": logits[task] for task in tasks}
+        kept |= {f"logits/{task}": logits[task] for task in tasks}
+        return kept | {"feature": embedding.astype(jnp.float32)}
 
     compiled = jax.jit(forward, out_shardings=NamedSharding(mesh, P()))
-    results = []
+    passes = []
     for dataset in sets:
         batches = pipeline.eval_batches(
             dataset, image_size=config.image_size, batch_size=batch_size, tasks=tasks,
@@ -81,19 +84,37 @@ def evaluate_zero_shot(
             resize="reference",
         )  # fmt: skip
         with jax.default_matmul_precision(compute.matmul_precision):
-            outputs = predict.collect(
+            passes.append(predict.collect(
                 functools.partial(compiled, params), batches, size=len(dataset), tasks=tasks,
-                mesh=mesh,
-            )  # fmt: skip
-        results.append(predict.predictions(outputs, dataset))
+                mesh=mesh, feature_rows=report.feature_rows(len(dataset)),
+            ))  # fmt: skip
     if jax.process_index() != 0:
         return {}
-    summary = report.write(out, results, model={
-        "variant": config.name, "method": "zs", "trainable_params": 0,
-        "total_params": count(params) + _text_parameters(config.name), "prompts": prompts.name,
+    sizes = {"visual_encoder": count(params), "text_encoder": _text_parameters(config.name)}
+    total = sum(sizes.values())
+    results = [predict.predictions(out, item) for out, item in zip(passes, sets, strict=True)]
+    summary = report.write(
+        out,
+        results,
+        model={
+            "variant": config.name, "method": "zs", "trainable_params": 0,
+            "total_params": total, "prompts": prompts.name,
+        },
+        features=predict.kept_features(passes, sets),
+    )  # fmt: skip
+    record.update(out, {
+        "command": " ".join(sys.argv),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "params": sizes | {"total": total},
+        "gflops": _flops(config, prompts).profiler / 1e9,
     })  # fmt: skip
     print(tables.text(summary), flush=True)
     return summary
+
+
+def _flops(config: VisionConfig, prompts: Prompts) -> Flops:
+    """Returns the operations for one image and every prompt, as the thesis counts its own."""
+    return zero_shot_flops(config, TEXT[config.name], prompts=len(prompts.texts()))
 
 
 def _text_parameters(variant: str) -> int:

@@ -102,8 +102,15 @@ def test_validation_fits_temperatures_and_features_are_kept(tmp_path, sets):
 
 def test_kept_features_are_few_and_evenly_spaced(tmp_path):
     many = random_predictions("faces", n=2500, tasks=("gender",))
-    evaluate.write(tmp_path, [many], model=MODEL, features={"faces": np.zeros((2500, 3))})
+    evaluate.write(tmp_path, [many], model=MODEL, features={"faces": np.zeros((1000, 3))})
     with np.load(tmp_path / "eval" / "features" / "faces.npz") as kept:
         assert len(kept["rows"]) == evaluate.MAX_FEATURES
         assert (kept["rows"][0], kept["rows"][-1]) == (0, 2499)
         assert np.diff(kept["rows"]).max() <= 3
+
+
+def test_features_of_other_rows_are_refused(tmp_path):
+    few = random_predictions("faces", n=20, tasks=("gender",))
+    with pytest.raises(ValueError, match="20 rows"):
+        evaluate.write(tmp_path, [few], model=MODEL, features={"faces": np.zeros((19, 3))})
+    assert not (tmp_path / "eval").exists()

@@ -25,6 +25,26 @@ def test_rows_land_where_their_example_says_and_padding_nowhere():
     np.testing.assert_array_equal(outputs.labels["age"], labels)
 
 
+@pytest.mark.parametrize("wanted", [None, [0, 2, 7, 9]])
+def test_features_of_the_wanted_rows_alone_are_kept(wanted):
+    order = np.array([7, 2, 9, 0, 1, 3, 8, 4, 5, 6, -1, -1, -1, -1, -1, -1])
+
+    def forward(batch):
+        feature = batch["example"][:, None] * np.array([1.0, 10.0], np.float32)
+        if wanted is None:  # not even fetched: nothing but an array can be
+            feature = object()
+        return {"example": batch["example"], "feature": feature}
+
+    outputs = predict.collect(
+        forward, ({"example": order[start : start + 8]} for start in (0, 8)), size=10, tasks=(),
+        mesh=parallel.make_mesh(), feature_rows=None if wanted is None else np.array(wanted),
+    )  # fmt: skip
+    if wanted is None:
+        assert outputs.features is None
+    else:
+        np.testing.assert_array_equal(outputs.features, [[row, 10 * row] for row in wanted])
+
+
 def test_losses_are_those_of_the_labelled_examples():
     logits = np.array([[100.0, -1000.0], [0.0, 0.0], [5.0, 1.0]], np.float32)
     outputs = predict.Outputs(

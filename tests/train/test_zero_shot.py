@@ -1,4 +1,5 @@
 import csv
+import json
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from softbio_jax.interop.named_weights import named_state
 from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import TEXT, VISION, ComputeConfig
+from softbio_jax.models.flops import zero_shot_flops
 from softbio_jax.models.vision import VisionTower
 from softbio_jax.params.paths import unflatten
 from softbio_jax.tasks import AGE
@@ -58,9 +60,20 @@ def test_rows_are_those_of_the_towers_called_by_hand(state, data_root, tmp_path)
     found = [[float(row[f"age_{name}"]) for name in AGE.classes] for row in rows[:5]]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert len(rows) == len(sets[0])
+    with np.load(tmp_path / "run/eval/features/synthetic_fairface.npz") as kept:
+        np.testing.assert_allclose(kept["features"][:5], features, atol=1e-4)
     assert summary["model"]["method"] == "zs"
     assert summary["model"]["trainable_params"] == 0
-    assert summary["model"]["total_params"] == sum(array.size for array in state.values())
+    total = sum(array.size for array in state.values())
+    assert summary["model"]["total_params"] == total
+    info = json.loads((tmp_path / "run/run.json").read_text())
+    text = sum(state[name].size for name in text_shapes(TEXT["tiny-test"]))
+    assert info["params"] == {
+        "visual_encoder": total - text, "text_encoder": text, "total": total
+    }  # fmt: skip
+    prompts = sum(len(texts) for task in load_prompts("thesis").tasks.values() for texts in task)
+    flops = zero_shot_flops(VISION["tiny-test"], TEXT["tiny-test"], prompts=prompts)
+    assert info["gflops"] == flops.profiler / 1e9
 
 
 def test_a_vision_tower_alone_is_refused(state, data_root, tmp_path):
