@@ -52,6 +52,8 @@ _FACES = flags.DEFINE_bool(
 )
 _QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized pictures.")
 
+_TOLD = 10  # rejected rows that are printed
+
 # Choices of single layouts: (flag, the layouts that know it).
 _CHOICES = (
     (
@@ -113,7 +115,7 @@ def main(_: Sequence[str]) -> None:
     for flag in (_DATASET, _SOURCE, *(() if _DRY_RUN.value else (_OUT,))):
         if flag.value is None:
             raise UserError("a flag is missing", where=f"--{flag.name}", fix="see --help")
-    from softbio_jax.data import class_picture, prepare
+    from softbio_jax.data import class_picture, prepare, rows
 
     dataset, source = _DATASET.value, _SOURCE.value
     options = _dataset_options(dataset)
@@ -129,6 +131,10 @@ def main(_: Sequence[str]) -> None:
         for what in ("skipped", "rejected", "masked"):
             for reason, count in part[f"{what}_by_reason"].items():
                 print(f"  {what} {count:,}: {reason}")
+        for rejection in part["rejected_rows"][:_TOLD]:
+            print(f"  {rows.Rejection(**rejection)}")
+        if part["rejected"] > _TOLD:
+            print(f"  the other {part['rejected'] - _TOLD:,} are in {_OUT.value}/report.json")
         for task, counts in part["class_counts"].items():
             listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             print(f"  {task}: {listed}")

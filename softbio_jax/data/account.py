@@ -39,7 +39,7 @@ class Account:
         self.rejected: list[Rejection] = []
         self.skipped: collections.Counter[str] = collections.Counter()
         self.masked: collections.Counter[str] = collections.Counter()
-        self._ids: dict[str, None] = {}
+        self._ids: dict[str, str] = {}  # id -> where it was first told of
         self._labels: dict[str, list[int]] = {task: [] for task in tasks}
         self._columns: dict[str, list[str]] = {name: [] for name in columns}
         self._digests: list[bytes] = []
@@ -59,10 +59,10 @@ class Account:
         """Adds an example; False when its id was there already, which rejects the row."""
         row = checked.row
         if row.id in self._ids:
-            self.reject(Rejection(row.id, "duplicate row"))
+            self.reject(_duplicate(row, first=self._ids[row.id]))
             return False
         self.rows_read += 1
-        self._ids[row.id] = None
+        self._ids[row.id] = row.where
         for task, values in self._labels.items():
             values.append(row.labels.get(task, MISSING))
         for name, column in self._columns.items():
@@ -84,7 +84,7 @@ class Account:
         share = len(self.rejected) / max(self.rows_read, 1)
         if share <= max_rejected and len(self):
             return
-        first = "; ".join(f"{r.path}: {r.reason}" for r in self.rejected[:3])
+        first = "; ".join(str(rejection) for rejection in self.rejected[:3])
         raise UserError(
             "too many rows were rejected" if len(self) else "no row can be used",
             where=f"split {self.split!r}",
@@ -112,7 +112,7 @@ class Account:
             "skipped_by_reason": dict(self.skipped),
             "rejected": len(self.rejected),
             "rejected_by_reason": dict(collections.Counter(r.reason for r in self.rejected)),
-            "rejected_rows": [dataclasses.asdict(r) for r in self.rejected],
+            "rejected_rows": [r.to_json() for r in self.rejected],
             "masked_by_reason": dict(self.masked),
             "missing": {t: int((v == MISSING).sum()) for t, v in index.labels.items()},
             "class_counts": {
@@ -126,10 +126,10 @@ class Account:
         """Writes the account in JSON's types, for `add_json`."""
         return {
             "rows_read": self.rows_read,
-            "rejected": [dataclasses.asdict(r) for r in self.rejected],
+            "rejected": [r.to_json() for r in self.rejected],
             "skipped": dict(self.skipped),
             "masked": dict(self.masked),
-            "ids": list(self._ids),
+            "ids": self._ids,
             "labels": self._labels,
             "columns": self._columns,
             "digests": [digest.hex() for digest in self._digests],
@@ -141,12 +141,23 @@ class Account:
         self.rejected += [Rejection(**r) for r in part["rejected"]]
         self.skipped.update(part["skipped"])
         self.masked.update(part["masked"])
-        self._ids.update(dict.fromkeys(part["ids"]))
+        self._ids.update(part["ids"])
         for task, values in self._labels.items():
             values += part["labels"][task]
         for name, column in self._columns.items():
             column += part["columns"][name]
         self._digests += [bytes.fromhex(digest) for digest in part["digests"]]
+
+
+def _duplicate(row: Row, *, first: str) -> Rejection:
+    return Rejection(
+        row.id,
+        "duplicate row",
+        where=row.where,
+        expected="one row a picture",
+        found=f"the same picture in {first}" if first else "the same picture before",
+        fix="delete one of them; the first was kept",
+    )
 
 
 def _counts(task: str, labels: np.ndarray) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import itertools
+import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
@@ -51,11 +52,17 @@ def ingest(
                 return Checked(row, data if known.data is None else known.data, digest)
             return Checked(row, transform(row, data), digest)
         except FileNotFoundError:
-            return Rejection(row.id, "no such file")
+            return Rejection(
+                row.id,
+                "no such file",
+                where=row.where,
+                expected=str(row.image) if isinstance(row.image, pathlib.Path) else "",
+                fix="put it there or delete the row",
+            )
         except OSError as error:
-            return Rejection(row.id, f"cannot be read: {error.strerror}")
+            return Rejection(row.id, f"cannot be read: {error.strerror}", where=row.where)
         except decode.UndecodableImage as error:
-            return Rejection(row.id, str(error))
+            return Rejection(row.id, str(error), where=row.where)
 
     for result in _ordered_map(check, rows, threads=threads):
         on_row()

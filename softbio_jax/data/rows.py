@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
+from softbio_jax.errors import UserError
+
 Image = bytes | pathlib.Path | Callable[[], bytes]
 
 
@@ -18,6 +20,7 @@ class Row:
       columns: values kept for audits (race, identity, ...), never for training.
       masked: task name -> why a label that the data set has was not used.
       box: (x0, y0, x1, y1) in pixels, cut out before anything else; may reach over the border.
+      where: the label file and the row that tell of it, for rejections; empty where no file does.
     """
 
     id: str
@@ -26,6 +29,7 @@ class Row:
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     masked: Mapping[str, str] = dataclasses.field(default_factory=dict)
     box: tuple[float, float, float, float] | None = None
+    where: str = ""
 
     def read(self) -> bytes:
         """Reads the encoded picture.
@@ -42,10 +46,37 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A row that should be an example and cannot: its path and what is wrong with it."""
+    """A row that should be an example and cannot: its path and what is wrong with it.
+
+    Args:
+      path: the row's id.
+      reason: what is wrong, in words that are the same for all rows with that mistake.
+      where: the label file and the row.
+      expected: what would have been right.
+      found: what was there.
+      fix: what to do about it.
+    """
 
     path: str
     reason: str
+    where: str = ""
+    expected: str = ""
+    found: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        told = UserError(
+            f"{self.path}: {self.reason}",
+            where=self.where,
+            expected=self.expected,
+            found=self.found,
+            fix=self.fix,
+        )
+        return str(told)
+
+    def to_json(self) -> dict[str, str]:
+        """Writes what is known, for reports."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
 
 @dataclasses.dataclass(frozen=True)

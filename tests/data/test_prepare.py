@@ -3,6 +3,7 @@ import json
 import pytest
 
 from softbio_jax.data import prepare, sources, storage
+from softbio_jax.data.rows import Rejection
 from softbio_jax.errors import UserError
 from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
 
@@ -31,6 +32,9 @@ def test_broken_pictures_are_rejected_and_counted(tmp_path):
     assert (train["rows_read"], train["kept"], train["rejected"]) == (10, 6, 4)
     reasons = {row["path"]: row["reason"] for row in train["rejected_rows"]}
     assert list(reasons) == [f"train/{n}.jpg" for n in (2, 5, 7, 9)]
+    table = tmp_path / "fairface_label_train.csv"
+    wheres = [row["where"] for row in train["rejected_rows"]]
+    assert wheres == [f"{table} row {n + 1}" for n in (2, 5, 7, 9)]
     assert "truncated" in reasons["train/2.jpg"]
     assert reasons["train/5.jpg"] == "empty file"
     assert reasons["train/7.jpg"] == "not a picture"
@@ -56,7 +60,14 @@ def test_duplicate_rows_are_rejected(tmp_path):
     report = prepare.prepare(
         "fairface", source=str(tmp_path), out=tmp_path / "out", max_rejected=0.5
     )
-    assert report["splits"]["train"]["rejected_by_reason"] == {"duplicate row": 1}
+    train = report["splits"]["train"]
+    assert train["rejected_by_reason"] == {"duplicate row": 1}
+    (rejected,) = train["rejected_rows"]
+    table = tmp_path / "fairface_label_train.csv"
+    assert str(Rejection(**rejected)) == (
+        f"train/1.jpg: duplicate row: {table} row 3: expected one row a picture, "
+        f"found the same picture in {table} row 2; fix: delete one of them; the first was kept"
+    )
 
 
 def test_existing_output_is_kept_unless_told(tmp_path, prepared):

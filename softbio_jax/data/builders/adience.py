@@ -62,6 +62,7 @@ class Adience(FaceBuilder):
                 labels=labels,
                 columns={"user": row["user_id"], "age_text": row["age"]},
                 masked=masked,
+                where=where,
             )
 
 

@@ -76,6 +76,7 @@ class AffectNet(FaceBuilder):
                 image=tables.inside(root, name, where=where),
                 labels={"emotion": label},
                 box=(x, y, x + width, y + height),
+                where=where,
             )
 
     def _folder_rows(self, folder: pathlib.Path) -> Iterator[Outcome]:

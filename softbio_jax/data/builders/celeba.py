@@ -48,7 +48,7 @@ class CelebAMaskHQ(FaceBuilder):
         for where, name, label in _male_attribute(table):
             folder = self.source / "CelebA-HQ-img"
             image = tables.inside(folder, name, where=where)
-            yield Row(id=name, image=image, labels={"gender": label})
+            yield Row(id=name, image=image, labels={"gender": label}, where=where)
 
 
 class CelebA(FaceBuilder):
@@ -82,7 +82,7 @@ class CelebA(FaceBuilder):
                 )
             if partition[name] == number:
                 image = tables.inside(self.source / "img_align_celeba", name, where=where)
-                yield Row(id=name, image=image, labels={"gender": label})
+                yield Row(id=name, image=image, labels={"gender": label}, where=where)
 
 
 def _male_attribute(path: pathlib.Path) -> Iterator[tuple[str, str, int]]:

@@ -71,7 +71,7 @@ class FairFace(FaceBuilder):
             }
             image = tables.inside(root, row["file"], where=where)
             columns = {name: row[name] for name in self.COLUMNS}
-            yield Row(id=row["file"], image=image, labels=labels, columns=columns)
+            yield Row(id=row["file"], image=image, labels=labels, columns=columns, where=where)
 
     def _table(self, split: str) -> pathlib.Path:
         return self.source / f"fairface_label_{split}.csv"

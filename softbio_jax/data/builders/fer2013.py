@@ -69,10 +69,12 @@ class Fer2013(FaceBuilder):
             if isinstance(label, Skip):
                 yield label
             elif len(pixels) != _SIDE * _SIDE or not all(p.isdigit() for p in pixels):
-                yield Rejection(row_id, f"{len(pixels)} pixels instead of {_SIDE * _SIDE}")
+                yield Rejection(
+                    row_id, f"{len(pixels)} pixels instead of {_SIDE * _SIDE}", where=where
+                )
             else:
                 image = functools.partial(_png, row["pixels"])
-                yield Row(id=row_id, image=image, labels={"emotion": label})
+                yield Row(id=row_id, image=image, labels={"emotion": label}, where=where)
 
     def _label(self, value: str, where: str) -> int:
         if value not in _LABELS:

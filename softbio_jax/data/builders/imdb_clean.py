@@ -51,6 +51,7 @@ class ImdbClean(FaceBuilder):
                 },
                 columns={"years": row["age"]},
                 box=tables.parse_box(row, _BOX, where=where),
+                where=where,
             )
 
     def _table(self, split: str) -> pathlib.Path:

@@ -55,7 +55,7 @@ class Lagenda(FaceBuilder):
             if min(box) < 0:
                 yield Skip("no face box")
             elif box[0] >= box[2] or box[1] >= box[3]:
-                yield Rejection(row_id, f"an empty face box {box}")
+                yield Rejection(row_id, f"an empty face box {box}", where=where)
             else:
                 yield Row(
                     id=row_id,
@@ -63,6 +63,7 @@ class Lagenda(FaceBuilder):
                     labels=labels,
                     columns={"photograph": photograph, "years": row["age"]},
                     box=box,
+                    where=where,
                 )
 
 

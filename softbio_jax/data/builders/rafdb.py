@@ -91,6 +91,7 @@ class RafDb(FaceBuilder):
                 labels=labels,
                 columns={"race": _RACES[race], "age_group": _AGE_GROUPS[age_group]},
                 masked=masked,
+                where=where,
             )
 
     @property

@@ -79,6 +79,7 @@ class Standard(FaceBuilder):
                     "ethnicity": _ethnicity(row["Ethnicity"]),
                     "identity": "" if row["Identity"] in _MISSING else row["Identity"],
                 },
+                where=where,
             )
 
     def _label(self, task: str, value: str, where: str) -> int:

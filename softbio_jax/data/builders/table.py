@@ -108,6 +108,7 @@ class Table(FaceBuilder):
                 image=tables.inside(self.images, name, where=where),
                 labels=labels,
                 columns={role: row[self.columns[role]] for role in self.COLUMNS},
+                where=where,
             )
 
     def _add_word(self, key: str, word: str) -> None:
