@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from softbio_jax.data.audit import verdict
 from softbio_jax.errors import UserError
 from softbio_jax.params.paths import flatten
 from softbio_jax.train import loop, restore
@@ -34,6 +35,7 @@ def module_patch():
 def runs(tmp_path_factory, data_root, module_patch):
     """An unbroken run, and one that ended in step 7 and was started again."""
     config = config_on(data_root)
+    verdict.store(data_root / "synthetic_fairface", {"sha256": "5eed"})
     whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
@@ -78,6 +80,22 @@ def test_metrics_are_logged_once_and_in_order(runs):
     lines = [json.loads(line) for line in _text(runs["whole"], "metrics.jsonl").splitlines()]
     kinds = [(line["step"], "val" if "val/loss" in line else "train") for line in lines]
     assert kinds == [(3, "train"), (4, "val"), (6, "train"), (8, "train"), (8, "val")]
+
+
+def test_checkpoints_remember_the_audits(runs):
+    audits = {
+        role: "5eed" if "fairface" in role else None
+        for role in (
+            "train/synthetic_fairface/train", "train/synthetic_raf_db/train",
+            "val/synthetic_fairface/train", "val/synthetic_raf_db/train",
+            "test/synthetic_utkface/test", "test/synthetic_raf_db/test",
+        )
+    }  # fmt: skip
+    for step in (4, 8):
+        manifest = json.loads(_text(runs["broken"], f"checkpoints/{step}/manifest.json"))
+        assert manifest["host"]["audits"] == audits
+    recorded = json.loads(_text(runs["whole"], "run.json"))["data"]
+    assert {role: entry["audit"] for role, entry in recorded.items()} == audits
 
 
 def test_a_step_never_compiles(runs):
