@@ -1,5 +1,6 @@
 """A run under way: session, sample stream, checkpoints, records, and what is done to them."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -100,7 +101,8 @@ class Training:
         try:
             self._recorder.take(step, metrics)
         except UserError:  # too many updates skipped: the state is that before them
-            self.save(step)
+            with contextlib.suppress(UserError):  # the step in flight fails the same way
+                self.save(step)
             raise
         return self._preemption.stops_after(step)
 
