@@ -1,6 +1,6 @@
 """Evaluates a trained run, or a two-tower checkpoint without training, on test sets.
 
-python scripts/evaluate.py --workdir=runs/demo/run
+python scripts/evaluate.py --workdir=runs/demo/run [--latency]
 python scripts/evaluate.py --zero_shot --workdir=runs/zs --checkpoint=PE-Core-L14-336.pt \
     --variant=PE-Core-L14-336 --data=data/prepared --test=utkface/test,fairface/val
 """
@@ -16,6 +16,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "A run of scripts/train.py; with
                                "the folder to write.", required=True)  # fmt: skip
 _OUT = flags.DEFINE_string("out", None, "Folder for eval/; the run's own by default.")
 _DATA = flags.DEFINE_string("data", None, "Root of the prepared sets; the run's own by default.")
+_LATENCY = flags.DEFINE_bool("latency", False, "Also time the forward pass and add latency and "
+                             "throughput to the run's run.json.")  # fmt: skip
 _ZERO_SHOT = flags.DEFINE_bool("zero_shot", False, "Classify by the nearest prompt.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: both towers' file or hub id.")
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
@@ -31,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     if not _ZERO_SHOT.value:
         from softbio_jax.train import restore
 
-        restore.evaluate_run(workdir, out=out, data_root=_DATA.value)
+        restore.evaluate_run(workdir, out=out, data_root=_DATA.value, timed=_LATENCY.value)
         return
     from softbio_jax.errors import UserError
     from softbio_jax.evaluation.prompts import load_prompts
@@ -39,6 +41,9 @@ def main(argv: Sequence[str]) -> None:
     from softbio_jax.train.data import open_tests
     from softbio_jax.train.zero_shot import evaluate_zero_shot
 
+    if _LATENCY.value:
+        raise UserError("a run's flag", where="--latency", expected="no --zero_shot",
+                        found="both", fix="drop one")  # fmt: skip
     for name, value in (("checkpoint", _CHECKPOINT.value), ("data", _DATA.value),
                         ("test", _TEST.value)):  # fmt: skip
         if not value:

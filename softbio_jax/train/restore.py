@@ -4,9 +4,11 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
+
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.errors import UserError
-from softbio_jax.train import build, record
+from softbio_jax.train import build, record, speed
 from softbio_jax.train.data import open_all
 from softbio_jax.train.evaluate import evaluate
 from softbio_jax.train.session import Session
@@ -39,9 +41,29 @@ def restore_run(workdir: pathlib.Path, *, data_root: str | None = None) -> Sessi
 
 
 def evaluate_run(
-    workdir: pathlib.Path, *, out: pathlib.Path, data_root: str | None = None
+    workdir: pathlib.Path,
+    *,
+    out: pathlib.Path,
+    data_root: str | None = None,
+    timed: bool = False,
 ) -> dict[str, Any]:
-    """Evaluates a run directory on its test sets and writes out/eval."""
+    """Evaluates a run directory on its test sets and writes out/eval.
+
+    Args:
+      workdir: the run.
+      out: where eval/ is written.
+      data_root: where the prepared sets are, if not where the run found them.
+      timed: also measures how fast it predicts and adds `inference` to the run's run.json.
+
+    Returns:
+      The contents of metrics.json.
+    """
     session = restore_run(workdir, data_root=data_root)
     data = open_all(session.run.config.data)
-    return evaluate(session, data.test, out, val=data.val)
+    summary = evaluate(session, data.test, out, val=data.val)
+    if timed:
+        found = speed.measure(session)
+        if jax.process_index() == 0:
+            record.update(workdir, {"inference": found})
+            print(speed.text(found), flush=True)
+    return summary

@@ -52,7 +52,7 @@ def measured(run: Run) -> dict[str, str]:
         "training, images/s": _best(info.get("throughput")),
         "peak memory, GiB": words.number(memory / 2**30 if memory else None),
         "training time": words.duration(info.get("wall_time_s")),
-        "device": str(info.get("device", NOTHING)),
+        "device": _device(info.get("device"), inference.get("device")),
     }
 
 
@@ -69,6 +69,12 @@ def tower_gflops(run: Run) -> float | None:
         return None
     side = (model.get("image_size") or config.image_size) // config.patch_size
     return vision_flops(config, grid=(side, side)).total / 1e9
+
+
+def _device(training: str | None, inference: str | None) -> str:
+    if training and inference and training != inference:
+        return f"{training}; inference: {inference}"
+    return training or inference or NOTHING
 
 
 def _best(rates: Mapping[str, float] | None) -> str:

@@ -65,6 +65,14 @@ def test_cost_of_the_complete_run(loaded):
     assert found["training, images/s"] == "250 (batch 64)"
     assert found["peak memory, GiB"] == "–"
     assert found["training time"] == "2 min 05 s"
+    assert found["device"] == "1 x cpu"
+
+
+def test_inference_on_another_device_is_told(loaded):
+    info = loaded[0].info | {"inference": {"latency_ms": 1.5, "device": "8 x TPU v5e"}}
+    found = cost.measured(dataclasses.replace(loaded[0], info=info))
+    assert found["latency at batch 1, ms"] == "1.5"
+    assert found["device"] == "1 x cpu; inference: 8 x TPU v5e"
 
 
 def test_tower_gflops_follow_variant_and_size(loaded):
