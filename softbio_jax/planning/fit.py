@@ -14,11 +14,11 @@ from jax.sharding import NamedSharding
 
 from softbio_jax import parallel
 from softbio_jax.errors import UserError
-from softbio_jax.planning.chips import CHIPS, Chip, chip_of
-from softbio_jax.planning.traced import matmul_flops
 from softbio_jax.train import build
+from softbio_jax.train.chips import CHIPS, Chip, chip_of
 from softbio_jax.train.config import RunConfig
 from softbio_jax.train.session import trace_train_step
+from softbio_jax.train.traced import matmul_flops
 
 _LAYOUT = {"7x": "tpu7x"}  # what the compiler calls a generation, where people call it otherwise
 

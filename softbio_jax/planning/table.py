@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from softbio_jax.planning.chips import CHIPS
 from softbio_jax.planning.fit import Fit
+from softbio_jax.train.chips import CHIPS
 
 _GIB = 2**30
 

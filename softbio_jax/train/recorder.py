@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import jax
 
+from softbio_jax.train.chips import chip_of
 from softbio_jax.train.config import TrainConfig
 from softbio_jax.train.idle import IdleClock
 from softbio_jax.train.progress import Progress
@@ -25,6 +26,14 @@ class Recorder:
         self._config = config
         self._idle = IdleClock()
         self._unread: tuple[int, Metrics] | None = None
+        self._utilisation = 0.0
+
+    def set_step_flops(self, flops: int) -> None:
+        """Takes in the matrix operations of a step, to log the share of the chips' peak in use."""
+        chip = chip_of(jax.devices()[0].device_kind)
+        if chip is not None:
+            per_image = flops / self._config.batch_size
+            self._utilisation = per_image / (jax.device_count() * chip.flops)
 
     def take(self, step: int, metrics: Metrics) -> None:
         """Takes the outputs of a step just dispatched and reads those of the one before.
@@ -67,10 +76,14 @@ class Recorder:
             scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self._writer.write(step, {f"train/{name}": value for name, value in scalars.items()})
             self._progress.update(step, f"loss {scalars['loss/total']:.3f}")
-            self._writer.write_performance(step, {
-                "performance/images_per_second": self._progress.images_per_second,
+            rate = self._progress.images_per_second
+            performance = {
+                "performance/images_per_second": rate,
                 "performance/device_idle_share": self._idle.take(),
-            } | _memory())  # fmt: skip
+            } | _memory()
+            if self._utilisation:
+                performance["performance/mfu"] = rate * self._utilisation
+            self._writer.write_performance(step, performance)
         self._skips.update(step, skipped)
 
 

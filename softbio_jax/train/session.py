@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from softbio_jax import parallel
 from softbio_jax.checkpoints import digest
 from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.params.partition import combine
 from softbio_jax.params.paths import Tree
 from softbio_jax.train import build, predict
 from softbio_jax.train.build import Parts
@@ -18,6 +19,7 @@ from softbio_jax.train.data import eval_stream
 from softbio_jax.train.predict import Outputs
 from softbio_jax.train.state import TrainState
 from softbio_jax.train.step import Batch, Metrics, StepConfig, make_eval_step, make_train_step
+from softbio_jax.train.traced import matmul_flops
 
 
 class Session:
@@ -50,10 +52,20 @@ class Session:
         self._compiled: Any = None
         self._forward = self._jit_forward()
 
-    def compile(self) -> None:
-        """Compiles the train step ahead of its first batch; it cannot be compiled again."""
+    def params(self) -> Tree:
+        """Returns every parameter on the host, trained and frozen."""
+        params: Tree = jax.device_get(combine(self.state.trainable, self._frozen))
+        return params
+
+    def compile(self) -> int:
+        """Compiles the train step ahead of its first batch; it cannot be compiled again.
+
+        Returns:
+          The matrix operations of a step.
+        """
         traced = trace_train_step(self.run, self.mesh, self.state, self._frozen)
         self._compiled = traced.lower().compile()
+        return matmul_flops(traced.jaxpr)
 
     def train(self, batch: Mapping[str, np.ndarray]) -> Metrics:
         """Runs one optimizer step on this process' rows; returns without waiting for it."""

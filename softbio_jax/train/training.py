@@ -84,7 +84,7 @@ class Training:
     def compile(self) -> None:
         """Compiles the train step."""
         begun = time.perf_counter()
-        self.session.compile()
+        self._recorder.set_step_flops(self.session.compile())
         barrier("compiled")
         self._progress.say(f"compiled in {time.perf_counter() - begun:.1f} s; TensorBoard: "
                            f"tensorboard --logdir {self._workdir / 'tensorboard'}")  # fmt: skip

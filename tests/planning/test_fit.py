@@ -5,8 +5,8 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.planning import fit, table
-from softbio_jax.planning.chips import CHIPS, chip_of
 from softbio_jax.train import build
+from softbio_jax.train.chips import CHIPS, chip_of
 from tests.train.tiny import changed, config_on
 
 

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from softbio_jax.planning.traced import matmul_flops
+from softbio_jax.train.traced import matmul_flops
 
 
 def _flops(function, *shapes):

@@ -1,0 +1,63 @@
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from softbio_jax.train import recorder
+from softbio_jax.train.chips import CHIPS
+from softbio_jax.train.config import TrainConfig
+from softbio_jax.train.progress import Progress
+from softbio_jax.train.watch import SkippedUpdates
+from softbio_jax.train.writer import MetricWriter
+
+
+@pytest.fixture
+def made(tmp_path):
+    writer = MetricWriter(tmp_path, resume_step=0, active=True)
+    progress = Progress(first=0, steps=4, batch_size=8, active=False)
+    skips = SkippedUpdates(None, most=9, examples=lambda step: [], say=lambda text: None)
+    config = TrainConfig(steps=4, batch_size=8, log_every=2)
+    made = recorder.Recorder(writer, progress, skips, config)
+    yield made
+    made.close()
+
+
+def _metrics(step):
+    return {"skipped": jnp.asarray(0), "loss/total": jnp.asarray(float(step))}
+
+
+def _lines(folder, name):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def test_a_step_is_read_when_the_next_one_is_under_way(made, tmp_path):
+    for step in (1, 2):
+        made.take(step, _metrics(step))
+    assert _lines(tmp_path, "metrics.jsonl") == []
+    made.take(3, _metrics(3))
+    assert _lines(tmp_path, "metrics.jsonl")[0]["train/loss/total"] == 2
+
+
+def test_each_due_step_is_written_once_and_the_last_always_is(made, tmp_path):
+    for step in (1, 2, 3, 4):
+        made.take(step, _metrics(step))
+        if step == 2:
+            made.flush()
+    made.flush()
+    made.flush()
+    assert [line["step"] for line in _lines(tmp_path, "metrics.jsonl")] == [2, 4]
+
+
+def test_the_share_of_the_peak_is_logged_where_the_chip_is_known(made, tmp_path, monkeypatch):
+    device = types.SimpleNamespace(device_kind="TPU v5e", memory_stats=lambda: None)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    made.set_step_flops(8 * 10**9)
+    made.take(1, _metrics(1))
+    made.take(2, _metrics(2))
+    made.flush()
+    (line,) = _lines(tmp_path, "performance.jsonl")
+    peak = jax.device_count() * CHIPS["v5e"].flops
+    expected = line["performance/images_per_second"] * 10**9 / peak
+    assert line["performance/mfu"] == pytest.approx(expected)
