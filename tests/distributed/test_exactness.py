@@ -82,6 +82,14 @@ def _assert_equal(found, expected):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("layout", [(8, 1), (8, 2), (1, 4), (8, 1, 4)])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        (8, 1),
+        (1, 4),
+        pytest.param((8, 2), marks=pytest.mark.long),
+        pytest.param((8, 1, 4), marks=pytest.mark.long),
+    ],
+)
 def test_a_step_does_not_depend_on_the_layout(outputs_of, layout, case):
     _assert_equal(outputs_of(*layout)[case], outputs_of(1, 1)[case])
