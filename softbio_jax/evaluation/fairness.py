@@ -107,7 +107,8 @@ def gap(rows: Sequence[Mapping[str, Any]], factors: Sequence[str]) -> dict[str, 
     if len(large) < 2:
         return None
     best = max(large, key=lambda row: row["accuracy"])
-    worst = min(large, key=lambda row: row["accuracy"])
+    # The last of equals: a pair of groups even where all are equally good.
+    worst = min(reversed(large), key=lambda row: row["accuracy"])
     smallest = min(rows, key=lambda row: row["n"])
     table_2k = np.array([[row["hits"], row["n"] - row["hits"]] for row in large])
     varied = bool((table_2k.sum(axis=0) > 0).all())

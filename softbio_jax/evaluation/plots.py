@@ -36,7 +36,8 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = len(classes)
     cell = 0.56 if side > 4 else 1.0
-    figure = new_figure(1.3 + cell * side, 1.4 + cell * side)
+    width = max(1.3 + cell * side, 3.8)  # inches
+    figure = new_figure(width, 1.4 + cell * side)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     for (row, column), count in np.ndenumerate(counts):
@@ -92,7 +93,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
         textcoords="offset points",
         ha="center",
         color=INK,
-        fontsize=11,
+        fontsize=11 * min(1, 8.5 * width / len(title)),  # no wider than the picture
         fontweight="bold",
     )
     return figure

@@ -72,7 +72,9 @@ def test_gap_needs_two_groups_that_are_large_enough():
 
 def test_a_perfect_model_has_a_p_value():
     perfect = grouped({"A": (100, 100, 0, 0), "B": (100, 100, 0, 0)})
-    assert fairness.gap(fairness.table(perfect, "gender", ("race",)), ("race",))["p_value"] == 1.0
+    gap = fairness.gap(fairness.table(perfect, "gender", ("race",)), ("race",))
+    assert gap["p_value"] == 1.0
+    assert (gap["best"], gap["worst"]) == ("A", "B")
 
 
 def test_audit_cuts_by_every_subset_of_known_factors_and_counts_each_label_once():

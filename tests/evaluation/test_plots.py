@@ -27,6 +27,15 @@ def test_confusion_matrix_of_a_class_without_examples():
     assert not any("nan" in word for word in shown)
 
 
+def test_a_long_title_stays_inside_the_picture():
+    title = "gender on synthetic_vggface2: a run of a long name"
+    figure = plots.confusion_matrix([[1, 0], [0, 1]], GENDER.classes, title=title)
+    figure.draw_without_rendering()
+    (text,) = (t for t in figure.axes[0].texts if t.get_text() == title)
+    box = text.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
 def test_png_is_written_whole(tmp_path):
     figure = plots.confusion_matrix([[1, 0], [0, 1]], GENDER.classes, title="t")
     path = plots.save_png(figure, tmp_path / "a" / "b.png")

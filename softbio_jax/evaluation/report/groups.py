@@ -104,6 +104,8 @@ def _maps(run: str, test_set: str, task: str, cuts: Mapping[str, Any]) -> list[F
             continue
         first, second = cut.split(" x ")
         rows = cuts[cut]["rows"]
+        if all(row["small"] for row in rows):
+            continue  # nothing in the map would be comparable
         across, down = _in_order(rows, second), _in_order(rows, first)
         values = np.full((len(down), len(across)), np.nan)
         n = np.zeros(values.shape, np.int64)
@@ -117,6 +119,7 @@ def _maps(run: str, test_set: str, task: str, cuts: Mapping[str, Any]) -> list[F
                 figure=charts.heat_map(
                     values, n, down, across, title=f"{task} on {test_set}, {first} × {second}"
                 ),
+                wide=True,
             )
         )
     return figures

@@ -55,7 +55,7 @@ td.word { white-space: normal; min-width: 5rem; overflow-wrap: break-word; }
   max-width: 52rem; }
 .grid { display: flex; flex-wrap: wrap; gap: 1rem 1.4rem; align-items: flex-start; }
 figure { margin: 0; flex: 0 1 auto; max-width: 100%; }
-figure.flexible { flex: 1 1 27rem; }
+figure.flexible { flex: 0 1 calc(50% - .7rem); min-width: min(27rem, 100%); }
 figure img { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--muted); font-size: .8rem; }
 footer { color: var(--muted); font-size: .82rem; margin-top: 3rem; }
@@ -87,7 +87,7 @@ footer { color: var(--muted); font-size: .82rem; margin-top: 3rem; }
   thead { display: table-header-group; }
   tr, figure, .cards li { break-inside: avoid; }
   h2, h3, caption { break-after: avoid; }
-  figure, figure.flexible { flex: 0 0 auto; max-width: 48% !important; }
+  figure, figure.flexible { flex: 0 0 auto; min-width: 0; max-width: 48% !important; }
 }
 """
 

@@ -62,6 +62,8 @@ def _calibration_table(run: Run) -> Table:
         rows=tuple(rows),
         notes=(
             "ECE over 15 equal bins of the top probability; Brier summed over classes (0 to 2).",
+            "Few examples a bin make ECE too large, and bootstrap draws of them larger still, so "
+            "that an interval can lie above its figure.",
         ),
         text_columns=2,
     )
