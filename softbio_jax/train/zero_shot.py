@@ -73,7 +73,7 @@ def evaluate_zero_shot(
         logits = classifier.logits(jnp.asarray(embedding))
         kept = {key: batch[key] for key in ("example", *(f"labels/{task}" for task in tasks))}
         kept |= {f"logits/{task}": logits[task] for task in tasks}
-        return kept | {"feature": embedding.astype(jnp.float32)}
+        return kept | {"feature": jnp.asarray(embedding, jnp.float32)}
 
     compiled = jax.jit(forward, out_shardings=NamedSharding(mesh, P()))
     passes = []
