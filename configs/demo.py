@@ -3,8 +3,8 @@
     make demo
 
 Rendered faces in four training sets with the thesis' label masks and proportions, four test sets.
-Accuracies on drawings say nothing about people. Expected: age 69.7 %, gender 99.4 %, emotion 97.3 % on
-average after 2 minutes on 2 CPU cores (2026-11-21).
+Accuracies on drawings say nothing about people. Expected: age 69.7 %, gender 99.4 %, emotion
+97.3 % on average after 2 minutes on 2 CPU cores (2026-11-21).
 """
 
 import ml_collections

@@ -1,11 +1,12 @@
 """Age, gender and emotion together on real faces, a small tower from scratch.
 
-    python scripts/prepare_data.py --dataset=fairface --source=FOLDER/fairface --out=data/fairface
-    python scripts/prepare_data.py --dataset=folder --task=emotion --source=FOLDER/fer --out=data/fer
+    python scripts/prepare_data.py --dataset=fairface --source=FAIRFACE --out=data/fairface
+    python scripts/prepare_data.py --dataset=folder --task=emotion --source=FER --out=data/fer
     python scripts/train.py --config=configs/real_faces.py --workdir=runs/real_faces
 
 FairFace rows have no emotion, FER rows have no age and no gender. 10,000 + 842 training images, 48
-pixels. Expected: gender 74.7 %, age 35.2 %, emotion 62.4 % after 18 minutes on 2 CPU cores (2026-11-21).
+pixels. Expected: gender 74.7 %, age 35.2 %, emotion 62.4 % after 18 minutes on 2 CPU cores
+(2026-11-21).
 """
 
 import ml_collections

@@ -36,7 +36,9 @@ def load_pretrained(
     """
     state = formats.read(resolve(str(source)), config=config)
     vision = {key: value for key, value in state.items() if key.startswith("visual.")}
-    arrays = {path: array.astype(dtype, copy=False) for path, array in OFFICIAL.forward(vision).items()}
+    arrays = {
+        path: array.astype(dtype, copy=False) for path, array in OFFICIAL.forward(vision).items()
+    }
     return unflatten(stacking.stack(arrays, tail=tail))
 
 

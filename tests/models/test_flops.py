@@ -10,11 +10,6 @@ from softbio_jax.adapters.methods import BLOCK_TARGETS, POOL_TARGETS
 from softbio_jax.models import positions
 from softbio_jax.models.clip import CLIP
 from softbio_jax.models.config import TEXT, VISION
-from softbio_jax.models.heads import HeadConfig
-from softbio_jax.models.multitask import MultitaskModel
-from softbio_jax.models.text import TextTower
-from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.counts import count
 from softbio_jax.models.flops import (
     Flops,
     adapter_flops,
@@ -24,6 +19,11 @@ from softbio_jax.models.flops import (
     vision_flops,
     zero_shot_flops,
 )
+from softbio_jax.models.heads import HeadConfig
+from softbio_jax.models.multitask import MultitaskModel
+from softbio_jax.models.text import TextTower
+from softbio_jax.models.vision import VisionTower
+from softbio_jax.params.counts import count
 from softbio_jax.tasks import AGE, EMOTION, GENDER
 
 L14 = "PE-Core-L14-336"
