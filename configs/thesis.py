@@ -38,7 +38,7 @@ _SETS = {
 _TEST = {
     "fairface/val": ("age", "gender"),
     "utkface/test": ("age", "gender"),
-    "celeba_hq/test": ("gender",),
+    "celeba_hq/val": ("gender",),  # its 2,000 held-out images; in no table
     "vggface2/test": ("age", "gender"),
     "rafdb/test": ("gender", "emotion"),
 }

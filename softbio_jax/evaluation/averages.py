@@ -11,6 +11,11 @@ THESIS_SYNTHETIC_LABELS: Mapping[str, tuple[str, ...]] = {
     "synthetic_vggface2": ("age",),
 }
 
+# The thesis' gender average is over UTKFace, FairFace and VGGFace2, though these label it too.
+NOT_AVERAGED: Mapping[str, tuple[str, ...]] = dict.fromkeys(
+    ("raf_db", "rafdb", "synthetic_raf_db", "celeba_hq"), ("gender",)
+)
+
 
 def task_averages(
     accuracies: Mapping[str, Mapping[str, float]],
@@ -19,8 +24,9 @@ def task_averages(
 ) -> dict[str, float]:
     """Averages accuracies over test sets, then over tasks, each without weights.
 
-    A_t = mean over the test sets with task t whose labels are not synthetic; overall = mean of
-    the A_t. Test sets count equally whatever their size.
+    A_t = mean over the test sets with task t whose labels are not synthetic and which
+    `NOT_AVERAGED` does not name; overall = mean of the A_t. Test sets count equally whatever their
+    size.
 
     Args:
       accuracies: test set -> task -> accuracy (any unit).
@@ -52,7 +58,9 @@ def averaged_sets(
         task: [
             name
             for name, figures in accuracies.items()
-            if task in figures and task not in synthetic_labels.get(name, ())
+            if task in figures
+            and task not in synthetic_labels.get(name, ())
+            and task not in NOT_AVERAGED.get(name, ())
         ]
         for task in TASKS
     }

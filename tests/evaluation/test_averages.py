@@ -87,3 +87,12 @@ def test_a_task_without_test_set_has_no_average_and_no_part_in_the_overall():
         "gender": ["vggface2"],
     }
     assert task_averages({}, synthetic_labels={}) == {}
+
+
+def test_gender_of_raf_db_and_celeba_hq_is_in_no_average():
+    accuracies = {
+        "utkface": {"gender": 96.0}, "fairface": {"gender": 97.0}, "vggface2": {"gender": 98.0},
+        "rafdb": {"gender": 10.0, "emotion": 90.0}, "celeba_hq": {"gender": 20.0},
+    }  # fmt: skip
+    found = task_averages(accuracies, synthetic_labels={})
+    assert found == {"gender": 97.0, "emotion": 90.0, "overall": 93.5}
