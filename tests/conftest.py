@@ -68,3 +68,21 @@ def real_data() -> pathlib.Path:
     if folder is None:
         pytest.skip("no real face images: set SOFTBIO_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory):
+    """Drawn faces in three small prepared sets."""
+    from tests.train import tiny
+
+    root = tmp_path_factory.mktemp("prepared")
+    tiny.prepare_sets(root)
+    return root
+
+
+@pytest.fixture
+def config(data_root):
+    """A run on them that takes seconds, as a nested dict."""
+    from tests.train import tiny
+
+    return tiny.config_on(data_root)
