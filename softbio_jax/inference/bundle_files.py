@@ -1,0 +1,157 @@
+"""A bundle as a folder: model.safetensors and config.json, arrays and JSON, no code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, Rule, TaskRules
+from softbio_jax.errors import UserError
+from softbio_jax.inference.bundle import Bundle
+from softbio_jax.interop.keymap import shapes_of
+from softbio_jax.interop.safe_load import load_arrays, save_arrays
+from softbio_jax.interop.strict import check_finite, check_shapes
+from softbio_jax.models.config import ComputeConfig, VisionConfig
+from softbio_jax.models.heads import HeadConfig
+from softbio_jax.params.paths import flatten, unflatten
+from softbio_jax.tasks import TaskSpec
+from softbio_jax.train.config import from_mapping
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT, SCHEMA = "softbio_jax", 1
+# What the pictures go through before the tower; written for other programs, checked on reading.
+PREPROCESSING = {
+    "colours": "RGB",
+    "resize": "squash to a square: area averages when shrinking more than 1.5 times, else bilinear",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
+
+
+def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
+    """Writes a bundle to a new folder, whole or not at all.
+
+    Raises:
+      UserError: the folder exists.
+    """
+    directory = pathlib.Path(directory)
+    if directory.exists():
+        raise UserError("the destination exists", where=str(directory), expected="a new name",
+                        found="something there", fix="remove it or name another")  # fmt: skip
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    arrays = {path: np.asarray(leaf) for path, leaf in flatten(bundle.variables).items()}
+    notes = {"format": FORMAT, "variant": bundle.tower.name}
+    save_arrays(temporary / WEIGHTS, arrays, metadata=notes)
+    (temporary / CONFIG).write_text(json.dumps(to_json(bundle), indent=2) + "\n")
+    temporary.rename(directory)
+    return directory
+
+
+def from_directory(directory: str | pathlib.Path) -> Bundle:
+    """Reads what `save` wrote, every key, shape and value checked.
+
+    Raises:
+      UserError: something else, damaged, or of a newer format.
+    """
+    directory = pathlib.Path(directory)
+    bundle = _settings(directory / CONFIG)
+    where = str(directory / WEIGHTS)
+    arrays, _ = load_arrays(where)
+    check_shapes(
+        shapes_of(arrays), _expected(bundle), where=where, layout=f"a {bundle.tower.name} bundle"
+    )
+    check_finite(arrays, where=where)
+    return dataclasses.replace(bundle, variables={"batch_stats": {}} | unflatten(arrays))
+
+
+def is_bundle(directory: pathlib.Path) -> bool:
+    """Tells whether a folder holds a bundle, and not a run or something else."""
+    path = directory / CONFIG
+    try:
+        return path.is_file() and json.loads(path.read_text()).get("format") == FORMAT
+    except (ValueError, AttributeError):
+        return False
+
+
+def to_json(bundle: Bundle) -> dict[str, Any]:
+    """Returns the contents of config.json."""
+    adapted = bundle.adapters != NO_ADAPTERS
+    return {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "name": bundle.name,
+        "method": bundle.method,
+        "tower": dataclasses.asdict(bundle.tower),
+        "image_size": bundle.image_size,
+        "preprocessing": PREPROCESSING,
+        "tasks": {task.name: list(task.classes) for task in bundle.tasks},
+        "head": dataclasses.asdict(bundle.head),
+        "feature": bundle.feature,
+        "compute": dataclasses.asdict(bundle.compute),
+        "adapters": dataclasses.asdict(bundle.adapters) if adapted else None,
+        "tail": bundle.tail,
+        "temperatures": dict(bundle.temperatures),
+    }
+
+
+def _settings(path: pathlib.Path) -> Bundle:
+    if not path.is_file():
+        raise UserError("no model", where=str(path.parent), expected=f"{CONFIG} and {WEIGHTS}",
+                        found="no config.json", fix="correct the path")  # fmt: skip
+    try:
+        values = json.loads(path.read_text())
+        if values["format"] != FORMAT or values["schema"] != SCHEMA:
+            raise ValueError(f"format {values['format']!r}, schema {values['schema']!r}")
+        if values["preprocessing"] != PREPROCESSING:
+            raise ValueError("another preprocessing")
+        return Bundle(
+            name=values["name"],
+            method=values["method"],
+            tower=from_mapping(VisionConfig, values["tower"], "tower"),
+            image_size=int(values["image_size"]),
+            tasks=tuple(TaskSpec(name=k, classes=tuple(v)) for k, v in values["tasks"].items()),
+            head=from_mapping(HeadConfig, values["head"], "head"),
+            feature=values["feature"],
+            compute=from_mapping(ComputeConfig, values["compute"], "compute"),
+            adapters=_rules(values["adapters"]),
+            tail=int(values["tail"]),
+            temperatures={k: float(v) for k, v in values["temperatures"].items()},
+            variables={},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError("not a model's configuration", where=str(path),
+                        expected=f"format {FORMAT!r}, schema {SCHEMA}",
+                        found=f"{type(error).__name__}: {error}",
+                        fix="write it again with this version") from error  # fmt: skip
+
+
+def _rules(values: Mapping[str, Any] | None) -> AdapterRules:
+    if values is None:
+        return NO_ADAPTERS
+    own = values["per_task"]
+    per_task = None
+    if own is not None:
+        per_task = TaskRules(**(own | {"rules": tuple(map(_rule, own["rules"]))}))
+    return AdapterRules(rules=tuple(map(_rule, values["rules"])), per_task=per_task)
+
+
+def _rule(pair: tuple[str, Mapping[str, Any]]) -> Rule:
+    return pair[0], from_mapping(LoRAConfig, pair[1], "adapters")
+
+
+def _expected(bundle: Bundle) -> dict[str, tuple[int, ...]]:
+    size = bundle.tower.patch_size  # parameters do not depend on the resolution
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return shapes_of(flatten(dict(jax.eval_shape(bundle.model.init, key, image))))

@@ -1,0 +1,120 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from softbio_jax.adapters.config import NO_ADAPTERS
+from softbio_jax.data.decode import decode
+from softbio_jax.data.sources import open_prepared
+from softbio_jax.errors import UserError
+from softbio_jax.evaluation import predictions_csv
+from softbio_jax.inference import bundle as bundle_lib
+from softbio_jax.inference import bundle_files
+from softbio_jax.inference.source import open_bundle
+from softbio_jax.params.paths import flatten
+from tests.adapters import towers
+
+
+def pixels(bundle, count=3, seed=0):
+    size = bundle.image_size
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def bundle_of(name):
+    """A bundle of a drawn model, its adapters away from their start, and what it must give."""
+    method = towers.METHODS[name]
+    model = towers.model(method)
+    variables = towers.variables(model)
+    params = towers.stirred(variables["params"])
+    folded, adapters, tail = bundle_lib.folded(params, model.adapters, tail=model.tail)
+    bundle = bundle_lib.Bundle(
+        name=name, method=method.name, tower=model.config, image_size=model.config.image_size,
+        tasks=model.tasks, head=model.head, feature=model.feature, compute=model.compute,
+        adapters=adapters, tail=tail, temperatures={"age": 1.5},
+        variables={"params": folded, "batch_stats": variables["batch_stats"]},
+    )  # fmt: skip
+    adapted = dataclasses.replace(
+        bundle, adapters=model.adapters, tail=model.tail,
+        variables={"params": params, "batch_stats": variables["batch_stats"]},
+    )  # fmt: skip
+    return bundle, adapted
+
+
+@pytest.mark.parametrize("name", list(towers.METHODS))
+def test_folding_keeps_every_methods_logits(name):
+    bundle, adapted = bundle_of(name)
+    images = pixels(bundle)
+    found = jax.jit(bundle.forward)(bundle.variables, images)
+    wanted = jax.jit(adapted.forward)(adapted.variables, images)
+    for task in wanted:
+        np.testing.assert_allclose(found[task], wanted[task], atol=1e-5)
+    paths = list(flatten(bundle.variables["params"]))
+    left = {p for p in paths if "lora" in p or "dora" in p}
+    if name.startswith("mtlora"):
+        assert not any(p.startswith("encoder/trunk") for p in left)
+        assert all("/tasks/" in p or name == "mtlora_paper" for p in left)
+    else:
+        assert bundle.adapters == NO_ADAPTERS and left == set()
+        assert not any(p.startswith("encoder/tail") for p in paths)
+
+
+def test_a_runs_bundle_gives_the_probabilities_of_its_evaluation(workdir, bundle, data_root):
+    assert set(bundle.temperatures) == {"age", "gender", "emotion"}
+    for name in ("synthetic_utkface", "synthetic_raf_db"):
+        table = predictions_csv.load(workdir / "eval" / "predictions" / f"{name}.csv")
+        dataset = open_prepared(data_root / name, "test")
+        images = np.stack([decode(dataset[i], size=32) for i in range(len(dataset))])
+        logits = bundle.forward(bundle.variables, images)
+        for task, expected in table.probabilities.items():
+            np.testing.assert_allclose(jax.nn.softmax(logits[task]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lora", "mtlora", "mtlora_paper", "ft2"])
+def test_what_is_saved_comes_back(name, tmp_path):
+    bundle, _ = bundle_of(name)
+    bundle_files.save(bundle, tmp_path / "model")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+    back = open_bundle(tmp_path / "model")
+    for field in dataclasses.fields(bundle):
+        if field.name != "variables":
+            assert getattr(back, field.name) == getattr(bundle, field.name), field.name
+    jax.tree.map(np.testing.assert_array_equal, back.variables, bundle.variables)
+
+
+def changed_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: changed_config(f, schema=2), "schema 2"),
+        (lambda f: changed_config(f, preprocessing={}), "another preprocessing"),
+        (lambda f: changed_config(f, tail="x"), "not a model's configuration"),
+        (lambda f: changed_config(f, head={"kind": "linear"}), "the arrays do not fit"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "unreadable safetensors"),
+        (lambda f: (f / "model.safetensors").unlink(), "no such checkpoint file"),
+        (lambda f: (f / "config.json").unlink(), "not a run directory"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_told_in_one_line(damage, says, tmp_path):
+    bundle, _ = bundle_of("lora")
+    folder = bundle_files.save(bundle, tmp_path / "model")
+    damage(folder)
+    with pytest.raises(UserError, match=says) as caught:
+        open_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_there_is_not_overwritten(tmp_path):
+    bundle, _ = bundle_of("lp")
+    with pytest.raises(UserError, match="the destination exists"):
+        bundle_files.save(bundle, tmp_path)
+
+
+def test_no_model_is_told(tmp_path):
+    with pytest.raises(UserError, match="no such model"):
+        open_bundle(tmp_path / "nothing")
