@@ -1,0 +1,234 @@
+"""Predictions from pictures: merged weights on one device, compiled once a batch bucket."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softbio_jax.data.decode import squash
+from softbio_jax.data.faces import Face, FaceFinder, Mtcnn, square_crop
+from softbio_jax.errors import UserError
+from softbio_jax.evaluation.age_error import expected_age
+from softbio_jax.inference import pictures as pictures_lib
+from softbio_jax.inference.bundle import Bundle
+from softbio_jax.inference.pictures import Picture
+from softbio_jax.tasks import AGE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the model says about one face.
+
+    Args:
+      classes: task -> the class of the highest probability.
+      probabilities: task -> class -> probability, calibrated where a temperature was fitted.
+      expected_age: sum_c p_c a_c in years over the age groups' middles; None without that task.
+      face: where it was found, None for a picture that was taken as it is.
+    """
+
+    classes: Mapping[str, str]
+    probabilities: Mapping[str, Mapping[str, float]]
+    expected_age: float | None
+    face: Face | None = None
+
+
+class Predictor:
+    """A bundle on a device.
+
+    A batch of n pictures runs in the bucket of the next power of two, so at most
+    log2(max_batch) + 1 programs are ever compiled. Safe to call from several threads.
+
+    Args:
+      bundle: the model.
+      device: a device, or a name such as "cpu", "gpu" or "gpu:1"; None: JAX's first.
+      max_batch: the largest bucket, a power of two.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, device: jax.Device | str | None = None, max_batch: int = 64
+    ):
+        if max_batch < 1 or max_batch & (max_batch - 1):
+            raise UserError("not a power of two", where="max_batch", expected="1, 2, 4, ...",
+                            found=str(max_batch), fix="take one")  # fmt: skip
+        self.bundle = bundle
+        self.device = _device(device)
+        self.max_batch = max_batch
+        self._variables = jax.device_put(bundle.variables, self.device)
+        self._programs: dict[int, Any] = {}
+        self._finder: FaceFinder | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The batch sizes that were compiled so far."""
+        return tuple(sorted(self._programs))
+
+    def predict(
+        self, pictures: Picture | Iterable[Picture], *, calibrated: bool = True
+    ) -> list[Prediction]:
+        """Predicts from face crops, as they are.
+
+        Args:
+          pictures: one or several paths, encoded bytes, (H, W, 3) uint8 RGB arrays or PIL
+            images, or a batch (B, H, W, 3).
+          calibrated: False gives softmax(logits), as in a run's eval/predictions.
+
+        Returns:
+          A prediction a picture, in their order.
+
+        Raises:
+          UserError: something that is no picture.
+        """
+        given = pictures_lib.as_list(pictures)
+        size = self.bundle.image_size
+
+        def read(item: tuple[int, Picture]) -> np.ndarray:
+            return pictures_lib.square(item[1], size=size, where=f"pictures[{item[0]}]")
+
+        squares = _threaded(read, list(enumerate(given)))
+        return self.predict_squares(squares, calibrated=calibrated)
+
+    def predict_faces(
+        self,
+        pictures: Picture | Iterable[Picture],
+        *,
+        finder: FaceFinder | None = None,
+        calibrated: bool = True,
+    ) -> list[list[Prediction]]:
+        """Finds the faces of photographs and predicts from the square around each.
+
+        Args:
+          pictures: see `predict`.
+          finder: what finds them; None: MTCNN, from the extra `faces`.
+          calibrated: see `predict`.
+
+        Returns:
+          For each picture its faces' predictions, the largest face first; none where none was
+          found.
+
+        Raises:
+          UserError: something that is no picture, or no face detector.
+        """
+        given = [
+            pictures_lib.pixels(picture, where=f"pictures[{i}]")
+            for i, picture in enumerate(pictures_lib.as_list(pictures))
+        ]
+        found = [self.find_faces(image, finder) for image in given]
+        size = self.bundle.image_size
+        squares = [
+            squash(square_crop(image, face), size)
+            for image, faces in zip(given, found, strict=True)
+            for face in faces
+        ]
+        predictions = iter(self.predict_squares(squares, calibrated=calibrated))
+        return [
+            [dataclasses.replace(next(predictions), face=face) for face in faces] for faces in found
+        ]
+
+    def find_faces(self, image: np.ndarray, finder: FaceFinder | None = None) -> list[Face]:
+        """Returns the faces of (H, W, 3) uint8 RGB, the largest first."""
+        if finder is None:
+            with self._lock:
+                self._finder = finder = self._finder or Mtcnn()
+        return finder.find(image)
+
+    def predict_squares(
+        self, squares: list[np.ndarray], *, calibrated: bool = True
+    ) -> list[Prediction]:
+        """Predicts from pictures (S, S, 3) uint8 of the model's own size."""
+        if not squares:
+            return []
+        probabilities = self.probabilities(np.stack(squares), calibrated=calibrated)
+        years = None
+        if (age := probabilities.get(AGE.name)) is not None and age.shape[1] == AGE.num_classes:
+            years = expected_age(age)
+        return [
+            Prediction(
+                classes={
+                    task.name: task.classes[int(probabilities[task.name][i].argmax())]
+                    for task in self.bundle.tasks
+                },
+                probabilities={
+                    task.name: dict(
+                        zip(task.classes, probabilities[task.name][i].tolist(), strict=True)
+                    )
+                    for task in self.bundle.tasks
+                },
+                expected_age=None if years is None else float(years[i]),
+            )
+            for i in range(len(squares))
+        ]
+
+    def probabilities(
+        self, images: np.ndarray, *, calibrated: bool = True
+    ) -> dict[str, np.ndarray]:
+        """Maps images (N, S, S, 3) uint8 to {task: (N, C)} float32: softmax(logits / T).
+
+        Args:
+          images: RGB.
+          calibrated: False takes T = 1; tasks without a fitted temperature have T = 1 anyway.
+        """
+        found = {}
+        for task, logits in self.logits(images).items():
+            scaled = logits / (self.bundle.temperatures.get(task, 1.0) if calibrated else 1.0)
+            values = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+            found[task] = (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
+        return found
+
+    def logits(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Maps images (N, S, S, 3) uint8 to logits {task: (N, C)} float32."""
+        size = self.bundle.image_size
+        if images.shape[1:] != (size, size, 3) or images.dtype != np.uint8 or not len(images):
+            raise UserError("not a batch of this model", where="images",
+                            expected=f"(N, {size}, {size}, 3) uint8, N > 0",
+                            found=f"{images.shape} {images.dtype}",
+                            fix="use predict, which resizes")  # fmt: skip
+        running = []
+        for start in range(0, len(images), self.max_batch):  # all dispatched before any is awaited
+            chunk = images[start : start + self.max_batch]
+            bucket = 1 << (len(chunk) - 1).bit_length()
+            padding = np.zeros((bucket - len(chunk), *chunk.shape[1:]), np.uint8)
+            batch = jax.device_put(np.concatenate([chunk, padding]), self.device)
+            running.append((self._program(bucket)(self._variables, batch), len(chunk)))
+        done = [(jax.device_get(out), n) for out, n in running]
+        names = [task.name for task in self.bundle.tasks]
+        return {task: np.concatenate([out[task][:n] for out, n in done]) for task in names}
+
+    def _program(self, bucket: int) -> Any:
+        with self._lock:
+            if bucket not in self._programs:
+                size = self.bundle.image_size
+                images = jax.ShapeDtypeStruct(
+                    (bucket, size, size, 3), jnp.uint8,
+                    sharding=jax.sharding.SingleDeviceSharding(self.device),
+                )  # fmt: skip
+                lowered = jax.jit(self.bundle.forward).lower(self._variables, images)
+                self._programs[bucket] = lowered.compile()
+            return self._programs[bucket]
+
+
+def _threaded(function: Any, items: list[Any]) -> list[Any]:
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, items))
+
+
+def _device(wanted: jax.Device | str | None) -> jax.Device:
+    if isinstance(wanted, jax.Device):
+        return wanted
+    kind, _, number = (wanted or "").partition(":")
+    try:
+        return jax.devices(kind or None)[int(number or 0)]
+    except (RuntimeError, IndexError, ValueError) as error:
+        here = ", ".join(sorted({f"{d.platform}:{d.id}" for d in jax.devices()}))
+        raise UserError("no such device", where="device", expected=f"one of {here}",
+                        found=repr(wanted), fix="name one of them") from error  # fmt: skip
