@@ -1,25 +1,16 @@
-"""SHA-256 digests of array trees and of files."""
+"""SHA-256 digests of array trees and of files, taken once a start or of little."""
 
-import concurrent.futures
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
+from softbio_jax.checkpoints.leaves import named, threaded, to_host
+
 _CHUNK = 1 << 22  # bytes
-
-
-def host_leaves(tree: Any) -> dict[str, np.ndarray]:
-    """Copies every leaf to the host: {"/"-joined path: array}.
-
-    Every process gets the whole tree, so all must call it where leaves are sharded over processes.
-    """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(p, simple=True, separator="/"): _to_host(x) for p, x in leaves}
 
 
 def of_array(array: np.ndarray) -> str:
@@ -29,14 +20,15 @@ def of_array(array: np.ndarray) -> str:
     return head.hexdigest()
 
 
-def of_arrays(arrays: dict[str, np.ndarray]) -> dict[str, str]:
-    """Hashes every array, in threads: hashing lets other threads run."""
-    return dict(zip(arrays, _threaded(of_array, arrays.values()), strict=True))
-
-
 def of_tree(tree: Any) -> str:
-    """Hashes a tree to one digest, that of its leaves' paths and digests."""
-    digests = of_arrays(host_leaves(tree))
+    """Hashes a tree to one digest, that of its leaves' paths and digests.
+
+    Every process must call it where leaves are sharded over processes.
+    """
+    leaves = named(tree)
+    digests = dict(
+        zip(leaves, threaded(of_array, (to_host(leaf) for leaf in leaves.values())), strict=True)
+    )
     lines = "".join(f"{path} {digest}\n" for path, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -47,13 +39,8 @@ def of_files(directory: epath.Path, *, largest: int) -> dict[str, str]:
     Of files larger than `largest` bytes only the size is taken.
     """
     paths = sorted(_walk(directory))
-    digests = _threaded(functools.partial(_of_file, largest=largest), paths)
+    digests = threaded(functools.partial(_of_file, largest=largest), paths)
     return {p.relative_to(directory).as_posix(): d for p, d in zip(paths, digests, strict=True)}
-
-
-def _threaded(function: Callable[[Any], str], items: Iterable[Any]) -> list[str]:
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        return list(pool.map(function, items))
 
 
 def _of_file(path: epath.Path, *, largest: int) -> str:
@@ -72,12 +59,3 @@ def _walk(directory: epath.Path) -> Iterable[epath.Path]:
             yield from _walk(path)
         else:
             yield path
-
-
-def _to_host(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        from jax.experimental import multihost_utils
-
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    # A copy: on the CPU the array may share the buffer, which the next step is given.
-    return np.array(leaf)

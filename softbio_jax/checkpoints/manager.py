@@ -16,7 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from softbio_jax.checkpoints import digest, manifest
+from softbio_jax.checkpoints import leaves, manifest
+from softbio_jax.checkpoints.leaves import Described
 from softbio_jax.checkpoints.manifest import Damaged, Manifest
 from softbio_jax.errors import UserError
 
@@ -88,12 +89,14 @@ class CheckpointManager:
             # What an interrupted save left, or a damaged one that was passed over.
             target.rmtree(missing_ok=True)
             target.mkdir(parents=True)
-        arrays = digest.host_leaves(state)
+        begun = time.perf_counter()
+        described = leaves.describe(state)
+        self.seconds["digest"] += time.perf_counter() - begun
         if self._writer is None:
             self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._writer.save(target.absolute() / "state", args=ocp.args.StandardSave(state))
         self._finishing = threading.Thread(
-            target=self._finish, args=(step, arrays, host, best_step, started), daemon=True
+            target=self._finish, args=(step, described, host, best_step, started), daemon=True
         )
         self._finishing.start()
 
@@ -174,16 +177,12 @@ class CheckpointManager:
             )
         except (ValueError, KeyError, OSError) as error:
             raise Damaged(str(error).strip().splitlines()[0][:200]) from error
-        manifest.check_leaves(digest.host_leaves(state), saved)
+        manifest.check_leaves(state, saved)
         return Restored(step=step, state=state, host=saved.host)
 
     def _check_fit(self, saved: Manifest, like: Any, *, where: str) -> None:
         """Raises UserError unless the checkpoint is of this model, method and base."""
-        leaves, _ = jax.tree_util.tree_flatten_with_path(like)
-        expected = {
-            jax.tree_util.keystr(path, simple=True, separator="/"): list(np.shape(leaf))
-            for path, leaf in leaves
-        }
+        expected = {path: list(np.shape(leaf)) for path, leaf in leaves.named(like).items()}
         found = {path: leaf["shape"] for path, leaf in saved.leaves.items()}
         for path in sorted(expected.keys() | found.keys()):
             if expected.get(path) != found.get(path):
@@ -201,25 +200,22 @@ class CheckpointManager:
             )  # fmt: skip
 
     def _finish(
-        self, step: int, arrays: dict[str, np.ndarray], host: dict[str, Any],
+        self, step: int, described: dict[str, Described], host: dict[str, Any],
         best_step: int | None, started: float,
     ) -> None:  # fmt: skip
         """Waits for Orbax, then commits by the manifest and drops what is no longer kept."""
         try:
             assert self._writer is not None
-            begun = time.perf_counter()
-            leaves = manifest.describe_leaves(arrays)  # while Orbax writes
-            hashing = time.perf_counter() - begun
             self._writer.wait_until_finished()
             if jax.process_index() == 0:
                 directory, begun = self._directory / str(step), time.perf_counter()
                 files = manifest.describe_files(directory)
-                hashing += time.perf_counter() - begun
+                self.seconds["digest"] += time.perf_counter() - begun
                 manifest.write(directory, Manifest(
-                    step=step, host=host, base=self._base, leaves=leaves, files=files
+                    step=step, host=host, base=self._base, files=files,
+                    leaves={path: leaf.to_json() for path, leaf in described.items()},
                 ))  # fmt: skip
                 self._drop_old(step, best_step)
-            self.seconds["digest"] += hashing
             self.seconds["save"] += time.perf_counter() - started
         except BaseException as error:  # told by the next wait
             self._failure = error

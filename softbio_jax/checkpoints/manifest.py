@@ -5,10 +5,9 @@ import hashlib
 import json
 from typing import Any
 
-import numpy as np
 from etils import epath
 
-from softbio_jax.checkpoints import digest
+from softbio_jax.checkpoints import digest, leaves
 
 NAME = "manifest.json"
 # Larger files hold array values, whose digests are taken anyway: hashing them twice costs time.
@@ -29,18 +28,8 @@ class Manifest:
     step: int
     host: dict[str, Any]  # JSON values: sample stream, course of the validation loss
     base: str  # digest of the frozen tree that the state was trained on
-    leaves: dict[str, dict[str, Any]]  # path -> shape, dtype, sha256 of the array that was saved
+    leaves: dict[str, dict[str, Any]]  # path -> shape, dtype, digest of the array that was saved
     files: dict[str, str]  # file under the checkpoint's folder -> sha256 or size
-
-
-def describe_leaves(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Returns the `leaves` of a manifest."""
-    return {
-        path: {"shape": list(array.shape), "dtype": array.dtype.name, "sha256": sha}
-        for (path, array), sha in zip(
-            arrays.items(), digest.of_arrays(arrays).values(), strict=True
-        )
-    }
 
 
 def describe_files(directory: epath.Path) -> dict[str, str]:
@@ -89,11 +78,16 @@ def check_files(directory: epath.Path, manifest: Manifest) -> None:
             raise Damaged(f"{name} is not as it was written")
 
 
-def check_leaves(arrays: dict[str, np.ndarray], manifest: Manifest) -> None:
+def check_leaves(state: Any, manifest: Manifest) -> None:
     """Raises Damaged unless the restored arrays are those that were saved."""
-    for path, sha in digest.of_arrays(arrays).items():
-        if sha != manifest.leaves[path]["sha256"]:
-            raise Damaged(f"{path} is not as it was saved")
+    for name, leaf in leaves.named(state).items():
+        saved = manifest.leaves[name]
+        if "sha256" in saved:  # checkpoints written with SHA-256 digests
+            same = digest.of_array(leaves.to_host(leaf)) == saved["sha256"]
+        else:
+            same = leaves.again(leaf, saved["digest"]) == saved["digest"]
+        if not same:
+            raise Damaged(f"{name} is not as it was saved")
 
 
 def _own_digest(values: dict[str, Any]) -> str:

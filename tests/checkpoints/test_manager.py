@@ -185,16 +185,32 @@ def test_a_manifest_that_lies_about_the_values_is_found_out(run):
     """Files as their digests say, values not as they were saved: a fault before the disk."""
     from etils import epath
 
-    from softbio_jax.checkpoints import manifest
+    from softbio_jax.checkpoints import leaves, manifest
 
     folder = epath.Path(run / "checkpoints" / "2")
     true = manifest.read(folder)
-    other = manifest.describe_leaves({"count": np.asarray(3)})["count"]
-    true.leaves["count"]["sha256"] = other["sha256"]
+    true.leaves["count"] = leaves.describe({"count": np.asarray(3, np.int32)})["count"].to_json()
     manifest.write(folder, true)
     said = []
     _assert_is(_manager(run, said).restore_newest(_state(0)), 1)
     assert said == ["checkpoint 2 passed over: count is not as it was saved"]
+
+
+def test_checkpoints_with_sha_256_digests_are_still_read(run):
+    from etils import epath
+
+    from softbio_jax.checkpoints import digest, leaves, manifest
+
+    folder = epath.Path(run / "checkpoints" / "2")
+    saved = manifest.read(folder)
+    for path, leaf in leaves.named(_state(2)).items():
+        del saved.leaves[path]["digest"]
+        saved.leaves[path]["sha256"] = digest.of_array(np.asarray(leaf))
+    manifest.write(folder, saved)
+    _assert_is(_manager(run).restore_newest(_state(0)), 2)
+    saved.leaves["count"]["sha256"] = "0" * 64
+    manifest.write(folder, saved)
+    _assert_is(_manager(run).restore_newest(_state(0)), 1)
 
 
 def test_nothing_whole_is_an_error_and_never_a_fresh_start(run):
@@ -251,4 +267,4 @@ def test_manifest_says_what_each_leaf_is(saved):
     values = json.loads((saved / "checkpoints" / "2" / "manifest.json").read_text())
     assert values["leaves"]["head/kernel"]["shape"] == [16, 8]
     assert values["leaves"]["head/kernel"]["dtype"] == "float32"
-    assert len(values["leaves"]["head/kernel"]["sha256"]) == 64
+    assert values["leaves"]["head/kernel"]["digest"].startswith("sums:")
