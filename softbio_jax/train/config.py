@@ -72,6 +72,9 @@ class TrainConfig:
     max_skipped: int = 10  # non-finite updates in a row before the run stops
     profile_steps: tuple[int, ...] = ()  # (first, last) step of a profiler trace
     compile_cache: str = ""  # folder where compiled programs are kept between runs
+    cache_features: bool = False  # of a method that trains heads alone: the tower runs once
+    cache_views: int = 1  # of each training picture: the first as it is, the others augmented
+    cache_dir: str = ""  # where features are kept; empty: WORKDIR/features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from etils import epath
 
 from softbio_jax.data import pipeline, samplers, sources, split
 from softbio_jax.data.audit import verdict
-from softbio_jax.data.sampling import Stream
+from softbio_jax.data.sampling import Sampler, Stream
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.train.build import Parts
@@ -87,10 +87,10 @@ def train_stream(run: Parts, data: RunData) -> pipeline.TrainBatches:
     )
 
 
-def example_names(run: Parts, data: RunData, stream: pipeline.TrainBatches, step: int) -> list[str]:
+def example_names(run: Parts, data: RunData, sampler: Sampler, step: int) -> list[str]:
     """Returns NAME/SPLIT:ID of every example in the global batch of an optimizer step (from 1)."""
     batch = run.config.train.batch_size
-    rows = Stream(stream.sampler)[np.arange((step - 1) * batch, step * batch)]
+    rows = Stream(sampler)[np.arange((step - 1) * batch, step * batch)]
     names = [
         f"{dataset.name}/{dataset.split}:{name}"
         for dataset in data.train

@@ -73,6 +73,14 @@ class Session:
         self.state, metrics = self._compiled(self.state, self._frozen, placed, self._key)
         return metrics
 
+    def push(self, batch: Mapping[str, np.ndarray]) -> list[Metrics]:
+        """Takes in one more step and returns the metrics of those it set off, in order."""
+        return [self.train(batch)]
+
+    def drain(self) -> list[Metrics]:
+        """Sets off the steps that were taken in and still wait; here none ever does."""
+        return []
+
     def forward(self, batch: Batch) -> dict[str, jax.Array]:
         """Returns logits/{task}, labels/{task}, the example and the feature (B, D) of each row of
         a global batch, on every device; with task-specific features, the first task's."""

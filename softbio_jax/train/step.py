@@ -39,7 +39,8 @@ def make_train_step(
     """Returns (state, frozen, batch, key) -> (state, metrics), to be jitted with state donated.
 
     Sums and counts of the losses, batch statistics and gradients are those of the global batch:
-    the batch arrives sharded over its first axis and jit does the rest.
+    the batch arrives sharded over its first axis and jit does the rest. In place of `image` it
+    may hold `feature` (B, D), what a frozen tower made of the pictures.
     """
     tasks = [task.name for task in model.tasks]
 
@@ -48,11 +49,17 @@ def make_train_step(
     ) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = jax.random.split(key)
         dropout_key = jax.random.fold_in(dropout_key, state.step)
-        images = augment(batch["image"], augment_key, batch["index"], config=config.augment)
+        # A batch of features was through the tower before: nothing below the heads is trained.
+        images = None
+        if "image" in batch:
+            images = augment(batch["image"], augment_key, batch["index"], config=config.augment)
 
         def objective(trainable: Tree) -> tuple[jax.Array, tuple[dict, dict, dict, Tree]]:
             params = combine(trainable, frozen)
-            features = _features(model, params, images, dropout_key, config.microbatches)
+            if images is None:
+                features = dict.fromkeys(tasks, batch["feature"])
+            else:
+                features = _features(model, params, images, dropout_key, config.microbatches)
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, updated = model.apply(
                 variables, features, train=True, method="classify",

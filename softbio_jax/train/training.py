@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,13 +14,16 @@ from softbio_jax.checkpoints.manager import CheckpointManager, barrier
 from softbio_jax.errors import UserError
 from softbio_jax.train import record
 from softbio_jax.train.build import Parts, describe
+from softbio_jax.train.cached import CachedSession
 from softbio_jax.train.data import RunData, audit_hashes, example_names, train_stream
 from softbio_jax.train.evaluate import evaluate
 from softbio_jax.train.preemption import Preempted, Preemption
 from softbio_jax.train.profile import Profile
 from softbio_jax.train.progress import Progress
 from softbio_jax.train.recorder import Recorder
+from softbio_jax.train.row_batches import RowBatches
 from softbio_jax.train.session import Session
+from softbio_jax.train.step import Metrics
 from softbio_jax.train.validate import summary, validate
 from softbio_jax.train.watch import SkippedUpdates, Watch, stall_told
 from softbio_jax.train.writer import MetricWriter
@@ -43,11 +47,13 @@ class Training:
         if config.compile_cache:
             jax.config.update("jax_compilation_cache_dir", config.compile_cache)
         self._say(describe(run))
-        self.session = Session(run)
+        cached = config.cache_features
+        self.session = CachedSession(run) if cached else Session(run)
         self.manager = CheckpointManager(
             workdir, keep=config.keep, base=self.session.base, say=self._say
         )
-        self._stream, self.watch = train_stream(run, data), Watch()
+        self._stream = RowBatches(run, data) if cached else train_stream(run, data)
+        self.watch = Watch()
         self._audits = audit_hashes(data)
         self.first = self._resume()
         if self._chief:
@@ -61,7 +67,7 @@ class Training:
             SkippedUpdates(
                 workdir / "skipped.jsonl" if self._chief else None,
                 most=config.max_skipped,
-                examples=lambda step: example_names(run, data, self._stream, step),
+                examples=lambda step: example_names(run, data, self._stream.sampler, step),
                 say=self._progress.say,
             ),
             config,
@@ -82,7 +88,13 @@ class Training:
         self.manager.close()
 
     def compile(self) -> None:
-        """Compiles the train step."""
+        """Compiles the train step; computes first what a frozen tower gives, where that is kept."""
+        if isinstance(self.session, CachedSession):
+            self.session.cache(
+                self._data, pathlib.Path(self._run.config.train.cache_dir or
+                                         self._workdir / "features"),
+                say=self._progress.say, between=lambda: self._leave_if_told(self.first),
+            )  # fmt: skip
         begun = time.perf_counter()
         self._recorder.set_step_flops(self.session.compile())
         barrier("compiled")
@@ -96,19 +108,25 @@ class Training:
         with stall_told(step, self._progress.say):
             batch = next(self._stream)
         with self._profile.step(step):
-            metrics = self.session.train(batch)
+            begun = self.session.push(batch)
         self._preemption.unsaved = True
         try:
-            self._recorder.take(step, metrics)
+            self._record(step, begun)
         except UserError:  # too many updates skipped: the state is that before them
             with contextlib.suppress(UserError):  # the step in flight fails the same way
                 self.save(step)
             raise
         return self._preemption.stops_after(step)
 
+    def _record(self, last: int, metrics: Sequence[Metrics]) -> None:
+        """Hands over the metrics of the steps up to `last`."""
+        for step, found in enumerate(metrics, last + 1 - len(metrics)):
+            self._recorder.take(step, found)
+
     def save(self, step: int) -> None:
         """Starts saving the state after a step, once all its metrics are written."""
         try:
+            self._record(step, self.session.drain())
             self._recorder.flush()
         finally:
             host = {

@@ -1,0 +1,71 @@
+"""Cached features on the devices, and what is gathered from them."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from softbio_jax import parallel
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.tasks import MISSING
+from softbio_jax.train.features import Features
+
+Table = Mapping[str, jax.Array]  # feature (V, N, D), labels/{task} (N,), MISSING where unknown
+
+
+def training_table(
+    parts: Sequence[tuple[PreparedDataset, Features]], tasks: Sequence[str], mesh: Mesh
+) -> Table:
+    """Puts the training sets, one after the other, on every device."""
+    values = [features.values for _, features in parts]
+    table = {"feature": values[0] if len(values) == 1 else np.concatenate(values, axis=1)}
+    for task in tasks:
+        columns = [labels_of(dataset, features, task) for dataset, features in parts]
+        table[f"labels/{task}"] = np.concatenate(columns)
+    placed: Table = parallel.replicate(table, mesh)
+    return placed
+
+
+def labels_of(dataset: PreparedDataset, features: Features, task: str) -> np.ndarray:
+    """Returns a task's labels (N,), MISSING also where the picture could not be decoded."""
+    missing = np.full(len(dataset), MISSING, np.int32)
+    return np.where(features.decoded, dataset.labels.get(task, missing), np.int32(MISSING))
+
+
+def gather(
+    table: Table, rows: jax.Array, index: jax.Array, key: jax.Array, *, tasks: Sequence[str]
+) -> dict[str, jax.Array]:
+    """Returns the batch of some rows: feature (B, D), labels and masks.
+
+    Each position of the stream draws its view, so that a row that an epoch holds many times comes
+    in many views.
+
+    Args:
+      table: features and labels.
+      rows: (B,) rows of the table.
+      index: (B,) positions in the global stream.
+      key: of the run.
+      tasks: which tasks.
+    """
+    views = table["feature"].shape[0]
+
+    def draw(position: jax.Array) -> jax.Array:
+        own = jax.random.fold_in(key, position.astype(jnp.uint32))
+        return jax.random.randint(own, (), 0, views)
+
+    view = jax.vmap(draw)(index) if views > 1 else jnp.zeros_like(rows)
+    batch = {"feature": table["feature"][view, rows]}
+    for task in tasks:
+        batch[f"labels/{task}"] = labels = table[f"labels/{task}"][rows]
+        batch[f"mask/{task}"] = labels != MISSING
+    return batch
+
+
+def blocks(values: np.ndarray, size: int) -> np.ndarray:
+    """Returns rows (N, ...) as (ceil(N / size), size, ...), padded with zeros."""
+    count = -(-len(values) // size)
+    padded = np.zeros((count * size, *values.shape[1:]), values.dtype)
+    padded[: len(values)] = values
+    return padded.reshape(count, size, *values.shape[1:])
