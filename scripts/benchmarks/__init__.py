@@ -1,0 +1,1 @@
+"""The side-by-side benchmark: workloads, the two sides, the interleaved runner, the table."""

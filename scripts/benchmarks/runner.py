@@ -1,0 +1,227 @@
+"""Runs cases: contenders take turns, one repetition each, on the same machine."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from benchmarks.case import Case, Entry
+from benchmarks.summary import compare
+
+from softbio_jax.errors import UserError
+
+_SCRIPTS = pathlib.Path(__file__).resolve().parent.parent
+_TORCH_SIDES = ("twin",)  # modules of this name, or starting with it and "_", import torch
+
+
+class Worker(Protocol):
+    """Where one side runs."""
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class Process:
+    """A worker process of one side; see `benchmarks.worker`.
+
+    Args:
+      side: the module that prepares.
+      python: the interpreter.
+      platform: "cpu", which hides accelerators from both sides, or "gpu".
+    """
+
+    def __init__(self, side: str, *, python: str = sys.executable, platform: str = "cpu"):
+        self._side = side
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.worker", f"--side={side}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(platform),
+        )  # fmt: skip
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps({"do": do} | arguments) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died: no answer comes
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of {self._side} ended while asked to {do}")
+        answer: dict[str, Any] = json.loads(line)
+        if "mistake" in answer:
+            raise UserError(answer["mistake"])
+        if "error" in answer:
+            raise RuntimeError(f"{self._side}, asked to {do}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+
+class Workers:
+    """Starts a side's process when it is first asked for; closes all at the end."""
+
+    def __init__(self, start: Callable[[str], Worker]):
+        self._start = start
+        self._running: dict[str, Worker] = {}
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._running.values():
+            worker.close()
+
+    def of(self, side: str) -> Worker:
+        if side not in self._running:
+            self._running[side] = self._start(side)
+        return self._running[side]
+
+
+def starter(*, torch_python: str, platform: str) -> Callable[[str], Worker]:
+    """Returns what starts the process of a side."""
+
+    def start(side: str) -> Worker:
+        torch = side.split("_")[0] in _TORCH_SIDES
+        python = torch_python if torch else sys.executable
+        return Process(side, python=python, platform=platform)
+
+    return start
+
+
+def describe(start: Callable[[str], Worker], platform: str) -> dict[str, dict[str, Any]]:
+    """Returns what each side tells of its device and versions.
+
+    Raises:
+      UserError: a side does not see the platform.
+    """
+    found = {}
+    with Workers(start) as workers:
+        for side in ("ours", "twin"):
+            found[side] = workers.of(side).ask("describe")
+            if found[side]["platform"] != platform:
+                raise UserError("no such device", where=f"--suite={platform}", expected="a GPU",
+                                found=found[side]["platform"],
+                                fix="run --suite=cpu, or try the code with --tiny")  # fmt: skip
+    return found
+
+
+def run(case: Case, start: Callable[[str], Worker], *, repeats: int = 0) -> dict[str, Any]:
+    """Measures a case.
+
+    Args:
+      case: what to measure.
+      start: starts the process of a side.
+      repeats: how many repetitions are kept; 0: the case's own number.
+
+    Returns:
+      What `summary.compare` found, with the case's name, title and measure, the facts of each
+      entry and the load average before and after.
+    """
+    repeats = repeats or case.repeats
+    load, begun = os.getloadavg(), time.perf_counter()
+    measure = {"time": _times, "memory": _memory, "start": _starts}[case.measure]
+    samples, facts = measure(case, start, repeats)
+    return {
+        "name": case.name,
+        "title": case.title,
+        "measure": case.measure,
+        "fact": case.fact,
+        "images": case.images,
+        **compare(samples, case.target),
+        "facts": facts,
+        "load": [load[0], os.getloadavg()[0]],
+        "took_seconds": time.perf_counter() - begun,
+    }
+
+
+Found = tuple[dict[str, list[float]], dict[str, dict[str, Any]]]
+
+
+def _times(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
+    samples: dict[str, list[float]] = {entry.label: [] for entry in case.entries}
+    busy: dict[str, list[float]] = {}
+    with Workers(start) as workers:
+        facts = {entry.label: _prepare(workers.of(entry.side), entry) for entry in case.entries}
+        _check_same_size(case, facts)
+        left: dict[str, tuple[float, float]] = {}
+        for turn in range(repeats + 1):
+            for entry in case.entries:
+                answer = workers.of(entry.side).ask("run", name=entry.label)
+                now = time.perf_counter()
+                if entry.side in left:
+                    waited = now - answer["seconds"] - left[entry.side][0]
+                    used = answer["cpu_before"] - left[entry.side][1]
+                    if waited > 0.1:
+                        busy.setdefault(entry.side, []).append(used / waited)
+                left[entry.side] = (now, answer["cpu_after"])
+                if turn:  # the first turn warms the caches up
+                    samples[entry.label].append(answer["seconds"] / entry.units)
+    for entry in case.entries:
+        # Cores that a side kept busy while another was timed: a thread pool that spins.
+        facts[entry.label]["busy_while_waiting"] = max(busy.get(entry.side, [0.0]))
+    return samples, facts
+
+
+def _memory(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
+    samples, facts = {}, {}
+    for entry in case.entries:
+        with Workers(start) as workers:
+            worker = workers.of(entry.side)
+            facts[entry.label] = _prepare(worker, entry)
+            found = worker.ask("memory", name=entry.label, repetitions=repeats)
+            samples[entry.label] = [found.pop("peak_mib") / entry.units]
+            facts[entry.label] |= found
+    _check_same_size(case, facts)
+    return samples, facts
+
+
+def _starts(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
+    samples: dict[str, list[float]] = {entry.label: [] for entry in case.entries}
+    facts: dict[str, dict[str, Any]] = {}
+    for _ in range(repeats):
+        for entry in case.entries:
+            with Workers(start) as workers:
+                facts[entry.label] = _prepare(workers.of(entry.side), entry)
+            samples[entry.label].append(facts[entry.label][case.fact])
+    return samples, facts
+
+
+def _prepare(worker: Worker, entry: Entry) -> dict[str, Any]:
+    return worker.ask("prepare", name=entry.label, work=entry.work.to_json(), form=entry.form)
+
+
+def _check_same_size(case: Case, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises unless all who are asked for the same work train as many parameters."""
+    by_work: dict[str, dict[str, int]] = {}
+    for entry in case.entries:
+        if "trainable" in facts[entry.label]:
+            key = json.dumps(entry.work.to_json(), sort_keys=True)
+            by_work.setdefault(key, {})[entry.label] = facts[entry.label]["trainable"]
+    for counts in by_work.values():
+        if len(set(counts.values())) > 1:
+            raise RuntimeError(f"{case.name}: the sides train different models: {counts}")
+
+
+def _environment(platform: str) -> dict[str, str]:
+    folders = [str(_SCRIPTS), str(_SCRIPTS.parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
+    if platform == "cpu":
+        return environment | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    # Both sides live on the one device.
+    return environment | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
