@@ -13,6 +13,11 @@ from softbio_jax.checkpoints.leaves import named, threaded, to_host
 _CHUNK = 1 << 22  # bytes
 
 
+def host_leaves(tree: Any) -> dict[str, np.ndarray]:
+    """Returns every leaf on the host, {"/"-joined path: array}; every process must call it."""
+    return {path: to_host(leaf) for path, leaf in named(tree).items()}
+
+
 def of_array(array: np.ndarray) -> str:
     """Hashes an array's type, shape and bytes, in row-major order."""
     head = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
@@ -25,10 +30,8 @@ def of_tree(tree: Any) -> str:
 
     Every process must call it where leaves are sharded over processes.
     """
-    leaves = named(tree)
-    digests = dict(
-        zip(leaves, threaded(of_array, (to_host(leaf) for leaf in leaves.values())), strict=True)
-    )
+    arrays = host_leaves(tree)
+    digests = dict(zip(arrays, threaded(of_array, arrays.values()), strict=True))
     lines = "".join(f"{path} {digest}\n" for path, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 

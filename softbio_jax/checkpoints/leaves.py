@@ -97,7 +97,7 @@ def _text(digest: str | jax.Array) -> str:
 def _is_at_hand(leaf: Any) -> bool:
     if not isinstance(leaf, jax.Array):
         return True
-    on_cpu = all(device.platform == "cpu" for device in leaf.sharding.device_set)
+    on_cpu = {device.platform for device in leaf.devices()} == {"cpu"}
     return on_cpu and (leaf.is_fully_addressable or leaf.is_fully_replicated)
 
 
@@ -107,7 +107,7 @@ def _sums(array: Any) -> str:
     words, rest = content[:whole].view(np.uint64).reshape(-1, _ROW), content[whole:]
     digest = hashlib.sha256(words.sum(axis=0))
     digest.update(words.sum(axis=1))
-    digest.update(rest)
+    digest.update(rest.data)
     return f"sums:{digest.hexdigest()[:32]}"
 
 
