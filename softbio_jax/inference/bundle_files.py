@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, Rule, TaskRules
+from softbio_jax.checkpoints import digest
 from softbio_jax.errors import UserError
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.interop.keymap import shapes_of
@@ -82,6 +84,13 @@ def is_bundle(directory: pathlib.Path) -> bool:
         return path.is_file() and json.loads(path.read_text()).get("format") == FORMAT
     except (ValueError, AttributeError):
         return False
+
+
+def label(bundle: Bundle) -> str:
+    """Returns `name@digest`, the digest that of everything predictions depend on."""
+    settings = {key: value for key, value in to_json(bundle).items() if key != "name"}
+    text = json.dumps(settings, sort_keys=True) + digest.of_tree(bundle.variables)
+    return f"{bundle.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def to_json(bundle: Bundle) -> dict[str, Any]:

@@ -1,0 +1,89 @@
+"""Pictures with what was predicted written on them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from softbio_jax.inference.predictor import Prediction
+
+_COLOUR = (40, 200, 120)
+_LEAST_SIDE = 320  # pixels: on anything smaller the text could not be read
+
+
+def annotate(image: np.ndarray, predictions: Sequence[Prediction]) -> np.ndarray:
+    """Returns (H', W', 3) uint8: a box and a line a task at every face.
+
+    A picture that was taken as one face has its lines below it. Small pictures are enlarged.
+
+    Args:
+      image: (H, W, 3) uint8 RGB.
+      predictions: of its faces.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    zoom = max(1.0, _LEAST_SIDE / min(image.shape[:2]))
+    canvas = Image.fromarray(image)
+    if zoom > 1:
+        canvas = canvas.resize((round(canvas.width * zoom), round(canvas.height * zoom)))
+    size = max(14, min(canvas.size) // 32)
+    font = ImageFont.load_default(size)
+    line = round(size * 1.35)
+    whole = [p for p in predictions if p.face is None]
+    if whole:
+        taller = Image.new("RGB", (canvas.width, canvas.height + line * (len(lines(whole[0])))))
+        taller.paste(canvas)
+        top, canvas = canvas.height, taller
+        _write(ImageDraw.Draw(canvas), lines(whole[0]), (4, top), font, line)
+    draw = ImageDraw.Draw(canvas)
+    for prediction in predictions:
+        if prediction.face is None:
+            continue
+        x0, y0, x1, y1 = (side * zoom for side in prediction.face.box)
+        draw.rectangle((x0, y0, x1, y1), outline=_COLOUR, width=max(2, size // 8))
+        texts = lines(prediction)
+        # Below the face where there is room, else inside its lower edge.
+        top = min(y1 + 2, canvas.height - line * len(texts))
+        _write(draw, texts, (max(0.0, x0), max(0.0, top)), font, line)
+    return np.asarray(canvas)
+
+
+def lines(prediction: Prediction) -> list[str]:
+    """Returns `age 20-29 (71 %), 24.9 years` and the like, a line a task."""
+    texts = []
+    for task, name in prediction.classes.items():
+        text = f"{task} {name} ({100 * prediction.probabilities[task][name]:.0f} %)"
+        if task == "age" and prediction.expected_age is not None:
+            text += f", {prediction.expected_age:.0f} years"
+        texts.append(text)
+    return texts
+
+
+def save(
+    image: np.ndarray, folder: str | os.PathLike[str], name: str, seconds: str | None
+) -> pathlib.Path:
+    """Writes an annotated picture as `folder/name.jpg`, or `folder/name/SECONDS.jpg` of a video.
+
+    `name` keeps its folders, so that pictures of the same name do not collide.
+    """
+    from PIL import Image
+
+    parts = [part for part in pathlib.PurePath(name).parts if part not in (os.sep, os.pardir)]
+    path = pathlib.Path(folder, *parts)
+    path = path / f"{seconds}.jpg" if seconds else path.with_name(path.name + ".jpg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(image).save(temporary, "jpeg", quality=90)
+    temporary.replace(path)
+    return path
+
+
+def _write(draw, texts, corner, font, line) -> None:  # type: ignore[no-untyped-def]
+    x, y = corner
+    for text in texts:
+        draw.rectangle((x, y, x + draw.textlength(text, font) + 6, y + line), fill=(0, 0, 0))
+        draw.text((x + 3, y), text, fill=(255, 255, 255), font=font)
+        y += line

@@ -1,0 +1,94 @@
+"""scripts/predict.py, run as a user runs it, with the detector that comes with the extra."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from softbio_jax.data import synthetic
+from softbio_jax.inference import bundle_files
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Drawn faces that the detector takes for faces.
+ROWS = (3, 4, 5)
+
+
+def predict(*arguments, stdin=""):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts/predict.py"), *map(str, arguments)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, input=stdin,
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(bundle, tmp_path_factory):
+    return bundle_files.save(bundle, tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Drawn faces beside each other, on a larger page."""
+    folder = tmp_path_factory.mktemp("photos")
+    page = np.full((260, 700, 3), 128, np.uint8)
+    for i, row in enumerate(ROWS):
+        face = synthetic.draw("synthetic_fairface", "test", row, size=160, seed=5).image
+        Image.fromarray(face).save(folder / f"{i}.png")
+        page[50:210, 40 + 220 * i : 200 + 220 * i] = face
+    Image.fromarray(page).save(folder / "page.png")
+    return folder
+
+
+def test_found_faces_and_a_run_that_goes_on(saved, photos, tmp_path):
+    out, seen = tmp_path / "rows.csv", tmp_path / "seen"
+    command = (f"--model={saved}", f"--out={out}", f"--annotate={seen}", photos / "*.png")
+    done = predict(*command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    page = [row for row in rows if row["input"].endswith("page.png")]
+    assert len(page) >= 2 and {row["input"] for row in rows} == set(map(str, photos.glob("*")))
+    for row in page:  # each box is around one of the faces
+        middle = (int(row["x0"]) + int(row["x1"])) / 2
+        assert min(abs(middle - (120 + 220 * i)) for i in range(3)) < 40
+    assert len(list(seen.rglob("*.jpg"))) == 4
+    before = out.read_bytes()
+    out.write_bytes(before[:-30])
+    done = predict(*command)
+    assert done.returncode == 0, done.stderr
+    assert "1 pictures" in done.stderr and "3 done before" in done.stderr
+    assert len(out.read_bytes().splitlines()) == len(before.splitlines())
+
+
+def test_crops_from_a_list_and_a_broken_one(saved, photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
+    names = [photos / "0.png", tmp_path / "broken.png", photos / "1.png"]
+    done = predict(f"--model={saved}", "--faces=crop", "--format=jsonl", "-",
+                   stdin="\n".join(map(str, names)))  # fmt: skip
+    assert done.returncode == 1
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["input"] for row in rows] == [str(names[0]), str(names[2])]
+    first, last = done.stderr.strip().splitlines()
+    assert first.startswith("left out: cannot read the picture") and "broken.png" in first
+    assert last.startswith("2 pictures, 2 faces, 0 done before, 1 left out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--model=nowhere", "--faces=crop", "x.png"], 1, "no such model: nowhere"),
+        (["--model=nowhere"], 2, "name at least one input"),
+        (["--model=nowhere", "--every=often", "x.mp4"], 1, "bad pace"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, code, says):
+    done = predict(*arguments)
+    assert done.returncode == code
+    assert says in done.stderr and done.stderr.count("\n") == 1
