@@ -2,18 +2,16 @@
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from softbio_jax import parallel
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.params.paths import Tree
-from softbio_jax.train import feature_table
+from softbio_jax.train import cached_steps, feature_table
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import RunData
 from softbio_jax.train.feature_table import Table
@@ -21,7 +19,7 @@ from softbio_jax.train.features import FeatureExtractor, Features, Say, check_ca
 from softbio_jax.train.predict import Outputs
 from softbio_jax.train.session import Session
 from softbio_jax.train.state import TrainState
-from softbio_jax.train.step import Metrics, StepConfig, make_train_step
+from softbio_jax.train.step import Metrics, StepConfig, TrainStep, make_train_step
 from softbio_jax.train.traced import matmul_flops
 
 _MOST_STEPS = 64  # of a dispatch
@@ -31,7 +29,8 @@ class CachedSession(Session):
     """A session that trains on rows of a feature table, several steps a dispatch.
 
     A step is `make_train_step`'s own, from the features on. Validation sets come from features as
-    well, any other data set goes through the tower.
+    well, any other data set goes through the tower. `held` are those features by fingerprint, in
+    blocks (M, b, D), and their labels {task: (N,)}.
 
     Args:
       run: the parts of the run.
@@ -48,7 +47,7 @@ class CachedSession(Session):
         self._length = min(run.config.train.log_every or _MOST_STEPS, _MOST_STEPS)
         self._pending: list[Mapping[str, np.ndarray]] = []
         self._table: Table = {}
-        self._held: dict[str, tuple[jax.Array, dict[str, np.ndarray]]] = {}
+        self.held: dict[str, tuple[jax.Array, dict[str, np.ndarray]]] = {}
         # The model looks its projection up even where only the heads run.
         self._proj = {"proj": self._frozen["proj"]} if "proj" in self._frozen else {}
         self._classify = jax.jit(self._logits, out_shardings=parallel.replicated(self.mesh))
@@ -77,25 +76,38 @@ class CachedSession(Session):
             name = f"{role}/{dataset.name}/{dataset.split}"
             return extract(dataset, views=views, name=name, say=say, between=between)
 
-        tasks, views = self.run.config.tasks, self.run.config.train.cache_views
-        parts = [(dataset, features(dataset, "train", views)) for dataset in data.train]
-        self._table = feature_table.training_table(parts, tasks, self.mesh)
-        size = self.run.config.train.eval_batch_size
-        for dataset in data.val:
-            found = features(dataset, "val", 1)
+        views = self.run.config.train.cache_views
+        self.hold(
+            [(dataset, features(dataset, "train", views)) for dataset in data.train],
+            [(dataset, features(dataset, "val", 1)) for dataset in data.val],
+        )
+
+    def hold(
+        self,
+        train: Sequence[tuple[PreparedDataset, Features]],
+        val: Sequence[tuple[PreparedDataset, Features]] = (),
+    ) -> None:
+        """Puts features on the devices: of the training sets in every view, of the validation
+        sets as they are."""
+        tasks, size = self.run.config.tasks, self.run.config.train.eval_batch_size
+        self._table = feature_table.training_table(train, tasks, self.mesh)
+        for dataset, found in val:
             values = parallel.replicate(feature_table.blocks(found.values[0], size), self.mesh)
             labels = {task: feature_table.labels_of(dataset, found, task) for task in tasks}
-            self._held[dataset.fingerprint] = (values, labels)
+            self.held[dataset.fingerprint] = (values, labels)
 
     def compile(self) -> int:
         """Compiles the training steps; see `Session.compile`."""
         config, whole = self.run.config, parallel.replicated(self.mesh)
-        rows = NamedSharding(self.mesh, P(None, ("data", "fsdp")))
         shape = jax.ShapeDtypeStruct(
-            (self._length, config.train.batch_size), jnp.int32, sharding=rows
-        )
+            (self._length, config.train.batch_size), jnp.int32,
+            sharding=cached_steps.rows_sharding(self.mesh),
+        )  # fmt: skip
         laid_out = jax.tree.map(lambda leaf: leaf.sharding, self.state)
-        jitted = jax.jit(self._steps, donate_argnums=0, out_shardings=(laid_out, whole))
+        jitted = jax.jit(
+            cached_steps.make_steps(self._make_step(), config.tasks, self.mesh),
+            donate_argnums=0, out_shardings=(laid_out, whole),
+        )  # fmt: skip
         with jax.default_matmul_precision(config.compute.matmul_precision):
             traced = jitted.trace(
                 self.state, self._proj, self._table, shape, shape, jnp.int32(0), self._key
@@ -113,20 +125,11 @@ class CachedSession(Session):
         batches, self._pending = self._pending, []
         if not batches:
             return []
-        shape = (self._length, self.run.config.train.batch_size)
-        sharding = NamedSharding(self.mesh, P(None, ("data", "fsdp")))
-        placed = []
-        for name in ("row", "index"):
-            values = np.zeros(shape, np.int32)
-            values[: len(batches)] = [batch[name] for batch in batches]
-            placed.append(jax.device_put(values, sharding))
         self.state, metrics = self._compiled(
-            self.state, self._proj, self._table, *placed, jnp.int32(len(batches)), self._key
-        )
-        return [
-            {name: cast(jax.Array, _Element(values, i)) for name, values in metrics.items()}
-            for i in range(len(batches))
-        ]
+            self.state, self._proj, self._table,
+            *cached_steps.place(batches, self._length, self.mesh), self._key,
+        )  # fmt: skip
+        return cached_steps.each(metrics, len(batches))
 
     def predict(
         self,
@@ -136,7 +139,7 @@ class CachedSession(Session):
         between: Callable[[], None] = lambda: None,
     ) -> Outputs:
         """See `Session.predict`."""
-        held = self._held.get(dataset.fingerprint)
+        held = self.held.get(dataset.fingerprint)
         if held is None or feature_rows is not None:
             return super().predict(dataset, feature_rows=feature_rows, between=between)
         between()
@@ -147,6 +150,11 @@ class CachedSession(Session):
         return Outputs(
             logits={task: found[: len(dataset)] for task, found in flat.items()}, labels=labels
         )
+
+    def _make_step(self) -> TrainStep:
+        config = self.run.config
+        settings = StepConfig(augment=config.augment, balancing=config.balancing)
+        return make_train_step(self.run.model, self.run.optimizer, settings)
 
     def _logits(self, state: TrainState, proj: Tree, values: jax.Array) -> dict[str, jax.Array]:
         """Maps blocks of features (M, b, D) to logits {task: (M, b, C)}."""
@@ -159,55 +167,3 @@ class CachedSession(Session):
 
         found: dict[str, jax.Array] = jax.lax.map(classify, values)
         return found
-
-    def _steps(
-        self, state: TrainState, proj: Tree, table: Table, rows: jax.Array, index: jax.Array,
-        count: jax.Array, key: jax.Array,
-    ) -> tuple[TrainState, Metrics]:  # fmt: skip
-        """Does the first `count` of the steps whose rows and positions are given, (S, B) each."""
-        config = self.run.config
-        step = make_train_step(
-            self.run.model, self.run.optimizer,
-            StepConfig(augment=config.augment, balancing=config.balancing),
-        )  # fmt: skip
-
-        def one(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
-            view_key, _ = jax.random.split(key)  # augmentation's, which has no other use here
-            batch = feature_table.gather(table, rows[i], index[i], view_key, tasks=config.tasks)
-            batch = jax.lax.with_sharding_constraint(batch, parallel.batch_sharding(self.mesh))
-            return step(state, proj, batch, key)
-
-        def body(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, metrics = carry
-            state, new = one(state, i)
-            return state, {name: metrics[name].at[i].set(new[name]) for name in metrics}
-
-        _, shapes = jax.eval_shape(one, state, jnp.int32(0))
-        metrics = {
-            name: jnp.zeros((rows.shape[0], *leaf.shape), leaf.dtype)
-            for name, leaf in shapes.items()
-        }
-        # Not a scan: the last steps before a checkpoint are fewer, and compile no second time.
-        done: tuple[TrainState, Metrics] = jax.lax.fori_loop(0, count, body, (state, metrics))
-        return done
-
-
-class _Element:
-    """An entry of an array that may still be computed: a scalar that costs no dispatch."""
-
-    def __init__(self, values: jax.Array, i: int):
-        self._values, self._i = values, i
-
-    def block_until_ready(self) -> "_Element":
-        self._values.block_until_ready()
-        return self
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy
-        return np.asarray(self._values)[self._i].astype(dtype or self._values.dtype)
-
-    def __float__(self) -> float:
-        return float(self.__array__())
-
-    def __int__(self) -> int:
-        return int(self.__array__())

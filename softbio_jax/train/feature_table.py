@@ -63,9 +63,9 @@ def gather(
     return batch
 
 
-def blocks(values: np.ndarray, size: int) -> np.ndarray:
-    """Returns rows (N, ...) as (ceil(N / size), size, ...), padded with zeros."""
+def blocks(values: np.ndarray, size: int, *, fill: int = 0) -> np.ndarray:
+    """Returns rows (N, ...) as (ceil(N / size), size, ...), padded with `fill`."""
     count = -(-len(values) // size)
-    padded = np.zeros((count * size, *values.shape[1:]), values.dtype)
+    padded = np.full((count * size, *values.shape[1:]), fill, values.dtype)
     padded[: len(values)] = values
     return padded.reshape(count, size, *values.shape[1:])
