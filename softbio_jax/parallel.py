@@ -10,15 +10,18 @@ from jax.sharding import PartitionSpec as P
 
 from softbio_jax.errors import UserError
 
-# Leaves below this many elements are not worth gathering: a norm, a bias, the demo's kernels.
+# Frozen leaves below this many elements are not worth gathering: a norm, a bias, small kernels.
 _SHARDED_FROM = 2**16
+# A trained leaf's gradient has to be summed over all devices either way: one of fewer elements a
+# block, as adapters have, is whole on each.
+_TRAINED_FROM = 2**20
 
 
 def make_mesh(*, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns a mesh with axes data and fsdp.
 
     Args:
-      fsdp: devices over which frozen weights are sharded; divides the device count.
+      fsdp: devices over which large weights are sharded; divides the device count.
       devices: which devices; None: all of them, of every process.
 
     Raises:
@@ -50,12 +53,17 @@ def weight_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
 
     The first of three or more axes is left whole: it is the one that blocks are scanned over.
     """
-    ways = mesh.shape["fsdp"]
-    axes = [i for i in range(len(shape) >= 3, len(shape)) if shape[i] % ways == 0]
-    if ways == 1 or not axes or np.prod(shape) < _SHARDED_FROM:
-        return replicated(mesh)
-    widest = max(axes, key=lambda i: shape[i])
-    return NamedSharding(mesh, P(*[None] * widest, "fsdp"))
+    return _over_widest(shape, mesh) if np.prod(shape) >= _SHARDED_FROM else replicated(mesh)
+
+
+def trained_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a trained leaf, its gradient and its moments: as that of a frozen
+    weight, but whole where a block of it is small, as adapters, heads and norms are.
+
+    It depends on the shape alone, so what the optimizer keeps for a leaf lies where the leaf lies.
+    """
+    block = shape[1:] if len(shape) >= 3 else shape
+    return _over_widest(shape, mesh) if np.prod(block) >= _TRAINED_FROM else replicated(mesh)
 
 
 def check_batch(batch_size: int, mesh: Mesh, *, microbatches: int = 1, where: str) -> None:
@@ -85,6 +93,16 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def shard_weights(tree: Any, mesh: Mesh) -> Any:
     """Puts frozen weights, the same on every process, on the mesh by `weight_sharding`."""
     return jax.tree.map(lambda leaf: _place(leaf, weight_sharding(np.shape(leaf), mesh)), tree)
+
+
+def trained_shardings(tree: Any, mesh: Mesh) -> Any:
+    """Returns `trained_sharding` of every leaf, arrays or shapes."""
+    return jax.tree.map(lambda leaf: trained_sharding(np.shape(leaf), mesh), tree)
+
+
+def shard_trained(tree: Any, mesh: Mesh) -> Any:
+    """Puts trained leaves, the same on every process, on the mesh by `trained_sharding`."""
+    return jax.tree.map(_place, tree, trained_shardings(tree, mesh))
 
 
 def start_distributed(
@@ -117,6 +135,15 @@ def start_distributed(
             expected="a TPU pod, SLURM, or --coordinator, --process_id and --processes",
             found=str(error).splitlines()[0], fix="give the three flags",
         ) from error  # fmt: skip
+
+
+def _over_widest(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    ways = mesh.shape["fsdp"]
+    axes = [i for i in range(len(shape) >= 3, len(shape)) if shape[i] % ways == 0]
+    if ways == 1 or not axes:
+        return replicated(mesh)
+    widest = max(axes, key=lambda i: shape[i])
+    return NamedSharding(mesh, P(*[None] * widest, "fsdp"))
 
 
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:

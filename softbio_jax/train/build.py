@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.adapters.methods import FROZEN, Method, method
@@ -72,11 +73,16 @@ def abstract_params(config: RunConfig, model: MultitaskModel) -> Tree:
     return variables["params"] | _balance(config)
 
 
-def start(run: Parts) -> tuple[TrainState, Tree]:
+def start(run: Parts, mesh: Mesh | None = None) -> tuple[TrainState, Tree]:
     """Returns the state before the first step and the frozen tree, all in float32.
 
     Weights come, in this order, from the pretrained file where one is named and from the seed
-    for all it does not hold: adapters and heads, or everything.
+    for all it does not hold: adapters and heads, or everything. What is drawn is drawn on one
+    device, so that it is the same bits on every mesh.
+
+    Args:
+      run: the parts of the run.
+      mesh: where the state is put. The frozen tree stays on the host where a file gave it.
     """
     key = jax.random.key(run.config.seed)
     base: dict[str, Any] = {}
@@ -93,14 +99,14 @@ def start(run: Parts) -> tuple[TrainState, Tree]:
         return missing, variables.get("batch_stats", {})
 
     missing, batch_stats = jax.jit(fresh)(key)
-    params = unflatten(missing | {path: jnp.asarray(leaf) for path, leaf in base.items()})
+    params = unflatten(missing | base)
     if base:
         params = reset_norms(params)
     params |= _balance(run.config)
     if means := balancing.init_means(run.config.tasks, run.config.balancing):
         batch_stats |= {"balance": means}
     trainable, frozen = partition(params, lambda path: run.groups[path] != FROZEN)
-    return state.create(trainable, batch_stats, run.optimizer), frozen
+    return state.create(trainable, batch_stats, run.optimizer, mesh=mesh), frozen
 
 
 def abstract_start(run: Parts) -> tuple[TrainState, Tree]:

@@ -12,7 +12,7 @@ from softbio_jax import parallel
 from softbio_jax.checkpoints import digest
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.params.partition import combine
-from softbio_jax.params.paths import Tree
+from softbio_jax.params.paths import Tree, unflatten
 from softbio_jax.train import build, predict
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import eval_stream
@@ -41,9 +41,9 @@ class Session:
                              where="train.batch_size")  # fmt: skip
         parallel.check_batch(config.train.eval_batch_size, self.mesh,
                              where="train.eval_batch_size")  # fmt: skip
-        state, frozen = build.start(run)
+        self.state: TrainState
+        self.state, frozen = build.start(run, self.mesh)
         self.base = digest.of_tree(frozen)
-        self.state: TrainState = parallel.replicate(state, self.mesh)
         self._frozen = parallel.shard_weights(build.narrow(frozen, config), self.mesh)
         # Made by jit, so that it is on every device of every process.
         self._key = jax.jit(
@@ -53,9 +53,8 @@ class Session:
         self._forward = self._jit_forward()
 
     def params(self) -> Tree:
-        """Returns every parameter on the host, trained and frozen."""
-        params: Tree = jax.device_get(combine(self.state.trainable, self._frozen))
-        return params
+        """Returns every parameter on the host, trained and frozen; all processes must call it."""
+        return unflatten(digest.host_leaves(combine(self.state.trainable, self._frozen)))
 
     def compile(self) -> int:
         """Compiles the train step ahead of its first batch; it cannot be compiled again.
@@ -127,7 +126,10 @@ class Session:
 
 
 def trace_train_step(run: Parts, mesh: Mesh, state: TrainState, frozen: Tree) -> jax.stages.Traced:
-    """Traces the jitted train step, state donated, for arrays or shapes with their shardings."""
+    """Traces the jitted train step for arrays or shapes with their shardings.
+
+    The state is donated and comes back laid out as it went in.
+    """
     config, whole = run.config, parallel.replicated(mesh)
     step = make_train_step(
         run.model,
@@ -138,7 +140,8 @@ def trace_train_step(run: Parts, mesh: Mesh, state: TrainState, frozen: Tree) ->
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
     with jax.default_matmul_precision(config.compute.matmul_precision):
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+        laid_out = jax.tree.map(lambda leaf: leaf.sharding, state)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(laid_out, whole))
         return jitted.trace(state, frozen, _abstract_batch(run, mesh), key)
 
 

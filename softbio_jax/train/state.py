@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from softbio_jax import parallel
 from softbio_jax.params.paths import Tree
 
 
@@ -24,14 +26,32 @@ class TrainState:
 
 
 def create(
-    trainable: Tree, batch_stats: Tree, optimizer: optax.GradientTransformation
+    trainable: Tree,
+    batch_stats: Tree,
+    optimizer: optax.GradientTransformation,
+    *,
+    mesh: Mesh | None = None,
 ) -> TrainState:
-    """Returns the state before the first step."""
+    """Returns the state before the first step.
+
+    Args:
+      trainable: the trained leaves.
+      batch_stats: the heads' running statistics.
+      optimizer: what keeps its own state beside them.
+      mesh: where they are put; no device then holds more than its share. None: where they are.
+    """
+    counters = {
+        "step": jnp.zeros((), jnp.int32),
+        "rate_scale": jnp.ones((), jnp.float32),
+        "skipped": jnp.zeros((), jnp.int32),
+    }
+    init: Any = optimizer.init
+    if mesh is not None:
+        counters = parallel.replicate(counters, mesh)
+        batch_stats = parallel.replicate(batch_stats, mesh)
+        trainable = parallel.shard_trained(trainable, mesh)
+        shardings = parallel.trained_shardings(jax.eval_shape(init, trainable), mesh)
+        init = jax.jit(init, out_shardings=shardings)
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        trainable=trainable,
-        batch_stats=batch_stats,
-        opt_state=optimizer.init(trainable),
-        rate_scale=jnp.ones((), jnp.float32),
-        skipped=jnp.zeros((), jnp.int32),
+        trainable=trainable, batch_stats=batch_stats, opt_state=init(trainable), **counters
     )
