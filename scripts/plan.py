@@ -4,10 +4,12 @@ Compiles the real train step with the real compiler; for TPUs none is needed, on
 
 python scripts/plan.py --config=configs/thesis.py:method=lora --topology=v5e:2x4
 python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --remat=none,full
+python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --rows=1,8,64
 """
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -19,9 +21,23 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.",
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "local", "local, or chips as v4:2x2x4, v5e:4x4, v5p:4x4x4, v6e:2x4, 7x:2x2x1."
 )
-_TABLE = flags.DEFINE_bool("table", False, "Look for the largest batch of each remat policy.")
+_TABLE = flags.DEFINE_bool("table", False, "A line for each remat policy and batch size.")
 _REMAT = flags.DEFINE_list("remat", [], "Policies of the table; all by default.")
+_ROWS = flags.DEFINE_list(
+    "rows", [], "Rows a chip in the table; by default the largest that fit and the next are sought."
+)
+_GRANULARITY = flags.DEFINE_integer(
+    "granularity", 1, "The search tries multiples of so many rows a chip.", lower_bound=1
+)
+_EPOCH_IMAGES = flags.DEFINE_integer(
+    "epoch_images", 0, "Images an epoch; 0: the prepared sets', or the thesis'.", lower_bound=0
+)
+_OUT = flags.DEFINE_string("out", "", "A JSON file of rows: what it holds is not compiled again.")
 flags.mark_flag_as_required("config")
+flags.register_validator(
+    "rows", lambda rows: all(count.isdigit() and int(count) for count in rows),
+    message="expected whole numbers of at least 1, as in --rows=1,8,64",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,22 +46,57 @@ def main(argv: Sequence[str]) -> int:
         # With libtpu installed JAX would look for a TPU on this machine, for minutes.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from softbio_jax.models.stack import REMAT_POLICIES
-    from softbio_jax.planning import fit, table
+    from softbio_jax.planning import epoch, fit, search, table
+    from softbio_jax.planning.saved import SavedRows, versions
+    from softbio_jax.planning.topology import devices_of
     from softbio_jax.train import build
 
     config = build.config_from(_CONFIG.value.to_dict())
-    devices, chip = fit.devices_of(_TOPOLOGY.value)
+    devices, chip = devices_of(_TOPOLOGY.value)
+    saved = SavedRows(pathlib.Path(_OUT.value) if _OUT.value else None)
+    images, source = _EPOCH_IMAGES.value, "--epoch_images"
+    if not images:
+        images, source = epoch.epoch_images(config.data)
+
+    def fit_with(batch_size: int, remat: str) -> fit.Fit:
+        changed = dataclasses.replace(
+            config,
+            train=dataclasses.replace(config.train, batch_size=batch_size),
+            compute=dataclasses.replace(config.compute, remat=remat),
+        )
+        found = saved.get(changed, _TOPOLOGY.value)
+        if found is None:
+            found = fit.fit(changed, devices, chip)
+            saved.add(changed, _TOPOLOGY.value, found)
+        if _TABLE.value:
+            print(table.row(found, epoch_images=images), flush=True)
+        return found
+
+    print(f"{config.model.variant}, method {config.method['name']}, on {_TOPOLOGY.value} "
+          f"({versions()}); an epoch has {images:,} images ({source})")  # fmt: skip
     if not _TABLE.value:
-        found = fit.fit(config, devices, chip)
-        print(table.details(found))
+        found = fit_with(config.train.batch_size, config.compute.remat)
+        print(table.details(found, epoch_images=images))
         print(table.verdict(found, topology=_TOPOLOGY.value))
         return 0 if found.fits else 1
-    rows: list[fit.Fit] = []
-    for policy in _REMAT.value or REMAT_POLICIES:
-        compute = dataclasses.replace(config.compute, remat=policy)
-        rows += fit.largest(dataclasses.replace(config, compute=compute), devices, chip)
-        print(table.rows(rows[-2:]), flush=True)
+
+    from softbio_jax.models.stack import REMAT_POLICIES
+
+    unit = len(devices) * config.train.microbatches
+    verdicts = []
+    print(table.HEADER)
+    for remat in _REMAT.value or REMAT_POLICIES:
+
+        def try_rows(rows: int, remat: str = remat) -> fit.Fit:
+            return fit_with(rows * unit, remat)
+
+        if _ROWS.value:
+            fits = [try_rows(int(rows)) for rows in _ROWS.value]
+        else:
+            guess = saved.largest_rows(_TOPOLOGY.value, remat) // config.train.microbatches
+            fits = list(search.largest(try_rows, granularity=_GRANULARITY.value, guess=guess))
+        verdicts += [table.verdict(found, topology=_TOPOLOGY.value) for found in fits]
+    print(*verdicts, sep="\n")
     return 0
 
 

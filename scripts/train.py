@@ -63,11 +63,12 @@ def main(argv: Sequence[str]) -> int:
 def _describe(run: "Parts") -> None:
     """Prints what would be trained, and what a step costs, from shapes alone."""
     from softbio_jax.planning import fit, table
+    from softbio_jax.planning.topology import devices_of
     from softbio_jax.train import build
 
     print(build.describe(run), end="\n\n", flush=True)
     train = run.config.train
-    found = fit.fit(run.config, *fit.devices_of("local"))
+    found = fit.fit(run.config, *devices_of("local"))
     print(table.details(found))
     print(table.durations(found, steps=train.steps, validation_steps=train.eval_every))
 

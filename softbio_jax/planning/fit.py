@@ -1,10 +1,6 @@
-"""Will a run fit, and how fast could it be at best: the real train step, compiled for any chips.
-
-The TPU compiler comes with libtpu (the extra `tpu`) and needs no TPU.
-"""
+"""Will a run fit, and how fast could it be at best: the real train step, compiled for any chips."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +9,14 @@ import jax
 from jax.sharding import NamedSharding
 
 from softbio_jax import parallel
-from softbio_jax.errors import UserError
+from softbio_jax.planning.traffic import memory_bytes
 from softbio_jax.train import build
-from softbio_jax.train.chips import CHIPS, Chip, chip_of
+from softbio_jax.train.chips import Chip
 from softbio_jax.train.config import RunConfig
 from softbio_jax.train.session import trace_train_step
 from softbio_jax.train.traced import matmul_flops
 
-_LAYOUT = {"7x": "tpu7x"}  # what the compiler calls a generation, where people call it otherwise
+_UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +32,9 @@ class Fit:
       needed: what the compiler said it needs where it did not fit.
       limit: bytes a chip has, 0 where unknown.
       flops: matrix operations of a step, over all chips.
-      images_per_second: batch / time at the chips' published peak; None where unknown.
+      traffic: bytes a chip reads from and writes to its memory in a step, 0 where not compiled.
+      compute_seconds: of a step at the chips' published peak; 0 where unknown.
+      memory_seconds: of a step at their published bandwidth; 0 where unknown.
     """
 
     chips: int
@@ -48,40 +46,28 @@ class Fit:
     needed: str = ""
     limit: float = 0
     flops: int
-    images_per_second: float | None
+    traffic: int = 0
+    compute_seconds: float = 0
+    memory_seconds: float = 0
 
+    @property
+    def used(self) -> float:
+        """Bytes a chip: what it holds, or would have to; 0 where the compiler did not say."""
+        found = re.search(r"Used ([\d.]+)([BKMGT])", self.needed)
+        if found:
+            return float(found[1]) * _UNITS[found[2]]
+        return self.arguments + self.temporaries
 
-def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
-    """Returns devices to compile for and their published figures.
+    @property
+    def images_per_second(self) -> float | None:
+        """Returns the most that the published figures allow: the smaller of both bounds."""
+        seconds = max(self.compute_seconds, self.memory_seconds)
+        return self.batch_size / seconds if seconds else None
 
-    Args:
-      topology: such as v5e:2x4 or v5p:4x4x4; "local" for this machine's own.
-
-    Raises:
-      UserError: no such topology, or no TPU compiler on this machine.
-    """
-    if topology == "local":
-        return jax.devices(), chip_of(jax.devices()[0].device_kind)
-    generation, _, shape = topology.partition(":")
-    if generation not in CHIPS or not shape:
-        raise UserError("unknown topology", where="--topology",
-                        expected="local, or v4, v5e, v5p, v6e, 7x with a shape: v5e:4x4",
-                        found=repr(topology), fix="correct it")  # fmt: skip
-    from jax.experimental import topologies
-
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server off the cloud
-    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")  # nor hosts, which libtpu remarks upon
-    name = f"{_LAYOUT.get(generation, generation)}:{shape}"
-    try:
-        description = topologies.get_topology_desc(platform="tpu", topology_name=name)
-    except Exception as error:  # a RuntimeError or XLA's own, by what is missing
-        raise UserError(
-            "cannot compile for this topology", where=f"--topology={topology}",
-            expected="libtpu and a shape that exists",
-            found=str(error).strip().splitlines()[0][:200],
-            fix="pip install 'softbio-jax[tpu]', or correct the shape",
-        ) from error  # fmt: skip
-    return list(description.devices), CHIPS[generation]
+    @property
+    def bound_by(self) -> str:
+        """Which of both it is: compute or memory."""
+        return "memory" if self.memory_seconds > self.compute_seconds else "compute"
 
 
 def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
@@ -95,6 +81,44 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
     Raises:
       UserError: the batch does not fit the mesh, or a name in the config does not exist.
     """
+    traced = _trace(config, devices)
+    flops = matmul_flops(traced.jaxpr)
+    planned = Fit(
+        chips=len(devices),
+        batch_size=config.train.batch_size,
+        remat=config.compute.remat,
+        fits=False,
+        limit=chip.memory if chip else 0,
+        flops=flops,
+        compute_seconds=flops / (len(devices) * chip.flops) if chip else 0,
+    )
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return dataclasses.replace(planned, needed=_needed(str(error)))
+    memory, traffic = compiled.memory_analysis(), memory_bytes(compiled.as_text())
+    return judged(dataclasses.replace(
+        planned,
+        fits=True,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        traffic=traffic,
+        memory_seconds=traffic / chip.bandwidth if chip else 0,
+    ))  # fmt: skip
+
+
+def judged(found: Fit) -> Fit:
+    """Returns a compiled step with the verdict that its size gives: not all compilers refuse."""
+    if not found.limit or found.used <= found.limit:
+        return found
+    used, limit = found.used / 2**30, found.limit / 2**30
+    return dataclasses.replace(found, fits=False, needed=f"Used {used:.2f}G of {limit:.2f}G hbm")
+
+
+def _trace(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
+    """Returns the train step, laid out as a run would lay it out; no weight is made."""
     if config.frozen_dtype == "auto":
         config = dataclasses.replace(
             config, frozen_dtype="float32" if devices[0].platform == "cpu" else "bfloat16"
@@ -105,72 +129,17 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
                          where="train.batch_size")  # fmt: skip
     state, frozen = build.abstract_start(run)
     frozen = jax.eval_shape(lambda tree: build.narrow(tree, config), frozen)
-    whole = parallel.replicated(mesh)
-    traced = trace_train_step(
-        run,
-        mesh,
-        jax.tree.map(lambda x: _on(x, whole), state),
-        jax.tree.map(lambda x: _on(x, parallel.weight_sharding(x.shape, mesh)), frozen),
-    )
-    flops = matmul_flops(traced.jaxpr)
-    at_best = (
-        config.train.batch_size * len(devices) * chip.flops / flops if chip and flops else None
-    )
-    planned = Fit(
-        chips=len(devices),
-        batch_size=config.train.batch_size,
-        remat=config.compute.remat,
-        fits=False,
-        limit=chip.memory if chip else 0,
-        flops=flops,
-        images_per_second=at_best,
-    )
-    try:
-        memory = traced.lower().compile().memory_analysis()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return dataclasses.replace(planned, needed=_needed(str(error)))
-    return dataclasses.replace(
-        planned,
-        fits=True,
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
+    shardings = jax.tree.map(lambda x: parallel.weight_sharding(x.shape, mesh), frozen)
+    return trace_train_step(
+        run, mesh, _on(state, parallel.trained_shardings(state, mesh)), _on(frozen, shardings)
     )
 
 
-def largest(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> tuple[Fit, Fit]:
-    """Finds the largest batch that fits: returns it and the next one, which does not.
+def _on(tree: Any, shardings: Any) -> Any:
+    def laid_out(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    Both are compiled. Batches are whole rows of every microbatch on every device.
-    """
-    unit = len(devices) * config.train.microbatches
-
-    def try_units(count: int) -> Fit:
-        train = dataclasses.replace(config.train, batch_size=count * unit)
-        return fit(dataclasses.replace(config, train=train), devices, chip)
-
-    fits, count = None, 1
-    while (tried := try_units(count)).fits:
-        fits, count = tried, 2 * count
-    if fits is None:
-        raise UserError(
-            "no batch fits", where=f"remat {config.compute.remat}",
-            expected=f"room for {unit} examples on {len(devices)} chips", found=tried.needed,
-            fix="take a stronger remat policy, more microbatches, mesh.fsdp, or larger chips",
-        )  # fmt: skip
-    low, high, next_one = count // 2, count, tried
-    while high - low > 1:
-        middle = (low + high) // 2
-        if (tried := try_units(middle)).fits:
-            low, fits = middle, tried
-        else:
-            high, next_one = middle, tried
-    return fits, next_one
-
-
-def _on(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.tree.map(laid_out, tree, shardings)
 
 
 def _needed(message: str) -> str:

@@ -1,15 +1,22 @@
 """What `fit` found, in text."""
 
-from collections.abc import Sequence
-
 from softbio_jax.planning.fit import Fit
 from softbio_jax.train.chips import CHIPS
 
 _GIB = 2**30
+HEADER = (
+    f"{'remat':<7}{'a chip':>7}{'batch':>7}{'arguments':>11}{'temporaries':>12}{'of limit':>9}"
+    f"{'TFLOP':>10}{'GB moved':>10}{'images/s':>10}{'bound by':>9}{'epoch':>10}"
+)
 
 
-def details(found: Fit) -> str:
-    """Returns one figure a line."""
+def details(found: Fit, *, epoch_images: int = 0) -> str:
+    """Returns one figure a line.
+
+    Args:
+      found: a step that was compiled.
+      epoch_images: of an epoch, whose time is told; 0: not told.
+    """
     lines = [
         ("chips", f"{found.chips}"),
         ("batch size", f"{found.batch_size} ({found.batch_size // found.chips} a chip)"),
@@ -19,8 +26,18 @@ def details(found: Fit) -> str:
         ("memory a chip", _memory(found.limit) if found.limit else "unknown"),
         ("matrix operations a step", f"{found.flops / 1e12:,.3f} TFLOP, loops multiplied out"),
     ]
-    if found.images_per_second:
-        lines.append(("at the published peak", f"{found.images_per_second:,.0f} images/s at most"))
+    if found.traffic:
+        lines.append(("bytes a chip and step", f"{found.traffic / 1e9:,.3f} GB read and written, "
+                      "loops multiplied out"))  # fmt: skip
+    if found.compute_seconds:
+        lines.append(("compute at its peak", f"{1e3 * found.compute_seconds:,.1f} ms a step"))
+    if found.memory_seconds:
+        lines.append(("memory at its peak", f"{1e3 * found.memory_seconds:,.1f} ms a step"))
+    if rate := found.images_per_second:
+        lines.append(("bound", f"{rate:,.0f} images/s at most, by {found.bound_by}"))
+        if epoch_images:
+            lines.append(("an epoch", f"{_time(epoch_images / rate)} at least, "
+                          f"{epoch_images:,} images"))  # fmt: skip
     if not found.fits:
         lines[3:5] = [("needed", found.needed)]
     return "\n".join(f"{name:<26}{value}" for name, value in lines)
@@ -31,25 +48,28 @@ def verdict(found: Fit, *, topology: str) -> str:
     what = f"batch {found.batch_size} with remat {found.remat} on {topology}"
     if not found.fits:
         return f"does not fit: {what}: {found.needed}"
-    used = found.arguments + found.temporaries
-    share = f" ({100 * used / found.limit:.0f} % of {_memory(found.limit)})" if found.limit else ""
-    return f"fits: {what}: {_memory(used)} a chip{share}"
+    share = f" ({_share(found)} of {_memory(found.limit)})" if found.limit else ""
+    return f"fits: {what}: {_memory(found.used)} a chip{share}"
 
 
-def rows(found: Sequence[Fit]) -> str:
-    """Returns one line a layout: policy, batch, memory, operations, bound."""
-    return "\n".join(
-        f"{f.remat:<12}{f.batch_size:>8}  "
-        + (
-            f"{_memory(f.arguments):>10}{_memory(f.temporaries):>11}"
-            if f.fits
-            else f"{f.needed:>21}"
-        )
-        + f"{f.flops / 1e12:>12,.2f} TFLOP"
-        + (f"{f.images_per_second:>10,.0f} images/s" if f.images_per_second else "")
-        + ("" if f.fits else "  does not fit")
-        for f in found
-    )
+def row(found: Fit, *, epoch_images: int = 0) -> str:
+    """Returns one line under `HEADER`."""
+    rate = found.images_per_second
+    cells = [
+        f"{found.remat:<7}",
+        f"{found.batch_size // found.chips:>7,}",
+        f"{found.batch_size:>7,}",
+        f"{_memory(found.arguments):>11}" if found.fits else f"{'does not fit':>23}",
+        f"{_memory(found.temporaries):>12}" if found.fits else "",
+        f"{_share(found) if found.limit else '-':>9}",
+        f"{found.flops / 1e12:>10,.1f}",
+        f"{found.traffic / 1e9:>10,.1f}" if found.traffic else f"{'-':>10}",
+        f"{rate:>10,.0f}" if found.fits and rate else f"{'-':>10}",
+        f"{found.bound_by:>9}" if found.fits and rate else f"{'-':>9}",
+        f"{_time(epoch_images / rate):>10}" if found.fits and rate and epoch_images else
+        f"{'-':>10}",
+    ]  # fmt: skip
+    return "".join(cells)
 
 
 def durations(found: Fit, *, steps: int, validation_steps: int) -> str:
@@ -71,8 +91,14 @@ def durations(found: Fit, *, steps: int, validation_steps: int) -> str:
     return "\n".join(lines)
 
 
+def _share(found: Fit) -> str:
+    return f"{100 * found.used / found.limit:.0f} %" if found.used else "-"
+
+
 def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def _memory(count: float) -> str:

@@ -1,3 +1,5 @@
+"""The real train step, compiled for the eight simulated devices, and what its figures add up to."""
+
 import dataclasses
 import importlib.util
 
@@ -5,19 +7,25 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.planning import fit, table
+from softbio_jax.planning.topology import devices_of
 from softbio_jax.train import build
 from softbio_jax.train.chips import CHIPS, chip_of
 from tests.train.tiny import changed, config_on
+
+SLOW = dataclasses.replace(CHIPS["v5e"], flops=1e9, bandwidth=1e9)
 
 
 def _config(**values):
     return build.config_from(changed(config_on("nowhere"), **values))
 
 
-def test_the_local_step_is_compiled_without_data_or_weights():
-    devices, chip = fit.devices_of("local")
-    found = fit.fit(_config(), devices, chip)
-    assert found.fits and found.chips == 8 and chip is None
+@pytest.fixture(scope="module")
+def found():
+    return fit.fit(_config(), devices_of("local")[0], SLOW)
+
+
+def test_the_local_step_is_compiled_without_data_or_weights(found):
+    assert found.fits and found.chips == 8 and devices_of("local")[1] is None
     assert found.arguments > 0 and found.temporaries > 0
     # The frozen tower forward, and backward to its adapters: between two and four times forward.
     forward = 16 * 17 * 3 * 2 * 12 * 32**2
@@ -25,37 +33,56 @@ def test_the_local_step_is_compiled_without_data_or_weights():
     assert table.verdict(found, topology="local").startswith("fits: batch 16 with remat none")
 
 
+def test_a_chip_moves_at_least_what_it_is_given(found):
+    assert found.traffic > found.arguments
+
+
+def test_the_bound_is_the_smaller_of_both(found):
+    by_compute, by_memory = 16 * 8 * 1e9 / found.flops, 16 * 1e9 / found.traffic
+    assert found.images_per_second == pytest.approx(min(by_compute, by_memory))
+    assert found.bound_by == ("compute" if by_compute < by_memory else "memory")
+    lean = dataclasses.replace(found, memory_seconds=found.compute_seconds / 2)
+    assert lean.images_per_second == pytest.approx(by_compute) and lean.bound_by == "compute"
+    greedy = dataclasses.replace(found, memory_seconds=2 * found.compute_seconds)
+    assert greedy.images_per_second == pytest.approx(by_compute / 2)
+    assert greedy.bound_by == "memory"
+
+
+def test_without_published_figures_there_is_no_bound(found):
+    unknown = dataclasses.replace(found, compute_seconds=0, memory_seconds=0, limit=0)
+    assert unknown.images_per_second is None
+    assert "images/s" not in table.details(unknown, epoch_images=100)
+
+
+def test_more_than_a_chip_has_does_not_fit(found):
+    # As on a GPU, whose compiler does not refuse.
+    tight = fit.judged(dataclasses.replace(found, limit=found.used - 1))
+    assert not tight.fits and tight.needed.startswith("Used ")
+    assert fit.judged(dataclasses.replace(found, limit=found.used)).fits
+
+
+def test_large_weights_are_planned_as_they_will_lie(monkeypatch, found):
+    monkeypatch.setattr("softbio_jax.parallel._SHARDED_FROM", 0)
+    shared = fit.fit(_config(mesh={"fsdp": 8}), devices_of("local")[0], None)
+    assert shared.arguments < 0.75 * found.arguments
+    assert shared.flops == found.flops
+
+
 def test_a_batch_that_does_not_fit_the_mesh_is_told():
     with pytest.raises(UserError, match=r"train.batch_size: expected a multiple of 8"):
-        fit.fit(_config(train__batch_size=12), *fit.devices_of("local"))
+        fit.fit(_config(train__batch_size=12), devices_of("local")[0], None)
 
 
-@pytest.mark.parametrize("topology", ["v5", "v5e", "v99:2x2", ""])
-def test_an_unknown_topology_is_told(topology):
-    with pytest.raises(UserError, match="unknown topology"):
-        fit.devices_of(topology)
-
-
-def test_the_largest_batch_is_found_by_halving(monkeypatch):
-    tried = []
-
-    def pretend(config, devices, chip):
-        tried.append(config.train.batch_size)
-        fits = config.train.batch_size <= 8 * 11
-        return fit.Fit(chips=8, batch_size=config.train.batch_size, remat="none", fits=fits,
-                       flops=1, images_per_second=None, needed="much")  # fmt: skip
-
-    monkeypatch.setattr(fit, "fit", pretend)
-    found, next_one = fit.largest(_config(), [None] * 8, None)
-    assert (found.batch_size, next_one.batch_size) == (88, 96)
-    assert found.fits and not next_one.fits
-    assert len(tried) == len(set(tried))
-
-
-def test_the_bound_is_the_published_peak():
-    chip = dataclasses.replace(CHIPS["v5e"], flops=1e9)
-    found = fit.fit(_config(), fit.devices_of("local")[0], chip)
-    assert found.images_per_second == pytest.approx(16 * 8 * 1e9 / found.flops)
+@pytest.mark.parametrize("used", ["27.10G", "512.5M"])
+def test_what_the_compiler_misses_is_read(found, used):
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. "
+        f"Used {used} of 15.75G hbm. Exceeded hbm capacity by 11.35G."
+    )
+    needed = fit._needed(message)
+    assert needed == f"Used {used} of 15.75G hbm"
+    size = dataclasses.replace(found, fits=False, needed=needed).used
+    assert size == {"27.10G": 27.1 * 2**30, "512.5M": 512.5 * 2**20}[used]
 
 
 @pytest.mark.parametrize(
@@ -69,5 +96,6 @@ def test_chips_are_known_by_what_jax_calls_them(kind, name):
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
 @pytest.mark.long
 def test_a_tpu_step_is_compiled_without_a_tpu():
-    found = fit.fit(_config(), *fit.devices_of("v5e:2x4"))
-    assert found.fits and found.limit == 16 * 2**30
+    planned = fit.fit(_config(), *devices_of("v5e:2x4"))
+    assert planned.fits and planned.limit == 16 * 2**30
+    assert planned.traffic > planned.arguments and planned.images_per_second > 0

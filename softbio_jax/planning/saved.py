@@ -1,0 +1,89 @@
+"""Rows of a plan, kept as they come: a plan that was interrupted compiles nothing twice."""
+
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+from typing import Any
+
+import jax
+
+from softbio_jax.errors import UserError
+from softbio_jax.planning.fit import Fit
+from softbio_jax.train.config import RunConfig
+
+
+class SavedRows:
+    """The rows of a JSON file, by topology, policy, batch, config and versions.
+
+    Args:
+      path: the file, written anew after every row; None: nothing is kept.
+
+    Raises:
+      UserError: a file that holds something else.
+    """
+
+    def __init__(self, path: pathlib.Path | None):
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+        if path is not None and path.exists():
+            try:
+                self._rows = json.loads(path.read_text())["rows"]
+                for row in self._rows:
+                    Fit(**row["fit"]), row["key"], row["topology"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError("not the rows of a plan", where=str(path),
+                                expected="a file that --out wrote", found=repr(error)[:100],
+                                fix="name another --out") from error  # fmt: skip
+
+    def get(self, config: RunConfig, topology: str) -> Fit | None:
+        """Returns the row of a config, if it is there."""
+        key = _key(config)
+        for row in self._rows:
+            if (row["key"], row["topology"]) == (key, topology):
+                return Fit(**row["fit"])
+        return None
+
+    def add(self, config: RunConfig, topology: str, found: Fit) -> None:
+        """Keeps a row."""
+        self._rows.append({
+            "topology": topology,
+            "fit": dataclasses.asdict(found),
+            "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "versions": versions(),
+            "key": _key(config),
+        })  # fmt: skip
+        if self._path is not None:
+            temporary = self._path.with_name(f"{self._path.name}.tmp")
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"rows": self._rows}, indent=1) + "\n")
+            temporary.replace(self._path)
+
+    def largest_rows(self, topology: str, remat: str) -> int:
+        """Returns the most rows a chip that fitted on any slice of the same chips, 0 if none did.
+
+        Chips that share no weights run the same program, whatever their number: a good guess.
+        """
+        chip = topology.partition(":")[0]
+        fits = [
+            Fit(**row["fit"]) for row in self._rows if row["topology"].partition(":")[0] == chip
+        ]
+        return max(
+            (f.batch_size // f.chips for f in fits if f.fits and f.remat == remat), default=0
+        )
+
+
+def versions() -> str:
+    """Returns what compiles: the versions of JAX and of libtpu."""
+    try:
+        return f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"jax {jax.__version__}"
+
+
+def _key(config: RunConfig) -> str:
+    """Returns a digest of all that the compiled step depends on, and of what compiles it."""
+    values = dataclasses.asdict(config) | {"data": None, "seed": None, "versions": versions()}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,74 @@
+"""The largest batch that fits, in as few compilations as the memory of those before allows."""
+
+from collections.abc import Callable
+
+from softbio_jax.errors import UserError
+from softbio_jax.planning.fit import Fit
+
+_GROWTH = 4  # times the largest known to fit, where memory tells nothing
+
+
+def largest(
+    try_rows: Callable[[int], Fit], *, granularity: int = 1, guess: int = 0
+) -> tuple[Fit, Fit]:
+    """Finds the largest batch that fits: returns it and the next one, which does not.
+
+    Both are compiled; what to compile next comes from a line through the memory of two before, or
+    from halving what is left where that misleads.
+
+    Args:
+      try_rows: compiles for so many rows a chip.
+      granularity: only multiples of it are tried.
+      guess: rows a chip to begin with; 0: the fewest.
+
+    Raises:
+      UserError: not even the fewest rows fit, or it is not known when they do not.
+    """
+    found: dict[int, Fit] = {}
+    low, high = 0, 0  # what fits and what does not, in granules; 0: not known yet
+    while not high or high - low > 1:
+        count = _next(found, low, high) if found else max(1, guess // granularity)
+        found[count] = try_rows(count * granularity)
+        if found[count].fits:
+            low = count
+        else:
+            high = count
+        if not found[count].limit:
+            raise UserError(
+                "nothing to search for", where="--table", expected="chips of a known memory",
+                found="devices that do not tell theirs", fix="name a --topology, or --rows to try",
+            )  # fmt: skip
+    if not low:
+        fewest = found[high]
+        raise UserError(
+            "no batch fits", where=f"remat {fewest.remat}",
+            expected=f"room for {granularity} rows on each of {fewest.chips} chips",
+            found=fewest.needed,
+            fix="take a stronger remat policy, more microbatches, mesh.fsdp, or larger chips",
+        )  # fmt: skip
+    return found[low], found[high]
+
+
+def _next(found: dict[int, Fit], low: int, high: int) -> int:
+    expected = _expected(found)
+    if not high:
+        return max(low + 1, expected or _GROWTH * low)
+    if expected is None or len(found) % 4 == 3:  # the line misled more than once
+        expected = (low + high) // 2
+    return max(low + 1, min(high - 1, expected))
+
+
+def _expected(found: dict[int, Fit]) -> int | None:
+    """Returns how many granules reach the limit by the memory of those tried."""
+    sizes = {count: fit for count, fit in found.items() if fit.used}
+    if len(sizes) < 2:
+        for count, fit in sizes.items():
+            fixed = fit.arguments  # weights and moments; the batch itself is small beside them
+            if fit.used > fixed:
+                return int(count * (fit.limit - fixed) / (fit.used - fixed))
+        return None
+    # The two nearest to the limit: memory is no straight line far from it.
+    by_distance = sorted(sizes.items(), key=lambda item: abs(item[1].used - item[1].limit))
+    (a, one), (b, two) = by_distance[:2]
+    slope = (two.used - one.used) / (b - a)
+    return a + int((one.limit - one.used) / slope) if slope > 0 else None

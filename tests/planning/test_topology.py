@@ -1,0 +1,54 @@
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from softbio_jax.errors import UserError
+from softbio_jax.planning.topology import GENERATIONS, devices_of
+from softbio_jax.train.chips import CHIPS
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("topology", ["v5", "v5e", "v5e:", "v99:2x2", "h100:8", ""])
+def test_an_unknown_topology_is_told(topology):
+    with pytest.raises(UserError, match="unknown topology"):
+        devices_of(topology)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_every_generation_has_published_figures(generation):
+    chip = CHIPS[generation]
+    assert chip.name.startswith("TPU") and min(chip.memory, chip.flops, chip.bandwidth) > 0
+
+
+def test_without_the_compiler_it_is_told_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"no TPU compiler.*pip install 'softbio-jax\[tpu\]'"):
+        devices_of("v5e:2x4")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+@pytest.mark.parametrize("shape", ["3x5x7x9", "nonsense"])
+def test_a_shape_that_does_not_exist_is_told(shape):
+    with pytest.raises(UserError, match="no slice of this shape"):
+        devices_of(f"v5e:{shape}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--topology=v9:2x2"], "error: unknown topology: --topology: expected local, or v4,"),
+        (["--config.train.batch_size=0"], "error: batch does not fit the mesh"),
+    ],
+)
+def test_the_script_tells_it_in_one_line(arguments, told):
+    done = subprocess.run(
+        [sys.executable, "scripts/plan.py", "--config=configs/thesis.py:method=lp", *arguments],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(told) and done.stderr.count("\n") == 1
