@@ -66,7 +66,7 @@ class AdaptedDense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x.astype(self.dtype)
         kernel, bias = self._plain(x.shape[-1])
-        base = x @ kernel.astype(self.dtype)
+        base = math.apart(x, kernel.astype(self.dtype))
         y = self._adapted(x, base, kernel)
         low = self._task_update(x)
         return (y if low is None else y + low) + bias.astype(self.dtype)

@@ -67,6 +67,22 @@ def task_low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax
     return up.reshape(*up.shape[:3], -1)
 
 
+def apart(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns x W, of tasks' rows one task at a time.
+
+    A product of more rows may sum in another order; so each task's are those of a plain tower,
+    bit for bit.
+
+    Args:
+      x: (B, N, in), or (T, B, N, in) with a task axis.
+      kernel: W (in, out).
+
+    Returns:
+      x's shape, with out for in.
+    """
+    return jnp.stack([rows @ kernel for rows in x]) if x.ndim == 4 else x @ kernel
+
+
 def column_norm(kernel: jax.Array) -> jax.Array:
     """Returns the Euclidean norm of each output unit of W (..., in, out): (..., out), float32."""
     return jnp.sqrt(jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=-2))

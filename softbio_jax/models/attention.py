@@ -1,8 +1,9 @@
-"""Scaled dot-product attention on (..., N, K, head_dim)."""
+"""Scaled dot-product attention on (B, N, K, head_dim), with or without a leading task axis."""
 
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 
 def attend(
@@ -16,19 +17,24 @@ def attend(
     """Returns softmax(q k^T / sqrt(head_dim)) v, the softmax in float32.
 
     Args:
-      q: (..., N, K, head_dim), any leading axes.
-      k: (..., M, K, head_dim); v alike.
+      q: (B, N, K, head_dim), or (T, B, N, K, head_dim).
+      k: the same with M rows for N; v alike.
       implementation: as `jax.nn.dot_product_attention` has it; "auto" leaves the choice to it.
       causal: mask what comes later (text tower).
 
     Returns:
-      (..., N, K * head_dim).
+      (B, N, K * head_dim), or (T, B, N, K * head_dim).
     """
-    lead = q.shape[:-3]
-    q, k, v = (t.reshape(-1, *t.shape[-3:]) for t in (q, k, v))
     chosen = None if implementation == "auto" else implementation
-    out = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=chosen)
-    return out.reshape(*lead, out.shape[1], -1)
+
+    def one(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        out = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=chosen)
+        return out.reshape(*out.shape[:-2], -1)
+
+    if q.ndim == 4:
+        return one(q, k, v)
+    # A task at a time, as in `adapters.math.apart`.
+    return jnp.stack([one(*task) for task in zip(q, k, v, strict=True)])
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:

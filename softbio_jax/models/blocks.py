@@ -11,13 +11,9 @@ from softbio_jax.adapters.dense import AdaptedDense
 from softbio_jax.models import rope
 from softbio_jax.models.attention import attend, split_heads
 from softbio_jax.models.config import ComputeConfig
+from softbio_jax.models.norm import LayerNorm
 
 Rotation = tuple[jax.Array, jax.Array]  # cos and sin, (N, head_dim) each
-
-
-def layer_norm(name: str) -> nn.LayerNorm:
-    """Returns a float32 LayerNorm with torch's eps and plain variance."""
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, name=name)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -102,8 +98,8 @@ class Block(nn.Module):
         }
         attention = SelfAttention(self.heads, causal=self.causal, name="attn", **shared)
         mlp = MLP(self.mlp_width, name="mlp", **shared)
-        x = x + self._scaled("ls_1", attention(layer_norm("ln_1")(x), rotation)).astype(x.dtype)
-        return x + self._scaled("ls_2", mlp(layer_norm("ln_2")(x))).astype(x.dtype)
+        x = x + self._scaled("ls_1", attention(LayerNorm(name="ln_1")(x), rotation)).astype(x.dtype)
+        return x + self._scaled("ls_2", mlp(LayerNorm(name="ln_2")(x))).astype(x.dtype)
 
     def _scaled(self, name: str, x: jax.Array) -> jax.Array:
         return x if self.layer_scale is None else LayerScale(self.layer_scale, name=name)(x)

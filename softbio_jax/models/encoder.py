@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
 from softbio_jax.models import positions, rope
-from softbio_jax.models.blocks import Block, layer_norm
+from softbio_jax.models.blocks import Block
 from softbio_jax.models.config import ComputeConfig, VisionConfig
+from softbio_jax.models.norm import LayerNorm
 from softbio_jax.models.stack import stack
 from softbio_jax.models.task_block import TaskBlock, fork
 
@@ -93,7 +94,7 @@ class Encoder(nn.Module):
         )
         x = x + table.astype(dtype)
         states["positions"] = x
-        x = layer_norm("ln_pre")(x).astype(dtype)
+        x = LayerNorm(name="ln_pre")(x).astype(dtype)
         states["pre"] = x
 
         turn = rope.angles(grid, c.head_dim, class_token=c.class_token,
@@ -116,7 +117,7 @@ class Encoder(nn.Module):
         if after is not None:
             x = states["blocks"][jnp.array(after)]
         if c.ln_post and norm:
-            x = layer_norm("ln_post")(x).astype(dtype)
+            x = LayerNorm(name="ln_post")(x).astype(dtype)
         return x, (states if capture else {})
 
 

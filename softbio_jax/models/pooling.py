@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.dense import AdaptedDense
 from softbio_jax.models.attention import attend, split_heads
-from softbio_jax.models.blocks import MLP, layer_norm
+from softbio_jax.models.blocks import MLP
 from softbio_jax.models.config import ComputeConfig
+from softbio_jax.models.norm import LayerNorm
 
 
 class ProbeAttention(nn.Module):
@@ -62,7 +63,7 @@ class AttentionPooling(nn.Module):
             "train": train,
         }
         x = ProbeAttention(self.heads, name="attn", **shared)(probe, tokens)
-        normed = layer_norm("layernorm")(x)
+        normed = LayerNorm(name="layernorm")(x)
         # The pooling's mlp ratio is 4 in every variant, also where the blocks' is not.
         x = x + MLP(4 * width, name="mlp", **shared)(normed).astype(x.dtype)
         return x[..., 0, :]

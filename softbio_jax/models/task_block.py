@@ -11,8 +11,9 @@ from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.dense import TwoStreamDense
 from softbio_jax.models import rope
 from softbio_jax.models.attention import attend, split_heads
-from softbio_jax.models.blocks import LayerScale, Rotation, gelu, layer_norm
+from softbio_jax.models.blocks import LayerScale, Rotation, gelu
 from softbio_jax.models.config import ComputeConfig
+from softbio_jax.models.norm import LayerNorm
 from softbio_jax.models.stack import REMAT_POLICIES
 
 Streams = tuple[jax.Array, jax.Array | None]  # shared (B, N, D), the tasks' (T, B, N, D)
@@ -96,9 +97,9 @@ class TaskBlock(nn.Module):
         }
         attention = TaskAttention(self.heads, name="attn", **parts)
         mlp = TaskMLP(self.mlp_width, name="mlp", **parts)
-        ln_2 = layer_norm("ln_2")
+        ln_2 = LayerNorm(name="ln_2")
 
-        streams = attention(layer_norm("ln_1")(x), rotation)
+        streams = attention(LayerNorm(name="ln_1")(x), rotation)
         shared, tasks = (x + t.astype(x.dtype) for t in self._scaled("ls_1", streams))
         _, update = self._scaled("ls_2", mlp(ln_2(shared), ln_2(tasks)))
         return tasks + update.astype(x.dtype)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
-from softbio_jax.models.blocks import Block, layer_norm
+from softbio_jax.models.blocks import Block
 from softbio_jax.models.config import ComputeConfig, TextConfig
+from softbio_jax.models.norm import LayerNorm
 from softbio_jax.models.stack import stack
 
 
@@ -49,7 +50,7 @@ class TextTower(nn.Module):
                                  train=train)  # fmt: skip
         run = stack(make, layers=c.layers, name="trunk", compute=self.compute, capture=False)
         x, _ = run(x, None)
-        x = layer_norm("ln_final")(x).astype(dtype)
+        x = LayerNorm(name="ln_final")(x).astype(dtype)
         pooled = jnp.take_along_axis(x, ids.argmax(axis=-1)[:, None, None], axis=1)[:, 0]
         projection = self.param(
             "text_projection", nn.initializers.normal(c.width**-0.5), (c.width, c.out_dim),

@@ -8,6 +8,7 @@ from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import ComputeConfig, VisionConfig
 from softbio_jax.models.encoder import Encoder
+from softbio_jax.models.norm import row_mean
 from softbio_jax.models.pooling import AttentionPooling
 
 
@@ -61,7 +62,8 @@ class VisionTower(nn.Module):
             case "tok":
                 return tokens[..., 0, :]
             case "avg":
-                return tokens.mean(axis=-2)
+                channels = tokens.astype(jnp.float32).swapaxes(-1, -2)
+                return row_mean(channels)[..., 0].astype(tokens.dtype)
             case "none":
                 return tokens
 

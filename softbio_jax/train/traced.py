@@ -10,7 +10,8 @@ def matmul_flops(jaxpr: Any) -> int:
     """Counts two operations a multiply-add of every matrix product and convolution in a jaxpr.
 
     A scan's body counts as often as it runs, which XLA's own cost analysis does not do; what remat
-    computes again counts again.
+    computes again counts again. Where platforms differ, the default's way counts; of the branches
+    of a condition the dearest.
 
     Args:
       jaxpr: a jaxpr, closed or open.
@@ -36,5 +37,9 @@ def _equation_flops(equation: Any) -> int:
         return (
             2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // (features * groups)
         )
+    if name == "cond":
+        branches = [matmul_flops(branch) for branch in equation.params["branches"]]
+        # `platform_dependent` puts its default last.
+        return branches[-1] if equation.params.get("branches_platforms") else max(branches)
     times = equation.params.get("length", 1) if name == "scan" else 1
     return times * sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))

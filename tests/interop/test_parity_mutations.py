@@ -3,15 +3,14 @@
 import functools
 import pathlib
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from softbio_jax.interop import goldens, ladder, official
 from softbio_jax.interop.named_weights import named_state
 from softbio_jax.models import blocks, encoder, pooling, rope
+from softbio_jax.models.norm import LayerNorm
 
 FOLDER = pathlib.Path(__file__).parent.parent / "goldens"
 # The class token, rotary positions, a square projection, and an input that is not square.
@@ -73,11 +72,9 @@ def test_the_tanh_gelu_fails(state, monkeypatch):
     "modules", [(encoder,), (pooling,), (blocks, encoder, pooling)], ids=["encoder", "pool", "all"]
 )
 def test_the_flax_epsilon_fails(state, monkeypatch, modules):
-    def layer_norm(name):
-        return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=jnp.float32, name=name)
-
+    flax_norm = functools.partial(LayerNorm, epsilon=1e-6)
     for module in modules:
-        monkeypatch.setattr(module, "layer_norm", layer_norm)
+        monkeypatch.setattr(module, "LayerNorm", flax_norm)
     found = compared(state)[VERDICT]
     assert found.difference > 3 * found.limit
 
@@ -86,7 +83,7 @@ def test_the_epsilon_of_every_norm_is_torchs():
     # In the blocks alone it moves the embedding by 1.0e-6: too close to the bound to be told there.
     x = 1e-3 * np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
     expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-    norm = blocks.layer_norm(None)
+    norm = LayerNorm()
     found = norm.apply(norm.init(jax.random.key(0), x), x)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 

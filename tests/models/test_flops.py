@@ -37,12 +37,15 @@ def traced_flops(function, *arguments):
 def _walk(jaxpr):
     total = 0
     for equation in jaxpr.eqns:
-        assert equation.primitive.name not in ("conv_general_dilated", "while", "cond")
+        assert equation.primitive.name not in ("conv_general_dilated", "while")
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
             total += 2 * inner * equation.outvars[0].aval.size
+        if equation.primitive.name == "cond":  # `row_mean`: a product on the CPU, a sum elsewhere
+            assert equation.params["branches_platforms"] == (("cpu",), None)
+            assert _walk(equation.params["branches"][1].jaxpr) == 0
         for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
             inner_jaxpr = equation.params.get(name)
             if inner_jaxpr is not None:

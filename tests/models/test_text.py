@@ -1,7 +1,6 @@
 import functools
 import pathlib
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from softbio_jax.interop import goldens, ladder, official
 from softbio_jax.interop.named_weights import named_state
 from softbio_jax.models import blocks
 from softbio_jax.models.config import TEXT, ComputeConfig
+from softbio_jax.models.norm import LayerNorm
 from softbio_jax.models.text import TextTower
 
 START, END = 49406, 49407
@@ -117,10 +117,7 @@ class TestMistakesAreSeen:
         assert not self.holds(state)
 
     def test_the_flax_epsilon(self, state, monkeypatch):
-        def layer_norm(name):
-            return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=jnp.float32, name=name)
-
-        monkeypatch.setattr(blocks, "layer_norm", layer_norm)
+        monkeypatch.setattr(blocks, "LayerNorm", functools.partial(LayerNorm, epsilon=1e-6))
         assert not self.holds(state)
 
     @pytest.mark.parametrize(

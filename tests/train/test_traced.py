@@ -52,3 +52,17 @@ def test_a_step_grows_with_its_batch(batch):
         return jax.grad(lambda w: ((x @ w) ** 2).sum())(w)
 
     assert _flops(step, (5, 5), (batch, 5)) == 2 * 2 * batch * 5 * 5
+
+
+def test_of_a_condition_the_dearest_branch_counts():
+    def choose(x):
+        return jax.lax.cond(x[0, 0] > 0, lambda x: x @ x, lambda x: x @ x @ x, x)
+
+    assert _flops(choose, (4, 4)) == 2 * 2 * 4**3
+
+
+def test_where_platforms_differ_the_default_counts():
+    def differ(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x @ x, default=lambda x: x)
+
+    assert _flops(differ, (4, 4)) == 0

@@ -1,0 +1,65 @@
+"""Layer normalisation in float32, with sums that do not depend on what is fused around them."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from softbio_jax.adapters.math import apart
+
+
+class LayerNorm(nn.Module):
+    """y = (x - mean(x)) / sqrt(var(x) + eps) scale + bias over the last axis, in float32.
+
+    The variance is the plain one, mean((x - mean)^2), as torch has it; scale and bias are (D,).
+
+    Source: Ba et al. 2016, arXiv:1607.06450.
+    """
+
+    epsilon: float = 1e-5  # torch's default; flax's is 1e-6
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x (..., D) to (..., D) float32."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        x = x.astype(jnp.float32)
+        centred = x - row_mean(x)
+        inverse = jax.lax.rsqrt(row_mean(jnp.square(centred)) + self.epsilon)
+        return centred * (inverse * scale) + bias
+
+
+def row_mean(x: jax.Array) -> jax.Array:
+    """Returns the mean over the last axis: x (..., D) float32 to (..., 1).
+
+    On the CPU it is a matrix product. A sum there is fused with what makes its input, and its
+    order then depends on that: a term that is zero would move the result, and a fresh adapter
+    is to leave a tower bit for bit.
+    """
+    return _row_mean(x, x.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _row_mean(x: jax.Array, size: int) -> jax.Array:
+    del size  # the backward pass needs it, and nothing else
+    return jax.lax.platform_dependent(x, cpu=_by_product, default=_by_sum)
+
+
+def _by_sum(x: jax.Array) -> jax.Array:
+    return jnp.mean(x, axis=-1, keepdims=True)
+
+
+def _by_product(x: jax.Array) -> jax.Array:
+    return apart(x, jnp.full((x.shape[-1], 1), 1 / x.shape[-1], jnp.float32))
+
+
+def _forward(x: jax.Array, size: int) -> tuple[jax.Array, tuple[()]]:
+    return _row_mean(x, size), ()
+
+
+def _backward(size: int, _: tuple[()], dy: jax.Array) -> tuple[jax.Array]:
+    return (jnp.broadcast_to(dy / size, (*dy.shape[:-1], size)),)
+
+
+_row_mean.defvjp(_forward, _backward)

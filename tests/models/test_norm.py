@@ -1,0 +1,53 @@
+"""The layer norm: its formula, its gradient, its two ways to a mean."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from softbio_jax.models import norm
+from softbio_jax.models.norm import LayerNorm, row_mean
+
+
+@pytest.fixture
+def x():
+    return 3 + np.random.default_rng(0).standard_normal((2, 3, 5, 48)).astype(np.float32)
+
+
+def drawn(x):
+    rng = np.random.default_rng(1)
+    return {name: rng.standard_normal(x.shape[-1]).astype(np.float32) for name in ("scale", "bias")}
+
+
+@pytest.mark.parametrize("rows", ["task axis", "plain"])
+def test_it_is_flax_norm_with_torchs_epsilon(x, rows):
+    x = x if rows == "task axis" else x[0]
+    kept = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)
+    variables = {"params": drawn(x)}
+    loss = lambda module: lambda v, x: jnp.sum(jnp.sin(module.apply(v, x)))  # noqa: E731
+    np.testing.assert_allclose(LayerNorm().apply(variables, x), kept.apply(variables, x), atol=2e-6)
+    ours, wanted = (jax.jit(jax.grad(loss(m), (0, 1)))(variables, x) for m in (LayerNorm(), kept))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, wanted)
+
+
+def test_bfloat16_rows_are_normed_in_float32(x):
+    y = LayerNorm().apply({"params": drawn(x)}, x.astype(jnp.bfloat16))
+    assert y.dtype == jnp.float32
+
+
+def test_both_ways_give_the_mean(x):
+    wanted = np.float64(x).mean(-1, keepdims=True)
+    for way in (norm._by_sum, norm._by_product, row_mean):
+        np.testing.assert_allclose(way(x), wanted, rtol=1e-6)
+
+
+def test_other_platforms_sum():
+    # One column would waste a matrix unit.
+    x = jax.ShapeDtypeStruct((4, 8), jnp.float32)
+    exported = {
+        platform: str(jax.export.export(jax.jit(row_mean), platforms=[platform])(x).mlir_module())
+        for platform in ("cpu", "tpu", "cuda")
+    }
+    assert "dot_general" in exported["cpu"]
+    assert "dot_general" not in exported["tpu"] + exported["cuda"]
