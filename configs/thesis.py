@@ -88,6 +88,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
             "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.5,
         },
         "compute": {"dtype": "bfloat16", "remat": "dots"},
+        "mesh": {"fsdp": 1},
         "optimizer": {
             "rates": {
                 "heads": _RATE, "pooling": _RATE, "log_sigma": _RATE, "blocks": _TOWER_RATE,
