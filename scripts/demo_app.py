@@ -1,0 +1,173 @@
+"""A page to try a model on: a photograph or the webcam in, faces and distributions out.
+
+  pip install -e '.[app,faces]'
+  python scripts/demo_app.py --model=runs/demo/run
+
+Nothing leaves the machine: the page is served to this machine alone, without analytics, sharing
+or anything from other servers. Pictures lie in a temporary folder until the program ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from softbio_jax import command
+
+_MODEL = flags.DEFINE_string(
+    "model", None, "A run, a folder with a saved model, or a hub id.", required=True
+)
+_PORT = flags.DEFINE_integer("port", 7860, "Of the page.")
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "The address to listen on; another one lets other machines in."
+)
+_DEVICE = flags.DEFINE_string("device", None, "Such as cpu, gpu or gpu:1; by default JAX's first.")
+
+NOTES = """\
+**What leaves this machine: nothing.** The program runs here, loads nothing from other servers and
+sends nothing to any. Pictures lie in a temporary folder until it ends.
+
+Age is apparent age, gender is what annotators perceived and not identity, emotion is the displayed
+expression and not a felt state. Not for access control, hiring, policing or age gates; inferring
+emotions at work or in education is prohibited in the EU.
+
+The map covers one patch of the face after the other and colours how much the predicted class'
+probability falls: red patches speak for it, blue ones against it. It shows what the model used, not
+why.
+"""
+FIND, CROP = "find faces", "the picture is one face"
+CSS = "footer {display: none !important}"
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    with tempfile.TemporaryDirectory(prefix="softbio-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        gradio = _gradio()
+        from softbio_jax.inference import api
+
+        model = api.load(_MODEL.value, device=_DEVICE.value)
+        _warm(model)
+        page = build(gradio, model)
+        print(f"http://{_HOST.value}:{_PORT.value}  (Ctrl-C ends it)", flush=True)
+        fonts = ["system-ui", "sans-serif"]  # the themes' own come from a server
+        page.launch(
+            server_name=_HOST.value, server_port=_PORT.value, share=False, quiet=True, css=CSS,
+            theme=gradio.themes.Soft(font=fonts, font_mono=["monospace"]), footer_links=[],
+        )  # fmt: skip
+
+
+def build(gradio, model):
+    """Returns the page as gradio's Blocks."""
+    tasks = [task.name for task in model.bundle.tasks]
+    with gradio.Blocks(title=f"softbio_jax: {model.bundle.name}", analytics_enabled=False) as page:
+        gradio.Markdown(
+            f"# {model.bundle.name}\n{model.bundle.tower.name} adapted by {model.bundle.method}"
+        )
+        with gradio.Row():
+            with gradio.Column():
+                picture = gradio.Image(
+                    label="photograph or webcam", sources=["upload", "webcam"], elem_id="input",
+                    height=360, buttons=[],
+                )  # fmt: skip
+                how = gradio.Radio([FIND, CROP], value=FIND, label="the picture")
+                which = gradio.Dropdown([1], value=1, label="face, the largest first")
+                task = gradio.Radio(tasks, value=tasks[0], label="map of")
+                gradio.Markdown(NOTES)
+            with gradio.Column():
+                boxed = gradio.Image(label="faces", elem_id="faces", height=360, buttons=[],
+                                     interactive=False)  # fmt: skip
+                labels = [gradio.Label(label=name, elem_id=name) for name in tasks]
+            with gradio.Column():
+                covered = gradio.Image(label="occlusion", elem_id="occlusion", height=360,
+                                       buttons=[], interactive=False)  # fmt: skip
+                timing = gradio.Markdown(elem_id="timing")
+        outputs = [which, boxed, *labels, covered, timing]
+
+        def again(image, how, which, task):
+            return _analyse(gradio, model, image, how, which or 1, task)
+
+        def anew(image, how, task):
+            return _analyse(gradio, model, image, how, 1, task)
+
+        options = {"outputs": outputs, "show_progress": "minimal", "api_visibility": "private"}
+        picture.change(anew, [picture, how, task], **options)
+        how.input(anew, [picture, how, task], **options)
+        which.input(again, [picture, how, which, task], **options)
+        task.input(again, [picture, how, which, task], **options)
+    return page
+
+
+def _analyse(gradio, model, image, how, which, task):
+    """Returns the values of every output for one picture."""
+    import numpy as np
+
+    from softbio_jax.data.decode import squash
+    from softbio_jax.data.faces import square_crop
+    from softbio_jax.inference.annotate import annotate
+    from softbio_jax.inference.occlusion import occlusion, overlay
+
+    tasks = model.bundle.tasks
+    if image is None:
+        return [gradio.Dropdown([1], value=1), None, *[None] * len(tasks), None, ""]
+    size, start = model.bundle.image_size, time.perf_counter()
+    faces = [None] if how == CROP else model.find_faces(image)
+    found = time.perf_counter()
+    if not faces:
+        said = f"No face found. Choose “{CROP}” if it is one."
+        return [gradio.Dropdown([1], value=1), image, *[None] * len(tasks), None, said]
+    squares = [squash(image if f is None else square_crop(image, f), size) for f in faces]
+    predictions = [
+        dataclasses.replace(prediction, face=face)
+        for prediction, face in zip(model.predict_squares(squares), faces, strict=True)
+    ]
+    predicted = time.perf_counter()
+    chosen = min(int(which), len(faces)) - 1
+    drops = occlusion(model, squares[chosen])[task]
+    covered = time.perf_counter()
+    one = predictions[chosen]
+    likeliest = one.classes[task]
+    lines = [
+        f"{1000 * (found - start):.0f} ms to find {len(faces)} face(s), "
+        f"{1000 * (predicted - found):.0f} ms to predict, {1000 * (covered - predicted):.0f} ms "
+        f"for the map, on {model.device.device_kind}",
+        f"largest drop of {task} {likeliest}: {100 * float(np.max(drops)):.0f} points",
+    ]
+    if one.expected_age is not None:
+        lines.insert(0, f"expected age: {one.expected_age:.1f} years")
+    choice = gradio.Dropdown(list(range(1, len(faces) + 1)), value=chosen + 1)
+    return [
+        choice, annotate(image, predictions), *(one.probabilities[t.name] for t in tasks),
+        overlay(squares[chosen], drops), "\n\n".join(lines),
+    ]  # fmt: skip
+
+
+def _warm(model):
+    """Compiles what one face and its map need, so that no picture waits for it."""
+    import numpy as np
+
+    size = model.bundle.image_size
+    for count in (1, 64):
+        model.logits(np.zeros((count, size, size, 3), np.uint8))
+
+
+def _gradio():
+    from softbio_jax.errors import UserError
+
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError("gradio is needed for the page", where="scripts/demo_app.py",
+                        expected="it installed", found=str(error),
+                        fix="pip install 'softbio-jax[app]'") from error  # fmt: skip
+    return gradio
+
+
+if __name__ == "__main__":
+    command.run(main)

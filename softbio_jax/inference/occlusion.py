@@ -1,0 +1,72 @@
+"""Where a prediction comes from: the probability that is lost when a patch is covered."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softbio_jax.inference.predictor import Predictor
+
+GRID = 8
+
+
+def occlusion(model: Predictor, image: np.ndarray, *, grid: int = GRID) -> dict[str, np.ndarray]:
+    """Covers one window after the other and watches the predicted class' probability.
+
+    drop_ij = p_c(x) - p_c(x with window ij in its mean colour), c the class predicted for x.
+    Windows are centred on a grid and two cells wide, so that neighbours overlap. It asks the
+    whole model, whatever its architecture, and shows what this prediction rests on; it does not
+    say why, and a feature seen in two places can hide from it.
+
+    Args:
+      model: the predictor; its forward pass runs grid^2 + 1 times.
+      image: (S, S, 3) uint8, as the model sees it.
+      grid: G, windows a side.
+
+    Returns:
+      {task: (G, G) float32}, above zero where covering makes the class less likely.
+
+    Source: Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2.
+    """
+    whole = model.probabilities(image[None])
+    drops = {}
+    for task, probabilities in model.probabilities(covered(image, grid=grid)).items():
+        likeliest = int(whole[task][0].argmax())
+        lost = whole[task][0, likeliest] - probabilities[:, likeliest]
+        drops[task] = lost.reshape(grid, grid).astype(np.float32)
+    return drops
+
+
+def covered(image: np.ndarray, *, grid: int) -> np.ndarray:
+    """Returns (G^2, S, S, 3) uint8: the picture with each window in its mean colour."""
+    size = image.shape[0]
+    colour = image.mean(axis=(0, 1)).round().astype(np.uint8)
+    result = np.repeat(image[None], grid * grid, axis=0)
+    edges = np.linspace(-size / grid / 2, size + size / grid / 2, grid + 2).round().astype(int)
+    for i in range(grid):
+        for j in range(grid):
+            top, left = max(edges[i], 0), max(edges[j], 0)
+            result[i * grid + j, top : edges[i + 2], left : edges[j + 2]] = colour
+    return result
+
+
+def overlay(image: np.ndarray, drops: np.ndarray, *, side: int = 384) -> np.ndarray:
+    """Lays drops over a picture: red where the class needs it, blue where it speaks against it.
+
+    Args:
+      image: (S, S, 3) uint8.
+      drops: (G, G); the strongest colour is the largest drop, or 5 points where all are smaller,
+        so that noise does not look like evidence.
+      side: of the result in pixels.
+
+    Returns:
+      (side, side, 3) uint8.
+    """
+    import cv2
+
+    grey = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR).mean(axis=2)
+    scaled = drops / max(float(np.abs(drops).max()), 0.05)
+    strength = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_LINEAR)[..., None]
+    colour = np.where(strength > 0, (220.0, 30.0, 30.0), (30.0, 80.0, 220.0))
+    share = 0.65 * np.abs(strength)
+    mixed = grey[..., None] * (1 - share) + colour * share
+    return mixed.clip(0, 255).astype(np.uint8)

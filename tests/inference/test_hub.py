@@ -1,0 +1,191 @@
+"""Push and load through huggingface_hub itself, against a server on this machine."""
+
+import base64
+import hashlib
+import http.server
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from softbio_jax.errors import UserError
+from softbio_jax.inference import bundle_files, hub, model_card
+from softbio_jax.inference.predictor import Predictor
+
+pytest.importorskip("huggingface_hub")
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """As much of the hub as a push and a download need; large files go the LFS way."""
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        store, base = self.server.store, f"http://{self.headers['Host']}"
+        self.server.asked.append(f"POST {self.path}")
+        if self.headers.get("Authorization") != "Bearer hf_test":
+            return self.answer({"error": "who are you?"}, 401)
+        if self.path == "/api/repos/create":
+            store["created"] = json.loads(body)
+            return self.answer({"url": f"{base}/me/model", "name": "me/model"})
+        if self.path == "/api/validate-yaml":
+            return self.answer({"errors": [], "warnings": []})
+        if "/preupload/" in self.path:
+            files = json.loads(body)["files"]
+            modes = {True: "lfs", False: "regular"}
+            return self.answer({"files": [
+                {"path": f["path"], "uploadMode": modes[f["path"].endswith(".safetensors")],
+                 "shouldIgnore": False} for f in files
+            ]})  # fmt: skip
+        if self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                o | {"actions": {"upload": {"href": f"{base}/lfs/{o['oid']}"}}}
+                for o in json.loads(body)["objects"]
+            ]
+            return self.answer({"transfer": "basic", "objects": objects})
+        assert "/commit/main" in self.path, self.path
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                store["files"][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                store["files"][value["path"]] = store["lfs"][value["oid"]]
+        return self.answer({"commitUrl": f"{base}/me/model/commit/{COMMIT}", "commitOid": COMMIT})
+
+    def do_PUT(self):
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        oid = self.path.rsplit("/", 1)[1]
+        assert hashlib.sha256(data).hexdigest() == oid
+        self.server.store["lfs"][oid] = data
+        self.answer({})
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.server.asked.append(f"{self.command} {self.path}")
+        files = self.server.store["files"]
+        name = self.path.rsplit("/", 1)[1]
+        if not self.path.startswith("/me/model/resolve/") or name not in files:
+            return self.answer({"error": "not here"}, 404, {"X-Error-Code": "RepoNotFound"})
+        etag = f'"{hashlib.sha256(files[name]).hexdigest()}"'
+        return self.answer(files[name], 200, {"ETag": etag, "X-Repo-Commit": COMMIT})
+
+    def answer(self, content, code=200, headers=()):
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(code)
+        for key, value in dict(headers).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+COMMIT = "a1" * 20
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.store, server.asked = {"files": {}, "lfs": {}}, []
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+
+
+def python(code, server, home, **environment):
+    """Runs code in a process of its own: the library reads its environment when imported."""
+    own = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(home),
+        "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | own | environment,
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+PREDICT = """
+import json, sys, numpy as np, softbio_jax
+images = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8)
+model = softbio_jax.load("me/model{revision}")
+print(json.dumps([p.probabilities for p in model.predict(images)]))
+"""
+
+
+def test_what_is_pushed_is_loaded_back_and_kept(server, bundle, workdir, tmp_path):
+    code = f"from softbio_jax.inference import hub; print(hub.push({str(workdir)!r}, 'me/model'))"
+    done = python(code, server, tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(f"/me/model/commit/{COMMIT}")
+    files = server.store["files"]
+    assert sorted(files) == ["README.md", "config.json", "model.safetensors"]
+    assert server.store["created"]["name"] == "model"
+    assert "private" in json.dumps(server.store["created"])
+    text = files["README.md"].decode()
+    assert 'softbio_jax.load("me/model")' in text and "## Limits" in text
+    assert "synthetic_utkface" in text  # the run's figures
+    assert str(workdir.parent) not in text and "/tmp" not in text
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8)
+    wanted = [p.probabilities for p in Predictor(bundle).predict(images)]
+    for revision, extra in (("", {}), (f"@{COMMIT}", {"HF_HUB_OFFLINE": "1"})):
+        done = python(PREDICT.format(revision=revision), server, tmp_path / "two", **extra)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == wanted
+    kept = [path.name for path in (tmp_path / "two").rglob("*") if path.is_file()]
+    assert not any(name.endswith((".pt", ".bin", ".pkl", ".py")) for name in kept)
+
+
+def test_what_the_hub_refuses_is_one_line(server, tmp_path):
+    for code, extra, says in (
+        ("import softbio_jax as s; s.load('no/body')", {}, "cannot fetch from the hub: no/body"),
+        ("import softbio_jax as s; s.load('no/body')", {"HF_HUB_OFFLINE": "1"}, "cannot fetch"),
+    ):
+        done = python(code, server, tmp_path, **extra)
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("softbio_jax.errors.UserError") and says in last
+
+
+def test_ids_and_paths_are_told_apart(tmp_path, bundle):
+    from softbio_jax.inference.source import open_bundle
+
+    assert hub.is_id("me/model") and hub.is_id("me/model@v1.0")
+    for text in ("model", "/me/model", "../model", "a/b/c", "./b"):
+        assert not hub.is_id(text), text
+    with pytest.raises(UserError, match=r"no such model: softbio_jax/mistyped"):
+        open_bundle("softbio_jax/mistyped")  # a slip in the name of a folder asks no server
+    with pytest.raises(UserError, match="not a hub id"):
+        hub.push(bundle, "model")
+
+
+def test_the_card_of_a_model_alone_names_no_figures(bundle):
+    text = model_card.of_bundle(bundle, repo_id="me/model")
+    assert "None came with the weights" in text and "surprise, fear, disgust" in text
+    assert bundle_files.to_json(bundle)["tasks"].keys() == {"age", "gender", "emotion"}
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("train.py --workdir=/home/me/runs/x --config=configs/a.py", None),
+        ("/home/me/weights.pt", "weights.pt"),
+        ("~/me/weights.pt", "weights.pt"),
+        ("fairface/train", "fairface/train"),
+        ("", ""),
+    ],
+)
+def test_folders_of_this_machine_are_left_out(text, bare):
+    assert model_card._bare(text) == (bare if bare is not None else
+                                      "train.py --workdir=x --config=configs/a.py")  # fmt: skip
