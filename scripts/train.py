@@ -4,7 +4,6 @@ python scripts/train.py --config=configs/demo.py --workdir=runs/demo
 python scripts/train.py --config=configs/real_faces.py --workdir=runs/faces --config.seed=1
 """
 
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
     from softbio_jax.train.build import Parts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, report.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run, local or gs://: checkpoints, metrics, evaluation."
+)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print what would be trained and what a step costs, without data."
 )
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         with Preemption() as preemption:
             loop.train_and_evaluate(
-                run, open_all(run.config.data), pathlib.Path(_WORKDIR.value), preemption=preemption
+                run, open_all(run.config.data), _WORKDIR.value, preemption=preemption
             )
     except Preempted as stop:
         print(stop, file=sys.stderr)

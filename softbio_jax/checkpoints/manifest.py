@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from softbio_jax.checkpoints import digest, leaves
+from softbio_jax.checkpoints import digest, files, leaves
 
 NAME = "manifest.json"
 # Larger files hold array values, whose digests are taken anyway: hashing them twice costs time.
@@ -40,9 +40,8 @@ def describe_files(directory: epath.Path) -> dict[str, str]:
 def write(directory: epath.Path, manifest: Manifest) -> None:
     """Writes the manifest, under its name only once it is whole."""
     values = dataclasses.asdict(manifest)
-    temporary = directory / f"{NAME}.tmp"
-    temporary.write_text(json.dumps(values | {"sha256": _own_digest(values)}, indent=1))
-    temporary.replace(directory / NAME)
+    text = json.dumps(values | {"sha256": _own_digest(values)}, indent=1)
+    files.write_text(directory / NAME, text)
 
 
 def read(directory: epath.Path) -> Manifest:

@@ -1,12 +1,13 @@
 """The test sets through a trained run, and the report of it."""
 
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from softbio_jax.adapters.methods import FROZEN
+from softbio_jax.checkpoints import files
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.evaluation import evaluate as report
 from softbio_jax.evaluation import tables
@@ -18,7 +19,7 @@ from softbio_jax.train.session import Session
 def evaluate(
     session: Session,
     sets: Sequence[PreparedDataset],
-    workdir: pathlib.Path,
+    workdir: epath.PathLike,
     *,
     val: Sequence[PreparedDataset] = (),
     between: Callable[[], None] = lambda: None,
@@ -28,7 +29,7 @@ def evaluate(
     Args:
       session: the run.
       sets: the test sets.
-      workdir: where eval/ is written.
+      workdir: where eval/ is written, local or gs://.
       val: the validation rows, on which each task's temperature is fitted.
       between: called before every batch; it may raise to end the evaluation.
 
@@ -46,17 +47,18 @@ def evaluate(
     run = session.run
     sizes = by_group(build.abstract_params(run.config, run.model), run.groups)
     total = sum(sizes.values())
-    summary = report.write(
-        workdir,
-        results,
-        model={
-            "variant": run.model.config.name,
-            "method": run.method.name,
-            "trainable_params": total - sizes.get(FROZEN, 0),
-            "total_params": total,
-        },
-        validation=predict.validation_predictions(held, val) if held else None,
-        features=predict.kept_features(outputs, sets),
-    )
+    with files.staged(workdir, name=report.DIRECTORY, last="metrics.json") as folder:
+        summary = report.write(
+            folder,
+            results,
+            model={
+                "variant": run.model.config.name,
+                "method": run.method.name,
+                "trainable_params": total - sizes.get(FROZEN, 0),
+                "total_params": total,
+            },
+            validation=predict.validation_predictions(held, val) if held else None,
+            features=predict.kept_features(outputs, sets),
+        )
     print(tables.text(summary), flush=True)
     return summary

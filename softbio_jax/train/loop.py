@@ -1,7 +1,8 @@
 """The training loop: start or resume, step, save, validate, evaluate."""
 
-import pathlib
 from typing import Any
+
+from etils import epath
 
 from softbio_jax.train import record
 from softbio_jax.train.build import Parts
@@ -12,7 +13,7 @@ from softbio_jax.train.training import Training
 
 
 def train_and_evaluate(
-    run: Parts, data: RunData, workdir: pathlib.Path, *, preemption: Preemption | None = None
+    run: Parts, data: RunData, workdir: epath.PathLike, *, preemption: Preemption | None = None
 ) -> dict[str, Any]:
     """Trains a run to its end, from its newest whole checkpoint if it has one, and evaluates it.
 
@@ -22,7 +23,7 @@ def train_and_evaluate(
     Args:
       run: the parts of the run.
       data: its data sets.
-      workdir: where checkpoints, metrics and the evaluation go.
+      workdir: where checkpoints, metrics and the evaluation go, local or gs://.
       preemption: who notes a SIGTERM; None: nobody does.
 
     Returns:
@@ -35,7 +36,7 @@ def train_and_evaluate(
     """
     config = run.config.train
     record.check_workdir(run.config, workdir)
-    with Training(run, data, workdir, preemption or Preemption()) as training:
+    with Training(run, data, epath.Path(workdir), preemption or Preemption()) as training:
         if training.first < config.steps:
             training.compile()
 

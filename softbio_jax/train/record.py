@@ -3,16 +3,16 @@
 import dataclasses
 import importlib.metadata
 import json
-import os
-import pathlib
 import resource
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from etils import epath
 
 from softbio_jax.adapters.methods import FROZEN
+from softbio_jax.checkpoints import files
 from softbio_jax.errors import UserError
 from softbio_jax.params.counts import by_group
 from softbio_jax.train import build
@@ -32,9 +32,9 @@ _FREE = (
 )  # fmt: skip
 
 
-def check_workdir(config: RunConfig, workdir: pathlib.Path) -> None:
+def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:
     """Raises UserError if workdir holds a run of another configuration, naming the fields."""
-    path = workdir / "config.json"
+    path = epath.Path(workdir) / "config.json"
     if not path.exists():
         return
     before, now = _flat(json.loads(path.read_text())), _flat(_plain(config))
@@ -53,25 +53,25 @@ def check_workdir(config: RunConfig, workdir: pathlib.Path) -> None:
                         fix="take another --workdir, or set the fields back")  # fmt: skip
 
 
-def read_config(workdir: pathlib.Path) -> RunConfig:
+def read_config(workdir: epath.PathLike) -> RunConfig:
     """Returns the configuration of a run directory.
 
     Raises:
       UserError: there is no run.
     """
-    path = workdir / "config.json"
+    path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError("not a run directory", where=str(workdir), expected="config.json",
                         found="none", fix="give the --workdir of scripts/train.py")  # fmt: skip
     return build.config_from(json.loads(path.read_text()))
 
 
-def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
+def write_start(run: Parts, data: RunData, workdir: epath.PathLike) -> None:
     """Writes config.json and what is known before the first step."""
     sizes = by_group(build.abstract_params(run.config, run.model), run.groups)
     total = sum(sizes.values())
     audits = audit_hashes(data)
-    _write(workdir / "config.json", _plain(run.config))
+    _write(epath.Path(workdir) / "config.json", _plain(run.config))
     update(workdir, {
         "command": " ".join(sys.argv),
         "versions": {"python": sys.version.split()[0]} | _versions(),
@@ -93,19 +93,19 @@ def write_start(run: Parts, data: RunData, workdir: pathlib.Path) -> None:
     })  # fmt: skip
 
 
-def write_best(workdir: pathlib.Path, step: int | None) -> None:
+def write_best(workdir: epath.PathLike, step: int | None) -> None:
     """Adds the step of the lowest validation loss to run.json."""
     update(workdir, {"best_step": step})
 
 
-def read_best(workdir: pathlib.Path) -> int | None:
+def read_best(workdir: epath.PathLike) -> int | None:
     """Returns the step of the lowest validation loss, None where none was measured."""
-    path = workdir / "run.json"
+    path = epath.Path(workdir) / "run.json"
     return json.loads(path.read_text()).get("best_step") if path.exists() else None
 
 
 def write_end(
-    run: Parts, workdir: pathlib.Path, *, seconds: float, images_per_second: float
+    run: Parts, workdir: epath.PathLike, *, seconds: float, images_per_second: float
 ) -> None:
     """Adds the wall time, rate and peak memory of the last session to run.json."""
     update(workdir, {
@@ -123,18 +123,15 @@ def _peak_memory() -> int:
     )
 
 
-def update(workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
+def update(workdir: epath.PathLike, values: Mapping[str, Any]) -> None:
     """Adds values to run.json, in place of those of the same names."""
-    path = workdir / "run.json"
+    path = epath.Path(workdir) / "run.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     _write(path, before | dict(values))
 
 
-def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(temporary, path)
+def _write(path: epath.Path, values: Mapping[str, Any]) -> None:
+    files.write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:

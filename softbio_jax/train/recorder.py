@@ -47,7 +47,7 @@ class Recorder:
             self._read(*before)
 
     def flush(self) -> None:
-        """Waits for the unread step and reads it.
+        """Waits for the unread step, reads it, and keeps what was written from getting lost.
 
         Raises:
           UserError: see `take`.
@@ -55,6 +55,7 @@ class Recorder:
         last, self._unread = self._unread, None
         if last is not None:
             self._read(*last)
+        self._writer.flush()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes what is not a step's own, such as a validation."""

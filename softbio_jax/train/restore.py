@@ -1,10 +1,10 @@
 """A trained run, back on the devices."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
+from etils import epath
 
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.errors import UserError
@@ -14,7 +14,7 @@ from softbio_jax.train.evaluate import evaluate
 from softbio_jax.train.session import Session
 
 
-def restore_run(workdir: pathlib.Path, *, data_root: str | None = None) -> Session:
+def restore_run(workdir: epath.PathLike, *, data_root: str | None = None) -> Session:
     """Returns the session of a run directory at the checkpoint its config evaluates.
 
     Raises:
@@ -41,9 +41,9 @@ def restore_run(workdir: pathlib.Path, *, data_root: str | None = None) -> Sessi
 
 
 def evaluate_run(
-    workdir: pathlib.Path,
+    workdir: epath.PathLike,
     *,
-    out: pathlib.Path,
+    out: epath.PathLike,
     data_root: str | None = None,
     timed: bool = False,
 ) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 import contextlib
 import dataclasses
-import pathlib
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import jax
+from etils import epath
 
+from softbio_jax.checkpoints import files
 from softbio_jax.checkpoints.manager import CheckpointManager, barrier
 from softbio_jax.errors import UserError
 from softbio_jax.train import record
@@ -39,7 +40,7 @@ class Training:
       preemption: who notes a SIGTERM.
     """
 
-    def __init__(self, run: Parts, data: RunData, workdir: pathlib.Path, preemption: Preemption):
+    def __init__(self, run: Parts, data: RunData, workdir: epath.Path, preemption: Preemption):
         config, self._chief = run.config.train, jax.process_index() == 0
         self._run, self._data, self._workdir = run, data, workdir
         self._preemption, self._started = preemption, time.perf_counter()
@@ -91,8 +92,9 @@ class Training:
         """Compiles the train step; computes first what a frozen tower gives, where that is kept."""
         if isinstance(self.session, CachedSession):
             self.session.cache(
-                self._data, pathlib.Path(self._run.config.train.cache_dir or
-                                         self._workdir / "features"),
+                self._data,
+                files.local(self._run.config.train.cache_dir or self._workdir / "features",
+                            what="the feature cache", fix="set train.cache_dir"),
                 say=self._progress.say, between=lambda: self._leave_if_told(self.first),
             )  # fmt: skip
         begun = time.perf_counter()

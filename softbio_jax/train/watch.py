@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import json
 import math
-import pathlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from etils import epath
+
+from softbio_jax.checkpoints.files import LineFile
 from softbio_jax.errors import UserError
 
 STALL = 60.0  # seconds without a batch
@@ -53,7 +55,7 @@ class SkippedUpdates:
 
     def __init__(
         self,
-        path: pathlib.Path | None,
+        path: epath.Path | None,
         *,
         most: int,
         examples: Callable[[int], Sequence[str]],
@@ -76,8 +78,9 @@ class SkippedUpdates:
         self._say(f"step {step}: loss or gradient not finite, update skipped "
                   f"({self._total} so far); its examples: {shown}")  # fmt: skip
         if self._path is not None:
-            with self._path.open("a") as file:
-                file.write(json.dumps({"step": step, "examples": names}) + "\n")
+            file = LineFile(self._path)
+            file.write(json.dumps({"step": step, "examples": names}))
+            file.close()
         if in_a_row >= self._most:
             raise UserError(
                 "loss or gradient is not finite", where=f"step {step}",

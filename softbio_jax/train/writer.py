@@ -2,9 +2,11 @@
 
 import json
 import math
-import os
-import pathlib
 from collections.abc import Mapping
+
+from etils import epath
+
+from softbio_jax.checkpoints.files import LineFile
 
 
 class MetricWriter:
@@ -15,23 +17,22 @@ class MetricWriter:
     in. tensorboard/ has both.
 
     Args:
-      workdir: DIR.
+      workdir: DIR, local or gs://.
       resume_step: the step the run goes on from. Later lines are dropped, and its own validation,
         which comes after its checkpoint and is done again.
       active: whether this process writes.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, resume_step: int, active: bool):
+    def __init__(self, workdir: epath.PathLike, *, resume_step: int, active: bool):
         self._active = active
         if not active:
             return
-        import tensorboardX
+        from softbio_jax.train.events import summary_writer
 
-        self._metrics = _open(workdir / "metrics.jsonl", resume_step)
-        self._performance = _open(workdir / "performance.jsonl", resume_step)
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1, write_to_disk=True
-        )
+        folder = epath.Path(workdir)
+        self._metrics = _open(folder / "metrics.jsonl", resume_step)
+        self._performance = _open(folder / "performance.jsonl", resume_step)
+        self._events = summary_writer(folder / "tensorboard", first=resume_step + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes {name: value} of one step to metrics.jsonl."""
@@ -43,6 +44,12 @@ class MetricWriter:
         if self._active:
             self._write(self._performance, step, scalars)
 
+    def flush(self) -> None:
+        """Makes sure that the lines so far outlive the process."""
+        if self._active:
+            self._metrics.flush()
+            self._performance.flush()
+
     def close(self) -> None:
         """Flushes and closes all."""
         if self._active:
@@ -50,16 +57,15 @@ class MetricWriter:
             self._performance.close()
             self._events.close()
 
-    def _write(self, file, step: int, scalars: Mapping[str, float]) -> None:  # type: ignore[no-untyped-def]
+    def _write(self, file: LineFile, step: int, scalars: Mapping[str, float]) -> None:
         # JSON knows no NaN and no infinity.
         values = {name: float(v) if math.isfinite(v) else None for name, v in scalars.items()}
-        file.write(json.dumps({"step": step} | values) + "\n")
-        file.flush()
+        file.write(json.dumps({"step": step} | values))
         for name, value in scalars.items():
             self._events.add_scalar(name, float(value), step)
 
 
-def _open(path: pathlib.Path, resume_step: int):  # type: ignore[no-untyped-def]
+def _open(path: epath.Path, resume_step: int) -> LineFile:
     """Opens for appending, without the lines that the resumed run will write again."""
     kept = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -71,7 +77,4 @@ def _open(path: pathlib.Path, resume_step: int):  # type: ignore[no-untyped-def]
         again = step == resume_step and any(name.startswith("val/") for name in values)
         if step <= resume_step and not again:
             kept.append(line)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
-    os.replace(temporary, path)
-    return path.open("a")
+    return LineFile(path, kept)
