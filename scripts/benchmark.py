@@ -35,13 +35,16 @@ _TORCH_PYTHON = flags.DEFINE_string(
 def main(_: Sequence[str]) -> None:
     if _OUT.value is None:
         raise UserError("a flag is missing", where="--out", fix="see --help")
-    chosen = cases.choose(_SUITE.value, _ONLY.value, remat=_REMAT.value, small=_TINY.value)
+    out = pathlib.Path(_OUT.value)
+    chosen = cases.choose(
+        _SUITE.value, _ONLY.value, scratch=str(out / "scratch"), remat=_REMAT.value,
+        small=_TINY.value,
+    )  # fmt: skip
     platform = "cpu" if _TINY.value else _SUITE.value
     start = runner.starter(torch_python=_TORCH_PYTHON.value, platform=platform)
     found = machine.describe(runner.describe(start, platform))
     print(machine.line(found), flush=True)
 
-    out = pathlib.Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     results = []
     for case in chosen:

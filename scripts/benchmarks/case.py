@@ -37,20 +37,23 @@ class Case:
       name: what --only takes.
       title: the work, in the table's first column.
       entries: the first is this package's.
-      target: the largest ratio that counts as reached; None: only reported.
+      target: the largest ratio that counts as reached, or with one entry the largest figure; None:
+        only reported.
       measure: "time" of a repetition, in processes that live through the case; "memory", the
-        highest resident memory of a fresh process each; "start", the seconds that preparing takes
-        in a fresh process, `fact` being the name of the figure.
+        highest resident memory of a fresh process each; "fact", a figure that preparing in a fresh
+        process tells, by the name `fact`.
       repeats: how many repetitions of each entry are kept.
-      fact: for "start", the figure; its target is in seconds, not a ratio.
+      fact: the figure's name, which ends in its unit: seconds or percent.
       images: images a repetition, where a rate is of interest.
+      least_rate: images a second below which the target is not reached.
     """
 
     name: str
     title: str
     entries: tuple[Entry, ...]
     target: float | None
-    measure: Literal["time", "memory", "start"] = "time"
+    measure: Literal["time", "memory", "fact"] = "time"
     repeats: int = 7
     fact: str = ""
     images: int = 0
+    least_rate: float = 0.0

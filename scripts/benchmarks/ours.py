@@ -7,14 +7,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from benchmarks.workload import Workload, example_batch
 
+from benchmarks.workload import Workload, example_batch
 from softbio_jax import parallel
 from softbio_jax.data.augment import OFF
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.heads import HeadConfig
 from softbio_jax.params.paths import flatten
 from softbio_jax.train import build
+from softbio_jax.train.chips import chip_of
 from softbio_jax.train.config import (
     DataConfig,
     ModelConfig,
@@ -45,9 +46,7 @@ def run_config(workload: Workload) -> RunConfig:
         optimizer=OptimizerConfig(
             rates=dict.fromkeys(_GROUPS, _RATE), schedule="constant", decay_all=True
         ),
-        train=TrainConfig(
-            steps=_STEPS, batch_size=workload.batch, eval_batch_size=workload.batch
-        ),
+        train=TrainConfig(steps=_STEPS, batch_size=workload.batch, eval_batch_size=workload.batch),
         augment=OFF,
         compute=ComputeConfig(dtype=workload.dtype, remat=workload.remat),
         frozen_dtype=workload.dtype,
@@ -72,7 +71,8 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
 
     Returns:
       A function that runs one repetition to its end, and what is known of it: the number of
-      trained parameters, and of a train step its matrix operations.
+      trained parameters, and of train steps the matrix operations, with the device's peak of them
+      where that is known.
     """
     if form != "jit":
         raise ValueError(f"no form {form!r} on this side")
@@ -83,7 +83,9 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
     facts: dict[str, Any] = {"trainable": int(trained)}
     batch = example_batch(workload)
     if workload.work == "train":
-        facts["flops"] = session.compile()
+        facts["flops"] = session.compile() * workload.steps
+        if chip := chip_of(jax.devices()[0].device_kind):
+            facts["peak_flops"] = chip.flops
         del batch["example"]
         repetition = _train(session, batch, workload.steps)
     else:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from benchmarks.case import Case, Entry
 from benchmarks.summary import compare
-
+from benchmarks.watch import Watch
 from softbio_jax.errors import UserError
 
 _SCRIPTS = pathlib.Path(__file__).resolve().parent.parent
+_DESCRIPTION = ("name", "title", "measure", "fact", "images", "least_rate")
 _TORCH_SIDES = ("twin",)  # modules of this name, or starting with it and "_", import torch
 
 
@@ -110,7 +111,7 @@ def describe(start: Callable[[str], Worker], platform: str) -> dict[str, dict[st
     Raises:
       UserError: a side does not see the platform.
     """
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     with Workers(start) as workers:
         for side in ("ours", "twin"):
             found[side] = workers.of(side).ask("describe")
@@ -130,24 +131,21 @@ def run(case: Case, start: Callable[[str], Worker], *, repeats: int = 0) -> dict
       repeats: how many repetitions are kept; 0: the case's own number.
 
     Returns:
-      What `summary.compare` found, with the case's name, title and measure, the facts of each
-      entry and the load average before and after.
+      What `summary.compare` found, with what the case says of itself and the facts of each entry.
     """
-    repeats = repeats or case.repeats
-    load, begun = os.getloadavg(), time.perf_counter()
-    measure = {"time": _times, "memory": _memory, "start": _starts}[case.measure]
+    repeats, begun = repeats or case.repeats, time.perf_counter()
+    measure = {"time": _times, "memory": _memory, "fact": _facts}[case.measure]
     samples, facts = measure(case, start, repeats)
-    return {
-        "name": case.name,
-        "title": case.title,
-        "measure": case.measure,
-        "fact": case.fact,
-        "images": case.images,
-        **compare(samples, case.target),
-        "facts": facts,
-        "load": [load[0], os.getloadavg()[0]],
-        "took_seconds": time.perf_counter() - begun,
-    }
+    found = compare(samples, case.target)
+    ours = case.entries[0].label
+    median = found["entries"][ours]["median"]
+    if case.images and case.images / median < case.least_rate:
+        found["reached"] = False
+    if "peak_flops" in facts[ours]:
+        found["share_of_peak"] = facts[ours]["flops"] / median / facts[ours]["peak_flops"]
+    described = {name: getattr(case, name) for name in _DESCRIPTION}
+    took = time.perf_counter() - begun
+    return described | found | {"facts": facts, "took_seconds": took}
 
 
 Found = tuple[dict[str, list[float]], dict[str, dict[str, Any]]]
@@ -155,26 +153,18 @@ Found = tuple[dict[str, list[float]], dict[str, dict[str, Any]]]
 
 def _times(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
     samples: dict[str, list[float]] = {entry.label: [] for entry in case.entries}
-    busy: dict[str, list[float]] = {}
     with Workers(start) as workers:
         facts = {entry.label: _prepare(workers.of(entry.side), entry) for entry in case.entries}
         _check_same_size(case, facts)
-        left: dict[str, tuple[float, float]] = {}
+        watch = {entry.label: Watch() for entry in case.entries}
         for turn in range(repeats + 1):
             for entry in case.entries:
-                answer = workers.of(entry.side).ask("run", name=entry.label)
-                now = time.perf_counter()
-                if entry.side in left:
-                    waited = now - answer["seconds"] - left[entry.side][0]
-                    used = answer["cpu_before"] - left[entry.side][1]
-                    if waited > 0.1:
-                        busy.setdefault(entry.side, []).append(used / waited)
-                left[entry.side] = (now, answer["cpu_after"])
+                with watch[entry.label].repetition() as told:
+                    told |= workers.of(entry.side).ask("run", name=entry.label)
                 if turn:  # the first turn warms the caches up
-                    samples[entry.label].append(answer["seconds"] / entry.units)
+                    samples[entry.label].append(told["seconds"] / entry.units)
     for entry in case.entries:
-        # Cores that a side kept busy while another was timed: a thread pool that spins.
-        facts[entry.label]["busy_while_waiting"] = max(busy.get(entry.side, [0.0]))
+        facts[entry.label] |= watch[entry.label].facts()
     return samples, facts
 
 
@@ -191,14 +181,15 @@ def _memory(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
     return samples, facts
 
 
-def _starts(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
+def _facts(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
     samples: dict[str, list[float]] = {entry.label: [] for entry in case.entries}
     facts: dict[str, dict[str, Any]] = {}
-    for _ in range(repeats):
+    for turn in range(repeats + 1):
         for entry in case.entries:
             with Workers(start) as workers:
                 facts[entry.label] = _prepare(workers.of(entry.side), entry)
-            samples[entry.label].append(facts[entry.label][case.fact])
+            if turn:  # the first turn warms the caches up
+                samples[entry.label].append(facts[entry.label][case.fact])
     return samples, facts
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_QUIET = 0.15  # cores that other processes may use before a row says so
 _HEAD = "| work | ours | theirs | ratio | paired | target | |\n|---|---|---|---|---|---|---|"
 
 
@@ -20,30 +21,43 @@ def row(result: Mapping[str, Any]) -> str:
     entries = result["entries"]
     ours = next(iter(entries))
     cells = [result["title"], _value(entries[ours], result)]
+    if "share_of_peak" in result:
+        cells[-1] += f", {100 * result['share_of_peak']:.0f} % of peak"
     if "best" in result:
         best = result["best"]
         cells += [
             f"{_value(entries[best], result)} ({best})",
             f"{result['ratio']:.2f}",
-            "-" if result["measure"] == "memory" else f"{result['paired_ratio']:.2f}",
+            f"{result['paired_ratio']:.2f}" if len(entries[ours]["samples"]) > 1 else "-",
         ]
     else:
         cells += ["-", "-", "-"]
-    cells.append(_target(result))
-    cells.append({True: "reached", False: "**not reached**", None: ""}[result["reached"]])
-    return f"| {' | '.join(cells)} |"
+    verdict = {True: "reached", False: "**not reached**", None: ""}[result["reached"]]
+    others = result["facts"].get(ours, {}).get("other_cores", 0.0)
+    if others > _QUIET:
+        verdict += f" (others used {others:.1f} cores)"
+    return f"| {' | '.join([*cells, _target(result), verdict])} |"
 
 
 def _target(result: Mapping[str, Any]) -> str:
     if result["target"] is None:
         return "-"
-    return f"<= {result['target']:g}" + ("" if "best" in result else " s")
+    text = f"<= {result['target']:g}{_unit(result)}"
+    return text + (f", >= {result['least_rate']:g} images/s" if result["least_rate"] else "")
+
+
+def _unit(result: Mapping[str, Any]) -> str:
+    if result["measure"] != "fact":
+        return ""
+    return " %" if result["fact"].endswith("_percent") else " s"
 
 
 def _value(entry: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     median, spread = entry["median"], entry["spread"]
     if result["measure"] == "memory":
         return f"{median:,.0f} MiB"
+    if _unit(result) == " %":
+        return f"{median:.2g} %"
     if median < 1:
         text = f"{1e3 * median:.3g} ± {1e3 * spread:.2g} ms"
     else:

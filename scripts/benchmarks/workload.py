@@ -53,6 +53,28 @@ class Workload:
         return self.batch > 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StartWork:
+    """A train step to compile, and the folder that keeps compiled programs; empty: none does."""
+
+    workload: Workload
+    cache: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"workload": self.workload.to_json(), "cache": self.cache}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IdleWork:
+    """A train step, and the pictures of an `InputWork` that feed it."""
+
+    workload: Workload
+    pictures: Any
+
+    def to_json(self) -> dict[str, Any]:
+        return {"workload": self.workload.to_json(), "pictures": self.pictures.to_json()}
+
+
 def example_batch(workload: Workload) -> dict[str, Any]:
     """Draws images that are decoded already, and labels of which each task misses some."""
     rng = np.random.default_rng(0)

@@ -1,0 +1,44 @@
+"""Who used the cores while a repetition ran."""
+
+import contextlib
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Iterator
+
+
+class Watch:
+    """Collects, over the repetitions of one entry, its processor time and that of all others.
+
+    Others are whatever else the machine does, the waiting side included: were its threads to spin
+    while it waits, it would show here.
+    """
+
+    def __init__(self) -> None:
+        self._own: list[float] = []
+        self._others: list[float] = []
+
+    @contextlib.contextmanager
+    def repetition(self) -> Iterator[dict[str, float]]:
+        """Surrounds one repetition; the body puts what the worker told into the yielded dict."""
+        told: dict[str, float] = {}
+        start, before = time.perf_counter(), busy_seconds()
+        yield told
+        seconds, busy = time.perf_counter() - start, busy_seconds() - before
+        self._own.append(told["cpu_seconds"])
+        self._others.append(max(busy - told["cpu_seconds"], 0.0) / seconds)
+
+    def facts(self) -> dict[str, float]:
+        """Returns medians: cpu_seconds of a repetition, and other_cores beside it."""
+        return {
+            "cpu_seconds": statistics.median(self._own),
+            "other_cores": statistics.median(self._others),
+        }
+
+
+def busy_seconds() -> float:
+    """Returns the processor seconds that the whole machine has used, over all cores (Linux)."""
+    fields = pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    user, nice, system, _idle, _waiting, *interrupts = (int(field) for field in fields[:7])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
