@@ -14,6 +14,17 @@ from softbio_jax.train.chips import CHIPS, Chip, chip_of
 
 GENERATIONS = ("v4", "v5e", "v5p", "v6e", "7x")
 _LAYOUT = {"7x": "tpu7x"}  # what the compiler calls a generation, where people call it otherwise
+# On a v4 chip two cores are one JAX device, as on a v5p; the compiler would take them apart.
+_OPTIONS = {"v4": {"chip_config_name": "megacore"}}
+# For libtpu, which looks for TPUs, their hosts and their metadata when it is loaded, and would have
+# the machine for itself: here it only compiles.
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
@@ -38,11 +49,13 @@ def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
                         fix="pip install 'softbio-jax[tpu]'")  # fmt: skip
     from jax.experimental import topologies
 
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server off the cloud
-    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")  # nor hosts, which libtpu remarks upon
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     name = f"{_LAYOUT.get(generation, generation)}:{shape}"
     try:
-        description = topologies.get_topology_desc(platform="tpu", topology_name=name)
+        description = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **_OPTIONS.get(generation, {})
+        )
     except Exception as error:  # a RuntimeError or XLA's own, by what is wrong
         raise UserError(
             "no slice of this shape", where=f"--topology={topology}",

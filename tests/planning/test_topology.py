@@ -8,7 +8,7 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.planning.topology import GENERATIONS, devices_of
-from softbio_jax.train.chips import CHIPS
+from softbio_jax.train.chips import CHIPS, chip_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -31,8 +31,23 @@ def test_without_the_compiler_it_is_told_what_to_install(monkeypatch):
         devices_of("v5e:2x4")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
-@pytest.mark.parametrize("shape", ["3x5x7x9", "nonsense"])
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu"
+)
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("topology", "devices"),
+    [("v4:2x2x1", 4), ("v5e:2x4", 8), ("v5p:4x4x4", 64), ("v6e:2x4", 8), ("7x:2x2x1", 8)],
+)
+def test_a_device_is_what_the_published_figures_are_of(topology, devices):
+    found, chip = devices_of(topology)
+    assert len(found) == devices and chip_of(found[0].device_kind) is chip
+
+
+@needs_libtpu
+@pytest.mark.parametrize("shape", ["3x5", "nonsense"])
 def test_a_shape_that_does_not_exist_is_told(shape):
     with pytest.raises(UserError, match="no slice of this shape"):
         devices_of(f"v5e:{shape}")
