@@ -13,8 +13,9 @@ sampling whose shares its tables print.
 Defaults of the author's public code, where the thesis gives no value: everything else. Rates 1e-4
 (heads, pooling, log-variances), 1e-5 (A, magnitude, unfrozen blocks) and 6e-5 (B, a LoRA+ ratio of
 6; none in the pooling), AdamW with decay 0.01 on everything trained, no clipping, the plateau
-schedule (patience 5, factor 0.1) and early stopping (patience 10), batch 256, 20 epochs, seed 42,
-alpha = rank, LoRA dropout 0.5, the deep head with batch norm and dropout 0.5, the augmentations.
+schedule (patience 5, factor 0.1, no rate below 9e-7) and early stopping (patience 10), batch 256,
+20 epochs, seed 42, alpha = rank, LoRA dropout 0.5, the deep head with batch norm and dropout 0.5,
+the augmentations.
 The values behind each printed figure are not recorded there; batch 16 with 20 epochs and batch
 256 with 200 both occur. Its "LoRA" row is, as its code has it, method=dora with these rates:
 DoRA on every block and on the pooling's out, c_fc, c_proj, with B's rate apart. lora and
@@ -97,6 +98,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
             },
             "schedule": "plateau",
             "warmup_steps": 0,
+            "least_rate": 0.009 * _RATE,
             "weight_decay": 0.01,
             "decay_all": True,
             "clip_norm": 0.0,

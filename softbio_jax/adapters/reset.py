@@ -6,7 +6,7 @@ from softbio_jax.adapters.math import column_norm
 from softbio_jax.params.paths import Tree, flatten, unflatten
 
 
-def reset_norms(params: Tree) -> Tree:
+def reset_adapters(params: Tree) -> Tree:
     """Returns params with every leaf that starts from a tower's own weights started again.
 
     dora_base_norm and dora_magnitude become their kernel's ||W_j||, task_probe the pooling's

@@ -1,4 +1,4 @@
-"""Floating-point operations of the towers, heads and adapters, forward, from shapes alone.
+"""Floating-point operations of the towers and heads, forward, from shapes alone.
 
 Two conventions side by side, see docs/counting.md: `Flops.total` counts every multiply-add of a
 matrix product twice, attention's included; `Flops.profiler` is what torch's profiler prints,
@@ -8,7 +8,6 @@ which leaves attention out and adds elementwise products and sums.
 import dataclasses
 from collections.abc import Iterator
 
-from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.models.config import TextConfig, VisionConfig
 from softbio_jax.models.heads import HeadConfig
 
@@ -87,7 +86,7 @@ def dense_layers(
       grid: rows and columns of patches; None for the variant's own.
       tail: how many last blocks are kept apart.
     """
-    tokens, width = _tokens(config, grid), config.width
+    tokens, width = tokens_of(config, grid), config.width
     for part, layers in (("trunk", config.layers - tail), ("tail", tail)):
         if layers:
             sizes = _block_sizes(width, config.mlp_width)
@@ -116,7 +115,7 @@ def vision_flops(
       projected: whether the projection is applied; heads on the pooled feature skip it.
     """
     rows, columns = grid or (config.grid, config.grid)
-    tokens, width, layers = _tokens(config, grid), config.width, config.layers
+    tokens, width, layers = tokens_of(config, grid), config.width, config.layers
     dense = 2 * rows * columns * width * 3 * config.patch_size**2
     dense += sum(layer.flops for layer in dense_layers(config, grid=grid))
     attention = layers * 4 * tokens**2 * width
@@ -159,52 +158,8 @@ def head_flops(config: HeadConfig, *, width: int, classes: int) -> Flops:
     return Flops(dense=hidden + 2 * width * classes)
 
 
-def adapter_flops(
-    config: VisionConfig,
-    rules: AdapterRules,
-    *,
-    grid: tuple[int, int] | None = None,
-    tail: int = 0,
-) -> Flops:
-    """Returns what unmerged adapters add for one image; merged ones add nothing.
-
-    Each adapted matrix (in, out) costs 2 R (in + out) more a row.
-
-    Args:
-      config: the variant.
-      rules: which layers are adapted.
-      grid: rows and columns of patches; None for the variant's own.
-      tail: how many last blocks are kept apart.
-    """
-    dense = 0
-    for layer in dense_layers(config, grid=grid, tail=tail):
-        adapter = rules.match(layer.path)
-        if adapter is not None:
-            sides = layer.inputs + layer.outputs
-            dense += 2 * layer.rows * adapter.rank * sides * layer.layers
-    return Flops(dense=dense)
-
-
-def dora_norm_flops(config: VisionConfig, rules: AdapterRules, *, tail: int = 0) -> Flops:
-    """Returns what DoRA's column norms add to each forward pass, whatever its batch.
-
-    A^T W, A^T A and (A^T A) B for each adapted matrix, as `adapters.math.dora_gain` has them.
-
-    Args:
-      config: the variant.
-      rules: which layers are adapted, and which of them by DoRA.
-      tail: how many last blocks are kept apart.
-    """
-    dense = 0
-    for layer in dense_layers(config, tail=tail):
-        adapter = rules.match(layer.path)
-        if adapter is not None and adapter.dora:
-            rank, i, o = adapter.rank, layer.inputs, layer.outputs
-            dense += 2 * rank * (i * o + rank * i + rank * o) * layer.layers
-    return Flops(dense=dense)
-
-
-def _tokens(config: VisionConfig, grid: tuple[int, int] | None) -> int:
+def tokens_of(config: VisionConfig, grid: tuple[int, int] | None) -> int:
+    """Returns N on a grid of patches, or on the variant's own."""
     rows, columns = grid or (config.grid, config.grid)
     return rows * columns + int(config.class_token)
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.adapters.methods import FROZEN, Method, method
-from softbio_jax.adapters.reset import reset_norms
+from softbio_jax.adapters.reset import reset_adapters
 from softbio_jax.checkpoints.pretrained import load_pretrained
 from softbio_jax.losses import balancing
 from softbio_jax.models.config import VisionConfig, vision_config
@@ -33,7 +33,7 @@ class Parts:
     model: MultitaskModel
     method: Method
     groups: dict[str, str]  # "/"-joined path -> group
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     image_size: int
 
 
@@ -101,7 +101,7 @@ def start(run: Parts, mesh: Mesh | None = None) -> tuple[TrainState, Tree]:
     missing, batch_stats = jax.jit(fresh)(key)
     params = unflatten(missing | base)
     if base:
-        params = reset_norms(params)
+        params = reset_adapters(params)
     params |= _balance(run.config)
     if means := balancing.init_means(run.config.tasks, run.config.balancing):
         batch_stats |= {"balance": means}

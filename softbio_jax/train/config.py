@@ -45,6 +45,7 @@ class OptimizerConfig:
     rates: Mapping[str, float]  # group -> peak learning rate
     schedule: Literal["cosine", "constant", "plateau"] = "cosine"
     warmup_steps: int = 0
+    least_rate: float = 0.0  # no group's rate is lowered below it on a plateau
     weight_decay: float = 0.01
     decay_all: bool = False  # also log-variances, norms, magnitudes, biases, probe
     clip_norm: float = 1.0  # of the trainable tree's gradient; 0: none

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from softbio_jax.errors import UserError
@@ -32,8 +34,11 @@ def schedule(peak: float, config: OptimizerConfig, *, steps: int) -> optax.Sched
 
 def make(
     config: OptimizerConfig, groups: Mapping[str, str], *, steps: int
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Returns clip -> AdamW a group, for the trainable tree alone.
+
+    Its update takes `rate_scale`, which multiplies every group's rate but lowers none below
+    `config.least_rate`, as torch's ReduceLROnPlateau has it.
 
     Args:
       config: rates, decay, clipping.
@@ -54,16 +59,39 @@ def make(
         return unflatten({path: path.rsplit("/", 1)[-1] in _DECAYED for path in flatten(params)})
 
     def adamw(group: str) -> optax.GradientTransformation:
-        return optax.adamw(
-            schedule(config.rates[group], config, steps=steps),
+        peak = config.rates[group]
+        inner = optax.adamw(
+            schedule(peak, config, steps=steps),
             b1=config.b1,
             b2=config.b2,
             eps=config.eps,
             weight_decay=config.weight_decay,
             mask=None if config.decay_all else mask,
         )
+        return _lowered(inner, least=config.least_rate / peak if config.least_rate else 0.0)
 
     labels = unflatten(dict(groups))
     transforms = {group: adamw(group) for group in sorted(wanted)}
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(*clip, optax.partition(transforms, labels))
+
+
+def _lowered(
+    inner: optax.GradientTransformation, *, least: float
+) -> optax.GradientTransformationExtraArgs:
+    """Returns `inner` with its updates times rate_scale, or times `least` where that is more."""
+
+    def update(
+        gradient: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        rate_scale: jax.Array | float = 1.0,
+        **unused: object,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del unused
+        updates, state = inner.update(gradient, state, params)
+        scale = jnp.maximum(rate_scale, jnp.minimum(least, 1.0))
+        return jax.tree.map(lambda u: u * scale, updates), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)

@@ -34,7 +34,7 @@ class StepConfig:
 
 
 def make_train_step(
-    model: MultitaskModel, optimizer: optax.GradientTransformation, config: StepConfig
+    model: MultitaskModel, optimizer: optax.GradientTransformationExtraArgs, config: StepConfig
 ) -> TrainStep:
     """Returns (state, frozen, batch, key) -> (state, metrics), to be jitted with state donated.
 
@@ -83,8 +83,9 @@ def make_train_step(
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
 
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
-        updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
+        updates, opt_state = optimizer.update(
+            gradient, state.opt_state, state.trainable, rate_scale=state.rate_scale
+        )
         new = dataclasses.replace(
             state,
             trainable=optax.apply_updates(state.trainable, updates),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from softbio_jax.adapters.merge import merge
-from softbio_jax.adapters.reset import reset_norms
+from softbio_jax.adapters.reset import reset_adapters
 from softbio_jax.params.paths import flatten, unflatten
 from tests.adapters import towers
 
@@ -31,9 +31,9 @@ def test_after_a_reset_the_adapted_model_is_the_loaded_tower(name):
     model = towers.model(towers.METHODS[name])
     mixed, loaded = mixed_with_other_weights(model)
     wanted = features(towers.plain_twin(model), loaded)
-    for task, ours in features(model, reset_norms(mixed)).items():
+    for task, ours in features(model, reset_adapters(mixed)).items():
         np.testing.assert_allclose(ours, wanted[task], atol=5e-6)
-    kept = flatten(reset_norms(mixed))
+    kept = flatten(reset_adapters(mixed))
     for path, leaf in flatten(loaded).items():
         np.testing.assert_array_equal(kept[path], leaf, err_msg=path)
 
@@ -43,14 +43,14 @@ def test_a_tasks_probe_starts_from_the_loaded_one():
     mixed, loaded = mixed_with_other_weights(model)
     assert not np.allclose(mixed["pool"]["task_probe"][1], loaded["pool"]["probe"])
     np.testing.assert_array_equal(
-        reset_norms(mixed)["pool"]["task_probe"], np.stack([loaded["pool"]["probe"]] * 3)
+        reset_adapters(mixed)["pool"]["task_probe"], np.stack([loaded["pool"]["probe"]] * 3)
     )
 
 
 def test_a_norm_of_other_weights_would_be_wrong_once_b_has_moved():
     model = towers.model(towers.METHODS["dora"])
     mixed, _ = mixed_with_other_weights(model)
-    for params, holds in ((reset_norms(mixed), True), (mixed, False)):
+    for params, holds in ((reset_adapters(mixed), True), (mixed, False)):
         moved = towers.stirred(params)
         plain = features(towers.plain_twin(model), merge(moved, model.adapters))
         agrees = np.allclose(features(model, moved)["age"], plain["age"], atol=1e-4)

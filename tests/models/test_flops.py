@@ -5,15 +5,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.adapters.methods import BLOCK_TARGETS, POOL_TARGETS
 from softbio_jax.models import positions
+from softbio_jax.models.adapter_flops import adapter_flops, dora_norm_flops, task_flops
 from softbio_jax.models.clip import CLIP
 from softbio_jax.models.config import TEXT, VISION
 from softbio_jax.models.flops import (
     Flops,
-    adapter_flops,
-    dora_norm_flops,
     head_flops,
     text_flops,
     vision_flops,
@@ -118,6 +118,30 @@ class TestAgainstTheTracedModel:
         expected += dora_norm_flops(config, rules, tail=tail)
         assert expected.total == traced_model(model, image(config, config.grid, config.grid))
         assert (dora_norm_flops(config, rules, tail=tail) == Flops()) == (not dora)
+
+    @pytest.mark.parametrize("placement", ["thesis", "paper"])
+    @pytest.mark.parametrize("base_input", ["shared", "task"])
+    @pytest.mark.parametrize("variant", ["tiny-test", "PE-Spatial-T16-512"])
+    def test_per_task_adapters(self, variant, base_input, placement):
+        config = VISION[variant]
+        config = dataclasses.replace(
+            config, pooling="avg" if config.pooling == "none" else config.pooling
+        )
+        method = methods.mtlora(
+            LoRAConfig(rank=3, alpha=6, dora=True), task_rank=2, base_input=base_input,
+            placement=placement,
+        )  # fmt: skip
+        rules = method.rules.for_tasks(3)
+        model = MultitaskModel(
+            config, adapters=method.rules, tail=1, tasks=(AGE, EMOTION, GENDER),
+            head=HeadConfig(kind="linear"),
+        )  # fmt: skip
+        expected = vision_flops(config, projected=False) + adapter_flops(config, rules, tail=1)
+        expected += dora_norm_flops(config, rules, tail=1) + task_flops(config, rules)
+        for task in model.tasks:
+            expected += head_flops(model.head, width=config.width, classes=task.num_classes)
+        found = traced_model(model, image(config, config.grid, config.grid))
+        assert expected.total == found
 
     def test_only_the_tail_is_adapted(self):
         config, adapter = VISION["tiny-test"], LoRAConfig(rank=2, alpha=2)
