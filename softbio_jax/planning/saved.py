@@ -27,16 +27,7 @@ class SavedRows:
 
     def __init__(self, path: pathlib.Path | None):
         self._path = path
-        self._rows: list[dict[str, Any]] = []
-        if path is not None and path.exists():
-            try:
-                self._rows = json.loads(path.read_text())["rows"]
-                for row in self._rows:
-                    Fit(**row["fit"]), row["key"], row["topology"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError("not the rows of a plan", where=str(path),
-                                expected="a file that --out wrote", found=repr(error)[:100],
-                                fix="name another --out") from error  # fmt: skip
+        self._rows = _read(path) if path else []
 
     def get(self, config: RunConfig, topology: str) -> Fit | None:
         """Returns the row of a config, if it is there."""
@@ -47,7 +38,9 @@ class SavedRows:
         return None
 
     def add(self, config: RunConfig, topology: str, found: Fit) -> None:
-        """Keeps a row."""
+        """Keeps a row, beside those that another process wrote meanwhile."""
+        if self._path:
+            self._rows = _read(self._path)
         self._rows.append({
             "topology": topology,
             "fit": dataclasses.asdict(found),
@@ -55,7 +48,7 @@ class SavedRows:
             "versions": versions(),
             "key": _key(config),
         })  # fmt: skip
-        if self._path is not None:
+        if self._path:
             temporary = self._path.with_name(f"{self._path.name}.tmp")
             temporary.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps({"rows": self._rows}, indent=1) + "\n")
@@ -81,6 +74,20 @@ def versions() -> str:
         return f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}"
     except importlib.metadata.PackageNotFoundError:
         return f"jax {jax.__version__}"
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+        for row in rows:
+            Fit(**row["fit"]), row["key"], row["topology"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError("not the rows of a plan", where=str(path),
+                        expected="a file that --out wrote", found=repr(error)[:100],
+                        fix="name another --out") from error  # fmt: skip
+    return rows
 
 
 def _key(config: RunConfig) -> str:

@@ -39,9 +39,11 @@ def test_rows_are_kept_by_topology_config_and_batch(tmp_path):
     assert saved.get(_config(compute={"remat": "full"}), "v5e:2x4") is None
     # What the compiled step does not depend on.
     assert saved.get(_config(data__root="elsewhere"), "v5e:2x4") == FITS
+    SavedRows(path).add(_config(seed=4, tasks=("age",)), "v5e:2x4", FITS)  # meanwhile
     saved.add(config, "v5e:4x4", TOO_LARGE)
+    assert len(SavedRows(path)._rows) == 3
     assert SavedRows(path).get(config, "v5e:4x4") == TOO_LARGE
-    assert [row["versions"][:3] for row in json.loads(path.read_text())["rows"]] == ["jax"] * 2
+    assert [row["versions"][:3] for row in json.loads(path.read_text())["rows"]] == ["jax"] * 3
 
 
 def test_the_same_chips_give_the_first_guess():
