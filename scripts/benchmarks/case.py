@@ -43,7 +43,8 @@ class Case:
         highest resident memory of a fresh process each; "fact", a figure that preparing in a fresh
         process tells, by the name `fact`.
       repeats: how many repetitions of each entry are kept.
-      fact: the figure's name, which ends in its unit: seconds or percent.
+      warm_ups: how many before them are not.
+      fact: the figure's name, which ends in its unit: seconds, percent or ratio.
       images: images a repetition, where a rate is of interest.
       least_rate: images a second below which the target is not reached.
     """
@@ -54,6 +55,7 @@ class Case:
     target: float | None
     measure: Literal["time", "memory", "fact"] = "time"
     repeats: int = 7
+    warm_ups: int = 1
     fact: str = ""
     images: int = 0
     least_rate: float = 0.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.case import Case, Entry
 from benchmarks.input_work import InputWork
-from benchmarks.workload import IdleWork, StartWork, Workload
+from benchmarks.workload import FeatureWork, IdleWork, StartWork, Workload
 from softbio_jax.errors import UserError
 
 _B16: dict[str, Any] = {"variant": "PE-Core-B16-224", "image_size": 224}
@@ -44,6 +44,7 @@ def cpu_suite(scratch: str) -> list[Case]:
         *_memory(step, step_l14),
         *_starts(scratch, step_l14),
         *_scaling(step),
+        *_features(),
     ]
 
 
@@ -176,6 +177,34 @@ def _scaling(step: Workload) -> list[Case]:
     ]  # fmt: skip
 
 
+def _features() -> list[Case]:
+    def case(name: str, title: str, target: float, fact: str, part: Any, **arguments: str) -> Case:
+        work = FeatureWork(part=part, arguments=arguments)
+        return Case(
+            name=name, title=title, entries=(Entry(label="ours", side="ours_features", work=work),),
+            target=target, measure="fact", fact=fact, repeats=1, warm_ups=0,
+        )  # fmt: skip
+
+    return [
+        case(
+            "lp-epoch-linear", "LP, an epoch over 168,362 cached features, linear heads", 3.0,
+            "epoch_seconds", "epoch", head="linear",
+        ),
+        case(
+            "lp-epoch-deep", "the same, deep heads", 40.0,
+            "epoch_seconds", "epoch", head="deep",
+        ),
+        case(
+            "lp-sweep", "LP, 50 rates and decays at once, 10 epochs, linear heads", 180.0,
+            "sweep_seconds", "sweep",
+        ),
+        case(
+            "lp-probe", "LP, 20 epochs on 12,500 images: features once vs the tower every epoch",
+            0.08, "probe_ratio", "probe", variant="PE-Core-B16-224",
+        ),
+    ]  # fmt: skip
+
+
 def gpu_suite(scratch: str) -> list[Case]:
     """Returns the cases in bfloat16 on one GPU, PE-Core-L14-336."""
     common: dict[str, Any] = {"dtype": "bfloat16", "steps": 5, **_L14}
@@ -203,7 +232,7 @@ def gpu_suite(scratch: str) -> list[Case]:
             name="idle", title="share of the LoRA step's time that waits for input", target=3.0,
             entries=(Entry(label="ours", side="ours_idle", work=IdleWork(
                 workload=step, pictures=pictures)),),
-            measure="fact", fact="idle_percent", repeats=1,
+            measure="fact", fact="idle_percent", repeats=1, warm_ups=0,
         ),
     ]  # fmt: skip
 
@@ -237,6 +266,8 @@ def _changed(case: Case, *, remat: str, small: bool) -> Case:
     def change(work: Any) -> Any:
         if isinstance(work, StartWork | IdleWork):
             return dataclasses.replace(work, workload=change(work.workload))
+        if isinstance(work, FeatureWork):
+            return work
         if isinstance(work, InputWork):
             return dataclasses.replace(work, batch=8, batches=2, warm=1) if small else work
         if small:

@@ -157,11 +157,11 @@ def _times(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
         facts = {entry.label: _prepare(workers.of(entry.side), entry) for entry in case.entries}
         _check_same_size(case, facts)
         watch = {entry.label: Watch() for entry in case.entries}
-        for turn in range(repeats + 1):
+        for turn in range(case.warm_ups + repeats):
             for entry in case.entries:
                 with watch[entry.label].repetition() as told:
                     told |= workers.of(entry.side).ask("run", name=entry.label)
-                if turn:  # the first turn warms the caches up
+                if turn >= case.warm_ups:
                     samples[entry.label].append(told["seconds"] / entry.units)
     for entry in case.entries:
         facts[entry.label] |= watch[entry.label].facts()
@@ -184,11 +184,11 @@ def _memory(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
 def _facts(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
     samples: dict[str, list[float]] = {entry.label: [] for entry in case.entries}
     facts: dict[str, dict[str, Any]] = {}
-    for turn in range(repeats + 1):
+    for turn in range(case.warm_ups + repeats):
         for entry in case.entries:
             with Workers(start) as workers:
                 facts[entry.label] = _prepare(workers.of(entry.side), entry)
-            if turn:  # the first turn warms the caches up
+            if turn >= case.warm_ups:
                 samples[entry.label].append(facts[entry.label][case.fact])
     return samples, facts
 

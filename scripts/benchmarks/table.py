@@ -49,15 +49,15 @@ def _target(result: Mapping[str, Any]) -> str:
 def _unit(result: Mapping[str, Any]) -> str:
     if result["measure"] != "fact":
         return ""
-    return " %" if result["fact"].endswith("_percent") else " s"
+    return {"percent": " %", "ratio": "", "seconds": " s"}[result["fact"].rsplit("_", 1)[-1]]
 
 
 def _value(entry: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     median, spread = entry["median"], entry["spread"]
     if result["measure"] == "memory":
         return f"{median:,.0f} MiB"
-    if _unit(result) == " %":
-        return f"{median:.2g} %"
+    if result["measure"] == "fact" and _unit(result) != " s":
+        return f"{median:.2g}{_unit(result)}"
     if median < 1:
         text = f"{1e3 * median:.3g} ± {1e3 * spread:.2g} ms"
     else:

@@ -9,15 +9,12 @@ from collections.abc import Iterator
 
 
 class Watch:
-    """Collects, over the repetitions of one entry, its processor time and that of all others.
-
-    Others are whatever else the machine does, the waiting side included: were its threads to spin
-    while it waits, it would show here.
-    """
+    """Collects, over the repetitions of one entry, its processor time and that of all others."""
 
     def __init__(self) -> None:
         self._own: list[float] = []
         self._others: list[float] = []
+        self._waiting: list[float] = []
 
     @contextlib.contextmanager
     def repetition(self) -> Iterator[dict[str, float]]:
@@ -27,11 +24,14 @@ class Watch:
         yield told
         seconds, busy = time.perf_counter() - start, busy_seconds() - before
         self._own.append(told["cpu_seconds"])
+        self._waiting.append(told["waiting_cores"])
         self._others.append(max(busy - told["cpu_seconds"], 0.0) / seconds)
 
     def facts(self) -> dict[str, float]:
-        """Returns medians: cpu_seconds of a repetition, and other_cores beside it."""
+        """Returns medians: cpu_seconds of a repetition; other_cores that all other processes used
+        beside it; waiting_cores that its own used while the other side ran, 0 unless it spins."""
         return {
+            "waiting_cores": statistics.median(self._waiting),
             "cpu_seconds": statistics.median(self._own),
             "other_cores": statistics.median(self._others),
         }

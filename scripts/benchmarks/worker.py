@@ -35,6 +35,7 @@ class Side:
         self._module = importlib.import_module(f"benchmarks.{name}")
         self._import_seconds = time.perf_counter() - start
         self._prepared: dict[str, Repetition] = {}
+        self._since = time.perf_counter(), time.process_time()
 
     def describe(self) -> dict[str, Any]:
         return self._module.describe()
@@ -42,20 +43,25 @@ class Side:
     def prepare(self, name: str, work: Mapping[str, Any], form: str) -> dict[str, Any]:
         start = time.perf_counter()
         self._prepared[name], facts = self._module.prepare(work, form)
+        self._since = time.perf_counter(), time.process_time()
         return facts | {
             "prepare_seconds": time.perf_counter() - start,
             "import_seconds": self._import_seconds,
         }
 
     def run(self, name: str) -> dict[str, float]:
+        """Runs one repetition, and tells its seconds, the processor time it took, and the cores
+        that this process used since its last one, while it should have waited."""
+        waited = time.perf_counter() - self._since[0], time.process_time() - self._since[1]
         gc.collect()
         gc.disable()
         before, start = time.process_time(), time.perf_counter()
         told = self._prepared[name]()  # its own seconds, where not all that it does counts
         seconds = time.perf_counter() - start if told is None else told
-        after = time.process_time()
+        used = time.process_time() - before
         gc.enable()
-        return {"seconds": seconds, "cpu_seconds": after - before}
+        self._since = time.perf_counter(), time.process_time()
+        return {"seconds": seconds, "cpu_seconds": used, "waiting_cores": waited[1] / waited[0]}
 
     def memory(self, name: str, repetitions: int) -> dict[str, float]:
         """Measures the highest resident memory while the prepared workload runs, in MiB."""

@@ -75,6 +75,17 @@ class IdleWork:
         return {"workload": self.workload.to_json(), "pictures": self.pictures.to_json()}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureWork:
+    """A part of training on cached features, with its arguments; see `ours_features`."""
+
+    part: Literal["epoch", "sweep", "probe"]
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"part": self.part, "arguments": dict(self.arguments)}
+
+
 def example_batch(workload: Workload) -> dict[str, Any]:
     """Draws images that are decoded already, and labels of which each task misses some."""
     rng = np.random.default_rng(0)

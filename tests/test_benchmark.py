@@ -1,0 +1,191 @@
+"""The side-by-side benchmark: arithmetic, turns, table, and this side at the smallest size."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+SCRIPTS = pathlib.Path(__file__).resolve().parent.parent / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+class FakeWorker:
+    """Answers like a worker process, from a list of times, and writes down what it is asked."""
+
+    def __init__(self, side, seconds, diary, trainable=7):
+        self.side, self.diary, self.trainable = side, diary, trainable
+        self._seconds = iter(seconds)
+
+    def ask(self, do, **arguments):
+        self.diary.append((self.side, do, arguments.get("name")))
+        if do == "run":
+            return {"seconds": next(self._seconds), "cpu_seconds": 0.0, "waiting_cores": 0.0}
+        if do == "memory":
+            return {"peak_mib": next(self._seconds), "start_peak_mib": 0.0}
+        return {"trainable": self.trainable, "compile_seconds": 3.0}
+
+    def close(self):
+        self.diary.append((self.side, "close", None))
+
+
+def a_case(**changes):
+    from benchmarks.case import Case
+    from benchmarks.cases import against_twin
+    from benchmarks.workload import Workload
+
+    work = Workload(work="train", method="lora", variant="tiny-test", batch=4, image_size=32)
+    case = Case(name="lora", title="LoRA step", entries=against_twin(work), target=0.9, images=4)
+    return dataclasses.replace(case, **changes)
+
+
+def test_medians_spread_and_ratios():
+    from benchmarks import summary
+
+    samples = {
+        "ours": [1.0, 2.0, 9.0, 2.0, 2.0],
+        "eager": [4.0, 5.0, 4.0, 4.0, 4.0],
+        "compiled": [2.0, 4.0, 2.5, 8.0, 4.0],
+    }
+    found = summary.compare(samples, 0.5)
+    assert found["best"] == "eager"  # of two that are level the first
+    assert found["ratio"] == 2.0 / 4.0
+    assert found["entries"]["ours"] == {"median": 2.0, "spread": 0.0, "samples": samples["ours"]}
+    assert found["reached"] is True
+    assert summary.compare(samples, 0.49)["reached"] is False
+    assert summary.compare(samples, None)["reached"] is None
+
+
+def test_the_best_opponent_counts():
+    from benchmarks import summary
+
+    found = summary.compare({"ours": [2.0], "eager": [4.0], "compiled": [2.5]}, 0.9)
+    assert (found["best"], found["ratio"]) == ("compiled", 0.8)
+
+
+def test_paired_ratio_sees_through_load_that_comes_and_goes():
+    from benchmarks import summary
+
+    load = [1.0, 10.0, 1.0, 7.0, 1.0, 3.0, 1.0]
+    ours, theirs = [0.8 * x for x in load], [1.0 * x for x in load]
+    assert summary.paired_ratio(ours, theirs) == pytest.approx(0.8)
+    assert summary.paired_ratio(ours, list(reversed(theirs))) == pytest.approx(0.8)
+
+
+def test_a_figure_alone_is_held_against_its_target():
+    from benchmarks import summary
+
+    found = summary.compare({"ours": [20.0, 30.0, 24.0]}, 25.0)
+    assert found["reached"] and "ratio" not in found
+
+
+def test_entries_take_turns_and_the_first_turn_is_dropped():
+    from benchmarks import runner
+
+    diary, times = [], {"ours": [100.0, 1.0, 2.0, 3.0], "twin": [100.0, 100.0, *[4.0, 5.0] * 3]}
+    result = runner.run(a_case(), lambda side: FakeWorker(side, times[side], diary), repeats=3)
+    ran = [(side, name) for side, do, name in diary if do == "run"]
+    assert ran == [("ours", "ours"), ("twin", "eager"), ("twin", "compiled")] * 4
+    samples = {label: entry["samples"] for label, entry in result["entries"].items()}
+    assert samples == {"ours": [1.0, 2.0, 3.0], "eager": [4.0] * 3, "compiled": [5.0] * 3}
+    assert (result["best"], result["ratio"], result["reached"]) == ("eager", 0.5, True)
+    assert [side for side, do, _ in diary if do == "close"] == ["ours", "twin"]
+
+
+def test_sides_that_train_different_models_are_not_compared():
+    from benchmarks import runner
+
+    def start(side):
+        return FakeWorker(side, [1.0] * 9, [], trainable=7 if side == "ours" else 8)
+
+    with pytest.raises(RuntimeError, match="train different models"):
+        runner.run(a_case(), start, repeats=1)
+
+
+def test_memory_and_facts_are_measured_in_fresh_processes():
+    from benchmarks import runner
+    from benchmarks.case import Entry
+
+    diary, peaks = [], {"ours": [500.0], "twin": [1000.0]}
+    case = a_case(measure="memory", target=0.8)
+    result = runner.run(case, lambda side: FakeWorker(side, peaks[side], diary))
+    assert [do for _, do, _ in diary] == ["prepare", "memory", "close"] * 3
+    assert result["ratio"] == 0.5
+
+    diary.clear()
+    entries = (Entry(label="ours", side="ours_start", work=case.entries[0].work),)
+    case = a_case(measure="fact", fact="compile_seconds", entries=entries, target=2.0)
+    result = runner.run(case, lambda side: FakeWorker(side, [], diary), repeats=2)
+    assert [do for _, do, _ in diary] == ["prepare", "close"] * 3
+    assert result["entries"]["ours"]["samples"] == [3.0, 3.0]
+    assert result["reached"] is False
+
+
+def test_units_divide_and_a_rate_too_low_is_not_reached():
+    from benchmarks import runner
+
+    case = a_case()
+    first = dataclasses.replace(case.entries[0], units=2.0)
+    case = dataclasses.replace(case, entries=(first, case.entries[1]), least_rate=100.0)
+    result = runner.run(case, lambda side: FakeWorker(side, [1.0, 0.1], []), repeats=1)
+    assert (result["entries"]["ours"]["median"], result["ratio"]) == (0.05, 0.5)
+    assert result["reached"] is False  # 4 images in 0.05 s are 80 a second
+
+
+def test_table_says_what_is_not_reached_and_when_the_machine_was_loaded():
+    from benchmarks import runner, table
+
+    times = {"ours": [2.0] * 3, "twin": [2.0] * 6}
+    result = runner.run(a_case(), lambda side: FakeWorker(side, times[side], []), repeats=2)
+    result["facts"]["ours"]["other_cores"] = 1.3
+    line = table.row(result)
+    assert "| 2.00 ± 0.00 s, 2 images/s | 2.00 ± 0.00 s, 2 images/s (eager) | 1.00 | 1.00 |" in line
+    assert "| <= 0.9 | **not reached** (others used 1.3 cores) |" in line
+    head, rule, body = table.markdown([result]).splitlines()
+    assert head.count("|") == rule.count("|") == body.count("|")
+
+
+@pytest.mark.parametrize("suite", ["cpu", "gpu"])
+def test_suites(suite, tmp_path):
+    from benchmarks import cases
+
+    chosen = cases.choose(suite, [], scratch=str(tmp_path), small=True)
+    names = [case.name for case in chosen]
+    assert len(set(names)) == len(names)
+    for case in chosen:
+        labels = [entry.label for entry in case.entries]
+        assert len(set(labels)) == len(labels)
+        json.dumps([entry.work.to_json() for entry in case.entries])
+    workloads = [entry.work for case in chosen for entry in case.entries]
+    assert all(w.variant == "tiny-test" for w in workloads if hasattr(w, "variant"))
+
+
+def test_unknown_case_is_a_mistake(tmp_path):
+    from benchmarks import cases
+
+    from softbio_jax.errors import UserError
+
+    with pytest.raises(UserError, match="no such case"):
+        cases.choose("cpu", ["lora"], scratch=str(tmp_path))
+
+
+@pytest.mark.parametrize("suite", ["cpu", "gpu"])
+@pytest.mark.parametrize(("work", "method"), [("train", "lora"), ("forward", "merged")])
+def test_own_side_runs_at_the_smallest_size(suite, work, method):
+    """The type and the number of steps in a repetition are those of the suites."""
+    from benchmarks import ours
+    from benchmarks.workload import Workload
+
+    kind = {"dtype": "bfloat16", "steps": 2} if suite == "gpu" else {}
+    workload = Workload(
+        work=work, method=method, variant="tiny-test", batch=8, image_size=32, rank=4, layers=2,
+        **kind,
+    )  # fmt: skip
+    repetition, facts = ours.prepare(workload.to_json(), "jit")
+    repetition()
+    assert facts["trainable"] > 0
+    assert Workload.from_json(json.loads(json.dumps(workload.to_json()))) == workload
