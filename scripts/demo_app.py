@@ -70,24 +70,21 @@ def build(gradio, model):
         gradio.Markdown(
             f"# {model.bundle.name}\n{model.bundle.tower.name} adapted by {model.bundle.method}"
         )
+        options = {"height": 340, "buttons": []}
+        with gradio.Row():
+            picture = gradio.Image(label="photograph or webcam", sources=["upload", "webcam"],
+                                   elem_id="input", **options)  # fmt: skip
+            options["interactive"] = False
+            boxed = gradio.Image(label="faces", elem_id="faces", **options)
+            covered = gradio.Image(label="occlusion", elem_id="occlusion", **options)
         with gradio.Row():
             with gradio.Column():
-                picture = gradio.Image(
-                    label="photograph or webcam", sources=["upload", "webcam"], elem_id="input",
-                    height=360, buttons=[],
-                )  # fmt: skip
                 how = gradio.Radio([FIND, CROP], value=FIND, label="the picture")
                 which = gradio.Dropdown([1], value=1, label="face, the largest first")
                 task = gradio.Radio(tasks, value=tasks[0], label="map of")
-                gradio.Markdown(NOTES)
-            with gradio.Column():
-                boxed = gradio.Image(label="faces", elem_id="faces", height=360, buttons=[],
-                                     interactive=False)  # fmt: skip
-                labels = [gradio.Label(label=name, elem_id=name) for name in tasks]
-            with gradio.Column():
-                covered = gradio.Image(label="occlusion", elem_id="occlusion", height=360,
-                                       buttons=[], interactive=False)  # fmt: skip
                 timing = gradio.Markdown(elem_id="timing")
+            labels = [gradio.Label(label=name, elem_id=name) for name in tasks]
+        gradio.Markdown(NOTES)
         outputs = [which, boxed, *labels, covered, timing]
 
         def again(image, how, which, task):
@@ -96,11 +93,11 @@ def build(gradio, model):
         def anew(image, how, task):
             return _analyse(gradio, model, image, how, 1, task)
 
-        options = {"outputs": outputs, "show_progress": "minimal", "api_visibility": "private"}
-        picture.change(anew, [picture, how, task], **options)
-        how.input(anew, [picture, how, task], **options)
-        which.input(again, [picture, how, which, task], **options)
-        task.input(again, [picture, how, which, task], **options)
+        calls = {"outputs": outputs, "show_progress": "minimal", "api_visibility": "private"}
+        picture.change(anew, [picture, how, task], **calls)
+        how.input(anew, [picture, how, task], **calls)
+        which.input(again, [picture, how, which, task], **calls)
+        task.input(again, [picture, how, which, task], **calls)
     return page
 
 
@@ -149,11 +146,11 @@ def _analyse(gradio, model, image, how, which, task):
 
 
 def _warm(model):
-    """Compiles what one face and its map need, so that no picture waits for it."""
+    """Compiles what a few faces and a map need, so that no picture waits for it."""
     import numpy as np
 
     size = model.bundle.image_size
-    for count in (1, 64):
+    for count in (1, 2, 4, 64):
         model.logits(np.zeros((count, size, size, 3), np.uint8))
 
 

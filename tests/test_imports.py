@@ -37,7 +37,7 @@ DOORS = {
     "clu.metric_writers": (),  # imports TensorFlow
     "clu.periodic_actions": (),
 }
-RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "beam")
+RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "app", "beam")
 MOST_LINES = 300
 HEAVY = ("tensorflow", "torch", "jax", "flax", "grain", "orbax", "matplotlib", "cv2")
 

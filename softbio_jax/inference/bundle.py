@@ -107,7 +107,7 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
     params, adapters, tail = folded(params, model.adapters, tail=model.tail)
     names = {task.name for task in model.tasks}
     return Bundle(
-        name=workdir.resolve().name,
+        name=_name(workdir.resolve()),
         method=session.run.method.name,
         tower=model.config,
         image_size=session.run.image_size,
@@ -147,6 +147,11 @@ def folded(params: Tree, rules: AdapterRules, *, tail: int) -> tuple[Tree, Adapt
     left = tuple(rule for rule in rules.rules if rule not in done)
     merged = flatten(merge(unflatten(trunk), AdapterRules(rules=tuple(done))))
     return unflatten(merged | rest), dataclasses.replace(rules, rules=left), tail
+
+
+def _name(workdir: pathlib.Path) -> str:
+    # scripts/demo.py puts its run into a folder called run.
+    return workdir.parent.name if workdir.name == "run" else workdir.name
 
 
 def _fitted(workdir: pathlib.Path) -> dict[str, float]:

@@ -1,0 +1,155 @@
+"""The page in a real browser: a picture goes in, three distributions come out, nothing leaves."""
+
+import base64
+import importlib.util
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from softbio_jax.data import synthetic
+from softbio_jax.inference import bundle_files
+from tests.evaluation.report.test_browser import CHROMIUM, Browser
+
+ROOT = pathlib.Path(__file__).parents[2]
+needs_page = pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("gradio") is None,
+    reason="needs Debian's chromium and the extra app (pip install -e '.[app]')",
+)
+# The program, which writes down every address it connects to.
+WATCHED = """
+import runpy, socket, sys
+log, real = open({log!r}, "a", buffering=1), socket.socket.connect
+def connect(self, address):
+    print(address, file=log)
+    return real(self, address)
+socket.socket.connect = connect
+sys.argv = ["demo_app.py", *{arguments!r}]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """Two drawn faces on a page."""
+    page = np.full((260, 460, 3), 128, np.uint8)
+    for i, row in enumerate((4, 5)):
+        face = synthetic.draw("synthetic_fairface", "test", row, size=160, seed=5).image
+        page[50:210, 40 + 220 * i : 200 + 220 * i] = face
+    path = tmp_path_factory.mktemp("photo") / "page.png"
+    Image.fromarray(page).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def served(bundle, tmp_path_factory):
+    """The address of a running page, and the file of the addresses it connected to."""
+    folder = tmp_path_factory.mktemp("app")
+    model = bundle_files.save(bundle, folder / "model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = WATCHED.format(
+        log=str(folder / "connected"), script=str(ROOT / "scripts" / "demo_app.py"),
+        arguments=[f"--model={model}", f"--port={port}"],
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for _ in range(240):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/", folder / "connected"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait(browser, expression, seconds=90):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := browser.evaluate(f"({expression}) || ''"):
+            return found
+        time.sleep(0.3)
+    text = browser.evaluate("document.body.innerText")
+    raise AssertionError(f"never true: {expression}; the page says: {text}")
+
+
+def choose(browser, text):
+    browser.evaluate(
+        "[...document.querySelectorAll('label')]"
+        f".find(l => l.innerText.trim() === {text!r}).querySelector('input').click() || true"
+    )
+
+
+@needs_page
+def test_a_picture_gives_three_results(served, photo, tmp_path):
+    address, connected = served
+    browser = Browser(tmp_path / "profile")
+    try:
+        for domain in ("Page", "Network", "Runtime", "Log", "DOM"):
+            browser.call(f"{domain}.enable")
+        browser.call("Emulation.setDeviceMetricsOverride", width=1440, height=1500,
+                     deviceScaleFactor=1, mobile=False)  # fmt: skip
+        browser.call("Page.navigate", url=address)
+        wait(browser, "document.querySelector('#input input[type=file]') !== null")
+        root = browser.call("DOM.getDocument")["root"]["nodeId"]
+        node = browser.call(
+            "DOM.querySelector", nodeId=root, selector="#input input[type=file]"
+        )["nodeId"]  # fmt: skip
+        browser.call("DOM.setFileInputFiles", files=[str(photo)], nodeId=node)
+        timing = wait(browser, "document.querySelector('#timing')?.innerText.includes('ms to')"
+                               " && document.querySelector('#timing').innerText")  # fmt: skip
+        assert "find 2 face(s)" in timing and "expected age:" in timing
+        for task, some in (("age", "%"), ("gender", "male"), ("emotion", "happy")):
+            text = browser.evaluate(f"document.querySelector('#{task}').innerText")
+            assert some in text and "%" in text, text
+        for name in ("faces", "occlusion"):
+            wait(browser, f"document.querySelector('#{name} img')?.naturalWidth > 100")
+        choose(browser, "emotion")
+        wait(browser, "document.querySelector('#timing').innerText.includes('drop of emotion')")
+        choose(browser, "the picture is one face")
+        wait(browser, "document.querySelector('#timing').innerText.includes('find 1 face(s)')")
+        if name := os.environ.get("SOFTBIO_SCREENSHOT"):
+            choose(browser, "find faces")
+            wait(browser, "document.querySelector('#timing').innerText.includes('find 2')")
+            time.sleep(2)
+            shot = browser.call("Page.captureScreenshot", format="png")["data"]
+            pathlib.Path(name).write_bytes(base64.b64decode(shot))
+        requested = {
+            event["params"]["request"]["url"].split("?")[0]
+            for event in browser.events
+            if event.get("method") == "Network.requestWillBeSent"
+        }
+        outside = [url for url in requested if not url.startswith((address, "data:", "blob:"))]
+        assert outside == []
+        said = [
+            event for event in browser.events if event.get("method") == "Runtime.exceptionThrown"
+        ]
+        assert said == []
+    finally:
+        browser.close()
+    addresses = [line for line in connected.read_text().splitlines() if "127.0.0.1" not in line]
+    assert addresses == []
+
+
+def test_without_gradio_it_says_what_to_install(bundle, tmp_path):
+    (tmp_path / "gradio.py").write_text("raise ImportError('none here')\n")
+    done = subprocess.run(
+        [sys.executable, "scripts/demo_app.py", "--model=nowhere"], cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "pip install 'softbio-jax[app]'" in done.stderr and done.stderr.count("\n") == 1
