@@ -115,6 +115,9 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
             "plateau_patience": 5,
             "plateau_factor": 0.1,
             "evaluate": "best",
+            "cache_features": False,  # method lp alone: the tower runs once
+            "cache_views": 1,
+            "cache_dir": "",
         },
     })  # fmt: skip
 

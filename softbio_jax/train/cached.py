@@ -44,7 +44,7 @@ class CachedSession(Session):
         check_cacheable(run)
         super().__init__(run, devices=devices)
         # From log to log: a line is then about steps that have been done.
-        self._length = min(run.config.train.log_every or _MOST_STEPS, _MOST_STEPS)
+        self.length = min(run.config.train.log_every or _MOST_STEPS, _MOST_STEPS)
         self._pending: list[Mapping[str, np.ndarray]] = []
         self._table: Table = {}
         self.held: dict[str, tuple[jax.Array, dict[str, np.ndarray]]] = {}
@@ -100,7 +100,7 @@ class CachedSession(Session):
         """Compiles the training steps; see `Session.compile`."""
         config, whole = self.run.config, parallel.replicated(self.mesh)
         shape = jax.ShapeDtypeStruct(
-            (self._length, config.train.batch_size), jnp.int32,
+            (self.length, config.train.batch_size), jnp.int32,
             sharding=cached_steps.rows_sharding(self.mesh),
         )  # fmt: skip
         laid_out = jax.tree.map(lambda leaf: leaf.sharding, self.state)
@@ -118,7 +118,7 @@ class CachedSession(Session):
     def push(self, batch: Mapping[str, np.ndarray]) -> list[Metrics]:
         """Takes in the rows of one more step; sets those that wait off when they are enough."""
         self._pending.append(batch)
-        return self.drain() if len(self._pending) == self._length else []
+        return self.drain() if len(self._pending) == self.length else []
 
     def drain(self) -> list[Metrics]:
         """Sets the steps that wait off and returns their metrics, without waiting for them."""
@@ -127,7 +127,7 @@ class CachedSession(Session):
             return []
         self.state, metrics = self._compiled(
             self.state, self._proj, self._table,
-            *cached_steps.place(batches, self._length, self.mesh), self._key,
+            *cached_steps.place(batches, self.length, self.mesh), self._key,
         )  # fmt: skip
         return cached_steps.each(metrics, len(batches))
 

@@ -26,7 +26,8 @@ _PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"
 _FREE = (
     "data.root", "data.test", "data.workers", "mesh.fsdp", "frozen_dtype", "model.pretrained",
     "compute.attention", "compute.matmul_precision", "compute.remat", "compute.unroll",
-    "train.checkpoint_every", "train.compile_cache", "train.eval_batch_size", "train.evaluate",
+    "train.cache_dir", "train.checkpoint_every", "train.compile_cache", "train.eval_batch_size",
+    "train.evaluate",
     "train.keep", "train.log_every", "train.max_skipped", "train.microbatches",
     "train.profile_steps",
 )  # fmt: skip

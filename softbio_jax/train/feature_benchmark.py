@@ -1,0 +1,207 @@
+"""How fast heads train on cached features, and what that saves against running the tower."""
+
+import dataclasses
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from softbio_jax.data import prepare
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.tasks import MISSING, TASKS
+from softbio_jax.train import build
+from softbio_jax.train.build import Parts
+from softbio_jax.train.cached import CachedSession
+from softbio_jax.train.data import RunData, open_all, train_stream
+from softbio_jax.train.features import FeatureExtractor, Features
+from softbio_jax.train.row_batches import RowBatches
+from softbio_jax.train.session import Session
+from softbio_jax.train.sweep_session import SweepSession
+
+THESIS_ROWS, WIDTH = 168_362, 1024  # images of an epoch, and PE-Core-L14-336's pooled feature
+PROBE_IMAGES, PROBE_EPOCHS = 12_500, 20
+BATCH = 256
+
+
+def epoch(head: str, *, rows: int = THESIS_ROWS, epochs: int = 2) -> dict[str, Any]:
+    """Measures epochs of training three heads, batch norm and dropout 0.5 included.
+
+    Features are drawn numbers: no step's time depends on them.
+
+    Args:
+      head: "linear" or "deep".
+      rows: features an epoch.
+      epochs: how many are measured, after a first dispatch that is not.
+    """
+    run = _heads_alone(head, rows=rows, epochs=epochs + 1)
+    session, data = CachedSession(run), _labelled(rows)
+    session.hold([(data.train[0], _drawn(rows))])
+    session.compile()
+    batches = RowBatches(run, data)
+    for _ in range(64):
+        session.push(next(batches))
+    session.drain()
+    jax.block_until_ready(session.state)
+    steps = -(-rows // BATCH)
+    seconds = []
+    for _ in range(epochs):
+        begun = time.perf_counter()
+        for _ in range(steps):
+            session.push(next(batches))
+        session.drain()
+        jax.block_until_ready(session.state)
+        seconds.append(time.perf_counter() - begun)
+    return {"rows": rows, "seconds": seconds, "fastest": min(seconds)}
+
+
+def sweep(*, pairs: int = 50, rows: int, epochs: int, batch_norm: bool, steps: int) -> dict:
+    """Measures steps of a sweep of linear heads, and tells what all its epochs would take.
+
+    Args:
+      pairs: rates times decays.
+      rows: features an epoch.
+      epochs: of the sweep.
+      batch_norm: whether heads have one, whose output each pair has for itself.
+      steps: how many are measured; those of the whole sweep at most.
+    """
+    run = _heads_alone("linear", rows=rows, epochs=epochs, batch_norm=batch_norm)
+    rates, decays = np.geomspace(1e-4, 1e-1, pairs), np.full(pairs, 1e-2)
+    session, data = SweepSession(run, rates=rates.tolist(), decays=decays.tolist()), _labelled(rows)
+    session.hold([(data.train[0], _drawn(rows))])
+    begun = time.perf_counter()
+    session.compile()
+    compiling, batches = time.perf_counter() - begun, RowBatches(run, data)
+    for _ in range(session.length):
+        session.push(next(batches))
+    jax.block_until_ready(session.state)
+    whole = epochs * -(-rows // BATCH)
+    steps = min(steps, whole)
+    begun = time.perf_counter()
+    for _ in range(steps):
+        session.push(next(batches))
+    session.drain()
+    jax.block_until_ready(session.state)
+    measured = time.perf_counter() - begun
+    return {
+        "pairs": pairs, "rows": rows, "epochs": epochs, "batch_norm": batch_norm,
+        "steps_measured": steps, "seconds_measured": measured, "compile_seconds": compiling,
+        "steps_whole": whole, "seconds_whole": measured / steps * whole,
+        "extrapolated": steps < whole,
+    }  # fmt: skip
+
+
+def probe(variant: str, folder: pathlib.Path, *, images: int, rounds: int, batch: int) -> dict:
+    """Measures the tower in a training step against the tower in a feature pass, in turns.
+
+    Both decode and resize the same JPEGs. The training step augments, the pass does not.
+
+    Args:
+      variant: of the tower; its weights are random.
+      folder: for data and features.
+      images: drawn faces, of which each round takes its part.
+      rounds: how many times each is measured.
+      batch: images a step.
+    """
+    config = _config(variant, "linear", root=str(folder), batch=batch, steps=10_000)
+    part = images // rounds // batch * batch
+    run = build.parts(build.config_from(config))
+    if not (folder / "synthetic_fairface").exists():
+        prepare.prepare("synthetic", source="synthetic_fairface", count=images, test_count=1,
+                        out=folder / "synthetic_fairface", size=run.image_size)  # fmt: skip
+    data = open_all(run.config.data)
+    session = Session(run)
+    session.compile()
+    extract = FeatureExtractor(
+        run, session._frozen, base=session.base, mesh=session.mesh, root=folder / "features"
+    )
+    stream = train_stream(run, data)
+
+    def train() -> None:
+        for _ in range(part // batch):
+            session.train(next(stream))
+        jax.block_until_ready(session.state)
+
+    def cache(start: int) -> Callable[[], Any]:
+        dataset = data.train[0].take(np.arange(start, start + part))
+        return lambda: extract(dataset, views=1, name=f"{variant}, round at {start}")
+
+    _seconds(lambda: session.train(next(stream)))
+    extract(data.train[0].take(np.arange(batch)), views=1, name="warm-up")
+    found: dict[str, list[float]] = {"train": [], "cache": []}
+    for turn in range(rounds):
+        found["train"].append(_seconds(train) / part)
+        found["cache"].append(_seconds(cache(turn * part)) / part)
+    stream.close()
+    return {
+        "variant": variant, "images_a_round": part, "rounds": rounds, "batch": batch,
+        "seconds_an_image": found,
+    } | {f"{name}_seconds_an_image": statistics.median(v) for name, v in found.items()}  # fmt: skip
+
+
+def projected(tower: dict[str, Any], heads: dict[str, Any]) -> dict[str, Any]:
+    """Returns what LP of 20 epochs on 12,500 images takes both ways, by the image.
+
+    Args:
+      tower: what `probe` found.
+      heads: what `epoch` found.
+    """
+    with_tower = PROBE_EPOCHS * PROBE_IMAGES * tower["train_seconds_an_image"]
+    once = PROBE_IMAGES * tower["cache_seconds_an_image"]
+    on_features = PROBE_EPOCHS * PROBE_IMAGES / heads["rows"] * heads["fastest"]
+    return {
+        "images": PROBE_IMAGES, "epochs": PROBE_EPOCHS, "tower_every_epoch_s": with_tower,
+        "features_once_s": once, "epochs_on_features_s": on_features,
+        "ratio": (once + on_features) / with_tower,
+    }  # fmt: skip
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _config(variant: str, head: str, *, root: str, batch: int, steps: int) -> dict[str, Any]:
+    return {
+        "seed": 0,
+        "tasks": ("age", "gender", "emotion"),
+        "model": {"variant": variant, "head": {"kind": head, "batch_norm": True, "dropout": 0.5}},
+        "method": {"name": "lp"},
+        "data": {"root": root, "train": ("synthetic_fairface/train",), "val_fraction": 0.0},
+        "optimizer": {"rates": {"heads": 1e-3, "log_sigma": 1e-3}},
+        "train": {
+            "steps": steps, "batch_size": batch, "eval_batch_size": batch, "log_every": 50,
+        },
+    }  # fmt: skip
+
+
+def _heads_alone(head: str, *, rows: int, epochs: int, batch_norm: bool = True) -> Parts:
+    """Returns a run with PE-Core-L14-336's feature on a tower of one block, which never runs."""
+    config = _config("PE-Core-L14-336", head, root="", batch=BATCH, steps=epochs * rows)
+    config["model"]["head"]["batch_norm"] = batch_norm
+    run = build.parts(build.config_from(config))
+    model = run.model.clone(config=dataclasses.replace(run.model.config, layers=1))
+    return dataclasses.replace(run, model=model)
+
+
+def _labelled(rows: int) -> RunData:
+    """Returns rows with labels in the thesis' proportions, and no pictures."""
+    draw = np.random.default_rng(0)
+    labels = {}
+    for task, known in (("age", 0.81), ("gender", 1.0), ("emotion", 0.055)):
+        values = draw.integers(0, TASKS[task].num_classes, rows).astype(np.int32)
+        labels[task] = np.where(draw.random(rows) < known, values, np.int32(MISSING))
+    dataset = PreparedDataset(
+        directory="", name="drawn", split="train", labels=labels, columns={},
+        fingerprint="drawn", records=np.arange(rows),
+    )  # fmt: skip
+    return RunData(train=[dataset], val=[], test=[])
+
+
+def _drawn(rows: int) -> Features:
+    values = np.random.default_rng(1).standard_normal((1, rows, WIDTH), np.float32)
+    return Features(values=values, decoded=np.ones(rows, bool))
