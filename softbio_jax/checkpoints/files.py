@@ -23,6 +23,11 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """Returns a path that does not depend on the current folder; epath's own breaks gs://."""
+    return epath.Path(os.path.abspath(path) if is_local(path) else path)
+
+
 def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:
     """Returns a path that has to be on a disk.
 

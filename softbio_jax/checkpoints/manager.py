@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from softbio_jax.checkpoints import leaves, manifest
+from softbio_jax.checkpoints import files, leaves, manifest
 from softbio_jax.checkpoints.leaves import Described
 from softbio_jax.checkpoints.manifest import Damaged, Manifest
 from softbio_jax.errors import UserError
@@ -57,7 +57,7 @@ class CheckpointManager:
         base: str,
         say: Callable[[str], None] = print,
     ):
-        self._directory = epath.Path(workdir) / "checkpoints"
+        self._directory = files.absolute(workdir) / "checkpoints"
         self._keep, self._base, self._say = keep, base, say
         self._writer: ocp.AsyncCheckpointer | None = None
         self._finishing: threading.Thread | None = None
@@ -94,7 +94,7 @@ class CheckpointManager:
         self.seconds["digest"] += time.perf_counter() - begun
         if self._writer is None:
             self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-        self._writer.save(target.absolute() / "state", args=ocp.args.StandardSave(state))
+        self._writer.save(target / "state", args=ocp.args.StandardSave(state))
         self._finishing = threading.Thread(
             target=self._finish, args=(step, described, host, best_step, started), daemon=True
         )
@@ -173,7 +173,7 @@ class CheckpointManager:
         try:
             reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
             state = reader.restore(
-                directory.absolute() / "state", args=ocp.args.StandardRestore(like)
+                directory / "state", args=ocp.args.StandardRestore(like)
             )
         except (ValueError, KeyError, OSError) as error:
             raise Damaged(str(error).strip().splitlines()[0][:200]) from error
@@ -209,10 +209,10 @@ class CheckpointManager:
             self._writer.wait_until_finished()
             if jax.process_index() == 0:
                 directory, begun = self._directory / str(step), time.perf_counter()
-                files = manifest.describe_files(directory)
+                digests = manifest.describe_files(directory)
                 self.seconds["digest"] += time.perf_counter() - begun
                 manifest.write(directory, Manifest(
-                    step=step, host=host, base=self._base, files=files,
+                    step=step, host=host, base=self._base, files=digests,
                     leaves={path: leaf.to_json() for path, leaf in described.items()},
                 ))  # fmt: skip
                 self._drop_old(step, best_step)
