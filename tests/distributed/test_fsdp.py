@@ -125,7 +125,7 @@ def test_a_device_holds_its_share_of_state_and_gradient(sessions):
     assert needed["replicated"] - needed["fsdp"] >= held["replicated"] - held["fsdp"]
 
 
-@pytest.mark.parametrize("name", ["one", "replicated"])
+@pytest.mark.parametrize("name", [pytest.param("one", marks=pytest.mark.long), "replicated"])
 def test_a_checkpoint_goes_on_on_another_mesh(sessions, tmp_path, name):
     saving = sessions("fsdp")
     saving.train(batch_of())
@@ -139,3 +139,13 @@ def test_a_checkpoint_goes_on_on_another_mesh(sessions, tmp_path, name):
     jax.tree.map(np.testing.assert_array_equal, restored.state, saving.state)
     session.state = restored.state
     _assert_close(_train(session, first=1), _train(saving, first=1))
+
+
+def test_the_whole_tree_comes_to_the_host(sessions):
+    session = sessions("fsdp")
+    params = flatten(session.params())
+    assert all(isinstance(leaf, np.ndarray) for leaf in params.values())
+    for path, leaf in flatten(session.state.trainable).items():
+        np.testing.assert_array_equal(params[path], leaf)
+    shapes = build.abstract_params(session.run.config, session.run.model)
+    assert params.keys() == flatten(shapes).keys()
