@@ -26,10 +26,9 @@ class TaskLowRank(nn.Module):
     features: int
     projections: int
     dtype: str
-    train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rows: jax.Array | None) -> jax.Array:
         """Maps x (B, N, in), or (T, B, N, in), to (T, B, N, features)."""
         lead, rank = (self.tasks, self.projections), self.config.rank
         a = self.param("lora_a", _init_tasks_a, (*lead, x.shape[-1], rank), jnp.float32)
@@ -37,7 +36,7 @@ class TaskLowRank(nn.Module):
             "lora_b", nn.initializers.zeros, (*lead, rank, self.features // self.projections),
             jnp.float32,
         )  # fmt: skip
-        x = _drop(x, self.config, train=self.train)
+        x = _drop(self, x, self.config, rows)
         return math.task_low_rank(x, a.astype(self.dtype), b.astype(self.dtype), self.config.scale)
 
 
@@ -58,32 +57,39 @@ class AdaptedDense(nn.Module):
     features: int
     adapters: AdapterRules = NO_ADAPTERS
     dtype: str = "float32"
-    train: bool = False
     projections: int = 1  # how many projections the kernel holds side by side
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rows: jax.Array | None = None) -> jax.Array:
+        """Maps x (..., in) to (..., features).
+
+        Args:
+          x: (B, N, in), or (T, B, N, in) once the tasks have parted.
+          rows: (B,) int32, each example's place in the global batch, from which the adapters'
+            dropout is drawn; None: no dropout.
+        """
         x = x.astype(self.dtype)
         kernel, bias = self._plain(x.shape[-1])
         base = math.apart(x, kernel.astype(self.dtype))
-        y = self._adapted(x, base, kernel)
-        low = self._task_update(x)
+        y = self._adapted(x, base, kernel, rows)
+        low = self._task_update(x, rows)
         return (y if low is None else y + low) + bias.astype(self.dtype)
 
     def _plain(self, inputs: int) -> tuple[jax.Array, jax.Array]:
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32)
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
-    def _adapted(self, x: jax.Array, base: jax.Array, kernel: jax.Array) -> jax.Array:
+    def _adapted(
+        self, x: jax.Array, base: jax.Array, kernel: jax.Array, rows: jax.Array | None
+    ) -> jax.Array:
         config = self.adapters.match("/".join(self.path))
         if config is None:
             return base
         self._check(config, kernel.shape, self.features)
         a = self.param("lora_a", _init_a, (x.shape[-1], config.rank), jnp.float32)
         b = self.param("lora_b", nn.initializers.zeros, (config.rank, self.features), jnp.float32)
-        drops = self.train and config.dropout > 0
-        z = _drop(x, config, train=self.train)
+        z = _drop(self, x, config, rows)
         low = math.low_rank(z, a.astype(self.dtype), b.astype(self.dtype), config.scale)
         if not config.dora:
             return base + low
@@ -93,16 +99,17 @@ class AdaptedDense(nn.Module):
         # Before the cast: bfloat16 has no number between 1 and 1.0078.
         excess, gain = (gain - 1).astype(self.dtype), gain.astype(self.dtype)
         # Corrections are added to x W, so that a fresh adapter leaves it bit for bit.
-        return base + (excess * (z @ kernel.astype(self.dtype) if drops else base) + gain * low)
+        direction = base if z is x else math.apart(z, kernel.astype(self.dtype))
+        return base + (excess * direction + gain * low)
 
-    def _task_update(self, x: jax.Array) -> jax.Array | None:
+    def _task_update(self, x: jax.Array, rows: jax.Array | None) -> jax.Array | None:
         own, config = self.adapters.per_task, self.adapters.match_task("/".join(self.path))
         if own is None or config is None:
             return None
         self._check(config, (x.shape[-1], self.features), self.features // self.projections)
         return TaskLowRank(
-            config, own.tasks, self.features, self.projections, self.dtype, self.train, name="tasks"
-        )(x)
+            config, own.tasks, self.features, self.projections, self.dtype, name="tasks"
+        )(x, rows)
 
     def _check(self, config: LoRAConfig, shape: tuple[int, ...], outputs: int) -> None:
         if config.rank > (most := min(shape[0], outputs)):
@@ -121,13 +128,14 @@ class TwoStreamDense(AdaptedDense):
 
     @nn.compact
     def __call__(  # type: ignore[override]
-        self, x: jax.Array, task_x: jax.Array | None
+        self, x: jax.Array, task_x: jax.Array | None, rows: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array | None]:
         """Maps the shared stream (B, N, in) and the tasks' (T, B, N, in).
 
         Args:
           x: the shared stream.
           task_x: the tasks' streams; None before they part, then the shared stream stands in.
+          rows: see `AdaptedDense`.
 
         Returns:
           (B, N, features) and (T, B, N, features), the second None where no per-task rule
@@ -136,10 +144,12 @@ class TwoStreamDense(AdaptedDense):
         x = x.astype(self.dtype)
         kernel, bias = self._plain(x.shape[-1])
         base, offset = x @ kernel.astype(self.dtype), bias.astype(self.dtype)
-        low = self._task_update(x if task_x is None else task_x.astype(self.dtype))
-        y = self._adapted(x, base, kernel) + offset
+        low = self._task_update(x if task_x is None else task_x.astype(self.dtype), rows)
+        y = self._adapted(x, base, kernel, rows) + offset
         return y, (None if low is None else base + low + offset)
 
 
-def _drop(x: jax.Array, config: LoRAConfig, *, train: bool) -> jax.Array:
-    return nn.Dropout(config.dropout, deterministic=not (train and config.dropout > 0))(x)
+def _drop(module: nn.Module, x: jax.Array, config: LoRAConfig, rows: jax.Array | None) -> jax.Array:
+    if rows is None or config.dropout == 0:
+        return x
+    return math.dropout(x, module.make_rng("dropout"), rows, rate=config.dropout)

@@ -67,6 +67,30 @@ def task_low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax
     return up.reshape(*up.shape[:3], -1)
 
 
+def dropout(x: jax.Array, key: jax.Array, rows: jax.Array, *, rate: float) -> jax.Array:
+    """Returns x with a share `rate` of its numbers zero and the others divided by 1 - rate.
+
+    An example's mask is drawn from the key and its place in the global batch alone, so it does
+    not depend on the devices, processes and microbatches that the batch is split over.
+
+    Args:
+      x: (..., B, N, in).
+      key: of the layer and the step.
+      rows: (B,) int32.
+      rate: in [0, 1).
+
+    Source: Srivastava et al. 2014, JMLR 15.
+    """
+    axis = x.ndim - 3
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+
+    def draw(row: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - rate, shape)
+
+    keep = jax.vmap(draw, out_axes=axis)(rows)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
 def apart(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns x W, of tasks' rows one task at a time.
 

@@ -40,23 +40,23 @@ class SelfAttention(nn.Module):
     heads: int
     compute: ComputeConfig
     adapters: AdapterRules
-    train: bool
     causal: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None
+    ) -> jax.Array:
         width = x.shape[-1]
         dense: dict[str, Any] = {
             "adapters": self.adapters,
             "dtype": self.compute.dtype,
-            "train": self.train,
         }
-        qkv = AdaptedDense(3 * width, projections=3, name="qkv", **dense)(x)
+        qkv = AdaptedDense(3 * width, projections=3, name="qkv", **dense)(x, rows)
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
         if rotation is not None:
             q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
         out = attend(q, k, v, implementation=self.compute.attention, causal=self.causal)
-        return AdaptedDense(width, name="out", **dense)(out)
+        return AdaptedDense(width, name="out", **dense)(out, rows)
 
 
 class MLP(nn.Module):
@@ -65,17 +65,15 @@ class MLP(nn.Module):
     hidden: int
     compute: ComputeConfig
     adapters: AdapterRules
-    train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rows: jax.Array | None = None) -> jax.Array:
         dense: dict[str, Any] = {
             "adapters": self.adapters,
             "dtype": self.compute.dtype,
-            "train": self.train,
         }
-        hidden = gelu(AdaptedDense(self.hidden, name="c_fc", **dense)(x))
-        return AdaptedDense(x.shape[-1], name="c_proj", **dense)(hidden)
+        hidden = gelu(AdaptedDense(self.hidden, name="c_fc", **dense)(x, rows))
+        return AdaptedDense(x.shape[-1], name="c_proj", **dense)(hidden, rows)
 
 
 class Block(nn.Module):
@@ -86,20 +84,22 @@ class Block(nn.Module):
     layer_scale: float | None
     compute: ComputeConfig
     adapters: AdapterRules
-    train: bool
     causal: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None
+    ) -> jax.Array:
         shared: dict[str, Any] = {
             "compute": self.compute,
             "adapters": self.adapters,
-            "train": self.train,
         }
         attention = SelfAttention(self.heads, causal=self.causal, name="attn", **shared)
         mlp = MLP(self.mlp_width, name="mlp", **shared)
-        x = x + self._scaled("ls_1", attention(LayerNorm(name="ln_1")(x), rotation)).astype(x.dtype)
-        return x + self._scaled("ls_2", mlp(LayerNorm(name="ln_2")(x))).astype(x.dtype)
+        update = attention(LayerNorm(name="ln_1")(x), rotation, rows)
+        x = x + self._scaled("ls_1", update).astype(x.dtype)
+        update = mlp(LayerNorm(name="ln_2")(x), rows)
+        return x + self._scaled("ls_2", update).astype(x.dtype)
 
     def _scaled(self, name: str, x: jax.Array) -> jax.Array:
         return x if self.layer_scale is None else LayerScale(self.layer_scale, name=name)(x)

@@ -59,7 +59,7 @@ class Encoder(nn.Module):
         self,
         images: jax.Array,
         *,
-        train: bool = False,
+        rows: jax.Array | None = None,
         capture: bool = False,
         norm: bool = True,
         after: tuple[int, ...] | None = None,
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
 
         Args:
           images: (B, H, W, 3), normalised to [-1, 1]; H and W at least a patch, floor to patches.
-          train: turns the adapters' dropout on.
+          rows: (B,) int32, turns the adapters' dropout on, see `AdaptedDense`.
           capture: also return patches, positions, pre and blocks (L, B, N, D), without the
             block where tasks part.
           norm: whether the final norm is applied.
@@ -100,17 +100,16 @@ class Encoder(nn.Module):
         turn = rope.angles(grid, c.head_dim, class_token=c.class_token,
                            rescale_to=c.grid if c.resample == "timm" else None)  # fmt: skip
         rotation = (jnp.cos(turn), jnp.sin(turn))
-        make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters,
-                                 train=train)  # fmt: skip
+        make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters)
         outputs = []
         for name, layers in (("trunk", c.layers - self.tail), ("tail", self.tail)):
             if layers and name == "tail" and self.adapters.per_task is not None:
                 parting = functools.partial(make, kind=_PARTING[self.adapters.per_task.base_input])
-                _, streams = fork(parting, name=name, compute=self.compute)(None, x, rotation)
+                _, streams = fork(parting, name=name, compute=self.compute)(None, x, rotation, rows)
                 x = streams[0]
             elif layers:
                 run = stack(make, layers=layers, name=name, compute=self.compute, capture=capture)
-                x, output = run(x, rotation)
+                x, output = run(x, rotation, rows)
                 outputs.append(output)
         if capture:
             states["blocks"] = jnp.concatenate(outputs)
@@ -122,6 +121,6 @@ class Encoder(nn.Module):
 
 
 def _block(name: str, *, config: VisionConfig, compute: ComputeConfig, adapters: AdapterRules,
-           train: bool, kind: Any = Block) -> Any:  # fmt: skip
-    return kind(config.heads, config.mlp_width, config.layer_scale, compute, adapters, train,
+           kind: Any = Block) -> Any:  # fmt: skip
+    return kind(config.heads, config.mlp_width, config.layer_scale, compute, adapters,
                 name=name)  # fmt: skip

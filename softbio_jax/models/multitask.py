@@ -4,6 +4,7 @@ from typing import Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from softbio_jax.models.heads import Head, HeadConfig
 from softbio_jax.models.vision import VisionTower
@@ -43,11 +44,12 @@ class MultitaskModel(VisionTower):
         self, images: jax.Array, *, train: bool = False
     ) -> dict[str, jax.Array]:
         """Maps images (B, H, W, 3) in [-1, 1] to logits {task: (B, C)}."""
-        return self.classify(self.features(images, train=train), train=train)
+        rows = jnp.arange(len(images)) if train else None
+        return self.classify(self.features(images, rows=rows), train=train)
 
-    def features(self, images: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-        """Returns the feature each task's head reads: {task: (B, D)}."""
-        pooled = self.pooled(images, train=train)
+    def features(self, images: jax.Array, *, rows: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Returns the feature each task's head reads: {task: (B, D)}; rows as in `VisionTower`."""
+        pooled = self.pooled(images, rows=rows)
         feature = self.project(pooled) if self.feature == "projected" else pooled
         if self.adapters.per_task is None:
             return {task.name: feature for task in self.tasks}

@@ -20,23 +20,21 @@ class ProbeAttention(nn.Module):
     heads: int
     compute: ComputeConfig
     adapters: AdapterRules
-    train: bool
 
     @nn.compact
-    def __call__(self, probe: jax.Array, tokens: jax.Array) -> jax.Array:
+    def __call__(self, probe: jax.Array, tokens: jax.Array, rows: jax.Array | None) -> jax.Array:
         width = tokens.shape[-1]
         dense: dict[str, Any] = {
             "adapters": self.adapters,
             "dtype": self.compute.dtype,
-            "train": self.train,
         }
-        q = AdaptedDense(width, name="q", **dense)(probe)
-        kv = AdaptedDense(2 * width, projections=2, name="kv", **dense)(tokens)
+        q = AdaptedDense(width, name="q", **dense)(probe, rows)
+        kv = AdaptedDense(2 * width, projections=2, name="kv", **dense)(tokens, rows)
         k, v = jnp.split(kv, 2, axis=-1)
         q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
         # One query row: the fused kernels have nothing to gain here.
         out = attend(q, k, v, implementation="xla")
-        return AdaptedDense(width, name="out", **dense)(out)
+        return AdaptedDense(width, name="out", **dense)(out, rows)
 
 
 class AttentionPooling(nn.Module):
@@ -47,7 +45,7 @@ class AttentionPooling(nn.Module):
     adapters: AdapterRules
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, tokens: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
         """Maps tokens (B, N, D) to the pooled feature (B, D), either with a leading task axis."""
         width = tokens.shape[-1]
         probe = self.param("probe", nn.initializers.normal(1.0), (1, 1, width), jnp.float32)
@@ -60,10 +58,9 @@ class AttentionPooling(nn.Module):
         shared: dict[str, Any] = {
             "compute": self.compute,
             "adapters": self.adapters,
-            "train": train,
         }
-        x = ProbeAttention(self.heads, name="attn", **shared)(probe, tokens)
+        x = ProbeAttention(self.heads, name="attn", **shared)(probe, tokens, rows)
         normed = LayerNorm(name="layernorm")(x)
         # The pooling's mlp ratio is 4 in every variant, also where the blocks' is not.
-        x = x + MLP(4 * width, name="mlp", **shared)(normed).astype(x.dtype)
+        x = x + MLP(4 * width, name="mlp", **shared)(normed, rows).astype(x.dtype)
         return x[..., 0, :]

@@ -23,10 +23,12 @@ class _ScannedBlock(nn.Module):
     capture: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, object]:
+    def __call__(
+        self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None
+    ) -> tuple[jax.Array, object]:
         block = self.make("block")
         nn.share_scope(self, block)  # the block's parameters without a level of their own
-        x = block(x, rotation)
+        x = block(x, rotation, rows)
         return x, (x if self.capture else None)
 
 
@@ -35,8 +37,8 @@ def stack(
 ) -> nn.Module:
     """Returns a module that maps x (B, N, D) through `layers` blocks.
 
-    Calling it with (x, rotation) gives (x, states): states is (layers, B, N, D), every block's
-    output, when capture, else None.
+    Calling it with (x, rotation, rows) gives (x, states): states is (layers, B, N, D), every
+    block's output, when capture, else None.
 
     Args:
       make: builds a block of the given name.
@@ -57,7 +59,7 @@ def stack(
         body,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=nn.broadcast,
+        in_axes=(nn.broadcast, nn.broadcast),
         length=layers,
         unroll=compute.unroll,
     )

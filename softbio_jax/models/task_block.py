@@ -25,21 +25,19 @@ class TaskAttention(nn.Module):
     heads: int
     compute: ComputeConfig
     adapters: AdapterRules
-    train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, rotation: Rotation | None) -> Streams:
+    def __call__(self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None) -> Streams:
         width = x.shape[-1]
         dense: dict[str, Any] = {
             "adapters": self.adapters,
             "dtype": self.compute.dtype,
-            "train": self.train,
         }
-        shared, tasks = TwoStreamDense(3 * width, projections=3, name="qkv", **dense)(x, None)
+        shared, tasks = TwoStreamDense(3 * width, projections=3, name="qkv", **dense)(x, None, rows)
         shared = self._attend(shared, rotation)
         if tasks is not None:
             tasks = self._attend(tasks, rotation)
-        return TwoStreamDense(width, name="out", **dense)(shared, tasks)
+        return TwoStreamDense(width, name="out", **dense)(shared, tasks, rows)
 
     def _attend(self, qkv: jax.Array, rotation: Rotation | None) -> jax.Array:
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
@@ -54,19 +52,17 @@ class TaskMLP(nn.Module):
     hidden: int
     compute: ComputeConfig
     adapters: AdapterRules
-    train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, tasks: jax.Array | None) -> Streams:
+    def __call__(self, x: jax.Array, tasks: jax.Array | None, rows: jax.Array | None) -> Streams:
         dense: dict[str, Any] = {
             "adapters": self.adapters,
             "dtype": self.compute.dtype,
-            "train": self.train,
         }
-        hidden, task_hidden = TwoStreamDense(self.hidden, name="c_fc", **dense)(x, tasks)
+        hidden, task_hidden = TwoStreamDense(self.hidden, name="c_fc", **dense)(x, tasks, rows)
         if task_hidden is not None:
             task_hidden = gelu(task_hidden)
-        return TwoStreamDense(x.shape[-1], name="c_proj", **dense)(gelu(hidden), task_hidden)
+        return TwoStreamDense(x.shape[-1], name="c_proj", **dense)(gelu(hidden), task_hidden, rows)
 
 
 class TaskBlock(nn.Module):
@@ -85,23 +81,23 @@ class TaskBlock(nn.Module):
     layer_scale: float | None
     compute: ComputeConfig
     adapters: AdapterRules
-    train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None
+    ) -> jax.Array:
         """Maps x (B, N, D) to every task's stream (T, B, N, D)."""
         parts: dict[str, Any] = {
             "compute": self.compute,
             "adapters": self.adapters,
-            "train": self.train,
         }
         attention = TaskAttention(self.heads, name="attn", **parts)
         mlp = TaskMLP(self.mlp_width, name="mlp", **parts)
         ln_2 = LayerNorm(name="ln_2")
 
-        streams = attention(LayerNorm(name="ln_1")(x), rotation)
+        streams = attention(LayerNorm(name="ln_1")(x), rotation, rows)
         shared, tasks = (x + t.astype(x.dtype) for t in self._scaled("ls_1", streams))
-        _, update = self._scaled("ls_2", mlp(ln_2(shared), ln_2(tasks)))
+        _, update = self._scaled("ls_2", mlp(ln_2(shared), ln_2(tasks), rows))
         return tasks + update.astype(x.dtype)
 
     def _scaled(self, name: str, streams: Streams) -> tuple[jax.Array, jax.Array]:
@@ -117,14 +113,16 @@ class _Fork(nn.Module):
     make: Callable[[str], nn.Module]
 
     @nn.compact
-    def __call__(self, carry: None, x: jax.Array, rotation: Rotation) -> tuple[None, jax.Array]:
+    def __call__(
+        self, carry: None, x: jax.Array, rotation: Rotation, rows: jax.Array | None
+    ) -> tuple[None, jax.Array]:
         block = self.make("block")
         nn.share_scope(self, block)  # the block's parameters without a level of their own
-        return carry, block(x, rotation)
+        return carry, block(x, rotation, rows)
 
 
 def fork(make: Callable[[str], nn.Module], *, name: str, compute: ComputeConfig) -> nn.Module:
-    """Returns a module that maps (None, x (B, N, D), rotation) to (None, (1, T, B, N, D)).
+    """Returns a module that maps (None, x (B, N, D), rotation, rows) to (None, (1, T, B, N, D)).
 
     A scan of length 1, so that the parameters have the layer axis they have in a plain tail.
 
@@ -140,7 +138,7 @@ def fork(make: Callable[[str], nn.Module], *, name: str, compute: ComputeConfig)
         body,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(nn.broadcast, nn.broadcast),
+        in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
         length=1,
     )
     return scanned(make, name=name)

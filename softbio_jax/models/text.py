@@ -27,12 +27,12 @@ class TextTower(nn.Module):
     adapters: AdapterRules = NO_ADAPTERS
 
     @nn.compact
-    def __call__(self, ids: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, ids: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
         """Returns the embedding of each text, read where its id is largest, the end-of-text.
 
         Args:
           ids: (B, N) int32 in [0, V), N <= context; what follows the end-of-text is not read.
-          train: turns the adapters' dropout on.
+          rows: (B,) int32, turns the adapters' dropout on, see `AdaptedDense`.
 
         Returns:
           (B, out), not normalised.
@@ -46,10 +46,9 @@ class TextTower(nn.Module):
         )
         # Rows are gathered before the cast, so that the whole vocabulary is never copied.
         x = table[ids].astype(dtype) + places[: ids.shape[1]].astype(dtype)
-        make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters,
-                                 train=train)  # fmt: skip
+        make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters)
         run = stack(make, layers=c.layers, name="trunk", compute=self.compute, capture=False)
-        x, _ = run(x, None)
+        x, _ = run(x, None, rows)
         x = LayerNorm(name="ln_final")(x).astype(dtype)
         pooled = jnp.take_along_axis(x, ids.argmax(axis=-1)[:, None, None], axis=1)[:, 0]
         projection = self.param(
@@ -59,7 +58,8 @@ class TextTower(nn.Module):
         return pooled @ projection.astype(dtype)
 
 
-def _block(name: str, *, config: TextConfig, compute: ComputeConfig, adapters: AdapterRules,
-           train: bool) -> Block:  # fmt: skip
-    return Block(config.heads, config.mlp_width, None, compute, adapters, train, causal=True,
+def _block(
+    name: str, *, config: TextConfig, compute: ComputeConfig, adapters: AdapterRules
+) -> Block:
+    return Block(config.heads, config.mlp_width, None, compute, adapters, causal=True,
                  name=name)  # fmt: skip

@@ -37,28 +37,28 @@ class VisionTower(nn.Module):
             init = nn.initializers.normal(c.width**-0.5)
             self.proj = self.param("proj", init, (c.width, c.out_dim), jnp.float32)
 
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, images: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
         """Returns what the reference's forward gives: the projected pooled feature.
 
         Args:
           images: (B, H, W, 3) in [-1, 1].
-          train: turns the adapters' dropout on.
+          rows: (B,) int32, turns the adapters' dropout on, see `AdaptedDense`.
 
         Returns:
           (B, out), or (B, N, D) for variants without pooling.
         """
-        return self.project(self.pooled(images, train=train))
+        return self.project(self.pooled(images, rows=rows))
 
-    def pooled(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+    def pooled(self, images: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
         """Returns the pooled feature (B, D) before the projection."""
-        tokens, _ = self.encoder(images, train=train)
-        return self.pool_tokens(tokens, train=train)
+        tokens, _ = self.encoder(images, rows=rows)
+        return self.pool_tokens(tokens, rows=rows)
 
-    def pool_tokens(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+    def pool_tokens(self, tokens: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
         """Pools tokens (B, N, D) as the variant does."""
         match self.config.pooling:
             case "attn":
-                return self.pool(tokens, train=train)
+                return self.pool(tokens, rows=rows)
             case "tok":
                 return tokens[..., 0, :]
             case "avg":

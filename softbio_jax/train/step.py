@@ -151,23 +151,24 @@ def _features(
 ) -> dict[str, jax.Array]:
     """Runs the tower over microbatches, keeping only their features: {task: (B, D)}.
 
-    Everything after the features sees the whole batch, so accumulation is exact. Dropout inside
-    the tower (that of adapters) draws other masks for another number of microbatches, though not
-    for another number of devices; that of the heads is the same for all.
+    Everything after the features sees the whole batch, and the tower's dropout is drawn for each
+    row of it, so accumulation is exact.
     """
 
-    def tower(images: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+    def tower(images: jax.Array, rows: jax.Array) -> dict[str, jax.Array]:
         features = model.apply(
-            {"params": params}, images, train=True, method="features", rngs={"dropout": key}
+            {"params": params}, images, rows=rows, method="features", rngs={"dropout": key}
         )
         return cast(dict[str, jax.Array], features)
 
+    rows = jnp.arange(len(images))
     if microbatches == 1:
-        return tower(images, key)
+        return tower(images, rows)
     # Strided, so that every device keeps its own rows: microbatch m holds rows m, m + M, ...
-    split = images.reshape(-1, microbatches, *images.shape[1:]).swapaxes(0, 1)
-    keys = jax.random.split(key, microbatches)
-    features = jax.lax.map(lambda args: jax.checkpoint(tower)(*args), (split, keys))
+    split = jax.tree.map(
+        lambda t: t.reshape(-1, microbatches, *t.shape[1:]).swapaxes(0, 1), (images, rows)
+    )
+    features = jax.lax.map(lambda part: jax.checkpoint(tower)(*part), split)
     return jax.tree.map(lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]), features)
 
 

@@ -68,7 +68,7 @@ def test_a_fresh_adapter_leaves_the_features_while_it_drops(name):
     method = dataclasses.replace(
         towers.METHODS[name], rules=dataclasses.replace(rules, rules=noisy)
     )
-    assert_identity(towers.model(method), train=True, rngs={"dropout": jax.random.key(5)})
+    assert_identity(towers.model(method), rows=jnp.arange(3), rngs={"dropout": jax.random.key(5)})
 
 
 def test_a_norm_that_is_fused_would_not_leave_them(monkeypatch):
@@ -140,15 +140,19 @@ def test_dropout_hits_the_adapters_input_alone(dora):
     params, x = drawn(config)
     layer = one_layer(config)
     silent = layer.apply({"params": params}, x)
-    noisy = [
-        layer.clone(train=True).apply({"params": params}, x, rngs={"dropout": jax.random.key(i)})
-        for i in range(2)
-    ]
-    assert not np.allclose(noisy[0], noisy[1])
+    apply = lambda key, x=x, rows=(0, 1, 2): layer.apply(  # noqa: E731
+        {"params": params}, x, jnp.array(rows), rngs={"dropout": key}
+    )
+    keys = jax.random.split(jax.random.key(7), 1000)
+    noisy = apply(keys[0])
+    assert not np.allclose(noisy, apply(keys[1]))
+    assert not np.allclose(apply(keys[0], x[:1], [0]), apply(keys[0], x[:1], [1]))
+    # What a row is given does not depend on those beside it.
+    np.testing.assert_allclose(
+        apply(keys[0], x[jnp.array([2, 0])], [2, 0]), noisy[jnp.array([2, 0])], atol=1e-5
+    )
     # y is linear in drop(x), whose mean is x.
-    many = jax.vmap(
-        lambda key: layer.clone(train=True).apply({"params": params}, x, rngs={"dropout": key})
-    )(jax.random.split(jax.random.key(7), 1000))
+    many = jax.vmap(apply)(keys)
     np.testing.assert_allclose(many.mean(0), silent, atol=6 * float(many.std(0).max()) / 1000**0.5)
 
 

@@ -58,7 +58,7 @@ def outputs_of(data_root, module_patch):
         if layout not in made:
             config = changed(
                 config_on(data_root), train__microbatches=microbatches, mesh={"fsdp": fsdp},
-                compute={"matmul_precision": "highest"},
+                compute={"matmul_precision": "highest"}, method__lora__dropout=0.3,
             )  # fmt: skip
             session = Session(run_of(config)[0], devices=jax.devices()[:devices])
             session.compile()

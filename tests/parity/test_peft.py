@@ -285,11 +285,13 @@ def test_dropout_is_where_peft_has_it(kind, monkeypatch):
     dropped = np.where(np.random.default_rng(9).random(x.shape) < 0.5, 0, x * 2).astype(np.float32)
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, value: torch.from_numpy(dropped))
     monkeypatch.setattr(
-        "softbio_jax.adapters.dense._drop", lambda value, config, *, train: jnp.asarray(dropped)
+        "softbio_jax.adapters.math.dropout", lambda value, key, rows, *, rate: jnp.asarray(dropped)
     )
     theirs.train()
     wanted = theirs(torch.from_numpy(x)).detach().numpy()
-    ours = layer.clone(train=True).apply({"params": params}, x)
+    ours = layer.apply(
+        {"params": params}, x, jnp.arange(len(x)), rngs={"dropout": jax.random.key(0)}
+    )
     assert np.abs(wanted - np.asarray(layer.apply({"params": params}, dropped))).max() > 0.01
     np.testing.assert_allclose(ours, wanted, atol=1e-5)
 
