@@ -1,7 +1,14 @@
 """Writes a trained run in a form that other programs read.
 
-python scripts/export.py --model=runs/mine --format=peft --out=exports/adapter
-python scripts/export.py --model=runs/mine --format=safetensors --out=exports/tower.safetensors
+  python scripts/export.py --model=runs/mine --format=stablehlo --out=exports/stablehlo
+  python scripts/export.py --model=runs/mine --format=onnx --int8 --out=exports/onnx
+  python scripts/export.py --model=runs/mine --format=litert --int8 --out=exports/litert
+  python scripts/export.py --model=runs/mine --format=safetensors --keys=timm --out=t.safetensors
+  python scripts/export.py --model=runs/mine --format=peft --out=exports/adapter
+
+stablehlo, onnx and litert are whole models, uint8 pictures in and logits out, in a new folder
+with a config.json that names the classes; safetensors is the vision tower with its adapters
+folded in; peft and thesis are the adapters. docs/export.md says how each is read.
 """
 
 import pathlib
@@ -10,30 +17,61 @@ from collections.abc import Sequence
 from absl import flags
 
 from softbio_jax import command
+from softbio_jax.errors import UserError
 
-_MODEL = flags.DEFINE_string("model", None, "A run of scripts/train.py.", required=True)
+_MODELS = ("stablehlo", "onnx", "litert")
+_MODEL = flags.DEFINE_string(
+    "model", None, "A run of scripts/train.py, or a saved model.", required=True
+)
 _FORMAT = flags.DEFINE_enum(
-    "format", None, ["peft", "thesis", "safetensors"],
-    "peft: the adapters, for timm's tower; thesis: a checkpoint folder of the thesis' code; "
-    "safetensors: the vision tower with the adapters folded in, under the official keys.",
-    required=True,
-)  # fmt: skip
+    "format", None, [*_MODELS, "safetensors", "peft", "thesis"], "The form.", required=True
+)
 _OUT = flags.DEFINE_string("out", None, "What to write; it must not exist.", required=True)
-_TASK = flags.DEFINE_string("task", None, "MTLoRA: whose tower, with --format=safetensors.")
+_INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also a file with int8 weights.")
+_KEYS = flags.DEFINE_enum("keys", "official", ["official", "timm"], "safetensors: its names.")
+_TASK = flags.DEFINE_string("task", None, "safetensors: whose tower, where MTLoRA has several.")
+# Which formats a flag that changes nothing elsewhere belongs to.
+_BELONGS = {"int8": ("onnx", "litert"), "keys": ("safetensors",), "task": ("safetensors",)}
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    from softbio_jax.errors import UserError
-    from softbio_jax.interop import peft, thesis
-    from softbio_jax.interop.safe_load import save_arrays
-    from softbio_jax.train.restore import restore_run
-
     out = pathlib.Path(_OUT.value)
     if out.exists():
         raise UserError("the destination exists", where=str(out), expected="a new name",
                         found="something there", fix="remove it or name another")  # fmt: skip
+    for name, formats in _BELONGS.items():
+        if flags.FLAGS[name].present and _FORMAT.value not in formats:
+            raise UserError("a flag of another format", where=f"--{name}",
+                            expected=f"--format={' or '.join(formats)}",
+                            found=f"--format={_FORMAT.value}", fix="drop it")  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
+    model = _whole(out) if _FORMAT.value in _MODELS else _parts(out)
+    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files)
+    print(f"wrote {out}: {model}, as {_FORMAT.value} ({sizes})")
+
+
+def _whole(out: pathlib.Path) -> str:
+    from softbio_jax.inference import litert, onnx_export, stablehlo
+    from softbio_jax.inference.source import open_bundle
+
+    bundle = open_bundle(_MODEL.value)
+    match _FORMAT.value:
+        case "stablehlo":
+            stablehlo.write(out, bundle)
+        case "onnx":
+            onnx_export.write(out, bundle, int8=_INT8.value)
+        case "litert":
+            litert.write(out, bundle, int8=_INT8.value)
+    return f"{bundle.tower.name}, {bundle.method}"
+
+
+def _parts(out: pathlib.Path) -> str:
+    from softbio_jax.interop import formats, peft, thesis
+    from softbio_jax.interop.safe_load import save_arrays
+    from softbio_jax.train.restore import restore_run
+
     session = restore_run(pathlib.Path(_MODEL.value))
     model, params = session.run.model, session.params()
     names = [task.name for task in model.tasks]
@@ -43,6 +81,8 @@ def main(argv: Sequence[str]) -> None:
     if _FORMAT.value == "safetensors":
         task = None if _TASK.value is None else names.index(_TASK.value)
         arrays = peft.merged(params, model.adapters, task=task)
+        if _KEYS.value == "timm":
+            arrays = formats.FORMATS["timm"].from_official(formats.official.add_prefix(arrays))
         save_arrays(out, arrays, metadata={"format": "pt", "variant": model.config.name})
     elif not model.adapters.rules:
         raise UserError("no adapters in this run", where=_MODEL.value,
@@ -52,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
         peft.write(out, peft.collect(params, model.adapters), base_model=model.config.name)
     else:
         thesis.write(out, params, session.state.batch_stats, model.adapters, model.tasks)
-    print(f"wrote {out}: {model.config.name}, {session.run.method.name}, as {_FORMAT.value}")
+    return f"{model.config.name}, {session.run.method.name}"
 
 
 if __name__ == "__main__":

@@ -32,12 +32,17 @@ DOORS = {
     "tensorflow_datasets": ("data/",),
     "torch": ("interop/safe_load.py",),
     "tensorflow": (),
+    "onnx": ("inference/onnx_",),
+    "onnxruntime": ("inference/onnx_export.py",),
+    "ai_edge_litert": ("inference/litert.py",),
+    "ai_edge_quantizer": ("inference/litert.py",),
+    "litert_converter": ("inference/litert.py",),
     "timm": (),
     "peft": (),
     "clu.metric_writers": (),  # imports TensorFlow
     "clu.periodic_actions": (),
 }
-RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "app", "beam")
+RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "app", "beam", "onnx", "litert")
 MOST_LINES = 300
 HEAVY = ("tensorflow", "torch", "jax", "flax", "grain", "orbax", "matplotlib", "cv2")
 
@@ -203,7 +208,7 @@ import importlib, json, sys
 guilty = {{}}
 for module in {modules}:
     importlib.import_module(module)
-    for library in ("tensorflow", "torch", "timm", "peft"):
+    for library in ("tensorflow", "torch", "timm", "peft", "onnx", "onnxruntime", "ai_edge_litert"):
         if library in sys.modules:
             guilty.setdefault(library, module)
 print(json.dumps(guilty))
