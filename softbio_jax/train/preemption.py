@@ -80,5 +80,7 @@ class Preemption:
         if not self._left.wait(self._grace):
             code = EXIT_FELL_BACK if self.unsaved else EXIT_SAVED
             told = "goes back to the last checkpoint" if self.unsaved else "nothing is lost"
+            if os.isatty(1):
+                os.write(1, b"\x1b[?25h\n")  # the cursor, which the progress line hides
             os.write(2, f"stopped by SIGTERM after {self._grace:.0f} s: {told}\n".encode())
             os._exit(code)

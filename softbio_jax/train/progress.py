@@ -7,7 +7,9 @@ from typing import TextIO
 
 
 class Progress:
-    """Prints `step 120/400  1,250 images/s  0:42 left  loss 1.234`, on a terminal in place.
+    """Prints `step 120/400  1,250 images/s  0:42 left  loss 1.234  validation 1.3 at 100`.
+
+    On a terminal one line stays at the bottom, with a bar; elsewhere every update is a line.
 
     Args:
       first: the step training goes on from.
@@ -30,7 +32,8 @@ class Progress:
     ):
         self._first, self._steps, self._batch_size = first, steps, batch_size
         self._active, self._clock, self._out = active, clock, out or sys.stdout
-        self._in_place, self._open_line = self._out.isatty(), False
+        self._live = _Live(self._out, steps) if active and self._out.isatty() else None
+        self._validation = ""
         self._before, self._since = first, clock()
         self._busy = 0.0  # seconds spent in steps, up to the last update
         self.images_per_second = 0.0
@@ -47,14 +50,23 @@ class Progress:
         if step > self._first:
             left = self._busy / (step - self._first) * (self._steps - step)
             line += f"  {_duration(left)} left"
-        self._print(f"{line}  {text}")
+        self._print(f"{line}  {text}{self._validation}", step)
+
+    def validated(self, step: int, loss: float) -> None:
+        """Keeps a validation in sight until the next one."""
+        self._validation = f"  validation {loss:.3f} at {step}"
 
     def say(self, text: str) -> None:
         """Prints a line of its own, that stays."""
-        if not self._active:
-            return
-        print(f"\n{text}" if self._open_line else text, file=self._out, flush=True)
-        self._open_line = False
+        if self._live is not None:
+            self._live.say(text)
+        elif self._active:
+            print(text, file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Leaves the line as it is and the terminal to others."""
+        if self._live is not None:
+            self._live.close()
 
     def resume(self) -> None:
         """Starts the clock again after something else (validation): its time is not a step's.
@@ -63,14 +75,37 @@ class Progress:
         """
         self._since = self._clock()
 
-    def _print(self, line: str) -> None:
-        if not self._active:
-            return
-        if self._in_place:
-            print(f"\r\x1b[2K{line}", end="", file=self._out, flush=True)
-            self._open_line = True
-        else:
+    def _print(self, line: str, step: int) -> None:
+        if self._live is not None:
+            self._live.show(line, step)
+        elif self._active:
             print(line, file=self._out, flush=True)
+
+
+class _Live:
+    """The line at the bottom of a terminal."""
+
+    def __init__(self, out: TextIO, steps: int):
+        from rich import console, progress, table
+
+        one_line = table.Column(no_wrap=True, overflow="ellipsis")
+        self._bar = progress.Progress(
+            progress.BarColumn(bar_width=16),
+            progress.TextColumn("{task.description}", table_column=one_line, markup=False),
+            console=console.Console(file=out, highlight=False),
+            auto_refresh=False,
+        )
+        self._task = self._bar.add_task("", total=steps)
+
+    def show(self, line: str, step: int) -> None:
+        self._bar.start()  # does nothing where it has been
+        self._bar.update(self._task, completed=step, description=line, refresh=True)
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._bar.stop()
 
 
 def _duration(seconds: float) -> str:

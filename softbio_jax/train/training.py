@@ -85,6 +85,7 @@ class Training:
     ) -> None:
         self._profile.close()
         self._stream.close()
+        self._progress.close()
         self._recorder.close()
         self.manager.close()
 
@@ -147,6 +148,7 @@ class Training:
         config = self._run.config.train
         scalars = validate(self.session, self._data.val, between=lambda: self._leave_if_told(step))
         self._progress.say(f"validation at step {step}: {summary(scalars)}")
+        self._progress.validated(step, scalars["val/loss"])
         self._recorder.write(step, scalars)
         self.watch.update(step, scalars["val/loss"])
         if self._chief:
@@ -172,6 +174,7 @@ class Training:
 
     def evaluate(self, step: int) -> dict[str, Any]:
         """Evaluates the last or the best checkpoint on the test sets."""
+        self._progress.close()
         self.manager.wait()
         self._preemption.unsaved = False
         best = self.watch.best_step

@@ -1,13 +1,17 @@
+import contextlib
+import fcntl
 import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 
 from softbio_jax.train.progress import Progress
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 class Clock:
@@ -58,14 +62,68 @@ def test_a_resumed_run_counts_its_own_steps():
     assert "0:01 left" in out.getvalue()
 
 
-def test_a_terminal_keeps_one_line_and_whole_messages():
-    out, clock = Terminal(), Clock()
+def test_the_last_validation_stays_in_sight():
+    out, clock = io.StringIO(), Clock()
     progress = _progress(out, clock)
-    progress.update(1, "a")
-    progress.update(2, "b")
-    progress.say("validation")
-    assert out.getvalue().count("\n") == 2
-    assert out.getvalue().endswith("b\nvalidation\n")
+    progress.validated(10, 1.25)
+    clock.now = 1.0
+    progress.update(20, "loss 1.5")
+    assert out.getvalue().endswith("  loss 1.5  validation 1.250 at 10\n")
+
+
+TERMINAL = """
+from softbio_jax.train.progress import Progress
+progress = Progress(first=0, steps=40, batch_size=8, active=True)
+progress.say("TensorBoard: tensorboard --logdir runs/[1]/tensorboard")
+for step in range(1, 41):
+    progress.update(step, f"loss {step}.5")
+    if step == 20:
+        progress.say("validation at step 20")
+        progress.validated(20, 1.25)
+progress.close()
+print("done")
+"""
+
+
+def test_a_terminal_has_one_line_at_its_bottom_and_whole_messages():
+    main, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+    with subprocess.Popen([sys.executable, "-c", TERMINAL], stdout=end, stderr=end,
+                          env=os.environ | {"TERM": "xterm"}) as process:  # fmt: skip
+        os.close(end)
+        content = b""
+        with contextlib.suppress(OSError):  # how a terminal without a writer ends
+            while chunk := os.read(main, 65536):
+                content += chunk
+    os.close(main)
+    assert process.returncode == 0, content.decode()
+    lines = _screen(content.decode())
+    assert lines[0] == "TensorBoard: tensorboard --logdir runs/[1]/tensorboard"
+    assert lines[1] == "validation at step 20"
+    assert "step 40/40" in lines[2] and lines[2].endswith("loss 40.5  validation 1.250 at 20")
+    assert lines[3:] == ["done"]
+    assert content.decode().count("step 39/40") == 1
+    assert content.decode().rfind("\x1b[?25h") > content.decode().rfind("\x1b[?25l")
+
+
+def _screen(content):
+    """What a terminal shows after some output: lines, from the top, without colours."""
+    rows, row, column = [""], 0, 0
+    for part in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)", content):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+        elif part.startswith("\x1b["):
+            if part == "\x1b[2K":
+                rows[row] = ""
+            elif part.endswith("A"):
+                row -= int(part[2:-1] or 1)
+        elif part:
+            rows[row] = rows[row][:column].ljust(column) + part + rows[row][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in rows if line.strip()]
 
 
 def test_another_process_prints_nothing():
