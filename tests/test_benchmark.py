@@ -161,7 +161,7 @@ def test_suites(suite, tmp_path):
         assert len(set(labels)) == len(labels)
         json.dumps([entry.work.to_json() for entry in case.entries])
     workloads = [entry.work for case in chosen for entry in case.entries]
-    assert all(w.variant == "tiny-test" for w in workloads if hasattr(w, "variant"))
+    assert all(w.variant == "tiny-demo" for w in workloads if hasattr(w, "variant"))
 
 
 def test_unknown_case_is_a_mistake(tmp_path):
