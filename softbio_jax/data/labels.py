@@ -4,7 +4,7 @@ import bisect
 import math
 
 from softbio_jax.errors import UserError
-from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING
+from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING, TASKS
 
 # The first year of each age class but the youngest: 0-2, 3-9, 10-19, ..., 60-69, 70+.
 _AGE_STARTS = (3, 10, 20, 30, 40, 50, 60, 70)
@@ -26,7 +26,11 @@ EMOTION_WORDS = {
     )
     for word in words
 }
-WORDS = {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
+# A task without words of its own here is known by its classes alone.
+WORDS = {
+    name: {word.lower(): label for label, word in enumerate(task.classes)}
+    for name, task in TASKS.items()
+} | {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
 
 
 def class_of(task: str, word: str) -> int | None:
