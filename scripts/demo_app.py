@@ -80,6 +80,7 @@ def build(gradio, model):
         with gradio.Row():
             with gradio.Column():
                 how = gradio.Radio([FIND, CROP], value=FIND, label="the picture")
+                margin = gradio.Slider(0, 0.5, value=0, step=0.05, label="margin around a face")
                 which = gradio.Dropdown([1], value=1, label="face, the largest first")
                 task = gradio.Radio(tasks, value=tasks[0], label="map of")
                 timing = gradio.Markdown(elem_id="timing")
@@ -87,28 +88,29 @@ def build(gradio, model):
         gradio.Markdown(NOTES)
         outputs = [which, boxed, *labels, covered, timing]
 
-        def again(image, how, which, task):
-            return _analyse(gradio, model, image, how, which or 1, task)
+        def again(image, how, margin, task, which):
+            return _analyse(gradio, model, image, how, margin, task, which or 1)
 
-        def anew(image, how, task):
-            return _analyse(gradio, model, image, how, 1, task)
+        def anew(image, how, margin, task):
+            return _analyse(gradio, model, image, how, margin, task, 1)
 
         calls = {"outputs": outputs, "show_progress": "minimal", "api_visibility": "private"}
-        picture.change(anew, [picture, how, task], **calls)
-        how.input(anew, [picture, how, task], **calls)
-        which.input(again, [picture, how, which, task], **calls)
-        task.input(again, [picture, how, which, task], **calls)
+        given = [picture, how, margin, task]
+        picture.change(anew, given, **calls)
+        how.input(anew, given, **calls)
+        for choice in (which.input, margin.release, task.input):
+            choice(again, [*given, which], **calls)
     return page
 
 
-def _analyse(gradio, model, image, how, which, task):
+def _analyse(gradio, model, image, how, margin, task, which):
     """Returns the values of every output for one picture."""
     import numpy as np
 
     from softbio_jax.data.decode import squash
-    from softbio_jax.data.faces import square_crop
     from softbio_jax.inference.annotate import annotate
     from softbio_jax.inference.occlusion import occlusion, overlay
+    from softbio_jax.inference.pictures import face_square
 
     tasks = model.bundle.tasks
     if image is None:
@@ -119,7 +121,10 @@ def _analyse(gradio, model, image, how, which, task):
     if not faces:
         said = f"No face found. Choose “{CROP}” if it is one."
         return [gradio.Dropdown([1], value=1), image, *[None] * len(tasks), None, said]
-    squares = [squash(image if f is None else square_crop(image, f), size) for f in faces]
+    squares = [
+        squash(image, size) if f is None else face_square(image, f, size=size, margin=margin)
+        for f in faces
+    ]
     predictions = [
         dataclasses.replace(prediction, face=face)
         for prediction, face in zip(model.predict_squares(squares), faces, strict=True)

@@ -26,6 +26,10 @@ _FACES = flags.DEFINE_enum(
     "faces", "detect", ["detect", "crop"],
     "detect: find faces (needs the extra faces); crop: pictures are of one face, cut already.",
 )  # fmt: skip
+_MARGIN = flags.DEFINE_float(
+    "margin", 0.0, "Added on each side of a found face's square, as a share of its side.",
+    lower_bound=0.0, upper_bound=2.0,
+)  # fmt: skip
 _OUT = flags.DEFINE_string("out", None, "The file for the rows; stdout if not given.")
 _FORMAT = flags.DEFINE_enum(
     "format", None, ["csv", "jsonl"], "Of the rows; by default as --out ends, else csv."
@@ -56,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     progress = Progress()
     stream = Stream(
-        model=model, table=output, label=label, faces=_FACES.value, finder=finder, pace=pace,
+        model=model, table=output, label=label, faces=_FACES.value, finder=finder,
+        margin=_MARGIN.value, pace=pace,
         annotated=_ANNOTATE.value, report=progress.say, progress=progress.update,
     )  # fmt: skip
     try:

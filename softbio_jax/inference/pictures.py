@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.data import decode
+from softbio_jax.data.boxes import crop, enclosing_square
+from softbio_jax.data.faces import Face
 from softbio_jax.errors import UserError
 
 # A path, encoded bytes, (H, W, 3) uint8 RGB, or a PIL image; PIL stays unimported until needed.
@@ -69,6 +71,24 @@ def pixels(picture: Picture, *, where: str = "") -> np.ndarray:
 
         return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     return _checked(np.asarray(picture), where)
+
+
+def face_square(image: np.ndarray, face: Face, *, size: int, margin: float = 0.0) -> np.ndarray:
+    """Returns the square around a face as (S, S, 3) uint8, black outside of the frame.
+
+    Args:
+      image: (H, W, 3) uint8 RGB.
+      face: its box is what a detector found.
+      size: the side S in pixels.
+      margin: what is added on each side, as a share of the square's side. 0 is what the thesis'
+        demonstrator shows its model; crops of training sets are often wider.
+
+    Raises:
+      UndecodableImage: the box misses the picture.
+    """
+    x0, y0, x1, y1 = enclosing_square(face.box)
+    extra = round(margin * (x1 - x0))
+    return decode.squash(crop(image, (x0 - extra, y0 - extra, x1 + extra, y1 + extra)), size)
 
 
 def _encoded(picture: Picture, where: str) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
+import pathlib
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax.data.decode import squash
-from softbio_jax.data.faces import Face, FaceFinder, Mtcnn, square_crop
+from softbio_jax.data.faces import Face, FaceFinder, Mtcnn
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.age_error import expected_age
+from softbio_jax.inference import bundle_files
 from softbio_jax.inference import pictures as pictures_lib
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.pictures import Picture
@@ -71,6 +72,10 @@ class Predictor:
         """The batch sizes that were compiled so far."""
         return tuple(sorted(self._programs))
 
+    def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
+        """Writes the model to a new folder that `softbio_jax.load` reads."""
+        return bundle_files.save(self.bundle, pathlib.Path(directory))
+
     def predict(
         self, pictures: Picture | Iterable[Picture], *, calibrated: bool = True
     ) -> list[Prediction]:
@@ -101,6 +106,7 @@ class Predictor:
         pictures: Picture | Iterable[Picture],
         *,
         finder: FaceFinder | None = None,
+        margin: float = 0.0,
         calibrated: bool = True,
     ) -> list[list[Prediction]]:
         """Finds the faces of photographs and predicts from the square around each.
@@ -108,6 +114,7 @@ class Predictor:
         Args:
           pictures: see `predict`.
           finder: what finds them; None: MTCNN, from the extra `faces`.
+          margin: see `pictures.face_square`; right for a model is that of its training crops.
           calibrated: see `predict`.
 
         Returns:
@@ -124,7 +131,7 @@ class Predictor:
         found = [self.find_faces(image, finder) for image in given]
         size = self.bundle.image_size
         squares = [
-            squash(square_crop(image, face), size)
+            pictures_lib.face_square(image, face, size=size, margin=margin)
             for image, faces in zip(given, found, strict=True)
             for face in faces
         ]

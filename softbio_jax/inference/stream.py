@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from softbio_jax.data.decode import UndecodableImage, squash
-from softbio_jax.data.faces import Face, FaceFinder, square_crop
+from softbio_jax.data.decode import UndecodableImage
+from softbio_jax.data.faces import Face, FaceFinder
 from softbio_jax.errors import UserError
 from softbio_jax.inference import annotate, pictures, rows, video
 from softbio_jax.inference.inputs import is_video
@@ -64,6 +64,7 @@ class Stream:
       label: what rows call the model.
       faces: "detect" finds faces, "crop" takes pictures as they are.
       finder: finds them; None: MTCNN.
+      margin: around found faces, see `pictures.face_square`.
       pace: which frames of videos.
       annotated: a folder for annotated pictures, or None.
       report: is told of every file that is left out, with the reason.
@@ -75,6 +76,7 @@ class Stream:
     label: str
     faces: Faces
     finder: FaceFinder | None
+    margin: float
     pace: Pace
     annotated: str | os.PathLike[str] | None
     report: Callable[[str], None]
@@ -126,7 +128,10 @@ class Stream:
                 squares, found = [pictures.square(source, size=size)], [None]
             else:
                 detected = self.model.find_faces(image, self.finder)
-                squares = [squash(square_crop(image, face), size) for face in detected]
+                squares = [
+                    pictures.face_square(image, face, size=size, margin=self.margin)
+                    for face in detected
+                ]
                 found = list(detected)
             problem = ""
             if not found and job.frame is None:  # a video may well have frames without a face

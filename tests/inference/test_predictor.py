@@ -14,7 +14,6 @@ from softbio_jax.data.sources import open_prepared
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import calibration, predictions_csv
 from softbio_jax.evaluation.age_error import expected_age
-from softbio_jax.inference import bundle_files
 from softbio_jax.inference.predictor import Predictor
 from softbio_jax.tasks import TASKS
 
@@ -42,7 +41,7 @@ def matrix(predictions, task):
 def test_the_api_agrees_with_the_runs_evaluation(workdir, faces, tmp_path, bundle):
     """Run and saved folder alike, through the lazy top-level load."""
     table = predictions_csv.load(workdir / "eval" / "predictions" / "synthetic_raf_db.csv")
-    bundle_files.save(bundle, tmp_path / "saved")
+    Predictor(bundle).save(tmp_path / "saved")
     for source in (workdir, str(tmp_path / "saved")):
         predictions = softbio_jax.load(source).predict(faces, calibrated=False)
         for task in ("gender", "emotion"):
@@ -154,6 +153,13 @@ def test_faces_of_photographs_are_predicted_from_their_squares(model):
     assert first.face.box == (10, 10, 50, 50) and second.face.confidence == 0.95
     alone = model.predict([photo[10:50, 10:50], photo[5:35, 55:85]])  # 20 x 30 becomes 30 x 30
     for prediction, expected in zip(found[1], alone, strict=True):
+        assert prediction.probabilities == expected.probabilities
+    wider = model.predict_faces(photo, finder=TwoFaces(), margin=0.25)[0]
+    assert [p.face for p in wider] == [first.face, second.face]
+    frame = np.zeros((46, 46, 3), np.uint8)  # 30 and 8 on each side, of which 3 are above the frame
+    frame[3:] = photo[:43, 47:93]
+    alone = model.predict([photo[:60, :60], frame])
+    for prediction, expected in zip(wider, alone, strict=True):
         assert prediction.probabilities == expected.probabilities
 
 

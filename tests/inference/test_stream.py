@@ -47,13 +47,16 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(model, folder, names, *, faces="crop", out="out.csv", annotated=None, every="5"):
+def run(
+    model, folder, names, *, faces="crop", out="out.csv", annotated=None, every="5", margin=0.0
+):
     label = bundle_files.label(model.bundle)
     table = Table(folder / out, stream=io.StringIO(), form="csv",
                   columns=rows.columns(model.bundle.tasks), model=label)  # fmt: skip
     said = []
     stream = Stream(
-        model=model, table=table, label=label, faces=faces, finder=Wide(), pace=video.pace(every),
+        model=model, table=table, label=label, faces=faces, finder=Wide(),
+        margin=margin, pace=video.pace(every),
         annotated=annotated, report=said.append, progress=lambda counts: None,
     )  # fmt: skip
     counts = stream.run([str(folder / name) for name in names])
@@ -88,6 +91,9 @@ def test_found_faces_are_rows_of_their_own(model, folder):
     assert [(row["face"], row["faces"], row["x0"]) for row in wide] == [
         ("0", "3", "10"), ("1", "3", "110"), ("2", "3", "210")
     ]  # fmt: skip
+    _, _, wider = run(model, folder, ["3.png"], faces="detect", out="wider.csv", margin=0.5)
+    assert [row["x0"] for row in wider] == [row["x0"] for row in wide]  # the detector's box
+    assert [row["age_0-2"] for row in wider] != [row["age_0-2"] for row in wide]
     expected = model.predict_faces(folder / "3.png", finder=Wide())[0]
     assert [row["age"] for row in wide] == [p.classes["age"] for p in expected]
 
