@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig, TaskRules
 from softbio_jax.adapters.targets import check_targets
-from softbio_jax.errors import UserError
+from softbio_jax.errors import UserError, nearest
 from softbio_jax.params.paths import label
 
 FROZEN = "frozen"
@@ -205,7 +205,7 @@ def method(name: str, **arguments: Any) -> Method:
     if name not in METHODS:
         raise UserError("unknown method", where="method.name",
                         expected=f"one of {', '.join(METHODS)}", found=repr(name),
-                        fix="take a name of that list")  # fmt: skip
+                        fix=nearest(name, METHODS, otherwise="take one of them"))  # fmt: skip
     build = METHODS[name]
     try:
         inspect.signature(build).bind(**arguments)

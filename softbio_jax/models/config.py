@@ -7,7 +7,7 @@ timm 1.0.31 for the alias names.
 import dataclasses
 from typing import Literal, get_args
 
-from softbio_jax.errors import UserError
+from softbio_jax.errors import UserError, nearest
 
 Pooling = Literal["attn", "tok", "avg", "none"]
 Resample = Literal["official", "timm"]
@@ -169,6 +169,7 @@ def vision_config(name: str) -> VisionConfig:
     if name not in VISION:
         raise UserError(
             "unknown variant", where="model.variant", expected=f"one of {', '.join(VISION)}",
-            found=repr(name), fix="take a name of that list, or its timm name",
+            found=repr(name),
+            fix=nearest(name, VISION, otherwise="take a name of that list, or its timm name"),
         )  # fmt: skip
     return VISION[name]

@@ -14,6 +14,7 @@ from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.adapters.methods import FROZEN, Method, method
 from softbio_jax.adapters.reset import reset_adapters
 from softbio_jax.checkpoints.pretrained import load_pretrained
+from softbio_jax.errors import UserError, nearest
 from softbio_jax.losses import balancing
 from softbio_jax.models.config import VisionConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
@@ -55,6 +56,11 @@ def parts(config: RunConfig) -> Parts:
         feature=config.model.feature,
     )
     image_size = config.model.image_size or tower.image_size
+    if image_size < 0 or image_size % tower.patch_size:
+        below = max(image_size // tower.patch_size, 1) * tower.patch_size
+        raise UserError("pictures are not whole patches", where="model.image_size",
+                        expected=f"a multiple of {tower.patch_size}", found=str(image_size),
+                        fix=f"set it to {below} or {below + tower.patch_size}")  # fmt: skip
     groups = chosen.label(list(flatten(abstract_params(config, model))))
     trainable = {path: group for path, group in groups.items() if group != FROZEN}
     return Parts(
@@ -152,6 +158,10 @@ def _method(values: Mapping[str, Any]) -> Method:
 def _task(name: str, pretext_classes: int) -> TaskSpec:
     if name in TASKS:
         return TASKS[name]
+    if pretext_classes < 2:
+        raise UserError("unknown task", where="tasks", expected=" or ".join(TASKS),
+                        found=repr(name),
+                        fix=nearest(name, TASKS, otherwise="take one of them"))  # fmt: skip
     return TaskSpec(name=name, classes=tuple(str(i) for i in range(pretext_classes)))
 
 

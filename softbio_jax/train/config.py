@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from softbio_jax.data.augment import AugmentConfig
-from softbio_jax.errors import UserError
+from softbio_jax.errors import UserError, nearest
 from softbio_jax.losses.balancing import BalancingConfig
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.heads import HeadConfig
@@ -115,7 +115,7 @@ def from_mapping(cls: type, values: Mapping[str, Any], where: str = "config") ->
     if unknown := sorted(set(values) - set(fields)):
         raise UserError("unknown config key", where=f"{where}.{unknown[0]}",
                         expected=f"one of {', '.join(fields)}", found=unknown[0],
-                        fix="correct the name")  # fmt: skip
+                        fix=nearest(unknown[0], fields, otherwise="correct the name"))  # fmt: skip
     built = {}
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING

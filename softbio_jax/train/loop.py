@@ -4,7 +4,7 @@ from typing import Any
 
 from etils import epath
 
-from softbio_jax.train import record
+from softbio_jax.train import record, sanity
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import RunData
 from softbio_jax.train.preemption import Preemption
@@ -36,6 +36,7 @@ def train_and_evaluate(
     """
     config = run.config.train
     record.check_workdir(run.config, workdir)
+    sanity.check(run.config, data)
     with Training(run, data, epath.Path(workdir), preemption or Preemption()) as training:
         if training.first < config.steps:
             training.compile()
