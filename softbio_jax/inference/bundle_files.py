@@ -56,6 +56,8 @@ def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
     notes = {"format": FORMAT, "variant": bundle.tower.name}
     save_arrays(temporary / WEIGHTS, arrays, metadata=notes)
     (temporary / CONFIG).write_text(json.dumps(to_json(bundle), indent=2) + "\n")
+    # Safetensors are written for their owner alone; the folder's readers are those of any file.
+    (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
     temporary.rename(directory)
     return directory
 
