@@ -27,6 +27,7 @@ _VARIANT = flags.DEFINE_string("variant", "PE-Core-B16-224", "Tower of the part 
 _IMAGES = flags.DEFINE_integer("images", 240, "Images that the part tower is measured on.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns that the part tower takes.")
 _BATCH = flags.DEFINE_integer("batch", 16, "Images a step of the part tower.")
+_ROWS = flags.DEFINE_integer("rows", 168_362, "Features of an epoch.")
 _SWEEP_STEPS = flags.DEFINE_integer("sweep_steps", 490, "Most steps a sweep is measured over.")
 flags.mark_flags_as_required(["out"])
 
@@ -54,12 +55,13 @@ def main(argv: Sequence[str]) -> None:
         path.write_text(json.dumps(results, indent=2) + "\n")
 
     load = os.getloadavg()
-    if "epoch" in _PARTS.value or "tower" in _PARTS.value:
+    if "epoch" in _PARTS.value or "epoch/deep" not in results:
         for head in ("linear", "deep"):
-            found = benchmark.epoch(head)
+            found = benchmark.epoch(head, rows=_ROWS.value)
             add(f"epoch/{head}", found)
             print(f"epoch over {found['rows']:,} features, {head} heads: "
-                  f"{found['fastest']:.2f} s")  # fmt: skip
+                  f"{found['fastest']:.2f} s, {found['processor_seconds']:.2f} s of processor"
+                  )  # fmt: skip
     if "sweep" in _PARTS.value:
         for rows in (benchmark.PROBE_IMAGES, benchmark.THESIS_ROWS):
             for norm in (False, True):
@@ -70,7 +72,8 @@ def main(argv: Sequence[str]) -> None:
                 how = f", from {found['steps_measured']} steps" if found["extrapolated"] else ""
                 print(f"sweep of {found['pairs']}, 10 epochs of {rows:,}, "
                       f"{'with' if norm else 'without'} batch norm: "
-                      f"{found['seconds_whole']:.1f} s{how}")  # fmt: skip
+                      f"{found['seconds_whole']:.1f} s, "
+                      f"{found['processor_seconds_whole']:.1f} s of processor{how}")  # fmt: skip
     if "tower" in _PARTS.value:
         with tempfile.TemporaryDirectory() as folder:
             tower = benchmark.probe(
@@ -83,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
             measured = tower["images_a_round"] * tower["rounds"]
             print(f"LP, {found['epochs']} epochs on {found['images']:,} images, {_VARIANT.value}, "
                   f"{head} heads: {found['ratio']:.3f} of running the tower every epoch, "
+                  f"{found['processor_ratio']:.3f} in processor time, "
                   f"extrapolated from {measured} images")  # fmt: skip
     print(f"wrote {path}")
 

@@ -1,4 +1,8 @@
-"""How fast heads train on cached features, and what that saves against running the tower."""
+"""How fast heads train on cached features, and what that saves against running the tower.
+
+Beside seconds stand those of processor time, summed over cores: other work on the machine moves
+them little, and where both cores are in use they are up to twice the others.
+"""
 
 import dataclasses
 import pathlib
@@ -47,15 +51,18 @@ def epoch(head: str, *, rows: int = THESIS_ROWS, epochs: int = 2) -> dict[str, A
     session.drain()
     jax.block_until_ready(session.state)
     steps = -(-rows // BATCH)
-    seconds = []
-    for _ in range(epochs):
-        begun = time.perf_counter()
+
+    def once() -> None:
         for _ in range(steps):
             session.push(next(batches))
         session.drain()
         jax.block_until_ready(session.state)
-        seconds.append(time.perf_counter() - begun)
-    return {"rows": rows, "seconds": seconds, "fastest": min(seconds)}
+
+    seconds, processor = zip(*(_seconds(once) for _ in range(epochs)), strict=True)
+    return {
+        "rows": rows, "seconds": seconds, "fastest": min(seconds),
+        "processor_seconds": min(processor),
+    }  # fmt: skip
 
 
 def sweep(*, pairs: int = 50, rows: int, epochs: int, batch_norm: bool, steps: int) -> dict:
@@ -80,17 +87,19 @@ def sweep(*, pairs: int = 50, rows: int, epochs: int, batch_norm: bool, steps: i
     jax.block_until_ready(session.state)
     whole = epochs * -(-rows // BATCH)
     steps = min(steps, whole)
-    begun = time.perf_counter()
-    for _ in range(steps):
-        session.push(next(batches))
-    session.drain()
-    jax.block_until_ready(session.state)
-    measured = time.perf_counter() - begun
+
+    def some() -> None:
+        for _ in range(steps):
+            session.push(next(batches))
+        session.drain()
+        jax.block_until_ready(session.state)
+
+    measured, processor = _seconds(some)
     return {
         "pairs": pairs, "rows": rows, "epochs": epochs, "batch_norm": batch_norm,
         "steps_measured": steps, "seconds_measured": measured, "compile_seconds": compiling,
         "steps_whole": whole, "seconds_whole": measured / steps * whole,
-        "extrapolated": steps < whole,
+        "processor_seconds_whole": processor / steps * whole, "extrapolated": steps < whole,
     }  # fmt: skip
 
 
@@ -131,15 +140,24 @@ def probe(variant: str, folder: pathlib.Path, *, images: int, rounds: int, batch
 
     _seconds(lambda: session.train(next(stream)))
     extract(data.train[0].take(np.arange(batch)), views=1, name="warm-up")
-    found: dict[str, list[float]] = {"train": [], "cache": []}
+    turns: dict[str, list[tuple[float, float]]] = {"train": [], "cache": []}
     for turn in range(rounds):
-        found["train"].append(_seconds(train) / part)
-        found["cache"].append(_seconds(cache(turn * part)) / part)
+        turns["train"].append(_seconds(train))
+        turns["cache"].append(_seconds(cache(turn * part)))
     stream.close()
-    return {
+    found: dict[str, Any] = {
         "variant": variant, "images_a_round": part, "rounds": rounds, "batch": batch,
-        "seconds_an_image": found,
-    } | {f"{name}_seconds_an_image": statistics.median(v) for name, v in found.items()}  # fmt: skip
+    }  # fmt: skip
+    for name, pairs in turns.items():
+        wall, processor = (
+            [value / part for value in values] for values in zip(*pairs, strict=True)
+        )
+        found |= {
+            f"{name}_seconds_an_image": statistics.median(wall),
+            f"{name}_processor_seconds_an_image": statistics.median(processor),
+            f"{name}_turns": wall,
+        }
+    return found
 
 
 def projected(tower: dict[str, Any], heads: dict[str, Any]) -> dict[str, Any]:
@@ -149,20 +167,25 @@ def projected(tower: dict[str, Any], heads: dict[str, Any]) -> dict[str, Any]:
       tower: what `probe` found.
       heads: what `epoch` found.
     """
-    with_tower = PROBE_EPOCHS * PROBE_IMAGES * tower["train_seconds_an_image"]
-    once = PROBE_IMAGES * tower["cache_seconds_an_image"]
-    on_features = PROBE_EPOCHS * PROBE_IMAGES / heads["rows"] * heads["fastest"]
-    return {
-        "images": PROBE_IMAGES, "epochs": PROBE_EPOCHS, "tower_every_epoch_s": with_tower,
-        "features_once_s": once, "epochs_on_features_s": on_features,
-        "ratio": (once + on_features) / with_tower,
-    }  # fmt: skip
+    found: dict[str, Any] = {"images": PROBE_IMAGES, "epochs": PROBE_EPOCHS}
+    for kind, of_heads in (("", "fastest"), ("processor_", "processor_seconds")):
+        with_tower = PROBE_EPOCHS * PROBE_IMAGES * tower[f"train_{kind}seconds_an_image"]
+        once = PROBE_IMAGES * tower[f"cache_{kind}seconds_an_image"]
+        on_features = PROBE_EPOCHS * PROBE_IMAGES / heads["rows"] * heads[of_heads]
+        found |= {
+            f"{kind}seconds_tower_every_epoch": with_tower,
+            f"{kind}seconds_features_once": once,
+            f"{kind}seconds_epochs_on_features": on_features,
+            f"{kind}ratio": (once + on_features) / with_tower,
+        }
+    return found
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+def _seconds(work: Callable[[], Any]) -> tuple[float, float]:
+    """Returns how long work takes, and its processor time."""
+    begun, used = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, time.process_time() - used
 
 
 def _config(variant: str, head: str, *, root: str, batch: int, steps: int) -> dict[str, Any]:
