@@ -59,7 +59,7 @@ def mistakes(command, *, configs=True):
         return [f"no {script}"]
     known = flags_of(script)
     wrong, config = [], None
-    for argument in arguments:
+    for place, argument in enumerate(arguments):
         if argument in ("|", ">", "<", "&&", ";", "-"):
             break
         match = re.fullmatch(r"--([\w.]+)(?:=(.*))?", argument, re.DOTALL)
@@ -69,6 +69,8 @@ def mistakes(command, *, configs=True):
             continue
         name, value = match[1], match[2]
         if name.startswith("config.") and "config" in known:
+            if not any(word.startswith("--config=") for word in arguments[:place]):
+                wrong.append(f"--{name} in front of --config")
             if config is not None and not has_key(config, name.removeprefix("config.")):
                 wrong.append(f"no key {name} in the config")
             continue
