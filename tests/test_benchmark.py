@@ -14,6 +14,9 @@ def importable(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
 
 
+FORMS = ("eager", "compiled")
+
+
 class FakeWorker:
     """Answers like a worker process, from a list of times, and writes down what it is asked."""
 
@@ -39,7 +42,13 @@ def a_case(**changes):
     from benchmarks.workload import Workload
 
     work = Workload(work="train", method="lora", variant="tiny-test", batch=4, image_size=32)
-    case = Case(name="lora", title="LoRA step", entries=against_twin(work), target=0.9, images=4)
+    case = Case(
+        name="lora",
+        title="LoRA step",
+        entries=against_twin(work, forms=FORMS),
+        target=0.9,
+        images=4,
+    )
     return dataclasses.replace(case, **changes)
 
 
