@@ -176,7 +176,8 @@ def test_every_library_that_the_package_imports_is_declared():
     of_package = declared_distributions(*RUN_TIME_EXTRAS)
     of_scripts = of_package | declared_distributions("parity")
     of_module = importlib.metadata.packages_distributions()
-    own = {"softbio_jax", "configs"} | {path.stem for path in python_files(ROOT / "scripts")}
+    scripts = python_files(ROOT / "scripts")
+    own = {"softbio_jax", "configs", "benchmarks"} | {path.stem for path in scripts}
     missing = {}
     for folder, declared in ((PACKAGE, of_package), (ROOT / "scripts", of_scripts)):
         for path in python_files(folder):
