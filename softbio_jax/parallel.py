@@ -49,11 +49,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def weight_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a frozen weight: its widest axis that fsdp divides, over fsdp.
+    """Returns the sharding of a frozen weight: one axis that fsdp divides, over fsdp.
 
-    The first of three or more axes is left whole: it is the one that blocks are scanned over.
+    That is the last but one, which products sum over, so that XLA gathers the weight; sharded by
+    its outputs, it would gather the activations of the whole group. Where fsdp does not divide it,
+    the widest. The first of three or more axes is left whole: blocks are scanned over it.
     """
-    return _over_widest(shape, mesh) if np.prod(shape) >= _SHARDED_FROM else replicated(mesh)
+    return _over_fsdp(shape, mesh) if np.prod(shape) >= _SHARDED_FROM else replicated(mesh)
 
 
 def trained_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
@@ -63,7 +65,7 @@ def trained_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     It depends on the shape alone, so what the optimizer keeps for a leaf lies where the leaf lies.
     """
     block = shape[1:] if len(shape) >= 3 else shape
-    return _over_widest(shape, mesh) if np.prod(block) >= _TRAINED_FROM else replicated(mesh)
+    return _over_fsdp(shape, mesh) if np.prod(block) >= _TRAINED_FROM else replicated(mesh)
 
 
 def check_batch(batch_size: int, mesh: Mesh, *, microbatches: int = 1, where: str) -> None:
@@ -137,13 +139,14 @@ def start_distributed(
         ) from error  # fmt: skip
 
 
-def _over_widest(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+def _over_fsdp(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     ways = mesh.shape["fsdp"]
     axes = [i for i in range(len(shape) >= 3, len(shape)) if shape[i] % ways == 0]
     if ways == 1 or not axes:
         return replicated(mesh)
-    widest = max(axes, key=lambda i: shape[i])
-    return NamedSharding(mesh, P(*[None] * widest, "fsdp"))
+    inputs = len(shape) - 2
+    axis = inputs if inputs in axes else max(axes, key=lambda i: shape[i])
+    return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
 
 
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:

@@ -20,9 +20,9 @@ LAYOUTS = {"replicated": (8, 1), "fsdp": (8, 4), "one": (1, 1)}  # devices, fsdp
 @pytest.mark.parametrize(
     ("shape", "spec"),
     [
-        ((24, 1024, 4096), P(None, None, "fsdp")),  # blocks are scanned over the first axis
+        ((24, 1024, 4096), P(None, "fsdp")),  # blocks are scanned over the first axis
         ((24, 4096, 1024), P(None, "fsdp")),
-        ((1024, 2048), P(None, "fsdp")),
+        ((1024, 2048), P("fsdp")),
         ((24, 4096, 64), P()),  # an adapter of rank 64: large in all, small a block
         ((24, 1024), P()),
         ((), P()),
@@ -110,7 +110,7 @@ def test_moments_lie_where_their_weights_lie_and_stay_there(sessions):
         lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), session.state, shardings
     ))  # fmt: skip
     kernel = session.state.trainable["encoder"]["trunk"]["mlp"]["c_fc"]["kernel"]
-    assert kernel.sharding.spec == P(None, None, "fsdp")
+    assert kernel.sharding.spec == P(None, "fsdp")
     assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // 4}
 
 

@@ -21,15 +21,17 @@ def test_fsdp_that_does_not_divide_the_devices_is_told(fsdp):
 @pytest.mark.parametrize(
     ("shape", "spec"),
     [
-        ((1024, 4096), P(None, "fsdp")),
-        ((24, 1024, 3072), P(None, None, "fsdp")),  # blocks are scanned over the first axis
+        ((1024, 4096), P("fsdp")),
+        ((24, 1024, 3072), P(None, "fsdp")),  # blocks are scanned over the first axis
         ((24, 4096, 1024), P(None, "fsdp")),
+        ((14, 14, 3, 1024), P(None, None, None, "fsdp")),  # three colours do not divide
+        ((577, 1024), P(None, "fsdp")),
         ((1023, 4096 + 1), P()),  # nothing that divides
         ((64, 64), P()),  # too small to be worth it
         ((1024,), P()),
     ],
 )
-def test_weights_lie_over_their_widest_axis(shape, spec):
+def test_weights_lie_over_the_axis_that_products_sum_over(shape, spec):
     assert parallel.weight_sharding(shape, parallel.make_mesh(fsdp=4)).spec == spec
 
 
