@@ -36,3 +36,26 @@ with Preemption(grace=0.5) as preemption:
                           timeout=120, check=False)  # fmt: skip
     assert done.returncode == code, done.stderr
     assert "stopped by SIGTERM" in done.stderr
+
+
+def test_of_several_processes_the_service_is_handed_the_signal():
+    """JAX's handler is one of C, which python's own has to replace to be woken in a compilation."""
+    script = """
+import ctypes, os, signal, time
+import jax
+from softbio_jax.train.preemption import Preemption
+jax.process_count = lambda: 2
+seen = []
+handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(seen.append)
+ctypes.CDLL(None).signal(signal.SIGTERM, handler)
+with Preemption() as preemption:
+    os.kill(os.getpid(), signal.SIGTERM)
+    deadline = time.monotonic() + 60
+    while not seen and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert seen == [signal.SIGTERM], seen
+    assert not preemption.noted()  # before all have agreed on a step
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          timeout=120, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
