@@ -39,7 +39,7 @@ class ThesisAdapter:
     """What a thesis checkpoint adds to a tower: shared adapters, heads, MTLoRA's own parts."""
 
     adapter: Adapter
-    leaves: Mapping[str, np.ndarray]  # by path, heads and MTLoRA's block and pooling
+    leaves: Mapping[str, np.ndarray]  # by path: heads, MTLoRA's block and pooling
     batch_stats: Tree
     rules: AdapterRules
     tail: int
@@ -63,11 +63,11 @@ def read(
     where = str(directory / CUSTOM)
     arrays, _ = load_arrays(where)
     check_finite(arrays, where=where)
-    source = _Source(arrays, where)
+    source = Source(arrays, where)
     leaves: dict[str, np.ndarray] = {}
     stats: dict[str, np.ndarray] = {}
     for task in tasks:
-        head, head_stats = _read_head(source, task)
+        head, head_stats = read_head(source, task)
         leaves |= {f"heads/{task.name}/{path}": array for path, array in head.items()}
         if head_stats:
             stats[f"heads/{task.name}/norm/mean"] = head_stats["mean"]
@@ -112,14 +112,30 @@ def write(
     Raises:
       UserError: a layer the thesis' modules do not have, or torch is missing.
     """
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    checkpoint = ThesisAdapter(
+        adapter=peft.collect(params, rules), leaves=leaves, batch_stats=batch_stats, rules=rules,
+        tail=int(rules.per_task is not None),
+    )  # fmt: skip
+    save(directory, checkpoint, tasks)
+
+
+def save(
+    directory: str | pathlib.Path, checkpoint: ThesisAdapter, tasks: Sequence[TaskSpec]
+) -> None:
+    """Writes what `read` gave, as the thesis' code loads it.
+
+    Raises:
+      UserError: a layer the thesis' modules do not have, or torch is missing.
+    """
     directory = pathlib.Path(directory)
-    peft.write(directory, peft.collect(params, rules), naming="thesis")
-    flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
-    stats = {path: np.asarray(leaf) for path, leaf in flatten(batch_stats).items()}
+    peft.write(directory, checkpoint.adapter, naming="thesis")
+    flat = dict(checkpoint.leaves)
+    stats = {path: np.asarray(leaf) for path, leaf in flatten(checkpoint.batch_stats).items()}
     tree: dict[str, dict[str, np.ndarray]] = {"prediction_layers": {}}
     for task in tasks:
-        tree["prediction_layers"] |= _write_head(flat, stats, task)
-    if rules.per_task is not None:
+        tree["prediction_layers"] |= write_head(flat, stats, task)
+    if checkpoint.rules.per_task is not None:
         tail = {
             path.removeprefix("encoder/tail/"): leaf[0]
             for path, leaf in flat.items()
@@ -133,7 +149,7 @@ def write(
     save_nested(directory / CUSTOM, tree)
 
 
-class _Source:
+class Source:
     """The arrays of a file; a missing one is a user's error."""
 
     def __init__(self, arrays: Arrays, where: str):
@@ -151,7 +167,12 @@ def _title(task: TaskSpec) -> str:
     return task.name.capitalize()
 
 
-def _read_head(source: _Source, task: TaskSpec) -> tuple[dict, dict]:
+def read_head(source: Source, task: TaskSpec) -> tuple[dict, dict]:
+    """Returns a task's head by our names, and its running statistics.
+
+    Raises:
+      UserError: a part missing, or a head of other classes.
+    """
     prefix = f"prediction_layers.{_title(task)}."
     deep = f"{prefix}{_LAST}.weight" in source.arrays
     places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
@@ -172,7 +193,7 @@ def _read_head(source: _Source, task: TaskSpec) -> tuple[dict, dict]:
 
 
 def _read_part(
-    source: _Source, prefix: str, table: Mapping[str, tuple[str, ...]], norms: Sequence[str],
+    source: Source, prefix: str, table: Mapping[str, tuple[str, ...]], norms: Sequence[str],
     tasks: Sequence[TaskSpec],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Reads a block or a pooling: plain weights, and each task's A and B stacked."""
@@ -191,7 +212,8 @@ def _read_part(
     return part
 
 
-def _write_head(flat: Arrays, stats: Arrays, task: TaskSpec) -> dict[str, np.ndarray]:
+def write_head(flat: Arrays, stats: Arrays, task: TaskSpec) -> dict[str, np.ndarray]:
+    """Returns a task's head under the thesis' names, the inverse of `read_head`."""
     path, key = f"heads/{task.name}", _title(task)
     deep = f"{path}/dense_0/kernel" in flat
     places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}

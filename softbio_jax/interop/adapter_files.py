@@ -1,0 +1,185 @@
+"""What training adds to a tower, in every layout: PEFT's, the thesis' and ours.
+
+The layouts meet in `thesis.ThesisAdapter`: adapters by layer, and other leaves by path. Ours is
+one safetensors file of leaves by the paths they have in a run, one entry a block.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from softbio_jax.adapters.config import NO_ADAPTERS, LoRAConfig, TaskRules
+from softbio_jax.errors import UserError
+from softbio_jax.interop import official, peft, stacking, thesis, thesis_flat
+from softbio_jax.interop.peft_layers import Adapter, Layer, check_variant
+from softbio_jax.interop.safe_load import load_arrays, save_arrays
+from softbio_jax.interop.strict import check_finite
+from softbio_jax.interop.thesis import ThesisAdapter
+from softbio_jax.models.config import VisionConfig
+from softbio_jax.params.paths import flatten, unflatten
+from softbio_jax.tasks import TASKS, TaskSpec
+
+LAYOUTS = ("peft", "thesis", "softbio")
+_KIND = "softbio-adapter"
+_STATS = "batch_stats/"
+
+
+def is_ours(path: pathlib.Path) -> bool:
+    """Tells whether a file holds adapters in our layout, rather than a tower."""
+    return path.suffix == ".safetensors" and load_arrays(path)[1].get("format") == _KIND
+
+
+def read(path: pathlib.Path, config: VisionConfig, layout: str) -> ThesisAdapter:
+    """Reads adapters and heads.
+
+    Args:
+      path: a folder of PEFT or of the thesis, a flat file of the thesis, or a file of ours.
+      config: the variant.
+      layout: one of `LAYOUTS`.
+
+    Raises:
+      UserError: unreadable, of another variant, or of another layout.
+    """
+    match layout:
+        case "peft":
+            adapter = peft.read(path, config)
+            return ThesisAdapter(
+                adapter=adapter, leaves={}, batch_stats={}, rules=adapter.rules(config),
+                tail=adapter.tail(config),
+            )  # fmt: skip
+        case "thesis" if path.is_dir():
+            return thesis.read(path, config, _heads_of_folder(path))
+        case "thesis":
+            return thesis_flat.read(path, config)
+    return _read_ours(path, config)
+
+
+def write(path: pathlib.Path, checkpoint: ThesisAdapter, config: VisionConfig, layout: str) -> None:
+    """Writes adapters and heads; for the thesis a folder, or a flat file if path has an ending.
+
+    Raises:
+      UserError: the layout has no place for a part.
+    """
+    match layout:
+        case "peft":
+            if checkpoint.leaves:
+                raise UserError("PEFT has no place for heads and trained tower weights",
+                                where=str(path), expected="adapters alone",
+                                found=", ".join(list(checkpoint.leaves)[:3]),
+                                fix="add --vision_only, or name another --dst_format")  # fmt: skip
+            peft.write(path, checkpoint.adapter, base_model=config.name)
+        case "thesis" if path.suffix in (".pt", ".safetensors"):
+            thesis_flat.write(path, checkpoint)
+        case "thesis":
+            thesis.save(path, checkpoint, tasks_of(checkpoint))
+        case _:
+            _write_ours(path, checkpoint, config)
+
+
+def without_heads(checkpoint: ThesisAdapter) -> ThesisAdapter:
+    """Returns what is the tower's, without heads and balancing."""
+    leaves = {
+        path: leaf for path, leaf in checkpoint.leaves.items()
+        if not path.startswith(("heads/", "balance/"))
+    }  # fmt: skip
+    return dataclasses.replace(checkpoint, leaves=leaves, batch_stats={})
+
+
+def tasks_of(checkpoint: ThesisAdapter) -> list[TaskSpec]:
+    """Returns the tasks that have a head."""
+    heads = {path.split("/")[1] for path in checkpoint.leaves if path.startswith("heads/")}
+    return [task for name, task in TASKS.items() if name in heads]
+
+
+def into_tower(
+    checkpoint: ThesisAdapter, tower: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Returns a vision tower with adapters folded in and trained weights in their places.
+
+    Args:
+      checkpoint: without heads.
+      tower: official keys, `visual.` alone.
+
+    Raises:
+      UserError: MTLoRA's own block and pooling, which fold into no single tower.
+    """
+    plain = official.OFFICIAL.forward(tower) | dict(checkpoint.leaves)
+    if checkpoint.rules.per_task is not None:
+        raise UserError("MTLoRA's last block and pooling fold into no single tower",
+                        where="--base", expected="LoRA, DoRA, or trained weights",
+                        found="per-task adapters", fix="write it as softbio")  # fmt: skip
+    params = unflatten(stacking.stack(plain, tail=checkpoint.tail))
+    params = peft.attach(params, checkpoint.adapter)
+    return official.add_prefix(peft.merged(params, checkpoint.rules))
+
+
+def _heads_of_folder(folder: pathlib.Path) -> list[TaskSpec]:
+    arrays, _ = load_arrays(folder / thesis.CUSTOM)
+    found = {key.split(".")[1] for key in arrays if key.startswith("prediction_layers.")}
+    known = {name.capitalize(): task for name, task in TASKS.items()}
+    if strange := sorted(found - known.keys()):
+        raise UserError("head of an unknown task", where=str(folder / thesis.CUSTOM),
+                        expected=", ".join(known), found=", ".join(strange),
+                        fix="remove it from the file")  # fmt: skip
+    return [task for title, task in known.items() if title in found]
+
+
+def _write_ours(path: pathlib.Path, checkpoint: ThesisAdapter, config: VisionConfig) -> None:
+    arrays = {name: np.asarray(leaf) for name, leaf in checkpoint.leaves.items()}
+    for layer, adapter in checkpoint.adapter.layers.items():
+        arrays |= {f"{layer}/lora_a": adapter.a, f"{layer}/lora_b": adapter.b}
+        if adapter.magnitude is not None:
+            arrays[f"{layer}/dora_magnitude"] = adapter.magnitude
+    stats = flatten(checkpoint.batch_stats)
+    arrays |= {_STATS + name: np.asarray(leaf) for name, leaf in stats.items()}
+    layers = {
+        layer: dataclasses.asdict(adapter.config)
+        for layer, adapter in checkpoint.adapter.layers.items()
+    }
+    own = checkpoint.rules.per_task
+    notes = {"format": _KIND, "variant": config.name, "layers": json.dumps(layers)}
+    if own is not None:
+        notes["per_task"] = json.dumps(dataclasses.asdict(own))
+    save_arrays(path, arrays, metadata=notes)
+
+
+def _read_ours(path: pathlib.Path, config: VisionConfig) -> ThesisAdapter:
+    arrays, notes = load_arrays(path)
+    where = str(path)
+    check_finite(arrays, where=where)
+    if notes.get("variant") != config.name:
+        raise UserError("adapter of another variant", where=where, expected=config.name,
+                        found=notes.get("variant", "none noted"),
+                        fix="name the variant it was trained on")  # fmt: skip
+    try:
+        layers = {
+            layer: Layer(
+                config=LoRAConfig(**values), a=arrays.pop(f"{layer}/lora_a"),
+                b=arrays.pop(f"{layer}/lora_b"),
+                magnitude=arrays.pop(f"{layer}/dora_magnitude", None),
+            )
+            for layer, values in json.loads(notes["layers"]).items()
+        }  # fmt: skip
+        per_task = _task_rules(notes["per_task"]) if "per_task" in notes else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("adapter file without its settings", where=where,
+                        expected="what scripts/convert.py wrote", found=str(error),
+                        fix="convert it again") from error  # fmt: skip
+    check_variant(layers, config, where=where)
+    stats = {key: arrays.pop(key) for key in list(arrays) if key.startswith(_STATS)}
+    adapter = Adapter(layers=layers)
+    rules = adapter.rules(config) if layers else NO_ADAPTERS
+    return ThesisAdapter(
+        adapter=adapter, leaves=arrays,
+        batch_stats=unflatten({key.removeprefix(_STATS): leaf for key, leaf in stats.items()}),
+        rules=dataclasses.replace(rules, per_task=per_task),
+        tail=1 if per_task else adapter.tail(config),
+    )  # fmt: skip
+
+
+def _task_rules(text: str) -> TaskRules:
+    values = json.loads(text)
+    rules = tuple((pattern, LoRAConfig(**config)) for pattern, config in values["rules"])
+    return TaskRules(**(values | {"rules": rules}))
