@@ -49,6 +49,10 @@ def main(_: Sequence[str]) -> None:
     (out / "audit.json").write_text(json.dumps(found, indent=2) + "\n")
     for directory in _DATA.value:
         verdict.store(directory, found["verdict"])
+    for name, part in found["splits"].items():
+        for task, really in (part["expected"] or {"exchanged": {}})["exchanged"].items():
+            print(f"{name}: {task} classes in another order: {really}; fix: correct the labels "
+                  "of the source and prepare it again")  # fmt: skip
     for key, value in found["verdict"].items():
         if isinstance(value, int):
             print(f"{key.replace('_', ' '):<20} {value:,}")

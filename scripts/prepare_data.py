@@ -48,7 +48,10 @@ _BEAM = flags.DEFINE_list(
     "beam", None, "vggface2: prepare by Apache Beam, with its flags: --runner=DirectRunner,..."
 )
 _FACES = flags.DEFINE_bool(
-    "faces", False, "Find the largest face of every photograph and keep the square around it."
+    "faces",
+    None,
+    "Find the largest face of every photograph and keep the square around it; --nofaces: the "
+    "pictures are crops already, even those that look like photographs.",
 )
 _QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized pictures.")
 
@@ -155,7 +158,7 @@ def _tell(found: prepare.Survey) -> None:
                 found=f"{part.missing:,} of {part.rows:,} ({part.first_missing[0]}, ...)",
                 fix="complete the source, or raise --max_rejected",
             )
-    print("the labels are sound; no picture was read")
+    print("the labels are sound; no picture was decoded")
 
 
 def _dataset_options(dataset: str) -> dict[str, Any]:
@@ -167,6 +170,7 @@ def _dataset_options(dataset: str) -> dict[str, Any]:
             encoding=_ENCODING.value,
             quality=_QUALITY.value,
             face_finder=faces.Mtcnn() if _FACES.value else None,
+            crops=_FACES.value is False,
         )
     }
     for flag, datasets in _CHOICES:
@@ -179,6 +183,7 @@ def _dataset_options(dataset: str) -> dict[str, Any]:
                 where=f"--{flag.name}",
                 expected=f"--dataset={' or '.join(datasets)}",
                 found=f"--dataset={dataset}",
+                fix=f"leave --{flag.name} out",
             )
     if dataset == "folder" and options["task"] is None:
         raise UserError("a flag is missing", where="--task", fix="for example --task=emotion")
@@ -191,7 +196,11 @@ def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
         left, equals, right = text.partition("=")
         if not (left and equals and right):
             raise UserError(
-                "not a pair", where=f"--{flag.name}", expected="name=value", found=repr(text)
+                "not a pair",
+                where=f"--{flag.name}",
+                expected="name=value",
+                found=repr(text),
+                fix="put = between a name and its value, commas between pairs",
             )
         pairs[left.strip()] = right.strip()
     return pairs

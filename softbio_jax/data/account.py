@@ -90,8 +90,14 @@ class Account:
             where=f"split {self.split!r}",
             expected=f"at most {max_rejected:.1%} of the rows" if len(self) else "pictures",
             found=f"{len(self.rejected)} of {self.rows_read} ({first or 'no rows'})",
-            fix="repair the source, or raise --max_rejected" if len(self) else "check --source",
+            fix="repair the source, or raise --max_rejected" if len(self) else self._cure(),
         )
+
+    def _cure(self) -> str:
+        reasons = {rejection.reason for rejection in self.rejected}
+        if reasons == {"no such file"}:
+            return "check --source (csv: --images, the folder that the paths start at)"
+        return "repair the source" if reasons else "label rows of this split, or remove it"
 
     def index(self) -> Index:
         """Turns what was kept into the split's index."""

@@ -11,6 +11,8 @@ import numpy as np
 
 from softbio_jax.errors import UserError
 
+REPORT = "report.json"  # what the preparation tells, beside the records
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:

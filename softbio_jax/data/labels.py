@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import re
 
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING, TASKS
@@ -31,6 +32,25 @@ WORDS = {
     name: {word.lower(): label for label, word in enumerate(task.classes)}
     for name, task in TASKS.items()
 } | {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
+
+
+# A spreadsheet takes 3-9 and 10-19 for dates: the third of September, or March the ninth.
+_DATE_LIKE = re.compile(r"\d{1,4}-[A-Za-z]{3}|[A-Za-z]{3}-\d{1,4}")
+_RANGE = re.compile(r"\(?(\d{1,3})\s*(?:-|,|to)\s*(\d{1,3})\)?")
+
+
+def date_like(word: str) -> bool:
+    """Tells whether a spreadsheet may have made this of an age class such as 3-9."""
+    return _DATE_LIKE.fullmatch(word) is not None
+
+
+def spanned(word: str) -> list[str]:
+    """Lists the age classes that a range such as 4-12 reaches from and to; none for other words."""
+    match = _RANGE.fullmatch(word.strip())
+    if match is None:
+        return []
+    first, last = (age_class(float(years)) for years in match.groups())
+    return list(AGE.classes[first : last + 1])
 
 
 def class_of(task: str, word: str) -> int | None:

@@ -20,11 +20,12 @@ from absl import logging
 
 from softbio_jax.data import beam, records
 from softbio_jax.data import index as index_lib
+from softbio_jax.data.audit import order
 from softbio_jax.data.builders import BUILDERS, FaceBuilder
 from softbio_jax.data.survey import SplitSurvey
-from softbio_jax.errors import UserError
+from softbio_jax.errors import UserError, nearest
 
-REPORT = "report.json"
+REPORT = index_lib.REPORT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,12 +170,18 @@ def _builder(dataset: str, **options: Any) -> FaceBuilder:
             where="--dataset",
             expected=", ".join(sorted(BUILDERS)),
             found=repr(dataset),
+            fix=nearest(dataset, BUILDERS, otherwise="take one of them"),
         )
     return BUILDERS[dataset](**options)
 
 
 def _survey(builder: FaceBuilder, *, files: bool) -> Survey:
-    splits = {split: builder.survey(split, files=files) for split in builder.splits()}
+    splits = {}
+    for split in builder.splits():
+        found = builder.survey(split, files=files)
+        order.check(builder.name, split, rows=found.labelled, counts=found.classes)
+        found.check_crops(split)
+        splits[split] = found
     return Survey(dataset=builder.name, splits=splits)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -87,7 +88,8 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
       The data set.
 
     Raises:
-      UserError: no such folder or split, or records and index that do not belong together.
+      UserError: no such folder or split, records and index that do not belong together, or
+        labels that were edited after the preparation.
     """
     folder = pathlib.Path(directory)
     index = index_lib.read(folder, split)
@@ -100,13 +102,15 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
             found=str(len(source)),
             fix="run scripts/prepare_data.py again",
         )
+    fingerprint = index.fingerprint()
+    _check_fingerprint(folder, split, fingerprint)
     dataset = PreparedDataset(
         directory=str(folder),
         name=folder.resolve().name,
         split=split,
         labels=index.labels,
         columns=index.columns | {"id": index.ids},
-        fingerprint=index.fingerprint(),
+        fingerprint=fingerprint,
         records=np.arange(len(index)),
     )
     # Both are cheap to share with the count just made.
@@ -119,6 +123,21 @@ def concatenate_labels(datasets: Sequence[PreparedDataset], task: str) -> np.nda
     parts = [np.zeros(0, np.int32)]
     parts += [d.labels.get(task, np.full(len(d), MISSING, np.int32)) for d in datasets]
     return np.concatenate(parts)
+
+
+def _check_fingerprint(folder: pathlib.Path, split: str, found: str) -> None:
+    path = folder / index_lib.REPORT
+    if not path.is_file():
+        return
+    told = json.loads(path.read_text())["splits"].get(split, {}).get("fingerprint", found)
+    if told != found:
+        raise UserError(
+            "prepared data was edited",
+            where=f"{index_lib.path_of(folder, split)}",
+            expected=f"the fingerprint of its report, {told[:12]}",
+            found=found[:12],
+            fix="correct the source instead and run scripts/prepare_data.py again",
+        )
 
 
 def _open_records(directory: str, split: str) -> Any:

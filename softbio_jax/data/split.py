@@ -25,8 +25,10 @@ def train_val(size: int, *, seed: int, val_fraction: float = 0.2) -> tuple[np.nd
     if not 0 < num_val < size:
         raise UserError(
             "a split without rows",
-            where=f"val_fraction {val_fraction} of {size} rows",
+            where="data.val_fraction",
             expected="at least one row in each part",
+            found=f"{val_fraction} of {size} rows",
+            fix="set a share between 0 and 1 that is a row at least, or 0 for no validation",
         )
     order = np.random.Generator(np.random.Philox(seed)).permutation(size)
     return np.sort(order[num_val:]), np.sort(order[:num_val])

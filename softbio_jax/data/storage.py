@@ -28,18 +28,22 @@ class Storage:
       quality: of JPEG, 1 to 100.
       face_finder: cuts the square around the largest face out of every picture that its row
         does not give a box for.
+      crops: the pictures are of a face each, even those that look like photographs.
     """
 
     image_size: int | None = None
     encoding: Encoding = "source"
     quality: int = JPEG_QUALITY
     face_finder: FaceFinder | None = None
+    crops: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
-            raise UserError("not an image size", where="--image_size", found=str(self.image_size))
+            raise UserError("not an image size", where="--image_size", expected="1 or more",
+                            found=str(self.image_size), fix="give the side in pixels")  # fmt: skip
         if not 1 <= self.quality <= 100:
-            raise UserError("not a JPEG quality", where="--quality", found=str(self.quality))
+            raise UserError("not a JPEG quality", where="--quality", expected="1 to 100",
+                            found=str(self.quality), fix="take 95, for instance")  # fmt: skip
 
     def __call__(self, row: Row, data: bytes) -> bytes:
         """Returns the bytes to store.

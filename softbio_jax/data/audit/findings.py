@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.data import index as index_lib
-from softbio_jax.data.audit import duplicates
+from softbio_jax.data.audit import duplicates, order
 from softbio_jax.data.audit.expected import CLASS_COUNTS
 from softbio_jax.data.audit.scan import Scan, scan
 from softbio_jax.data.sources import PreparedDataset
@@ -150,7 +150,8 @@ def _against_expected(
         for key, counts in expected.items()
         if here[key] != list(counts)
     }
-    return {"complete": not differ, "difference": differ}
+    exchanged = order.exchanged(builder, dataset.split, rows=len(dataset), counts=classes)
+    return {"complete": not differ, "difference": differ, "exchanged": exchanged}
 
 
 def _shared_identities(

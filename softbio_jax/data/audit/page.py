@@ -64,6 +64,8 @@ def _split(name: str, part: Mapping[str, Any]) -> str:
         whole = "a complete copy" if part["expected"]["complete"] else "not a complete copy"
         blocks.append(f", {whole} of {html.escape(part['builder'])}")
     blocks.append("</p>")
+    for task, really in (part["expected"] or {"exchanged": {}})["exchanged"].items():
+        blocks.append(f"<p><b>{task} classes in another order: {html.escape(really)}</b></p>")
     for task, counts in part["class_counts"].items():
         total = max(sum(counts), 1)
         differ = (part["expected"] or {"difference": {}})["difference"].get(task)

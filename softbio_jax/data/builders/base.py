@@ -42,6 +42,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     VERSION = tfds.core.Version("1.0.0")
     TASKS: tuple[str, ...] = ()
     COLUMNS: tuple[str, ...] = ()
+    OWN_PICTURES = False  # whatever people have, not a published set of crops
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             where="--beam",
             expected="--dataset=vggface2",
             found=f"--dataset={self.name}",
+            fix="leave --beam out",
         )
 
     def group_rows(self, split: str, group: str) -> Iterator[Outcome]:
@@ -88,7 +90,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
 
     def survey(self, split: str, *, files: bool = False) -> SplitSurvey:
         """Goes through the labels of a split; looks for the picture files if `files`."""
-        return survey(self.rows(split), files=files)
+        crops = not self.OWN_PICTURES or self.storage.crops or self.storage.face_finder is not None
+        return survey(self.rows(split), files=files, sizes=not crops)
 
     def protocol(self) -> dict[str, str]:
         """Tells the choices that shape the data set, for the report."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import pathlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from softbio_jax.data.builders import tables
 from softbio_jax.data.builders.base import FaceBuilder
-from softbio_jax.data.labels import known_words, require_class
+from softbio_jax.data.labels import date_like, known_words, require_class
 from softbio_jax.data.rows import Outcome, Row
 from softbio_jax.errors import UserError
 
 _COLUMNS = ("file", "age", "gender", "race", "service_test")
 _ARCHIVES = ("", "fairface-img-margin025-trainval", "fairface-img-margin125-trainval")
-# A spreadsheet takes 3-9 and 10-19 for dates: the third of September, or March the ninth.
-_DATE_LIKE = re.compile(r"\d{1,4}-[A-Za-z]{3}|[A-Za-z]{3}-\d{1,4}")
 _EXCEL_AGES = {
     **dict.fromkeys(("3-sep", "03-sep", "sep-03", "sep-3", "9-mar", "09-mar", "mar-09"), "3-9"),
     **dict.fromkeys(("oct-19", "19-oct"), "10-19"),
@@ -89,7 +86,7 @@ class FairFace(FaceBuilder):
         )
 
     def _age(self, word: str, where: str) -> int:
-        if not _DATE_LIKE.fullmatch(word):
+        if not date_like(word):
             return require_class("age", word, where=where)
         fixed = _EXCEL_AGES.get(word.lower())
         if fixed is None or not self.fix_excel_ages:

@@ -8,8 +8,8 @@ from typing import Any
 from softbio_jax.data.builders import tables
 from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import class_of, known_words
-from softbio_jax.data.rows import Outcome, Row
-from softbio_jax.errors import UserError
+from softbio_jax.data.rows import Outcome, Rejection, Row
+from softbio_jax.errors import UserError, nearest
 from softbio_jax.tasks import TASKS
 
 
@@ -22,10 +22,17 @@ class Folder(FaceBuilder):
     """
 
     name = "folder"
+    OWN_PICTURES = True
 
     def __init__(self, *, task: str, **kwargs: Any) -> None:
         if task not in TASKS:
-            raise UserError("unknown task", where="--task", expected=", ".join(TASKS), found=task)
+            raise UserError(
+                "unknown task",
+                where="--task",
+                expected=", ".join(TASKS),
+                found=repr(task),
+                fix=nearest(task, TASKS, otherwise="take one of them"),
+            )
         self.task = task
         self.TASKS = (task,)
         super().__init__(**kwargs)
@@ -39,6 +46,7 @@ class Folder(FaceBuilder):
                 where=str(self.source),
                 expected="folders such as train/happy and test/happy",
                 found="no folder",
+                fix="sort the pictures into such folders, or name a table with --dataset=csv",
             )
         if all(class_of(self.task, name) is not None for name in names):
             raise UserError(
@@ -60,6 +68,14 @@ class Folder(FaceBuilder):
             for path in tables.images_in(self.source / split / folder):
                 row_id = f"{split}/{folder}/{path.name}"
                 yield Row(id=row_id, image=path, labels={self.task: label})
+            for path in tables.foreign_in(self.source / split / folder):
+                yield Rejection(
+                    f"{split}/{folder}/{path.name}",
+                    "not a picture that is read",
+                    expected=" ".join(tables.IMAGE_SUFFIXES),
+                    found=path.suffix,
+                    fix="convert it (a film: cut frames out of it) or move it away",
+                )
 
     def _classes(self, split: str) -> list[tuple[str, int]]:
         classes = []
@@ -82,5 +98,6 @@ class Folder(FaceBuilder):
                 where=str(self.source / split),
                 expected=known_words(self.task),
                 found="no folder",
+                fix="make a folder for each class in it, or move it away",
             )
         return classes

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from softbio_jax.data.builders import tables
+from softbio_jax.data.builders import numbering, tables
 from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import age_class, class_of
 from softbio_jax.data.rows import Outcome, Row, Skip
@@ -35,6 +35,7 @@ class Standard(FaceBuilder):
     """
 
     name = "standard"
+    OWN_PICTURES = True
     TASKS = tuple(TASKS)
     COLUMNS = ("ethnicity", "identity")
 
@@ -45,6 +46,7 @@ class Standard(FaceBuilder):
                 where="--age_values",
                 expected=" or ".join(AGE_VALUES),
                 found=repr(age_values),
+                fix="take one of them",
             )
         self.age_values = age_values
         super().__init__(**kwargs)
@@ -55,7 +57,11 @@ class Standard(FaceBuilder):
         found = tuple(s for s in splits if (self.source / s / "labels.csv").is_file())
         if not found:
             raise UserError(
-                "no label files", where=str(self.source), expected="train/labels.csv, ..."
+                "no label files",
+                where=str(self.source),
+                expected="train/labels.csv, ...",
+                found="none",
+                fix="check --source",
             )
         return found
 
@@ -64,9 +70,13 @@ class Standard(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         path = self.source / split / "labels.csv"
+        years = numbering.Years()
         for number, row in tables.read_csv(path, columns=_COLUMNS):
             where = f"{path} row {number}"
-            labels = {task: self._label(task, row[name], where) for task, name in _FIELDS.items()}
+            labels = {
+                task: self._label(task, row[name], path, where, years)
+                for task, name in _FIELDS.items()
+            }
             if set(labels.values()) == {MISSING}:
                 yield Skip("no label")
                 continue
@@ -81,8 +91,11 @@ class Standard(FaceBuilder):
                 },
                 where=where,
             )
+        years.check(where=f"{path} column 'Age'")
 
-    def _label(self, task: str, value: str, where: str) -> int:
+    def _label(
+        self, task: str, value: str, path: pathlib.Path, where: str, years: numbering.Years
+    ) -> int:
         if value in _MISSING:
             return MISSING
         label = class_of(task, value)
@@ -90,15 +103,12 @@ class Standard(FaceBuilder):
             return label
         number = tables.parse_number(value, where=where, column=_FIELDS[task])
         if task == "age" and self.age_values == "years":
+            years.add(number)
             return age_class(number)
         if number not in range(TASKS[task].num_classes):
-            raise UserError(
-                f"unknown {task} class",
-                where=where,
-                expected=f"0 to {TASKS[task].num_classes - 1}",
-                found=repr(value),
-                fix="pass --age_values=years if they are years" if task == "age" else "",
-            )
+            rows = (row[_FIELDS[task]] for _, row in tables.read_csv(path, columns=_COLUMNS))
+            column = [text for text in rows if text not in _MISSING]
+            raise numbering.out_of_range(task, value, column, where=where)
         return int(number)
 
     def _image(self, name: str, where: str) -> pathlib.Path:

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from softbio_jax.data.builders import tables
+from softbio_jax.data.builders import numbering, tables
 from softbio_jax.data.builders.base import FaceBuilder
-from softbio_jax.data.labels import age_class, class_of, known_words
+from softbio_jax.data.labels import age_class, class_of, date_like, known_words, spanned
 from softbio_jax.data.rows import Outcome, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
@@ -33,6 +33,7 @@ class Table(FaceBuilder):
     """
 
     name = "csv"
+    OWN_PICTURES = True
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class Table(FaceBuilder):
                     where=f"{self.source} column {column!r}",
                     expected="a word such as train",
                     found=repr(split),
+                    fix="correct the rows, or name the column of the splits in --columns",
                 )
         return tuple(found)
 
@@ -92,12 +94,14 @@ class Table(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         columns = tuple(self.columns.values())
+        years = numbering.Years()
         for number, row in tables.read_csv(self.source, columns=columns):
             if "split" in self.columns and row[self.columns["split"]] != split:
                 continue
             where = f"{self.source} row {number}"
             labels = {
-                task: self._label(task, row[self.columns[task]], where) for task in self.TASKS
+                task: self._label(task, row[self.columns[task]], where, years)
+                for task in self.TASKS
             }
             if set(labels.values()) == {MISSING}:
                 yield Skip("no label")
@@ -110,6 +114,8 @@ class Table(FaceBuilder):
                 columns={role: row[self.columns[role]] for role in self.COLUMNS},
                 where=where,
             )
+        if "age" in self.TASKS:
+            years.check(where=f"{self.source} column {self.columns['age']!r}")
 
     def _add_word(self, key: str, word: str) -> None:
         task, _, value = key.partition(":")
@@ -123,14 +129,16 @@ class Table(FaceBuilder):
             )
         self._words[task][value.lower()] = label
 
-    def _label(self, task: str, value: str, where: str) -> int:
+    def _label(self, task: str, value: str, where: str, years: numbering.Years) -> int:
         word = value.lower()
         if word in self._words[task]:
             return self._words[task][word]
         if word in _MISSING:
             return MISSING
         if task == "age" and self.age_values == "years":
-            return age_class(tables.parse_number(value, where=where, column=self.columns[task]))
+            number = tables.parse_number(value, where=where, column=self.columns[task])
+            years.add(number)
+            return age_class(number)
         label = class_of(task, value)
         if label is None:
             raise UserError(
@@ -138,7 +146,18 @@ class Table(FaceBuilder):
                 where=where,
                 expected=known_words(task),
                 found=repr(value),
-                fix=f"correct the row or pass --values={task}:{value}=CLASS"
-                + (", or --age_values=years" if task == "age" else ""),
+                fix=_cure(task, value),
             )
         return label
+
+
+def _cure(task: str, value: str) -> str:
+    if task == "age" and date_like(value):
+        return "undo what a spreadsheet made of an age such as 3-9: use the original file"
+    if task == "age" and len(classes := spanned(value)) > 1:
+        return (
+            f"{value} spans {' and '.join(classes)}: leave such cells empty, which masks them, or "
+            f"choose one with --values={task}:{value}=CLASS"
+        )
+    fix = f"correct the row or pass --values={task}:{value}=CLASS"
+    return fix + (", or --age_values=years" if task == "age" else "")

@@ -7,6 +7,11 @@ from collections.abc import Iterator, Sequence
 from softbio_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# What people take for pictures and is none that is read: films, and what needs other decoders.
+FOREIGN_SUFFIXES = (
+    *(".gif", ".heic", ".heif", ".avif", ".svg", ".pdf"),
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"),
+)
 
 
 def require_folder(path: pathlib.Path, *, what: str = "no such folder", fix: str = "") -> None:
@@ -44,6 +49,7 @@ def read_csv(
             header = [name.strip() for name in next(reader, [])]
             missing = [name for name in columns if name not in header]
             if missing:
+                _require_delimiter(header, missing, where=f"{path} row 1", delimiter=delimiter)
                 raise UserError(
                     "a column is missing",
                     where=f"{path} row 1",
@@ -70,11 +76,14 @@ def read_csv(
                 where=f"{path} byte {error.start}",
                 expected="UTF-8",
                 found=f"byte 0x{error.object[error.start]:02x}",
-                fix=f"iconv -f cp1252 -t utf-8 {path.name}",
+                fix=f"save it as UTF-8: iconv -f {_encoding(path)} -t utf-8 {path.name}",
             ) from error
         except csv.Error as error:
             raise UserError(
-                "a label file is not a table", where=f"{path} row {reader.line_num}: {error}"
+                "a label file is not a table",
+                where=f"{path} row {reader.line_num}",
+                found=str(error),
+                fix="save it as CSV again",
             ) from error
 
 
@@ -114,6 +123,15 @@ def images_in(folder: pathlib.Path) -> list[pathlib.Path]:
     )
 
 
+def foreign_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Lists the films and pictures of a folder that cannot be read, by name."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in FOREIGN_SUFFIXES and not path.name.startswith(".")
+    )
+
+
 def read_values(
     path: pathlib.Path, *, count: int, delimiter: str = ","
 ) -> Iterator[tuple[int, list[str]]]:
@@ -132,6 +150,7 @@ def read_values(
                     where=f"{path} row {reader.line_num}",
                     expected=f"{count} values",
                     found=str(len(values)),
+                    fix="correct or delete the row",
                 )
             yield reader.line_num, [value.strip() for value in values]
 
@@ -156,6 +175,7 @@ def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[int, lis
                     where=f"{path} line {number}",
                     expected=f"{count} words",
                     found=repr(line.strip()[:80]),
+                    fix="correct or delete the line",
                 )
             if words:
                 yield number, words
@@ -171,7 +191,10 @@ def parse_number(value: str, *, where: str, column: str) -> float:
         return float(value)
     except ValueError:
         raise UserError(
-            f"not a number in column {column!r}", where=where, found=repr(value)
+            f"not a number in column {column!r}",
+            where=where,
+            found=repr(value),
+            fix="correct the row",
         ) from None
 
 
@@ -181,6 +204,29 @@ def parse_box(
     """Reads four numbers of a row as a box."""
     a, b, c, d = (parse_number(row[name], where=where, column=name) for name in columns)
     return a, b, c, d
+
+
+def _require_delimiter(
+    header: Sequence[str], missing: Sequence[str], *, where: str, delimiter: str
+) -> None:
+    names = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
+    for other, name in names.items():
+        if other == delimiter or not any(other in text for text in header):
+            continue
+        parts = [part.strip().strip('"') for text in header for part in text.split(other)]
+        if set(missing) <= set(parts):
+            raise UserError(
+                f"a table separated by {name}",
+                where=where,
+                expected=names[delimiter],
+                found=delimiter.join(header)[:80],
+                fix=f"save it with {names[delimiter]} between the values",
+            )
+
+
+def _encoding(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
 
 
 def _require_file(path: pathlib.Path) -> None:
