@@ -1,5 +1,6 @@
 """The transformer block both towers share."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -16,9 +17,20 @@ from softbio_jax.models.norm import LayerNorm
 Rotation = tuple[jax.Array, jax.Array]  # cos and sin, (N, head_dim) each
 
 
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """Returns the exact (erf) GELU; jax.nn.gelu's default is the tanh approximation."""
+    """Returns the exact (erf) GELU; jax.nn.gelu's default is the tanh approximation.
+
+    Its backward pass keeps x alone, where autodiff keeps three arrays of the MLP's width.
+    """
     return jax.nn.gelu(x, approximate=False)
+
+
+def _gelu_backward(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    return jax.vjp(functools.partial(jax.nn.gelu, approximate=False), x)[1](dy)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 class LayerScale(nn.Module):
@@ -55,7 +67,10 @@ class SelfAttention(nn.Module):
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
         if rotation is not None:
             q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
-        out = attend(q, k, v, implementation=self.compute.attention, causal=self.causal)
+        out = attend(
+            q, k, v, implementation=self.compute.attention, causal=self.causal,
+            recompute=self.compute.recompute,
+        )  # fmt: skip
         return AdaptedDense(width, name="out", **dense)(out, rows)
 
 

@@ -88,6 +88,11 @@ class ComputeConfig:
     attention: Literal["auto", "xla", "cudnn"] = "xla"
     matmul_precision: str = "default"
 
+    @property
+    def recompute(self) -> bool:
+        """Whether the backward pass makes attention's weights again."""
+        return self.remat == "attention"
+
 
 def _core(name: str, image: int, patch: int, width: int, layers: int, heads: int, out: int,
           **kw: object) -> VisionConfig:  # fmt: skip

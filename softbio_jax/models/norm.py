@@ -24,10 +24,42 @@ class LayerNorm(nn.Module):
         """Maps x (..., D) to (..., D) float32."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        x = x.astype(jnp.float32)
-        centred = x - row_mean(x)
-        inverse = jax.lax.rsqrt(row_mean(jnp.square(centred)) + self.epsilon)
-        return centred * (inverse * scale) + bias
+        return _normalise(x, scale, bias, self.epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    centred, inverse = _standardise(x, epsilon)
+    return centred * (inverse * scale) + bias
+
+
+def _standardise(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """Returns x - mean(x) (..., D) and 1 / sqrt(var(x) + eps) (..., 1), both float32."""
+    x = x.astype(jnp.float32)
+    centred = x - row_mean(x)
+    return centred, jax.lax.rsqrt(row_mean(jnp.square(centred)) + epsilon)
+
+
+def _normalise_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    # x alone, in the type it has: it is there anyhow, and the rest is cheap to make again.
+    return _normalise(x, scale, bias, epsilon), (x, scale)
+
+
+def _normalise_backward(
+    epsilon: float, residuals: tuple[jax.Array, ...], dy: jax.Array
+) -> tuple[jax.Array, ...]:
+    x, scale = residuals
+    centred, inverse = _standardise(x, epsilon)
+    unit = centred * inverse
+    dunit = dy * scale
+    dx = inverse * (dunit - row_mean(dunit) - unit * row_mean(dunit * unit))
+    lead = tuple(range(x.ndim - 1))
+    return dx.astype(x.dtype), jnp.sum(dy * unit, lead), jnp.sum(dy, lead)
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def row_mean(x: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ _POLICIES = jax.checkpoint_policies
 # What the backward pass finds saved; the rest is computed again.
 REMAT_POLICIES: dict[str, Callable | None] = {
     "none": None,  # save everything
+    "attention": None,  # but for attention's weights, see `attend`
     "dots": _POLICIES.dots_with_no_batch_dims_saveable,
     "full": _POLICIES.nothing_saveable,
 }
@@ -52,7 +53,7 @@ def stack(
                         expected=f"one of {', '.join(REMAT_POLICIES)}", found=repr(compute.remat),
                         fix="take a name of that list")  # fmt: skip
     body = _ScannedBlock
-    if compute.remat != "none":
+    if REMAT_POLICIES[compute.remat] is not None:
         # Inside a scan nothing can be merged across iterations, so CSE need not be prevented.
         body = nn.remat(body, policy=REMAT_POLICIES[compute.remat], prevent_cse=False)
     scanned = nn.scan(

@@ -43,7 +43,9 @@ class TaskAttention(nn.Module):
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
         if rotation is not None:
             q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
-        return attend(q, k, v, implementation=self.compute.attention)
+        return attend(
+            q, k, v, implementation=self.compute.attention, recompute=self.compute.recompute
+        )
 
 
 class TaskMLP(nn.Module):
@@ -132,7 +134,7 @@ def fork(make: Callable[[str], nn.Module], *, name: str, compute: ComputeConfig)
       compute: its remat policy is used.
     """
     body = _Fork
-    if compute.remat != "none":
+    if REMAT_POLICIES[compute.remat] is not None:
         body = nn.remat(body, policy=REMAT_POLICIES[compute.remat], prevent_cse=False)
     scanned = nn.scan(
         body,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from softbio_jax.models import norm
+from softbio_jax.models import blocks, norm
 from softbio_jax.models.norm import LayerNorm, row_mean
 
 
@@ -51,3 +51,24 @@ def test_other_platforms_sum():
     }
     assert "dot_general" in exported["cpu"]
     assert "dot_general" not in exported["tpu"] + exported["cuda"]
+
+
+def kept_by_the_backward_pass(function, x):
+    """How many numbers autodiff holds from the forward pass to the backward."""
+    _, pull = jax.vjp(function, x)
+    return sum(leaf.size for leaf in jax.tree.leaves(pull) if leaf.shape == x.shape) // x.size
+
+
+@pytest.mark.parametrize("layer", ["norm", "gelu"])
+def test_the_backward_pass_keeps_the_input_alone(x, layer):
+    functions = {
+        "norm": lambda x: LayerNorm().apply({"params": drawn(x)}, x),
+        "gelu": blocks.gelu,
+    }
+    assert kept_by_the_backward_pass(functions[layer], x) == 1
+
+
+def test_the_gradient_of_gelu_is_the_exact_one(x):
+    wanted = jax.vmap(jax.grad(lambda t: 0.5 * t * (1 + jax.lax.erf(t / jnp.sqrt(2.0)))))
+    ours = jax.grad(lambda x: blocks.gelu(x).sum())(x - 3)
+    np.testing.assert_allclose(ours.ravel(), wanted((x - 3).ravel()), atol=1e-6)
