@@ -72,6 +72,12 @@ def describe(error: BaseException) -> str | None:
         where = "" if error.filename is None else f": {error.filename}"
         fix = _FIXES.get(error.errno or 0, "")
         return f"{error.strerror or 'cannot be opened'}{where}" + (f"; fix: {fix}" if fix else "")
+    # By its name, for a script may end without ever importing jax.
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            f"out of device memory: {_one_line(error)[:160]}; fix: lower train.batch_size (of a "
+            "prediction: --batch), or raise train.microbatches; scripts/plan.py tells what fits"
+        )
     return None
 
 

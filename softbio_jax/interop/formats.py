@@ -9,6 +9,7 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.interop import official, open_clip, stacking
 from softbio_jax.interop.keymap import Shapes, hollow, shapes_of
+from softbio_jax.interop.normalization import check_beside
 from softbio_jax.interop.safe_load import load_arrays
 from softbio_jax.interop.strict import check_finite, check_shapes
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
@@ -85,11 +86,12 @@ def read(
       official key -> array of the file's own type; text keys only where the file has them.
 
     Raises:
-      UserError: the file is unreadable, of another variant or format, or any key, shape or value
-        is wrong; all such in one message.
+      UserError: the file is unreadable, of another variant, format or normalisation, or any key,
+        shape or value is wrong; all such in one message.
     """
     where = str(path)
     arrays, _ = load_arrays(path)
+    check_beside(pathlib.Path(path))
     detected = detect(arrays, where=where)
     if format_name not in (None, detected):
         raise UserError("checkpoint of another format", where=where, expected=format_name or "",
