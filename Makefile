@@ -30,13 +30,14 @@ CONSTRAIN = $(addprefix --constraint ,$(CONSTRAINTS))
 PIP = -m pip --disable-pip-version-check --quiet --quiet install
 PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-.PHONY: help demo test test-parity test-long lint format setup clean check-python
+.PHONY: help demo test test-parity test-long lint format docs setup clean check-python
 
 help:
 	@echo "make demo         set up and run the main job on rendered faces (DEMO_DIR=$(DEMO_DIR))"
 	@echo "make test         set up and run the tests (ARGS=\"tests/data -k faces\" for some of them)"
 	@echo "make test-parity  compare with torch, timm and peft, in $(PARITY_VENV)"
 	@echo "make test-long    the tests that take minutes: kills, several processes, notebooks"
+	@echo "make docs         these pages and the API as a site, in build/site"
 	@echo "make lint         ruff and mypy;  make format  lets ruff rewrite"
 	@echo "make clean        remove environments, caches and the demo's output"
 	@echo "ACCEL=tpu or ACCEL=cuda13 installs that build of JAX; PYTHON=python3.13 picks a python"
@@ -61,6 +62,9 @@ lint: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
+
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 setup: $(VENV)/.ready
 

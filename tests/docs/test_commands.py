@@ -104,7 +104,7 @@ def all_commands():
             yield pytest.param(name, command, why, id=f"{name}:{line}:{command[:40]}")
 
 
-@pytest.mark.parametrize(("page", "command", "why"), all_commands())
+@pytest.mark.parametrize(("page", "command", "why"), list(all_commands()))
 def test_the_flags_of_a_command_exist(page, command, why):
     # A page that changes code changes what a config takes; test_pages runs it.
     changes = any(block.language == "diff" for block in blocks(ROOT / page))
@@ -136,7 +136,7 @@ def to_run():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("page", "command", "why"), to_run())
+@pytest.mark.parametrize(("page", "command", "why"), list(to_run()))
 def test_commands_of_other_pages_run(page, command, why, tmp_path):
     command = re.sub(r"--out=\S+", f"--out={tmp_path}/out", command)
     done = subprocess.run(
