@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -46,6 +48,8 @@ CSS = "footer {display: none !important}"
 
 def main(argv: Sequence[str]) -> None:
     del argv
+    # Ended by another program it must remove the pictures as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="softbio-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -49,8 +49,8 @@ def photo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(bundle, tmp_path_factory):
-    """The address of a running page, and the file of the addresses it connected to."""
-    folder = tmp_path_factory.mktemp("app")
+    """A running page's address, the list of addresses it connected to, and where pictures lie."""
+    folder, pictures = tmp_path_factory.mktemp("app"), tmp_path_factory.mktemp("pictures")
     model = bundle_files.save(bundle, folder / "model")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -60,7 +60,8 @@ def served(bundle, tmp_path_factory):
         arguments=[f"--model={model}", f"--port={port}"],
     )  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", code], cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(pictures)},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -70,10 +71,11 @@ def served(bundle, tmp_path_factory):
                     break
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/", folder / "connected"
+        yield f"http://127.0.0.1:{port}/", folder / "connected", pictures
     finally:
         process.terminate()
         process.wait(30)
+    assert list(pictures.iterdir()) == []
 
 
 def wait(browser, expression, seconds=90):
@@ -95,7 +97,7 @@ def choose(browser, text):
 
 @needs_page
 def test_a_picture_gives_three_results(served, photo, tmp_path):
-    address, connected = served
+    address, connected, pictures = served
     browser = Browser(tmp_path / "profile")
     try:
         for domain in ("Page", "Network", "Runtime", "Log", "DOM"):
@@ -140,6 +142,7 @@ def test_a_picture_gives_three_results(served, photo, tmp_path):
         assert said == []
     finally:
         browser.close()
+    assert any(path.suffix == ".png" for path in pictures.rglob("*"))  # until the program ends
     addresses = [line for line in connected.read_text().splitlines() if "127.0.0.1" not in line]
     assert addresses == []
 
