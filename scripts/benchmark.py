@@ -25,7 +25,9 @@ _SUITE = flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "Which cases.")
 _OUT = flags.DEFINE_string("out", None, "Where to write benchmark.json and benchmark.md.")
 _ONLY = flags.DEFINE_list("only", [], "Names of the cases to run; all by default.")
 _REPEATS = flags.DEFINE_integer("repeats", 0, "Repetitions of each case; 0: its own number.")
-_REMAT = flags.DEFINE_string("remat", "none", "What this package's steps compute again.")
+_REMAT = flags.DEFINE_string(
+    "remat", "", "What this package's steps compute again; empty: its default."
+)
 _TINY = flags.DEFINE_bool("tiny", False, "The smallest tower, on any device: tries the code.")
 _TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", sys.executable, "The interpreter that has torch, timm and peft."

@@ -242,7 +242,7 @@ SUITES = {"cpu": cpu_suite, "gpu": gpu_suite}
 
 
 def choose(
-    suite: str, names: Sequence[str], *, scratch: str, remat: str = "none", small: bool = False
+    suite: str, names: Sequence[str], *, scratch: str, remat: str = "", small: bool = False
 ) -> list[Case]:
     """Returns the cases of a suite that have one of `names`, or all without any.
 
@@ -250,7 +250,7 @@ def choose(
       suite: "cpu" or "gpu".
       names: what --only was given.
       scratch: a folder for pictures and compiled programs.
-      remat: the remat policy of this package's steps.
+      remat: the remat policy of this package's steps; empty: its default.
       small: whether the smallest tower stands in for theirs.
 
     Raises:
@@ -276,7 +276,7 @@ def _changed(case: Case, *, remat: str, small: bool) -> Case:
                 work, variant="tiny-demo", image_size=48, batch=min(work.batch, 8), rank=4,
                 layers=min(work.layers, 3), steps=1,
             )  # fmt: skip
-        return dataclasses.replace(work, remat=remat) if work.work == "train" else work
+        return dataclasses.replace(work, remat=remat) if remat and work.work == "train" else work
 
     entries = tuple(dataclasses.replace(e, work=change(e.work)) for e in case.entries)
     if small:  # its rates say nothing

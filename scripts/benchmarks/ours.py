@@ -12,6 +12,7 @@ from benchmarks.workload import Workload, example_batch
 from softbio_jax import parallel
 from softbio_jax.data.augment import OFF
 from softbio_jax.models.config import ComputeConfig
+from softbio_jax.models.flops import vision_flops
 from softbio_jax.models.heads import HeadConfig
 from softbio_jax.params.paths import flatten
 from softbio_jax.train import build
@@ -71,8 +72,8 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
 
     Returns:
       A function that runs one repetition to its end, and what is known of it: the number of
-      trained parameters, and of train steps the matrix operations, with the device's peak of them
-      where that is known.
+      trained parameters, the matrix operations (of a pass, the plain tower's), and the device's
+      peak of them where that is known.
     """
     if form != "jit":
         raise ValueError(f"no form {form!r} on this side")
@@ -83,14 +84,16 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
     facts: dict[str, Any] = {"trainable": int(trained)}
     batch = example_batch(workload)
     if workload.work == "train":
-        facts["flops"] = session.compile() * workload.steps
-        if chip := chip_of(jax.devices()[0].device_kind):
-            facts["peak_flops"] = chip.flops
+        flops = session.compile()
         del batch["example"]
         repetition = _train(session, batch, workload.steps)
     else:
+        flops = workload.batch * vision_flops(run.model.config, projected=False).total
         batch = {name: v for name, v in batch.items() if name.split("/")[0] in _FORWARD}
         repetition = _forward(session, batch, workload.steps)
+    facts["flops"] = flops * workload.steps
+    if chip := chip_of(jax.devices()[0].device_kind):
+        facts["peak_flops"] = chip.flops
     repetition()
     return repetition, facts
 

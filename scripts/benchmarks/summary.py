@@ -33,20 +33,17 @@ def compare(samples: Mapping[str, Sequence[float]], target: float | None) -> dic
       the median of paired ratios, and whether the former is within the target (None without one).
       An entry alone is compared with nothing: its median itself is held against the target.
     """
+    medians = {label: statistics.median(values) for label, values in samples.items()}
     entries = {
-        label: {
-            "median": statistics.median(values),
-            "spread": spread(values),
-            "samples": list(values),
-        }
+        label: {"median": medians[label], "spread": spread(values), "samples": list(values)}
         for label, values in samples.items()
     }
     ours, *others = samples
     found: dict[str, Any] = {"entries": entries, "target": target}
-    figure = entries[ours]["median"]
+    figure = medians[ours]
     if others:
-        best = min(others, key=lambda label: entries[label]["median"])
-        figure = entries[ours]["median"] / entries[best]["median"]
+        best = min(others, key=lambda label: medians[label])
+        figure = medians[ours] / medians[best]
         found |= {
             "best": best,
             "ratio": figure,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from softbio_jax.models.config import ComputeConfig
 from softbio_jax.tasks import TASKS
 
 
@@ -24,7 +25,7 @@ class Workload:
       rank: R of every adapter; alpha is R as well.
       tasks: the heads.
       dtype: what is computed in; parameters that are trained stay float32.
-      remat: of this package alone.
+      remat: of this package alone; by default its own.
       steps: steps or passes in one repetition, waited for once at its end.
     """
 
@@ -37,7 +38,7 @@ class Workload:
     rank: int = 16
     tasks: tuple[str, ...] = tuple(TASKS)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: str = "none"
+    remat: str = ComputeConfig().remat
     steps: int = 1
 
     def to_json(self) -> dict[str, Any]:
