@@ -139,7 +139,8 @@ def probe(variant: str, folder: pathlib.Path, *, images: int, rounds: int, batch
         return lambda: extract(dataset, views=1, name=f"{variant}, round at {start}")
 
     _seconds(lambda: session.train(next(stream)))
-    extract(data.train[0].take(np.arange(batch)), views=1, name="warm-up")
+    # In another order than any turn has them, or that turn would read what this one kept.
+    extract(data.train[0].take(np.arange(batch)[::-1]), views=1, name="warm-up")
     turns: dict[str, list[tuple[float, float]]] = {"train": [], "cache": []}
     for turn in range(rounds):
         turns["train"].append(_seconds(train))

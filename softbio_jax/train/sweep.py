@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.errors import UserError
+from softbio_jax.train import sanity
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import RunData
 from softbio_jax.train.features import Say
@@ -67,10 +68,12 @@ def sweep(
       The trials, the lowest validation loss first.
 
     Raises:
-      UserError: nothing to try, no validation rows, or a method that trains the tower.
+      UserError: nothing to try, no validation rows, data that cannot train the tasks, or a method
+        that trains the tower.
     """
     config = run.config.train
     _check(rates, decays, data)
+    sanity.check(run.config, data)
     trials = [Trial(rate, decay) for rate, decay in itertools.product(rates, decays)]
     session = SweepSession(
         run, rates=[trial.rate for trial in trials], decays=[trial.decay for trial in trials]

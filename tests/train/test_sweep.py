@@ -25,7 +25,7 @@ def config(data_root, tmp_path_factory):
 def swept(config, tmp_path_factory):
     run, data = run_of(config)
     folder = tmp_path_factory.mktemp("sweep")
-    unseen = dataclasses.replace(data, test=None)
+    unseen = dataclasses.replace(data, test=[])
     trials = sweep.sweep(run, unseen, folder, rates=RATES, decays=DECAYS)
     return trials, folder
 
