@@ -6,12 +6,19 @@
   python scripts/export.py --model=runs/mine --format=safetensors --keys=timm --out=t.safetensors
   python scripts/export.py --model=runs/mine --format=peft --out=exports/adapter
 
+  python scripts/export.py --model=runs/mine --compare=exports/onnx,exports/litert \
+      --data=data/fairface,data/utkface --out=exports/table.md
+
 stablehlo, onnx and litert are whole models, uint8 pictures in and logits out, in a new folder
 with a config.json that names the classes; safetensors is the vision tower with its adapters
-folded in; peft and thesis are the adapters. docs/export.md says how each is read.
+folded in, and the heads in a second file; peft and thesis are the adapters. docs/export.md says
+how each is read. --compare
+runs such models on the test pictures of prepared data and writes a table of size, latency and
+accuracy.
 """
 
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -24,8 +31,12 @@ _MODEL = flags.DEFINE_string(
     "model", None, "A run of scripts/train.py, or a saved model.", required=True
 )
 _FORMAT = flags.DEFINE_enum(
-    "format", None, [*_MODELS, "safetensors", "peft", "thesis"], "The form.", required=True
+    "format", None, [*_MODELS, "safetensors", "peft", "thesis"], "The form."
 )
+_COMPARE = flags.DEFINE_list("compare", None, "Exported folders to run, in place of --format.")
+_DATA = flags.DEFINE_list("data", None, "compare: folders of prepared data.")
+_PICTURES = flags.DEFINE_integer("pictures", None, "compare: at most so many a data set.",
+                                 lower_bound=1)  # fmt: skip
 _OUT = flags.DEFINE_string("out", None, "What to write; it must not exist.", required=True)
 _INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also a file with int8 weights.")
 _KEYS = flags.DEFINE_enum("keys", "official", ["official", "timm"], "safetensors: its names.")
@@ -40,6 +51,14 @@ def main(argv: Sequence[str]) -> None:
     if out.exists():
         raise UserError("the destination exists", where=str(out), expected="a new name",
                         found="something there", fix="remove it or name another")  # fmt: skip
+    if (_FORMAT.value is None) == (_COMPARE.value is None):
+        raise UserError("nothing to do, or two things", where="flags",
+                        expected="either --format or --compare",
+                        found="neither" if _FORMAT.value is None else "both",
+                        fix="name one of them")  # fmt: skip
+    if _COMPARE.value is not None:
+        _compare(_COMPARE.value, out)
+        return
     for name, formats in _BELONGS.items():
         if flags.FLAGS[name].present and _FORMAT.value not in formats:
             raise UserError("a flag of another format", where=f"--{name}",
@@ -47,9 +66,37 @@ def main(argv: Sequence[str]) -> None:
                             found=f"--format={_FORMAT.value}", fix="drop it")  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     model = _whole(out) if _FORMAT.value in _MODELS else _parts(out)
-    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    files = sorted(out.iterdir()) if out.is_dir() else [out, _heads_of(out)]
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files)
     print(f"wrote {out}: {model}, as {_FORMAT.value} ({sizes})")
+
+
+def _heads_of(tower: pathlib.Path) -> pathlib.Path:
+    return tower.with_name(f"{tower.stem}.heads{tower.suffix}")
+
+
+def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
+    from softbio_jax.data.sources import open_prepared
+    from softbio_jax.inference import export_comparison
+    from softbio_jax.inference.source import open_bundle
+
+    if not _DATA.value:
+        raise UserError("no pictures to compare on", where="--data",
+                        expected="folders of prepared data", found="none",
+                        fix="add --data=DIR[,DIR]")  # fmt: skip
+    rows = export_comparison.compare(
+        open_bundle(_MODEL.value), [pathlib.Path(folder) for folder in folders],
+        [open_prepared(pathlib.Path(folder), "test") for folder in _DATA.value],
+        limit=_PICTURES.value,
+        progress=lambda done: print(f"\r{done} pictures", end="", file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(file=sys.stderr)
+    text = export_comparison.table(rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.tmp")
+    temporary.write_text(text)
+    temporary.rename(out)
+    print(text, end="")
 
 
 def _whole(out: pathlib.Path) -> str:
@@ -68,7 +115,7 @@ def _whole(out: pathlib.Path) -> str:
 
 
 def _parts(out: pathlib.Path) -> str:
-    from softbio_jax.interop import formats, peft, thesis
+    from softbio_jax.interop import formats, peft, thesis, torch_heads
     from softbio_jax.interop.safe_load import save_arrays
     from softbio_jax.train.restore import restore_run
 
@@ -84,6 +131,8 @@ def _parts(out: pathlib.Path) -> str:
         if _KEYS.value == "timm":
             arrays = formats.FORMATS["timm"].from_official(formats.official.add_prefix(arrays))
         save_arrays(out, arrays, metadata={"format": "pt", "variant": model.config.name})
+        torch_heads.save(_heads_of(out), params, session.state.batch_stats, model.tasks,
+                         feature=model.feature)  # fmt: skip
     elif not model.adapters.rules:
         raise UserError("no adapters in this run", where=_MODEL.value,
                         expected="a run of lora, lora_plus, dora or mtlora",
