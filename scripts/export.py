@@ -11,10 +11,9 @@
 
 stablehlo, onnx and litert are whole models, uint8 pictures in and logits out, in a new folder
 with a config.json that names the classes; safetensors is the vision tower with its adapters
-folded in, and the heads in a second file; peft and thesis are the adapters. docs/export.md says
-how each is read. --compare
-runs such models on the test pictures of prepared data and writes a table of size, latency and
-accuracy.
+folded in, and the heads in a second file; peft and thesis are the adapters. --compare runs whole
+models on the test pictures of prepared data and writes a table of size, latency and accuracy.
+docs/export.md says how each is read.
 """
 
 import pathlib
