@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import sys
 
 import pytest
 
-SCRIPTS = pathlib.Path(__file__).resolve().parent.parent / "scripts"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "scripts"
 
 
 @pytest.fixture(autouse=True)
@@ -198,3 +201,52 @@ def test_own_side_runs_at_the_smallest_size(suite, work, method):
     repetition()
     assert facts["trainable"] > 0
     assert Workload.from_json(json.loads(json.dumps(workload.to_json()))) == workload
+
+
+def test_without_a_gpu_the_gpu_suite_says_so():
+    from benchmarks import runner
+
+    from softbio_jax.errors import UserError
+
+    class OnCpu(FakeWorker):
+        def ask(self, do, **arguments):
+            return {"platform": "cpu"}
+
+    with pytest.raises(UserError, match=r"no such device.*found cpu"):
+        runner.describe(lambda side: OnCpu(side, [], []), "gpu")
+
+
+def test_a_side_that_cannot_be_imported_is_a_mistake_in_one_line(monkeypatch, tmp_path):
+    from benchmarks import runner
+
+    from softbio_jax.errors import UserError
+
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    environment = runner._environment
+    monkeypatch.setattr(
+        runner, "_environment",
+        lambda platform: environment(platform) | {"PYTHONPATH": f"{tmp_path}:{SCRIPTS}:{ROOT}"},
+    )  # fmt: skip
+    start = runner.starter(torch_python=sys.executable, platform="cpu")
+    missing = pytest.raises(UserError, match=r"a package is missing.*no torch here")
+    with missing, runner.Workers(start) as workers:
+        workers.of("twin").ask("describe")
+
+
+def test_worker_answers_over_its_pipes(tmp_path):
+    """A real process of this side: the start's figures, its errors, its end."""
+    from benchmarks import runner
+    from benchmarks.workload import StartWork, Workload
+
+    work = Workload(work="train", method="lora", variant="tiny-test", batch=1, image_size=32)
+    start = StartWork(workload=work, cache=os.environ.get("JAX_COMPILATION_CACHE_DIR", ""))
+    with runner.Workers(lambda side: runner.Process(side)) as workers:
+        worker = workers.of("ours_start")
+        facts = worker.ask("prepare", name="start", work=start.to_json(), form="jit")
+        assert 0 < facts["package_seconds"] < facts["import_seconds"]
+        assert facts["compile_seconds"] < facts["prepare_seconds"]
+        assert worker.ask("run", name="start")["seconds"] < 1
+        assert worker.ask("memory", name="start", repetitions=1)["peak_mib"] > 10
+        with pytest.raises(RuntimeError, match=r"ours_start, asked to prepare.*no form 'eager'"):
+            worker.ask("prepare", name="start", work=start.to_json(), form="eager")

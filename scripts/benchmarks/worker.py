@@ -107,7 +107,17 @@ def main() -> None:
     # Whatever a library prints goes to stderr: the answers have standard output for themselves.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(Side(arguments.side), sys.stdin, answers)
+    try:
+        side = Side(arguments.side)
+    except ImportError as error:  # the answer to whatever is asked first
+        mistake = UserError(
+            "a package is missing", where=sys.executable, expected="the extra parity",
+            found=str(error), fix="make test-parity sets .venv-parity up; run with its python",
+        )  # fmt: skip
+        answers.write(json.dumps({"mistake": str(mistake)}) + "\n")
+        answers.close()
+        return
+    serve(side, sys.stdin, answers)
 
 
 if __name__ == "__main__":
