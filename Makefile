@@ -64,7 +64,7 @@ format: $(VENV)/.ready
 	$(PY) -m ruff format
 
 docs: $(VENV)/.ready
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 setup: $(VENV)/.ready
 
