@@ -6,7 +6,7 @@
   python scripts/export.py --model=runs/mine --format=safetensors --keys=timm --out=t.safetensors
   python scripts/export.py --model=runs/mine --format=peft --out=exports/adapter
 
-  python scripts/export.py --model=runs/mine --compare=exports/onnx,exports/litert \
+  python scripts/export.py --model=runs/mine --compare=exports/onnx,exports/litert \\
       --data=data/fairface,data/utkface --out=exports/table.md
 
 stablehlo, onnx and litert are whole models, uint8 pictures in and logits out, in a new folder
