@@ -65,7 +65,7 @@ def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SPLIT_SEED) ->
       seed: which emotion rows the sampler repeats.
 
     Returns:
-      A row a class, of the tasks that have labels.
+      A row a class, of the thesis' tasks that have labels.
     """
     counts = weighting.repetitions(labels, seed=seed)
     probabilities = weighting.mean_rule(labels, counts)
@@ -73,7 +73,7 @@ def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SPLIT_SEED) ->
     rows = []
     for task, values in labels.items():
         known = values != MISSING
-        if not known.any():
+        if not known.any() or task not in thesis_counts:
             continue
         spec = TASKS[task]
         drawn = weighting.drawn_shares(values, probabilities, spec.num_classes)

@@ -56,7 +56,7 @@ def class_counts() -> dict[str, np.ndarray]:
     """Sums the training rows: task -> (C,) rows of each class, over the four sets."""
     return {
         task: np.sum([part[task] for part in PARTS.values() if task in part], axis=0)
-        for task in TASKS
+        for task in DRAWN
     }
 
 
