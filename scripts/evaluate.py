@@ -28,12 +28,11 @@ _BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images a pass over a
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    workdir = pathlib.Path(_WORKDIR.value)
-    out = pathlib.Path(_OUT.value or workdir)
+    out = _OUT.value or _WORKDIR.value
     if not _ZERO_SHOT.value:
         from softbio_jax.train import restore
 
-        restore.evaluate_run(workdir, out=out, data_root=_DATA.value, timed=_LATENCY.value)
+        restore.evaluate_run(_WORKDIR.value, out=out, data_root=_DATA.value, timed=_LATENCY.value)
         return
     from softbio_jax.errors import UserError
     from softbio_jax.evaluation.prompts import load_prompts
@@ -54,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         open_tests(_DATA.value, _TEST.value),
         variant=_VARIANT.value,
         prompts=load_prompts(_PROMPTS.value),
-        out=out,
+        out=pathlib.Path(out),
         batch_size=_BATCH.value,
         compute=ComputeConfig(matmul_precision="highest"),
     )

@@ -28,6 +28,25 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return epath.Path(os.path.abspath(path) if is_local(path) else path)
 
 
+def directory(path: epath.PathLike) -> epath.Path:
+    """Returns a run's directory, which may not exist yet.
+
+    Raises:
+      UserError: it is in a store that cannot be reached.
+    """
+    folder = epath.Path(path)
+    if not is_local(folder):
+        try:
+            folder.exists()
+        except (ImportError, OSError) as error:
+            missing = isinstance(error, ImportError)
+            raise UserError(
+                "directory cannot be reached", where=os.fspath(path), found=str(error),
+                fix="pip install gcsfs" if missing else "check the name, network and credentials",
+            ) from error  # fmt: skip
+    return folder
+
+
 def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:
     """Returns a path that has to be on a disk.
 

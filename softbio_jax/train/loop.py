@@ -4,6 +4,7 @@ from typing import Any
 
 from etils import epath
 
+from softbio_jax.checkpoints import files
 from softbio_jax.train import record, sanity
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import RunData
@@ -34,10 +35,10 @@ def train_and_evaluate(
         damaged or cannot be written, or updates were not finite too many times in a row.
       Preempted: stopped by SIGTERM, everything done so far saved.
     """
-    config = run.config.train
+    config, workdir = run.config.train, files.directory(workdir)
     record.check_workdir(run.config, workdir)
     sanity.check(run.config, data)
-    with Training(run, data, epath.Path(workdir), preemption or Preemption()) as training:
+    with Training(run, data, workdir, preemption or Preemption()) as training:
         if training.first < config.steps:
             training.compile()
 

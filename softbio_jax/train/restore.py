@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from softbio_jax.checkpoints import files
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.errors import UserError
 from softbio_jax.train import build, record, speed
@@ -20,6 +21,7 @@ def restore_run(workdir: epath.PathLike, *, data_root: str | None = None) -> Ses
     Raises:
       UserError: no run, no checkpoint, or one that does not fit.
     """
+    workdir = files.directory(workdir)
     config = record.read_config(workdir)
     if data_root:
         data = dataclasses.replace(config.data, root=data_root)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from etils.epath import backend
 
 from softbio_jax.checkpoints import files
 from softbio_jax.errors import UserError
@@ -81,6 +82,23 @@ def test_events_are_written(bucket):
 def test_what_has_to_be_on_a_disk_says_so():
     with pytest.raises(UserError, match="the feature cache has to be on a disk: gs://bucket/run"):
         files.local(RUN, what="the feature cache", fix="set train.cache_dir")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ImportError("Please install gcsfs to access Google Storage"), "fix: pip install gcsfs"),
+        (PermissionError("403 no access"), "403 no access; fix: check the name, network"),
+    ],
+)
+def test_a_store_out_of_reach_is_one_line(monkeypatch, error, told):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(type(backend.fsspec_backend), "_get_filesystem", refuse)
+    with pytest.raises(UserError, match="directory cannot be reached: gs://bucket/run") as caught:
+        files.directory(RUN)
+    assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.long
