@@ -4,10 +4,10 @@
         --config=configs/finetune.py:method=lora,tasks=emotion,train=mine/train,test=mine/test
 
 method is one of lp, ap, ft4, full, lora, lora_plus, dora, mtlora. tasks, train and test take
-several names joined by "+". variant, steps, batch_size and rate can be set the same way; the weights
-by --config.model.pretrained. The rate is that of the heads, the pooling and the adapters, twice as
-high for B where it has one of its own (lora_plus), a tenth in unfrozen blocks: 1e-3 suits the demo's
-tiny tower, 1e-4 the large ones.
+several names joined by "+". variant, steps, batch_size and rate can be set the same way; the
+weights by --config.model.pretrained. The rate is that of the heads, the pooling and the adapters,
+twice as high for B where it has one of its own (lora_plus), a tenth in unfrozen blocks: 1e-3 suits
+the demo's tiny tower; 1e-4 is where a large one may start.
 """
 
 import ml_collections

@@ -12,11 +12,11 @@ NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 # The size of every notebook's run here; the last line of its settings wins.
 SMALL = {
     "finetune": """
-SOURCE = {"dataset": "synthetic", "source": "synthetic_raf_db", "size": 48, "count": 64, "test_count": 32}
+SOURCE |= {"count": 64, "test_count": 32}
 STEPS, BATCH = 4, 16
 """,
     "zero_shot": """
-SOURCE = {"dataset": "synthetic", "source": "synthetic_raf_db", "size": 32, "count": 8, "test_count": 16}
+SOURCE |= {"size": 32, "count": 8, "test_count": 16}
 VARIANT, BATCH = "tiny-test", 16
 """,
     # timm is not among the packages of these tests; what it is compared with is a golden as well.
@@ -81,8 +81,8 @@ def test_every_cell_runs(path, tmp_path, monkeypatch):
     if path.stem != "parity":
         settings += f"DATA, WORK = {str(tmp_path / 'data')!r}, {str(tmp_path / 'work')!r}\n"
     if path.stem == "zero_shot":
-        save_arrays(tmp_path / "towers.safetensors",
-                    named_state(formats.official_shapes("tiny-test", text=True)), metadata={})  # fmt: skip
+        towers = named_state(formats.official_shapes("tiny-test", text=True))
+        save_arrays(tmp_path / "towers.safetensors", towers, metadata={})
         settings += f"CHECKPOINT = {str(tmp_path / 'towers.safetensors')!r}\n"
     book = nbformat.read(path, as_version=4)
     place = next(i for i, cell in enumerate(book.cells) if tags(cell) == ["parameters"])

@@ -1,4 +1,4 @@
-"""Every command of every page: the script exists, knows the flags, and runs, or it is said why not."""
+"""Every command of every page: the script and its flags exist; it runs, or it is said why not."""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""Every relative link of every page leads to a file that git has, and to a heading that is there."""
+"""Every relative link of every page leads to a file of the repository, and to its heading."""
 
 import re
 import subprocess
