@@ -53,7 +53,7 @@ class Fit:
     @property
     def used(self) -> float:
         """Bytes a chip: what it holds, or would have to; 0 where the compiler did not say."""
-        found = re.search(r"Used ([\d.]+)([BKMGT])", self.needed)
+        found = re.search(r"(?:Used |temporaries \()([\d.]+)([BKMGT])", self.needed)
         if found:
             return float(found[1]) * _UNITS[found[2]]
         return self.arguments + self.temporaries
@@ -144,5 +144,7 @@ def _on(tree: Any, shardings: Any) -> Any:
 
 def _needed(message: str) -> str:
     """Returns the compiler's own words on how much is missing."""
-    found = re.search(r"Used [\d.]+\w of [\d.]+\w hbm", message)
-    return found.group(0) if found else message.strip().splitlines()[0][:120]
+    for words in (r"Used [\d.]+\w of [\d.]+\w hbm", r"temporaries \([\d.]+\w\) exceeds .*?\)"):
+        if found := re.search(words, message):
+            return found.group(0)
+    return message.strip().splitlines()[0][:120]

@@ -73,16 +73,26 @@ def test_a_batch_that_does_not_fit_the_mesh_is_told():
         fit.fit(_config(train__batch_size=12), devices_of("local")[0], None)
 
 
-@pytest.mark.parametrize("used", ["27.10G", "512.5M"])
-def test_what_the_compiler_misses_is_read(found, used):
-    message = (
-        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. "
-        f"Used {used} of 15.75G hbm. Exceeded hbm capacity by 11.35G."
-    )
-    needed = fit._needed(message)
-    assert needed == f"Used {used} of 15.75G hbm"
-    size = dataclasses.replace(found, fits=False, needed=needed).used
-    assert size == {"27.10G": 27.1 * 2**30, "512.5M": 512.5 * 2**20}[used]
+@pytest.mark.parametrize(
+    ("message", "words", "size"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. "
+            "Used 27.10G of 15.75G hbm. Exceeded hbm capacity by 11.35G.",
+            "Used 27.10G of 15.75G hbm", 27.1 * 2**30,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (512.5M) exceeds available HBM (15.75G).",
+            "temporaries (512.5M) exceeds available HBM (15.75G)", 512.5 * 2**20,
+        ),
+        ("RESOURCE_EXHAUSTED: in words of its own", "RESOURCE_EXHAUSTED: in words of its own", 0),
+    ],
+)  # fmt: skip
+def test_what_the_compiler_misses_is_read(found, message, words, size):
+    assert fit._needed(message) == words
+    refused = dataclasses.replace(found, fits=False, needed=words, arguments=0, temporaries=0)
+    assert refused.used == size
 
 
 @pytest.mark.parametrize(
