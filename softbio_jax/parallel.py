@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -32,10 +33,16 @@ def make_mesh(*, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> 
         raise UserError("mesh does not fit the devices", where="mesh.fsdp",
                         expected=f"a divisor of {count} devices", found=str(fsdp),
                         fix="choose another fsdp")  # fmt: skip
+    shape, names = (count // fsdp, fsdp), ("data", "fsdp")
     # Auto axes: make_mesh's default is Explicit, which wants every operation annotated.
-    return jax.make_mesh(
-        (count // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices
-    )
+    types = (AxisType.Auto,) * 2
+    try:
+        return jax.make_mesh(shape, names, axis_types=types, devices=devices)
+    except NotImplementedError:  # fsdp=8 on a torus of 4x4x4: an axis of it has to be split
+        laid_out = mesh_utils.create_device_mesh(
+            shape, devices=devices, allow_split_physical_axes=True
+        )
+        return Mesh(laid_out, names, axis_types=types)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -12,6 +12,17 @@ def test_a_mesh_has_every_device():
     assert dict(mesh.shape) == {"data": 4, "fsdp": 2}
 
 
+def test_a_torus_that_the_groups_do_not_divide_is_split(monkeypatch):
+    def refused(*args, **values):
+        raise NotImplementedError("Failed to find assignment for logical_axis_index 1 of size 8")
+
+    monkeypatch.setattr(jax, "make_mesh", refused)
+    mesh = parallel.make_mesh(fsdp=4)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+    assert set(mesh.devices.flat) == set(jax.devices())
+    assert parallel.batch_sharding(mesh).mesh.axis_types == parallel.make_mesh().axis_types
+
+
 @pytest.mark.parametrize("fsdp", [0, 3, 16])
 def test_fsdp_that_does_not_divide_the_devices_is_told(fsdp):
     with pytest.raises(UserError, match=r"mesh.fsdp: expected a divisor of 8 devices"):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from softbio_jax import parallel
 from softbio_jax.errors import UserError
 from softbio_jax.planning.topology import GENERATIONS, devices_of
 from softbio_jax.train.chips import CHIPS, chip_of
@@ -44,6 +45,13 @@ needs_libtpu = pytest.mark.skipif(
 def test_a_device_is_what_the_published_figures_are_of(topology, devices):
     found, chip = devices_of(topology)
     assert len(found) == devices and chip_of(found[0].device_kind) is chip
+
+
+@needs_libtpu
+@pytest.mark.parametrize("fsdp", [4, 8, 16, 64])
+def test_any_divisor_of_a_torus_makes_groups(fsdp):
+    mesh = parallel.make_mesh(fsdp=fsdp, devices=devices_of("v5p:4x4x4")[0])
+    assert dict(mesh.shape) == {"data": 64 // fsdp, "fsdp": fsdp}
 
 
 @needs_libtpu
