@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,7 @@ def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -
         progress.TextColumn("{task.fields[speed]}"),
         progress.TimeRemainingColumn(),
         console=console.Console(stderr=True),
+        disable=not sys.stderr.isatty(),  # in a log it would be a line beside a mistake's
     )
     job = bar.add_task(f"preparing {dataset}", total=None, speed="")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import logging
 import os
@@ -75,8 +76,9 @@ def describe(error: BaseException) -> str | None:
     # By its name, for a script may end without ever importing jax.
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
         return (
-            f"out of device memory: {_one_line(error)[:160]}; fix: lower train.batch_size (of a "
-            "prediction: --batch), or raise train.microbatches; scripts/plan.py tells what fits"
+            f"out of device memory: {_one_line(error)[:160].rstrip('.')}; fix: lower "
+            "train.batch_size (of a prediction: --batch), or raise train.microbatches; "
+            "scripts/plan.py tells what fits"
         )
     return None
 
@@ -123,9 +125,17 @@ def _describe_flag_error(error: Exception) -> str:
     if any(line.startswith("Traceback") for line in lines):  # get_config() raised it
         return f"{lines[0]} {lines[-1].removeprefix('ValueError: ')}"
     if isinstance(error, AttributeError | KeyError):
-        # A KeyError's own text is the repr of its message.
-        return "unknown config key: " + " ".join(str(error.args[0]).split())
+        return "unknown config key: " + " ".join(_unquoted(error.args[0]).split())
     return _one_line(error)
+
+
+def _unquoted(text: object) -> str:
+    """A KeyError's own text is the repr of its message, and again where one is raised anew."""
+    try:
+        inner = ast.literal_eval(str(text))
+    except (SyntaxError, ValueError):
+        return str(text)
+    return _unquoted(inner) if isinstance(inner, str) else str(text)
 
 
 def _quiet_libraries() -> None:

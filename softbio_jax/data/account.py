@@ -84,14 +84,19 @@ class Account:
         share = len(self.rejected) / max(self.rows_read, 1)
         if share <= max_rejected and len(self):
             return
-        first = "; ".join(str(rejection) for rejection in self.rejected[:3])
+        told = 3 if len({rejection.reason for rejection in self.rejected}) > 1 else 1
+        first = "; ".join(str(rejection) for rejection in self.rejected[:told])
         raise UserError(
             "too many rows were rejected" if len(self) else "no row can be used",
             where=f"split {self.split!r}",
             expected=f"at most {max_rejected:.1%} of the rows" if len(self) else "pictures",
-            found=f"{len(self.rejected)} of {self.rows_read} ({first or 'no rows'})",
+            found=f"{len(self.rejected)} of {self.rows_read} ({first})" if first else self._left(),
             fix="repair the source, or raise --max_rejected" if len(self) else self._cure(),
         )
+
+    def _left(self) -> str:
+        reasons = ", ".join(self.skipped)
+        return f"{self.rows_read} rows, all left out ({reasons})" if reasons else "no rows"
 
     def _cure(self) -> str:
         reasons = {rejection.reason for rejection in self.rejected}

@@ -72,6 +72,13 @@ def from_directory(directory: str | pathlib.Path) -> Bundle:
     bundle = _settings(directory / CONFIG)
     where = str(directory / WEIGHTS)
     arrays, _ = load_arrays(where)
+    for task in bundle.tasks:
+        bias = arrays.get(f"params/heads/{task.name}/dense_out/bias")
+        if bias is not None and bias.shape != (task.num_classes,):
+            raise UserError("head with other classes", where=f"{where} head {task.name}",
+                            expected=f"{task.num_classes} classes, as config.json names them",
+                            found=str(len(bias)),
+                            fix="give weights and config.json of the same model")  # fmt: skip
     check_shapes(
         shapes_of(arrays), _expected(bundle), where=where, layout=f"a {bundle.tower.name} bundle"
     )
@@ -124,8 +131,12 @@ def _settings(path: pathlib.Path) -> Bundle:
         values = json.loads(path.read_text())
         if values["format"] != FORMAT or values["schema"] != SCHEMA:
             raise ValueError(f"format {values['format']!r}, schema {values['schema']!r}")
-        if values["preprocessing"] != PREPROCESSING:
-            raise ValueError("another preprocessing")
+        for name, expected in PREPROCESSING.items():
+            if (found := values["preprocessing"].get(name)) != expected:
+                raise UserError("a model of another preprocessing", where=f"{path} {name}",
+                                expected=str(expected), found=str(found),
+                                fix=f"write {expected}, which this project's models were "
+                                "trained with, or use the program that wrote it")  # fmt: skip
         return Bundle(
             name=values["name"],
             method=values["method"],
@@ -140,6 +151,8 @@ def _settings(path: pathlib.Path) -> Bundle:
             temperatures={k: float(v) for k, v in values["temperatures"].items()},
             variables={},
         )
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError("not a model's configuration", where=str(path),
                         expected=f"format {FORMAT!r}, schema {SCHEMA}",

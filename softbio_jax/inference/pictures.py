@@ -120,7 +120,8 @@ def _checked(array: np.ndarray, where: str) -> np.ndarray:
 
 def _broken(picture: Picture, where: str, reason: str) -> UserError:
     name = where if isinstance(picture, bytes) else str(picture)
-    return UserError("cannot read the picture", where=name, found=reason)
+    return UserError("cannot read the picture", where=name, found=reason,
+                     fix="correct the path, or copy or download the picture again")  # fmt: skip
 
 
 def _is_pil(picture: Picture) -> bool:

@@ -33,7 +33,19 @@ CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
         "emotion": (297, 74, 158, 1141, 386, 159, 654),
     },
     ("utkface", "test"): {"rows": (23_705,)},
-    ("fer2013", "train"): {"rows": (28_709,)},
+    # The official part, which --raf_filter=official keeps; genders are not published.
+    ("rafdb official", "train"): {
+        "rows": (12_271,),
+        "emotion": (1290, 281, 717, 4772, 1982, 705, 2524),
+    },
+    ("rafdb official", "test"): {
+        "rows": (3_068,),
+        "emotion": (329, 74, 160, 1185, 478, 162, 680),
+    },
+    ("fer2013", "train"): {
+        "rows": (28_709,),
+        "emotion": (3171, 4097, 436, 7215, 4830, 3995, 4965),
+    },
     ("fer2013", "val"): {"rows": (3_589,)},
     ("fer2013", "test"): {"rows": (3_589,)},
 }

@@ -22,7 +22,7 @@ def exchanged(
     Classes of equal counts cannot be told apart, nor can a part of a data set.
 
     Args:
-      builder: what read the set; any other stands for the set that has as many rows.
+      builder: what read the set; asked only where no known set has as many rows.
       split: its split.
       rows: how many rows it has.
       counts: task -> (C,) rows of each class.
@@ -60,10 +60,8 @@ def check(builder: str, split: str, *, rows: int, counts: Mapping[str, Sequence[
 
 
 def _published(builder: str, split: str, rows: int) -> dict[str, tuple[int, ...]]:
-    known = expected.CLASS_COUNTS.get((builder, split))
-    if known is None:
-        same = (counts for counts in expected.CLASS_COUNTS.values() if counts["rows"] == (rows,))
-        known = next(same, {})
+    alike = [counts for counts in expected.CLASS_COUNTS.values() if counts["rows"] == (rows,)]
+    known = alike[0] if alike else expected.CLASS_COUNTS.get((builder, split), {})
     return {task: counts for task, counts in known.items() if task in TASKS}
 
 
