@@ -172,9 +172,7 @@ class CheckpointManager:
         manifest.check_files(directory, saved)
         try:
             reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-            state = reader.restore(
-                directory / "state", args=ocp.args.StandardRestore(like)
-            )
+            state = reader.restore(directory / "state", args=ocp.args.StandardRestore(like))
         except (ValueError, KeyError, OSError) as error:
             raise Damaged(str(error).strip().splitlines()[0][:200]) from error
         manifest.check_leaves(state, saved)
