@@ -4,7 +4,7 @@
         --config=configs/finetune.py:method=lora,tasks=emotion,train=mine/train,test=mine/test
 
 method is one of lp, ap, ft4, full, lora, lora_plus, dora, mtlora. tasks, train and test take
-several names joined by "+". variant, steps, batch_size and rate can be set the same way; the
+several names joined by "+". variant, steps, batch_size, rate and dtype can be set the same way; the
 weights by --config.model.pretrained. The rate is that of the heads, the pooling and the adapters,
 twice as high for B where it has one of its own (lora_plus), a tenth in unfrozen blocks: 1e-3 suits
 the demo's tiny tower; 1e-4 is where a large one may start.
@@ -13,7 +13,7 @@ the demo's tiny tower; 1e-4 is where a large one may start.
 import ml_collections
 
 _DEFAULTS = {
-    "method": "lora", "tasks": "age+gender+emotion", "train": "", "test": "",
+    "method": "lora", "tasks": "age+gender+emotion", "train": "", "test": "", "dtype": "float32",
     "variant": "tiny-demo", "steps": "400", "batch_size": "64", "rate": "1e-3",
 }  # fmt: skip
 _METHODS = ("lp", "ap", "ft4", "full", "lora", "lora_plus", "dora", "mtlora")
@@ -51,7 +51,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
             "flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 10.0,
             "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.0,
         },
-        "compute": {"dtype": "float32", "remat": "none"},
+        "compute": {"dtype": chosen["dtype"], "remat": "none"},
         "mesh": {"fsdp": 1},
         "optimizer": {
             "rates": {

@@ -39,10 +39,12 @@ def test_only_lora_plus_has_a_rate_of_its_own_for_b(finetune):
 
 
 def test_sets_and_tasks_are_joined_by_plus(finetune):
-    config = finetune.get_config("tasks=age+emotion,train=a/train+b/train,test=a/test,steps=3")
+    sets = "train=a/train+b/train,test=a/test"
+    config = finetune.get_config(f"tasks=age+emotion,{sets},steps=3,dtype=bfloat16")
     assert (config.tasks, config.data.train, config.data.test) == (
         ("age", "emotion"), ("a/train", "b/train"), ("a/test",),
     )  # fmt: skip
+    assert config.compute.dtype == "bfloat16"
     assert min(config.train.eval_every, config.train.checkpoint_every) >= 1
 
 
