@@ -27,7 +27,7 @@ def export(model, out, **flags):
 
 
 def test_a_run_as_onnx_with_int8_weights(workdir, bundle, tmp_path):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="the extra onnx")
     done = export(workdir, tmp_path / "onnx", format="onnx", int8="true")
     assert done.returncode == 0, done.stderr
     assert "as onnx (config.json" in done.stdout
