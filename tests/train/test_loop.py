@@ -1,5 +1,5 @@
 import json
-import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -23,6 +23,12 @@ def _text(workdir, name):
 
 def _leaves(workdir, step):
     return json.loads(_text(workdir, f"checkpoints/{step}/manifest.json"))["leaves"]
+
+
+def _content(folder):
+    """Every file of a folder and what is in it."""
+    return {path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -168,24 +174,68 @@ def test_mistakes_are_one_line(config, tmp_path, change, named):
     ],
 )
 def test_another_configuration_is_told_by_its_fields(runs, change, named):
-    before = _text(runs["whole"], "config.json")
+    before = _content(runs["whole"])
     with pytest.raises(UserError, match="workdir holds another run") as caught:
         loop.train_and_evaluate(*run_of(changed(runs["config"], **change)), runs["whole"])
     assert named in str(caught.value)
-    assert _text(runs["whole"], "config.json") == before
+    assert _content(runs["whole"]) == before
 
 
-def test_a_checkpoint_of_another_method_is_refused(runs, tmp_path):
-    (tmp_path / "checkpoints").symlink_to(pathlib.Path(runs["whole"]) / "checkpoints")
-    config = changed(runs["config"], method={"name": "lp"})
-    with pytest.raises(UserError, match="checkpoint does not fit this run"):
-        loop.train_and_evaluate(*run_of(config), tmp_path)
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"method": {"name": "lp"}}, "checkpoint does not fit this run"),
+        ({"model__variant": "tiny-demo"}, "checkpoint does not fit this run"),
+        ({"seed": 4}, "the frozen weights are not those"),
+        ({"mesh": {"fsdp": 3}}, "mesh.fsdp: expected a divisor of 8 devices, found 3"),
+        ({"train__batch_size": 12}, "train.batch_size: expected a multiple of 8 devices"),
+        ({"model__pretrained": "nowhere/PE.safetensors"}, "nowhere/PE.safetensors"),
+    ],
+)
+def test_checkpoints_that_do_not_belong_to_a_run_are_refused_and_stay(
+    runs, tmp_path, change, named
+):
+    """The folder has another run's checkpoints and no record of its own."""
+    shutil.copytree(runs["whole"] / "checkpoints", tmp_path / "checkpoints")
+    before = _content(tmp_path)
+    with pytest.raises(UserError) as caught:
+        loop.train_and_evaluate(*run_of(changed(runs["config"], **change)), tmp_path)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert _content(tmp_path) == before
 
 
-def test_other_frozen_weights_are_refused(runs, tmp_path):
-    (tmp_path / "checkpoints").symlink_to(pathlib.Path(runs["whole"]) / "checkpoints")
-    with pytest.raises(UserError, match="frozen weights are not those"):
-        loop.train_and_evaluate(*run_of(changed(runs["config"], seed=4)), tmp_path)
+def test_weights_that_are_gone_are_told_at_the_next_start(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["whole"], run)
+    gone = changed(runs["config"], model__pretrained=str(tmp_path / "gone.safetensors"))
+    before = _content(run)
+    with pytest.raises(UserError, match=r"gone\.safetensors") as caught:
+        loop.train_and_evaluate(*run_of(gone), run)
+    assert "\n" not in str(caught.value)
+    assert _content(run) == before
+
+
+def _lines(workdir):
+    return [json.loads(line) for line in _text(workdir, "metrics.jsonl").splitlines()]
+
+
+@pytest.mark.parametrize(("before", "after"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_the_frozen_weights_may_change_their_type(runs, tmp_path, before, after):
+    """The digest in a checkpoint is that of the weights before they are narrowed."""
+    whole, folder = runs["whole"], tmp_path / "resumed"
+    if before == "bfloat16":
+        whole = tmp_path / "whole"
+        loop.train_and_evaluate(*run_of(changed(runs["config"], frozen_dtype=before)), whole)
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "checkpoints" / "8")
+    loop.train_and_evaluate(*run_of(changed(runs["config"], frozen_dtype=after)), folder)
+    found, expected = _lines(folder), _lines(whole)
+    assert found[:3] == expected[:3]  # up to step 6, where it goes on
+    assert found[3:] != expected[3:]
+    for ours, theirs in zip(found[3:], expected[3:], strict=True):
+        name = "val/loss" if "val/loss" in ours else "train/loss/total"
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-2)
 
 
 def test_updates_that_are_not_finite_end_the_run_with_the_last_good_state(config, tmp_path):
