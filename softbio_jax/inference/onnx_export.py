@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -92,7 +93,11 @@ def _model(bundle: Bundle) -> onnx.ModelProto:
 def _quantize(source: pathlib.Path, path: pathlib.Path, *, external: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(
-        str(source), str(path), op_types_to_quantize=["MatMul"], per_channel=True,
-        weight_type=QuantType.QInt8, use_external_data_format=external,
-    )  # fmt: skip
+    logging.disable(logging.WARNING)  # advice on graphs whose shapes are still to be inferred
+    try:
+        quantize_dynamic(
+            str(source), str(path), op_types_to_quantize=["MatMul"], per_channel=True,
+            weight_type=QuantType.QInt8, use_external_data_format=external,
+        )  # fmt: skip
+    finally:
+        logging.disable(logging.NOTSET)
