@@ -3,7 +3,7 @@
 #
 #   scripts/tpu_pod.sh create                    a slice of ACCELERATOR in ZONE
 #   scripts/tpu_pod.sh install                   copies the checkout and sets it up on all hosts
-#   scripts/tpu_pod.sh launch CONFIG WORKDIR     trains, and resumes; WORKDIR is on a disk that all hosts share
+#   scripts/tpu_pod.sh launch CONFIG WORKDIR     trains, and resumes; WORKDIR: gs://, or on a disk that all hosts share
 #   scripts/tpu_pod.sh status                    READY, PREEMPTED, ...
 #   scripts/tpu_pod.sh delete
 #
