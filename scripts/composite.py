@@ -26,7 +26,12 @@ def main(_: Sequence[str]) -> None:
     from softbio_jax.tasks import TASKS
 
     if bool(_DATA.value) == _MARGINS.value:
-        raise UserError("nothing to compare", where="--data", expected="--data or --margins")
+        raise UserError(
+            "nothing to compare",
+            where="--data",
+            expected="--data or --margins",
+            fix="pass one of them",
+        )
     if _MARGINS.value:
         labels = thesis_tables.labels()
         print(f"label tables with the thesis' margins: {len(labels['gender']):,} rows\n")

@@ -1,9 +1,11 @@
 """Things users get wrong: each is one line that names its cause and its fix, and writes nothing."""
 
+import ast
+
 import pytest
 
 from tests.mistakes import labels, page, pictures, settings, weights
-from tests.mistakes.running import World
+from tests.mistakes.running import ROOT, World
 
 MISTAKES = [*labels.MISTAKES, *pictures.MISTAKES, *settings.MISTAKES, *weights.MISTAKES]
 PROVEN = [mistake for mistake in MISTAKES if mistake.right]
@@ -42,3 +44,15 @@ def test_there_are_thirty_and_each_has_a_name_of_its_own():
     assert len(set(names)) == len(names)
     headings = [line[4:] for line in page.PAGE.read_text().splitlines() if line.startswith("### ")]
     assert headings == names
+
+
+def test_every_error_of_the_package_names_a_fix():
+    silent = []
+    for folder in ("softbio_jax", "scripts"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                named = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UserError"
+                # One without any keyword passes the line of another error on.
+                if named and node.keywords and "fix" not in {word.arg for word in node.keywords}:
+                    silent.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert silent == []

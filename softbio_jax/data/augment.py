@@ -59,6 +59,7 @@ class AugmentConfig:
                 where=f"augment.{name}",
                 expected=expected,
                 found=repr(getattr(self, name)),
+                fix="correct the value",
             )
 
     @property

@@ -253,4 +253,5 @@ def _check(loader: Loader, *, batch_size: int, process_count: int) -> None:
             where="batch_size",
             expected=f"a multiple of {process_count} processes",
             found=str(batch_size),
+            fix="change the batch size",
         )

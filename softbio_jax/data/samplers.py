@@ -72,6 +72,7 @@ def mixture(
             where="shares",
             expected=", ".join(names),
             found=", ".join(shares),
+            fix="give each set of data.train one share, by its name",
         )
     sizes = [len(dataset) for dataset in datasets]
     probabilities = weighting.mixture(sizes, [shares[name] for name in names])
@@ -102,11 +103,16 @@ def make(name: str, **arguments: Any) -> MakeSampler:
             where="data.sampler.name",
             expected=f"one of {', '.join(SAMPLERS)}",
             found=repr(name),
+            fix="take one of them",
         )
     try:
         inspect.signature(SAMPLERS[name]).bind((), 0, **arguments)
     except TypeError as error:
-        raise UserError(f"sampler {name!r}: {error}", where="data.sampler") from error
+        raise UserError(
+            f"sampler {name!r}: {error}",
+            where="data.sampler",
+            fix="correct its arguments",
+        ) from error
     return functools.partial(SAMPLERS[name], **arguments)
 
 

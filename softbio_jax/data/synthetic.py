@@ -207,20 +207,33 @@ def pretext_rows(*, size: int, seed: int, count: int) -> Iterator[tuple[np.ndarr
 
 def _find(source: str, split: str) -> FaceSet:
     if split not in _SPLITS:
-        raise UserError("unknown split", where=source, expected="train or test", found=repr(split))
+        raise UserError(
+            "unknown split",
+            where=source,
+            expected="train or test",
+            found=repr(split),
+            fix="take one of them",
+        )
     if source not in _SPLITS[split]:
         raise UserError(
             "unknown synthetic set",
             where=f"split {split}",
             expected=", ".join(_SPLITS[split]),
             found=repr(source),
+            fix="take one of them",
         )
     return _SPLITS[split][source]
 
 
 def _draw(found: FaceSet, stream: str, row: int, *, size: int, seed: int) -> Drawn:
     if size < 16:
-        raise UserError("too small to draw", where="size", expected=">= 16", found=str(size))
+        raise UserError(
+            "too small to draw",
+            where="size",
+            expected=">= 16",
+            found=str(size),
+            fix="draw larger pictures",
+        )
     key = zlib.crc32(stream.encode())
     rng = np.random.default_rng((seed, key, row))
     classes = _classes(found, row, np.random.default_rng((seed, key)).random(3))

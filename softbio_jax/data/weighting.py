@@ -38,7 +38,11 @@ def repetitions(labels: Labels, *, seed: int, emotion_share: float = EMOTION_SHA
     """
     if not 0 <= emotion_share < 1:
         raise UserError(
-            "not a share", where="emotion_share", expected="0 <= f < 1", found=str(emotion_share)
+            "not a share",
+            where="emotion_share",
+            expected="0 <= f < 1",
+            found=str(emotion_share),
+            fix="set it between 0 and 1",
         )
     size = _size(labels)
     counts = np.ones(size, np.int64)
@@ -104,6 +108,7 @@ def mixture(sizes: Sequence[int], shares: Sequence[float]) -> np.ndarray:
             where="shares",
             expected=f"{len(sizes)} shares, none negative",
             found=", ".join(str(share) for share in shares),
+            fix="give each set one share of 0 or more",
         )
     return _normalised(np.repeat(np.asarray(shares, float) / np.maximum(sizes, 1), sizes))
 
@@ -121,5 +126,10 @@ def _size(labels: Labels) -> int:
 
 def _normalised(weights: np.ndarray) -> np.ndarray:
     if not weights.sum() > 0:
-        raise UserError("no row can be drawn", where="the sampler", expected="labelled rows")
+        raise UserError(
+            "no row can be drawn",
+            where="the sampler",
+            expected="labelled rows",
+            fix="name a set with labels in data.train",
+        )
     return weights / weights.sum()

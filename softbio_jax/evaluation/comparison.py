@@ -58,6 +58,7 @@ def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any
             where=f"{first.name!r} {rows_text(bad)} (id {str(first.ids[bad[0]])!r})",
             expected=str(first.labels[task][bad[0]]),
             found=str(second.labels[task][bad[0]]),
+            fix="evaluate both on the same data",
         )
     one, two = one.argmax(axis=1), two.argmax(axis=1)
     figures: dict[str, Any] = {"n": len(labels), **mcnemar(one == labels, two == other_labels)}
@@ -111,6 +112,7 @@ def aligned(predictions: Predictions, reference: Predictions) -> Predictions:
             where=f"{where} {rows_text(unknown)}",
             expected=f"ids of test set {reference.name!r}",
             found=repr(str(predictions.ids[unknown[0]])),
+            fix="use the ids of the test set",
         )
     if len(missing):
         raise UserError(
@@ -118,6 +120,7 @@ def aligned(predictions: Predictions, reference: Predictions) -> Predictions:
             where=f"{where} lacks {rows_text(missing)} of test set {reference.name!r}",
             expected=repr(str(reference.ids[missing[0]])),
             found="no such row",
+            fix="predict every example of the test set",
         )
     order = np.argsort(predictions.ids)
     return predictions.take(order[np.searchsorted(predictions.ids, reference.ids, sorter=order)])
@@ -142,6 +145,7 @@ def labelled_like(predictions: Predictions, reference: Predictions) -> Predictio
                 where=f"predictions {predictions.name!r} id {str(reference.ids[bad[0]])!r}",
                 expected=_name(task, own[bad[0]]),
                 found=_name(task, labels[bad[0]]),
+                fix="correct the label, or leave the column out",
             )
     shared = [task for task in ordered.probabilities if task in reference.labels]
     return dataclasses.replace(

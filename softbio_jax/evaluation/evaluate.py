@@ -46,7 +46,10 @@ def summarise(
     names = [item.name for item in predictions]
     if not names or len(set(names)) != len(names):
         raise UserError(
-            "test sets", expected="at least one, with distinct names", found=", ".join(names)
+            "test sets",
+            expected="at least one, with distinct names",
+            found=", ".join(names),
+            fix="name each test set once",
         )
     temperatures = {}
     if validation is not None:

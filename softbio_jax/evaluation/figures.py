@@ -102,6 +102,7 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
                 where=f"predictions {predictions.name!r} {rows_text([row])} {YEARS_COLUMN}",
                 expected="a number or nothing",
                 found=repr(str(value)),
+                fix="correct the row",
             ) from None
     return years[predictions.labels[task] >= 0]
 

@@ -84,12 +84,20 @@ def _check_ids(name: str, ids: np.ndarray) -> None:
     where = f"predictions {name!r}"
     if ids.ndim != 1 or len(ids) == 0:
         raise UserError(
-            "empty test set", where=where, expected="at least one example", found="none"
+            "empty test set",
+            where=where,
+            expected="at least one example",
+            found="none",
+            fix="give a set with examples",
         )
     empty = np.flatnonzero(ids == "")
     if len(empty):
         raise UserError(
-            "missing id", where=f"{where} {rows_text(empty)}", expected="a string", found="nothing"
+            "missing id",
+            where=f"{where} {rows_text(empty)}",
+            expected="a string",
+            found="nothing",
+            fix="give every row an id",
         )
     _, first = np.unique(ids, return_index=True)
     if len(first) != len(ids):
@@ -108,7 +116,11 @@ def _check_tasks(predictions: Predictions) -> None:
     for task in [*predictions.labels, *predictions.synthetic_labels]:
         if task not in TASKS:
             raise UserError(
-                "unknown task", where=where, expected=" or ".join(TASKS), found=repr(task)
+                "unknown task",
+                where=where,
+                expected=" or ".join(TASKS),
+                found=repr(task),
+                fix="take one of them",
             )
     if not predictions.labels or set(predictions.labels) != set(predictions.probabilities):
         raise UserError(
@@ -116,6 +128,7 @@ def _check_tasks(predictions: Predictions) -> None:
             where=where,
             expected=f"probabilities for {sorted(predictions.labels)}",
             found=str(sorted(predictions.probabilities)),
+            fix="give both for each task",
         )
     n = len(predictions)
     for kind in ("labels", "probabilities", "audit"):
@@ -127,6 +140,7 @@ def _check_tasks(predictions: Predictions) -> None:
                     where=f"{where} {key!r}",
                     expected=str(expected),
                     found=str(values.shape),
+                    fix="give a row an example",
                 )
 
 
@@ -140,6 +154,7 @@ def _check_labels(predictions: Predictions, task: str) -> None:
             where=f"predictions {predictions.name!r} {rows_text(bad)}",
             expected=f"0..{spec.num_classes - 1} or {MISSING}",
             found=str(labels[bad[0]]),
+            fix="use the task's own numbering, -1 where a label is missing",
         )
 
 

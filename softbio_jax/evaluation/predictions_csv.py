@@ -74,7 +74,11 @@ def load(
     header, rows = _read(path)
     if not rows:
         raise UserError(
-            "empty test set", where=str(path), expected="at least one row", found="none"
+            "empty test set",
+            where=str(path),
+            expected="at least one row",
+            found="none",
+            fix="give a table with rows",
         )
     tasks = [task for task in TASKS.values() if _has_task(header, task, path, labels)]
     if not tasks:
@@ -83,6 +87,7 @@ def load(
             where=str(path),
             expected="columns such as gender_label, gender_male, gender_female",
             found=", ".join(header),
+            fix="name the columns so",
         )
     taken = {"id"}
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
@@ -111,7 +116,11 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
             header, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            "cannot read predictions", where=str(path), expected="a CSV file", found=str(error)
+            "cannot read predictions",
+            where=str(path),
+            expected="a CSV file",
+            found=str(error),
+            fix="check the path, and save it as UTF-8 CSV",
         ) from None
     if "id" not in header or len(set(header)) != len(header):
         raise UserError(
@@ -119,6 +128,7 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
             where=f"{path} row 1",
             expected="a column `id` and every column once",
             found=", ".join(header),
+            fix="correct the first row",
         )
     short = [i for i, row in enumerate(rows) if len(row) != len(header)]
     if short:
@@ -127,6 +137,7 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
             where=f"{path} {rows_text(short, first_row=FIRST_DATA_ROW)}",
             expected=f"{len(header)} values",
             found=str(len(rows[short[0]])),
+            fix="complete or delete the rows",
         )
     return header, rows
 
@@ -147,7 +158,11 @@ def _has_task(header: list[str], task: TaskSpec, path: pathlib.Path, labels: str
         )
     if labels == "required" and f"{task.name}_label" not in header:
         raise UserError(
-            "missing column", where=f"{path} row 1", expected=f"{task.name}_label", found="none"
+            "missing column",
+            where=f"{path} row 1",
+            expected=f"{task.name}_label",
+            found="none",
+            fix="add it, empty where a label is unknown",
         )
     return True
 
@@ -163,6 +178,7 @@ def _labels(values: Sequence[str] | None, task: TaskSpec, path: pathlib.Path, n:
             where=f"{path} {rows_text(unknown, first_row=FIRST_DATA_ROW)}",
             expected=", ".join(task.classes) + " or nothing",
             found=repr(values[unknown[0]]),
+            fix="correct the rows",
         )
     return np.array([index[value] for value in values], np.int32)
 
@@ -177,6 +193,7 @@ def _numbers(values: Sequence[str], column: str, path: pathlib.Path) -> np.ndarr
             where=f"{path} {rows_text(bad, first_row=FIRST_DATA_ROW)} column {column}",
             expected="a number",
             found=repr(values[bad[0]]),
+            fix="correct the rows",
         ) from None
 
 

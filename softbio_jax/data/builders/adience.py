@@ -77,6 +77,7 @@ def _age(text: str, where: str) -> int | str:
             where=where,
             expected="a range such as (25, 32), years or None",
             found=repr(text),
+            fix="correct the row",
         )
     classes = {age_class(int(end)) for end in ends}
     return classes.pop() if len(classes) == 1 else "an age range over two classes"

@@ -49,6 +49,7 @@ class AffectNet(FaceBuilder):
                 "not an AffectNet folder",
                 where=str(self.source),
                 expected="training.csv and validation.csv, or train_set/ and val_set/",
+                fix="check --source",
             )
         return found
 
@@ -103,6 +104,7 @@ def _label(value: str, where: str) -> int | Skip:
             where=where,
             expected=f"0 to {len(_EXPRESSIONS) - 1}",
             found=repr(value),
+            fix="correct the row",
         )
     number = int(value)
     return _LABELS[number] if number in _LABELS else Skip(f"expression {_EXPRESSIONS[number]}")

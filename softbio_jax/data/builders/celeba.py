@@ -79,6 +79,7 @@ class CelebA(FaceBuilder):
                     "a picture without a partition",
                     where=where,
                     expected=f"{name} in list_eval_partition.txt",
+                    fix="fetch list_eval_partition.txt again",
                 )
             if partition[name] == number:
                 image = tables.inside(self.source / "img_align_celeba", name, where=where)
@@ -96,7 +97,10 @@ def _male_attribute(path: pathlib.Path) -> Iterator[tuple[str, str, int]]:
     _, names = next(lines, (0, []))
     if "Male" not in names:
         raise UserError(
-            "no attribute Male", where=f"{path} line 2", expected="the names of the attributes"
+            "no attribute Male",
+            where=f"{path} line 2",
+            expected="the names of the attributes",
+            fix="fetch the list of attributes again",
         )
     male = names.index("Male")
     for number, (name, *values) in lines:
@@ -107,5 +111,6 @@ def _male_attribute(path: pathlib.Path) -> Iterator[tuple[str, str, int]]:
                 where=where,
                 expected=f"a name and {len(names)} values of 1 or -1",
                 found=f"{len(values)} values",
+                fix="fetch the list of attributes again",
             )
         yield where, name, 0 if values[male] == "1" else 1

@@ -60,6 +60,7 @@ class Fer2013(FaceBuilder):
                     where=where,
                     expected=", ".join(_SPLITS.values()),
                     found=repr(row["Usage"]),
+                    fix="correct the row",
                 )
             if row["Usage"] != _SPLITS[split]:
                 continue
@@ -79,7 +80,11 @@ class Fer2013(FaceBuilder):
     def _label(self, value: str, where: str) -> int:
         if value not in _LABELS:
             raise UserError(
-                "unknown emotion class", where=where, expected="0 to 6", found=repr(value)
+                "unknown emotion class",
+                where=where,
+                expected="0 to 6",
+                found=repr(value),
+                fix="correct the row",
             )
         return _LABELS[value]
 
@@ -99,6 +104,7 @@ class Fer2013(FaceBuilder):
                 where=str(path),
                 expected=f"{rows} rows, as in {labels.name}",
                 found=str(len(votes)),
+                fix="fetch both tables again, or leave --ferplus out",
             )
         return votes
 

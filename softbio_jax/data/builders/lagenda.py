@@ -73,6 +73,10 @@ def _gender(word: str, where: str) -> int:
     label = class_of("gender", word)
     if label is None:
         raise UserError(
-            "unknown gender class", where=where, expected="M, F or -1", found=repr(word)
+            "unknown gender class",
+            where=where,
+            expected="M, F or -1",
+            found=repr(word),
+            fix="correct the row",
         )
     return label

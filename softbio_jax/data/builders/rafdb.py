@@ -44,6 +44,7 @@ class RafDb(FaceBuilder):
                 where="--raf_filter",
                 expected=" or ".join(FILTERS),
                 found=repr(raf_filter),
+                fix="take one of them",
             )
         self.raf_filter = raf_filter
         super().__init__(**kwargs)
@@ -70,7 +71,11 @@ class RafDb(FaceBuilder):
                 continue
             if word not in _EMOTIONS:
                 raise UserError(
-                    "unknown emotion class", where=where, expected="1 to 7", found=repr(word)
+                    "unknown emotion class",
+                    where=where,
+                    expected="1 to 7",
+                    found=repr(word),
+                    fix="correct the line; 1 is surprise, as in the official list",
                 )
             stem = pathlib.PurePosixPath(name).stem
             gender, race, age_group = self._attributes(stem)
@@ -114,6 +119,7 @@ class RafDb(FaceBuilder):
                 where=f"{path} line {_LANDMARKS + 1}",
                 expected="gender 0-2, race 0-2 and age group 0-4 after five landmarks",
                 found=" ".join(values) or "nothing",
+                fix="fetch Annotation/manual again",
             )
         gender, race, age_group = (int(value) for value in values)
         return gender, race, age_group

@@ -48,6 +48,7 @@ class Synthetic(FaceBuilder):
                 where="--source",
                 expected=", ".join(known),
                 found=repr(source),
+                fix="take one of them",
             )
         self.set_name, self.size, self.seed = source, size, seed
         self.counts = {"train": count, "test": test_count}

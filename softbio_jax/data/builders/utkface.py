@@ -39,7 +39,11 @@ class UTKFace(FaceBuilder):
     def __init__(self, *, utk: str = "aligned", **kwargs: Any) -> None:
         if utk not in VERSIONS:
             raise UserError(
-                "unknown version", where="--utk", expected=" or ".join(VERSIONS), found=repr(utk)
+                "unknown version",
+                where="--utk",
+                expected=" or ".join(VERSIONS),
+                found=repr(utk),
+                fix="take one of them",
             )
         self.utk = utk
         super().__init__(**kwargs)
@@ -57,6 +61,7 @@ class UTKFace(FaceBuilder):
                 expected=f"the {self.utk} pictures"
                 + (" in part1/, part2/ and part3/" if self.utk == "wild" else ""),
                 found="none",
+                fix="check --source and --utk",
             )
         return ("test",)
 

@@ -35,6 +35,7 @@ def write_galleries(
                 where=f"{run.path}/config.json",
                 expected="data.test with NAME/SPLIT",
                 found="none",
+                fix="leave --gallery out, or train with data.test",
             )
         for test_set in names:
             name, _, split = test_set.rpartition("/")

@@ -62,7 +62,11 @@ def load_all(directories: Sequence[str | os.PathLike]) -> list[Run]:
         raise UserError("no run", expected="at least one run directory", fix="name one")
     paths = [pathlib.Path(directory).resolve() for directory in directories]
     if len(set(paths)) != len(paths):
-        raise UserError("the same run twice", found=", ".join(map(str, directories)))
+        raise UserError(
+            "the same run twice",
+            found=", ".join(map(str, directories)),
+            fix="name each run once",
+        )
     bare = [path.name for path in paths]
     names = [
         path.name if bare.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
@@ -146,7 +150,12 @@ def third_parties(specs: Sequence[str], runs: Sequence[Run]) -> list[Run]:
     for spec in specs:
         name, separator, file = spec.partition(":")
         if not (name and separator and file):
-            raise UserError("bad predictions", expected="NAME:FILE.csv", found=repr(spec))
+            raise UserError(
+                "bad predictions",
+                expected="NAME:FILE.csv",
+                found=repr(spec),
+                fix="write for instance --predictions=MiVOLO:mivolo.csv",
+            )
         files.setdefault(name, []).append(file)
     found = []
     for name, paths in files.items():
@@ -190,11 +199,19 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            "cannot read", where=str(path), expected="a JSON object", found=str(error)
+            "cannot read",
+            where=str(path),
+            expected="a JSON object",
+            found=str(error),
+            fix="evaluate the run again with scripts/evaluate.py",
         ) from None
     if not isinstance(found, dict):
         raise UserError(
-            "cannot read", where=str(path), expected="a JSON object", found=type(found).__name__
+            "cannot read",
+            where=str(path),
+            expected="a JSON object",
+            found=type(found).__name__,
+            fix="evaluate the run again with scripts/evaluate.py",
         )
     return found
 
@@ -213,5 +230,6 @@ def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
                 where=f"{path} line {number}",
                 expected="a JSON object",
                 found=str(error),
+                fix="evaluate the run again with scripts/evaluate.py",
             ) from None
     return found
