@@ -30,7 +30,8 @@ class FakeWorker:
     def ask(self, do, **arguments):
         self.diary.append((self.side, do, arguments.get("name")))
         if do == "run":
-            return {"seconds": next(self._seconds), "cpu_seconds": 0.0, "waiting_cores": 0.0}
+            seconds = next(self._seconds)
+            return {"seconds": seconds, "cpu_seconds": 2 * seconds, "waiting_cores": 0.0}
         if do == "memory":
             return {"peak_mib": next(self._seconds), "start_peak_mib": 0.0}
         return {"trainable": self.trainable, "compile_seconds": 3.0}
@@ -145,6 +146,7 @@ def test_units_divide_and_a_rate_too_low_is_not_reached():
     case = dataclasses.replace(case, entries=(first, case.entries[1]), least_rate=100.0)
     result = runner.run(case, lambda side: FakeWorker(side, [1.0, 0.1], []), repeats=1)
     assert (result["entries"]["ours"]["median"], result["ratio"]) == (0.05, 0.5)
+    assert result["cpu_ratio"] == pytest.approx(0.5)
     assert result["reached"] is False  # 4 images in 0.05 s are 80 a second
 
 
@@ -156,7 +158,9 @@ def test_table_says_what_is_not_reached_and_when_the_machine_was_loaded():
     result["facts"]["ours"]["other_cores"] = 1.3
     line = table.row(result)
     assert "| 2.00 ± 0.00 s, 2 images/s | 2.00 ± 0.00 s, 2 images/s (eager) | 1.00 | 1.00 |" in line
-    assert "| <= 0.9 | **not reached** (others used 1.3 cores) |" in line
+    assert (
+        "| <= 0.9 | **not reached** (others used 1.3 cores; ratio of processor time 1.00) |" in line
+    )
     head, rule, body = table.markdown([result]).splitlines()
     assert head.count("|") == rule.count("|") == body.count("|")
 

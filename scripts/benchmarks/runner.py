@@ -141,6 +141,10 @@ def run(case: Case, start: Callable[[str], Worker], *, repeats: int = 0) -> dict
     median = found["entries"][ours]["median"]
     if case.images and case.images / median < case.least_rate:
         found["reached"] = False
+    if "best" in found and case.measure == "time":
+        units = {entry.label: entry.units for entry in case.entries}
+        own, best = (facts[x]["cpu_seconds"] / units[x] for x in (ours, found["best"]))
+        found["cpu_ratio"] = own / best if best else None
     if "peak_flops" in facts[ours]:
         found["share_of_peak"] = facts[ours]["flops"] / median / facts[ours]["peak_flops"]
     described = {name: getattr(case, name) for name in _DESCRIPTION}

@@ -35,7 +35,9 @@ def row(result: Mapping[str, Any]) -> str:
     verdict = {True: "reached", False: "**not reached**", None: ""}[result["reached"]]
     others = result["facts"].get(ours, {}).get("other_cores", 0.0)
     if others > _QUIET:
-        verdict += f" (others used {others:.1f} cores)"
+        verdict += f" (others used {others:.1f} cores"
+        cpu = result.get("cpu_ratio")
+        verdict += f"; ratio of processor time {cpu:.2f})" if cpu else ")"
     return f"| {' | '.join([*cells, _target(result), verdict])} |"
 
 
