@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pathlib
+import shutil
 
 import pytest
 
@@ -70,9 +71,6 @@ def _python(cell):
 @pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs(path, tmp_path, monkeypatch):
-    import nbclient
-    import nbformat
-
     from softbio_jax.interop import formats
     from softbio_jax.interop.named_weights import named_state
     from softbio_jax.interop.safe_load import save_arrays
@@ -84,18 +82,9 @@ def test_every_cell_runs(path, tmp_path, monkeypatch):
         towers = named_state(formats.official_shapes("tiny-test", text=True))
         save_arrays(tmp_path / "towers.safetensors", towers, metadata={})
         settings += f"CHECKPOINT = {str(tmp_path / 'towers.safetensors')!r}\n"
-    book = nbformat.read(path, as_version=4)
-    place = next(i for i, cell in enumerate(book.cells) if tags(cell) == ["parameters"])
-    book.cells.insert(place + 1, nbformat.v4.new_code_cell(settings))
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    # In the notebook's own folder, where Jupyter would start it.
-    resources = {"metadata": {"path": str(path.parent)}}
-    nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=resources).execute()
-    said = "\n".join(
-        output["text"] for cell in book.cells for output in cell.get("outputs", [])
-        if output["output_type"] == "stream"
-    )  # fmt: skip
+    said = run(path, settings)
     if path.stem == "parity":
         assert said.count("every stage agrees") == 3
     else:
@@ -103,3 +92,33 @@ def test_every_cell_runs(path, tmp_path, monkeypatch):
     if path.stem == "finetune":
         assert (tmp_path / "work" / "report" / "report.html").stat().st_size > 10_000
         assert (tmp_path / "work" / "lora.zip").exists()
+        _disconnect_and_run_again(path, settings, tmp_path)
+
+
+def _disconnect_and_run_again(path, settings, folder):
+    """The machine is gone, and the last checkpoint was not written: what is on Drive is enough."""
+    metrics = folder / "work" / "lora" / "eval" / "metrics.json"
+    before = json.loads(metrics.read_text())
+    shutil.rmtree(folder / "data")
+    shutil.rmtree(metrics.parent)
+    shutil.rmtree(folder / "work" / "lora" / "checkpoints" / "4")
+    assert "resumed from step 3" in run(path, settings, last="train_and_evaluate")
+    assert json.loads(metrics.read_text())["datasets"] == before["datasets"]
+
+
+def run(path, settings, *, last=None):
+    """Runs a notebook, up to the cell that has the word `last`, and returns what it printed."""
+    import nbclient
+    import nbformat
+
+    book = nbformat.read(path, as_version=4)
+    place = next(i for i, cell in enumerate(book.cells) if tags(cell) == ["parameters"])
+    book.cells.insert(place + 1, nbformat.v4.new_code_cell(settings))
+    if last:
+        end = next(i for i, cell in enumerate(book.cells) if last in cell.source)
+        del book.cells[end + 1 :]
+    # In the notebook's own folder, where Jupyter would start it.
+    resources = {"metadata": {"path": str(path.parent)}}
+    nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    return "\n".join(out["text"] for out in outputs if out["output_type"] == "stream")
