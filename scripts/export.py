@@ -33,7 +33,9 @@ _FORMAT = flags.DEFINE_enum(
     "format", None, [*_MODELS, "safetensors", "peft", "thesis"], "The form."
 )
 _COMPARE = flags.DEFINE_list("compare", None, "Exported folders to run, in place of --format.")
-_DATA = flags.DEFINE_list("data", None, "compare: folders of prepared data.")
+_DATA = flags.DEFINE_list(
+    "data", None, "compare: folders of prepared data, DIR for its test split or DIR:SPLIT."
+)
 _PICTURES = flags.DEFINE_integer("pictures", None, "compare: at most so many a data set.",
                                  lower_bound=1)  # fmt: skip
 _OUT = flags.DEFINE_string("out", None, "What to write; it must not exist.", required=True)
@@ -47,9 +49,10 @@ _BELONGS = {"int8": ("onnx", "litert"), "keys": ("safetensors",), "task": ("safe
 def main(argv: Sequence[str]) -> None:
     del argv
     out = pathlib.Path(_OUT.value)
-    if out.exists():
-        raise UserError("the destination exists", where=str(out), expected="a new name",
-                        found="something there", fix="remove it or name another")  # fmt: skip
+    for path in (out, _heads_of(out)) if _FORMAT.value == "safetensors" else (out,):
+        if path.exists():
+            raise UserError("the destination exists", where=str(path), expected="a new name",
+                            found="something there", fix="remove it or name another")  # fmt: skip
     if (_FORMAT.value is None) == (_COMPARE.value is None):
         raise UserError("nothing to do, or two things", where="flags",
                         expected="either --format or --compare",
@@ -83,9 +86,10 @@ def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
         raise UserError("no pictures to compare on", where="--data",
                         expected="folders of prepared data", found="none",
                         fix="add --data=DIR[,DIR]")  # fmt: skip
+    named = [text.partition(":") for text in _DATA.value]
     rows = export_comparison.compare(
         open_bundle(_MODEL.value), [pathlib.Path(folder) for folder in folders],
-        [open_prepared(pathlib.Path(folder), "test") for folder in _DATA.value],
+        [open_prepared(pathlib.Path(folder), split or "test") for folder, _, split in named],
         limit=_PICTURES.value,
         progress=lambda done: print(f"\r{done} pictures", end="", file=sys.stderr, flush=True),
     )  # fmt: skip
