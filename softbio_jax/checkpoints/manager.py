@@ -6,6 +6,7 @@ saved.
 """
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -93,6 +94,8 @@ class CheckpointManager:
         described = leaves.describe(state)
         self.seconds["digest"] += time.perf_counter() - begun
         if self._writer is None:
+            # Orbax logs the traceback of a failed save, which `wait` raises as one line.
+            logging.getLogger("absl").addFilter(_is_no_failed_save)
             self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._writer.save(target / "state", args=ocp.args.StandardSave(state))
         self._finishing = threading.Thread(
@@ -227,3 +230,7 @@ class CheckpointManager:
             # First the marker: what a kill leaves of it is then no checkpoint.
             (directory / manifest.NAME).unlink(missing_ok=True)
             directory.rmtree()
+
+
+def _is_no_failed_save(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname

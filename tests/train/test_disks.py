@@ -56,7 +56,7 @@ def _manager(disk):
     return CheckpointManager(disk / "run", keep=2, base="0" * 64)
 
 
-def test_a_checkpoint_on_a_full_disk_is_one_line_and_the_one_before_stays(disk):
+def test_a_checkpoint_on_a_full_disk_is_one_line_and_the_one_before_stays(disk, caplog):
     manager = _manager(disk)
     manager.save(1, _state(1), {})
     manager.wait()
@@ -67,6 +67,7 @@ def test_a_checkpoint_on_a_full_disk_is_one_line_and_the_one_before_stays(disk):
         manager.wait()
     assert "\n" not in str(caught.value)
     assert "space" in str(caught.value)
+    assert caplog.text.count("Traceback") == 0
     assert _content(disk / "run" / "checkpoints" / "1") == before
     restored = _manager(disk).restore_newest(_state(0))
     assert restored.step == 1
