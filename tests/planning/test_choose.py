@@ -1,4 +1,4 @@
-"""The way to compute a batch that fits, by compiling a small run for one CPU device."""
+"""The way to compute a batch that fits: compiled once for a CPU, then with memory as told here."""
 
 import dataclasses
 
@@ -6,55 +6,95 @@ import jax
 import pytest
 
 from softbio_jax.errors import UserError
+from softbio_jax.models.stack import REMAT_POLICIES
 from softbio_jax.planning import choose, fit
 from softbio_jax.train import build
-from tests.train import tiny
 
 DEVICES = jax.devices()[:1]
+# Bytes of activations a row.
+ROW = {"none": 100, "attention": 80, "dots": 60, "full": 20}
+WEIGHTS = 1000
 
 
-@pytest.fixture(scope="module")
-def run(data_root):
-    return build.config_from(tiny.config_on(data_root))
+@pytest.fixture
+def run(config):
+    return build.config_from(config)  # a batch of 16
 
 
-def used(run, remat, microbatches=1):
-    changed = dataclasses.replace(
-        run,
-        train=dataclasses.replace(run.train, microbatches=microbatches),
-        compute=dataclasses.replace(run.compute, remat=remat),
-    )
-    return fit.fit(changed, DEVICES, None).used
+@pytest.fixture
+def tried(monkeypatch):
+    """Compiling is pretended: memory grows with the rows at once; what was tried is noted."""
+    tried = []
+
+    def pretended(config, devices, chip):
+        at_once = config.train.batch_size // config.train.microbatches // len(devices)
+        tried.append((config.compute.remat, config.train.microbatches))
+        return fit.Fit(
+            chips=len(devices), batch_size=config.train.batch_size, remat=config.compute.remat,
+            fits=True, arguments=WEIGHTS, temporaries=ROW[config.compute.remat] * at_once, flops=1,
+        )  # fmt: skip
+
+    monkeypatch.setattr(fit, "fit", pretended)
+    return tried
 
 
-def chosen(run, limit):
-    config, found = choose.fitting(run, DEVICES, limit=limit)
-    assert config.train.batch_size == run.train.batch_size
+def test_where_memory_is_not_known_the_first_way_is_taken_and_compiled(run):
+    config, found = choose.fitting(run, DEVICES)
+    assert config == run
     assert found.fits
-    return config.compute.remat, config.train.microbatches
+    assert found.used > 0
 
 
-def test_with_room_nothing_is_computed_twice(run):
-    assert chosen(run, limit=0) == ("none", 1)
-    assert chosen(run, limit=2**40) == ("none", 1)
+@pytest.mark.parametrize(
+    ("rows_bytes", "way"),
+    [
+        (16 * 100, ("none", 1)),
+        (16 * 100 - 1, ("attention", 1)),
+        (16 * 80 - 1, ("dots", 1)),
+        (16 * 60 - 1, ("full", 1)),
+        (16 * 20 - 1, ("full", 2)),
+        (4 * 20, ("full", 4)),
+        (1 * 20, ("full", 16)),
+    ],
+)
+def test_the_quickest_way_that_fits_is_taken(run, tried, rows_bytes, way):
+    config, found = choose.fitting(run, DEVICES, limit=WEIGHTS + rows_bytes)
+    assert (config.compute.remat, config.train.microbatches) == way == tried[-1]
+    assert config.train.batch_size == run.train.batch_size, "what is learned does not depend on it"
+    assert len(set(tried)) == len(tried)
+    assert found.fits
 
 
-def test_with_less_room_activations_are_computed_again(run):
-    sizes = {remat: used(run, remat) for remat in ("none", "full")}
-    assert sizes["full"] < sizes["none"]
-    remat, microbatches = chosen(run, limit=sizes["none"] - 1)
-    assert remat in ("dots", "full")
-    assert microbatches == 1
+def test_all_policies_are_among_the_ways(run, tried):
+    with pytest.raises(UserError):
+        choose.fitting(run, DEVICES, limit=WEIGHTS)
+    assert [remat for remat, parts in tried if parts == 1] == list(REMAT_POLICIES)
 
 
-def test_with_little_room_the_batch_is_taken_apart(run):
-    least = min(used(run, remat) for remat in ("none", "dots", "full"))
-    assert used(run, "full", 4) < least
-    remat, microbatches = chosen(run, limit=least - 1)
-    assert remat == "full"
-    assert microbatches > 1
-
-
-def test_nothing_fits(run):
+def test_parts_go_evenly_over_devices(run, tried):
     with pytest.raises(UserError, match="no way to compute this batch fits"):
-        choose.fitting(run, DEVICES, limit=1000)
+        choose.fitting(run, jax.devices()[:4], limit=WEIGHTS)
+    assert tried[-1] == ("full", 4), "a row on each of four devices is the least"
+
+
+def test_the_device_says_how_much_it_has(run, tried):
+    class Device:
+        device_kind = "something new"
+
+        def memory_stats(self):
+            return {"bytes_limit": WEIGHTS + 16 * 60}
+
+    config, _ = choose.fitting(run, [Device()])
+    assert (config.compute.remat, config.train.microbatches) == ("dots", 1)
+
+
+def test_the_published_memory_where_the_device_says_nothing(run, tried):
+    class Device:
+        device_kind = "TPU v5 lite"
+
+        def memory_stats(self):
+            return None
+
+    changed = dataclasses.replace(run, train=dataclasses.replace(run.train, batch_size=2**30))
+    config, _ = choose.fitting(changed, [Device()])
+    assert (config.compute.remat, config.train.microbatches) == ("full", 2), "2^30 x 20 over 16 GiB"
