@@ -6,7 +6,6 @@ saved.
 """
 
 import dataclasses
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from softbio_jax.checkpoints import files, leaves, manifest
+from softbio_jax.checkpoints import files, leaves, manifest, quiet
 from softbio_jax.checkpoints.leaves import Described
 from softbio_jax.checkpoints.manifest import Damaged, Manifest
 from softbio_jax.errors import UserError
@@ -94,8 +93,7 @@ class CheckpointManager:
         described = leaves.describe(state)
         self.seconds["digest"] += time.perf_counter() - begun
         if self._writer is None:
-            # Orbax logs the traceback of a failed save, which `wait` raises as one line.
-            logging.getLogger("absl").addFilter(_is_no_failed_save)
+            quiet.hush_failed_saves()
             self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._writer.save(target / "state", args=ocp.args.StandardSave(state))
         self._finishing = threading.Thread(
@@ -230,7 +228,3 @@ class CheckpointManager:
             # First the marker: what a kill leaves of it is then no checkpoint.
             (directory / manifest.NAME).unlink(missing_ok=True)
             directory.rmtree()
-
-
-def _is_no_failed_save(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname

@@ -1,6 +1,8 @@
-"""TensorBoard events in object stores, through tensorboardX's own hook for them."""
+"""TensorBoard events on disks and in object stores, through tensorboardX's own hook."""
 
+import contextlib
 import time
+from typing import Protocol
 
 import tensorboardX
 from etils import epath
@@ -8,24 +10,58 @@ from tensorboardX import record_writer
 
 from softbio_jax.checkpoints import files
 
+_SCHEME = "softbio"
+
 
 def summary_writer(folder: epath.Path, *, first: int) -> tensorboardX.SummaryWriter:
-    """Returns a writer of scalars into a folder, which voids earlier ones from step `first` on."""
-    if not files.is_local(folder):
-        scheme = str(folder).split(":")[0]
-        # In place of tensorboardX's own, which need a client library of each store.
-        record_writer.register_writer_factory(scheme, _Objects())
-    return tensorboardX.SummaryWriter(str(folder), purge_step=first, write_to_disk=True)
+    """Returns a writer of scalars into a folder, which voids earlier ones from step `first` on.
+
+    Events are a view of what metrics.jsonl holds: where they cannot be written, nothing is said
+    and nothing stops. Whether the run goes on is for the files of record to tell.
+    """
+    # In place of tensorboardX's own, which need a client library of each store, and whose thread
+    # and exit handlers tell of a full disk in tracebacks.
+    record_writer.register_writer_factory(_SCHEME, _Factory())
+    return tensorboardX.SummaryWriter(f"{_SCHEME}:{folder}", purge_step=first, write_to_disk=True)
 
 
-class _Objects:
+class _Sink(Protocol):
+    def write(self, record: bytes) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Factory:
     """What tensorboardX asks for a kind of path."""
 
-    def open(self, path: str) -> "_Object":
-        return _Object(epath.Path(path))
+    def open(self, path: str) -> _Sink:
+        where = epath.Path(path.removeprefix(f"{_SCHEME}:"))
+        return _File(where) if files.is_local(where) else _Object(where)
 
     def directory_check(self, path: str) -> None:
-        """Object stores have no folders."""
+        where = epath.Path(path.removeprefix(f"{_SCHEME}:"))
+        if files.is_local(where):  # object stores have no folders
+            with contextlib.suppress(OSError):
+                where.mkdir(parents=True, exist_ok=True)
+
+
+class _File:
+    """A local event file, written through."""
+
+    def __init__(self, path: epath.Path):
+        self._path = path
+
+    def write(self, record: bytes) -> None:
+        with contextlib.suppress(OSError), open(self._path, "ab") as file:
+            file.write(record)
+
+    def flush(self) -> None:
+        """Every record is written at once."""
+
+    def close(self) -> None:
+        """No file stays open."""
 
 
 class _Object:
@@ -46,5 +82,6 @@ class _Object:
         self._put()
 
     def _put(self) -> None:
-        self._path.write_bytes(bytes(self._content))
+        with contextlib.suppress(OSError):
+            self._path.write_bytes(bytes(self._content))
         self._written = time.monotonic()

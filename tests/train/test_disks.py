@@ -96,7 +96,6 @@ def _assert_one_line(done, *told):
         assert text in done.stderr
 
 
-@pytest.mark.xfail(reason="after our line tensorboardX's exit handlers may add tracebacks")
 @pytest.mark.long
 def test_a_run_goes_on_once_there_is_space_again(data_root, disk, tmp_path):
     config = changed(config_on(data_root), train__evaluate="last")
