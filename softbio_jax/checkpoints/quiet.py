@@ -1,0 +1,26 @@
+"""What Orbax and TensorStore print of a save that fails, which `wait` raises as one line."""
+
+import logging
+import sys
+from types import TracebackType
+
+
+def hush_failed_saves() -> None:
+    """Keeps the tracebacks of failed saves out of the log and off stderr; once is enough."""
+    logging.getLogger("absl").addFilter(_is_no_failed_save)
+    if sys.excepthook is not _hook:
+        global _before
+        _before, sys.excepthook = sys.excepthook, _hook
+
+
+_before = sys.excepthook
+
+
+def _is_no_failed_save(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+def _hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    # TensorStore's writes still under way find the event loop of the save that gave up closed.
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        _before(kind, error, traceback)
