@@ -80,7 +80,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How devices are laid out: all of them, in groups of fsdp over which frozen weights lie."""
+    """How devices are laid out: all of them, in groups of fsdp over which large weights lie."""
 
     fsdp: int = 1
 
