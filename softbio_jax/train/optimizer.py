@@ -1,5 +1,6 @@
 """AdamW over the trainable tree, a peak rate a group."""
 
+import difflib
 from collections.abc import Mapping
 
 import jax
@@ -50,9 +51,11 @@ def make(
     """
     wanted = set(groups.values())
     if missing := sorted(wanted - set(config.rates)):
+        misspelt = difflib.get_close_matches(missing[0], set(config.rates) - wanted, n=1)
         raise UserError("parameter group without a learning rate", where="optimizer.rates",
                         expected=f"a rate for {', '.join(sorted(wanted))}",
-                        found=f"none for {missing[0]}", fix="add it")  # fmt: skip
+                        found=f"none for {missing[0]}",
+                        fix=f"rename {misspelt[0]!r}" if misspelt else "add it")  # fmt: skip
 
     def mask(params: Tree) -> Tree:
         # The other groups' leaves are placeholders here; what their mask says does not matter.

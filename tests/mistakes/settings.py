@@ -91,7 +91,7 @@ MISTAKES = (
          cause="target matches no layer.*nearest are encoder/trunk/attn/qkv", fix="correct"),
     _run("A parameter group without a learning rate",
          optimizer__rates={"adaptor_a": 1e-3, **_RATES},
-         cause="without a learning rate.*none for adapter_a", fix="add it"),
+         cause="without a learning rate.*none for adapter_a", fix="rename 'adaptor_a'"),
     _run("A warm-up longer than the run", optimizer__warmup_steps=100,
          cause="warm-up longer than the run.*train.steps = 8, found 100", fix="shorten it"),
     _run("Pictures that are not whole patches", model__image_size=50,
