@@ -47,7 +47,9 @@ def run_script(tmp_path):
         command = [sys.executable, str(script), *arguments]
         options["env"] = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
         if popen:
-            return subprocess.Popen(command, **options)
+            # Where the tests run in the background, Ctrl-C is ignored, and children inherit that.
+            heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+            return subprocess.Popen(command, preexec_fn=heard, **options)
         return subprocess.run(command, timeout=300, **options)
 
     return start
