@@ -96,11 +96,11 @@ class AdaptedDense(nn.Module):
         norm = self.param("dora_base_norm", lambda _: math.column_norm(kernel))
         magnitude = self.param("dora_magnitude", lambda _: math.column_norm(kernel))
         gain = math.dora_gain(kernel, norm, a, b, magnitude, config.scale)
-        # Before the cast: bfloat16 has no number between 1 and 1.0078.
+        if z is x:
+            return math.rescaled(base, low, gain)
+        # With dropout x W stays whole, and what is corrected is drop(x) W.
         excess, gain = (gain - 1).astype(self.dtype), gain.astype(self.dtype)
-        # Corrections are added to x W, so that a fresh adapter leaves it bit for bit.
-        direction = base if z is x else math.apart(z, kernel.astype(self.dtype))
-        return base + (excess * direction + gain * low)
+        return base + (excess * math.apart(z, kernel.astype(self.dtype)) + gain * low)
 
     def _task_update(self, x: jax.Array, rows: jax.Array | None) -> jax.Array | None:
         own, config = self.adapters.per_task, self.adapters.match_task("/".join(self.path))

@@ -144,3 +144,40 @@ def dora_gain(
     update = jnp.sum(b * ((a.T @ a) @ b), axis=0)
     growth = (2 * scale * cross + scale**2 * update) / jnp.square(base_norm)
     return magnitude / (base_norm * jnp.sqrt(jnp.maximum(1 + growth, 0.0)))
+
+
+@jax.custom_vjp
+def rescaled(base: jax.Array, low: jax.Array, gain: jax.Array) -> jax.Array:
+    """Returns g (x W + s (x A) B), as x W + ((g - 1) x W + g s (x A) B).
+
+    In this order x W is left bit for bit while A B is zero and g one. The backward pass keeps the
+    result alone, of which g's gradient is sum dy y / g.
+
+    Args:
+      base: x W (..., out).
+      low: s (x A) B (..., out).
+      gain: g (out,) float32, nowhere zero.
+
+    Returns:
+      (..., out), of the type of base.
+    """
+    # Before the cast: bfloat16 has no number between 1 and 1.0078.
+    excess = (gain - 1).astype(base.dtype)
+    return base + (excess * base + gain.astype(base.dtype) * low)
+
+
+def _rescaled_forward(
+    base: jax.Array, low: jax.Array, gain: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    y = rescaled(base, low, gain)
+    return y, (y, gain)
+
+
+def _rescaled_backward(residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
+    y, gain = residuals
+    dbase = dy * gain.astype(dy.dtype)
+    products = dy.astype(jnp.float32) * y.astype(jnp.float32)
+    return dbase, dbase, jnp.sum(products, axis=tuple(range(dy.ndim - 1))) / gain
+
+
+rescaled.defvjp(_rescaled_forward, _rescaled_backward)

@@ -80,3 +80,26 @@ def test_task_low_rank_has_an_a_and_b_a_task_and_projection(stacked):
         read = x[t] if stacked else x[0]
         wanted = np.concatenate([0.5 * read @ a[t, p] @ b[t, p] for p in range(projections)], -1)
         np.testing.assert_allclose(ours[t], wanted, atol=1e-5)
+
+
+def test_rescaled_is_the_gain_times_the_sum_with_the_gradients_of_autodiff(arrays):
+    base = jnp.asarray(arrays["x"] @ arrays["w"])
+    low, gain = jnp.sin(base), jnp.linspace(0.2, 1.8, 8)
+
+    def total(function):
+        return lambda *args: jnp.sum(jnp.sin(function(*args)))
+
+    plain = lambda base, low, gain: gain * (base + low)  # noqa: E731
+    np.testing.assert_allclose(math.rescaled(base, low, gain), plain(base, low, gain), rtol=2e-5)
+    for ours, wanted in zip(
+        jax.grad(total(math.rescaled), (0, 1, 2))(base, low, gain),
+        jax.grad(total(plain), (0, 1, 2))(base, low, gain),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_rescaled_leaves_the_base_bit_for_bit_at_the_start(arrays):
+    base = jnp.asarray(arrays["x"] @ arrays["w"])
+    ours = jax.jit(math.rescaled)(base, jnp.zeros_like(base), jnp.ones(8))
+    np.testing.assert_array_equal(ours, base)
