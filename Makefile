@@ -49,7 +49,7 @@ test: $(VENV)/.ready
 	$(PY) $(PYTEST) $(ARGS)
 
 test-long: $(VENV)/.ready
-	$(PY) -m pytest -m long $(ARGS)
+	$(PY) $(PYTEST) -m long $(ARGS)
 
 test-parity: $(PARITY_VENV)/.ready
 	$(PARITY_PY) -m pytest -m parity $(ARGS)
