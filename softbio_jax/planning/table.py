@@ -5,7 +5,7 @@ from softbio_jax.train.chips import CHIPS
 
 _GIB = 2**30
 HEADER = (
-    f"{'remat':<7}{'a chip':>7}{'batch':>7}{'arguments':>11}{'temporaries':>12}{'of limit':>9}"
+    f"{'remat':<11}{'a chip':>7}{'batch':>7}{'arguments':>11}{'temporaries':>12}{'of limit':>9}"
     f"{'TFLOP':>10}{'GB moved':>10}{'images/s':>10}{'bound by':>9}{'epoch':>10}"
 )
 
@@ -56,7 +56,7 @@ def row(found: Fit, *, epoch_images: int = 0) -> str:
     """Returns one line under `HEADER`."""
     rate = found.images_per_second
     cells = [
-        f"{found.remat:<7}",
+        f"{found.remat:<11}",
         f"{found.batch_size // found.chips:>7,}",
         f"{found.batch_size:>7,}",
         f"{_memory(found.arguments):>11}" if found.fits else f"{'does not fit':>23}",
