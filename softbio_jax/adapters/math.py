@@ -104,7 +104,7 @@ def apart(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       x's shape, with out for in.
     """
-    return jnp.stack([rows @ kernel for rows in x]) if x.ndim == 4 else x @ kernel
+    return jnp.stack([x[t] @ kernel for t in range(len(x))]) if x.ndim == 4 else x @ kernel
 
 
 def column_norm(kernel: jax.Array) -> jax.Array:

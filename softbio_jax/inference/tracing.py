@@ -6,7 +6,7 @@ arithmetic alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -61,7 +61,7 @@ def _equation(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
     name, params = eqn.primitive.name, eqn.params
     inner = params.get("jaxpr", params.get("call_jaxpr"))
     if name == "scan":
-        return _unrolled(params, inputs, ops)
+        return _unrolled(eqn, inputs, ops)
     if name == "platform_index":  # the converter's runtimes are none of JAX's platforms
         return [np.array(params["platforms"].index(None), np.int32)]
     if name == "cond" and isinstance(inputs[0], np.ndarray):
@@ -80,11 +80,14 @@ def _equation(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
     return list(outputs)
 
 
-def _unrolled(params: Mapping[str, Any], inputs: list[Operand], ops: list[Op]) -> list[Operand]:
+def _unrolled(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
     """Runs a scan's body once a layer."""
-    fixed, carried = params["num_consts"], params["num_carry"]
+    params, body, stacks = eqn.params, eqn.params["jaxpr"], []
+    # Constants, carry, rows: what is scanned over has an axis more outside than inside. The
+    # parameters that say so have other names from one version of JAX to the next.
+    carried = _of_one_shape(eqn.outvars, body.jaxpr.outvars)
+    fixed = _of_one_shape(eqn.invars, body.jaxpr.invars) - carried
     constants, carry = inputs[:fixed], inputs[fixed : fixed + carried]
-    body, stacks = params["jaxpr"], []
     steps = list(range(params["length"]))
     for i in steps[::-1] if params["reverse"] else steps:
         rows = [np.asarray(stacked)[i] for stacked in inputs[fixed + carried :]]
@@ -93,6 +96,10 @@ def _unrolled(params: Mapping[str, Any], inputs: list[Operand], ops: list[Op]) -
         stacks.append(outputs[carried:])
     in_order = stacks[::-1] if params["reverse"] else stacks
     return carry + [_stacked(rows, ops) for rows in zip(*in_order, strict=True)]
+
+
+def _of_one_shape(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    return sum(a.aval.ndim == b.aval.ndim for a, b in zip(outside, inside, strict=True))
 
 
 def _stacked(rows: Sequence[Operand], ops: list[Op]) -> Operand:

@@ -39,7 +39,7 @@ def attend(
     if q.ndim == 4:
         return one(q, k, v)
     # A task at a time, as in `adapters.math.apart`.
-    return jnp.stack([one(*task) for task in zip(q, k, v, strict=True)])
+    return jnp.stack([one(q[t], k[t], v[t]) for t in range(len(q))])
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:

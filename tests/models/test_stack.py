@@ -15,7 +15,7 @@ from tests.adapters import towers
 def passes():
     """policy -> features, gradient and how many numbers the backward pass keeps."""
     made = {}
-    method = towers.METHODS["mtlora_paper"]
+    method = towers.METHODS["dora"]
     for remat in REMAT_POLICIES:
         model = towers.model(method, compute=ComputeConfig(remat=remat, matmul_precision="highest"))
         params = towers.stirred(towers.variables(model)["params"])
