@@ -35,8 +35,7 @@ flags.mark_flags_as_required(["out"])
 def main(argv: Sequence[str]) -> None:
     del argv
     import jax
-
-    from softbio_jax.train import feature_benchmark as benchmark
+    from benchmarks import feature_probe as benchmark
 
     if unknown := set(_PARTS.value) - {"epoch", "sweep", "tower"}:
         raise UserError("no such part", where="--parts", expected="epoch, sweep or tower",

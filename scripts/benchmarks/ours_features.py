@@ -1,11 +1,11 @@
-"""Linear probing on cached features; `softbio_jax.train.feature_benchmark` measures."""
+"""Linear probing on cached features; `feature_probe` measures."""
 
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from softbio_jax.train import feature_benchmark as features
+from benchmarks import feature_probe as features
 
 _SWEEP_STEPS = 490  # of some 6,600: the rest is extrapolated
 _IMAGES, _ROUNDS, _BATCH = 96, 3, 16

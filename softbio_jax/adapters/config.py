@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from softbio_jax.errors import UserError
 
@@ -58,6 +59,12 @@ class TaskRules:
             raise UserError("DoRA on a task's own layers", where="method.task_lora.dora",
                             expected="plain LoRA, as the thesis has it", found="dora=True",
                             fix="set it on the shared layers alone")  # fmt: skip
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TaskRules":
+        """Returns the rules that `dataclasses.asdict` made these values of."""
+        rules = tuple((pattern, LoRAConfig(**config)) for pattern, config in values["rules"])
+        return cls(**{**values, "rules": rules})
 
     def match(self, path: str) -> LoRAConfig | None:
         """Returns the per-task adapter of the dense layer at `path`."""

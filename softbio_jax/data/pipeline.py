@@ -15,7 +15,7 @@ from softbio_jax.data import read_ahead, samplers
 from softbio_jax.data.decode import Resize
 from softbio_jax.data.loading import PADDING, Batch, Loader, Rejected, RejectionLog
 from softbio_jax.data.samplers import MakeSampler
-from softbio_jax.data.sampling import Sampler, Stream, digest_of
+from softbio_jax.data.sampling import Sampler, Stream, check_stream, digest_of
 from softbio_jax.data.slices import EvalRows, TrainRows
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -79,14 +79,7 @@ class TrainBatches:
         Raises:
           UserError: the state belongs to another stream (data, seed, sampler or batch size).
         """
-        if state["stream"] != self._stream:
-            raise UserError(
-                "the checkpoint belongs to another sample stream",
-                where="data state",
-                expected=self._stream,
-                found=str(state["stream"]),
-                fix="resume with the same data, seed, sampler and global batch size",
-            )
+        check_stream(str(state["stream"]), self._stream)
         self.close()
         self._step = int(state["step"])
 

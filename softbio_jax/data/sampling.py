@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from softbio_jax.errors import UserError
+
 
 class Sampler(Protocol):
     """An endless stream of example numbers, made of epochs that are each drawn from the seed."""
@@ -114,3 +116,15 @@ def generator(seed: int, epoch: int) -> np.random.Generator:
 def digest_of(*parts: object) -> str:
     """Hashes what defines a stream to a short hexadecimal name."""
     return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:32]
+
+
+def check_stream(found: str, expected: str) -> None:
+    """Raises UserError unless a checkpoint's stream, as `digest_of` names it, is the run's own."""
+    if found != expected:
+        raise UserError(
+            "the checkpoint belongs to another sample stream",
+            where="data state",
+            expected=expected,
+            found=found,
+            fix="resume with the same data, seed, sampler and global batch size",
+        )

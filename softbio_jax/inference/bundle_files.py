@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, Rule, TaskRules
+from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, TaskRules
 from softbio_jax.checkpoints import digest
 from softbio_jax.errors import UserError
 from softbio_jax.inference.bundle import Bundle
+from softbio_jax.inference.new_folder import new_folder
 from softbio_jax.interop.keymap import shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.interop.strict import check_finite, check_shapes
@@ -45,20 +45,13 @@ def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
       UserError: the folder exists.
     """
     directory = pathlib.Path(directory)
-    if directory.exists():
-        raise UserError("the destination exists", where=str(directory), expected="a new name",
-                        found="something there", fix="remove it or name another")  # fmt: skip
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = directory.with_name(f".{directory.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     arrays = {path: np.asarray(leaf) for path, leaf in flatten(bundle.variables).items()}
     notes = {"format": FORMAT, "variant": bundle.tower.name}
-    save_arrays(temporary / WEIGHTS, arrays, metadata=notes)
-    (temporary / CONFIG).write_text(json.dumps(to_json(bundle), indent=2) + "\n")
-    # Safetensors are written for their owner alone; the folder's readers are those of any file.
-    (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
-    temporary.rename(directory)
+    with new_folder(directory) as folder:
+        save_arrays(folder / WEIGHTS, arrays, metadata=notes)
+        (folder / CONFIG).write_text(json.dumps(to_json(bundle), indent=2) + "\n")
+        # Safetensors are written for their owner alone; the folder's readers are those of any file.
+        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     return directory
 
 
@@ -164,14 +157,8 @@ def _rules(values: Mapping[str, Any] | None) -> AdapterRules:
     if values is None:
         return NO_ADAPTERS
     own = values["per_task"]
-    per_task = None
-    if own is not None:
-        per_task = TaskRules(**(own | {"rules": tuple(map(_rule, own["rules"]))}))
-    return AdapterRules(rules=tuple(map(_rule, values["rules"])), per_task=per_task)
-
-
-def _rule(pair: tuple[str, Mapping[str, Any]]) -> Rule:
-    return pair[0], from_mapping(LoRAConfig, pair[1], "adapters")
+    rules = tuple((pattern, LoRAConfig(**config)) for pattern, config in values["rules"])
+    return AdapterRules(rules=rules, per_task=None if own is None else TaskRules.from_json(own))
 
 
 def _expected(bundle: Bundle) -> dict[str, tuple[int, ...]]:

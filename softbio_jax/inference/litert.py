@@ -18,7 +18,8 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.inference import program, tracing
 from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.exported import INPUT, new_folder, portable, write_config
+from softbio_jax.inference.exported import INPUT, portable, write_config
+from softbio_jax.inference.new_folder import new_folder
 
 FORMAT, FILE, INT8_FILE = "litert", "model.tflite", "model.int8.tflite"
 _SIGNATURE = "serving_default"

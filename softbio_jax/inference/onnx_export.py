@@ -15,7 +15,8 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.inference import onnx_graph, onnx_ops, tracing
 from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.exported import INPUT, new_folder, portable, write_config
+from softbio_jax.inference.exported import INPUT, portable, write_config
+from softbio_jax.inference.new_folder import new_folder
 
 if TYPE_CHECKING:
     import onnx

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from softbio_jax.errors import UserError
 from softbio_jax.inference.bundle import Bundle, Images
-from softbio_jax.inference.exported import CONFIG, new_folder, portable, write_config
+from softbio_jax.inference.exported import CONFIG, portable, write_config
+from softbio_jax.inference.new_folder import new_folder
 
 FORMAT, FILE = "stablehlo", "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")

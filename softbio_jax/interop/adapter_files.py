@@ -162,7 +162,8 @@ def _read_ours(path: pathlib.Path, config: VisionConfig) -> ThesisAdapter:
             )
             for layer, values in json.loads(notes["layers"]).items()
         }  # fmt: skip
-        per_task = _task_rules(notes["per_task"]) if "per_task" in notes else None
+        own = json.loads(notes.get("per_task", "null"))
+        per_task = None if own is None else TaskRules.from_json(own)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError("adapter file without its settings", where=where,
                         expected="what scripts/convert.py wrote", found=str(error),
@@ -177,9 +178,3 @@ def _read_ours(path: pathlib.Path, config: VisionConfig) -> ThesisAdapter:
         rules=dataclasses.replace(rules, per_task=per_task),
         tail=1 if per_task else adapter.tail(config),
     )  # fmt: skip
-
-
-def _task_rules(text: str) -> TaskRules:
-    values = json.loads(text)
-    rules = tuple((pattern, LoRAConfig(**config)) for pattern, config in values["rules"])
-    return TaskRules(**(values | {"rules": rules}))

@@ -23,7 +23,7 @@ def attend(
       implementation: as `jax.nn.dot_product_attention` has it; "auto" leaves the choice to it.
       causal: mask what comes later (text tower).
       recompute: the backward pass makes the weights (B, K, N, M) again instead of keeping them,
-        as fused kernels do: of a tower's memory a third, for one product in fifty.
+        as fused kernels do; docs/performance.md has what that saves and costs.
 
     Returns:
       (B, N, K * head_dim), or (T, B, N, K * head_dim).

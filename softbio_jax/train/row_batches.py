@@ -5,9 +5,8 @@ from typing import Any, Self
 import numpy as np
 
 from softbio_jax.data import samplers
-from softbio_jax.data.sampling import Stream, digest_of
+from softbio_jax.data.sampling import Stream, check_stream, digest_of
 from softbio_jax.data.slices import TrainRows
-from softbio_jax.errors import UserError
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import RunData
 
@@ -47,11 +46,7 @@ class RowBatches:
         Raises:
           UserError: the state belongs to another stream (data, seed, sampler or batch size).
         """
-        if state["stream"] != self._stream:
-            raise UserError("the checkpoint belongs to another sample stream", where="data state",
-                            expected=self._stream, found=str(state["stream"]),
-                            fix="resume with the same data, seed, sampler and batch size",
-                            )  # fmt: skip
+        check_stream(str(state["stream"]), self._stream)
         self._step = int(state["step"])
 
     def close(self) -> None:

@@ -12,7 +12,6 @@ from softbio_jax.checkpoints import leaves
 
 KINDS = {
     "columns": leaves._columns,
-    "sums": leaves._sums,
     "mix": lambda array: leaves._text(leaves._mix(array)),
 }
 
