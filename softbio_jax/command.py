@@ -6,9 +6,10 @@ import ast
 import errno
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -18,6 +19,7 @@ from softbio_jax.errors import UserError
 _EXIT_MISTAKE = 1
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+_EXIT_UNHEARD = 141  # 128 + SIGPIPE, likewise
 
 # Libraries that narrate their inner workings at INFO.
 _NARRATORS = ("jax", "orbax", "etils", "tensorflow_datasets", "matplotlib", "PIL")
@@ -35,9 +37,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Parses `sys.argv`, runs `main` and leaves the process with the right exit code.
 
     The exit code is 0 (or what `main` returns) on success, 1 for a mistake in the user's input,
-    2 for a flag or a config key that does not exist or does not parse, 130 after Ctrl-C. A
-    mistake is told in one line on stderr, `error: ...`; `--debug` shows the traceback instead. An
-    exception that is not the user's doing (a bug) keeps its traceback.
+    2 for a flag or a config key that does not exist or does not parse, 130 after Ctrl-C, 141 where
+    whoever read the output has left (`| head`), which ends the script in silence. A mistake is told
+    in one line on stderr, `error: ...`; `--debug` shows the traceback instead. An exception that is
+    not the user's doing (a bug) keeps its traceback.
 
     Args:
       main: gets the command line without its flags, the program's name first.
@@ -52,9 +55,19 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         )
     _quiet_libraries()
     try:
-        app.run(lambda argv: _call(main, argv), flags_parser=_parse)
+        try:
+            app.run(lambda argv: _call(main, argv), flags_parser=_parse)
+        finally:
+            sys.stdout.flush()  # here and not at python's end, which complains of a closed pipe
     except KeyboardInterrupt:
         _leave(_EXIT_INTERRUPTED, "interrupted")
+    except BrokenPipeError:
+        unheard = [stream for stream in (sys.stdout, sys.stderr) if _is_unheard(stream)]
+        if not unheard:  # a pipe to some other process
+            raise
+        for stream in unheard:  # what is left for it goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(_EXIT_UNHEARD)
 
 
 def describe(error: BaseException) -> str | None:
@@ -108,6 +121,8 @@ def _parse(argv: list[str]) -> list[str]:
         return arguments
     except SystemExit:  # --help ends with 1, yet has done what it was asked for
         sys.exit(0)
+    except BrokenPipeError:  # --help | head
+        raise
     except Exception as error:
         if "--debug" in argv:
             raise
@@ -136,6 +151,13 @@ def _unquoted(text: object) -> str:
     except (SyntaxError, ValueError):
         return str(text)
     return _unquoted(inner) if isinstance(inner, str) else str(text)
+
+
+def _is_unheard(stream: TextIO) -> bool:
+    """Returns whether a stream is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _quiet_libraries() -> None:

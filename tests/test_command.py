@@ -49,7 +49,9 @@ def run_script(tmp_path):
         if popen:
             # Where the tests run in the background, Ctrl-C is ignored, and children inherit that.
             heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-            return subprocess.Popen(command, preexec_fn=heard, **options)
+            return subprocess.Popen(
+                command, preexec_fn=heard, stdin=subprocess.PIPE, **options
+            )
         return subprocess.run(command, timeout=300, **options)
 
     return start
@@ -82,6 +84,24 @@ def test_debug_shows_the_traceback(run_script):
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "unknown class" in done.stderr
+
+
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["flushed at the end", "while it prints"])
+def test_a_reader_that_leaves_ends_the_script_in_silence(run_script, lines):
+    # The script waits until nobody reads any more, as behind `| head -0`.
+    body = f"sys.stdin.read(); [print('a line') for _ in range({lines})]"
+    process = run_script(body, popen=True)
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+def test_a_broken_pipe_to_another_process_is_a_bug(run_script):
+    body = "r, w = os.pipe(); os.close(r); os.write(w, b'x')"
+    done = run_script(body)
+    assert done.returncode == 1
+    assert "BrokenPipeError" in done.stderr
 
 
 def test_a_bug_keeps_its_traceback(run_script):
