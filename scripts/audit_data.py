@@ -25,21 +25,21 @@ def main(_: Sequence[str]) -> None:
     from rich import console, progress
 
     from softbio_jax.data import prepare, sources
-    from softbio_jax.data.audit import findings, page, verdict
+    from softbio_jax.data.audit import expected, findings, page, verdict
 
     if not _DATA.value or _OUT.value is None:
         raise UserError("a flag is missing", where="--data, --out", fix="see --help")
-    datasets, builders = [], []
+    datasets, sets = [], []
     for directory in _DATA.value:
         report = prepare.read_report(directory)
         for split in report["splits"]:
             datasets.append(sources.open_prepared(directory, split))
-            builders.append(report["dataset"])
+            sets.append(expected.set_of(report["dataset"], report["protocol"]))
     with progress.Progress(console=console.Console(stderr=True)) as bar:
         job = bar.add_task("looking at pictures", total=sum(len(d) for d in datasets))
         found = findings.audit(
             datasets,
-            builders=builders,
+            sets=sets,
             digests=[findings.digests_of(d.directory, d.split) for d in datasets],
             on_picture=lambda count: bar.update(job, advance=count),
         )

@@ -20,7 +20,7 @@ from absl import logging
 
 from softbio_jax.data import beam, records
 from softbio_jax.data import index as index_lib
-from softbio_jax.data.audit import order
+from softbio_jax.data.audit import expected, order
 from softbio_jax.data.builders import BUILDERS, FaceBuilder
 from softbio_jax.data.survey import SplitSurvey
 from softbio_jax.errors import UserError, nearest
@@ -32,7 +32,6 @@ REPORT = index_lib.REPORT
 class Survey:
     """What is there before any picture is read, split by split."""
 
-    dataset: str
     splits: dict[str, SplitSurvey]
 
     @property
@@ -176,13 +175,13 @@ def _builder(dataset: str, **options: Any) -> FaceBuilder:
 
 
 def _survey(builder: FaceBuilder, *, files: bool) -> Survey:
-    splits = {}
+    splits, copy_of = {}, expected.set_of(builder.name, builder.protocol())
     for split in builder.splits():
         found = builder.survey(split, files=files)
-        order.check(builder.name, split, rows=found.labelled, counts=found.classes)
+        order.check(copy_of, split, rows=found.labelled, counts=found.classes)
         found.check_crops(split)
         splits[split] = found
-    return Survey(dataset=builder.name, splits=splits)
+    return Survey(splits=splits)
 
 
 def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> None:

@@ -1,6 +1,7 @@
 import pytest
 
-from softbio_jax.data import prepare
+from softbio_jax.data import prepare, sources
+from softbio_jax.data.audit import expected, findings
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import EMOTION
 from tests.data.trees import by_id, prepared_split, write_image
@@ -53,6 +54,23 @@ def test_official_filter_masks_unsure_gender(tmp_path):
     }
     assert report["skipped"] == 0
     assert report["masked_by_reason"]["gender: gender unsure"] == 1
+
+
+@pytest.mark.parametrize("raf_filter", ["thesis", "official"])
+def test_the_audit_knows_a_complete_copy_by_either_filter(tmp_path, monkeypatch, raf_filter):
+    copies = {"rafdb": (1, (0, 1, 0)), "rafdb official": (2, (1, 1, 0))}
+    for name, (rows, (angry, happy, sad)) in copies.items():
+        known = {"rows": (rows,), "emotion": (0, 0, 0, happy, sad, angry, 0)}
+        monkeypatch.setitem(expected.CLASS_COUNTS, (name, "test"), known)
+    options = {"source": str(_tree(tmp_path)), "raf_filter": raf_filter}
+    report = prepare.prepare("rafdb", out=tmp_path / "out", **options)
+    dataset = sources.open_prepared(tmp_path / "out", "test")
+    copy_of = expected.set_of(report["dataset"], report["protocol"])
+    digests = [findings.digests_of(dataset.directory, "test")]
+    found = findings.audit([dataset], sets=[copy_of], digests=digests)["splits"]["out/test"]
+    assert found["expected"] == {"complete": True, "difference": {}, "exchanged": {}}
+    other = findings.audit([dataset], sets=[(copies.keys() - {copy_of}).pop()], digests=digests)
+    assert not other["splits"]["out/test"]["expected"]["complete"]
 
 
 def test_filter_is_recorded(tmp_path):

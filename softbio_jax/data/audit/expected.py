@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-# (builder, split) -> task -> rows of each class; a key "rows" holds the number of rows alone.
-# RAF-DB's are those of the thesis' filter.
+from collections.abc import Mapping
+
+# (set, split) -> task -> rows of each class; a key "rows" holds the number of rows alone. A set is
+# named as `set_of` does; rafdb is RAF-DB by the thesis' filter.
 CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     ("fairface", "train"): {
         "rows": (86_744,),
@@ -49,3 +51,16 @@ CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     ("fer2013", "val"): {"rows": (3_589,)},
     ("fer2013", "test"): {"rows": (3_589,)},
 }
+
+
+def set_of(builder: str, protocol: Mapping[str, str]) -> str:
+    """Names what a prepared folder is a copy of.
+
+    Args:
+      builder: what read it, `dataset` in its report.
+      protocol: the choices made, `protocol` in its report.
+
+    Returns:
+      The builder's name, and "rafdb official" for RAF-DB with the pictures of unsure gender in.
+    """
+    return f"{builder} official" if protocol.get("raf_filter") == "official" else builder

@@ -25,7 +25,7 @@ _FLAT_BELOW = 4.0  # grey levels: below this spread a picture is nearly one colo
 def audit(
     datasets: Sequence[PreparedDataset],
     *,
-    builders: Sequence[str],
+    sets: Sequence[str],
     digests: Sequence[np.ndarray],
     on_picture: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def audit(
 
     Args:
       datasets: the prepared splits.
-      builders: the builder that made each of them.
+      sets: what each of them is a copy of, as `expected.set_of` names it.
       digests: (N, 32) uint8 of each of them, the SHA-256 of the pictures.
       on_picture: called with a number of pictures done, for a progress bar.
 
@@ -45,8 +45,8 @@ def audit(
     names = [f"{dataset.name}/{dataset.split}" for dataset in datasets]
     pairs = _pairs(datasets, names, scans, digests)
     splits = {
-        name: _split_findings(dataset, builder, found)
-        for name, dataset, builder, found in zip(names, datasets, builders, scans, strict=True)
+        name: _split_findings(dataset, copy_of, found)
+        for name, dataset, copy_of, found in zip(names, datasets, sets, scans, strict=True)
     }
     shared = _shared_identities(datasets, names)
     verdict = {
@@ -110,7 +110,7 @@ def _pairs(
     return pairs
 
 
-def _split_findings(dataset: PreparedDataset, builder: str, found: Scan) -> dict[str, Any]:
+def _split_findings(dataset: PreparedDataset, copy_of: str, found: Scan) -> dict[str, Any]:
     ids = dataset.columns["id"]
     broken = np.zeros(len(dataset), bool)
     broken[list(found.problems)] = True
@@ -122,7 +122,7 @@ def _split_findings(dataset: PreparedDataset, builder: str, found: Scan) -> dict
         for task, labels in dataset.labels.items()
     }
     return {
-        "builder": builder,
+        "copy_of": copy_of,
         "examples": len(dataset),
         "undecodable": [
             {"id": str(ids[example]), "reason": reason}
@@ -134,14 +134,14 @@ def _split_findings(dataset: PreparedDataset, builder: str, found: Scan) -> dict
             for (h, w), n in zip(sizes[order], counts[order], strict=True)
         ][:50],
         "class_counts": classes,
-        "expected": _against_expected(builder, dataset, classes),
+        "expected": _against_expected(copy_of, dataset, classes),
     }
 
 
 def _against_expected(
-    builder: str, dataset: PreparedDataset, classes: dict[str, list[int]]
+    copy_of: str, dataset: PreparedDataset, classes: dict[str, list[int]]
 ) -> dict[str, Any] | None:
-    expected = CLASS_COUNTS.get((builder, dataset.split))
+    expected = CLASS_COUNTS.get((copy_of, dataset.split))
     if expected is None:
         return None
     here = {"rows": [len(dataset)], **classes}
@@ -150,7 +150,7 @@ def _against_expected(
         for key, counts in expected.items()
         if here[key] != list(counts)
     }
-    exchanged = order.exchanged(builder, dataset.split, rows=len(dataset), counts=classes)
+    exchanged = order.exchanged(copy_of, dataset.split, rows=len(dataset), counts=classes)
     return {"complete": not differ, "difference": differ, "exchanged": exchanged}
 
 

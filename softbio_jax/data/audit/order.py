@@ -15,14 +15,15 @@ _DIFFERS = 0.02  # ... and as many must differ in the order given
 
 
 def exchanged(
-    builder: str, split: str, *, rows: int, counts: Mapping[str, Sequence[int]]
+    copy_of: str, split: str, *, rows: int, counts: Mapping[str, Sequence[int]]
 ) -> dict[str, str]:
     """Finds tasks whose counts are the published ones with the classes in another order.
 
     Classes of equal counts cannot be told apart, nor can a part of a data set.
 
     Args:
-      builder: what read the set; asked only where no known set has as many rows.
+      copy_of: the set, as `expected.set_of` names it; asked only where no known set has as many
+        rows.
       split: its split.
       rows: how many rows it has.
       counts: task -> (C,) rows of each class.
@@ -30,7 +31,7 @@ def exchanged(
     Returns:
       task -> "male is female, female is male": what each class' rows really are.
     """
-    known = _published(builder, split, rows)
+    known = _published(copy_of, split, rows)
     found = {}
     for task in known.keys() & counts.keys():
         here, there = np.array(counts[task]), np.array(known[task])
@@ -46,10 +47,10 @@ def exchanged(
     return found
 
 
-def check(builder: str, split: str, *, rows: int, counts: Mapping[str, Sequence[int]]) -> None:
+def check(copy_of: str, split: str, *, rows: int, counts: Mapping[str, Sequence[int]]) -> None:
     """Raises UserError if a split's classes are in another order; see `exchanged`."""
-    for task, really in exchanged(builder, split, rows=rows, counts=counts).items():
-        told = _published(builder, split, rows)[task]
+    for task, really in exchanged(copy_of, split, rows=rows, counts=counts).items():
+        told = _published(copy_of, split, rows)[task]
         raise UserError(
             f"{task} classes in another order",
             where=f"split {split!r}",
@@ -59,9 +60,9 @@ def check(builder: str, split: str, *, rows: int, counts: Mapping[str, Sequence[
         )
 
 
-def _published(builder: str, split: str, rows: int) -> dict[str, tuple[int, ...]]:
+def _published(copy_of: str, split: str, rows: int) -> dict[str, tuple[int, ...]]:
     alike = [counts for counts in expected.CLASS_COUNTS.values() if counts["rows"] == (rows,)]
-    known = alike[0] if alike else expected.CLASS_COUNTS.get((builder, split), {})
+    known = alike[0] if alike else expected.CLASS_COUNTS.get((copy_of, split), {})
     return {task: counts for task, counts in known.items() if task in TASKS}
 
 

@@ -62,7 +62,7 @@ def _split(name: str, part: Mapping[str, Any]) -> str:
     blocks = [f"<h2>{html.escape(name)}</h2><p>{part['examples']:,} examples"]
     if part["expected"] is not None:
         whole = "a complete copy" if part["expected"]["complete"] else "not a complete copy"
-        blocks.append(f", {whole} of {html.escape(part['builder'])}")
+        blocks.append(f", {whole} of {html.escape(part['copy_of'])}")
     blocks.append("</p>")
     for task, really in (part["expected"] or {"exchanged": {}})["exchanged"].items():
         blocks.append(f"<p><b>{task} classes in another order: {html.escape(really)}</b></p>")

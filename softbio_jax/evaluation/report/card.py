@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from softbio_jax.evaluation.report import cost, markdown, words
@@ -52,7 +52,7 @@ def render(run: Run, audits: Mapping[str, Any]) -> str:
     sections = {
         "": f"# {run.name}\n\n"
         f"{model.get('variant', 'A tower')} adapted by {model.get('method', 'training')} to "
-        f"{_and(run.tasks)} from faces, with softbio_jax.",
+        f"{words.listed(run.tasks)} from faces, with softbio_jax.",
         "Results": "\n".join(markdown.table(_results(run))),
         "Fairness": "\n".join(markdown.table(_gaps(audits))) if audits else "No audit columns.",
         "Size and cost": "\n".join(
@@ -189,7 +189,3 @@ def _licences(run: Run) -> str:
     names = {name.split("/")[-2] for name in run.info.get("data", {}) if name.count("/") >= 2}
     lines += [f"- {name}: {terms(name)}" for name in sorted(names)]
     return "\n".join(lines) + "\n\nIn practice a fine-tuned model inherits its data's terms."
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

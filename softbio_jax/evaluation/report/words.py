@@ -46,11 +46,14 @@ def count(value: float | None) -> str:
     return NOTHING if value is None else f"{int(value):,}"
 
 
-def number(value: float | None, unit: str = "", *, digits: int = 2) -> str:
-    """Returns a figure with its unit, or a dash for None."""
-    if value is None:
-        return NOTHING
-    return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
+def number(value: float | None, *, digits: int = 2) -> str:
+    """Returns a figure, or a dash for None."""
+    return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns "age, gender and emotion"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def duration(seconds: float | None) -> str:

@@ -68,14 +68,20 @@ def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
         share = words.percent(model["trainable_params"] / model["total_params"])
         trained = f"{words.count(model['trainable_params'])} parameters"
         highlights.append((f"{share} %", "of the weights trained", trained))
-    names = ", ".join(run.name for run in runs)
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return Document(
         title="Soft biometrics report",
-        subtitle=f"Age, gender and emotion from faces. Runs: {names}. Written {today}.",
+        subtitle=subtitle(runs),
         highlights=tuple(highlights),
         sections=tuple(section for section in sections if section is not None),
     )
+
+
+def subtitle(runs: Sequence[Run]) -> str:
+    """Returns the tasks that the runs were judged on, their names and today's date."""
+    tasks = words.listed(list(dict.fromkeys(task for _, task in results.judged(runs))))
+    names = ", ".join(run.name for run in runs)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return f"{tasks.capitalize()} from faces. Runs: {names}. Written {today}."
 
 
 def write(

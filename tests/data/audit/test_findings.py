@@ -8,10 +8,10 @@ from softbio_jax.data.audit import findings, page
 from tests.data.trees import make_fairface, prepared_split, write_image, write_table
 
 
-def _audit(root, builder="fairface"):
+def _audit(root, copy_of="fairface"):
     datasets = [sources.open_prepared(root, split) for split in ("train", "val")]
     digests = [findings.digests_of(d.directory, d.split) for d in datasets]
-    found = findings.audit(datasets, builders=[builder] * 2, digests=digests)
+    found = findings.audit(datasets, sets=[copy_of] * 2, digests=digests)
     return found, datasets
 
 
@@ -71,7 +71,7 @@ def test_persons_in_two_splits(tmp_path):
             rows.append((name, 0, 3, "", "", person))
         write_table(tmp_path / "raw" / split / "labels.csv", header, rows)
     prepared_split("standard", tmp_path / "raw", tmp_path / "out", "train")
-    found, _ = _audit(tmp_path / "out", builder="standard")
+    found, _ = _audit(tmp_path / "out", copy_of="standard")
     assert found["verdict"]["shared_identities"] == 1
     assert found["shared_identities"][0]["examples"] == ["c"]
 

@@ -65,6 +65,6 @@ def test_the_audit_tells_it(tmp_path, monkeypatch):
     digests = findings.digests_of(dataset.directory, "val")
     known = {"rows": (5,), "gender": (2, 3)}  # it has 3 men and 2 women
     monkeypatch.setitem(CLASS_COUNTS, ("fairface", "val"), known)
-    found = findings.audit([dataset], builders=["fairface"], digests=[digests])
+    found = findings.audit([dataset], sets=["fairface"], digests=[digests])
     told = found["splits"]["out/val"]["expected"]["exchanged"]
     assert told == {"gender": "male is female, female is male"}

@@ -93,6 +93,11 @@ def test_comparisons_are_against_the_first_run(loaded):
     assert ("lora_age", "fairface", "gender") not in pairs
 
 
+def test_the_subtitle_names_the_tasks_that_were_judged(loaded):
+    assert write.subtitle(loaded[:1]).startswith("Age, gender and emotion from faces. Runs: lora.")
+    assert write.subtitle(loaded[1:2]).startswith("Age from faces. Runs: lora_age. Written 2")
+
+
 def test_highlights_are_those_of_the_run_with_the_most_tasks(report):
     text = (report / "report.md").read_text(encoding="utf-8")
     data = json.loads((report / "report.json").read_text(encoding="utf-8"))
