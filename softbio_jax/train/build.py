@@ -51,7 +51,7 @@ def parts(config: RunConfig) -> Parts:
         compute=config.compute,
         adapters=chosen.rules,
         tail=chosen.tail,
-        tasks=tuple(_task(name, config.pretext_classes) for name in config.tasks),
+        tasks=tuple(map(_task, config.tasks)),
         head=config.model.head,
         feature=config.model.feature,
     )
@@ -155,14 +155,12 @@ def _method(values: Mapping[str, Any]) -> Method:
     return method(name, **arguments)
 
 
-def _task(name: str, pretext_classes: int) -> TaskSpec:
-    if name in TASKS:
-        return TASKS[name]
-    if pretext_classes < 2:
+def _task(name: str) -> TaskSpec:
+    if name not in TASKS:
         raise UserError("unknown task", where="tasks", expected=" or ".join(TASKS),
                         found=repr(name),
                         fix=nearest(name, TASKS, otherwise="take one of them"))  # fmt: skip
-    return TaskSpec(name=name, classes=tuple(str(i) for i in range(pretext_classes)))
+    return TASKS[name]
 
 
 def narrow(frozen: Tree, config: RunConfig) -> Tree:

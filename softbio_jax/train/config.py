@@ -96,7 +96,6 @@ class RunConfig:
     data: DataConfig
     optimizer: OptimizerConfig
     train: TrainConfig
-    pretext_classes: int = 0  # classes of tasks outside the shared vocabulary
     balancing: BalancingConfig = BalancingConfig()
     augment: AugmentConfig = AugmentConfig()
     compute: ComputeConfig = ComputeConfig()

@@ -31,14 +31,16 @@ _FREE = (
     "train.keep", "train.log_every", "train.max_skipped", "train.microbatches",
     "train.profile_steps",
 )  # fmt: skip
+# Fields of older records that are gone, and the one value that a run could have had there.
+_RETIRED = {"pretext_classes": 0}
 
 
 def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:
     """Raises UserError if workdir holds a run of another configuration, naming the fields."""
-    path = epath.Path(workdir) / "config.json"
-    if not path.exists():
+    if not (epath.Path(workdir) / "config.json").exists():
         return
-    before, now = _flat(json.loads(path.read_text())), _flat(_plain(config))
+    # Read as a config, so that a field younger than the run has the default that it would have.
+    before, now = _flat(_plain(read_config(workdir))), _flat(_plain(config))
     differing = [
         key
         for key in sorted(before.keys() | now.keys())
@@ -55,16 +57,18 @@ def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:
 
 
 def read_config(workdir: epath.PathLike) -> RunConfig:
-    """Returns the configuration of a run directory.
+    """Returns the configuration of a run directory; fields younger than it have their defaults.
 
     Raises:
-      UserError: there is no run.
+      UserError: there is no run, or not one that this version can read.
     """
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError("not a run directory", where=str(workdir), expected="config.json",
                         found="none", fix="give the --workdir of scripts/train.py")  # fmt: skip
-    return build.config_from(json.loads(path.read_text()))
+    values = json.loads(path.read_text())
+    kept = {key: value for key, value in values.items() if _RETIRED.get(key, ...) != value}
+    return build.config_from(kept)
 
 
 def write_start(run: Parts, data: RunData, workdir: epath.PathLike) -> None:
