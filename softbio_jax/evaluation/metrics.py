@@ -6,8 +6,6 @@ a function of the counts alone, so a metric of a sharded set is the metric of th
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax.tasks import MISSING, TASKS
@@ -28,29 +26,6 @@ def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int
     known = labels != MISSING
     cell = labels[known].astype(np.int64) * num_classes + predicted[known]
     return np.bincount(cell, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def add_to_confusion(
-    counts: jax.Array, labels: jax.Array, predicted: jax.Array, valid: jax.Array
-) -> jax.Array:
-    """Adds a batch to running counts on the device; for use inside a jitted evaluation step.
-
-    The counts are integers, so the sum is the same to the last count whatever the number of
-    devices, the batch size or the padding (`valid` False). An int32 cell holds 2^31 examples.
-
-    Args:
-      counts: (C, C) int32 counts so far.
-      labels: (B,) int32 true classes, `MISSING` where unknown.
-      predicted: (B,) int32 predicted classes.
-      valid: (B,) bool, False for padding.
-
-    Returns:
-      (C, C) int32 counts with the batch added.
-    """
-    keep = valid & (labels != MISSING)
-    # A clamped index keeps padding in range; its weight is zero.
-    true = jnp.where(keep, labels, 0)
-    return counts.at[true, predicted].add(keep.astype(counts.dtype))
 
 
 def per_class(counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from softbio_jax.errors import UserError
 
-MEAN = STD = 0.5  # of pixels in [0, 1], a channel
+_HALF = 0.5  # mean and standard deviation of pixels in [0, 1], of every channel
 # What timm, open_clip and transformers put beside weights, and their names for the two.
 _FILES = ("config.json", "open_clip_config.json", "preprocessor_config.json")
 _NAMES = ("mean", "std", "image_mean", "image_std")
@@ -29,9 +29,9 @@ def check_beside(weights: pathlib.Path) -> None:
         except (OSError, ValueError):
             continue  # there is none, or it is not theirs
         for key, found in _named(values):
-            if isinstance(found, list) and any(abs(value - MEAN) > 1e-3 for value in found):
+            if isinstance(found, list) and any(abs(value - _HALF) > 1e-3 for value in found):
                 raise UserError("weights trained with another normalisation",
-                                where=f"{path} {key}", expected=f"{[MEAN] * 3}", found=str(found),
+                                where=f"{path} {key}", expected=f"{[_HALF] * 3}", found=str(found),
                                 fix="give weights of the Perception Encoder, or correct the file "
                                 "if it is of others")  # fmt: skip
 
