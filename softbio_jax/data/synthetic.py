@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softbio_jax.data.appearance import Style, sample_face
-from softbio_jax.data.face import Face
-from softbio_jax.data.factors import factors
-from softbio_jax.data.rendering import render
+from softbio_jax.data.drawing.appearance import Style, sample_face
+from softbio_jax.data.drawing.face import Face
+from softbio_jax.data.drawing.factors import factors
+from softbio_jax.data.drawing.rendering import render
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 

@@ -7,7 +7,7 @@ import pytest
 import simplejpeg
 
 from softbio_jax.data import synthetic
-from softbio_jax.data.factors import FACTORS
+from softbio_jax.data.drawing.factors import FACTORS
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 

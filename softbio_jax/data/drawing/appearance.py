@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.data.face import Colour, Face
-from softbio_jax.data.pen import BLACK, WHITE, mix
+from softbio_jax.data.drawing.face import Colour, Face
+from softbio_jax.data.drawing.pen import BLACK, WHITE, mix
 
 _AGE_EDGES = (0, 3, 10, 20, 30, 40, 50, 60, 70, 90)
 # Per emotion, in the order of softbio_jax.tasks.EMOTION: brow_raise, brow_inner, eye_open - 1,

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from softbio_jax.data.face import Colour, Face
+from softbio_jax.data.drawing.face import Colour, Face
 
 
 class Pen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from softbio_jax.data.face import Face
+from softbio_jax.data.drawing.face import Face
 
 # Parameter of Face -> its mean and standard deviation over the pretext's faces, measured on 20,000
 # of them. A colour counts by its lightness, the mean of its channels.

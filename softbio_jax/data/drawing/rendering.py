@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from softbio_jax.data import face_hair, face_parts
-from softbio_jax.data.face import Face
-from softbio_jax.data.pen import Pen
+from softbio_jax.data.drawing import hair, parts
+from softbio_jax.data.drawing.face import Face
+from softbio_jax.data.drawing.pen import Pen
 
 
 def render(face: Face, rng: np.random.Generator, size: int) -> np.ndarray:
@@ -27,18 +27,18 @@ def render(face: Face, rng: np.random.Generator, size: int) -> np.ndarray:
     canvas = np.empty((2 * size, 2 * size, 3), np.uint8)
     _backdrop(canvas, face, rng)
     pen = Pen(canvas, face)
-    face_hair.behind(pen, face)
-    face_parts.body(pen, face)
-    face_parts.head(pen, face)
-    face_hair.beard(pen, face)
-    face_parts.age_marks(pen, face, rng)
-    face_parts.nose(pen, face)
-    face_parts.mouth(pen, face)
-    face_hair.moustache(pen, face)
-    face_parts.eyes(pen, face)
-    face_parts.brows(pen, face)
-    face_hair.in_front(pen, face)
-    face_parts.accessories(pen, face)
+    hair.behind(pen, face)
+    parts.body(pen, face)
+    parts.head(pen, face)
+    hair.beard(pen, face)
+    parts.age_marks(pen, face, rng)
+    parts.nose(pen, face)
+    parts.mouth(pen, face)
+    hair.moustache(pen, face)
+    parts.eyes(pen, face)
+    parts.brows(pen, face)
+    hair.in_front(pen, face)
+    parts.accessories(pen, face)
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     if face.blur > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), face.blur)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from softbio_jax.data.face import Face
-from softbio_jax.data.pen import (
+from softbio_jax.data.drawing.face import Face
+from softbio_jax.data.drawing.pen import (
     ARCH,
     BLACK,
     BOTH,

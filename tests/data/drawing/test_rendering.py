@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from softbio_jax.data.appearance import Style, sample_face
-from softbio_jax.data.face import Face
-from softbio_jax.data.rendering import render
+from softbio_jax.data.drawing.appearance import Style, sample_face
+from softbio_jax.data.drawing.face import Face
+from softbio_jax.data.drawing.rendering import render
 
 PLAIN = Face(noise=0.0)
 # Parameters that only show together with another one.
