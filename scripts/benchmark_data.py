@@ -28,7 +28,7 @@ _BATCHES = flags.DEFINE_integer("batches", 60, "Batches of 64 that each rate is 
 
 
 def main(_: Sequence[str]) -> None:
-    from softbio_jax.data import benchmark
+    from benchmarks import data_probe
 
     if _OUT.value is None:
         raise UserError("a flag is missing", where="--out", fix="see --help")
@@ -36,13 +36,13 @@ def main(_: Sequence[str]) -> None:
     results["date"] = time.strftime("%Y-%m-%d")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        pictures = benchmark.pictures(_PICTURES.value, count=_COUNT.value)
-        results["reading"] = benchmark.reading(pictures, folder, batches=_BATCHES.value)
+        pictures = data_probe.pictures(_PICTURES.value, count=_COUNT.value)
+        results["reading"] = data_probe.reading(pictures, folder, batches=_BATCHES.value)
         _show("images per second and core", results["reading"])
-        results["memory_growth_mib"] = benchmark.memory_growth(folder / "source")
+        results["memory_growth_mib"] = data_probe.memory_growth(folder / "source")
         print(f"memory growth over a pass of the pipeline: {results['memory_growth_mib']:.1f} MiB")
         if _FAIRFACE.value:
-            results["fairface"] = benchmark.fairface(_FAIRFACE.value, folder)
+            results["fairface"] = data_probe.fairface(_FAIRFACE.value, folder)
             _show("FairFace", results["fairface"])
     out = pathlib.Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,34 @@
+"""What scripts/benchmark_data.py measures, on a few pictures."""
+
+import pathlib
+
+import pytest
+
+from tests.data.trees import make_fairface
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def data_probe(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from benchmarks import data_probe
+
+    return data_probe
+
+
+def test_every_figure_is_measured(data_probe, tmp_path, monkeypatch):
+    monkeypatch.setattr(data_probe, "_BATCH", 4)
+    encoded = data_probe.pictures(None, count=2)
+    rates = data_probe.reading(encoded, tmp_path, batches=1)
+    assert len(rates) == 6
+    assert all(rate > 0 for rate in rates.values())
+    assert data_probe.memory_growth(tmp_path / "source", batches=1) < 200
+
+
+def test_planted_copies_are_found(data_probe, tmp_path):
+    make_fairface(tmp_path / "raw", train=20, val=5)
+    figures = data_probe.fairface(str(tmp_path / "raw"), tmp_path, planted=10)
+    assert figures["rows prepared"] == 25
+    assert figures["pictures audited"] == 35
+    assert figures["recall of planted copies"] == 1.0
