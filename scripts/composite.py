@@ -22,7 +22,7 @@ _OUT = flags.DEFINE_string("out", None, "A folder for composite.txt and composit
 
 
 def main(_: Sequence[str]) -> None:
-    from softbio_jax.data import composite, composite_report, sources, thesis_tables
+    from softbio_jax.data import composite, composite_report, sources, split, thesis_tables
     from softbio_jax.tasks import TASKS
 
     if bool(_DATA.value) == _MARGINS.value:
@@ -37,9 +37,10 @@ def main(_: Sequence[str]) -> None:
         print(f"label tables with the thesis' margins: {len(labels['gender']):,} rows\n")
     else:
         sets = [sources.open_prepared(directory, "train") for directory in _DATA.value]
-        train, val = composite.split_each(sets, seed=_SEED.value, val_fraction=_VAL_FRACTION.value)
-        for whole, part, held in zip(sets, train, val, strict=True):
-            print(f"{whole.name}: {len(whole):,} rows, {len(part):,} train, {len(held):,} val")
+        train, _ = split.split_each(sets, seed=_SEED.value, val_fraction=_VAL_FRACTION.value)
+        for whole, part in zip(sets, train, strict=True):
+            held = len(whole) - len(part)
+            print(f"{whole.name}: {len(whole):,} rows, {len(part):,} train, {held:,} val")
         print(f"composite: {sum(map(len, train)):,} train rows (thesis: 168,362)\n")
         labels = {task: sources.concatenate_labels(train, task) for task in TASKS}
     rows = composite.side_by_side(labels, seed=_SEED.value)

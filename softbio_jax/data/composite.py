@@ -1,38 +1,16 @@
-"""The composite training set: parts of prepared sets, and the thesis' own counts beside them."""
+"""The composite training set's counts, and the thesis' own beside them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from softbio_jax.data import split, thesis_tables, weighting
-from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.data import thesis_tables, weighting
 from softbio_jax.tasks import MISSING, TASKS
 
-SPLIT_SEED = 2025
-
-
-def split_each(
-    datasets: Sequence[PreparedDataset], *, seed: int = SPLIT_SEED, val_fraction: float = 0.2
-) -> tuple[list[PreparedDataset], list[PreparedDataset]]:
-    """Splits every data set on its own, val = round(val_fraction N) of its rows.
-
-    Args:
-      datasets: the sets of the composite.
-      seed: which split.
-      val_fraction: the validation share, between 0 and 1.
-
-    Returns:
-      (training parts, validation parts), in the order of the sets.
-
-    Source: the thesis splits each set by itself with seed 2025; which rows it drew is not known.
-    """
-    parts = [split.train_val(len(d), seed=seed, val_fraction=val_fraction) for d in datasets]
-    train = [dataset.take(rows) for dataset, (rows, _) in zip(datasets, parts, strict=True)]
-    val = [dataset.take(rows) for dataset, (_, rows) in zip(datasets, parts, strict=True)]
-    return train, val
+SEED = 2025  # the thesis'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +35,7 @@ class ClassRow:
     z: float
 
 
-def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SPLIT_SEED) -> list[ClassRow]:
+def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SEED) -> list[ClassRow]:
     """Compares label tables, and what the thesis' sampler makes of them, with the thesis' tables.
 
     Args:

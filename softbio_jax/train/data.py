@@ -38,17 +38,10 @@ def open_all(config: DataConfig) -> RunData:
     Raises:
       UserError: a set that is not there, or two test sets of one name.
     """
-    train, val = [], []
-    for entry in config.train:
-        dataset = _open(config.root, entry)
-        if not config.val_fraction:
-            train.append(dataset)
-            continue
-        kept, held = split.train_val(
-            len(dataset), seed=config.split_seed, val_fraction=config.val_fraction
-        )
-        train.append(dataset.take(kept))
-        val.append(dataset.take(held))
+    train, val = split.split_each(
+        [_open(config.root, entry) for entry in config.train],
+        seed=config.split_seed, val_fraction=config.val_fraction,
+    )  # fmt: skip
     return RunData(train=train, val=val, test=open_tests(config.root, config.test))
 
 

@@ -64,13 +64,6 @@ def test_natural_draws_are_told_apart_from_the_thesis():
     assert np.abs(z).max() > 30
 
 
-def test_each_set_is_split_on_its_own(faces, emotions):
-    train, val = composite.split_each([faces, emotions], seed=1)
-    assert [len(part) for part in train + val] == [10, 5, 2, 1]
-    together = np.concatenate([train[0].columns["id"], val[0].columns["id"]])
-    assert sorted(together) == sorted(faces.columns["id"])
-
-
 def test_report_as_text_and_picture(tmp_path):
     rows = composite.side_by_side({"gender": thesis_tables.labels()["gender"]})
     text = composite_report.as_text(rows)

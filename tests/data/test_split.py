@@ -25,3 +25,16 @@ def test_parts_are_disjoint_whole_and_seeded():
 def test_empty_parts_are_refused(size, fraction):
     with pytest.raises(UserError, match="a split without rows"):
         split.train_val(size, seed=0, val_fraction=fraction)
+
+
+def test_each_set_is_split_on_its_own(faces, emotions):
+    train, val = split.split_each([faces, emotions], seed=1, val_fraction=0.2)
+    assert [len(part) for part in train + val] == [10, 5, 2, 1]
+    together = np.concatenate([train[0].columns["id"], val[0].columns["id"]])
+    assert sorted(together) == sorted(faces.columns["id"])
+
+
+def test_without_a_share_the_sets_stay_whole(faces, emotions):
+    train, val = split.split_each([faces, emotions], seed=1, val_fraction=0.0)
+    assert [part.fingerprint for part in train] == [faces.fingerprint, emotions.fingerprint]
+    assert val == []
