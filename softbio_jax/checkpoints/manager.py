@@ -64,6 +64,7 @@ class CheckpointManager:
         self._failure: BaseException | None = None
         self._damaged: set[int] = set()
         self.seconds = {"save": 0.0, "digest": 0.0}  # spent so far, the saving thread's included
+        self.last_seconds: float | None = None  # what the newest finished save took
 
     def steps(self) -> list[int]:
         """Returns the steps of all checkpoints, unfinished ones too, newest first."""
@@ -215,7 +216,8 @@ class CheckpointManager:
                     leaves={path: leaf.to_json() for path, leaf in described.items()},
                 ))  # fmt: skip
                 self._drop_old(step, best_step)
-            self.seconds["save"] += time.perf_counter() - started
+            self.last_seconds = time.perf_counter() - started
+            self.seconds["save"] += self.last_seconds
         except BaseException as error:  # told by the next wait
             self._failure = error
 

@@ -31,13 +31,14 @@ class Preemption:
     signal handler, so the note and the exit are those of a thread. Over several processes JAX's
     preemption service is handed the signal and makes all of them stop after the same step.
 
-    `unsaved` is kept by the loop: whether steps were done since the last whole checkpoint.
+    `unsaved` is kept by the loop: whether steps were done since the last whole checkpoint. `grace`
+    is in seconds.
     """
 
     def __init__(self, *, grace: float = GRACE):
         self.unsaved = False
         self._several = False
-        self._grace = grace
+        self.grace = grace
         self._noted = threading.Event()
         self._left = threading.Event()
 
@@ -86,12 +87,12 @@ class Preemption:
         self._note()
         if self._service is not None:
             self._service(signal.SIGTERM)
-        if not self._left.wait(self._grace):
+        if not self._left.wait(self.grace):
             code = EXIT_FELL_BACK if self.unsaved else EXIT_SAVED
             told = "goes back to the last checkpoint" if self.unsaved else "nothing is lost"
             if os.isatty(1):
                 os.write(1, b"\x1b[?25h\n")  # the cursor, which the progress line hides
-            os.write(2, f"stopped by SIGTERM after {self._grace:.0f} s: {told}\n".encode())
+            os.write(2, f"stopped by SIGTERM after {self.grace:.0f} s: {told}\n".encode())
             os._exit(code)
 
 

@@ -138,6 +138,11 @@ class Training:
                 "audits": self._audits,
             }
             self.manager.save(step, self.session.state, host, best_step=self.watch.best_step)
+        # A save under way at a SIGTERM has the grace to finish in. One that may need longer is
+        # waited for: the run would have to go back behind it, by up to two intervals.
+        took = self.manager.last_seconds
+        if took is None or took > self._preemption.grace:
+            self.manager.wait()
         self._recorder.resume()
 
     def validate(self, step: int) -> bool:

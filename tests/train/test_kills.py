@@ -37,9 +37,9 @@ def config_file(data_root, tmp_path_factory):
     return path
 
 
-def _start(config_file, workdir, **environment):
+def _start(config_file, workdir, *, command=("scripts/train.py",), **environment):
     return subprocess.Popen(
-        [sys.executable, "scripts/train.py", f"--config={config_file}", f"--workdir={workdir}"],
+        [sys.executable, *command, f"--config={config_file}", f"--workdir={workdir}"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment,
     )  # fmt: skip
@@ -180,8 +180,37 @@ def test_sigterm_keeps_what_was_done_or_at_most_an_interval_is_done_again(
           f"step {_told(said)} told, {newest} kept")  # fmt: skip
     assert code in (0, EXIT_SAVED, EXIT_FELL_BACK), said[-4000:]
     assert seconds < 30
-    # A checkpoint every INTERVAL steps, of which one may still be on its way.
-    lost = 0 if code in (0, EXIT_SAVED) else 2 * INTERVAL
+    lost = 0 if code in (0, EXIT_SAVED) else INTERVAL
     assert newest >= _told(said) - lost
+    _finish(config_file, tmp_path / "run")
+    assert _result(tmp_path / "run") == unbroken
+
+
+# A disk that needs longer for a checkpoint than the grace lasts.
+SLOW_DISK = """
+import runpy, sys, time
+from softbio_jax.checkpoints import manifest
+from softbio_jax.train.preemption import Preemption
+
+write, Preemption.__init__.__kwdefaults__["grace"] = manifest.write, 2.0
+manifest.write = lambda *args: (time.sleep(3.0), write(*args))
+sys.argv = ["scripts/train.py", *sys.argv[1:]]
+runpy.run_path("scripts/train.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("told", [8, 14, 24])
+def test_where_saving_outlasts_the_grace_an_interval_is_lost_at_most(
+    config_file, unbroken, tmp_path, told
+):
+    process = _start(config_file, tmp_path / "run", command=("-c", SLOW_DISK))
+    said = _wait_for(process, f"step {told}/")
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    newest, last = _newest(tmp_path / "run"), _told(said + output)
+    print(f"RESULT SIGTERM slow disk: exit {process.returncode}, step {last} told, {newest} kept")
+    assert process.returncode == EXIT_FELL_BACK, errors[-4000:]
+    assert "goes back to the last checkpoint" in errors
+    assert last - INTERVAL <= newest < last
     _finish(config_file, tmp_path / "run")
     assert _result(tmp_path / "run") == unbroken
