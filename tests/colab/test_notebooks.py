@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import shutil
+import sys
+import types
 
 import pytest
 
@@ -66,6 +68,28 @@ def _python(cell):
     for line in "".join(cell["source"]).splitlines():
         indent = line[: len(line) - len(line.lstrip())]
         yield f"{indent}pass" if line.lstrip()[:1] in ("!", "%") else line
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_in_colab_the_run_lies_on_drive_where_the_settings_say(path, monkeypatch):
+    """The part of a notebook that only Colab runs, with Colab's module played."""
+    mounted = []
+    colab = types.ModuleType("google.colab")
+    colab.drive = types.SimpleNamespace(mount=mounted.append)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (cell,) = (cell for cell in cells(path) if "git clone" in "".join(cell["source"]))
+    code = "\n".join(_python(cell)).split("import softbio_jax", 1)[0]
+    settings = {"REPOSITORY": "somewhere", "WORK": "runs/mine"}
+    exec(code, settings)
+    assert "/content/softbio_jax" in sys.path
+    if path.stem != "parity":
+        assert mounted == ["/content/drive"]
+        exec(code, settings)  # the cell once more, as people do
+        assert settings["WORK"] == "/content/drive/MyDrive/softbio_jax/runs/mine"
+    with pytest.raises(AssertionError, match="REPOSITORY is the address"):
+        exec(code, {"REPOSITORY": "", "WORK": "runs/mine"})
 
 
 @pytest.mark.long
