@@ -1,6 +1,6 @@
 """What training adds to a tower, in every layout: PEFT's, the thesis' and ours.
 
-The layouts meet in `thesis.ThesisAdapter`: adapters by layer, and other leaves by path. Ours is
+The layouts meet in `adaptation.Adaptation`: adapters by layer, and other leaves by path. Ours is
 one safetensors file of leaves by the paths they have in a run, one entry a block.
 """
 
@@ -13,10 +13,10 @@ import numpy as np
 from softbio_jax.adapters.config import NO_ADAPTERS, LoRAConfig, TaskRules
 from softbio_jax.errors import UserError
 from softbio_jax.interop import official, peft, stacking, thesis, thesis_flat
+from softbio_jax.interop.adaptation import Adaptation
 from softbio_jax.interop.peft_layers import Adapter, Layer, check_variant
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.interop.strict import check_finite
-from softbio_jax.interop.thesis import ThesisAdapter
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params.paths import flatten, unflatten
 from softbio_jax.tasks import TASKS, TaskSpec
@@ -31,7 +31,7 @@ def is_ours(path: pathlib.Path) -> bool:
     return path.suffix == ".safetensors" and load_arrays(path)[1].get("format") == _KIND
 
 
-def read(path: pathlib.Path, config: VisionConfig, layout: str) -> ThesisAdapter:
+def read(path: pathlib.Path, config: VisionConfig, layout: str) -> Adaptation:
     """Reads adapters and heads.
 
     Args:
@@ -45,7 +45,7 @@ def read(path: pathlib.Path, config: VisionConfig, layout: str) -> ThesisAdapter
     match layout:
         case "peft":
             adapter = peft.read(path, config)
-            return ThesisAdapter(
+            return Adaptation(
                 adapter=adapter, leaves={}, batch_stats={}, rules=adapter.rules(config),
                 tail=adapter.tail(config),
             )  # fmt: skip
@@ -56,7 +56,7 @@ def read(path: pathlib.Path, config: VisionConfig, layout: str) -> ThesisAdapter
     return _read_ours(path, config)
 
 
-def write(path: pathlib.Path, checkpoint: ThesisAdapter, config: VisionConfig, layout: str) -> None:
+def write(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig, layout: str) -> None:
     """Writes adapters and heads; for the thesis a folder, or a flat file if path has an ending.
 
     Raises:
@@ -78,7 +78,7 @@ def write(path: pathlib.Path, checkpoint: ThesisAdapter, config: VisionConfig, l
             _write_ours(path, checkpoint, config)
 
 
-def without_heads(checkpoint: ThesisAdapter) -> ThesisAdapter:
+def without_heads(checkpoint: Adaptation) -> Adaptation:
     """Returns what is the tower's, without heads and balancing."""
     leaves = {
         path: leaf for path, leaf in checkpoint.leaves.items()
@@ -87,15 +87,13 @@ def without_heads(checkpoint: ThesisAdapter) -> ThesisAdapter:
     return dataclasses.replace(checkpoint, leaves=leaves, batch_stats={})
 
 
-def tasks_of(checkpoint: ThesisAdapter) -> list[TaskSpec]:
+def tasks_of(checkpoint: Adaptation) -> list[TaskSpec]:
     """Returns the tasks that have a head."""
     heads = {path.split("/")[1] for path in checkpoint.leaves if path.startswith("heads/")}
     return [task for name, task in TASKS.items() if name in heads]
 
 
-def into_tower(
-    checkpoint: ThesisAdapter, tower: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:  # fmt: skip
+def into_tower(checkpoint: Adaptation, tower: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns a vision tower with adapters folded in and trained weights in their places.
 
     Args:
@@ -126,7 +124,7 @@ def _heads_of_folder(folder: pathlib.Path) -> list[TaskSpec]:
     return [task for title, task in known.items() if title in found]
 
 
-def _write_ours(path: pathlib.Path, checkpoint: ThesisAdapter, config: VisionConfig) -> None:
+def _write_ours(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
     arrays = {name: np.asarray(leaf) for name, leaf in checkpoint.leaves.items()}
     for layer, adapter in checkpoint.adapter.layers.items():
         arrays |= {f"{layer}/lora_a": adapter.a, f"{layer}/lora_b": adapter.b}
@@ -145,7 +143,7 @@ def _write_ours(path: pathlib.Path, checkpoint: ThesisAdapter, config: VisionCon
     save_arrays(path, arrays, metadata=notes)
 
 
-def _read_ours(path: pathlib.Path, config: VisionConfig) -> ThesisAdapter:
+def _read_ours(path: pathlib.Path, config: VisionConfig) -> Adaptation:
     arrays, notes = load_arrays(path)
     where = str(path)
     check_finite(arrays, where=where)
@@ -172,7 +170,7 @@ def _read_ours(path: pathlib.Path, config: VisionConfig) -> ThesisAdapter:
     stats = {key: arrays.pop(key) for key in list(arrays) if key.startswith(_STATS)}
     adapter = Adapter(layers=layers)
     rules = adapter.rules(config) if layers else NO_ADAPTERS
-    return ThesisAdapter(
+    return Adaptation(
         adapter=adapter, leaves=arrays,
         batch_stats=unflatten({key.removeprefix(_STATS): leaf for key, leaf in stats.items()}),
         rules=dataclasses.replace(rules, per_task=per_task),

@@ -12,11 +12,11 @@ import numpy as np
 
 from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
-from softbio_jax.errors import UserError
-from softbio_jax.interop import peft
-from softbio_jax.interop.peft_layers import Adapter
+from softbio_jax.interop import adaptation, peft
+from softbio_jax.interop.adaptation import Adaptation
 from softbio_jax.interop.safe_load import load_arrays, save_nested
 from softbio_jax.interop.strict import check_finite
+from softbio_jax.interop.torch_heads import Source, read_head, title, write_head
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params.paths import Tree, flatten, unflatten
 from softbio_jax.tasks import TaskSpec
@@ -28,26 +28,12 @@ _BLOCK = {"attn/qkv": ("attn.q", "attn.k", "attn.v"), "attn/out": ("out_proj",),
 _POOL = {"attn/q": ("q_proj",), "attn/kv": ("k_proj", "v_proj"), "attn/out": ("out_proj",),
          "mlp/c_fc": ("mlp.c_fc",), "mlp/c_proj": ("mlp.c_proj",)}  # fmt: skip
 _BLOCK_NORMS, _POOL_NORMS = ("ln_1", "ln_2"), ("layernorm",)
-# Places in a head's nn.Sequential: norm, dropout, dense, gelu, dense.
-_NORM, _FIRST, _LAST = 0, 2, 4
-_STATS = {"running_mean": "mean", "running_var": "var"}
 Arrays = Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ThesisAdapter:
-    """What a thesis checkpoint adds to a tower: shared adapters, heads, MTLoRA's own parts."""
-
-    adapter: Adapter
-    leaves: Mapping[str, np.ndarray]  # by path: heads, MTLoRA's block and pooling
-    batch_stats: Tree
-    rules: AdapterRules
-    tail: int
 
 
 def read(
     directory: str | pathlib.Path, config: VisionConfig, tasks: Sequence[TaskSpec]
-) -> ThesisAdapter:
+) -> Adaptation:
     """Reads a thesis checkpoint folder.
 
     Args:
@@ -68,29 +54,22 @@ def read(
     stats: dict[str, np.ndarray] = {}
     for task in tasks:
         head, head_stats = read_head(source, task)
-        leaves |= {f"heads/{task.name}/{path}": array for path, array in head.items()}
-        if head_stats:
-            stats[f"heads/{task.name}/norm/mean"] = head_stats["mean"]
-            stats[f"heads/{task.name}/norm/var"] = head_stats["var"]
+        leaves |= head
+        stats |= head_stats
     rules, tail = adapter.rules(config), adapter.tail(config)
     if any(key.startswith("mtl_layer.") for key in arrays):
         block = _read_part(source, "mtl_layer.", _BLOCK, _BLOCK_NORMS, tasks)
         leaves |= {f"encoder/tail/{path}": array[None] for path, array in block.items()}
         pool = _read_part(source, "mtl_attn_pool.", _POOL, _POOL_NORMS, tasks)
         leaves |= {f"pool/{path}": array for path, array in pool.items()}
-        probes = [source[f"mtl_attn_pool.probe.{_title(task)}"] for task in tasks]
+        probes = [source[f"mtl_attn_pool.probe.{title(task)}"] for task in tasks]
         leaves["pool/task_probe"] = np.stack(probes)
         rank = block["attn/out/tasks/lora_a"].shape[-1]
         own = methods.mtlora(LoRAConfig(rank=rank, alpha=float(rank))).rules.per_task
         rules, tail = dataclasses.replace(rules, per_task=own), 1
-    return ThesisAdapter(
+    return Adaptation(
         adapter=adapter, leaves=leaves, batch_stats=unflatten(stats), rules=rules, tail=tail
     )
-
-
-def attach(params: Tree, checkpoint: ThesisAdapter) -> Tree:
-    """Returns a tower's params, of the checkpoint's tail, with all that the checkpoint adds."""
-    return unflatten(flatten(peft.attach(params, checkpoint.adapter)) | dict(checkpoint.leaves))
 
 
 def write(
@@ -112,17 +91,10 @@ def write(
     Raises:
       UserError: a layer the thesis' modules do not have, or torch is missing.
     """
-    leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
-    checkpoint = ThesisAdapter(
-        adapter=peft.collect(params, rules), leaves=leaves, batch_stats=batch_stats, rules=rules,
-        tail=int(rules.per_task is not None),
-    )  # fmt: skip
-    save(directory, checkpoint, tasks)
+    save(directory, adaptation.of_model(params, batch_stats, rules), tasks)
 
 
-def save(
-    directory: str | pathlib.Path, checkpoint: ThesisAdapter, tasks: Sequence[TaskSpec]
-) -> None:
+def save(directory: str | pathlib.Path, checkpoint: Adaptation, tasks: Sequence[TaskSpec]) -> None:
     """Writes what `read` gave, as the thesis' code loads it.
 
     Raises:
@@ -144,52 +116,9 @@ def save(
         pool = {p.removeprefix("pool/"): v for p, v in flat.items() if p.startswith("pool/")}
         tree["mtl_layer"] = _write_part(tail, _BLOCK, _BLOCK_NORMS, tasks)
         tree["mtl_attn_pool"] = _write_part(pool, _POOL, _POOL_NORMS, tasks) | {
-            f"probe.{_title(task)}": pool["task_probe"][t] for t, task in enumerate(tasks)
+            f"probe.{title(task)}": pool["task_probe"][t] for t, task in enumerate(tasks)
         }
     save_nested(directory / CUSTOM, tree)
-
-
-class Source:
-    """The arrays of a file; a missing one is a user's error."""
-
-    def __init__(self, arrays: Arrays, where: str):
-        self.arrays, self.where = arrays, where
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        if key not in self.arrays:
-            raise UserError("part missing in a thesis checkpoint", where=self.where, expected=key,
-                            found=f"{len(self.arrays)} other arrays",
-                            fix="name the tasks it was trained on")  # fmt: skip
-        return self.arrays[key].astype(np.float32)
-
-
-def _title(task: TaskSpec) -> str:
-    return task.name.capitalize()
-
-
-def read_head(source: Source, task: TaskSpec) -> tuple[dict, dict]:
-    """Returns a task's head by our names, and its running statistics.
-
-    Raises:
-      UserError: a part missing, or a head of other classes.
-    """
-    prefix = f"prediction_layers.{_title(task)}."
-    deep = f"{prefix}{_LAST}.weight" in source.arrays
-    places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
-    head = {}
-    for name, i in places.items():
-        head[f"{name}/kernel"] = source[f"{prefix}{i}.weight"].T
-        head[f"{name}/bias"] = source[f"{prefix}{i}.bias"]
-    if head["dense_out/bias"].shape != (task.num_classes,):
-        raise UserError("head of another size", where=f"{source.where} {prefix}",
-                        expected=f"{task.num_classes} classes",
-                        found=str(len(head["dense_out/bias"])),
-                        fix="give a checkpoint of the same task")  # fmt: skip
-    if f"{prefix}{_NORM}.weight" not in source.arrays:
-        return head, {}
-    head["norm/scale"] = source[f"{prefix}{_NORM}.weight"]
-    head["norm/bias"] = source[f"{prefix}{_NORM}.bias"]
-    return head, {ours: source[f"{prefix}{_NORM}.{name}"] for name, ours in _STATS.items()}
 
 
 def _read_part(
@@ -204,30 +133,12 @@ def _read_part(
         part[f"{layer}/bias"] = np.concatenate([source[f"{n}.linear.bias"] for n in names])
         for ours, theirs in (("lora_a", "lora_tasks_A"), ("lora_b", "lora_tasks_B")):
             part[f"{layer}/tasks/{ours}"] = np.stack(
-                [np.stack([source[f"{n}.{theirs}.{_title(t)}"].T for n in names]) for t in tasks]
+                [np.stack([source[f"{n}.{theirs}.{title(t)}"].T for n in names]) for t in tasks]
             )
     for norm in norms:
         part[f"{norm}/scale"] = source[f"{prefix}{norm}.weight"]
         part[f"{norm}/bias"] = source[f"{prefix}{norm}.bias"]
     return part
-
-
-def write_head(flat: Arrays, stats: Arrays, task: TaskSpec) -> dict[str, np.ndarray]:
-    """Returns a task's head under the thesis' names, the inverse of `read_head`."""
-    path, key = f"heads/{task.name}", _title(task)
-    deep = f"{path}/dense_0/kernel" in flat
-    places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
-    head = {}
-    for name, i in places.items():
-        head[f"{key}.{i}.weight"] = flat[f"{path}/{name}/kernel"].T
-        head[f"{key}.{i}.bias"] = flat[f"{path}/{name}/bias"]
-    if f"{path}/norm/scale" in flat:
-        head[f"{key}.{_NORM}.weight"] = flat[f"{path}/norm/scale"]
-        head[f"{key}.{_NORM}.bias"] = flat[f"{path}/norm/bias"]
-        for name, ours in _STATS.items():
-            head[f"{key}.{_NORM}.{name}"] = stats[f"{path}/norm/{ours}"]
-        head[f"{key}.{_NORM}.num_batches_tracked"] = np.zeros((), np.int64)
-    return head
 
 
 def _write_part(
@@ -242,8 +153,8 @@ def _write_part(
         for i, name in enumerate(modules):
             out[f"{name}.linear.weight"], out[f"{name}.linear.bias"] = kernels[i].T, biases[i]
             for t, task in enumerate(tasks):
-                out[f"{name}.lora_tasks_A.{_title(task)}"] = a[t, i].T
-                out[f"{name}.lora_tasks_B.{_title(task)}"] = b[t, i].T
+                out[f"{name}.lora_tasks_A.{title(task)}"] = a[t, i].T
+                out[f"{name}.lora_tasks_B.{title(task)}"] = b[t, i].T
             # There, but of no effect: their scale is 0.
             out[f"{name}.lora_shared_A"] = np.zeros_like(a[0, i].T)
             out[f"{name}.lora_shared_B"] = np.zeros_like(b[0, i].T)

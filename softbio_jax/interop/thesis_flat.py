@@ -17,11 +17,12 @@ import numpy as np
 from softbio_jax.adapters.config import NO_ADAPTERS
 from softbio_jax.errors import UserError
 from softbio_jax.interop import official
+from softbio_jax.interop.adaptation import Adaptation
 from softbio_jax.interop.keymap import shapes_of
 from softbio_jax.interop.peft_layers import Adapter
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.interop.strict import check_finite
-from softbio_jax.interop.thesis import Source, ThesisAdapter, read_head, write_head
+from softbio_jax.interop.torch_heads import Source, read_head, write_head
 from softbio_jax.models.config import VISION, VisionConfig
 from softbio_jax.params.paths import flatten, unflatten
 from softbio_jax.tasks import TASKS
@@ -37,7 +38,7 @@ _LEGACY = (
 _IN_PROJ = re.compile(r"(transformer\.resblocks\.\d+\.attn\.in_proj)([._])(weight|bias)")
 
 
-def read(path: str | pathlib.Path, config: VisionConfig) -> ThesisAdapter:
+def read(path: str | pathlib.Path, config: VisionConfig) -> Adaptation:
     """Reads a flat file; its `leaves` are the trained ones of a tower, one entry a block.
 
     Raises:
@@ -61,8 +62,8 @@ def read(path: str | pathlib.Path, config: VisionConfig) -> ThesisAdapter:
         own = {key for key in arrays if key.startswith(prefix)}
         if own:
             head, head_stats = read_head(Source(arrays, where), task)
-            leaves |= {f"heads/{name}/{leaf}": array for leaf, array in head.items()}
-            stats |= {f"heads/{name}/norm/{leaf}": array for leaf, array in head_stats.items()}
+            leaves |= head
+            stats |= head_stats
             used |= own
     if _LOG_VARS in arrays:
         values = dict(zip(TASKS, arrays[_LOG_VARS], strict=False))
@@ -73,13 +74,13 @@ def read(path: str | pathlib.Path, config: VisionConfig) -> ThesisAdapter:
                         expected="backbone.*, prediction_layers.* and log_vars",
                         found=", ".join(unknown[:3]),
                         fix="give its folder, if it has adapters")  # fmt: skip
-    return ThesisAdapter(
+    return Adaptation(
         adapter=Adapter(layers={}), leaves=leaves, batch_stats=unflatten(stats),
         rules=NO_ADAPTERS, tail=0,
     )  # fmt: skip
 
 
-def write(path: str | pathlib.Path, checkpoint: ThesisAdapter) -> None:
+def write(path: str | pathlib.Path, checkpoint: Adaptation) -> None:
     """Writes a flat file in the newer layout.
 
     Raises:

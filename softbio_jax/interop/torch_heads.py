@@ -1,15 +1,98 @@
-"""The tasks' heads as torch modules hold them, for a tower that torch runs."""
+"""The tasks' heads as torch modules hold them: the thesis' and those of a tower that torch runs."""
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from softbio_jax.interop import thesis
+from softbio_jax.errors import UserError
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.params.paths import Tree, flatten
 from softbio_jax.tasks import TaskSpec
+
+# Places in a head's nn.Sequential: norm, dropout, dense, gelu, dense.
+_NORM, _FIRST, _LAST = 0, 2, 4
+_STATS = {"running_mean": "mean", "running_var": "var"}
+Arrays = Mapping[str, np.ndarray]
+
+
+class Source:
+    """The arrays of a file; a missing one is a user's error."""
+
+    def __init__(self, arrays: Arrays, where: str):
+        self.arrays, self.where = arrays, where
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key not in self.arrays:
+            raise UserError("part missing in a thesis checkpoint", where=self.where, expected=key,
+                            found=f"{len(self.arrays)} other arrays",
+                            fix="name the tasks it was trained on")  # fmt: skip
+        return self.arrays[key].astype(np.float32)
+
+
+def title(task: TaskSpec) -> str:
+    """Returns the name of a task's modules: Age."""
+    return task.name.capitalize()
+
+
+def read_head(source: Source, task: TaskSpec) -> tuple[dict, dict]:
+    """Returns the leaves of a task's head, and its running statistics, each by its path in a model.
+
+    Args:
+      source: the file's arrays, `prediction_layers.Age.0.weight` and so on.
+      task: whose head.
+
+    Raises:
+      UserError: a part missing, or a head of other classes.
+    """
+    path, prefix = f"heads/{task.name}", f"prediction_layers.{title(task)}."
+    deep = f"{prefix}{_LAST}.weight" in source.arrays
+    places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
+    head = {}
+    for name, i in places.items():
+        head[f"{path}/{name}/kernel"] = source[f"{prefix}{i}.weight"].T
+        head[f"{path}/{name}/bias"] = source[f"{prefix}{i}.bias"]
+    bias = head[f"{path}/dense_out/bias"]
+    if bias.shape != (task.num_classes,):
+        raise UserError("head of another size", where=f"{source.where} {prefix}",
+                        expected=f"{task.num_classes} classes", found=str(len(bias)),
+                        fix="give a checkpoint of the same task")  # fmt: skip
+    if f"{prefix}{_NORM}.weight" not in source.arrays:
+        return head, {}
+    head[f"{path}/norm/scale"] = source[f"{prefix}{_NORM}.weight"]
+    head[f"{path}/norm/bias"] = source[f"{prefix}{_NORM}.bias"]
+    stats = {
+        f"{path}/norm/{ours}": source[f"{prefix}{_NORM}.{name}"] for name, ours in _STATS.items()
+    }
+    return head, stats
+
+
+def write_head(flat: Arrays, stats: Arrays, task: TaskSpec) -> dict[str, np.ndarray]:
+    """Returns a task's head under the thesis' names, the inverse of `read_head`.
+
+    Args:
+      flat: a model's leaves by path.
+      stats: its running statistics by path.
+      task: whose head.
+
+    Returns:
+      `Age.0.weight` and so on.
+    """
+    path, key = f"heads/{task.name}", title(task)
+    deep = f"{path}/dense_0/kernel" in flat
+    places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
+    head = {}
+    for name, i in places.items():
+        head[f"{key}.{i}.weight"] = flat[f"{path}/{name}/kernel"].T
+        head[f"{key}.{i}.bias"] = flat[f"{path}/{name}/bias"]
+    if f"{path}/norm/scale" in flat:
+        head[f"{key}.{_NORM}.weight"] = flat[f"{path}/norm/scale"]
+        head[f"{key}.{_NORM}.bias"] = flat[f"{path}/norm/bias"]
+        for name, ours in _STATS.items():
+            head[f"{key}.{_NORM}.{name}"] = stats[f"{path}/norm/{ours}"]
+        head[f"{key}.{_NORM}.num_batches_tracked"] = np.zeros((), np.int64)
+    return head
 
 
 def save(
@@ -36,6 +119,6 @@ def save(
     stats = {name: np.asarray(leaf) for name, leaf in flatten(batch_stats).items()}
     arrays: dict[str, np.ndarray] = {}
     for task in tasks:
-        arrays |= thesis.write_head(leaves, stats, task)
+        arrays |= write_head(leaves, stats, task)
     notes = {task.name: json.dumps(task.classes) for task in tasks}
     save_arrays(path, arrays, metadata={"format": "pt", "feature": feature} | notes)

@@ -8,9 +8,9 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.interop import adapter_files, formats, official, peft, stacking
+from softbio_jax.interop.adaptation import Adaptation
 from softbio_jax.interop.peft_layers import Adapter
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
-from softbio_jax.interop.thesis import ThesisAdapter
 from softbio_jax.models.config import vision_config
 from softbio_jax.params.paths import flatten
 from tests.adapters import towers
@@ -24,7 +24,7 @@ def drawn(name):
     variables = towers.variables(model)
     params = towers.stirred(variables["params"])
     leaves = {p: np.asarray(x) for p, x in flatten(params).items() if p.startswith("heads/")}
-    checkpoint = ThesisAdapter(
+    checkpoint = Adaptation(
         adapter=peft.collect(params, model.adapters), leaves=leaves,
         batch_stats=variables["batch_stats"], rules=model.adapters, tail=model.tail,
     )  # fmt: skip

@@ -12,8 +12,8 @@ import torch
 from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.errors import UserError
+from softbio_jax.interop import adaptation, thesis
 from softbio_jax.interop import peft as our_peft
-from softbio_jax.interop import thesis
 from softbio_jax.models.heads import HeadConfig
 from softbio_jax.params.paths import flatten
 from tests.adapters import towers
@@ -37,7 +37,7 @@ def test_a_folder_we_wrote_comes_back(name, kind, tmp_path):
     again = thesis.read(tmp_path, model.config, towers.TASK_SPECS)
     base = towers.without_adapters(params)
     base = {name: base[name] for name in ("encoder", "pool", "proj")}
-    back = flatten(thesis.attach(base, again))
+    back = flatten(adaptation.attach(base, again))
     for path, leaf in flatten(params).items():
         np.testing.assert_allclose(back[path], leaf, rtol=1e-6, err_msg=path)
     assert set(back) == set(flatten(params))
@@ -45,7 +45,7 @@ def test_a_folder_we_wrote_comes_back(name, kind, tmp_path):
     reread = model.clone(adapters=again.rules, tail=again.tail or model.tail)
     x = towers.images(model.config)
     run = lambda m, p, s: jax.jit(m.apply)({"params": p, "batch_stats": s}, x)  # noqa: E731
-    ours = run(reread, thesis.attach(base, again), again.batch_stats)
+    ours = run(reread, adaptation.attach(base, again), again.batch_stats)
     for task, logits in run(model, params, stats).items():
         np.testing.assert_allclose(ours[task], logits, atol=1e-5)
 
