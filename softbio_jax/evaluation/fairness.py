@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.evaluation import intervals, metrics
-from softbio_jax.evaluation.figures import point_figures
+from softbio_jax.evaluation.figures import proper_figures
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.tasks import MISSING, TASKS
 
@@ -164,5 +164,6 @@ def _figures(predictions: Predictions, task: str, rows: np.ndarray) -> dict[str,
         "hits": hits,
         "interval": list(intervals.wilson(hits, n)),
         "small": n < SMALL_CELL,
-        **point_figures(task, labels, probabilities),
+        **metrics.shares(task, counts),
+        **proper_figures(task, labels, probabilities),
     }

@@ -9,14 +9,13 @@ from softbio_jax.evaluation import age_error, calibration, intervals, metrics
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 from softbio_jax.tasks import TASKS
 
-# An audit column of true ages in years, for data sets that have them (UTKFace).
-YEARS_COLUMN = "age_years"
+YEARS_COLUMN = "years"  # of true ages, as the builders of the sets that have them name it
 
 
-def point_figures(
+def proper_figures(
     task: str, labels: np.ndarray, probabilities: np.ndarray, *, years: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Returns the scalar figures of one task, without intervals.
+    """Returns the figures of one task that the probabilities themselves matter for.
 
     Args:
       task: the task's name.
@@ -25,20 +24,14 @@ def point_figures(
       years: (n,) true ages in years, NaN where unknown; for age alone.
 
     Returns:
-      `accuracy`, `balanced_accuracy`, `macro_f1`, `nll` (nats), `brier` (0 to 2), `ece`; for
-      age also `one_off_accuracy` and `expected_age_mae` (years).
+      `nll` (nats), `brier` (0 to 2), `ece`; for age also `expected_age_mae` (years).
     """
-    counts = metrics.confusion_counts(labels, probabilities.argmax(axis=1), TASKS[task].num_classes)
     figures = {
-        "accuracy": metrics.accuracy(counts),
-        "balanced_accuracy": metrics.balanced_accuracy(counts),
-        "macro_f1": metrics.macro_f1(counts),
         "nll": calibration.negative_log_likelihood(labels, probabilities).mean(),
         "brier": calibration.brier(labels, probabilities).mean(),
         "ece": calibration.reliability(labels, probabilities).ece,
     }
     if task == "age":
-        figures["one_off_accuracy"] = metrics.one_off(counts)
         errors = age_error.absolute_error(labels, probabilities, years=years)
         figures["expected_age_mae"] = errors.mean()
     return {name: float(value) for name, value in figures.items()}
@@ -55,7 +48,7 @@ def task_figures(
       temperature: T fitted on validation, or None where there is none.
 
     Returns:
-      What `metrics.from_counts` and `point_figures` return, `reliability` (bins), `intervals`
+      What `metrics.from_counts` and `proper_figures` return, `reliability` (bins), `intervals`
       (figure -> 95 % bounds: Wilson for the shares, bootstrap for the rest), the same in every
       class of `per_class`, and, with a temperature, `temperature`: its value, the figures that
       it changes, and their `intervals`.
@@ -65,7 +58,7 @@ def task_figures(
     counts = metrics.confusion_counts(labels, predicted, TASKS[task].num_classes)
     years = true_years(predictions, task)
     figures: dict[str, Any] = metrics.from_counts(task, counts)
-    figures |= point_figures(task, labels, probabilities, years=years)
+    figures |= proper_figures(task, labels, probabilities, years=years)
     shares = _share_intervals(task, counts)
     proper = _proper_intervals(task, labels, probabilities, years)
     figures["intervals"] = {name: list(bounds) for name, bounds in (shares | proper).items()}
@@ -73,7 +66,7 @@ def task_figures(
     figures["reliability"] = _bins(calibration.reliability(labels, probabilities))
     if temperature is not None:
         scaled = calibration.with_temperature(probabilities, temperature)
-        after = point_figures(task, labels, scaled, years=years)
+        after = proper_figures(task, labels, scaled, years=years)
         bounds = _proper_intervals(task, labels, scaled, years)
         figures["temperature"] = {
             "value": temperature,
@@ -87,7 +80,7 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
     """Returns the true ages (n,) of the labelled examples, None if the set has only groups.
 
     Raises:
-      UserError: a value of the column `age_years` that is no number.
+      UserError: a value of the column `years` that is no number.
     """
     if task != "age" or YEARS_COLUMN not in predictions.audit:
         return None

@@ -85,6 +85,26 @@ def one_off(counts: np.ndarray) -> np.ndarray:
         return (counts * near).sum((-2, -1)) / counts.sum((-2, -1))
 
 
+def shares(task: str, counts: np.ndarray) -> dict[str, float]:
+    """Returns the figures between 0 and 1 that are read first.
+
+    Args:
+      task: the task's name.
+      counts: (C, C) confusion counts with at least one example.
+
+    Returns:
+      `accuracy`, `balanced_accuracy`, `macro_f1`, and for age `one_off_accuracy`.
+    """
+    found = {
+        "accuracy": accuracy(counts),
+        "balanced_accuracy": balanced_accuracy(counts),
+        "macro_f1": macro_f1(counts),
+    }
+    if task == "age":
+        found["one_off_accuracy"] = one_off(counts)
+    return {name: float(value) for name, value in found.items()}
+
+
 def from_counts(task: str, counts: np.ndarray) -> dict[str, Any]:
     """Returns every count-based figure of one task on one test set, as plain JSON values.
 
@@ -93,28 +113,23 @@ def from_counts(task: str, counts: np.ndarray) -> dict[str, Any]:
       counts: (C, C) confusion counts with at least one example.
 
     Returns:
-      `n`, `accuracy`, `balanced_accuracy`, `macro_f1`, `majority`, for age `one_off_accuracy`,
-      `per_class` (name -> n, precision, recall, f1) and `confusion` (C lists of C counts).
+      `n`, what `shares` returns, `majority`, `per_class` (name -> n, precision, recall, f1) and
+      `confusion` (C lists of C counts).
     """
-    figures: dict[str, Any] = {
-        "n": int(np.sum(counts)),
-        "accuracy": float(accuracy(counts)),
-        "balanced_accuracy": float(balanced_accuracy(counts)),
-        "macro_f1": float(macro_f1(counts)),
-        "majority": float(majority(counts)),
-    }
-    if task == "age":
-        figures["one_off_accuracy"] = float(one_off(counts))
     classes = per_class(counts)
-    figures["per_class"] = {
-        name: {
-            "n": int(classes["n"][i]),
-            **{k: _none_if_nan(classes[k][i]) for k in ("precision", "recall", "f1")},
-        }
-        for i, name in enumerate(TASKS[task].classes)
+    return {
+        "n": int(np.sum(counts)),
+        **shares(task, counts),
+        "majority": float(majority(counts)),
+        "per_class": {
+            name: {
+                "n": int(classes["n"][i]),
+                **{k: _none_if_nan(classes[k][i]) for k in ("precision", "recall", "f1")},
+            }
+            for i, name in enumerate(TASKS[task].classes)
+        },
+        "confusion": np.asarray(counts).tolist(),
     }
-    figures["confusion"] = np.asarray(counts).tolist()
-    return figures
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:

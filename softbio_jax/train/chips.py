@@ -1,4 +1,4 @@
-"""The published figures of accelerator chips, and the names of TPU slices."""
+"""The published figures of accelerator chips."""
 
 import dataclasses
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from softbio_jax.data.builders import BUILDERS
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import age_error, calibration, figures, intervals
 from tests.evaluation.fixtures import hand_made, random_predictions
@@ -75,6 +76,11 @@ def test_true_years_are_used_where_known():
         labels, probabilities, years=np.where(np.arange(50) % 2, 31.0, np.nan)[known]
     ).mean()
     assert figures.task_figures(faces, "age")["expected_age_mae"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["utkface", "lagenda", "imdb_clean", "vggface2"])
+def test_years_are_looked_for_where_the_builders_put_them(name):
+    assert figures.YEARS_COLUMN in BUILDERS[name].COLUMNS
 
 
 def test_years_that_are_no_number_are_named():

@@ -59,7 +59,7 @@ def measured(run: Run) -> dict[str, str]:
 def tower_gflops(run: Run) -> float | None:
     """Returns the forward pass of a run's vision tower for one image, in 10^9 operations.
 
-    Counted from shapes (`planning.flops`, matrix products with attention's); None where the run
+    Counted from shapes (`models.flops`, matrix products with attention's); None where the run
     has no config or its variant is unknown.
     """
     model = run.config.get("model") or {}

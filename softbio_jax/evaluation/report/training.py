@@ -78,10 +78,7 @@ def _curves(run: Run) -> list[Figure]:
     log_sigma = {
         task: (steps, [v / 2 for v in values]) for task, (steps, values) in log_var.items()
     }
-    weights = {
-        task: (steps, [math.exp(-v) for v in values]) for task, (steps, values) in log_var.items()
-    }
-    log = run.log
+    log, weights = run.log, series(run.log, "train/weight")
     validated = series(log, "val", suffix="/accuracy")
     panels: list[tuple[str, str, str, Series]] = [
         ("train_loss", "Training loss", "nats", series(log, "train/loss")),
@@ -89,8 +86,7 @@ def _curves(run: Run) -> list[Figure]:
         ("train_accuracy", "Training accuracy", "%", _percent(series(log, "train/accuracy"))),
         ("val_accuracy", "Validation accuracy", "%", _percent(validated)),
         ("log_sigma", "Learned uncertainty", "log σ = s / 2", log_sigma),
-        ("weights", "Loss weights", "exp(−s) = 1 / σ²", weights),
-        ("rate", "Learning rate", "rate", series(log, "train/learning_rate")),
+        ("weights", "Loss weights", "in the sum", weights if len(weights) > 1 else {}),
     ]
     return [
         Figure(
@@ -132,22 +128,11 @@ def _histograms(run: Run) -> list[Figure]:
 
 
 def sampling(run: Run, task: str) -> dict[str, list[float]]:
-    """Returns the counts a class of a run's training set, `raw` and, if known, `drawn`.
+    """Returns the counts a class of a run's training set, as `raw` and `drawn` (C,) each.
 
-    run.json holds them as task -> {"raw": [C], "drawn": [C]} or task -> class -> {"n", "drawn"}.
+    Empty where run.json does not have them.
     """
-    found = (run.info.get("sampling") or {}).get(task)
-    if not found:
-        return {}
-    if "raw" in found:
-        return {kind: list(found[kind]) for kind in ("raw", "drawn") if kind in found}
-    rows = [found.get(name, {}) for name in TASKS[task].classes]
-    kinds = {"raw": "n", "drawn": "drawn"}
-    return {
-        kind: [row.get(key, 0) for row in rows]
-        for kind, key in kinds.items()
-        if any(key in row for row in rows)
-    }
+    return (run.info.get("sampling") or {}).get(task, {})
 
 
 def normalised(counts: Sequence[float] | np.ndarray) -> list[float]:

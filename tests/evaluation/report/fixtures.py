@@ -61,6 +61,7 @@ def write_run(
             **{f"train/loss/{task}": 2 / step for task in tasks},
             "train/loss": 6 / step,
             **{f"train/log_var/{task}": -step / 100 for task in tasks},
+            **{f"train/weight/{task}": 1 + step / 80 for task in tasks},
         }
         for step in (20, 40, 60)
     ]
