@@ -15,11 +15,12 @@ PACKAGE = ROOT / "softbio_jax"
 
 # From the bottom up; a module imports from lower rows, or from its own row without a cycle.
 ROWS = (
-    {"params", "tasks", "errors"},
+    {"params", "tasks", "errors", "writing"},
     {"adapters"},
     {"models", "losses"},
     {"checkpoints", "interop", "data", "parallel"},
     {"train", "evaluation", "inference", "planning"},
+    {"reproduction"},
     {"command"},  # for scripts alone
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 
+from softbio_jax import writing
+
 
 def uncompress(directory: pathlib.Path) -> None:
     """Rewrites the record files of a folder without compression, one record at a time.
@@ -18,12 +20,11 @@ def uncompress(directory: pathlib.Path) -> None:
     from array_record.python import array_record_data_source, array_record_module
 
     for path in sorted(directory.glob("*.array_record-*")):
-        whole = path.with_name(f"{path.name}.uncompressed")
-        writer = array_record_module.ArrayRecordWriter(
-            os.fspath(whole), "group_size:1,uncompressed"
-        )
-        with array_record_data_source.ArrayRecordDataSource(os.fspath(path)) as records:
-            for number in range(len(records)):
-                writer.write(records[number])
-        writer.close()
-        whole.replace(path)
+        with writing.whole(path) as temporary:
+            writer = array_record_module.ArrayRecordWriter(
+                os.fspath(temporary), "group_size:1,uncompressed"
+            )
+            with array_record_data_source.ArrayRecordDataSource(os.fspath(path)) as records:
+                for number in range(len(records)):
+                    writer.write(records[number])
+            writer.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from softbio_jax import writing
 from softbio_jax.data import sources
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.tasks import MISSING, TASKS
@@ -127,13 +128,8 @@ def write(
     count: int = 8,
 ) -> pathlib.Path:
     """Writes the page of `render` to `path`, whole or not at all."""
-    path = pathlib.Path(path)
-    text = render(predictions, picture, count=count)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
+    writing.write_text(path, render(predictions, picture, count=count))
+    return pathlib.Path(path)
 
 
 def pictures(directory: str | os.PathLike, split: str) -> Callable[[str], bytes]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softbio_jax import writing
 from softbio_jax.evaluation import metrics
 
 if TYPE_CHECKING:
@@ -113,10 +114,9 @@ def save_png(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
     """Writes `figure` to the PNG file `path` at 160 dots an inch."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     _lay_out_once(figure)
-    figure.savefig(temporary, format="png", dpi=160)
-    temporary.replace(path)
+    with writing.whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=160)
     return path
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from softbio_jax import writing
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 from softbio_jax.tasks import MISSING, TASKS, TaskSpec
@@ -38,13 +39,14 @@ def save(predictions: Predictions, path: str | os.PathLike) -> pathlib.Path:
     for name, values in predictions.audit.items():
         header.append(name)
         columns.append(values.tolist())
-    temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        writing.whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(zip(*columns, strict=True))
-    temporary.replace(path)
     return path
 
 

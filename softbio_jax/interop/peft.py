@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
+from softbio_jax import writing
 from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.math import column_norm
 from softbio_jax.adapters.merge import merge
@@ -102,9 +102,7 @@ def write(
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
     save_arrays(directory / WEIGHTS, arrays, metadata={"format": "pt"})
-    temporary = directory / f".{CONFIG}.{os.getpid()}.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, directory / CONFIG)
+    writing.write_text(directory / CONFIG, text)
 
 
 def collect(params: Tree, rules: AdapterRules) -> Adapter:

@@ -1,6 +1,5 @@
 """Checkpoint files as data: safetensors, or torch's restricted unpickler, never code."""
 
-import os
 import pathlib
 import warnings
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from softbio_jax import writing
 from softbio_jax.errors import UserError
 
 # Before 2.10 torch's restricted unpickler had known ways around it.
@@ -157,16 +157,12 @@ def save_arrays(
     arrays = {
         key: np.ascontiguousarray(array).reshape(array.shape) for key, array in arrays.items()
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing.whole(path) as temporary:
         if path.suffix == ".pt":
             torch = _require_torch(path)
             torch.save({key: _to_torch(array, torch) for key, array in arrays.items()}, temporary)
         else:
             safetensors.numpy.save_file(arrays, temporary, metadata=dict(metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_nested(path: str | pathlib.Path, tree: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -177,16 +173,12 @@ def save_nested(path: str | pathlib.Path, tree: Mapping[str, Mapping[str, np.nda
     """
     path = pathlib.Path(path)
     torch = _require_torch(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(
-            {name: {key: _to_torch(np.array(array), torch) for key, array in arrays.items()}
-             for name, arrays in tree.items()},
-            temporary,
-        )  # fmt: skip
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    tensors = {
+        name: {key: _to_torch(np.array(array), torch) for key, array in arrays.items()}
+        for name, arrays in tree.items()
+    }
+    with writing.whole(path) as temporary:
+        torch.save(tensors, temporary)
 
 
 def _require_torch(path: pathlib.Path) -> Any:

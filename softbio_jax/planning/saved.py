@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from softbio_jax import writing
 from softbio_jax.errors import UserError
 from softbio_jax.planning.fit import Fit
 from softbio_jax.train.config import RunConfig
@@ -49,10 +50,7 @@ class SavedRows:
             "key": _key(config),
         })  # fmt: skip
         if self._path:
-            temporary = self._path.with_name(f"{self._path.name}.tmp")
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"rows": self._rows}, indent=1) + "\n")
-            temporary.replace(self._path)
+            writing.write_text(self._path, json.dumps({"rows": self._rows}, indent=1) + "\n")
 
     def largest_rows(self, topology: str, remat: str) -> int:
         """Returns the most rows a chip that fitted on any slice of the same chips, 0 if none did.

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from softbio_jax import writing
 from softbio_jax.checkpoints import digest
 from softbio_jax.errors import UserError
 
@@ -72,9 +72,10 @@ class FeatureStore:
         data = safetensors.numpy.save(arrays, about)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self._path(rows), data)
+            with writing.whole(self._path(rows)) as temporary:
+                temporary.write_bytes(data)
             if not (told := self.folder / "identity.json").exists():
-                _write(told, self._text.encode())
+                writing.write_text(told, self._text)
         except OSError as error:
             raise UserError("features cannot be written", where=str(self.folder),
                             found=str(error), fix="check space and permissions, or give another "
@@ -86,12 +87,3 @@ class FeatureStore:
 
 def _digest(features: np.ndarray, decoded: np.ndarray) -> str:
     return digest.of_array(features) + digest.of_array(decoded)
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

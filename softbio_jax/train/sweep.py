@@ -5,7 +5,6 @@ import dataclasses
 import io
 import itertools
 import json
-import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from softbio_jax import writing
 from softbio_jax.errors import UserError
 from softbio_jax.train import sanity
 from softbio_jax.train.build import Parts
@@ -180,10 +180,5 @@ def _write(workdir: pathlib.Path, trials: Sequence[Trial], *, seconds: float, st
     writer = csv.DictWriter(table, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    workdir.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        ("sweep.json", json.dumps(values, indent=2) + "\n"), ("sweep.csv", table.getvalue())
-    ):  # fmt: skip
-        temporary = workdir / f"{name}.tmp"
-        temporary.write_text(content)
-        os.replace(temporary, workdir / name)
+    writing.write_text(workdir / "sweep.json", json.dumps(values, indent=2) + "\n")
+    writing.write_text(workdir / "sweep.csv", table.getvalue())

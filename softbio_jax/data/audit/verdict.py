@@ -8,15 +8,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from softbio_jax import writing
+
 _FILE = "audit_verdict.json"
 
 
 def store(directory: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
     """Writes an audit's verdict beside the records of a prepared folder."""
-    path = pathlib.Path(directory) / _FILE
-    whole = path.with_suffix(".tmp")
-    whole.write_text(json.dumps(verdict, indent=2, sort_keys=True) + "\n")
-    whole.replace(path)
+    text = json.dumps(verdict, indent=2, sort_keys=True) + "\n"
+    writing.write_text(pathlib.Path(directory) / _FILE, text)
 
 
 def load(directory: str | os.PathLike) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from softbio_jax import writing
 from softbio_jax.evaluation.report import cost, markdown, words
 from softbio_jax.evaluation.report.document import Table
 from softbio_jax.evaluation.report.runs import Run
@@ -73,11 +74,8 @@ def render(run: Run, audits: Mapping[str, Any]) -> str:
 
 def write(run: Run, audits: Mapping[str, Any], path: str | os.PathLike) -> pathlib.Path:
     """Writes `render`'s card to `path`, whole or not at all."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(render(run, audits), encoding="utf-8")
-    temporary.replace(path)
-    return path
+    writing.write_text(path, render(run, audits))
+    return pathlib.Path(path)
 
 
 def terms(name: str) -> str:
