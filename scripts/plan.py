@@ -74,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
 
     print(f"{config.model.variant}, method {config.method['name']}, on {_TOPOLOGY.value} "
           f"({versions()}); an epoch has {images:,} images ({source})")  # fmt: skip
+    if config.train.cache_features:
+        print(table.CACHED)
     if not _TABLE.value:
         found = fit_with(config.train.batch_size, config.compute.remat)
         print(table.details(found, epoch_images=images))

@@ -69,6 +69,8 @@ def _describe(run: "Parts") -> None:
 
     print(build.describe(run), end="\n\n", flush=True)
     train = run.config.train
+    if train.cache_features:
+        print(table.CACHED)
     found = fit.fit(run.config, *devices_of("local"))
     print(table.details(found))
     print(table.durations(found, steps=train.steps, validation_steps=train.eval_every))

@@ -4,6 +4,10 @@ from softbio_jax.planning.fit import Fit
 from softbio_jax.train.chips import CHIPS
 
 _GIB = 2**30
+CACHED = (
+    "train.cache_features: what is planned is the step through the tower. Such a run takes each "
+    "picture through it once, forward alone; its steps on the features cost next to nothing beside."
+)
 HEADER = (
     f"{'remat':<11}{'a chip':>7}{'batch':>7}{'arguments':>11}{'temporaries':>12}{'of limit':>9}"
     f"{'TFLOP':>10}{'GB moved':>10}{'images/s':>10}{'bound by':>9}{'epoch':>10}"

@@ -8,6 +8,7 @@ import pytest
 
 from softbio_jax import parallel
 from softbio_jax.errors import UserError
+from softbio_jax.planning import table
 from softbio_jax.planning.topology import GENERATIONS, devices_of
 from softbio_jax.train.chips import CHIPS, chip_of
 
@@ -69,9 +70,20 @@ def test_a_shape_that_does_not_exist_is_told(shape):
     ],
 )
 def test_the_script_tells_it_in_one_line(arguments, told):
-    done = subprocess.run(
-        [sys.executable, "scripts/plan.py", "--config=configs/thesis.py:method=lp", *arguments],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = _plan("method=lp", *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith(told) and done.stderr.count("\n") == 1
+
+
+def test_the_plan_of_a_run_on_cached_features_says_which_step_it_is_of():
+    tiny = "method=lp,variant=tiny-test,batch_size=8"
+    done = _plan(tiny, "--config.train.cache_features=True")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == table.CACHED
+
+
+def _plan(row, *arguments):
+    return subprocess.run(
+        [sys.executable, "scripts/plan.py", f"--config=configs/thesis.py:{row}", *arguments],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
