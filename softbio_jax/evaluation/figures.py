@@ -7,7 +7,7 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import age_error, calibration, intervals, metrics
 from softbio_jax.evaluation.predictions import Predictions, rows_text
-from softbio_jax.tasks import TASKS
+from softbio_jax.tasks import MISSING, TASKS
 
 YEARS_COLUMN = "years"  # of true ages, as the builders of the sets that have them name it
 
@@ -97,7 +97,7 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
                 found=repr(str(value)),
                 fix="correct the row",
             ) from None
-    return years[predictions.labels[task] >= 0]
+    return years[predictions.labels[task] != MISSING]
 
 
 def _share_intervals(task: str, counts: np.ndarray) -> dict[str, tuple[float, float]]:

@@ -1,12 +1,12 @@
-"""From a resolved configuration to the parts of a run; the one place that reads config objects."""
+"""From a resolved configuration to the parts of a run."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -18,6 +18,7 @@ from softbio_jax.errors import UserError, nearest
 from softbio_jax.losses import balancing
 from softbio_jax.models.config import VisionConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
+from softbio_jax.params.counts import by_group
 from softbio_jax.params.partition import partition
 from softbio_jax.params.paths import Tree, flatten, unflatten
 from softbio_jax.tasks import TASKS, TaskSpec
@@ -28,14 +29,35 @@ from softbio_jax.train.state import TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parts:
-    """A run before its first step: what is computed and what computes it."""
+    """A run before its first step: what is computed and what computes it.
+
+    Args:
+      config: what it was made from; nothing below train/ and planning/ sees it.
+      model: the tower and its heads.
+      method: how the tower is adapted.
+      shapes: "/"-joined path -> shape and type of every parameter, the balancer's included.
+      groups: the group of each path, `FROZEN` where it is not trained.
+      optimizer: for the trained ones.
+      image_size: side S in pixels.
+    """
 
     config: RunConfig
     model: MultitaskModel
     method: Method
-    groups: dict[str, str]  # "/"-joined path -> group
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    groups: dict[str, str]
     optimizer: optax.GradientTransformationExtraArgs
     image_size: int
+
+    def sizes(self) -> dict[str, int]:
+        """Returns the number of parameters in each group, largest first."""
+        return by_group(self.shapes, self.groups)
+
+    def trained_and_total(self) -> tuple[int, int]:
+        """Returns how many parameters are trained, and how many there are."""
+        sizes = self.sizes()
+        total = sum(sizes.values())
+        return total - sizes.get(FROZEN, 0), total
 
 
 def parts(config: RunConfig) -> Parts:
@@ -61,12 +83,14 @@ def parts(config: RunConfig) -> Parts:
         raise UserError("pictures are not whole patches", where="model.image_size",
                         expected=f"a multiple of {tower.patch_size}", found=str(image_size),
                         fix=f"set it to {below} or {below + tower.patch_size}")  # fmt: skip
-    groups = chosen.label(list(flatten(abstract_params(config, model))))
+    shapes = flatten(abstract_params(config, model))
+    groups = chosen.label(list(shapes))
     trainable = {path: group for path, group in groups.items() if group != FROZEN}
     return Parts(
         config=config,
         model=model,
         method=chosen,
+        shapes=shapes,
         groups=groups,
         optimizer=optimizer.make(config.optimizer, trainable, steps=config.train.steps),
         image_size=image_size,
@@ -131,6 +155,29 @@ def config_from(values: Mapping[str, Any]) -> RunConfig:
     return from_mapping(RunConfig, values)
 
 
+def narrow(frozen: Tree, config: RunConfig) -> Tree:
+    """Returns the frozen tree with kernels in the frozen type; vectors stay float32."""
+    dtype = config.frozen_dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return unflatten({
+        path: leaf.astype(dtype) if path.endswith(("/kernel", "proj")) else leaf
+        for path, leaf in flatten(frozen).items()
+    })  # fmt: skip
+
+
+def describe(run: Parts) -> str:
+    """Returns the table of parameters a group that is printed at the start."""
+    sizes, leaves = run.sizes(), collections.Counter(run.groups.values())
+    rows = [f"{'group':<14}{'rate':>10}{'leaves':>8}{'parameters':>14}"]
+    for group in sorted(sizes, key=lambda g: (g == FROZEN, -sizes[g])):
+        rate = "-" if group == FROZEN else f"{run.config.optimizer.rates[group]:.1e}"
+        rows.append(f"{group:<14}{rate:>10}{leaves[group]:>8}{sizes[group]:>14,}")
+    trained, total = run.trained_and_total()
+    rows.append(f"{'trainable':<32}{trained:>14,}  ({100 * trained / total:.2f} % of {total:,})")
+    return "\n".join(rows)
+
+
 def _init(model: MultitaskModel, key: jax.Array) -> dict[str, Any]:
     size = model.config.patch_size  # parameters do not depend on the resolution
     return dict(model.init(key, jnp.zeros((1, size, size, 3), jnp.float32)))
@@ -161,33 +208,3 @@ def _task(name: str) -> TaskSpec:
                         found=repr(name),
                         fix=nearest(name, TASKS, otherwise="take one of them"))  # fmt: skip
     return TASKS[name]
-
-
-def narrow(frozen: Tree, config: RunConfig) -> Tree:
-    """Returns the frozen tree with kernels in the frozen type; vectors stay float32."""
-    dtype = config.frozen_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return unflatten({
-        path: leaf.astype(dtype) if path.endswith(("/kernel", "proj")) else leaf
-        for path, leaf in flatten(frozen).items()
-    })  # fmt: skip
-
-
-def describe(run: Parts) -> str:
-    """Returns the table of parameters a group that is printed at the start."""
-    shapes = flatten(abstract_params(run.config, run.model))
-    sizes: dict[str, int] = {}
-    leaves: dict[str, int] = {}
-    for path, leaf in shapes.items():
-        group = run.groups[path]
-        sizes[group] = sizes.get(group, 0) + int(np.prod(leaf.shape))
-        leaves[group] = leaves.get(group, 0) + 1
-    rows = [f"{'group':<14}{'rate':>10}{'leaves':>8}{'parameters':>14}"]
-    for group in sorted(sizes, key=lambda g: (g == FROZEN, -sizes[g])):
-        rate = "-" if group == FROZEN else f"{run.config.optimizer.rates[group]:.1e}"
-        rows.append(f"{group:<14}{rate:>10}{leaves[group]:>8}{sizes[group]:>14,}")
-    whole = sum(sizes.values())
-    trained = whole - sizes.get(FROZEN, 0)
-    rows.append(f"{'trainable':<32}{trained:>14,}  ({100 * trained / whole:.2f} % of {whole:,})")
-    return "\n".join(rows)

@@ -13,6 +13,7 @@ from softbio_jax.data.audit import verdict
 from softbio_jax.data.sampling import Sampler, Stream
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
+from softbio_jax.tasks import MISSING
 from softbio_jax.train.build import Parts
 from softbio_jax.train.config import DataConfig
 
@@ -115,10 +116,8 @@ def sampling_counts(run: Parts, data: RunData) -> dict[str, dict[str, list[int]]
     for task in run.model.tasks:
         labels = sources.concatenate_labels(data.train, task.name)
         counts[task.name] = {
-            "raw": np.bincount(labels[labels >= 0], minlength=task.num_classes).tolist(),
-            "drawn": np.bincount(
-                labels[drawn][labels[drawn] >= 0], minlength=task.num_classes
-            ).tolist(),
+            kind: np.bincount(found[found != MISSING], minlength=task.num_classes).tolist()
+            for kind, found in (("raw", labels), ("drawn", labels[drawn]))
         }
     return counts
 

@@ -6,13 +6,11 @@ from typing import Any
 import jax
 from etils import epath
 
-from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.checkpoints import files
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.evaluation import evaluate as report
 from softbio_jax.evaluation import tables
-from softbio_jax.params.counts import by_group
-from softbio_jax.train import build, predict
+from softbio_jax.train import predict
 from softbio_jax.train.session import Session
 
 
@@ -45,8 +43,7 @@ def evaluate(
     if not results or jax.process_index() != 0:
         return {}
     run = session.run
-    sizes = by_group(build.abstract_params(run.config, run.model), run.groups)
-    total = sum(sizes.values())
+    trained, total = run.trained_and_total()
     with files.staged(workdir, name=report.DIRECTORY, last="metrics.json") as folder:
         summary = report.write(
             folder,
@@ -54,7 +51,7 @@ def evaluate(
             model={
                 "variant": run.model.config.name,
                 "method": run.method.name,
-                "trainable_params": total - sizes.get(FROZEN, 0),
+                "trainable_params": trained,
                 "total_params": total,
             },
             validation=predict.validation_predictions(held, val) if held else None,

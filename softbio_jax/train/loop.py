@@ -37,12 +37,14 @@ def train_and_evaluate(
     """
     config, workdir = run.config.train, files.directory(workdir)
     record.check_workdir(run.config, workdir)
-    sanity.check(run.config, data)
+    sanity.check(data, tasks=run.config.tasks, batch_size=config.batch_size)
     with Training(run, data, workdir, preemption or Preemption()) as training:
         if training.first < config.steps:
             training.compile()
 
         step = training.first
+        # From the step that is there: its checkpoint comes before its validation, which a run that
+        # is resumed in between does again.
         for step in range(training.first, config.steps + 1):
             validates = bool(data.val) and step > 0 and due(step, config.eval_every, config.steps)
             if step > training.first:

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from scipy import special
 
 from softbio_jax import parallel
+from softbio_jax.data.loading import PADDING
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.evaluation.averages import THESIS_SYNTHETIC_LABELS
 from softbio_jax.evaluation.predictions import Predictions
+from softbio_jax.tasks import MISSING
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ def collect(
       forward: global batch -> {task: logits (B, C)}, with example and labels replicated beside
         them: it returns {"logits/age": ..., "labels/age": ..., "example": ...} and, where
         features are asked for, "feature" (B, D).
-      batches: this process' batches, padding marked by example -1.
+      batches: this process' batches, whose padding has the example `PADDING`.
       size: N.
       tasks: which tasks.
       mesh: over which batches are sharded.
@@ -47,7 +50,7 @@ def collect(
       between: called before every batch.
     """
     logits: dict[str, np.ndarray] = {}
-    labels = {task: np.full(size, -1, np.int32) for task in tasks}
+    labels = {task: np.full(size, MISSING, np.int32) for task in tasks}
     features: np.ndarray | None = None
     for batch in batches:
         between()
@@ -55,7 +58,7 @@ def collect(
         if feature_rows is None:
             on_device = {key: value for key, value in on_device.items() if key != "feature"}
         out = jax.device_get(on_device)
-        rows = out["example"] >= 0
+        rows = out["example"] != PADDING
         examples = out["example"][rows]
         for task in tasks:
             values = out[f"logits/{task}"][rows]
@@ -78,7 +81,7 @@ def losses(outputs: Outputs) -> dict[str, float]:
     """
     result = {}
     for task, labels in outputs.labels.items():
-        known = labels >= 0
+        known = labels != MISSING
         if not known.any():
             continue
         logits, target = outputs.logits[task][known], labels[known]
@@ -91,13 +94,13 @@ def losses(outputs: Outputs) -> dict[str, float]:
 
 def predictions(outputs: Outputs, dataset: PreparedDataset) -> Predictions:
     """Returns the table of a test set's predictions, for the tasks it has labels of."""
-    known = [task for task, labels in outputs.labels.items() if (labels >= 0).any()]
+    known = _labelled(outputs)
     audit = {name: column for name, column in dataset.columns.items() if name != "id"}
     return Predictions(
         name=dataset.name,
         ids=dataset.columns["id"],
         labels={task: outputs.labels[task] for task in known},
-        probabilities={task: _softmax(outputs.logits[task]) for task in known},
+        probabilities={task: special.softmax(outputs.logits[task], axis=1) for task in known},
         audit=audit,
         synthetic_labels=THESIS_SYNTHETIC_LABELS.get(dataset.name, ()),
     )
@@ -128,18 +131,16 @@ def validation_predictions(
 ) -> Predictions:
     """Returns the table of the validation rows of all sets, on which temperatures are fitted."""
     whole = concatenate(outputs)
-    known = [task for task, labels in whole.labels.items() if (labels >= 0).any()]
+    known = _labelled(whole)
     return Predictions(
         name="validation",
         ids=np.concatenate([
             np.char.add(f"{dataset.name}/", dataset.columns["id"].astype(str)) for dataset in sets
         ]),
         labels={task: whole.labels[task] for task in known},
-        probabilities={task: _softmax(whole.logits[task]) for task in known},
-        audit={},
+        probabilities={task: special.softmax(whole.logits[task], axis=1) for task in known},
     )  # fmt: skip
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    values = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return values / values.sum(axis=1, keepdims=True)
+def _labelled(outputs: Outputs) -> list[str]:
+    return [task for task, labels in outputs.labels.items() if (labels != MISSING).any()]

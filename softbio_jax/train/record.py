@@ -11,10 +11,9 @@ from typing import Any
 import jax
 from etils import epath
 
-from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.checkpoints import files
 from softbio_jax.errors import UserError
-from softbio_jax.params.counts import by_group
+from softbio_jax.tasks import MISSING
 from softbio_jax.train import build
 from softbio_jax.train.build import Parts
 from softbio_jax.train.config import RunConfig
@@ -73,8 +72,7 @@ def read_config(workdir: epath.PathLike) -> RunConfig:
 
 def write_start(run: Parts, data: RunData, workdir: epath.PathLike) -> None:
     """Writes config.json and what is known before the first step."""
-    sizes = by_group(build.abstract_params(run.config, run.model), run.groups)
-    total = sum(sizes.values())
+    trained, total = run.trained_and_total()
     audits = audit_hashes(data)
     _write(epath.Path(workdir) / "config.json", _plain(run.config))
     update(workdir, {
@@ -82,15 +80,13 @@ def write_start(run: Parts, data: RunData, workdir: epath.PathLike) -> None:
         "versions": {"python": sys.version.split()[0]} | _versions(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
-        "params": {
-            "groups": sizes, "trainable": total - sizes.get(FROZEN, 0), "total": total,
-        },
+        "params": {"groups": run.sizes(), "trainable": trained, "total": total},
         "data": {
             key: {
                 "n": len(dataset),
                 "fingerprint": dataset.fingerprint,
                 "audit": audits[key],
-                "labels": {task: int((v >= 0).sum()) for task, v in dataset.labels.items()},
+                "labels": {task: int((v != MISSING).sum()) for task, v in dataset.labels.items()},
             }
             for key, dataset in data.entries()
         },

@@ -9,7 +9,6 @@ from softbio_jax.data import index
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
-from softbio_jax.train.config import RunConfig
 from softbio_jax.train.data import RunData
 
 # Sets that people collected share a few pictures by accident (scripts/audit_data.py lists them);
@@ -17,32 +16,33 @@ from softbio_jax.train.data import RunData
 _MOST_SHARED = 0.05
 
 
-def check(config: RunConfig, data: RunData) -> None:
-    """Raises UserError if a run's data cannot train or judge what its configuration says.
+def check(data: RunData, *, tasks: Sequence[str], batch_size: int) -> None:
+    """Raises UserError if a run's data cannot train or judge what it is to learn.
 
     Args:
-      config: tasks and batch size.
       data: its sets.
+      tasks: what it learns.
+      batch_size: of training.
 
     Raises:
       UserError: a batch larger than the training set, a task without training labels, a test set
         without labels, or test pictures that are trained on.
     """
     rows = sum(map(len, data.train))
-    if config.train.batch_size > rows:
+    if batch_size > rows:
         raise UserError("batch larger than the training set", where="train.batch_size",
-                        expected=f"at most {rows:,} rows", found=f"{config.train.batch_size:,}",
+                        expected=f"at most {rows:,} rows", found=f"{batch_size:,}",
                         fix="lower it or name more sets in data.train")  # fmt: skip
-    for task in config.tasks:
+    for task in tasks:
         if not any(_labelled(dataset, task) for dataset in data.train):
             names = ", ".join(dataset.name for dataset in data.train)
             raise UserError(f"no training labels for {task}", where="data.train",
                             expected=f"a set with {task}", found=names,
                             fix=f"name one, or drop {task} from tasks")  # fmt: skip
     for dataset in data.test:
-        if not any(_labelled(dataset, task) for task in config.tasks):
+        if not any(_labelled(dataset, task) for task in tasks):
             raise UserError("a test set without labels of the tasks", where=_entry(dataset),
-                            expected=" or ".join(config.tasks),
+                            expected=" or ".join(tasks),
                             found=", ".join(t for t in dataset.labels if _labelled(dataset, t))
                             or "no label", fix="drop it from data.test")  # fmt: skip
     trained = _digests((*data.train, *data.val))

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from softbio_jax import parallel
+from softbio_jax.data.loading import PADDING
+from softbio_jax.tasks import MISSING
 from softbio_jax.train.session import Session
 
 _PASSES = 5  # at least
@@ -65,7 +67,10 @@ def _median_seconds(session: Session, batch: int, passes: int, seconds: float) -
 
 def _batch(session: Session, size: int) -> dict[str, jax.Array]:
     rows, side = size // jax.process_count(), session.run.image_size
-    none = np.full(rows, -1, np.int32)
-    batch = {"image": np.zeros((rows, side, side, 3), np.uint8), "example": none}
-    batch |= {f"labels/{task}": none for task in session.run.config.tasks}
+    batch = {
+        "image": np.zeros((rows, side, side, 3), np.uint8),
+        "example": np.full(rows, PADDING, np.int32),
+    }
+    unknown = np.full(rows, MISSING, np.int32)
+    batch |= {f"labels/{task}": unknown for task in session.run.config.tasks}
     return parallel.to_global(batch, session.mesh)

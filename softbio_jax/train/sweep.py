@@ -14,7 +14,7 @@ import numpy as np
 
 from softbio_jax import writing
 from softbio_jax.errors import UserError
-from softbio_jax.train import sanity
+from softbio_jax.train import sanity, validate
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import RunData
 from softbio_jax.train.features import Say
@@ -73,7 +73,7 @@ def sweep(
     """
     config = run.config.train
     _check(rates, decays, data)
-    sanity.check(run.config, data)
+    sanity.check(data, tasks=run.config.tasks, batch_size=config.batch_size)
     trials = [Trial(rate, decay) for rate, decay in itertools.product(rates, decays)]
     session = SweepSession(
         run, rates=[trial.rate for trial in trials], decays=[trial.decay for trial in trials]
@@ -108,11 +108,7 @@ def text(trials: Sequence[Trial]) -> str:
         losses = "".join(f"{found[rate, decay].loss:>11.4f}" for decay in decays)
         lines.append(f"{rate:<12g}{losses}")
     best = min(trials, key=lambda trial: trial.loss)
-    accuracies = "  ".join(
-        f"{name.split('/')[1]} {100 * value:.1f} %"
-        for name, value in best.scalars.items()
-        if name.endswith("/accuracy")
-    )
+    accuracies = "  ".join(validate.accuracies(best.scalars))
     lines.append(f"lowest validation loss {best.loss:.4f} (step {best.step}): {accuracies}")
     lines.append(f"train it with --config.optimizer.rates.heads={best.rate:g} "
                  f"--config.optimizer.weight_decay={best.decay:g}")  # fmt: skip

@@ -27,10 +27,14 @@ def validate(
 
 
 def summary(scalars: Mapping[str, float]) -> str:
-    """Returns the validation in a few words: the loss and each task's accuracy."""
-    accuracies = [
+    """Returns what `validate` does in a few words: the loss and each task's accuracy."""
+    return "  ".join([f"loss {scalars['val/loss']:.4f}", *accuracies(scalars)])
+
+
+def accuracies(scalars: Mapping[str, float]) -> list[str]:
+    """Returns each task's accuracy as "age 61.3 %"."""
+    return [
         f"{name.split('/')[1]} {100 * value:.1f} %"
         for name, value in scalars.items()
         if name.endswith("/accuracy")
     ]
-    return "  ".join([f"loss {scalars['val/loss']:.4f}", *accuracies])

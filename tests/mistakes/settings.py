@@ -27,7 +27,8 @@ def _run(name, *, cause, fix, base=None, code=1, override="", **changes):
 
 def _checked(config):
     run = build.parts(build.config_from(copy.deepcopy(config)))
-    sanity.check(run.config, open_all(run.config.data))
+    given = run.config
+    sanity.check(open_all(given.data), tasks=given.tasks, batch_size=given.train.batch_size)
 
 
 def _other_workdir(world, wrong):
