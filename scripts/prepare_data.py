@@ -16,18 +16,14 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from softbio_jax import command
+from softbio_jax.data.builders import BUILDERS
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
 
 if TYPE_CHECKING:
     from softbio_jax.data import prepare
 
-_DATASET = flags.DEFINE_string(
-    "dataset",
-    None,
-    "Which layout: adience, affectnet, celeba, celeba_hq, celeba_mask_hq, csv, fairface, fer2013, "
-    "folder, imdb_clean, lagenda, rafdb, standard, synthetic, utkface, vggface2.",
-)
+_DATASET = flags.DEFINE_string("dataset", None, f"Which layout: {', '.join(sorted(BUILDERS))}.")
 _SOURCE = flags.DEFINE_string("source", None, "The folder (csv: the file; synthetic: the set).")
 _OUT = flags.DEFINE_string("out", None, "The folder to write; it must not exist.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only check the source and say what is missing.")

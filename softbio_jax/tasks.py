@@ -27,4 +27,11 @@ EMOTION = TaskSpec(
     name="emotion",
     classes=("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
 )
-TASKS = {task.name: task for task in (AGE, GENDER, EMOTION)}
+TASKS = {
+    task.name: task
+    for task in (
+        AGE,
+        GENDER,
+        EMOTION,
+    )
+}

@@ -1,70 +1,82 @@
-"""Balancing task losses: learned or running weights, and the weighted sum of the present tasks.
+"""Balancing task losses: the weighted sum of the present tasks.
 
 A task absent from the global batch drops out whole, its regulariser included: were the
 regulariser kept, its log-variance would drift to a wrong fixed point.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
+from softbio_jax.errors import UserError, nearest
+from softbio_jax.losses.balancer import Balancer, Leaves
+from softbio_jax.losses.balancers import BALANCERS
 from softbio_jax.losses.masked import MaskedMean
 
-Balance = Mapping[str, Mapping[str, jax.Array]]  # {task: {"log_var": ()}}
-
-
-Means = Mapping[str, Mapping[str, jax.Array]]  # {task: {"mean": ()}}, 0 before the first label
+Balance = Mapping[str, Mapping[str, jax.Array]]  # {task: {name: ()}}, learned
+Means = Mapping[str, Mapping[str, jax.Array]]  # {task: {name: ()}}, running
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BalancingConfig:
-    """How task losses are summed; s = log sigma^2 is learned, a task each.
+    """How task losses are summed: a kind of `losses.balancers`, and what it takes."""
 
-    uncertainty: exp(-s) L + s/2 (Kendall et al. 2018, arXiv:1705.07115, for classification; the
-    thesis' L/sigma^2 + log sigma).
-    liebel_koerner: exp(-s) L + log(1 + exp(s)), never negative (Liebel and Koerner 2018,
-    arXiv:1805.06334, without the factor 1/2 on L).
-    running_mean: w L with w = T (1/m) / sum_u (1/m_u), m the running mean of L.
-    fixed: the given weights, 1 where none is given.
+    kind: str = "uncertainty"
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of fixed
+    clamp: tuple[float, float] = (-4.0, 4.0)  # of learned log-variances
+    momentum: float = 0.95  # of a running mean
+    options: Mapping[str, float] = dataclasses.field(default_factory=dict)  # a kind's further ones
+
+    def __post_init__(self) -> None:
+        balancer(self)
+
+
+def balancer(config: BalancingConfig) -> Balancer:
+    """Returns the balancer that config names, with its arguments.
+
+    Raises:
+      UserError: no such kind, or an option that it does not take.
     """
-
-    kind: Literal["uncertainty", "liebel_koerner", "running_mean", "fixed"] = "uncertainty"
-    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    # Bounds of s, against a collapse of sigma once a training loss nears zero.
-    clamp: tuple[float, float] = (-4.0, 4.0)
-    momentum: float = 0.95  # of the running mean
+    if config.kind not in BALANCERS:
+        raise UserError("unknown balancer", where="balancing.kind",
+                        expected=f"one of {', '.join(BALANCERS)}", found=repr(config.kind),
+                        fix=nearest(config.kind, BALANCERS, otherwise="take one of them"),
+                        )  # fmt: skip
+    kind = BALANCERS[config.kind]
+    taken = {field.name for field in dataclasses.fields(kind)}
+    shared = {name: getattr(config, name) for name in taken & {"weights", "clamp", "momentum"}}
+    own = sorted(taken - shared.keys())
+    if unknown := sorted(config.options.keys() - set(own)):
+        raise UserError("unknown option of a balancer", where=f"balancing.options.{unknown[0]}",
+                        expected=f"one of {', '.join(own)}" if own else "none",
+                        found=unknown[0],
+                        fix=nearest(unknown[0], own, otherwise="leave it out"))  # fmt: skip
+    return kind(**shared, **config.options)
 
 
 def init(tasks: Sequence[str], config: BalancingConfig) -> dict[str, dict[str, jax.Array]]:
-    """Returns the balancer's parameters: s = 0, that is sigma = 1, for every task."""
-    if config.kind not in _REGULARISERS:
-        return {}
-    return {task: {"log_var": jnp.zeros((), jnp.float32)} for task in tasks}
+    """Returns what the balancer learns, before the first step; empty where it learns nothing."""
+    return _each(tasks, balancer(config).init)
 
 
 def init_means(tasks: Sequence[str], config: BalancingConfig) -> dict[str, dict[str, jax.Array]]:
-    """Returns the running means before the first step, where the balancer has any."""
-    if config.kind != "running_mean":
-        return {}
-    return {task: {"mean": jnp.zeros((), jnp.float32)} for task in tasks}
+    """Returns the running values before the first step, where the balancer has any."""
+    return _each(tasks, balancer(config).init_running)
 
 
 def update_means(
     means: Means, losses: Mapping[str, MaskedMean], config: BalancingConfig
 ) -> dict[str, dict[str, jax.Array]]:
-    """Returns m <- momentum m + (1 - momentum) L, L itself at a task's first label.
+    """Returns the running values with this step's losses in.
 
-    An absent task keeps its mean. No gradient passes.
+    An absent task keeps its own. No gradient passes.
     """
-    new = {}
-    for task, leaf in means.items():
-        old, value = leaf["mean"], jax.lax.stop_gradient(losses[task].value)
-        moved = config.momentum * old + (1 - config.momentum) * value
-        seen = jnp.where(old > 0, moved, value)
-        new[task] = {"mean": jnp.where(losses[task].present, seen, old)}
+    update, new = balancer(config).update, {}
+    for task, old in means.items():
+        moved = update(old, jax.lax.stop_gradient(losses[task].value))
+        new[task] = {name: jnp.where(losses[task].present, moved[name], old[name]) for name in old}
     return new
 
 
@@ -80,37 +92,20 @@ def total(
       losses: the global masked mean of each task.
       balance: the balancer's parameters.
       config: which balancer.
-      means: for running_mean, those with this step's losses in.
+      means: its running values, with this step's losses in.
 
     Returns:
       () and {task: ()}.
     """
-    regularisers = {task: jnp.zeros(()) for task in losses}
-    if config.kind == "fixed":
-        weights = {task: jnp.float32(config.weights.get(task, 1.0)) for task in losses}
-    elif config.kind == "running_mean":
-        weights = _inverse_means(means or {})
-    else:
-        # Outside the clamp the gradient of s is zero; inside, the identity.
-        s = {task: jnp.clip(balance[task]["log_var"], *config.clamp) for task in losses}
-        weights = {task: jnp.exp(-s[task]) for task in losses}
-        regularisers = {task: _REGULARISERS[config.kind](s[task]) for task in losses}
+    chosen = balancer(config)
+    weights = chosen.weigh(losses, balance, means or {})
+    regularisers = chosen.regularisers(balance)
     terms = [
-        jnp.where(loss.present, weights[task] * loss.value + regularisers[task], 0.0)
+        jnp.where(loss.present, weights[task] * loss.value + regularisers.get(task, 0.0), 0.0)
         for task, loss in losses.items()
     ]
-    return jnp.sum(jnp.stack(terms)), weights
+    return jnp.sum(jnp.stack(terms)), {task: weights[task] for task in losses}
 
 
-_REGULARISERS = {"uncertainty": lambda s: s / 2, "liebel_koerner": jax.nn.softplus}
-
-
-def _inverse_means(means: Means) -> dict[str, jax.Array]:
-    """Returns T (1/m) / sum (1/m), over the tasks seen so far; 0 for the others."""
-    inverse = {
-        task: jnp.where(leaf["mean"] > 0, 1 / jnp.maximum(leaf["mean"], 1e-8), 0.0)
-        for task, leaf in means.items()
-    }
-    whole = jnp.maximum(sum(inverse.values()), 1e-8)
-    seen = sum((value > 0).astype(jnp.float32) for value in inverse.values())
-    return {task: seen * value / whole for task, value in inverse.items()}
+def _each(tasks: Sequence[str], make: Callable[[], Leaves]) -> dict[str, dict[str, jax.Array]]:
+    return {task: leaves for task in tasks if (leaves := dict(make()))}

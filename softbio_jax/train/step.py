@@ -109,8 +109,8 @@ def make_train_step(
                 f"accuracy/{task}": hits.value,
                 f"weight/{task}": weights[task],
             }
-        for task, leaf in new.trainable.get("balance", {}).items():
-            metrics[f"log_var/{task}"] = leaf["log_var"]
+        for task, leaves in new.trainable.get("balance", {}).items():  # log_var
+            metrics |= {f"{name}/{task}": leaf for name, leaf in leaves.items()}
         return new, metrics
 
     return train_step

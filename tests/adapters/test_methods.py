@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from softbio_jax.adapters import methods
-from softbio_jax.adapters.config import LoRAConfig
+from softbio_jax.adapters.config import LoRAConfig, TaskRules
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import VISION
 from softbio_jax.params.counts import by_group
@@ -192,4 +192,4 @@ class TestBadInput:
     def test_dora_on_a_tasks_own_layers(self):
         own = ((".*", towers.DORA),)
         with pytest.raises(UserError, match="plain LoRA"):
-            methods.TaskRules(rules=own)
+            TaskRules(rules=own)

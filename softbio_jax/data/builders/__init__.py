@@ -1,4 +1,10 @@
-"""One TFDS builder a data set: from a folder as people have it to array_record files."""
+"""One TFDS builder a data set: from a folder as people have it to array_record files.
+
+Importing a builder here is all that registers it.
+"""
+# ruff: noqa: F401
+
+import inspect
 
 from softbio_jax.data.builders.adience import Adience
 from softbio_jax.data.builders.affectnet import AffectNet
@@ -18,22 +24,6 @@ from softbio_jax.data.builders.vggface2 import VGGFace2
 
 BUILDERS: dict[str, type[FaceBuilder]] = {
     builder.name: builder
-    for builder in (
-        Adience,
-        AffectNet,
-        CelebA,
-        CelebAHQ,
-        CelebAMaskHQ,
-        FairFace,
-        Fer2013,
-        Folder,
-        ImdbClean,
-        Lagenda,
-        RafDb,
-        Standard,
-        Synthetic,
-        Table,
-        UTKFace,
-        VGGFace2,
-    )
+    for builder in list(globals().values())
+    if inspect.isclass(builder) and issubclass(builder, FaceBuilder) and builder is not FaceBuilder
 }

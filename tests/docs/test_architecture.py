@@ -1,0 +1,124 @@
+"""docs/architecture.md: what it names exists, its picture and its sizes are the code's."""
+
+import ast
+import importlib.util
+import itertools
+import re
+import statistics
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from tests.docs.blocks import ROOT
+
+PAGE = ROOT / "docs" / "architecture.md"
+PICTURE = ROOT / "docs" / "images" / "import_graph.svg"
+RENEW = "renew it: python scripts/import_graph.py --out=docs/images/import_graph.svg"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def graph():
+    path = ROOT / "scripts" / "import_graph.py"
+    spec = importlib.util.spec_from_file_location("import_graph", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def named():
+    """(function, file) of every link whose text is a name of the code."""
+    text = PAGE.read_text()
+    return sorted(set(re.findall(r"\[`([\w.]+)`\]\(\.\./([\w/]+\.py)\)", text)))
+
+
+def definitions(path):
+    """The functions, classes and methods of a file; what it imports by name too."""
+    found = set()
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{n.name}" for n in node.body if isinstance(n, ast.FunctionDef)}
+    return found
+
+
+@pytest.mark.parametrize(("name", "path"), named())
+def test_what_a_way_passes_exists(name, path):
+    assert name in definitions(path)
+
+
+def test_the_ways_are_walked_function_by_function():
+    ways = re.split(r"^\*\*A ", PAGE.read_text(), flags=re.MULTILINE)[1:]
+    assert len(ways) == 3
+    assert all(len(re.findall(r"\[`[\w.]+`\]\(", way)) >= 8 for way in ways)
+
+
+def test_every_package_is_in_the_layout(graph):
+    layout = PAGE.read_text().partition("## Layout")[2].partition("![")[0]
+    assert [name for name in graph.boxes() if not re.search(rf"\[{name}/?\]", layout)] == []
+
+
+def test_the_picture_has_the_codes_packages_and_arrows(graph):
+    root = ET.parse(PICTURE).getroot()
+    boxes = {g.get("id") for g in root.iter(f"{SVG}g")}
+    arrows = {p.get("id") for p in root.iter(f"{SVG}path") if p.get("id")}
+    assert boxes == set(graph.boxes()), RENEW
+    assert arrows == {f"{a}-{b}" for a, b in graph.reduced(graph.imports())}, RENEW
+
+
+def test_the_pictures_sizes_are_right_to_a_tenth(graph):
+    now = graph.boxes()
+    for box in ET.parse(PICTURE).getroot().iter(f"{SVG}g"):
+        drawn, found = int(box.get("data-lines")), now[box.get("id")].lines
+        assert abs(drawn - found) <= max(0.1 * found, 60), f"{box.get('id')}: {RENEW}"
+
+
+def test_every_arrow_of_the_picture_points_down():
+    root = ET.parse(PICTURE).getroot()
+    top = {g.get("id"): float(g.find(f"{SVG}rect").get("y")) for g in root.iter(f"{SVG}g")}
+    ids = [p.get("id") for p in root.iter(f"{SVG}path") if p.get("id")]
+    assert ids
+    for name, _, other in (arrow.partition("-") for arrow in ids):
+        assert top[name] < top[other], f"{name} -> {other}"
+
+
+def test_the_same_code_gives_the_same_picture(graph):
+    again = graph.draw(graph.boxes(), graph.imports())
+    assert again == graph.draw(graph.boxes(), dict(reversed(graph.imports().items())))
+
+
+class TestGraph:
+    """Of a small graph, by hand."""
+
+    GRAPH = {"a": {"b", "c", "d", "errors"}, "b": {"c"}, "c": {"errors"}}  # noqa: RUF012
+
+    def test_what_follows_from_others_is_left_out(self, graph):
+        assert graph.reduced(self.GRAPH) == [("a", "b"), ("a", "d"), ("b", "c")]
+
+    def test_levels(self, graph):
+        found = graph.levels("abcd", graph.reduced(self.GRAPH))
+        assert found == {"a": 2, "b": 1, "c": 0, "d": 1}
+
+    def test_no_box_lies_upon_another(self, graph):
+        boxes = graph.boxes()
+        arrows = graph.reduced(graph.imports())
+        names = [name for name in boxes if name != graph.GROUND]
+        level = graph.levels(names, arrows)
+        centre = graph.places(level, arrows)
+        for row in set(level.values()):
+            xs = sorted(centre[name] for name in names if level[name] == row)
+            assert all(right - left >= 172 for left, right in itertools.pairwise(xs))
+
+
+@pytest.mark.parametrize(("row", "folder"), [("the package", "softbio_jax"), ("scripts",) * 2])
+def test_sizes(graph, row, folder):
+    found = list(graph.sizes(folder).values())
+    cells = re.search(rf"^\| {row} \|([^\n]*)\|$", PAGE.read_text(), re.MULTILINE)[1].split("|")
+    told = [int(cell) for cell in cells]
+    now = [len(found), statistics.median(found), max(found)]
+    for said, is_now in zip(told, now, strict=True):
+        assert abs(said - is_now) <= 0.1 * is_now, f"told {told}, are {now}"
+    assert max(found) <= 300
+    assert statistics.median(found) <= 130
