@@ -76,7 +76,17 @@ def trained_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(batch_size: int, mesh: Mesh, *, microbatches: int = 1, where: str) -> None:
-    """Raises UserError unless every device gets whole rows of every microbatch."""
+    """Checks that every device gets whole rows of every microbatch.
+
+    Args:
+      batch_size: B, over all devices.
+      mesh: the devices.
+      microbatches: parts of a batch that go through the tower one after the other.
+      where: the setting that the batch size is from.
+
+    Raises:
+      UserError: they do not divide it.
+    """
     unit = mesh.size * microbatches
     if batch_size <= 0 or batch_size % unit:
         raise UserError(
@@ -87,7 +97,15 @@ def check_batch(batch_size: int, mesh: Mesh, *, microbatches: int = 1, where: st
 
 
 def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Returns the global batch of which each process gives its rows."""
+    """Returns the global batch of which each process gives its rows.
+
+    Args:
+      batch: name -> this process' rows (b, ...).
+      mesh: over all of whose devices rows are split.
+
+    Returns:
+      name -> (B, ...), B the sum of all b.
+    """
     sharding = batch_sharding(mesh)
     return {
         key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()

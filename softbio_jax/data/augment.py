@@ -79,7 +79,14 @@ OFF = AugmentConfig(
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """Maps pixels in 0..255 to float32 in [-1, 1]: x / 127.5 - 1 (mean and deviation 0.5)."""
+    """Returns x / 127.5 - 1, which is (x / 255 - 0.5) / 0.5.
+
+    Args:
+      images: (B, H, W, 3) in 0..255, of any type.
+
+    Returns:
+      (B, H, W, 3) float32 in [-1, 1].
+    """
     return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
 
 

@@ -82,7 +82,14 @@ def mean_rule(labels: Labels, counts: np.ndarray) -> np.ndarray:
 
 
 def balanced(labels: Labels) -> np.ndarray:
-    """Draws a task, then one of its classes that have rows, then a row of it, all uniformly."""
+    """Draws a task, then one of its classes that have rows, then a row of it, all uniformly.
+
+    p_i = (1 / T) sum over the tasks t that row i is labelled for of 1 / (K_t n_c): n_c rows of
+    its class c, K_t classes that have rows, T tasks that have labels.
+
+    Args:
+      labels: the label tables, (N,) each.
+    """
     weights = np.zeros(_size(labels))
     for task, values in labels.items():
         known = values != MISSING
@@ -99,6 +106,9 @@ def mixture(sizes: Sequence[int], shares: Sequence[float]) -> np.ndarray:
       sizes: rows of each data set, in the order of their concatenation.
       shares: relative share of each data set, not negative.
 
+    Returns:
+      (sum of sizes,) float64.
+
     Raises:
       UserError: another number of shares than data sets, or negative ones.
     """
@@ -114,7 +124,16 @@ def mixture(sizes: Sequence[int], shares: Sequence[float]) -> np.ndarray:
 
 
 def drawn_shares(labels: np.ndarray, probabilities: np.ndarray, num_classes: int) -> np.ndarray:
-    """Computes the expected share (C,) of each class among the draws that a task is labelled in."""
+    """Computes the expected share of each class among the draws that a task is labelled in.
+
+    Args:
+      labels: (N,), MISSING where unknown.
+      probabilities: (N,) of each row to be drawn.
+      num_classes: C.
+
+    Returns:
+      (C,) float64, which sum to one.
+    """
     known = labels != MISSING
     mass = np.bincount(labels[known], weights=probabilities[known], minlength=num_classes)
     return mass / mass.sum()

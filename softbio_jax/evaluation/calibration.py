@@ -101,7 +101,15 @@ def top(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def bin_of(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """Returns the index of each confidence's bin (low, high]; the sum tolerance may exceed 1."""
+    """Returns the index of the bin (low, high] of each confidence.
+
+    Args:
+      confidence: (n,) in [0, 1], or above by the tolerance of `Predictions`.
+      num_bins: M, of equal width.
+
+    Returns:
+      (n,) int64 in [0, M).
+    """
     return np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
 
 

@@ -141,6 +141,9 @@ def feature_rows(n: int) -> np.ndarray:
     """Returns which of n examples' features are kept, ascending: all, or `MAX_FEATURES` of them.
 
     Evenly spaced, so that a table sorted by class still gives every class.
+
+    Returns:
+      (min(n, MAX_FEATURES),) int64.
     """
     return np.unique(np.linspace(0, n - 1, min(n, MAX_FEATURES)).astype(np.int64))
 

@@ -91,7 +91,12 @@ def percentiles(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, flo
 def of_counts(
     counts: np.ndarray, figures: Mapping[str, Callable[[np.ndarray], np.ndarray]]
 ) -> dict[str, tuple[float, float]]:
-    """Returns the bootstrap interval of each function of a confusion matrix."""
+    """Returns the bootstrap interval of each function of a confusion matrix.
+
+    Args:
+      counts: (C, C).
+      figures: name -> function of counts (R, C, C) that returns (R,).
+    """
     draws = resampled_counts(counts)
     return {name: percentiles(figure(draws)) for name, figure in figures.items()}
 

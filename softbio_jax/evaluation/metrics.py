@@ -70,7 +70,8 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def majority(counts: np.ndarray) -> np.ndarray:
-    """Returns the accuracy of always predicting the test set's commonest class (the floor)."""
+    """Returns the accuracy of always saying the commonest class (the floor): max_c n_c / n, for
+    counts (..., C, C)."""
     counts = np.asarray(counts)
     with np.errstate(invalid="ignore"):
         return counts.sum(-1).max(-1) / counts.sum((-2, -1))

@@ -53,7 +53,11 @@ def tokenize(
 
 
 def clean(text: str) -> str:
-    """Returns a text as the reference cleans it: repaired, unescaped, one space, lower case."""
+    """Returns a text as the reference cleans it: repaired, unescaped, one space, lower case.
+
+    Raises:
+      UserError: ftfy is not installed.
+    """
     try:
         import ftfy
     except ImportError as error:

@@ -57,7 +57,14 @@ def read(path: pathlib.Path, config: VisionConfig, layout: str) -> Adaptation:
 
 
 def write(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig, layout: str) -> None:
-    """Writes adapters and heads; for the thesis a folder, or a flat file if path has an ending.
+    """Writes adapters and heads.
+
+    Args:
+      path: a folder for peft, a file for softbio; for the thesis a folder, or with an ending a
+        flat file.
+      checkpoint: what to write.
+      config: the variant.
+      layout: one of `LAYOUTS`.
 
     Raises:
       UserError: the layout has no place for a part.

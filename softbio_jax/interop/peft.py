@@ -111,6 +111,9 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
     Args:
       params: nested dict of arrays, with any tail.
       rules: the rules the model was built with.
+
+    Raises:
+      UserError: an adapter that no rule matches.
     """
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     trunk = next((len(leaf) for path, leaf in flat.items() if path.startswith(_TRUNK)), 0)

@@ -12,6 +12,7 @@ from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.errors import UserError
 from softbio_jax.interop.peft_modules import Place
 from softbio_jax.models.config import VISION, VisionConfig
+from softbio_jax.models.flops import dense_layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,12 @@ def block_number(layer: str) -> int:
 
 
 def layer_of(tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, where: str) -> Layer:
-    """Returns a module's layer from lora_A.weight (R, in), lora_B.weight (out, R) and magnitude.
+    """Returns a module's layer.
+
+    Args:
+      tensors: lora_A.weight (R, in), lora_B.weight (out, R) and lora_magnitude_vector of out.
+      config: what its configuration says.
+      where: the file and module, for the error.
 
     Raises:
       UserError: a tensor missing, a rank that does not fit, or DoRA in one place and not the other.
@@ -137,7 +143,12 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
 
 
 def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: str) -> None:
-    """Raises unless every layer is one of the variant's, on all blocks, the first or the last.
+    """Checks that every layer is one of the variant's, on all blocks, the first or the last.
+
+    Args:
+      layers: adapted layers by path.
+      config: the variant.
+      where: the file, for the error.
 
     Raises:
       UserError: another variant's adapter, with those it fits; or scattered blocks.
@@ -163,17 +174,10 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
 
 def _misfit(layers: Mapping[str, Layer], config: VisionConfig) -> str:
     """Returns the first layer that is none of the variant's, or nothing."""
-    width, hidden, pool = config.width, config.mlp_width, 4 * config.width
-    block = {"attn/qkv": (width, 3 * width), "attn/out": (width, width),
-             "mlp/c_fc": (width, hidden), "mlp/c_proj": (hidden, width)}  # fmt: skip
-    shapes = {"attn/q": (width, width), "attn/kv": (width, 2 * width), "attn/out": (width, width),
-              "mlp/c_fc": (width, pool), "mlp/c_proj": (pool, width)}  # fmt: skip
+    sizes = {layer.path: (layer.inputs, layer.outputs) for layer in dense_layers(config)}
     for path, layer in layers.items():
         found = (layer.a.shape[0], layer.b.shape[1])
-        if path.startswith("pool/"):
-            wanted = shapes[path.removeprefix("pool/")] if config.pooling == "attn" else None
-        else:
-            wanted = block[path.split("/", 3)[3]] if block_number(path) < config.layers else None
-        if found != wanted:
+        stacked = re.sub(r"encoder/blocks/\d+/", "encoder/trunk/", path)
+        if found != sizes.get(stacked) or block_number(path) >= config.layers:
             return f"{path} of {found[0]} x {found[1]}"
     return ""

@@ -97,6 +97,11 @@ def write(
 def save(directory: str | pathlib.Path, checkpoint: Adaptation, tasks: Sequence[TaskSpec]) -> None:
     """Writes what `read` gave, as the thesis' code loads it.
 
+    Args:
+      directory: made if need be.
+      checkpoint: what training added.
+      tasks: whose heads, in the model's order.
+
     Raises:
       UserError: a layer the thesis' modules do not have, or torch is missing.
     """

@@ -19,9 +19,11 @@ Rotation = tuple[jax.Array, jax.Array]  # cos and sin, (N, head_dim) each
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """Returns the exact (erf) GELU; jax.nn.gelu's default is the tanh approximation.
+    """Returns the exact GELU x (1 + erf(x / sqrt 2)) / 2 of x (..., D), not jax.nn.gelu's default.
 
     Its backward pass keeps x alone, where autodiff keeps three arrays of the MLP's width.
+
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415.
     """
     return jax.nn.gelu(x, approximate=False)
 

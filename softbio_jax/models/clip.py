@@ -13,7 +13,7 @@ from softbio_jax.models.vision import VisionTower
 
 
 def normalise(x: jax.Array) -> jax.Array:
-    """Returns x / max(||x||, 1e-12) over the last axis, as torch's F.normalize has it."""
+    """Returns x / max(||x||, 1e-12) for x (..., D), as torch's F.normalize has it."""
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 

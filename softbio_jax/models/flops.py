@@ -147,13 +147,25 @@ def text_flops(config: TextConfig, *, tokens: int | None = None) -> Flops:
 
 
 def zero_shot_flops(vision: VisionConfig, text: TextConfig, *, prompts: int) -> Flops:
-    """Returns the operations for one image and `prompts` texts, with their similarities."""
+    """Returns the operations for one image and some texts, with their similarities.
+
+    Args:
+      vision: the image's tower.
+      text: the texts' tower.
+      prompts: how many texts.
+    """
     similarity = Flops(dense=2 * text.out_dim * prompts)
     return vision_flops(vision) + prompts * text_flops(text) + similarity
 
 
 def head_flops(config: HeadConfig, *, width: int, classes: int) -> Flops:
-    """Returns the operations of one task's head on a feature (width,)."""
+    """Returns the operations of one task's head on one feature: 2 D C, deep 2 D^2 + 2 D C.
+
+    Args:
+      config: linear or deep.
+      width: D of the feature.
+      classes: C.
+    """
     hidden = 2 * width**2 if config.kind == "deep" else 0
     return Flops(dense=hidden + 2 * width * classes)
 

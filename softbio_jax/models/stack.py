@@ -47,6 +47,9 @@ def stack(
       name: the stack's name in the parameter tree.
       compute: its remat and unroll are used.
       capture: whether to return every block's output.
+
+    Raises:
+      UserError: no such remat policy.
     """
     if compute.remat not in REMAT_POLICIES:
         raise UserError("unknown remat policy", where="compute.remat",

@@ -63,7 +63,16 @@ def make_steps(step: TrainStep, tasks: Sequence[str], mesh: Mesh) -> Steps:
 def place(
     batches: Sequence[Mapping[str, np.ndarray]], length: int, mesh: Mesh
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the rows and positions of up to `length` batches on the devices, and how many."""
+    """Puts the rows and positions of some batches on the devices.
+
+    Args:
+      batches: up to S of them, with row and index (B,) each.
+      length: S; what is missing of it is filled up.
+      mesh: over which each batch is split.
+
+    Returns:
+      rows (S, B) int32, positions (S, B) int32, and how many batches there are, ().
+    """
     placed = []
     for name in ("row", "index"):
         values = np.zeros((length, len(batches[0][name])), np.int32)

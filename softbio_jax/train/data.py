@@ -82,7 +82,14 @@ def train_stream(run: Parts, data: RunData) -> pipeline.TrainBatches:
 
 
 def example_names(run: Parts, data: RunData, sampler: Sampler, step: int) -> list[str]:
-    """Returns NAME/SPLIT:ID of every example in the global batch of an optimizer step (from 1)."""
+    """Returns what the examples of an optimizer step's global batch are called: NAME/SPLIT:ID.
+
+    Args:
+      run: the parts of the run.
+      data: its data sets.
+      sampler: of the training rows.
+      step: from 1.
+    """
     batch = run.config.train.batch_size
     rows = Stream(sampler)[np.arange((step - 1) * batch, step * batch)]
     names = [

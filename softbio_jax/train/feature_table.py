@@ -18,7 +18,16 @@ Table = Mapping[str, jax.Array]  # feature (V, N, D), labels/{task} (N,), MISSIN
 def training_table(
     parts: Sequence[tuple[PreparedDataset, Features]], tasks: Sequence[str], mesh: Mesh
 ) -> Table:
-    """Puts the training sets, one after the other, on every device."""
+    """Puts the training sets, one after the other, on every device.
+
+    Args:
+      parts: each set with its features (V, N_i, D).
+      tasks: whose labels.
+      mesh: the devices.
+
+    Returns:
+      feature (V, N, D) and labels/{task} (N,), N the sum of all N_i.
+    """
     values = [features.values for _, features in parts]
     table = {"feature": values[0] if len(values) == 1 else np.concatenate(values, axis=1)}
     for task in tasks:
@@ -29,7 +38,16 @@ def training_table(
 
 
 def labels_of(dataset: PreparedDataset, features: Features, task: str) -> np.ndarray:
-    """Returns a task's labels (N,), MISSING also where the picture could not be decoded."""
+    """Returns a task's labels, MISSING also where the picture could not be decoded.
+
+    Args:
+      dataset: N examples.
+      features: which of them were decoded.
+      task: its name.
+
+    Returns:
+      (N,) int32.
+    """
     missing = np.full(len(dataset), MISSING, np.int32)
     return np.where(features.decoded, dataset.labels.get(task, missing), np.int32(MISSING))
 
@@ -64,7 +82,16 @@ def gather(
 
 
 def blocks(values: np.ndarray, size: int, *, fill: int = 0) -> np.ndarray:
-    """Returns rows (N, ...) as (ceil(N / size), size, ...), padded with `fill`."""
+    """Cuts rows into blocks.
+
+    Args:
+      values: (N, ...).
+      size: rows in a block.
+      fill: what the last block is filled up with.
+
+    Returns:
+      (ceil(N / size), size, ...).
+    """
     count = -(-len(values) // size)
     padded = np.full((count * size, *values.shape[1:]), fill, values.dtype)
     padded[: len(values)] = values

@@ -18,7 +18,16 @@ _DECAYED = ("kernel", "lora_a", "lora_b")
 def schedule(peak: float, config: OptimizerConfig, *, steps: int) -> optax.Schedule:
     """Returns the learning rate by step: linear warm-up from 0 to peak, then cosine to 0 or flat.
 
-    "plateau" is flat here; the loop lowers its rate scale when validation stalls.
+    With W warm-up steps of S in all: peak t / W up to W, then peak (1 + cos(pi (t - W) / (S - W)))
+    / 2 or peak. "plateau" is flat here; the loop lowers its rate scale when validation stalls.
+
+    Args:
+      peak: the highest rate.
+      config: its schedule and W are read.
+      steps: S.
+
+    Raises:
+      UserError: a warm-up as long as the run, or longer.
     """
     warmup = config.warmup_steps
     if warmup >= steps:

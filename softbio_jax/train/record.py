@@ -71,7 +71,13 @@ def read_config(workdir: epath.PathLike) -> RunConfig:
 
 
 def write_start(run: Parts, data: RunData, workdir: epath.PathLike) -> None:
-    """Writes config.json and what is known before the first step."""
+    """Writes config.json, and what is known before the first step to run.json.
+
+    Args:
+      run: the parts of the run.
+      data: its data sets: sizes, fingerprints, audits, and what the sampler makes of them.
+      workdir: the run directory, local or gs://.
+    """
     trained, total = run.trained_and_total()
     audits = audit_hashes(data)
     _write(epath.Path(workdir) / "config.json", _plain(run.config))
@@ -108,7 +114,14 @@ def read_best(workdir: epath.PathLike) -> int | None:
 def write_end(
     run: Parts, workdir: epath.PathLike, *, seconds: float, images_per_second: float
 ) -> None:
-    """Adds the wall time, rate and peak memory of the last session to run.json."""
+    """Adds the wall time, rate and peak memory of the last session to run.json.
+
+    Args:
+      run: the parts of the run.
+      workdir: the run directory.
+      seconds: since the session's start.
+      images_per_second: of training, as told last.
+    """
     update(workdir, {
         "wall_time_s": seconds,
         "throughput": {str(run.config.train.batch_size): images_per_second},

@@ -89,7 +89,13 @@ class Recorder:
 
 
 def due(step: int, every: int, last: int) -> bool:
-    """Returns whether something done every so many steps (0: never), and at the last, is due."""
+    """Returns whether something that is done now and then is due after a step.
+
+    Args:
+      step: the step, from 1.
+      every: how many steps lie between; 0: it is never due on the way.
+      last: the run's last step, after which it always is.
+    """
     return step == last or (every > 0 and step % every == 0)
 
 

@@ -92,7 +92,13 @@ class SkippedUpdates:
 
 @contextlib.contextmanager
 def stall_told(step: int, say: Callable[[str], None], *, seconds: float = STALL) -> Iterator[None]:
-    """Tells of a block that takes too long while it is still at it."""
+    """Tells of a block that takes too long while it is still at it.
+
+    Args:
+      step: whose batch it waits for.
+      say: takes one line.
+      seconds: what is too long.
+    """
 
     def tell() -> None:
         say(f"no batch for step {step} in {seconds:.0f} s: the input pipeline is stalled; "

@@ -48,7 +48,11 @@ def exchanged(
 
 
 def check(copy_of: str, split: str, *, rows: int, counts: Mapping[str, Sequence[int]]) -> None:
-    """Raises UserError if a split's classes are in another order; see `exchanged`."""
+    """Checks the order of a split's classes; arguments as of `exchanged`.
+
+    Raises:
+      UserError: they are in another order than in every complete copy.
+    """
     for task, really in exchanged(copy_of, split, rows=rows, counts=counts).items():
         told = _published(copy_of, split, rows)[task]
         raise UserError(

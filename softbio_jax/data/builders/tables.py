@@ -15,7 +15,16 @@ FOREIGN_SUFFIXES = (
 
 
 def require_folder(path: pathlib.Path, *, what: str = "no such folder", fix: str = "") -> None:
-    """Stops with one line unless `path` is a folder."""
+    """Checks that `path` is a folder.
+
+    Args:
+      path: what is looked for.
+      what: what is wrong where it is none.
+      fix: what to do then.
+
+    Raises:
+      UserError: it is none.
+    """
     if not path.is_dir():
         raise UserError(
             what,
