@@ -12,8 +12,10 @@ ACCEL ?=
 # With an accelerator the environment has a name of its own, so both can exist.
 VENV ?= .venv$(if $(ACCEL),-$(ACCEL))
 PARITY_VENV ?= .venv-parity
+APP_VENV ?= .venv-app
 PY = $(VENV)/bin/python
 PARITY_PY = $(PARITY_VENV)/bin/python
+APP_PY = $(APP_VENV)/bin/python
 
 DEMO_DIR ?= runs/demo
 TEST_WORKERS ?= 2
@@ -30,13 +32,14 @@ CONSTRAIN = $(addprefix --constraint ,$(CONSTRAINTS))
 PIP = -m pip --disable-pip-version-check --quiet --quiet install
 PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-.PHONY: help demo test test-parity test-long lint format docs setup clean check-python
+.PHONY: help demo test test-parity test-app test-long lint format docs setup clean check-python
 
 help:
 	@echo "make demo         set up and run the main job on rendered faces (DEMO_DIR=$(DEMO_DIR))"
 	@echo "make test         set up and run the tests (ARGS=\"tests/data -k faces\" for some of them)"
 	@echo "make test-parity  compare with torch, timm and peft, in $(PARITY_VENV)"
-	@echo "make test-long    the tests that take minutes: kills, several processes, notebooks"
+	@echo "make test-app     the page in a browser, LiteRT and docs/export.md, in $(APP_VENV)"
+	@echo "make test-long    the tests that take minutes: kills, several processes, notebooks, pages"
 	@echo "make docs         these pages and the API as a site, in build/site"
 	@echo "make lint         ruff and mypy;  make format  lets ruff rewrite"
 	@echo "make clean        remove environments, caches and the demo's output"
@@ -53,6 +56,9 @@ test-long: $(VENV)/.ready
 
 test-parity: $(PARITY_VENV)/.ready
 	$(PARITY_PY) -m pytest -m parity $(ARGS)
+
+test-app: $(APP_VENV)/.ready
+	$(APP_PY) $(PYTEST) -m app $(ARGS)
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check
@@ -87,6 +93,13 @@ $(PARITY_VENV)/.ready: $(SETUP_INPUTS) | check-python
 	@echo "Setting up $(PARITY_VENV) with torch (several GB the first time)..."
 	$(PYTHON) -m venv $(PARITY_VENV)
 	env -u PIP_FIND_LINKS $(PARITY_PY) $(PIP) $(CONSTRAIN) --editable ".[dev,parity]"
+	@touch $@
+
+# Gradio wants an older Pillow and LiteRT's converter older helpers than the other tests.
+$(APP_VENV)/.ready: $(SETUP_INPUTS) constraints-app.txt | check-python
+	@echo "Setting up $(APP_VENV) with gradio and LiteRT (about 2 GB, a few minutes)..."
+	$(PYTHON) -m venv $(APP_VENV)
+	$(APP_PY) $(PIP) $(if $(CONSTRAINTS),--constraint constraints-app.txt) --editable ".[app,litert,test]"
 	@touch $@
 
 clean:

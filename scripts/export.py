@@ -11,9 +11,9 @@
 
 stablehlo, onnx and litert are whole models, uint8 pictures in and logits out, in a new folder
 with a config.json that names the classes; safetensors is the vision tower with its adapters
-folded in, and the heads in a second file; peft and thesis are the adapters. --compare runs whole
-models on the test pictures of prepared data and writes a table of size, latency and accuracy.
-docs/export.md says how each is read.
+folded in, and the heads in a second file; peft and thesis are the adapters, which only a run still
+has apart. --compare runs whole models on the test pictures of prepared data and writes a table of
+size, latency and accuracy. docs/export.md says how each is read.
 """
 
 import pathlib
@@ -25,13 +25,11 @@ from absl import flags
 from softbio_jax import command
 from softbio_jax.errors import UserError
 
-_MODELS = ("stablehlo", "onnx", "litert")
+_MODELS, _ADAPTERS = ("stablehlo", "onnx", "litert"), ("peft", "thesis")
 _MODEL = flags.DEFINE_string(
     "model", None, "A run of scripts/train.py, or a saved model.", required=True
 )
-_FORMAT = flags.DEFINE_enum(
-    "format", None, [*_MODELS, "safetensors", "peft", "thesis"], "The form."
-)
+_FORMAT = flags.DEFINE_enum("format", None, [*_MODELS, "safetensors", *_ADAPTERS], "The form.")
 _COMPARE = flags.DEFINE_list("compare", None, "Exported folders to run, in place of --format.")
 _DATA = flags.DEFINE_list(
     "data", None, "compare: folders of prepared data, DIR for its test split or DIR:SPLIT."
@@ -67,7 +65,8 @@ def main(argv: Sequence[str]) -> None:
                             expected=f"--format={' or '.join(formats)}",
                             found=f"--format={_FORMAT.value}", fix="drop it")  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    model = _whole(out) if _FORMAT.value in _MODELS else _parts(out)
+    write = dict.fromkeys(_MODELS, _whole) | dict.fromkeys(_ADAPTERS, _adapters)
+    model = write.get(_FORMAT.value, _tower)(out)
     files = sorted(out.iterdir()) if out.is_dir() else [out, _heads_of(out)]
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files)
     print(f"wrote {out}: {model}, as {_FORMAT.value} ({sizes})")
@@ -117,33 +116,54 @@ def _whole(out: pathlib.Path) -> str:
     return f"{bundle.tower.name}, {bundle.method}"
 
 
-def _parts(out: pathlib.Path) -> str:
-    from softbio_jax.interop import formats, peft, thesis, torch_heads
+def _tower(out: pathlib.Path) -> str:
+    from softbio_jax.inference.source import open_bundle
+    from softbio_jax.interop import formats, peft, torch_heads
     from softbio_jax.interop.safe_load import save_arrays
-    from softbio_jax.train.restore import restore_run
 
-    session = restore_run(pathlib.Path(_MODEL.value))
-    model, params = session.run.model, session.params()
-    names = [task.name for task in model.tasks]
+    bundle = open_bundle(_MODEL.value)
+    names = [task.name for task in bundle.tasks]
     if _TASK.value is not None and _TASK.value not in names:
         raise UserError("unknown task", where="--task", expected=", ".join(names),
                         found=repr(_TASK.value), fix="name one of them")  # fmt: skip
-    if _FORMAT.value == "safetensors":
-        task = None if _TASK.value is None else names.index(_TASK.value)
-        arrays = peft.merged(params, model.adapters, task=task)
-        if _KEYS.value == "timm":
-            arrays = formats.FORMATS["timm"].from_official(formats.official.add_prefix(arrays))
-        save_arrays(out, arrays, metadata={"format": "pt", "variant": model.config.name})
-        torch_heads.save(_heads_of(out), params, session.state.batch_stats, model.tasks,
-                         feature=model.feature)  # fmt: skip
-    elif not model.adapters.rules:
-        raise UserError("no adapters in this run", where=_MODEL.value,
+    params, stats = bundle.variables["params"], bundle.variables["batch_stats"]
+    task = None if _TASK.value is None else names.index(_TASK.value)
+    arrays = peft.merged(params, bundle.adapters, task=task)
+    if _KEYS.value == "timm":
+        arrays = formats.FORMATS["timm"].from_official(formats.official.add_prefix(arrays))
+    save_arrays(out, arrays, metadata={"format": "pt", "variant": bundle.tower.name})
+    try:
+        torch_heads.save(_heads_of(out), params, stats, bundle.tasks, feature=bundle.feature)
+    except BaseException:
+        out.unlink()  # a tower without its heads would look like a whole export
+        raise
+    return f"{bundle.tower.name}, {bundle.method}"
+
+
+def _adapters(out: pathlib.Path) -> str:
+    from softbio_jax.inference import bundle_files
+    from softbio_jax.inference.new_folder import new_folder
+    from softbio_jax.interop import peft, thesis
+    from softbio_jax.train.restore import restore_run
+
+    run = pathlib.Path(_MODEL.value)
+    if bundle_files.is_bundle(run):
+        raise UserError("a saved model has its adapters folded in", where=str(run),
+                        expected="a run of scripts/train.py", found="a saved model",
+                        fix="give the run it came from, or use --format=safetensors")  # fmt: skip
+    session = restore_run(run)
+    model, params = session.run.model, session.params()
+    if not model.adapters.rules:
+        raise UserError("no adapters in this run", where=str(run),
                         expected="a run of lora, lora_plus, dora or mtlora",
                         found=session.run.method.name, fix="use --format=safetensors")  # fmt: skip
-    elif _FORMAT.value == "peft":
-        peft.write(out, peft.collect(params, model.adapters), base_model=model.config.name)
-    else:
-        thesis.write(out, params, session.state.batch_stats, model.adapters, model.tasks)
+    with new_folder(out) as folder:
+        if _FORMAT.value == "peft":
+            adapter = peft.collect(params, model.adapters)
+            peft.write(folder, adapter, base_model=model.config.name)
+        else:
+            stats = session.state.batch_stats
+            thesis.write(folder, params, stats, model.adapters, model.tasks)
     return f"{model.config.name}, {session.run.method.name}"
 
 

@@ -44,6 +44,23 @@ def blocks(page: pathlib.Path) -> Iterator[Block]:
         )
 
 
+_COMMAND = re.compile(r"(?:python |make |pip |git |find |for |srun |NAME=|#SBATCH|\.venv)")
+
+
+def is_shell(block: Block) -> bool:
+    """Tells a block of commands from output, whose fences look the same."""
+    return block.language in ("", "bash", "sh") and bool(_COMMAND.match(block.text))
+
+
+def steps(block: Block) -> list[str]:
+    """The commands of a shell block: its lines, continued ones joined; a loop is one."""
+    text = re.sub(r"\\\n\s*", " ", block.text).strip()
+    if re.search(r"^(for|while|if|#SBATCH) ?", text, re.MULTILINE):
+        return [text]
+    lines = (re.sub(r"\s+#\s.*", "", line) for line in text.splitlines())
+    return [line.strip() for line in lines if line.strip()]
+
+
 def commands(page: pathlib.Path) -> Iterator[tuple[int, str, str]]:
     """Yields (line, command, why not run) of every script that a page's blocks call."""
     for block in blocks(page):

@@ -1,32 +1,15 @@
-"""Every command of every page: the script and its flags exist; it runs, or it is said why not."""
+"""Every command of every page: its script, its flags and its configuration keys exist."""
 
 import ast
 import functools
-import os
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 from tests.docs.blocks import PAGES, ROOT, blocks, commands, inline_commands
-from tests.docs.test_pages import PAGES as FOLLOWED
 
-# Why a command of a page that test_pages does not follow is not run; the first that matches.
-NOT_RUN = (
-    (r"--multihost|--coordinator", "several processes: tests/distributed starts them"),
-    (r"--topology=\w", "the TPU compiler: tests/planning where libtpu is installed"),
-    (r"--dataset=(?!synthetic)", "other people's pictures: tests/data prepares small trees"),
-    (r"FairFace|--data=data/|real_faces", "other people's pictures: tests/data, tests/train"),
-    (r"PE-[CLS]\w+-|facebook/|timm/|hub id|--checkpoint", "weights: tests/interop draws them"),
-    (r"thesis\.py|mtlora", "a tower too large for a test: tests/test_thesis_config.py"),
-    (r"RUN|DIR|=\.\.\.|\bDATA\b|WORKDIR|HUB|INPUT|=x\b", "a form, not a command"),
-    (r"\bruns/|--model=|exports/", "a run of the reader's: the script's own tests make one"),
-    (r"demo_app|benchmark|sweep|torch_reference", "minutes, or a server: the script's own tests"),
-    (r"demo\.py|pretrain_tiny", "make demo: minutes"),
-)
 _ABSL = {"debug", "help", "helpfull", "helpshort", "verbosity", "v"}
 _DEFINES = re.compile(r"DEFINE_(\w+)")
 
@@ -125,23 +108,3 @@ def test_a_wrong_command_is_seen():
     ]
     assert "one of" in mistakes("scripts/prepare_data.py --encoding=jpg")[0]
     assert mistakes("scripts/train.py --config=configs/demo.py --config.train.steps=1 -") == []
-
-
-def to_run():
-    for parameter in all_commands():
-        page, command, why = parameter.values
-        followed = page.removeprefix("docs/").removesuffix(".md") in FOLLOWED
-        if not (followed or why or any(re.search(pattern, command) for pattern, _ in NOT_RUN)):
-            yield parameter
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("page", "command", "why"), list(to_run()))
-def test_commands_of_other_pages_run(page, command, why, tmp_path):
-    command = re.sub(r"--out=\S+", f"--out={tmp_path}/out", command)
-    done = subprocess.run(
-        [sys.executable, *shlex.split(command)], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}, timeout=600,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -1,76 +1,128 @@
-"""Pages that can be followed: their diffs apply, their commands and code run, in a fresh copy.
+"""Every page followed in a fresh copy: its diffs apply, its commands and code run, in miniature.
 
-A block that is not run has an HTML comment in front of it that says why: <!-- not run: why -->.
+What stands in for the reader's data and large towers, and what is not run, is in plans.py. A block
+with an HTML comment in front of it, <!-- not run: why -->, is passed over too.
 """
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
-from tests.docs.blocks import ROOT, blocks
+from tests.docs.blocks import PAGES, ROOT, blocks, is_shell, steps
+from tests.docs.plans import NOT_RUN, PLANS, left_out, parameters, why_not
+from tests.inference import hub_server
 
-PAGES = ("own_data", "add_task", "add_method", "add_backbone", "tours/tpu", "tours/parity")
-COPIED = ("softbio_jax", "scripts", "configs", "assets", "tests/goldens")
+COPIED = ("softbio_jax", "scripts", "configs", "assets", "tests/goldens", "tests/conftest.py",
+          "Makefile", "pyproject.toml", "constraints.txt", "constraints-app.txt")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """What make demo leaves, of few drawings and few steps."""
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    small = ("--faces=300", "--test_faces=24", "--steps=22")
+    subprocess.run(
+        [sys.executable, "scripts/demo.py", f"--out={out}", *small], cwd=ROOT, check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, timeout=600,
+    )  # fmt: skip
+    return out
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of what the pages work on, and what own_data.md takes as given."""
+    """A copy of what the pages work on."""
     for name in COPIED:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    _draw_own_data(tmp_path)
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-def _draw_own_data(root):
-    from PIL import Image
+@pytest.fixture
+def run(tree, tmp_path_factory):
+    """Runs a program in the tree; a hub of this machine answers it."""
+    with hub_server.serve() as server:
+        environment = os.environ | hub_server.environment(server, tmp_path_factory.mktemp("hub"))
+        environment |= {
+            "PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu",
+            "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }  # fmt: skip
 
-    rng = np.random.default_rng(0)
-    lines = ["file,years,sex,part,country"]
-    for split, count in (("train", 24), ("test", 8)):
-        for i in range(count):
-            picture = Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8))
-            folder = root / "faces" / split / ("happy", "sad")[i % 2]
-            folder.mkdir(parents=True, exist_ok=True)
-            picture.save(folder / f"{i}.png")
-            (root / "table").mkdir(exist_ok=True)
-            other = Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8))
-            other.save(root / "table" / f"{split}{i}.png")
-            lines.append(f"{split}{i}.png,{20 + 3 * i},{'MW'[i % 2]},{split},IT")
-    (root / "table" / "labels.csv").write_text("\n".join(lines) + "\n")
+        def call(command, text):
+            done = subprocess.run(
+                command, cwd=tree, env=environment, text=True, capture_output=True, timeout=900,
+                check=False, input=text,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{text}\n{(done.stdout + done.stderr)[-3000:]}"
+
+        yield call
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("page", PAGES)
-def test_page_can_be_followed(page, tree):
-    environment = os.environ | {
-        "PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu",
-        "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }  # fmt: skip
-
-    def run(command, **options):
-        done = subprocess.run(
-            command, cwd=tree, env=environment, text=True, capture_output=True, timeout=900,
-            check=False, **options,
-        )  # fmt: skip
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, f"{options.get('input', command)}\n{said[-3000:]}"
-
+@pytest.mark.parametrize("plan", parameters())
+def test_page_can_be_followed(plan, tree, run, request):
+    if plan.demo:
+        shutil.copytree(request.getfixturevalue("demo"), tree / "runs" / "demo")
+    for make in plan.given:
+        make(tree)
     done = 0
-    for block in blocks(ROOT / "docs" / f"{page}.md"):
+    for block in plan.blocks():
         if block.not_run:
             continue
         if block.language == "diff":
-            run(["patch", "-p1", "--forward"], input=block.text)
-        elif block.language == "python":
-            run([sys.executable, "-"], input=block.text)
-        elif block.language in ("", "bash"):
-            run(["bash", "-e"], input=block.text)
-        done += block.language in ("", "bash", "diff", "python")
-    assert done, "a page in PAGES has something to run"
+            run(["patch", "-p1", "--forward"], block.text)
+        elif block.language == "python" and _wanted(plan, block.text):
+            if "def test_" in block.text:
+                (tree / "tests" / "test_of_the_page.py").write_text(block.text)
+                run([sys.executable, "-m", "pytest", "-q", "tests/test_of_the_page.py"], "")
+            else:
+                checks = (code for pattern, code in plan.checks if re.search(pattern, block.text))
+                run([sys.executable, "-"], "".join([plan.small(block.text), *checks]))
+        elif is_shell(block):
+            chosen = [plan.small(step) for step in steps(block) if _wanted(plan, step)]
+            if chosen:
+                # bash -e goes on after the first half of `a && b` has failed.
+                run(["bash", "-o", "pipefail"], "".join(f"{{ {s}\n}} || exit\n" for s in chosen))
+            done += len(chosen)
+            continue
+        else:
+            continue
+        done += 1
+    everything_left_out = all(why_not(s) for b in plan.blocks() if is_shell(b) for s in steps(b))
+    assert done or everything_left_out
+
+
+def _wanted(plan, text):
+    return not why_not(text) and (not plan.only or bool(re.search(plan.only, text)))
+
+
+def test_every_page_with_commands_has_a_plan():
+    planned = {plan.page for plan in PLANS} | {"extending"}  # followed by test_extending
+    assert [
+        page.name for page in PAGES
+        if page.relative_to(ROOT).as_posix().removeprefix("docs/").removesuffix(".md")
+        not in planned and any(is_shell(b) or b.language == "python" for b in blocks(page))
+    ] == []  # fmt: skip
+
+
+def test_what_is_not_run_is_little_and_each_reason_is_needed():
+    found = list(left_out())
+    assert len(found) <= 26, "\n".join(f"{page}: {step}" for page, step, _ in found)
+    text = "\n".join(
+        step for page in PAGES for b in blocks(page) for step in (*steps(b), b.text)
+    )  # fmt: skip
+    for pattern, why, _ in NOT_RUN:
+        assert re.search(pattern, text, re.MULTILINE), f"no page has it: {why}"
+
+
+def test_what_is_exchanged_stands_on_its_page():
+    for plan in PLANS:
+        for pattern in (p for p, _ in (*plan.exchanged, *plan.checks)):
+            lines = [line for b in plan.blocks() for line in (*steps(b), b.text)]
+            assert any(re.search(pattern, line, re.MULTILINE) for line in lines), (plan, pattern)

@@ -1,6 +1,7 @@
 """scripts/export.py as a user runs it, for whole models and for towers under timm's keys."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,21 +10,29 @@ import numpy as np
 import pytest
 
 from softbio_jax.checkpoints.pretrained import load_pretrained
-from softbio_jax.inference import onnx_export
+from softbio_jax.inference import bundle_files, onnx_export
+from softbio_jax.interop import peft, thesis
 from softbio_jax.interop.safe_load import load_arrays
 from softbio_jax.models.vision import VisionTower
-from tests.inference.test_bundle import pixels
+from softbio_jax.params.paths import flatten
+from softbio_jax.train.restore import restore_run
+from tests.inference.test_bundle import bundle_of, pixels
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def export(model, out, **flags):
+def export(model, out, *, path=".", **flags):
     command = [sys.executable, "scripts/export.py", f"--model={model}", f"--out={out}"]
     return subprocess.run(
         [*command, *(f"--{name}={value}" for name, value in flags.items())], cwd=ROOT,
-        env={"PYTHONPATH": ".", "JAX_PLATFORMS": "cpu", "PATH": ""},
+        env={"PYTHONPATH": str(path), "JAX_PLATFORMS": "cpu", "PATH": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(bundle, tmp_path_factory):
+    return bundle_files.save(bundle, tmp_path_factory.mktemp("saved") / "model")
 
 
 def test_a_run_as_onnx_with_int8_weights(workdir, bundle, tmp_path):
@@ -49,6 +58,81 @@ def test_a_tower_under_timms_keys_is_read_back(workdir, bundle, tmp_path):
     pooled = VisionTower(bundle.tower).apply({"params": tower}, images, method="pooled")
     wanted = bundle.model.apply(bundle.variables, images, method="pooled")
     np.testing.assert_allclose(pooled, wanted, atol=1e-5)
+
+
+def test_a_saved_folder_gives_the_tower_and_heads_of_its_run(workdir, saved, tmp_path):
+    for name, model in (("run", workdir), ("saved", saved)):
+        done = export(model, tmp_path / f"{name}.safetensors", format="safetensors")
+        assert done.returncode == 0, done.stderr
+    for ending in ("safetensors", "heads.safetensors"):
+        found, wanted = (load_arrays(tmp_path / f"{name}.{ending}") for name in ("saved", "run"))
+        assert found[1] == wanted[1] and found[0].keys() == wanted[0].keys()
+        for key, array in wanted[0].items():
+            np.testing.assert_array_equal(found[0][key], array, err_msg=key)
+
+
+def test_a_saved_folder_of_mtlora_gives_each_tasks_tower(tmp_path):
+    bundle, adapted = bundle_of("mtlora")
+    folder = bundle_files.save(bundle, tmp_path / "model")
+    towers = {}
+    for place, task in enumerate(("age", "gender")):
+        path = tmp_path / f"{task}.safetensors"
+        done = export(folder, path, format="safetensors", task=task)
+        assert done.returncode == 0, done.stderr
+        towers[task] = load_arrays(path)[0]
+        wanted = peft.merged(adapted.variables["params"], adapted.adapters, task=place)
+        assert towers[task].keys() == wanted.keys()
+        for key, array in wanted.items():
+            np.testing.assert_allclose(towers[task][key], array, atol=1e-6, err_msg=key)
+    assert any(not np.array_equal(towers["age"][k], towers["gender"][k]) for k in wanted)
+
+
+def test_adapters_of_a_run_are_read_back(workdir, tmp_path):
+    done = export(workdir, tmp_path / "adapter", format="peft")
+    assert done.returncode == 0, done.stderr
+    session = restore_run(workdir)
+    rules = session.run.model.adapters
+    wanted = peft.collect(session.params(), rules).layers
+    found = peft.read(tmp_path / "adapter", session.run.model.config).layers
+    assert found.keys() == wanted.keys() and len(found) > 4
+    for path, layer in wanted.items():
+        np.testing.assert_array_equal(found[path].a, layer.a)
+        np.testing.assert_array_equal(found[path].b, layer.b)
+
+
+@pytest.mark.parametrize("form", ["peft", "thesis"])
+def test_a_saved_folder_has_no_adapters_left(form, saved, tmp_path):
+    done = export(saved, tmp_path / "out", format=form)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a saved model has its adapters folded in: ")
+    assert "give the run it came from" in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_a_thesis_export_without_torch(workdir, tmp_path):
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "torch.py").write_text("raise ImportError('none here')\n")
+    path = f"{tmp_path / 'hidden'}{os.pathsep}{ROOT}"
+    done = export(workdir, tmp_path / "out", path=path, format="thesis")
+    assert done.returncode == 1
+    assert "torch" in done.stderr and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["hidden"]
+
+
+@pytest.mark.parity
+def test_a_thesis_folder_is_read_back(workdir, tmp_path):
+    done = export(workdir, tmp_path / "out", format="thesis")
+    assert done.returncode == 0, done.stderr
+    session = restore_run(workdir)
+    model, params = session.run.model, flatten(session.params())
+    found = thesis.read(tmp_path / "out", model.config, model.tasks)
+    wanted = {path: leaf for path, leaf in params.items() if path.startswith("heads/")}
+    assert found.leaves.keys() == wanted.keys()
+    for path, leaf in wanted.items():
+        np.testing.assert_array_equal(found.leaves[path], leaf)
+    adapters = peft.collect(session.params(), model.adapters).layers
+    for path, layer in adapters.items():
+        np.testing.assert_array_equal(found.adapter.layers[path].b, layer.b)
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ def test_onnx_int8_is_smaller_and_near(tmp_path):
     assert sizes["model.int8.onnx"] < 0.6 * sizes["model.onnx"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("name", ["lora", "mtlora"])
 def test_litert_gives_the_logits_of_one_picture(name, tmp_path):
-    pytest.importorskip("litert_converter", reason="the extra litert")
     bundle, _ = bundle_of(name)
     litert.write(tmp_path / "out", bundle)
     run = litert.load(tmp_path / "out" / "model.tflite")
@@ -129,8 +129,8 @@ def test_litert_gives_the_logits_of_one_picture(name, tmp_path):
     agree(run(images), logits(bundle, images), 1e-4)
 
 
+@pytest.mark.app
 def test_litert_int8_is_smaller_and_near(tmp_path):
-    pytest.importorskip("ai_edge_quantizer", reason="the extra litert")
     bundle, _ = bundle_of("lora")
     litert.write(tmp_path / "out", bundle, int8=True)
     images = pixels(bundle, 1)

@@ -1,14 +1,10 @@
 """Push and load through huggingface_hub itself, against a server on this machine."""
 
-import base64
-import hashlib
-import http.server
 import json
 import os
 import pathlib
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -16,100 +12,22 @@ import pytest
 from softbio_jax.errors import UserError
 from softbio_jax.inference import bundle_files, hub, model_card
 from softbio_jax.inference.predictor import Predictor
+from tests.inference import hub_server
+from tests.inference.hub_server import COMMIT
 
 pytest.importorskip("huggingface_hub")
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as a push and a download need; large files go the LFS way."""
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        store, base = self.server.store, f"http://{self.headers['Host']}"
-        self.server.asked.append(f"POST {self.path}")
-        if self.headers.get("Authorization") != "Bearer hf_test":
-            return self.answer({"error": "who are you?"}, 401)
-        if self.path == "/api/repos/create":
-            store["created"] = json.loads(body)
-            return self.answer({"url": f"{base}/me/model", "name": "me/model"})
-        if self.path == "/api/validate-yaml":
-            return self.answer({"errors": [], "warnings": []})
-        if "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            modes = {True: "lfs", False: "regular"}
-            return self.answer({"files": [
-                {"path": f["path"], "uploadMode": modes[f["path"].endswith(".safetensors")],
-                 "shouldIgnore": False} for f in files
-            ]})  # fmt: skip
-        if self.path.endswith("/info/lfs/objects/batch"):
-            objects = [
-                o | {"actions": {"upload": {"href": f"{base}/lfs/{o['oid']}"}}}
-                for o in json.loads(body)["objects"]
-            ]
-            return self.answer({"transfer": "basic", "objects": objects})
-        assert "/commit/main" in self.path, self.path
-        for line in map(json.loads, body.splitlines()):
-            value = line["value"]
-            if line["key"] == "file":
-                store["files"][value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
-                store["files"][value["path"]] = store["lfs"][value["oid"]]
-        return self.answer({"commitUrl": f"{base}/me/model/commit/{COMMIT}", "commitOid": COMMIT})
-
-    def do_PUT(self):
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        oid = self.path.rsplit("/", 1)[1]
-        assert hashlib.sha256(data).hexdigest() == oid
-        self.server.store["lfs"][oid] = data
-        self.answer({})
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        self.server.asked.append(f"{self.command} {self.path}")
-        files = self.server.store["files"]
-        name = self.path.rsplit("/", 1)[1]
-        if not self.path.startswith("/me/model/resolve/") or name not in files:
-            return self.answer({"error": "not here"}, 404, {"X-Error-Code": "RepoNotFound"})
-        etag = f'"{hashlib.sha256(files[name]).hexdigest()}"'
-        return self.answer(files[name], 200, {"ETag": etag, "X-Repo-Commit": COMMIT})
-
-    def answer(self, content, code=200, headers=()):
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(code)
-        for key, value in dict(headers).items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-
-COMMIT = "a1" * 20
-
-
 @pytest.fixture(scope="module")
 def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.store, server.asked = {"files": {}, "lfs": {}}, []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
+    with hub_server.serve() as server:
+        yield server
 
 
 def python(code, server, home, **environment):
     """Runs code in a process of its own: the library reads its environment when imported."""
-    own = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(home),
-        "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1",
-    }  # fmt: skip
+    own = hub_server.environment(server, home) | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | own | environment,
         capture_output=True, text=True, check=False, timeout=300,

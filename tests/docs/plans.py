@@ -1,0 +1,195 @@
+"""How each page is followed in miniature, and what of it is not run and why.
+
+python -m tests.docs.plans      prints what is not run
+"""
+
+import dataclasses
+import importlib.util
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.docs import standins
+from tests.docs.blocks import PAGES, ROOT, Block, blocks, is_shell, steps
+
+# A step in which the pattern occurs is not run, for the reason; with a module named, only where
+# that is not installed.
+NOT_RUN = (
+    (r"^pip install|^make setup", "installs packages: the tests run in what make installed", ""),
+    (r"--topology=", "minutes of the TPU compiler: tests/planning where libtpu is installed", ""),
+    (r"--multihost|^#SBATCH", "other machines: tests/distributed starts processes of this one", ""),
+    (r"tpu_pod\.sh|gs://", "a cloud", ""),
+    (r"scripts/benchmark\.py", "minutes of torch: tests/test_benchmark.py", ""),
+    (r"--checkout=", "a checkout of the official code", ""),
+    (r"demo_app\.py", "a server: make test-app opens its page in a browser", ""),
+    (r"--beam=", "Apache Beam: tests/data/test_vggface2.py where it is installed", "apache_beam"),
+    (r"\blitert\b|ai_edge_litert", "LiteRT: make test-app", "litert_converter"),
+    (r"import timm|reference=timm|format=thesis", "torch and timm: make test-parity", "timm"),
+)  # fmt: skip
+# The heavy towers and long runs of the pages, small.
+_TINY_RUN = (
+    r"\1 --config.train.steps=4 --config.train.batch_size=8 --config.train.eval_batch_size=8"
+    r" --config.train.eval_every=2 --config.optimizer.warmup_steps=0"
+)
+_SETS = (
+    """ --config.data.root=runs/demo/data --config.data.train="('synthetic_fairface/train',"""
+    """'synthetic_raf_db/train')" --config.data.test="('synthetic_raf_db/test',)\""""
+)
+_TIMM = """timm.models.eva.Eva(
+    img_size=48, patch_size=8, embed_dim=96, depth=6, num_heads=4, mlp_ratio=4.0, num_classes=64,
+    global_pool="map", attn_type="rope", use_pre_transformer_norm=True, use_rot_pos_emb=True,
+    ref_feat_shape=(6, 6), rope_grid_offset=1.0, rope_grid_indexing="xy", attn_pool_num_heads=8,
+    attn_pool_mlp_ratio=4.0, class_token=True,
+    norm_layer=lambda dim, **kw: torch.nn.LayerNorm(dim, eps=1e-5)).eval()
+import numpy as np
+faces = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
+images = torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 127.5 - 1"""
+_SAME_AS_JAX = """
+import softbio_jax
+wanted = softbio_jax.load("runs/demo/run").logits(faces)
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a page is followed.
+
+    Args:
+      page: its path from docs/ without .md; README and CONTRIBUTING lie beside docs/.
+      given: makers of what the page takes as given, called with the tree.
+      demo: whether a small run of the demo is given, at runs/demo.
+      exchanged: (regex, replacement): what of its steps is made small.
+      checks: (regex, code): code that ends a Python block in which the regex occurs.
+      only: a regex; steps and Python blocks without it are passed over.
+      mark: the suite.
+    """
+
+    page: str
+    given: tuple[Callable[[Any], None], ...] = ()
+    demo: bool = False
+    exchanged: tuple[tuple[str, str], ...] = ()
+    checks: tuple[tuple[str, str], ...] = ()
+    only: str = ""
+    mark: str = "long"
+
+    def small(self, text: str) -> str:
+        """A step with what is exchanged."""
+        for pattern, replacement in self.exchanged:
+            text = re.sub(pattern, replacement, text)
+        return text
+
+    def blocks(self) -> list[Block]:
+        path = ROOT if self.page.isupper() else ROOT / "docs"
+        return list(blocks(path / f"{self.page}.md"))
+
+
+# Targets of make are only looked up here: .ci/run calls each of them.
+_MAKE = (r"^make (?!setup)", "make --dry-run --always-make ")
+_EXPORT = {
+    "demo": True,
+    "exchanged": (
+        (r"--variant=PE-Core-L14-336", "--variant=tiny-demo"),
+        (r"--src=model_9\.pt", "--src=exports/thesis"),
+        (r"--base=PE-Core-L14-336\.pt", "--base=assets/tiny_demo.safetensors"),
+        (r"timm\.create_model\(.*\)\.eval\(\)", lambda match: _TIMM), (r"\b1024\b", "96"),
+    ),
+    "checks": (
+        (r"jax\.export", _SAME_AS_JAX + "for task, found in logits.items():\n"
+         "    assert found.shape == (5, wanted[task].shape[1])\n"
+         "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n"),
+        (r"onnxruntime", _SAME_AS_JAX + "for task, found in zip(wanted, (age, gender, emotion)):\n"
+         "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n"),
+        (r"ai_edge_litert", _SAME_AS_JAX + "for task, found in logits.items():\n"
+         "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n"),
+        (r"import timm", _SAME_AS_JAX
+         + "np.testing.assert_allclose(logits.numpy(), wanted['age'], atol=1e-4)\n"),
+    ),
+}  # fmt: skip
+PLANS = (
+    Plan(page="README", given=(standins.known_sets,), exchanged=(
+        _MAKE, (r"(--task=emotion) --source=FOLDER --out=data/mine",
+                r"\1 --source=FER --out=data/fer"),
+        (r"--source=FOLDER", "--source=FairFace"),
+        (r"(--config=configs/real_faces\.py)",
+         f"{_TINY_RUN} --config.model.variant=tiny-test --config.model.image_size=32"),
+    )),
+    Plan(page="CONTRIBUTING", exchanged=(
+        _MAKE, (r"<this repository> softbio_jax && cd softbio_jax",
+                f"--quiet {ROOT} clone && cd clone"),
+        (r"git add", "cd clone && touch tests/test_tasks.py && git add"),
+        (r"git commit", "git -c user.name=me -c user.email=me@here commit --quiet"),
+    )),
+    Plan(page="index", exchanged=(_MAKE,)),
+    Plan(page="own_data", given=(standins.own_faces,)),
+    Plan(page="add_backbone"), Plan(page="architecture", exchanged=((r"=docs/images/", "="),)),
+    Plan(page="tours/tpu"), Plan(page="tours/parity"),
+    Plan(page="tours/parity", mark="parity", only="--reference=timm", given=(standins.tower,),
+         exchanged=((r"--variant=PE-Core-L14-336", "--variant=PE-Core-T16-384"),)),
+    Plan(page="tours/colab", given=(standins.own_faces,), exchanged=(
+        (r"/content/drive/MyDrive/faces", "faces"),
+    ), checks=((r"^SOURCE", "from softbio_jax.data import prepare\n"
+                "report = prepare.prepare(**SOURCE, out='data/colab')\n"
+                "assert report['splits']['train']['kept'] == 24 and TASKS == SOURCE['task']\n"),)),
+    Plan(page="data", given=(
+        standins.known_sets, standins.table, standins.photographs, standins.identities,
+    ), exchanged=((r"--batches=30", "--batches=1 --count=8"),)),
+    Plan(page="running", demo=True, exchanged=(
+        (r"--megabytes=300", "--megabytes=2"),
+        (r"(--config=configs/thesis\.py:method=lp)", _TINY_RUN.replace(
+            r"\1", r"\1,variant=tiny-demo") + _SETS),
+    )),
+    Plan(page="evaluation", demo=True, given=(standins.other_predictions,), exchanged=(
+        (r"\bRUN\b", "runs/demo/run"), (r"=DIR\b", "=reports/beside"),
+    )),
+    Plan(page="parity", given=(standins.official_tower,), exchanged=(
+        (r"=PE-Core-L14-336 --src=facebook/PE-Core-L14-336",
+         "=tiny-test --src=official.safetensors"),
+    )),
+    Plan(page="planning"), Plan(page="performance", exchanged=(_MAKE,)),
+    # A picture that cannot be read is left out and told, with exit code 1.
+    Plan(page="using", demo=True, given=(standins.moving_page,), exchanged=(
+        (r"(clip\.mp4)$", r'\1 || test $? = 1'), (r"owner/name", "me/model"),
+    )),
+    Plan(page="export", mark="app", **_EXPORT),
+    Plan(page="export", mark="parity", only=r"keys=timm|import timm|=thesis", **_EXPORT),
+)  # fmt: skip
+
+
+def why_not(text: str, *, bare: bool = False) -> str:
+    """The reason why a step or a Python block is not run; empty if it is.
+
+    Args:
+      text: the step.
+      bare: as if no module beyond those of make test were installed.
+    """
+    for pattern, why, module in NOT_RUN:
+        away = not module or bare or importlib.util.find_spec(module) is None
+        if away and re.search(pattern, text, re.MULTILINE):
+            return why
+    return ""
+
+
+def left_out() -> Iterator[tuple[str, str, str]]:
+    """Yields (page, step, why) of all that no suite runs."""
+    for page in PAGES:
+        name = page.relative_to(ROOT).as_posix()
+        for block in blocks(page):
+            for step in steps(block) if is_shell(block) else ():
+                why = block.not_run or why_not(step, bare=True)
+                if why and "make test-" not in why:
+                    yield name, step, why
+
+
+def parameters() -> list[Any]:
+    """The plans, as parameters of a test."""
+    return [
+        pytest.param(plan, marks=getattr(pytest.mark, plan.mark), id=f"{plan.page}-{plan.mark}")
+        for plan in PLANS
+    ]
+
+
+if __name__ == "__main__":
+    for page, step, why in left_out():
+        print(f"{page}: {step}\n    {why}")

@@ -1,0 +1,106 @@
+"""What pages take as given, in miniature: the reader's folders, pictures, runs and checkpoints."""
+
+import pathlib
+import shutil
+
+import numpy as np
+from PIL import Image
+
+from softbio_jax.data import synthetic
+from softbio_jax.interop import formats
+from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.safe_load import save_arrays
+from tests.data.trees import make_fairface, write_image, write_table
+
+# Drawn faces that the detector takes for faces.
+FOUND = (3, 4, 5)
+
+
+def own_faces(root: pathlib.Path) -> None:
+    """A folder a class, faces/, and a table with its pictures, table/."""
+    rows = []
+    for split, count in (("train", 24), ("test", 8)):
+        for i in range(count):
+            seed = 100 * (split == "test") + i
+            write_image(root / "faces" / split / ("happy", "sad")[i % 2] / f"{i}.png", seed)
+            write_image(root / "table" / f"{split}{i}.png", 500 + seed, kind="PNG", size=(48, 48))
+            rows.append((f"{split}{i}.png", 20 + 3 * i, "MW"[i % 2], split, "IT"))
+    write_table(root / "table" / "labels.csv", ("file", "years", "sex", "part", "country"), rows)
+
+
+def known_sets(root: pathlib.Path) -> None:
+    """FairFace, and a folder a class of emotions, FER."""
+    make_fairface(root / "FairFace", train=60, val=20)
+    for number in range(80):
+        split, name = ("train", "train", "test")[number % 3], ("happy", "anger")[number % 2]
+        write_image(root / "FER" / split / name / f"{number}.png", 5000 + number, kind="PNG")
+
+
+def table(root: pathlib.Path) -> None:
+    """A table whose columns are named as people name them."""
+    rows = []
+    for i in range(8):
+        write_image(root / "mine" / f"{i}.jpg", i)
+        part = ("train", "test")[i % 4 == 3]
+        rows.append((f"{i}.jpg", ("20-29", "60-69")[i % 2], "MW"[i % 2], part, "IT"))
+    write_table(root / "mine" / "labels.csv", ("file", "how old", "sex", "part", "country"), rows)
+
+
+def photographs(root: pathlib.Path) -> None:
+    """Photos/{split}/{class}/, faces with something around them."""
+    for split in ("train", "test"):
+        for row, gender in zip(FOUND, ("male", "female", "male"), strict=True):
+            page = np.full((340, 360, 3), 128, np.uint8)
+            page[50:290, 60:300] = face(row)
+            path = root / "Photos" / split / gender / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(page).save(path)
+
+
+def face(row: int) -> np.ndarray:
+    """A drawn face (240, 240, 3) that the detector finds."""
+    return synthetic.draw("synthetic_fairface", "test", row, size=240, seed=5).image
+
+
+def moving_page(root: pathlib.Path) -> None:
+    """A video of three seconds, and a file that is no picture."""
+    import cv2
+
+    (root / "faces").mkdir()
+    (root / "faces" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    writer = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10,
+                             (480, 340))  # fmt: skip
+    for i in range(30):
+        frame = np.full((340, 480, 3), 128, np.uint8)
+        frame[50:290, 20 + 6 * i : 260 + 6 * i] = face(FOUND[0])[:, :, ::-1]
+        writer.write(frame)
+    writer.release()
+
+
+def official_tower(root: pathlib.Path) -> None:
+    """A checkpoint of both towers, its weights drawn by name."""
+    state = named_state(formats.official_shapes("tiny-test", text=True))
+    save_arrays(root / "official.safetensors", state, metadata={})
+
+
+def tower(root: pathlib.Path) -> None:
+    """A vision tower that timm has too, its weights drawn by name."""
+    state = named_state(formats.official_shapes("PE-Core-T16-384", text=False))
+    save_arrays(root / "tower.safetensors", formats.FORMATS["official"].closed(state), metadata={})
+
+
+def other_predictions(root: pathlib.Path) -> None:
+    """Another model's predictions for a test set of the demo: the run's own."""
+    run = root / "runs" / "demo" / "run"
+    shutil.copy(run / "eval" / "predictions" / "synthetic_fairface.csv", root / "mivolo.csv")
+
+
+def identities(root: pathlib.Path) -> None:
+    """VGGFace2, and the file of its ages."""
+    for number, name in enumerate(("n000001/0001_01.jpg", "n000009/0001_01.jpg")):
+        for split in ("train", "test"):
+            write_image(root / "VGGFace2" / split / name, number)
+    rows = (("n000001", '"Somebody"', 2, 0, "m"), ("n000009", '"Another"', 2, 1, "f"))
+    header = ("Class_ID", "Name", "Sample_Num", "Flag", "Gender")
+    write_table(root / "VGGFace2" / "identity_meta.csv", header, rows)
+    (root / "ages.csv").write_text("n000001/0001_01.jpg,34.5\n")
