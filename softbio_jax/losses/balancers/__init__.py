@@ -14,5 +14,5 @@ from softbio_jax.losses.balancers.fixed import Fixed
 BALANCERS: dict[str, type[Balancer]] = {
     found.kind: found
     for found in list(globals().values())
-    if inspect.isclass(found) and found.__module__.startswith(f"{__name__}.")
+    if inspect.isclass(found) and issubclass(found, Balancer) and found is not Balancer
 }
