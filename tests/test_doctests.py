@@ -15,7 +15,7 @@ def _name(path):
     return ".".join(parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("module", map(_name, SHOWING))
+@pytest.mark.parametrize("module", [_name(path) for path in SHOWING])
 def test_examples_hold(module):
     failed, tried = doctest.testmod(importlib.import_module(module))
     assert tried > 0

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,14 +33,34 @@ class StepConfig:
     microbatches: int = 1
 
 
+class _Pass(NamedTuple):
+    """What a forward pass gives besides the loss to minimise."""
+
+    losses: dict[str, MaskedMean]
+    weights: dict[str, jax.Array]  # of each task's loss, ()
+    logits: dict[str, jax.Array]  # (B, C)
+    batch_stats: Tree
+
+
 def make_train_step(
     model: MultitaskModel, optimizer: optax.GradientTransformationExtraArgs, config: StepConfig
 ) -> TrainStep:
     """Returns (state, frozen, batch, key) -> (state, metrics), to be jitted with state donated.
 
     Sums and counts of the losses, batch statistics and gradients are those of the global batch:
-    the batch arrives sharded over its first axis and jit does the rest. In place of `image` it
-    may hold `feature` (B, D), what a frozen tower made of the pictures.
+    the batch arrives sharded over its first axis and jit does the rest. An update that is not
+    finite is skipped; a task without a label in the whole batch is left alone, momentum and decay
+    included.
+
+    Args:
+      model: the tower and its heads.
+      optimizer: of the trainable tree.
+      config: augmentation, balancing, microbatches.
+
+    Returns:
+      A function of the state, the frozen tree, the batch and the run's key. The batch holds image
+      (B, H, W, 3) uint8 and index (B,), or in their place feature (B, D), what a frozen tower made
+      of the pictures, and labels/{task} and mask/{task} (B,).
     """
     tasks = [task.name for task in model.tasks]
 
@@ -54,19 +74,14 @@ def make_train_step(
         if "image" in batch:
             images = augment(batch["image"], augment_key, batch["index"], config=config.augment)
 
-        def objective(trainable: Tree) -> tuple[jax.Array, tuple[dict, dict, dict, Tree]]:
+        def objective(trainable: Tree) -> tuple[jax.Array, _Pass]:
             params = combine(trainable, frozen)
             if images is None:
                 features = dict.fromkeys(tasks, batch["feature"])
             else:
                 features = _features(model, params, images, dropout_key, config.microbatches)
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, updated = model.apply(
-                variables, features, train=True, method="classify",
-                rngs={"dropout": dropout_key}, mutable=["batch_stats"],
-            )  # fmt: skip
+            logits, stats = _classify(model, params, state.batch_stats, features, dropout_key)
             losses = task_losses(logits, batch, tasks)
-            stats = updated.get("batch_stats", {})
             means = balancing.update_means(
                 state.batch_stats.get("balance", {}), losses, config.balancing
             )
@@ -75,11 +90,9 @@ def make_train_step(
             total, weights = balancing.total(
                 losses, params.get("balance", {}), config.balancing, means
             )
-            return total, (losses, weights, logits, stats)
+            return total, _Pass(losses, weights, logits, stats)
 
-        (total, (losses, weights, logits, batch_stats)), gradient = jax.value_and_grad(
-            objective, has_aux=True
-        )(state.trainable)
+        (total, found), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
 
@@ -90,25 +103,16 @@ def make_train_step(
             state,
             trainable=optax.apply_updates(state.trainable, updates),
             opt_state=opt_state,
-            batch_stats=batch_stats,
+            batch_stats=found.batch_stats,
         )
-        # A task without a label in the whole batch is left alone, momentum and decay included.
-        new = _hold(state, new, {task: losses[task].present for task in tasks})
+        new = _hold(state, new, {task: found.losses[task].present for task in tasks})
         new = jax.tree.map(lambda a, b: jnp.where(finite, b, a), state, new)
         new = dataclasses.replace(
             new, step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1)
         )
 
         metrics = {"loss/total": total, "gradient_norm": norm, "skipped": new.skipped}
-        for task in tasks:
-            mask, labels = batch[f"mask/{task}"], batch[f"labels/{task}"]
-            hits = masked_mean((logits[task].argmax(-1) == labels).astype(jnp.float32), mask)
-            metrics |= {
-                f"loss/{task}": losses[task].value,
-                f"count/{task}": losses[task].count,
-                f"accuracy/{task}": hits.value,
-                f"weight/{task}": weights[task],
-            }
+        metrics |= _task_metrics(found, batch, tasks)
         for task, leaves in new.trainable.get("balance", {}).items():  # log_var
             metrics |= {f"{name}/{task}": leaf for name, leaf in leaves.items()}
         return new, metrics
@@ -117,8 +121,10 @@ def make_train_step(
 
 
 def make_eval_step(model: MultitaskModel) -> Callable[[TrainState, Tree, Batch], tuple[dict, dict]]:
-    """Returns (state, frozen, batch) -> {task: logits (B, C)}, {task: feature (B, D)}, both
-    float32 and without augmentation."""
+    """Returns (state, frozen, batch) -> ({task: logits (B, C)}, {task: feature (B, D)}).
+
+    Both are float32 and without augmentation; of the batch only image (B, H, W, 3) uint8 is read.
+    """
 
     def eval_step(
         state: TrainState, frozen: Tree, batch: Batch
@@ -138,7 +144,13 @@ def make_eval_step(model: MultitaskModel) -> Callable[[TrainState, Tree, Batch],
 def task_losses(
     logits: Mapping[str, jax.Array], batch: Batch, tasks: Sequence[str]
 ) -> dict[str, MaskedMean]:
-    """Returns each task's cross-entropy over its labelled examples of the global batch."""
+    """Returns each task's cross-entropy over its labelled examples of the global batch.
+
+    Args:
+      logits: {task: (B, C)}.
+      batch: labels/{task} and mask/{task} (B,).
+      tasks: which of them.
+    """
     losses = {}
     for task in tasks:
         mask = batch[f"mask/{task}"]
@@ -170,6 +182,32 @@ def _features(
     )
     features = jax.lax.map(lambda part: jax.checkpoint(tower)(*part), split)
     return jax.tree.map(lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]), features)
+
+
+def _classify(
+    model: MultitaskModel, params: Tree, batch_stats: Tree, features: dict[str, jax.Array],
+    key: jax.Array,
+) -> tuple[dict[str, jax.Array], Tree]:  # fmt: skip
+    """Runs the heads; returns logits {task: (B, C)} and the statistics with this batch in."""
+    logits, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats}, features, train=True, method="classify",
+        rngs={"dropout": key}, mutable=["batch_stats"],
+    )  # fmt: skip
+    return cast(dict[str, jax.Array], logits), updated.get("batch_stats", {})
+
+
+def _task_metrics(found: _Pass, batch: Batch, tasks: Sequence[str]) -> Metrics:
+    metrics = {}
+    for task in tasks:
+        mask, labels = batch[f"mask/{task}"], batch[f"labels/{task}"]
+        hits = masked_mean((found.logits[task].argmax(-1) == labels).astype(jnp.float32), mask)
+        metrics |= {
+            f"loss/{task}": found.losses[task].value,
+            f"count/{task}": found.losses[task].count,
+            f"accuracy/{task}": hits.value,
+            f"weight/{task}": found.weights[task],
+        }
+    return metrics
 
 
 def _hold(old: TrainState, new: TrainState, present: Mapping[str, jax.Array]) -> TrainState:
