@@ -197,7 +197,7 @@ def _classify(
 
 
 def _task_metrics(found: _Pass, batch: Batch, tasks: Sequence[str]) -> Metrics:
-    metrics = {}
+    metrics: Metrics = {}
     for task in tasks:
         mask, labels = batch[f"mask/{task}"], batch[f"labels/{task}"]
         hits = masked_mean((found.logits[task].argmax(-1) == labels).astype(jnp.float32), mask)
