@@ -1,7 +1,11 @@
 """Adapting a tower to one's own prepared sets, by any method.
 
     python scripts/train.py --workdir=runs/mine \
-        --config=configs/finetune.py:method=lora,tasks=emotion,train=mine/train,test=mine/test
+        --config=configs/finetune.py:method=lora,tasks=emotion,train=fer/train,test=fer/test \
+        --config.model.pretrained=assets/tiny_demo.safetensors
+
+Expected, with the set that configs/real_faces.py prepares as data/fer (842 training pictures, 732
+of test): emotion 64.6 % after 4 minutes on 2 CPU cores that others used too (2026-11-22).
 
 method is one of lp, ap, ft4, full, lora, lora_plus, dora, mtlora, or one of your own that takes no
 arguments. tasks, train and test take several names joined by "+". variant, steps, batch_size, rate
