@@ -37,11 +37,11 @@ def main(_: Sequence[str]) -> None:
         print(f"label tables with the thesis' margins: {len(labels['gender']):,} rows\n")
     else:
         sets = [sources.open_prepared(directory, "train") for directory in _DATA.value]
-        train, val = split.split_each(sets, seed=_SEED.value, val_fraction=_VAL_FRACTION.value)
+        train = split.split_each(sets, seed=_SEED.value, val_fraction=_VAL_FRACTION.value)[0]
         for whole, part in zip(sets, train, strict=True):
-            print(f"{whole.name}: {len(whole):,} rows, {len(part):,} train")
-        kept, held = (sum(map(len, part)) for part in (train, val))
-        print(f"composite: {kept:,} train rows (thesis: 168,362), {held:,} val\n")
+            held = len(whole) - len(part)
+            print(f"{whole.name}: {len(whole):,} rows, {len(part):,} train, {held:,} val")
+        print(f"composite: {sum(map(len, train)):,} train rows (thesis: 168,362)\n")
         labels = {task: sources.concatenate_labels(train, task) for task in TASKS}
     rows = composite.side_by_side(labels, seed=_SEED.value)
     text = composite_report.as_text(rows)
