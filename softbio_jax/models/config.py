@@ -128,6 +128,7 @@ _CONFIGS = (
     _core("tiny-test", 32, 8, 32, 3, 2, 24),
     _core("tiny-demo", 48, 8, 96, 6, 4, 64),
     _core("tiny-faces", 48, 8, 192, 4, 6, 192),
+    _core("tiny-reproduction", 48, 12, 128, 6, 4, 128),
 )
 VISION = {config.name: config for config in _CONFIGS}
 

@@ -1,0 +1,58 @@
+"""The thesis' comparison in one resumable command: every method, single-task twins, ablations.
+
+python scripts/small_reproduction.py --config=configs/small_reproduction.py \
+    --workdir=runs/small_reproduction --jobs=2
+python scripts/small_reproduction.py --report=runs/small_reproduction/small_reproduction.json
+
+The figures are collected in WORKDIR/small_reproduction.json after every run; --report prints them
+as Markdown tables, and with --page writes them between the markers of a page.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from softbio_jax import command
+from softbio_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A study of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The study's folder.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each with its share of the CPU cores.")
+_REPORT = flags.DEFINE_string("report", None, "Collected figures to print as tables, not to train.")
+_PAGE = flags.DEFINE_string("page", None, "With --report: the page whose tables are replaced.")
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    if _REPORT.value:
+        _report(pathlib.Path(_REPORT.value))
+        return
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise UserError("nothing to do", expected="--config and --workdir, or --report",
+                        fix="add them")  # fmt: skip
+    from softbio_jax.reproduction import conduct
+    from softbio_jax.reproduction.study import study_from
+
+    study, workdir = study_from(_CONFIG.value.to_dict()), pathlib.Path(_WORKDIR.value)
+    found = conduct.conduct(
+        study, workdir, jobs=_JOBS.value, say=lambda line: print(line, flush=True)
+    )
+    print(f"{len(found['runs'])} runs; tables: python scripts/small_reproduction.py "
+          f"--report={workdir / conduct.COLLECTED}")  # fmt: skip
+
+
+def _report(source: pathlib.Path) -> None:
+    from softbio_jax.reproduction import page
+
+    tables = page.tables_of(source)
+    if _PAGE.value:
+        page.fill(pathlib.Path(_PAGE.value), tables)
+        print(f"wrote the tables into {_PAGE.value}")
+    else:
+        print(page.text(tables))
+
+
+if __name__ == "__main__":
+    command.run(main)

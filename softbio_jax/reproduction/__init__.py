@@ -1,0 +1,1 @@
+"""The thesis' comparison as one resumable study: its runs, their order, its tables."""

@@ -1,0 +1,131 @@
+"""The small tower's pretraining: a pretext that is none of the three tasks.
+
+From an augmented view the tower tells an audit column's class and regresses the leading whitened
+components of the clean picture's gradient histogram. Neither read-out is kept.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.checkpoints.pretrained import save_pretrained
+from softbio_jax.data import decode
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.errors import UserError
+from softbio_jax.models.config import vision_config
+from softbio_jax.reproduction.halves import identities, pretraining_rows
+from softbio_jax.reproduction.study import Pretrain
+from softbio_jax.train.pretrain import pretrain
+
+_CELL, _BINS = 8, 9  # pixels; directions between 0 and 180 degrees
+
+
+def gradient_histograms(images: np.ndarray) -> np.ndarray:
+    """Computes each picture's histogram of oriented gradients, of its luminance.
+
+    Unsigned directions in 9 bins, each gradient's length shared linearly between the two next to
+    it and summed over cells of 8 x 8 pixels; every block of 2 x 2 cells is divided by its length.
+
+    Args:
+      images: (N, S, S, 3) uint8, S a multiple of 8.
+
+    Returns:
+      (N, (S/8 - 1)^2 x 36) float32.
+
+    Source: Dalal and Triggs, CVPR 2005, without the Gaussian window and the spatial interpolation.
+    """
+    found = [_histogram(part) for part in np.array_split(images, max(len(images) // 256, 1))]
+    return np.concatenate(found)
+
+
+def _histogram(images: np.ndarray) -> np.ndarray:
+    grey = images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+    down, right = np.gradient(grey, axis=(1, 2))
+    length, place = np.hypot(down, right), np.arctan2(down, right) % np.pi / np.pi * _BINS - 0.5
+    lower = np.floor(place)
+    share = place - lower
+    n, cells = len(images), images.shape[1] // _CELL
+    bins = np.zeros((n, cells, cells, _BINS), np.float32)
+    for k in range(_BINS):  # the bins are a circle
+        part = length * np.where(lower % _BINS == k, 1 - share, 0)
+        part += length * np.where((lower + 1) % _BINS == k, share, 0)
+        bins[..., k] = part.reshape(n, cells, _CELL, cells, _CELL).sum(axis=(2, 4))
+    corners = (bins[:, :-1, :-1], bins[:, :-1, 1:], bins[:, 1:, :-1], bins[:, 1:, 1:])
+    blocks = np.concatenate(corners, axis=-1)
+    blocks /= np.sqrt(np.sum(np.square(blocks), axis=-1, keepdims=True) + 1e-3)
+    return blocks.reshape(n, -1)
+
+
+def whitened_components(features: np.ndarray, count: int) -> np.ndarray:
+    """Returns the leading principal components, each of mean 0 and variance 1 over the rows.
+
+    Args:
+      features: (N, F).
+      count: how many, at most F.
+
+    Returns:
+      (N, count) float32.
+    """
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))  # ascending
+    leading = axes[:, ::-1][:, :count] / np.sqrt(np.maximum(variances[::-1][:count], 1e-12))
+    return (centred @ leading).astype(np.float32)
+
+
+def examples(
+    dataset: PreparedDataset, settings: Pretrain, *, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns pictures (2N, S, S, 3), targets (2N, K) and classes (2N,): every picture and its
+    mirror image, each with targets of its own.
+
+    Raises:
+      UserError: the data set lacks the column.
+    """
+    if settings.column not in dataset.columns:
+        raise UserError("no such column", where=f"{dataset.name}/{dataset.split}",
+                        expected=settings.column, found=", ".join(dataset.columns),
+                        fix="prepare the set with it, or set config.pretrain.column")  # fmt: skip
+    pictures = np.stack([decode.decode(dataset[i], size=size) for i in range(len(dataset))])
+    pictures = np.concatenate([pictures, pictures[:, :, ::-1]])
+    targets = whitened_components(gradient_histograms(pictures), settings.components)
+    _, classes = np.unique(dataset.columns[settings.column], return_inverse=True)
+    return pictures, targets, np.tile(classes.astype(np.int32), 2)
+
+
+def make_tower(
+    settings: Pretrain, root: str, path: pathlib.Path, *, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Pretrains the tower from scratch and writes it as safetensors.
+
+    Args:
+      settings: the pretraining.
+      root: of the prepared data sets.
+      path: the file.
+      say: takes lines of progress.
+
+    Returns:
+      JSON values: the last mean loss, steps, pictures, seconds, and the identity of both parts.
+    """
+    begun, config = time.perf_counter(), vision_config(settings.variant)
+    pictures, targets, classes = examples(
+        pretraining_rows(settings, root), settings, size=config.image_size
+    )
+
+    def report(step: int, loss: float, rate: float) -> None:
+        if step % 250 == 0 or step == settings.steps:
+            say(f"pretraining {step}/{settings.steps}  {rate:,.0f} images/s  loss {loss:.3f}")
+
+    params, loss = pretrain(
+        config, pictures, targets, labels=classes, augmentation=settings.augment,
+        steps=settings.steps, batch_size=settings.batch_size, rate=settings.rate,
+        seed=settings.seed, report=report,
+    )  # fmt: skip
+    about = f"{settings.column} and {settings.components} gradient components"
+    save_pretrained(path, params, variant=config.name, pretext=about, loss=f"{loss:.4f}")
+    return {
+        "pretext": about, "loss": loss, "steps": settings.steps, "images": len(pictures) // 2,
+        "seconds": time.perf_counter() - begun, "parts": identities(settings, root),
+    }  # fmt: skip
