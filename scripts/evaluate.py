@@ -23,6 +23,9 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: both towers' f
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
 _TEST = flags.DEFINE_list("test", [], "Zero-shot: test sets, NAME/SPLIT under --data.")
 _PROMPTS = flags.DEFINE_string("prompts", "thesis", "Zero-shot: a carried set or a JSON file.")
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "Zero-shot, prompts of one's own: CLIP's tokenizer.json, if not installed."
+)
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images a pass over all devices.")
 
 
@@ -56,6 +59,7 @@ def main(argv: Sequence[str]) -> None:
         out=pathlib.Path(out),
         batch_size=_BATCH.value,
         compute=ComputeConfig(matmul_precision="highest"),
+        tokenizer=_TOKENIZER.value,
     )
 
 

@@ -50,9 +50,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch: its first axis over all devices."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+def batch_sharding(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+    """Returns the sharding of what has an axis of examples: that one over all devices.
+
+    Args:
+      mesh: the devices.
+      axis: which one it is.
+    """
+    return NamedSharding(mesh, P(*[None] * axis, ("data", "fsdp")))
 
 
 def weight_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:

@@ -113,7 +113,7 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
         fingerprint=fingerprint,
         records=np.arange(len(index)),
     )
-    # Both are cheap to share with the count just made.
+    # The records were opened to be counted: not once more.
     dataset.__dict__["_source"] = source
     return dataset
 

@@ -129,7 +129,7 @@ def _hub_file() -> str:
     except Exception as error:  # its errors have no common base
         raise UserError("cannot fetch the tokenizer", where=f"{_HUB_REPOSITORY}:{_HUB_FILE}",
                         expected="the network, or a cached copy", found=type(error).__name__,
-                        fix="give the file, or take prompts that the package carries",
+                        fix="give it by --tokenizer, or take prompts that the package carries",
                         ) from error  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def zero_shot_classifier(
     prompts: Prompts,
     compute: ComputeConfig = EXACT,
     cache: str | pathlib.Path | None = None,
-    tokenizer_file: str | pathlib.Path | None = None,
+    tokenizer: str | pathlib.Path | None = None,
 ) -> ZeroShotClassifier:
     """Builds the classifier of a checkpoint and prompts, or reads it from the cache.
 
@@ -78,14 +78,14 @@ def zero_shot_classifier(
       compute: how the text tower is computed.
       cache: a folder where text features are kept, by the digest of the checkpoint's bytes, the
         token ids and `compute`; None computes them anew.
-      tokenizer_file: see `tokenizer.tokenize`.
+      tokenizer: CLIP's tokenizer.json, see `tokenizer.tokenize`.
 
     Raises:
       UserError: the variant or the file has no text tower, the file is unreadable or of another
         variant, or a prompt needs a tokenizer that is not there.
     """
     config, path = vision_config(variant), resolve(str(checkpoint))
-    ids = _ids(prompts, variant=config.name, file=tokenizer_file)
+    ids = _ids(prompts, variant=config.name, file=tokenizer)
     kept = None
     if cache is not None:
         key = _digest(path, ids, compute)
@@ -118,7 +118,7 @@ def classifier_from_params(
     variant: str,
     prompts: Prompts,
     compute: ComputeConfig = EXACT,
-    tokenizer_file: str | pathlib.Path | None = None,
+    tokenizer: str | pathlib.Path | None = None,
 ) -> ZeroShotClassifier:
     """Builds the classifier from the two-tower model's parameters, `text` and `logit_scale`.
 
@@ -129,13 +129,13 @@ def classifier_from_params(
       variant: see `zero_shot_classifier`, as for the rest.
       prompts: what each class is called.
       compute: how the text tower is computed.
-      tokenizer_file: see `tokenizer.tokenize`.
+      tokenizer: CLIP's tokenizer.json, see `tokenizer.tokenize`.
 
     Raises:
       UserError: the variant has no text tower, or a prompt needs a tokenizer that is not there.
     """
     name = vision_config(variant).name
-    ids = _ids(prompts, variant=name, file=tokenizer_file)
+    ids = _ids(prompts, variant=name, file=tokenizer)
     return _classifier(params, ids, variant=name, compute=compute)
 
 

@@ -25,6 +25,7 @@ from softbio_jax.tasks import TASKS, TaskSpec
 from softbio_jax.train import optimizer, state
 from softbio_jax.train.config import RunConfig, from_mapping
 from softbio_jax.train.state import TrainState
+from softbio_jax.train.step import StepConfig, TrainStep, make_train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,22 @@ def narrow(frozen: Tree, config: RunConfig) -> Tree:
     })  # fmt: skip
 
 
+def train_step(
+    run: Parts, *, optimizer: optax.GradientTransformationExtraArgs | None = None
+) -> TrainStep:
+    """Returns a run's train step, to be jitted; see `make_train_step`.
+
+    Args:
+      run: the parts of the run.
+      optimizer: in place of the run's own.
+    """
+    settings = StepConfig(
+        augment=run.config.augment, balancing=run.config.balancing,
+        microbatches=run.config.train.microbatches,
+    )  # fmt: skip
+    return make_train_step(run.model, optimizer or run.optimizer, settings)
+
+
 def describe(run: Parts) -> str:
     """Returns the table of parameters a group that is printed at the start."""
     sizes, leaves = run.sizes(), collections.Counter(run.groups.values())
@@ -176,6 +193,15 @@ def describe(run: Parts) -> str:
     trained, total = run.trained_and_total()
     rows.append(f"{'trainable':<32}{trained:>14,}  ({100 * trained / total:.2f} % of {total:,})")
     return "\n".join(rows)
+
+
+def overview(run: Parts) -> str:
+    """Returns a table of every trained leaf: path, shape, type, elements."""
+    from clu import parameter_overview
+
+    trained = {path: leaf for path, leaf in run.shapes.items() if run.groups[path] != FROZEN}
+    table: str = parameter_overview.get_parameter_overview(unflatten(trained), include_stats=False)
+    return table
 
 
 def _init(model: MultitaskModel, key: jax.Array) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from softbio_jax import parallel
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.params.paths import Tree
-from softbio_jax.train import cached_steps, feature_table
+from softbio_jax.train import build, cached_steps, feature_table
 from softbio_jax.train.build import Parts
 from softbio_jax.train.data import RunData
 from softbio_jax.train.feature_table import Table
@@ -19,7 +19,7 @@ from softbio_jax.train.features import FeatureExtractor, Features, Say, check_ca
 from softbio_jax.train.predict import Outputs
 from softbio_jax.train.session import Session
 from softbio_jax.train.state import TrainState
-from softbio_jax.train.step import Metrics, StepConfig, TrainStep, make_train_step
+from softbio_jax.train.step import Metrics, TrainStep
 from softbio_jax.train.traced import matmul_flops
 
 _MOST_STEPS = 64  # of a dispatch
@@ -101,7 +101,7 @@ class CachedSession(Session):
         config, whole = self.run.config, parallel.replicated(self.mesh)
         shape = jax.ShapeDtypeStruct(
             (self.length, config.train.batch_size), jnp.int32,
-            sharding=cached_steps.rows_sharding(self.mesh),
+            sharding=parallel.batch_sharding(self.mesh, axis=1),
         )  # fmt: skip
         laid_out = jax.tree.map(lambda leaf: leaf.sharding, self.state)
         jitted = jax.jit(
@@ -152,9 +152,7 @@ class CachedSession(Session):
         )
 
     def _make_step(self) -> TrainStep:
-        config = self.run.config
-        settings = StepConfig(augment=config.augment, balancing=config.balancing)
-        return make_train_step(self.run.model, self.run.optimizer, settings)
+        return build.train_step(self.run)
 
     def _logits(self, state: TrainState, proj: Tree, values: jax.Array) -> dict[str, jax.Array]:
         """Maps blocks of features (M, b, D) to logits {task: (M, b, C)}."""

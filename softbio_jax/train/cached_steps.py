@@ -6,8 +6,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from softbio_jax import parallel
 from softbio_jax.params.paths import Tree
@@ -77,13 +76,8 @@ def place(
     for name in ("row", "index"):
         values = np.zeros((length, len(batches[0][name])), np.int32)
         values[: len(batches)] = [batch[name] for batch in batches]
-        placed.append(jax.device_put(values, rows_sharding(mesh)))
+        placed.append(jax.device_put(values, parallel.batch_sharding(mesh, axis=1)))
     return placed[0], placed[1], jnp.int32(len(batches))
-
-
-def rows_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of rows (S, B): each step's over all devices."""
-    return NamedSharding(mesh, P(None, ("data", "fsdp")))
 
 
 def each(metrics: Metrics, count: int) -> list[Metrics]:

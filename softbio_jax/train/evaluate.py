@@ -1,4 +1,4 @@
-"""The test sets through a trained run, and the report of it."""
+"""The test sets through a trained run, and the evaluation of what comes out."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from etils import epath
 
 from softbio_jax.checkpoints import files
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.evaluation import evaluate as report
+from softbio_jax.evaluation import evaluate as evaluation
 from softbio_jax.evaluation import tables
 from softbio_jax.train import predict
 from softbio_jax.train.session import Session
@@ -35,7 +35,9 @@ def evaluate(
       The contents of metrics.json; empty without test sets.
     """
     outputs = [
-        session.predict(dataset, feature_rows=report.feature_rows(len(dataset)), between=between)
+        session.predict(
+            dataset, feature_rows=evaluation.feature_rows(len(dataset)), between=between
+        )
         for dataset in sets
     ]
     results = [predict.predictions(out, item) for out, item in zip(outputs, sets, strict=True)]
@@ -44,8 +46,8 @@ def evaluate(
         return {}
     run = session.run
     trained, total = run.trained_and_total()
-    with files.staged(workdir, name=report.DIRECTORY, last="metrics.json") as folder:
-        summary = report.write(
+    with files.staged(workdir, name=evaluation.DIRECTORY, last="metrics.json") as folder:
+        summary = evaluation.write(
             folder,
             results,
             model={

@@ -22,6 +22,7 @@ from softbio_jax.train.build import Parts
 from softbio_jax.train.feature_store import FeatureStore
 
 _TOLD_EVERY = 10.0  # seconds
+_ABOVE = ("heads/", "balance/")  # what lies above the features
 Say = Callable[[str], None]
 
 
@@ -49,9 +50,6 @@ def check_cacheable(run: Parts) -> None:
                         expected="one process, with any number of devices",
                         found=f"{jax.process_count()} processes",
                         fix="run on one host: heads need no more")  # fmt: skip
-
-
-_ABOVE = ("heads/", "balance/")
 
 
 class FeatureExtractor:

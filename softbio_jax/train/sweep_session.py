@@ -14,19 +14,12 @@ from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.losses.masked import masked_mean
 from softbio_jax.params.paths import Tree
 from softbio_jax.tasks import MISSING
-from softbio_jax.train import feature_table, optimizer
+from softbio_jax.train import build, feature_table, optimizer
 from softbio_jax.train.build import Parts
 from softbio_jax.train.cached import CachedSession
 from softbio_jax.train.features import Features
 from softbio_jax.train.state import TrainState
-from softbio_jax.train.step import (
-    Batch,
-    Metrics,
-    StepConfig,
-    TrainStep,
-    make_train_step,
-    task_losses,
-)
+from softbio_jax.train.step import Batch, Metrics, TrainStep, task_losses
 
 # Every leaf of the state has an axis of pairs in front, but for the step: it seeds dropout, whose
 # masks are then drawn once for all pairs.
@@ -123,11 +116,7 @@ class SweepSession(CachedSession):
                 weight_decay=cast(float, decay),
             )
             update = optimizer.make(settings, trainable, steps=config.train.steps)
-            step = make_train_step(
-                self.run.model, update,
-                StepConfig(augment=config.augment, balancing=config.balancing),
-            )  # fmt: skip
-            return step(state, frozen, batch, key)
+            return build.train_step(self.run, optimizer=update)(state, frozen, batch, key)
 
         mapped = jax.vmap(one, in_axes=(_AXES, 0, 0, None, None, None), out_axes=(_AXES, 0))
 

@@ -8,15 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from softbio_jax import parallel
 from softbio_jax.checkpoints.pretrained import load_pretrained
 from softbio_jax.data import pipeline
 from softbio_jax.data.augment import normalize
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.evaluation import evaluate as report
+from softbio_jax.evaluation import evaluate as evaluation
 from softbio_jax.evaluation import tables
 from softbio_jax.evaluation.prompts import Prompts
 from softbio_jax.evaluation.zero_shot import zero_shot_classifier
@@ -37,6 +35,7 @@ def evaluate_zero_shot(
     out: pathlib.Path,
     batch_size: int,
     compute: ComputeConfig,
+    tokenizer: str | pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Classifies every test set by the nearest prompt and writes out/eval as a run's evaluation.
 
@@ -51,6 +50,7 @@ def evaluate_zero_shot(
       out: where eval/ is written.
       batch_size: images a pass over all devices.
       compute: how both towers are computed.
+      tokenizer: CLIP's tokenizer.json, see `tokenizer.tokenize`.
 
     Returns:
       The contents of metrics.json.
@@ -62,7 +62,7 @@ def evaluate_zero_shot(
     parallel.check_batch(batch_size, mesh, where="--batch_size")
     classifier = zero_shot_classifier(
         checkpoint, variant=config.name, prompts=prompts, compute=compute,
-        cache=out / "text_features",
+        cache=out / "text_features", tokenizer=tokenizer,
     )  # fmt: skip
     tower = VisionTower(config, compute)
     params = parallel.replicate(load_pretrained(checkpoint, config=config), mesh)
@@ -75,7 +75,7 @@ def evaluate_zero_shot(
         kept |= {f"logits/{task}": logits[task] for task in tasks}
         return kept | {"feature": jnp.asarray(embedding, jnp.float32)}
 
-    compiled = jax.jit(forward, out_shardings=NamedSharding(mesh, P()))
+    compiled = jax.jit(forward, out_shardings=parallel.replicated(mesh))
     passes = []
     for dataset in sets:
         batches = pipeline.eval_batches(
@@ -86,14 +86,14 @@ def evaluate_zero_shot(
         with jax.default_matmul_precision(compute.matmul_precision):
             passes.append(predict.collect(
                 functools.partial(compiled, params), batches, size=len(dataset), tasks=tasks,
-                mesh=mesh, feature_rows=report.feature_rows(len(dataset)),
+                mesh=mesh, feature_rows=evaluation.feature_rows(len(dataset)),
             ))  # fmt: skip
     if jax.process_index() != 0:
         return {}
     sizes = {"visual_encoder": count(params), "text_encoder": _text_parameters(config.name)}
     total = sum(sizes.values())
     results = [predict.predictions(out, item) for out, item in zip(passes, sets, strict=True)]
-    summary = report.write(
+    summary = evaluation.write(
         out,
         results,
         model={

@@ -85,3 +85,12 @@ def test_a_vision_tower_alone_is_refused(state, data_root, tmp_path):
             prompts=load_prompts("thesis"), out=tmp_path / "run", batch_size=8, compute=EXACT,
         )  # fmt: skip
     assert not (tmp_path / "run" / "eval").exists()
+
+
+def test_the_tokenizer_that_is_named_is_the_one_that_is_read(state, data_root, tmp_path):
+    with pytest.raises(UserError, match=r"unreadable tokenizer file.*own\.json"):
+        evaluate_zero_shot(
+            save(state, tmp_path / "both.safetensors"), open_tests(str(data_root), [ENTRY]),
+            variant="tiny-test", prompts=load_prompts("thesis"), out=tmp_path / "run",
+            batch_size=8 * jax.device_count(), compute=EXACT, tokenizer=tmp_path / "own.json",
+        )  # fmt: skip
