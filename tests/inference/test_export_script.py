@@ -72,7 +72,7 @@ def test_a_saved_folder_gives_the_tower_and_heads_of_its_run(workdir, saved, tmp
 
 
 def test_a_saved_folder_of_mtlora_gives_each_tasks_tower(tmp_path):
-    bundle, adapted = bundle_of("mtlora")
+    bundle, adapted = bundle_of("mtlora_task")
     folder = bundle_files.save(bundle, tmp_path / "model")
     towers = {}
     for place, task in enumerate(("age", "gender")):
