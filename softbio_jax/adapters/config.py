@@ -3,9 +3,10 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
+from softbio_jax.adapters.formula import Formula
 from softbio_jax.errors import UserError
 
 
@@ -36,7 +37,10 @@ class LoRAConfig:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
-Rule = tuple[str, LoRAConfig]  # an anchored regex over "/"-joined layer paths
+Adapter = LoRAConfig | Formula
+Rule = tuple[str, Adapter]  # an anchored regex over "/"-joined layer paths
+LoRARule = tuple[str, LoRAConfig]
+AnyAdapter = TypeVar("AnyAdapter", LoRAConfig, Adapter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ class TaskRules:
     in one kernel (q, k, v) have an A and a B a projection.
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[LoRARule, ...]
     base_input: Literal["shared", "task"] = "shared"
     probe: bool = True  # each task has a probe of its own in the pooling
     tasks: int = 1  # T; the model sets it to the number of its tasks
@@ -78,7 +82,13 @@ class AdapterRules:
     rules: tuple[Rule, ...] = ()
     per_task: TaskRules | None = None
 
-    def match(self, path: str) -> LoRAConfig | None:
+    def __post_init__(self) -> None:
+        if self.per_task and any(isinstance(adapter, Formula) for _, adapter in self.rules):
+            raise UserError("another formula beside each task's own adapters", where="method.rules",
+                            expected="LoRA on the shared layers", found="a Formula",
+                            fix="leave the tasks' own out")  # fmt: skip
+
+    def match(self, path: str) -> Adapter | None:
         """Returns the adapter of the dense layer at `path`, such as encoder/trunk/attn/qkv."""
         return _first(self.rules, path)
 
@@ -96,5 +106,5 @@ class AdapterRules:
 NO_ADAPTERS = AdapterRules()
 
 
-def _first(rules: tuple[Rule, ...], path: str) -> LoRAConfig | None:
+def _first(rules: Sequence[tuple[str, AnyAdapter]], path: str) -> AnyAdapter | None:
     return next((config for pattern, config in rules if re.fullmatch(pattern, path)), None)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters import math
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig
+from softbio_jax.adapters.formula import Formula
 from softbio_jax.errors import UserError
 
 # PEFT's kaiming_uniform(a=sqrt(5)) on A, that is U(-1/sqrt(in), 1/sqrt(in)).
@@ -41,7 +42,7 @@ class TaskLowRank(nn.Module):
 
 
 class AdaptedDense(nn.Module):
-    """y = x W + b, with a LoRA or DoRA update where a rule matches the layer's path.
+    """y = x W + b, with a LoRA or DoRA update, or another `Formula`, where a rule matches its path.
 
     LoRA: y = x W + b + s (drop(x) A) B.
     DoRA: y = x W + b + (g - 1) drop(x) W + g s (drop(x) A) B with g = m / ||W + s A B||, which
@@ -86,6 +87,12 @@ class AdaptedDense(nn.Module):
         config = self.adapters.match("/".join(self.path))
         if config is None:
             return base
+        if isinstance(config, Formula):
+            fresh = config.init(*kernel.shape)
+            leaves = {
+                name: self.param(name, lambda _, leaf=leaf: leaf) for name, leaf in fresh.items()
+            }
+            return config.apply(x, kernel.astype(self.dtype), leaves)
         self._check(config, kernel.shape, self.features)
         a = self.param("lora_a", _init_a, (x.shape[-1], config.rank), jnp.float32)
         b = self.param("lora_b", nn.initializers.zeros, (config.rank, self.features), jnp.float32)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
+from softbio_jax.adapters.formula import Formula
 from softbio_jax.errors import UserError
 from softbio_jax.params.paths import Tree, flatten, unflatten
 
@@ -16,8 +17,8 @@ def merge(params: Tree, rules: AdapterRules, *, task: int | None = None) -> Tree
     """Returns params with every adapter folded into its kernel and removed.
 
     LoRA: W + s A B. DoRA: (m / ||V_j||) V, V = W + s A B. A task's own: W + s A_t B_t, its probe
-    in the place of the pooling's. In float32, on stacked trees as on single layers; the kernel
-    keeps its type.
+    in the place of the pooling's. Another formula: its own. In float32, on stacked trees as on
+    single layers; the kernel keeps its type.
 
     Args:
       params: nested dict of arrays, adapted.
@@ -36,9 +37,12 @@ def merge(params: Tree, rules: AdapterRules, *, task: int | None = None) -> Tree
     for path in [path for path in merged if path.endswith("/kernel")]:
         layer = path.removesuffix("/kernel")
         kernel = merged[path].astype(np.float32)
+        config = rules.match(layer)
         # A broad rule also matches layers that take no adapter, the heads' for instance.
-        if f"{layer}/lora_a" in flat and (config := rules.match(layer)) is not None:
+        if isinstance(config, LoRAConfig) and f"{layer}/lora_a" in flat:
             kernel = _fold(kernel, flat, layer, config)
+        elif isinstance(config, Formula) and (beside := _beside(merged, layer)):
+            kernel = config.merge(kernel, {name: merged.pop(f"{layer}/{name}") for name in beside})
         own = rules.match_task(layer) if f"{layer}/tasks/lora_a" in flat else None
         if own is not None and task is not None:
             kernel = kernel + _task_update(flat, layer, own, task)
@@ -46,6 +50,12 @@ def merge(params: Tree, rules: AdapterRules, *, task: int | None = None) -> Tree
     if "pool/task_probe" in merged:
         merged["pool/probe"] = merged.pop("pool/task_probe")[task]
     return unflatten(merged)
+
+
+def _beside(flat: Flat, layer: str) -> list[str]:
+    """Returns the names of a dense layer's leaves other than its kernel and bias."""
+    names = (path.removeprefix(f"{layer}/") for path in flat if path.startswith(f"{layer}/"))
+    return [name for name in names if "/" not in name and name not in ("kernel", "bias")]
 
 
 def _check_task(rules: AdapterRules, flat: Flat, task: int | None) -> None:

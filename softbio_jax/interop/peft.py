@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax import writing
-from softbio_jax.adapters.config import AdapterRules
+from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.adapters.math import column_norm
 from softbio_jax.adapters.merge import merge
 from softbio_jax.errors import UserError
@@ -113,8 +113,14 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
       rules: the rules the model was built with.
 
     Raises:
-      UserError: an adapter that no rule matches.
+      UserError: an adapter that no rule matches, or one of a formula that PEFT's files do not have.
     """
+    for target, adapter in rules.rules:
+        if not isinstance(adapter, LoRAConfig):
+            raise UserError("an adapter of its own formula", where=target,
+                            expected="LoRA or DoRA, for which there are files",
+                            found=type(adapter).__name__,
+                            fix="export the merged tower: --format=safetensors")  # fmt: skip
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     trunk = next((len(leaf) for path, leaf in flat.items() if path.startswith(_TRUNK)), 0)
     leaves = stacking.unstack(flat)
@@ -124,7 +130,7 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
         if name != "lora_a" or layer.endswith("/tasks"):
             continue
         config = rules.match(_stacked(layer, trunk))
-        if config is None:
+        if not isinstance(config, LoRAConfig):
             raise UserError("adapter without a rule", where=layer, expected="the model's own rules",
                             found="no match", fix="pass the rules it was built with")  # fmt: skip
         layers[layer] = Layer(

@@ -1,8 +1,8 @@
 """Floating-point operations that adapters add to a tower's forward pass, from shapes alone."""
 
-from softbio_jax.adapters.config import AdapterRules
+from softbio_jax.adapters.config import Adapter, AdapterRules, LoRAConfig
 from softbio_jax.models.config import VisionConfig
-from softbio_jax.models.flops import Flops, dense_layers, tokens_of
+from softbio_jax.models.flops import DenseLayer, Flops, dense_layers, tokens_of
 
 # How many projections a kernel holds side by side; a task's own have an A and a B each.
 _PROJECTIONS = {"attn/qkv": 3, "attn/kv": 2}
@@ -29,8 +29,7 @@ def adapter_flops(
     for layer in dense_layers(config, grid=grid, tail=tail):
         adapter = rules.match(layer.path)
         if adapter is not None:
-            sides = layer.inputs + layer.outputs
-            dense += 2 * layer.rows * adapter.rank * sides * layer.layers
+            dense += layer.rows * _products(adapter, layer) * layer.layers
     return Flops(dense=dense)
 
 
@@ -47,7 +46,7 @@ def dora_norm_flops(config: VisionConfig, rules: AdapterRules, *, tail: int = 0)
     dense = 0
     for layer in dense_layers(config, tail=tail):
         adapter = rules.match(layer.path)
-        if adapter is not None and adapter.dora:
+        if isinstance(adapter, LoRAConfig) and adapter.dora:
             rank, i, o = adapter.rank, layer.inputs, layer.outputs
             dense += 2 * rank * (i * o + rank * i + rank * o) * layer.layers
     return Flops(dense=dense)
@@ -80,8 +79,7 @@ def task_flops(
         if pooled or (parted and own.base_input == "task"):
             dense += (tasks - 1) * layer.flops
             if (shared := rules.match(layer.path)) is not None:
-                sides = layer.inputs + layer.outputs
-                dense += (tasks - 1) * 2 * layer.rows * shared.rank * sides
+                dense += (tasks - 1) * layer.rows * _products(shared, layer)
         if (adapter := own.match(layer.path)) is not None:
             sides = _PROJECTIONS.get(name, 1) * layer.inputs + layer.outputs
             dense += tasks * 2 * layer.rows * adapter.rank * sides
@@ -92,3 +90,10 @@ def task_flops(
     if config.pooling == "attn":
         attention += (tasks - 1) * 4 * tokens_of(config, grid) * config.width
     return Flops(dense=dense, attention=attention)
+
+
+def _products(adapter: Adapter, layer: DenseLayer) -> int:
+    """Returns the operations that an adapter adds to one row of a layer."""
+    if isinstance(adapter, LoRAConfig):
+        return 2 * adapter.rank * (layer.inputs + layer.outputs)
+    return adapter.products(layer.inputs, layer.outputs)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from softbio_jax.adapters.merge import merge
 from softbio_jax.losses.balancer import Balancer
 from softbio_jax.losses.masked import MaskedMean
 from tests.adapters import towers
@@ -20,13 +21,15 @@ from tests.docs.blocks import ROOT, blocks
 
 PAGE = ROOT / "docs" / "extending.md"
 FILE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
-SECTIONS = ("A task", "A data set", "A method", "A loss balancer")
+SECTIONS = (
+    "A task", "A data set", "A method", "An adapter with another formula", "A loss balancer",
+)  # fmt: skip
 COPIED = ("softbio_jax", "scripts", "configs", "assets")
 
 
 def section(heading):
     text = PAGE.read_text()
-    return re.search(rf"^## {heading}\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)[1]
+    return re.search(rf"^##+ {heading}\n(.*?)^##", text, re.DOTALL | re.MULTILINE)[1]
 
 
 def new_files(text):
@@ -63,8 +66,11 @@ def test_an_extension_is_one_new_file_at_most_and_one_line(heading, tmp_path):
     path = re.search(r"^\+\+\+ b/(.*)$", diff, re.MULTILINE)[1]
     (tmp_path / path).parent.mkdir(parents=True)
     shutil.copy(ROOT / path, tmp_path / path)
-    done = patch(tmp_path, diff)
-    assert done.returncode == 0, f"renew the diff of {heading!r}: {done.stdout}"
+    page = diffs(PAGE.read_text())
+    for earlier in page[: page.index(diff) + 1]:
+        if f"+++ b/{path}\n" in earlier:
+            done = patch(tmp_path, earlier)
+            assert done.returncode == 0, f"renew the diff of {heading!r}: {done.stdout}"
 
 
 def test_the_method_trains_biases_and_heads_alone():
@@ -76,6 +82,33 @@ def test_the_method_trains_biases_and_heads_alone():
     }
     assert {path for path in groups if path.startswith("heads/")} <= trained
     assert not {path for path in trained if path.endswith("kernel") and "heads/" not in path}
+
+
+def test_the_other_formula_changes_no_bit_at_first_and_merges():
+    method = module("softbio_jax/adapters/methods/ia3.py").ia3()
+    model = towers.model(method)
+    variables, twin = towers.variables(model), towers.plain_twin(model)
+    groups = method.label(list(towers.flatten(variables["params"])))
+    own = {path for path, group in groups.items() if group == "adapter_a"}
+    # Of each block: one number a query, key and value channel, one a hidden unit of the MLP.
+    width, hidden = model.config.width, model.config.mlp_width
+    sizes = {path: towers.flatten(variables["params"])[path].size for path in own}
+    assert sum(sizes.values()) == model.config.layers * (3 * width + hidden)
+
+    def logits(model, params):
+        return model.apply(variables | {"params": params}, towers.images(model.config))["age"]
+
+    fresh = merge(variables["params"], method.rules)
+    np.testing.assert_array_equal(logits(model, variables["params"]), logits(twin, fresh))
+    rng = np.random.default_rng(0)
+    drawn = towers.unflatten({
+        path: (leaf + 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32)
+        if path in own else leaf
+        for path, leaf in towers.flatten(variables["params"]).items()
+    })  # fmt: skip
+    applied = logits(model, drawn)
+    np.testing.assert_allclose(logits(twin, merge(drawn, method.rules)), applied, atol=2e-5)
+    assert np.abs(applied - logits(twin, fresh)).max() > 1e-3
 
 
 @pytest.fixture
@@ -194,6 +227,15 @@ class TestFollowed:
         assert sum(moved[path] for path in in_tower) > len(in_tower) / 2
         assert any(moved[path] for path in moved if path.startswith("heads/glasses/"))
 
-    def test_predictions_name_the_new_classes(self, followed):
-        header, *rows = (followed[0] / "glasses.csv").read_text().splitlines()
+    @pytest.mark.parametrize("table", ["glasses.csv", "rescaled.csv"])
+    def test_predictions_name_the_new_classes(self, followed, table):
+        header, *rows = (followed[0] / table).read_text().splitlines()
         assert "glasses" in header and len(rows) == 32
+        assert all(",with," in row or ",without," in row for row in rows)
+
+    def test_the_other_formula_was_trained(self, followed):
+        code = MOVED.replace("runs/extended", "runs/rescaled")
+        moved, same = json.loads(followed[2]([sys.executable, "-"], code).splitlines()[-1])
+        assert same, "the frozen tree's digest"
+        in_tower = [path for path in moved if not path.startswith(("heads/", "balance/"))]
+        assert in_tower and all(path.endswith("/ia3") and moved[path] for path in in_tower)

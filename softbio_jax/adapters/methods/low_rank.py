@@ -57,6 +57,6 @@ def adapter_groups(rules: AdapterRules, pool_apart: bool) -> list[tuple[str, str
     found = [path for path in layers if rules.match(path) or rules.match_task(path)]
     if found:
         groups += [(".*/lora_a", "adapter_a"), (".*/lora_b", "adapter_b")]
-    if any((config := rules.match(path)) and config.dora for path in found):
+    if any(isinstance(c := rules.match(path), LoRAConfig) and c.dora for path in found):
         groups.append((".*/dora_magnitude", "magnitude"))
     return [*groups, (".*", FROZEN)]

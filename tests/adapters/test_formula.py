@@ -1,0 +1,136 @@
+"""An adapter with a formula of its own: (x W) with some outputs exchanged by a trained share."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from softbio_jax.adapters.config import AdapterRules, TaskRules
+from softbio_jax.adapters.formula import Formula
+from softbio_jax.adapters.merge import merge
+from softbio_jax.adapters.method import FROZEN, HEADS, Method
+from softbio_jax.errors import UserError
+from softbio_jax.interop import peft
+from softbio_jax.models import adapter_flops
+from softbio_jax.params.paths import flatten, unflatten
+from tests.adapters import towers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixed(Formula):
+    """y = x W + strength x U with a full matrix U, zero at the start."""
+
+    strength: float
+
+    def init(self, inputs, outputs):
+        return {"full": jnp.zeros((inputs, outputs))}
+
+    def apply(self, x, kernel, leaves):
+        return x @ kernel + self.strength * (x @ leaves["full"].astype(x.dtype))
+
+    def merge(self, kernel, leaves):
+        return kernel + self.strength * leaves["full"]
+
+    def products(self, inputs, outputs):
+        return 2 * inputs * outputs
+
+
+RULES = AdapterRules(rules=(
+    ("encoder/trunk/attn/qkv", Mixed(strength=0.5)), ("pool/mlp/c_proj", Mixed(strength=2.0)),
+    ("encoder/trunk/mlp/c_fc", towers.DORA),
+))  # fmt: skip
+METHOD = Method(name="mixed", rules=RULES, groups=(
+    *HEADS, (".*/full", "adapter_a"), (".*/(lora_[ab]|dora_magnitude)", "adapter_b"),
+    (".*", FROZEN),
+))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return towers.model(METHOD)
+
+
+@pytest.fixture(scope="module")
+def drawn(model):
+    """The parameters with all that is adapted drawn instead of fresh."""
+    flat = flatten(towers.variables(model)["params"])
+    rng = np.random.default_rng(0)
+    return unflatten({
+        path: 0.05 * rng.standard_normal(leaf.shape).astype(np.float32)
+        if path.endswith(("/full", "/lora_b")) else leaf
+        for path, leaf in flat.items()
+    })  # fmt: skip
+
+
+def logits(model, variables):
+    return model.apply(variables, towers.images(model.config))
+
+
+def test_its_leaves_lie_beside_the_kernels_it_adapts(model):
+    shapes = {
+        path: leaf.shape for path, leaf in flatten(towers.variables(model)["params"]).items()
+        if path.endswith("/full")
+    }  # fmt: skip
+    kernels = flatten(towers.variables(model)["params"])
+    assert shapes == {
+        f"{layer}/full": kernels[f"{layer}/kernel"].shape
+        for layer in ("encoder/trunk/attn/qkv", "pool/mlp/c_proj")
+    }
+
+
+def test_a_fresh_one_changes_no_bit(model):
+    variables, twin = towers.variables(model), towers.plain_twin(model)
+    plain = {path for path in flatten(towers.variables(twin)["params"])}
+    kept = {p: leaf for p, leaf in flatten(variables["params"]).items() if p in plain}
+    for task, found in logits(twin, variables | {"params": unflatten(kept)}).items():
+        np.testing.assert_array_equal(found, logits(model, variables)[task])
+
+
+def test_merging_equals_applying_and_leaves_nothing(model, drawn):
+    variables, twin = towers.variables(model), towers.plain_twin(model)
+    merged = merge(drawn, RULES)
+    assert flatten(merged).keys() == flatten(towers.variables(twin)["params"]).keys()
+    applied = logits(model, variables | {"params": drawn})
+    for task, found in logits(twin, variables | {"params": merged}).items():
+        np.testing.assert_allclose(found, applied[task], atol=2e-5)
+        assert np.abs(found - logits(model, variables)[task]).max() > 1e-3
+
+
+def test_gradients_reach_it(model):
+    variables = towers.variables(model)
+
+    def loss(params):
+        return sum(jnp.sum(x**2) for x in logits(model, variables | {"params": params}).values())
+
+    gradient = flatten(jax.grad(loss)(variables["params"]))
+    assert all(np.abs(leaf).max() > 0 for path, leaf in gradient.items() if path.endswith("/full"))
+
+
+def test_it_is_labelled_like_any_other_adapter(model):
+    groups = METHOD.label(list(flatten(towers.variables(model)["params"])))
+    assert groups["encoder/trunk/attn/qkv/full"] == "adapter_a"
+    assert groups["encoder/trunk/attn/qkv/kernel"] == FROZEN
+
+
+def test_its_operations_are_counted(model):
+    config = model.config
+    tokens = (config.image_size // config.patch_size) ** 2 + config.class_token
+    rules = AdapterRules(rules=(("encoder/trunk/attn/qkv", Mixed(strength=1.0)),))
+    found = adapter_flops.adapter_flops(config, rules)
+    assert found.dense == config.layers * tokens * 2 * config.width * 3 * config.width
+    assert adapter_flops.dora_norm_flops(config, rules).dense == 0
+
+
+def test_there_is_no_peft_file_of_it(drawn):
+    with pytest.raises(
+        UserError, match=r"encoder/trunk/attn/qkv: .*found Mixed; fix: .*safetensors"
+    ):
+        peft.collect(drawn, RULES)
+
+
+def test_the_tasks_own_layers_stay_lora():
+    own = TaskRules(rules=((".*", towers.LORA),))
+    with pytest.raises(UserError, match="beside each task's own"):
+        AdapterRules(rules=RULES.rules, per_task=own)
