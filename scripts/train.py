@@ -67,7 +67,7 @@ def _describe(run: "Parts") -> None:
     from softbio_jax.planning.topology import devices_of
     from softbio_jax.train import build
 
-    print(build.describe(run), end="\n\n", flush=True)
+    print(build.describe(run), build.overview(run), sep="\n\n", end="\n\n", flush=True)
     train = run.config.train
     if train.cache_features:
         print(table.CACHED)

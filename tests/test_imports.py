@@ -40,6 +40,7 @@ DOORS = {
     "litert_converter": ("inference/litert.py",),
     "timm": (),
     "peft": (),
+    "clu": ("train/build.py",),  # its writers and periodic actions import TensorFlow
 }
 RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "app", "beam", "onnx", "litert")
 MOST_LINES = 300
