@@ -13,6 +13,7 @@ from etils import epath
 
 from softbio_jax.checkpoints import files
 from softbio_jax.errors import UserError
+from softbio_jax.params.paths import flatten
 from softbio_jax.tasks import MISSING
 from softbio_jax.train import build
 from softbio_jax.train.build import Parts
@@ -39,7 +40,7 @@ def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:
     if not (epath.Path(workdir) / "config.json").exists():
         return
     # Read as a config, so that a field younger than the run has the default that it would have.
-    before, now = _flat(_plain(read_config(workdir))), _flat(_plain(config))
+    before, now = _flat(read_config(workdir)), _flat(config)
     differing = [
         key
         for key in sorted(before.keys() | now.keys())
@@ -152,14 +153,9 @@ def _plain(config: RunConfig) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Returns the fields of a configuration by their dotted names."""
+    return {path.replace("/", "."): value for path, value in flatten(_plain(config)).items()}
 
 
 def _versions() -> dict[str, str]:
