@@ -72,9 +72,10 @@ def build(gradio, model):
     tasks = [task.name for task in model.bundle.tasks]
     with gradio.Blocks(title=f"softbio_jax: {model.bundle.name}", analytics_enabled=False) as page:
         gradio.Markdown(
-            f"# {model.bundle.name}\n{model.bundle.tower.name} adapted by {model.bundle.method}"
+            f"# {', '.join(tasks).capitalize()}\n"
+            f"The model {model.bundle.name}: {model.bundle.tower.name}, {model.bundle.method}"
         )
-        options = {"height": 340, "buttons": []}
+        options = {"height": 340, "buttons": ["fullscreen"]}
         with gradio.Row():
             picture = gradio.Image(label="photograph or webcam", sources=["upload", "webcam"],
                                    elem_id="input", **options)  # fmt: skip
@@ -85,7 +86,7 @@ def build(gradio, model):
             with gradio.Column():
                 how = gradio.Radio([FIND, CROP], value=FIND, label="the picture")
                 margin = gradio.Slider(0, 0.5, value=0, step=0.05, label="margin around a face")
-                which = gradio.Dropdown([1], value=1, label="face, the largest first")
+                which = gradio.Dropdown([1], value=1, label="face in orange, the largest is 1")
                 task = gradio.Radio(tasks, value=tasks[0], label="map of")
                 timing = gradio.Markdown(elem_id="timing")
             labels = [gradio.Label(label=name, elem_id=name) for name in tasks]
@@ -149,8 +150,9 @@ def _analyse(gradio, model, image, how, margin, task, which):
         lines.insert(0, f"expected age: {one.expected_age:.1f} years")
     choice = gradio.Dropdown(list(range(1, len(faces) + 1)), value=chosen + 1)
     return [
-        choice, annotate(image, predictions), *(one.probabilities[t.name] for t in tasks),
-        overlay(squares[chosen], drops), "\n\n".join(lines),
+        choice, annotate(image, predictions, chosen=chosen if len(faces) > 1 else None),
+        *(one.probabilities[t.name] for t in tasks), overlay(squares[chosen], drops),
+        "\n\n".join(lines),
     ]  # fmt: skip
 
 

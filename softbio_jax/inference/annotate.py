@@ -10,11 +10,13 @@ import numpy as np
 
 from softbio_jax.inference.predictor import Prediction
 
-_COLOUR = (40, 200, 120)
+_COLOUR, _CHOSEN = (40, 200, 120), (255, 150, 30)
 _LEAST_SIDE = 320  # pixels: on anything smaller the text could not be read
 
 
-def annotate(image: np.ndarray, predictions: Sequence[Prediction]) -> np.ndarray:
+def annotate(
+    image: np.ndarray, predictions: Sequence[Prediction], *, chosen: int | None = None
+) -> np.ndarray:
     """Returns (H', W', 3) uint8: a box and a line a task at every face.
 
     A picture that was taken as one face has its lines below it. Small pictures are enlarged.
@@ -22,6 +24,7 @@ def annotate(image: np.ndarray, predictions: Sequence[Prediction]) -> np.ndarray
     Args:
       image: (H, W, 3) uint8 RGB.
       predictions: of its faces.
+      chosen: which of them has a box of another colour.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -39,11 +42,12 @@ def annotate(image: np.ndarray, predictions: Sequence[Prediction]) -> np.ndarray
         top, canvas = canvas.height, taller
         _write(ImageDraw.Draw(canvas), lines(whole[0]), (4, top), font, line)
     draw = ImageDraw.Draw(canvas)
-    for prediction in predictions:
+    for number, prediction in enumerate(predictions):
         if prediction.face is None:
             continue
         x0, y0, x1, y1 = (side * zoom for side in prediction.face.box)
-        draw.rectangle((x0, y0, x1, y1), outline=_COLOUR, width=max(2, size // 8))
+        colour = _CHOSEN if number == chosen else _COLOUR
+        draw.rectangle((x0, y0, x1, y1), outline=colour, width=max(2, size // 8))
         texts = lines(prediction)
         # Below the face where there is room, else inside its lower edge.
         top = min(y1 + 2, canvas.height - line * len(texts))

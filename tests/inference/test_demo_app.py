@@ -3,17 +3,21 @@
 import base64
 import os
 import pathlib
+import runpy
 import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from softbio_jax.data import synthetic
+from softbio_jax.data.faces import Face
 from softbio_jax.inference import bundle_files
+from softbio_jax.inference.predictor import Predictor
 from tests.evaluation.report.test_browser import CHROMIUM, Browser
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -144,6 +148,44 @@ def test_a_picture_gives_three_results(served, photo, tmp_path):
     assert any(path.suffix == ".png" for path in pictures.rglob("*"))  # until the program ends
     addresses = [line for line in connected.read_text().splitlines() if "127.0.0.1" not in line]
     assert addresses == []
+
+
+class TwoFaces:
+    """Stands for a detector."""
+
+    name = "two"
+
+    def find(self, image):
+        boxes = ((10.0, 10.0, 90.0, 90.0), (110.0, 20.0, 150.0, 60.0))
+        return [Face(box=box, confidence=1.0) for box in boxes]
+
+
+def test_what_is_shown_belongs_to_the_chosen_face(bundle, monkeypatch):
+    page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+    gradio = types.SimpleNamespace(Dropdown=lambda choices, value: (choices, value))
+    model = Predictor(bundle, max_batch=64)
+    image = np.random.default_rng(0).integers(0, 256, (100, 160, 3), np.uint8)
+    monkeypatch.setattr(model, "_finder", TwoFaces())
+    wanted = model.predict_faces(image)[0]
+
+    def shown(how, which):
+        return page["_analyse"](gradio, model, image, how, 0.0, "gender", which)
+
+    for which in (1, 2):
+        choice, boxed, age, gender, emotion, covered, said = shown(page["FIND"], which)
+        assert choice == ([1, 2], which)
+        for found, task in ((age, "age"), (gender, "gender"), (emotion, "emotion")):
+            assert found == pytest.approx(wanted[which - 1].probabilities[task], abs=1e-6)
+        assert f"expected age: {wanted[which - 1].expected_age:.1f} years" in said
+        assert "drop of gender" in said and covered.shape[2] == 3
+        assert boxed.shape[1] > image.shape[1]  # enlarged, so that its lines can be read
+    assert wanted[0].probabilities != wanted[1].probabilities
+    whole = shown(page["CROP"], 2)
+    assert whole[0] == ([1], 1) and "find 1 face(s)" in whole[-1]
+    monkeypatch.setattr(TwoFaces, "find", lambda self, image: [])
+    none = shown(page["FIND"], 1)
+    assert none[2:6] == [None] * 4 and none[-1].startswith("No face found.")
+    assert page["_analyse"](gradio, model, None, page["FIND"], 0.0, "age", 1)[-1] == ""
 
 
 def test_without_gradio_it_says_what_to_install(bundle, tmp_path):

@@ -176,6 +176,9 @@ def test_boxes_and_lines_are_drawn_and_the_rest_is_left():
     assert not changed[110:190, 110:190].any()  # the face
     assert changed[202:220, 102:150].mean() > 0.9  # the line below
     assert not changed[:95].any() and not changed[:, :95].any()
+    other = prediction(Face(box=(400.0, 100.0, 500.0, 200.0), confidence=1.0))
+    both = annotate.annotate(image, [one, other], chosen=1)
+    assert (both[:, :300] == drawn[:, :300]).all() and (both[100, 450] != drawn[100, 150]).any()
     small = annotate.annotate(image[:48, :48], [prediction()])
     assert small.shape[1] == 320 and small.shape[0] > 320  # enlarged, its lines below
     assert annotate.lines(one) == ["gender female (80 %)"]
