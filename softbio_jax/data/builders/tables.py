@@ -125,20 +125,12 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
 
 def images_in(folder: pathlib.Path) -> list[pathlib.Path]:
     """Lists the pictures of a folder by name, hidden files and other suffixes left out."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    return _ending(folder, IMAGE_SUFFIXES)
 
 
 def foreign_in(folder: pathlib.Path) -> list[pathlib.Path]:
     """Lists the films and pictures of a folder that cannot be read, by name."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in FOREIGN_SUFFIXES and not path.name.startswith(".")
-    )
+    return _ending(folder, FOREIGN_SUFFIXES)
 
 
 def read_values(
@@ -213,6 +205,14 @@ def parse_box(
     """Reads four numbers of a row as a box."""
     a, b, c, d = (parse_number(row[name], where=where, column=name) for name in columns)
     return a, b, c, d
+
+
+def _ending(folder: pathlib.Path, suffixes: Sequence[str]) -> list[pathlib.Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
 
 
 def _require_delimiter(
