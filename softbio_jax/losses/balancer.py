@@ -40,8 +40,8 @@ class Balancer:
         losses: Mapping[str, MaskedMean],
         learned: Mapping[str, Leaves],
         running: Mapping[str, Leaves],
-    ) -> Values:
-        """Returns w: {task: ()}.
+    ) -> tuple[Values, Values]:
+        """Returns w, and the regularisers of the tasks that have one: {task: ()} each.
 
         Args:
           losses: the global masked mean of each task; an absent one's weight is not used.
@@ -49,8 +49,3 @@ class Balancer:
           running: {task: what `update` made of this step's loss}.
         """
         raise NotImplementedError
-
-    def regularisers(self, learned: Mapping[str, Leaves]) -> Values:
-        """Returns what is added to a task's weighted loss, where anything is: {task: ()}."""
-        del learned
-        return {}

@@ -97,9 +97,7 @@ def total(
     Returns:
       () and {task: ()}.
     """
-    chosen = balancer(config)
-    weights = chosen.weigh(losses, balance, means or {})
-    regularisers = chosen.regularisers(balance)
+    weights, regularisers = balancer(config).weigh(losses, balance, means or {})
     terms = [
         jnp.where(loss.present, weights[task] * loss.value + regularisers.get(task, 0.0), 0.0)
         for task, loss in losses.items()

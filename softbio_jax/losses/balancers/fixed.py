@@ -21,5 +21,5 @@ class Fixed(Balancer):
         losses: Mapping[str, MaskedMean],
         learned: Mapping[str, Leaves],
         running: Mapping[str, Leaves],
-    ) -> Values:
-        return {task: jnp.float32(self.weights.get(task, 1.0)) for task in losses}
+    ) -> tuple[Values, Values]:
+        return {task: jnp.float32(self.weights.get(task, 1.0)) for task in losses}, {}

@@ -33,11 +33,11 @@ class RunningMean(Balancer):
         losses: Mapping[str, MaskedMean],
         learned: Mapping[str, Leaves],
         running: Mapping[str, Leaves],
-    ) -> Values:
+    ) -> tuple[Values, Values]:
         inverse = {
             task: jnp.where(leaf["mean"] > 0, 1 / jnp.maximum(leaf["mean"], 1e-8), 0.0)
             for task, leaf in running.items()
         }
         whole = jnp.maximum(sum(inverse.values()), 1e-8)
         seen = sum((value > 0).astype(jnp.float32) for value in inverse.values())
-        return {task: seen * value / whole for task, value in inverse.items()}
+        return {task: seen * value / whole for task, value in inverse.items()}, {}

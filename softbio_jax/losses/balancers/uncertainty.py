@@ -28,15 +28,15 @@ class Uncertainty(Balancer):
         losses: Mapping[str, MaskedMean],
         learned: Mapping[str, Leaves],
         running: Mapping[str, Leaves],
-    ) -> Values:
-        return {task: jnp.exp(-self.clamped(leaf)) for task, leaf in learned.items()}
+    ) -> tuple[Values, Values]:
+        # Outside the clamp the gradient of s is zero; inside, the identity.
+        s = {task: jnp.clip(learned[task]["log_var"], *self.clamp) for task in losses}
+        weights = {task: jnp.exp(-s[task]) for task in losses}
+        return weights, {task: self.regulariser(s[task]) for task in losses}
 
-    def regularisers(self, learned: Mapping[str, Leaves]) -> Values:
-        return {task: self.clamped(leaf) / 2 for task, leaf in learned.items()}
-
-    def clamped(self, leaf: Leaves) -> jax.Array:
-        """Returns s within its bounds; outside them its gradient is zero, inside the identity."""
-        return jnp.clip(leaf["log_var"], *self.clamp)
+    def regulariser(self, s: jax.Array) -> jax.Array:
+        """Returns s/2."""
+        return s / 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,5 +48,6 @@ class LiebelKoerner(Uncertainty):
 
     kind = "liebel_koerner"
 
-    def regularisers(self, learned: Mapping[str, Leaves]) -> Values:
-        return {task: jax.nn.softplus(self.clamped(leaf)) for task, leaf in learned.items()}
+    def regulariser(self, s: jax.Array) -> jax.Array:
+        """Returns log(1 + exp(s))."""
+        return jax.nn.softplus(s)
