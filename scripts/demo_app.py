@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -54,6 +55,7 @@ def main(argv: Sequence[str]) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         gradio = _gradio()
+        _check_port(_HOST.value, _PORT.value)  # before the model, which takes longer
         from softbio_jax.inference import api
 
         model = api.load(_MODEL.value, device=_DEVICE.value)
@@ -163,6 +165,20 @@ def _warm(model):
     size = model.bundle.image_size
     for count in (1, 2, 4, 64):
         model.logits(np.zeros((count, size, size, 3), np.uint8))
+
+
+def _check_port(host, port):
+    from softbio_jax.errors import UserError
+
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise UserError("cannot listen there", where="--host, --port",
+                        expected="an address of this machine and a free port",
+                        found=f"{host}:{port}: {error.strerror}",
+                        fix=f"end what listens there, or pass --port={port + 1}",
+                        ) from error  # fmt: skip
 
 
 def _gradio():

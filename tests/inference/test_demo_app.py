@@ -16,6 +16,7 @@ from PIL import Image
 
 from softbio_jax.data import synthetic
 from softbio_jax.data.faces import Face
+from softbio_jax.errors import UserError
 from softbio_jax.inference import bundle_files
 from softbio_jax.inference.predictor import Predictor
 from tests.evaluation.report.test_browser import CHROMIUM, Browser
@@ -186,6 +187,15 @@ def test_what_is_shown_belongs_to_the_chosen_face(bundle, monkeypatch):
     none = shown(page["FIND"], 1)
     assert none[2:6] == [None] * 4 and none[-1].startswith("No face found.")
     assert page["_analyse"](gradio, model, None, page["FIND"], 0.0, "age", 1)[-1] == ""
+
+
+def test_a_port_that_is_taken_is_one_line():
+    check = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))["_check_port"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"127.0.0.1:{port}: .* pass --port={port + 1}"):
+            check("127.0.0.1", port)
+    check("127.0.0.1", port)
 
 
 def test_without_gradio_it_says_what_to_install(bundle, tmp_path):
