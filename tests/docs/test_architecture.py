@@ -9,6 +9,7 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+from absl import flags
 
 from tests.docs.blocks import ROOT
 
@@ -23,7 +24,10 @@ def graph():
     path = ROOT / "scripts" / "import_graph.py"
     spec = importlib.util.spec_from_file_location("import_graph", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    before = set(flags.FLAGS)
     spec.loader.exec_module(module)
+    for name in set(flags.FLAGS) - before:  # other tests load scripts with a flag --out too
+        delattr(flags.FLAGS, name)
     return module
 
 
