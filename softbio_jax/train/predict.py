@@ -38,9 +38,8 @@ def collect(
     """Runs `forward` over every batch and puts each row where its example number says.
 
     Args:
-      forward: global batch -> {task: logits (B, C)}, with example and labels replicated beside
-        them: it returns {"logits/age": ..., "labels/age": ..., "example": ...} and, where
-        features are asked for, "feature" (B, D).
+      forward: global batch -> logits/{task} (B, C), labels/{task} (B,), example (B,) and feature
+        (B, D), whole on every device.
       batches: this process' batches, whose padding has the example `PADDING`.
       size: N.
       tasks: which tasks.
@@ -48,6 +47,9 @@ def collect(
       feature_rows: (M,) ascending examples whose features are kept; None: of none, and then
         they do not even leave the device.
       between: called before every batch.
+
+    Returns:
+      Logits and labels of all N examples, and the features that were asked for.
     """
     logits: dict[str, np.ndarray] = {}
     labels = {task: np.full(size, MISSING, np.int32) for task in tasks}
