@@ -25,10 +25,10 @@ import ml_collections
 _TASKS = ("age", "gender", "emotion")
 _SINGLE = ("lp", "ft", "lora")
 _DEFAULTS = {
-    "small": {"steps": "300", "batch_size": "32", "pretrain_steps": "2000"},
+    "small": {"steps": "750", "batch_size": "32", "pretrain_steps": "2000"},
     "thesis": {"batch_size": "256", "epochs": "20"},
 }
-_SMALL_RATE = 2e-3
+_SMALL_RATE, _SMALL_PROBE_RATE = 2e-3, 8e-3  # the middle of the search; heads alone stand more
 _RATIO = 6  # LoRA+: B's rate over A's, as in the thesis' code
 
 
@@ -77,7 +77,7 @@ def _small_cell(
     sets = [name for name, known in {"fairface": _TASKS[:2], "fer": _TASKS[2:]}.items()
             if set(known) & set(tasks)]  # fmt: skip
     test = {"fairface": "fairface/val", "fer": "fer/test"}
-    rate = _SMALL_RATE
+    rate = _SMALL_PROBE_RATE if method == "lp" else _SMALL_RATE
     return {
         "seed": 0,
         "tasks": tasks,

@@ -15,7 +15,9 @@ from softbio_jax.train.config import DataConfig
 from softbio_jax.train.data import RunData, open_all, open_tests
 
 
-def halves(ids: Sequence[str], *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def halves(
+    ids: Sequence[str] | np.ndarray, *, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Splits N pictures by the SHA-256 of seed and id: which part one is in depends on nothing
     else but its rank among the others, not on their order.
 

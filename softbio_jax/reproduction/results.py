@@ -111,7 +111,9 @@ def collect(study: Study, done: Results, *, tower: Mapping[str, Any], jobs: int)
         | {"chosen": run in chosen}
         for run in sorted(done, key=lambda run: (list(study.cells).index(run.cell), run))
     ]
-    last = next((done[run] for run in done if "versions" in done[run]), {"versions": {}})
+    last: Mapping[str, Any] = next(
+        (done[run] for run in done if "versions" in done[run]), {"versions": {}}
+    )
     return {
         "schema": SCHEMA,
         "complete": not ready(study, done),

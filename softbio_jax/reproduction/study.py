@@ -1,6 +1,5 @@
 """A study as frozen dataclasses: cells, each tried at several rates, then with several seeds."""
 
-import copy
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -108,13 +107,11 @@ def study_from(values: Mapping[str, Any]) -> Study:
     Raises:
       UserError: an unknown or missing key, a value of the wrong type, or a study without weights.
     """
-    values = copy.copy(dict(values))
-    pretrain = values.pop("pretrain") if "pretrain" in values else None
-    study: Study = from_mapping(Study, values)
-    if pretrain is not None:
-        study = dataclasses.replace(
-            study, pretrain=from_mapping(Pretrain, pretrain, "config.pretrain")
-        )
+    rest = {name: value for name, value in values.items() if name != "pretrain"}
+    study: Study = from_mapping(Study, rest)
+    if "pretrain" in values:
+        pretrain = from_mapping(Pretrain, values["pretrain"], "config.pretrain")
+        study = dataclasses.replace(study, pretrain=pretrain)
     _check(study)
     for name, cell in study.cells.items():
         try:
