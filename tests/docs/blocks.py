@@ -49,7 +49,7 @@ _COMMAND = re.compile(r"(?:python |make |pip |git |find |for |srun |NAME=|#SBATC
 
 def is_shell(block: Block) -> bool:
     """Tells a block of commands from output, whose fences look the same."""
-    return block.language in ("", "bash", "sh") and bool(_COMMAND.match(block.text))
+    return block.language in ("", "bash", "sh", "console") and bool(_COMMAND.match(block.text))
 
 
 def steps(block: Block) -> list[str]:

@@ -23,6 +23,9 @@ NOT_RUN = (
     (r"tpu_pod\.sh|gs://", "a cloud", ""),
     (r"scripts/benchmark\.py", "minutes of torch: tests/test_benchmark.py", ""),
     (r"--checkout=", "a checkout of the official code", ""),
+    (r"small_reproduction\.py", "hours: tests/reproduction conducts a study of seconds", ""),
+    (r"data/prepared|runs/full|L14-336 --reference=goldens",
+     "all of the thesis' data, or its tower: tests/data and tests/interop have small ones", ""),
     (r"demo_app\.py", "a server: make test-app opens its page in a browser", ""),
     (r"--beam=", "Apache Beam: tests/data/test_vggface2.py where it is installed", "apache_beam"),
     (r"\blitert\b|ai_edge_litert", "LiteRT: make test-app", "litert_converter"),
@@ -107,7 +110,7 @@ _EXPORT = {
          + "np.testing.assert_allclose(logits.numpy(), wanted['age'], atol=1e-4)\n"),
     ),
 }  # fmt: skip
-PLANS = (
+_OWN = (
     Plan(page="README", given=(standins.known_sets,), exchanged=(
         _MAKE, (r"(--task=emotion) --source=FOLDER --out=data/mine",
                 r"\1 --source=FER --out=data/fer"),
@@ -147,7 +150,7 @@ PLANS = (
         (r"=PE-Core-L14-336 --src=facebook/PE-Core-L14-336",
          "=tiny-test --src=official.safetensors"),
     )),
-    Plan(page="planning"), Plan(page="performance", exchanged=(_MAKE,)),
+    Plan(page="performance", exchanged=(_MAKE,)),
     # A picture that cannot be read is left out and told, with exit code 1.
     Plan(page="using", demo=True, given=(standins.moving_page,), exchanged=(
         (r"(clip\.mp4)$", r'\1 || test $? = 1'), (r"owner/name", "me/model"),
@@ -155,6 +158,13 @@ PLANS = (
     Plan(page="export", mark="app", **_EXPORT),
     Plan(page="export", mark="parity", only=r"keys=timm|import timm|=thesis", **_EXPORT),
 )  # fmt: skip
+# Any other page is followed as it is.
+PLANS = (*_OWN, *(
+    Plan(page=name, given=(standins.known_sets,))
+    for page in PAGES if any(map(is_shell, blocks(page)))
+    and (name := page.relative_to(ROOT).as_posix().removeprefix("docs/").removesuffix(".md"))
+    not in {plan.page for plan in _OWN}
+))  # fmt: skip
 
 
 def why_not(text: str, *, bare: bool = False) -> str:
