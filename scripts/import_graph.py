@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import collections
 import dataclasses
+import itertools
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,19 +139,34 @@ def levels(names: Sequence[str], arrows: Sequence[tuple[str, str]]) -> dict[str,
     return {name: level(name) for name in names}
 
 
+def chains(level: Mapping[str, int], arrows: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Returns what each arrow passes from top to bottom: a box, a bend a row between, a box."""
+    return [
+        [name, *(f"{name}-{other}@{row}" for row in _between(level[name], level[other])), other]
+        for name, other in arrows
+    ]
+
+
 def places(level: Mapping[str, int], arrows: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Returns the horizontal centre of each box: near those that import it, none upon another."""
+    """Returns the horizontal centre of each box and bend: near what leads to it, apart in a row."""
+    passed = chains(level, arrows)
+    rows = {name: _row(name, level) for chain in passed for name in chain} | dict(level)
+    above = collections.defaultdict[str, list[str]](list)
+    for chain in passed:
+        for upper, lower in itertools.pairwise(chain):
+            above[lower].append(upper)
     centre: dict[str, float] = {}
-    step = _BOX[0] + _GAP
-    for row in range(max(level.values()), -1, -1):
-        wish = {}
-        for name in (name for name in level if level[name] == row):
-            users = [centre[a] for a, b in arrows if b == name]
-            wish[name] = statistics.fmean(users) if users else 0.0
+    for row in range(max(rows.values()), -1, -1):
+        wish = {
+            name: statistics.fmean([centre[upper] for upper in above[name]] or [0.0])
+            for name in rows
+            if rows[name] == row
+        }
         order = sorted(wish, key=lambda name: (wish[name], name))
         spread = [wish[order[0]]]
-        for name in order[1:]:
-            spread.append(max(wish[name], spread[-1] + step))
+        for left, right in itertools.pairwise(order):
+            step = (_width(left) + _width(right)) / 2 + _GAP
+            spread.append(max(wish[right], spread[-1] + step))
         # A row of several goes half way back to the middle, lest the picture drift to one side.
         middle = statistics.fmean(wish.values()) / (2 if len(wish) > 1 else 1)
         shift = middle - statistics.fmean(spread)
@@ -168,7 +184,8 @@ def draw(packages: Mapping[str, Box], graph: Mapping[str, set[str]]) -> str:
     width = max(centre.values()) + wide / 2 + _MARGIN - left
     top = max(level.values())
     at = {
-        name: (round(centre[name] - left), _MARGIN + (top - level[name]) * _ROW) for name in drawn
+        name: (round(x - left), _MARGIN + (top - _row(name, level)) * _ROW)
+        for name, x in centre.items()
     }
     ground = _MARGIN + (top + 1) * _ROW
     lines = [
@@ -180,14 +197,10 @@ def draw(packages: Mapping[str, Box], graph: Mapping[str, set[str]]) -> str:
         "</defs>",
         '<rect width="100%" height="100%" rx="10" fill="#fcfcfb"/>',
     ]
-    for name, other in arrows:
-        (x, y), (to_x, to_y) = at[name], at[other]
-        y, to_y = y + high, to_y - 2
-        bend = (to_y - y) / 2
+    for chain in chains(level, arrows):
         lines.append(
-            f'<path id="{name}-{other}" d="M{x} {y}C{x} {y + bend:.0f} {to_x} {to_y - bend:.0f} '
-            f'{to_x} {to_y}" fill="none" stroke="#6b7280" stroke-width="1.3" '
-            'marker-end="url(#tip)"/>'
+            f'<path id="{chain[0]}-{chain[-1]}" d="{_curve([at[stop] for stop in chain])}" '
+            'fill="none" stroke="#6b7280" stroke-width="1.3" marker-end="url(#tip)"/>'
         )
     for name in drawn:
         x, y = at[name]
@@ -196,6 +209,31 @@ def draw(packages: Mapping[str, Box], graph: Mapping[str, set[str]]) -> str:
         inner = width - 2 * _MARGIN
         lines += _box(packages[GROUND], _MARGIN, ground, inner, ("#f0efec", "#8b877d"))
     return "\n".join([*lines, "</svg>", ""])
+
+
+def _curve(stops: Sequence[tuple[int, int]]) -> str:
+    """Returns the path from the first box through the rows between to the top of the last one."""
+    path = f"M{stops[0][0]} {stops[0][1] + _BOX[1]}"
+    for (x, y), (to_x, to_y) in itertools.pairwise(stops):
+        y += _BOX[1]
+        last = (to_x, to_y) == stops[-1]
+        end = to_y - 2 if last else to_y
+        bend = (end - y) / 2
+        path += f"C{x} {y + bend:.0f} {to_x} {end - bend:.0f} {to_x} {end}"
+        path += "" if last else f"V{to_y + _BOX[1]}"
+    return path
+
+
+def _between(upper: int, lower: int) -> range:
+    return range(upper - 1, lower, -1)
+
+
+def _row(name: str, level: Mapping[str, int]) -> int:
+    return int(name.rpartition("@")[2]) if "@" in name else level[name]
+
+
+def _width(name: str) -> int:
+    return 0 if "@" in name else _BOX[0]
 
 
 def _box(box: Box, x: float, y: float, width: float, colours: tuple[str, str]) -> Iterator[str]:
