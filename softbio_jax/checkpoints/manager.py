@@ -31,12 +31,15 @@ class Restored:
     host: dict[str, Any]  # the JSON values given to save
 
 
-def barrier(name: str, *, minutes: float = 30) -> None:
+_PATIENCE = 30 * 60_000  # milliseconds: a process may compile long, one that is gone never comes
+
+
+def barrier(name: str) -> None:
     """Waits until every process is here, by JAX's coordination service and not by a collective.
 
     So also before the first collective, whose start gives the slowest process only 30 seconds.
     """
-    ocp.multihost.get_barrier_sync_fn()(key=f"softbio_{name}", timeout_ms=int(minutes * 60_000))
+    ocp.multihost.get_barrier_sync_fn()(key=f"softbio_{name}", timeout_ms=_PATIENCE)
 
 
 class CheckpointManager:

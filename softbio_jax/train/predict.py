@@ -25,6 +25,23 @@ class Outputs:
     features: np.ndarray | None = None  # (M, D) float32, of the examples that were asked for
 
 
+def packed(
+    batch: Mapping[str, jax.Array], logits: Mapping[str, jax.Array], feature: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns what `collect` wants of a forward pass.
+
+    Features are small beside logits' cost, so they are always there: one program serves all.
+
+    Args:
+      batch: with example (B,) and labels/{task} (B,).
+      logits: {task: (B, C)}.
+      feature: (B, D).
+    """
+    out = {f"logits/{task}": values for task, values in logits.items()}
+    out |= {f"labels/{task}": batch[f"labels/{task}"] for task in logits}
+    return out | {"example": batch["example"], "feature": feature}
+
+
 def collect(
     forward: Callable[[Mapping[str, jax.Array]], dict[str, jax.Array]],
     batches: Iterable[Mapping[str, np.ndarray]],
@@ -38,8 +55,7 @@ def collect(
     """Runs `forward` over every batch and puts each row where its example number says.
 
     Args:
-      forward: global batch -> logits/{task} (B, C), labels/{task} (B,), example (B,) and feature
-        (B, D), whole on every device.
+      forward: global batch -> what `packed` returns, whole on every device.
       batches: this process' batches, whose padding has the example `PADDING`.
       size: N.
       tasks: which tasks.

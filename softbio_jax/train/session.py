@@ -18,7 +18,7 @@ from softbio_jax.train.build import Parts
 from softbio_jax.train.data import eval_stream
 from softbio_jax.train.predict import Outputs
 from softbio_jax.train.state import TrainState
-from softbio_jax.train.step import Batch, Metrics, StepConfig, make_eval_step, make_train_step
+from softbio_jax.train.step import Batch, Metrics, make_eval_step
 from softbio_jax.train.traced import matmul_flops
 
 
@@ -116,10 +116,7 @@ class Session:
 
         def forward(state: TrainState, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
             logits, features = step(state, frozen, batch)
-            out = {f"logits/{task}": logits[task] for task in tasks}
-            out |= {f"labels/{task}": batch[f"labels/{task}"] for task in tasks}
-            # Features are always computed and small: one compilation serves every pass.
-            return out | {"example": batch["example"], "feature": features[tasks[0]]}
+            return predict.packed(batch, logits, features[tasks[0]])
 
         # Replicated, so that every process has every row.
         return jax.jit(forward, out_shardings=parallel.replicated(self.mesh))
@@ -131,12 +128,7 @@ def trace_train_step(run: Parts, mesh: Mesh, state: TrainState, frozen: Tree) ->
     The state is donated and comes back laid out as it went in.
     """
     config, whole = run.config, parallel.replicated(mesh)
-    step = make_train_step(
-        run.model,
-        run.optimizer,
-        StepConfig(augment=config.augment, balancing=config.balancing,
-                   microbatches=config.train.microbatches),
-    )  # fmt: skip
+    step = build.train_step(run)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
     with jax.default_matmul_precision(config.compute.matmul_precision):

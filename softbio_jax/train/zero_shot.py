@@ -71,9 +71,7 @@ def evaluate_zero_shot(
     def forward(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         embedding = tower.apply({"params": params}, normalize(batch["image"]))
         logits = classifier.logits(jnp.asarray(embedding))
-        kept = {key: batch[key] for key in ("example", *(f"labels/{task}" for task in tasks))}
-        kept |= {f"logits/{task}": logits[task] for task in tasks}
-        return kept | {"feature": jnp.asarray(embedding, jnp.float32)}
+        return predict.packed(batch, logits, jnp.asarray(embedding, jnp.float32))
 
     compiled = jax.jit(forward, out_shardings=parallel.replicated(mesh))
     passes = []
