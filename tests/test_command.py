@@ -49,9 +49,7 @@ def run_script(tmp_path):
         if popen:
             # Where the tests run in the background, Ctrl-C is ignored, and children inherit that.
             heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-            return subprocess.Popen(
-                command, preexec_fn=heard, stdin=subprocess.PIPE, **options
-            )
+            return subprocess.Popen(command, preexec_fn=heard, stdin=subprocess.PIPE, **options)
         return subprocess.run(command, timeout=300, **options)
 
     return start
