@@ -35,17 +35,18 @@ class Progress:
         self._live = _Live(self._out, steps) if active and self._out.isatty() else None
         self._validation = ""
         self._before, self._since = first, clock()
+        self._spent = 0.0  # seconds spent in steps after the last update and before a pause
         self._busy = 0.0  # seconds spent in steps, up to the last update
         self.images_per_second = 0.0
 
     def update(self, step: int, text: str) -> None:
         """Shows the line for `step` with text at its end; the rate is that since the last one."""
         if step > self._before:
-            now = self._clock()
-            self._busy += now - self._since
+            self.pause()
             images = (step - self._before) * self._batch_size
-            self.images_per_second = images / max(now - self._since, 1e-9)
-            self._before, self._since = step, now
+            self.images_per_second = images / max(self._spent, 1e-9)
+            self._busy += self._spent
+            self._before, self._spent = step, 0.0
         line = f"step {step}/{self._steps}  {self.images_per_second:,.0f} images/s"
         if step > self._first:
             left = self._busy / (step - self._first) * (self._steps - step)
@@ -68,11 +69,14 @@ class Progress:
         if self._live is not None:
             self._live.close()
 
-    def resume(self) -> None:
-        """Starts the clock again after something else (validation): its time is not a step's.
+    def pause(self) -> None:
+        """Keeps the time of the steps so far, before something else (a checkpoint, validation)."""
+        now = self._clock()
+        self._spent += now - self._since
+        self._since = now
 
-        To be called when every step so far has had its update.
-        """
+    def resume(self) -> None:
+        """Starts the clock again after something else: its time since `pause` is not a step's."""
         self._since = self._clock()
 
     def _print(self, line: str, step: int) -> None:

@@ -49,12 +49,15 @@ class Recorder:
     def flush(self) -> None:
         """Waits for the unread step, reads it, and keeps what was written from getting lost.
 
+        The time from here to `resume` is no step's.
+
         Raises:
           UserError: see `take`.
         """
         last, self._unread = self._unread, None
         if last is not None:
             self._read(*last)
+        self._progress.pause()
         self._writer.flush()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

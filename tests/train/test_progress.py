@@ -47,11 +47,29 @@ def test_time_of_a_validation_is_no_part_of_the_rate():
     progress = _progress(io.StringIO(), clock)
     clock.now = 1.0
     progress.update(10, "")
+    progress.pause()
     clock.now = 50.0  # the validation
     progress.resume()
     clock.now = 51.0
     progress.update(20, "")
     assert progress.images_per_second == pytest.approx(80)
+
+
+def test_steps_between_an_update_and_a_validation_keep_their_time():
+    out, clock = io.StringIO(), Clock()
+    progress = _progress(out, clock)
+    clock.now = 1.0
+    progress.update(10, "")
+    clock.now = 1.5  # five more steps
+    progress.pause()
+    clock.now = 9.0  # the checkpoint
+    progress.resume()
+    clock.now = 50.0  # the validation
+    progress.resume()
+    clock.now = 50.5  # the other five
+    progress.update(20, "")
+    assert progress.images_per_second == pytest.approx(80)
+    assert "0:08 left" in out.getvalue()
 
 
 def test_a_resumed_run_counts_its_own_steps():
