@@ -11,8 +11,11 @@ from softbio_jax.tasks import TASKS
 OTHER_SET = "‡"
 
 
-def section(runs: Sequence[Run]) -> Section:
-    """Returns Tables 4.1 to 4.3, 4.11 and 4.12."""
+def section(runs: Sequence[Run]) -> Section | None:
+    """Returns Tables 4.1 to 4.3, 4.11 and 4.12; None where no test set is one of theirs."""
+    names = {name for run in runs for name in run.summary["datasets"]}
+    if not any(map(paper.test_set_key, names)):
+        return None
     own = [run for run in runs if not run.external]
     rows_of = {method: multitask_run(own, method) for method in paper.METHODS}
     shown = [run for run in rows_of.values() if run is not None]

@@ -42,7 +42,8 @@ def section(runs: Sequence[Run]) -> Section:
                     "classes are shown."
                 )
             )
-    blocks.append(_composite(runs))
+    if any(sampling(run, task) for run in runs for task in thesis_tables.DRAWN):
+        blocks.append(_composite(runs))
     return Section(title="Training", blocks=tuple(blocks))
 
 
@@ -143,9 +144,12 @@ def normalised(counts: Sequence[float] | np.ndarray) -> list[float]:
 
 def _composite(runs: Sequence[Run]) -> Table:
     """The thesis' training composite beside each run's."""
-    own = [run for run in runs if sampling(run, "age") or sampling(run, "gender")]
+    composite = thesis_tables.class_counts()
+    tasks = [task for task in composite if any(sampling(run, task) for run in runs)]
+    own = [run for run in runs if any(sampling(run, task) for task in tasks)]
     rows = []
-    for task, counts in thesis_tables.class_counts().items():
+    for task in tasks:
+        counts = composite[task]
         shares, drawn = normalised(counts), thesis_tables.DRAWN[task]
         for index, name in enumerate(TASKS[task].classes):
             cells = [f"{counts[index]:,}", f"{100 * shares[index]:.2f}", f"{drawn[index]:.2f}"]

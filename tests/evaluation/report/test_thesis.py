@@ -38,6 +38,14 @@ def test_test_set_key(name, key):
     assert paper.test_set_key(name) == key
 
 
+def test_a_report_on_other_test_sets_has_no_tables_of_the_thesis(loaded):
+    assert thesis.section(loaded) is not None
+    run = loaded[0]
+    mine = {"mine": next(iter(run.summary["datasets"].values()))}
+    own = dataclasses.replace(run, summary=run.summary | {"datasets": mine})
+    assert thesis.section([own]) is None
+
+
 def test_printed_figures_have_the_vocabularys_tasks():
     for tasks in paper.ZERO_SHOT.values():
         assert set(tasks) <= set(TASKS)
