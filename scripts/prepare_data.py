@@ -23,8 +23,12 @@ from softbio_jax.tasks import TASKS
 if TYPE_CHECKING:
     from softbio_jax.data import prepare
 
-_DATASET = flags.DEFINE_string("dataset", None, f"Which layout: {', '.join(sorted(BUILDERS))}.")
-_SOURCE = flags.DEFINE_string("source", None, "The folder (csv: the file; synthetic: the set).")
+_DATASET = flags.DEFINE_string(
+    "dataset", None, f"Which layout (docs/data.md: what each is): {', '.join(sorted(BUILDERS))}."
+)
+_SOURCE = flags.DEFINE_string(
+    "source", None, "The folder of the whole set (csv: the file; synthetic: the set)."
+)
 _OUT = flags.DEFINE_string("out", None, "The folder to write; it must not exist.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only check the source and say what is missing.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.")
@@ -114,7 +118,9 @@ _CHOICES = (
 def main(_: Sequence[str]) -> None:
     for flag in (_DATASET, _SOURCE, *(() if _DRY_RUN.value else (_OUT,))):
         if flag.value is None:
-            raise UserError("a flag is missing", where=f"--{flag.name}", fix="see --help")
+            example = {"dataset": "folder", "source": "DIR", "out": "data/mine"}[flag.name]
+            raise UserError("a flag is missing", where=f"--{flag.name}",
+                            fix=f"for example --{flag.name}={example}; see --help")  # fmt: skip
     from softbio_jax.data import class_picture, prepare, rows
 
     dataset, source = _DATASET.value, _SOURCE.value

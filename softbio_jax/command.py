@@ -6,6 +6,7 @@ import ast
 import errno
 import logging
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Sequence
@@ -141,6 +142,8 @@ def _describe_flag_error(error: Exception) -> str:
         return f"{lines[0]} {lines[-1].removeprefix('ValueError: ')}"
     if isinstance(error, AttributeError | KeyError):
         return "unknown config key: " + " ".join(_unquoted(error.args[0]).split())
+    if missing := re.fullmatch(r"flag (--\w+)=None: .* other than None\.", str(error)):
+        return f"a flag is missing: {missing[1]}"
     return _one_line(error)
 
 

@@ -144,6 +144,15 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(run_script, argument, named):
     assert done.stdout == ""
 
 
+def test_a_missing_flag_is_named():
+    done = subprocess.run([sys.executable, "scripts/predict.py", "face.png"], cwd=ROOT,
+                          env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2
+    line = only_line(done.stderr)
+    assert line == "error: a flag is missing: --model; see predict.py --help"
+
+
 def test_a_mistyped_config_key_gets_the_right_one_suggested(run_script):
     done = run_script("print('ran')", "--config.model.varaint=B16")
     assert "variant" in only_line(done.stderr)
