@@ -2,6 +2,12 @@
 
 python scripts/train.py --config=configs/demo.py --workdir=runs/demo
 python scripts/train.py --config=configs/real_faces.py --workdir=runs/faces --config.seed=1
+python scripts/train.py --workdir=runs/mine \\
+    --config=configs/finetune.py:method=lora,tasks=emotion,train=mine/train,test=mine/test \\
+    --config.data.root=data --config.model.pretrained=assets/tiny_demo.safetensors
+
+The last one adapts a tower to sets of one's own, prepared by scripts/prepare_data.py. What follows
+the colon is for the config file to read; --config.KEY=VALUE sets one value in what it returns.
 """
 
 import sys
@@ -36,6 +42,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main(argv: Sequence[str]) -> int:
     del argv
+    import jax
+
     from softbio_jax import parallel
     from softbio_jax.train import build, loop
     from softbio_jax.train.data import open_all
@@ -50,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
     if _DRY_RUN.value:
         _describe(run)
         return 0
+    if run.has_random_frozen_blocks() and jax.process_index() == 0:
+        print("note: no pretrained tower is named and its blocks are frozen: they stay random; "
+              "fix: --config.model.pretrained=FILE", flush=True)  # fmt: skip
     try:
         with Preemption() as preemption:
             loop.train_and_evaluate(

@@ -54,6 +54,11 @@ class Parts:
         """Returns the number of parameters in each group, largest first."""
         return by_group(self.shapes, self.groups)
 
+    def has_random_frozen_blocks(self) -> bool:
+        """Returns whether blocks are frozen as the seed drew them: no pretrained file is named."""
+        frozen = (path for path, group in self.groups.items() if group == FROZEN)
+        return not self.config.model.pretrained and any(p.startswith("encoder/") for p in frozen)
+
     def trained_and_total(self) -> tuple[int, int]:
         """Returns how many parameters are trained, and how many there are."""
         sizes = self.sizes()
