@@ -114,7 +114,8 @@ _OWN = (
     Plan(page="README", given=(standins.known_sets,), exchanged=(
         _MAKE, (r"(--task=emotion) --source=FOLDER --out=data/mine",
                 r"\1 --source=FER --out=data/fer"),
-        (r"--source=FOLDER", "--source=FairFace"),
+        (r"--source=FOLDER", "--source=FairFace"), (r"FOLDER/test", "FER/test"),
+        (r"train=mine/train,test=mine/test", "train=fer/train,test=fer/test,steps=4,batch_size=8"),
         (r"(--config=configs/real_faces\.py)",
          f"{_TINY_RUN} --config.model.variant=tiny-test --config.model.image_size=32"),
     )),
