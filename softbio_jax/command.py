@@ -142,8 +142,9 @@ def _describe_flag_error(error: Exception) -> str:
         return f"{lines[0]} {lines[-1].removeprefix('ValueError: ')}"
     if isinstance(error, AttributeError | KeyError):
         return "unknown config key: " + " ".join(_unquoted(error.args[0]).split())
-    if missing := re.fullmatch(r"flag (--\w+)=None: .* other than None\.", str(error)):
-        return f"a flag is missing: {missing[1]}"
+    missing = [re.fullmatch(r"flag (--\w+)=None: .* other than None\.", line) for line in lines]
+    if all(missing):
+        return "a flag is missing: " + ", ".join(found[1] for found in missing if found)
     return _one_line(error)
 
 

@@ -144,13 +144,16 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(run_script, argument, named):
     assert done.stdout == ""
 
 
-def test_a_missing_flag_is_named():
-    done = subprocess.run([sys.executable, "scripts/predict.py", "face.png"], cwd=ROOT,
+@pytest.mark.parametrize(("script", "named"), [
+    ("predict", "--model"), ("train", "--config, --workdir"),
+])  # fmt: skip
+def test_missing_flags_are_named(script, named):
+    done = subprocess.run([sys.executable, f"scripts/{script}.py"], cwd=ROOT,
                           env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 2
     line = only_line(done.stderr)
-    assert line == "error: a flag is missing: --model; see predict.py --help"
+    assert line == f"error: a flag is missing: {named}; see {script}.py --help"
 
 
 def test_a_mistyped_config_key_gets_the_right_one_suggested(run_script):

@@ -1,5 +1,6 @@
 """Parameter trees by path: "/"-joined names and first-match rules that must cover every leaf."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,12 +55,15 @@ def label(paths: Sequence[str], rules: Sequence[tuple[str, str]]) -> dict[str, s
         if not hits:
             raise UserError("parameter without a group", where=path,
                             expected="a rule that matches it", found="none",
-                            fix="add one to the method's groups")  # fmt: skip
+                            fix="add one to the method's groups; (\".*\", FROZEN) at their "
+                                "end takes what is not trained")  # fmt: skip
         labels[path] = rules[hits[0]][1]
         used.add(hits[0])
     idle = [regex for i, (regex, _) in enumerate(rules) if i not in used]
     if idle:
+        near = difflib.get_close_matches(idle[0], list(labels), n=2, cutoff=0)
         raise UserError("parameter group is empty", where=", ".join(idle),
                         expected="a parameter that it matches first", found="none",
-                        fix="correct the regex or drop the rule")  # fmt: skip
+                        fix="correct the regex or drop the rule; paths look like "
+                            f"{' or '.join(near)}")  # fmt: skip
     return labels

@@ -57,6 +57,11 @@ def test_a_rule_that_nothing_needs_is_named():
         label(list(flatten(TREE)), [("pool/.*", "pooling"), (".*", "rest")])
 
 
+def test_a_mistyped_rule_is_told_what_paths_look_like():
+    with pytest.raises(UserError, match="paths look like heads/age/kernel or "):
+        label(list(flatten(TREE)), [("head/age/kernel", "heads"), (".*", "rest")])
+
+
 def test_counts_of_arrays_and_of_shapes():
     assert count(TREE) == 6 + 3 + 27
     shapes = jax.eval_shape(lambda: TREE)
