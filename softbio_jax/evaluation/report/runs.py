@@ -83,15 +83,19 @@ def load(path: pathlib.Path, *, name: str) -> Run:
       name: how tables call it.
 
     Raises:
-      UserError: it was never evaluated, or one of its files is broken.
+      UserError: it is not there, was never evaluated, or one of its files is broken.
     """
+    if not path.is_dir():
+        raise UserError("no such run", where=str(path), expected="a run's folder",
+                        found="no such directory",
+                        fix="name the --workdir that scripts/train.py had")  # fmt: skip
     metrics = path / evaluate.DIRECTORY / "metrics.json"
     if not metrics.is_file():
         raise UserError(
             "run without evaluation",
             where=str(path),
             expected=f"{evaluate.DIRECTORY}/metrics.json",
-            found="no such file" if path.is_dir() else "no such directory",
+            found="no such file",
             fix="run scripts/evaluate.py --workdir=DIR first",
         )
     summary = _json(metrics)

@@ -48,7 +48,12 @@ def test_the_same_run_twice_is_refused(run_folder):
 
 
 def test_a_run_without_evaluation_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"run without evaluation.*no such directory.*evaluate\.py"):
+    with pytest.raises(UserError, match=r"run without evaluation.*no such file.*evaluate\.py"):
+        runs.load_all([tmp_path])
+
+
+def test_a_run_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no such run.*--workdir"):
         runs.load_all([tmp_path / "nowhere"])
 
 

@@ -6,7 +6,7 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["nowhere", "--out=out"], 1, "run without evaluation"),
+        (["nowhere", "--out=out"], 1, "no such run"),
         (["lora", "--out=out", "--predictions=X:nothing.csv"], 1, "cannot read predictions"),
         (["lora", "--out=out", "--predictions=nothing.csv"], 1, "NAME:FILE.csv"),
         (["--out=out"], 2, "name at least one run"),
