@@ -17,8 +17,10 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     >>> with whole(folder / "table.csv") as temporary:
     ...     _ = temporary.write_text("id,age\\n")
     ...     assert not (folder / "table.csv").exists()
-    >>> [path.name for path in folder.iterdir()]
-    ['table.csv']
+    >>> (folder / "table.csv").read_text()
+    'id,age\\n'
+    >>> len(list(folder.iterdir()))
+    1
 
     Args:
       path: a file on a disk, in a folder that exists.
