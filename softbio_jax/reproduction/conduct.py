@@ -18,6 +18,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.reproduction import results, worker
 from softbio_jax.reproduction.schedule import ready
 from softbio_jax.reproduction.study import Run, Study
+from softbio_jax.train.differing import check_same
 
 COLLECTED = "small_reproduction.json"
 Say = Callable[[str], None]
@@ -47,7 +48,7 @@ def conduct(study: Study, workdir: pathlib.Path, *, jobs: int, say: Say = print)
         path, about = _tower(study, workdir, say)
         done = results.read_all(study, workdir)
         say(f"{len(done)} of {study.size()} runs are done")
-        _keep(study, workdir, done, about, jobs)
+        collected = _keep(study, workdir, done, about, jobs)
         with _pool(jobs) as pool:
             running: dict[Future[dict[str, Any]], Run] = {}
             begun, before = time.perf_counter(), len(done)
@@ -60,11 +61,11 @@ def conduct(study: Study, workdir: pathlib.Path, *, jobs: int, say: Say = print)
                 for future in _finished(running):
                     run = running.pop(future)
                     done[run] = _result(future)
-                    _keep(study, workdir, done, about, jobs)
+                    collected = _keep(study, workdir, done, about, jobs)
                     pace = (time.perf_counter() - begun) / (len(done) - before)
                     say(f"[{len(done)}/{study.size()}] {run.name}: {_told(done[run])}; about "
                         f"{pace * (study.size() - len(done)) / 60:.0f} min left")  # fmt: skip
-        return _keep(study, workdir, done, about, jobs)
+        return collected
 
 
 def _keep(
@@ -101,9 +102,7 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 
 def _finished(running: dict[Future[dict[str, Any]], Run]) -> list[Future[dict[str, Any]]]:
-    first = concurrent.futures.wait(
-        running, return_when=concurrent.futures.FIRST_COMPLETED
-    )  # fmt: skip
+    first = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
     return list(first.done)
 
 
@@ -132,22 +131,8 @@ def _check_workdir(study: Study, workdir: pathlib.Path) -> None:
     before = results.read(workdir / "study.json")
     if before is None:
         results.write(workdir / "study.json", now)
-    elif differing := sorted(_differing(before, now)):
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-        raise UserError("workdir holds another study", where=str(workdir),
-                        expected="the same configuration",
-                        found=", ".join(differing[:4]) + more + " differ",
-                        fix="take another --workdir, or set the fields back")  # fmt: skip
-
-
-def _differing(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in before.keys() | now.keys():
-            yield from _differing(
-                before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key
-            )
-    elif before != now:
-        yield prefix
+    else:
+        check_same(before, now, of="study", where=str(workdir))
 
 
 @contextlib.contextmanager

@@ -9,13 +9,10 @@ import time
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
-from softbio_jax.errors import UserError
 from softbio_jax.reproduction import results
 from softbio_jax.reproduction.halves import open_run
 from softbio_jax.reproduction.pretext import make_tower
 from softbio_jax.reproduction.study import Run, Study
-
-_DIVERGED = "loss or gradient is not finite"  # how such a run's message begins
 
 
 def begin(counter: "Synchronized[int]", jobs: int, parent: int) -> None:
@@ -59,20 +56,17 @@ def train(study: Study, run: Run, workdir: pathlib.Path, tower: str) -> dict[str
       UserError: of the run; a run that diverges is a result.
     """
     from softbio_jax.train import build, loop
+    from softbio_jax.train.watch import DivergedError
 
-    config, folder = (
-        study.config(run, tower=tower, workdir=workdir),
-        results.folder_of(workdir, run),
-    )
+    config = study.config(run, tower=tower, workdir=workdir)
+    folder = results.folder_of(workdir, run)
     parts, data = build.parts(config), open_run(config.data, study.pretrain)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
         try:
             metrics = loop.train_and_evaluate(parts, data, folder)
             result = results.of_run(run, config, folder, metrics)
-        except UserError as error:
-            if not str(error).startswith(_DIVERGED):
-                raise
+        except DivergedError as error:
             result = results.of_failed(run, config, str(error))
     results.write(folder / "result.json", result)
     return result

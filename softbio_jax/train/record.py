@@ -13,12 +13,12 @@ from etils import epath
 
 from softbio_jax.checkpoints import files
 from softbio_jax.errors import UserError
-from softbio_jax.params.paths import flatten
 from softbio_jax.tasks import MISSING
 from softbio_jax.train import build
 from softbio_jax.train.build import Parts
 from softbio_jax.train.config import RunConfig
 from softbio_jax.train.data import RunData, audit_hashes, sampling_counts
+from softbio_jax.train.differing import check_same
 
 _PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 # What may differ when a run is resumed: what no finished step depends on, or (the layout, the
@@ -40,20 +40,8 @@ def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:
     if not (epath.Path(workdir) / "config.json").exists():
         return
     # Read as a config, so that a field younger than the run has the default that it would have.
-    before, now = _flat(read_config(workdir)), _flat(config)
-    differing = [
-        key
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in _FREE
-    ]
-    if differing:
-        shown = ", ".join(
-            f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in differing[:4]
-        )
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-        raise UserError("workdir holds another run", where=str(workdir),
-                        expected="the same configuration", found=shown + more,
-                        fix="take another --workdir, or set the fields back")  # fmt: skip
+    before = _plain(read_config(workdir))
+    check_same(before, _plain(config), of="run", where=str(workdir), free=_FREE)
 
 
 def read_config(workdir: epath.PathLike) -> RunConfig:
@@ -151,11 +139,6 @@ def _write(path: epath.Path, values: Mapping[str, Any]) -> None:
 
 def _plain(config: RunConfig) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def _flat(config: RunConfig) -> dict[str, Any]:
-    """Returns the fields of a configuration by their dotted names."""
-    return {path.replace("/", "."): value for path, value in flatten(_plain(config)).items()}
 
 
 def _versions() -> dict[str, str]:

@@ -15,6 +15,10 @@ from softbio_jax.errors import UserError
 STALL = 60.0  # seconds without a batch
 
 
+class DivergedError(UserError):
+    """So many updates in a row were not finite that the run was ended."""
+
+
 @dataclasses.dataclass
 class Watch:
     """The course of the validation loss: which step was best, when to lower the rate or stop."""
@@ -68,7 +72,7 @@ class SkippedUpdates:
         """Takes in how many updates up to `step` were skipped in a row.
 
         Raises:
-          UserError: as many as the run stands.
+          DivergedError: as many as the run stands.
         """
         if not in_a_row:
             return
@@ -82,7 +86,7 @@ class SkippedUpdates:
             file.write(json.dumps({"step": step, "examples": names}))
             file.close()
         if in_a_row >= self._most:
-            raise UserError(
+            raise DivergedError(
                 "loss or gradient is not finite", where=f"step {step}",
                 found=f"{in_a_row} updates in a row skipped",
                 fix="lower the rates, or look at the examples of skipped.jsonl; "

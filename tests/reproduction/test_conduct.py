@@ -93,7 +93,7 @@ def test_another_study_in_the_same_folder_is_told(study, quick, tmp_path):
     other = dataclasses.replace(
         study, seeds=(0, 2), pretrain=dataclasses.replace(study.pretrain, steps=4)
     )
-    with pytest.raises(UserError, match=r"another study.*pretrain.steps, seeds differ"):
+    with pytest.raises(UserError, match=r"another study.*pretrain.steps was 3, is 4, seeds was "):
         conduct.conduct(other, tmp_path, jobs=1, say=lambda line: None)
 
 
@@ -153,9 +153,10 @@ def test_a_real_run_leaves_its_figures_and_a_second_pass_agrees(study, tmp_path)
 
 def test_a_run_that_diverges_is_a_result(study, tmp_path, monkeypatch):
     from softbio_jax.train import loop
+    from softbio_jax.train.watch import DivergedError
 
     def diverges(*arguments):
-        raise UserError("loss or gradient is not finite", where="step 3")
+        raise DivergedError("loss or gradient is not finite", where="step 3")
 
     monkeypatch.setattr(loop, "train_and_evaluate", diverges)
     run = Run(cell="lora", factor=1.0, seed=0)
