@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters import math
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig
-from softbio_jax.adapters.formula import Formula
+from softbio_jax.adapters.formula import Formula, Leaves
 from softbio_jax.errors import UserError
 
 # PEFT's kaiming_uniform(a=sqrt(5)) on A, that is U(-1/sqrt(in), 1/sqrt(in)).
@@ -88,11 +88,7 @@ class AdaptedDense(nn.Module):
         if config is None:
             return base
         if isinstance(config, Formula):
-            fresh = config.init(*kernel.shape)
-            leaves = {
-                name: self.param(name, lambda _, leaf=leaf: leaf) for name, leaf in fresh.items()
-            }
-            return config.apply(x, kernel.astype(self.dtype), leaves)
+            return config.apply(x, kernel.astype(self.dtype), self._leaves(config, kernel.shape))
         self._check(config, kernel.shape, self.features)
         a = self.param("lora_a", _init_a, (x.shape[-1], config.rank), jnp.float32)
         b = self.param("lora_b", nn.initializers.zeros, (config.rank, self.features), jnp.float32)
@@ -108,6 +104,13 @@ class AdaptedDense(nn.Module):
         # With dropout x W stays whole, and what is corrected is drop(x) W.
         excess, gain = (gain - 1).astype(self.dtype), gain.astype(self.dtype)
         return base + (excess * math.apart(z, kernel.astype(self.dtype)) + gain * low)
+
+    def _leaves(self, formula: Formula, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+        def init(key: jax.Array) -> Leaves:
+            return formula.init(key, *shape)
+
+        names = jax.eval_shape(init, jax.random.key(0))
+        return {name: self.param(name, lambda key, name=name: init(key)[name]) for name in names}
 
     def _task_update(self, x: jax.Array, rows: jax.Array | None) -> jax.Array | None:
         own, config = self.adapters.per_task, self.adapters.match_task("/".join(self.path))

@@ -19,8 +19,14 @@ class Formula(abc.ABC):
     """
 
     @abc.abstractmethod
-    def init(self, inputs: int, outputs: int) -> Leaves:
-        """Returns what is trained in a layer of W (in, out), float32; with it y is x W exactly."""
+    def init(self, key: jax.Array, inputs: int, outputs: int) -> Leaves:
+        """Returns what is trained in a layer of W (in, out), float32; with it y is x W exactly.
+
+        Args:
+          key: a leaf's own random key; `init` is called once a leaf, which takes its value by name.
+          inputs: of the layer.
+          outputs: of the layer.
+        """
 
     @abc.abstractmethod
     def apply(self, x: jax.Array, kernel: jax.Array, leaves: Leaves) -> jax.Array:

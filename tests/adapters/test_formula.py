@@ -20,18 +20,23 @@ from tests.adapters import towers
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixed(Formula):
-    """y = x W + strength x U with a full matrix U, zero at the start."""
+    """y = x W + strength (x (a + b)) U with a full matrix U, zero at the start, and drawn a, b."""
 
     strength: float
 
-    def init(self, inputs, outputs):
-        return {"full": jnp.zeros((inputs, outputs))}
+    def init(self, key, inputs, outputs):
+        return {
+            "full": jnp.zeros((inputs, outputs)), "mix": jax.random.normal(key, (inputs,)),
+            "shift": jax.random.normal(key, (inputs,)),
+        }  # fmt: skip
 
     def apply(self, x, kernel, leaves):
-        return x @ kernel + self.strength * (x @ leaves["full"].astype(x.dtype))
+        mixed = x * (leaves["mix"] + leaves["shift"]).astype(x.dtype)
+        return x @ kernel + self.strength * (mixed @ leaves["full"].astype(x.dtype))
 
     def merge(self, kernel, leaves):
-        return kernel + self.strength * leaves["full"]
+        scale = leaves["mix"] + leaves["shift"]
+        return kernel + self.strength * scale[..., None] * leaves["full"]
 
     def products(self, inputs, outputs):
         return 2 * inputs * outputs
@@ -42,7 +47,7 @@ RULES = AdapterRules(rules=(
     ("encoder/trunk/mlp/c_fc", towers.DORA),
 ))  # fmt: skip
 METHOD = Method(name="mixed", rules=RULES, groups=(
-    *HEADS, (".*/full", "adapter_a"), (".*/(lora_[ab]|dora_magnitude)", "adapter_b"),
+    *HEADS, (".*/(full|mix|shift)", "adapter_a"), (".*/(lora_[ab]|dora_magnitude)", "adapter_b"),
     (".*", FROZEN),
 ))  # fmt: skip
 
@@ -78,6 +83,13 @@ def test_its_leaves_lie_beside_the_kernels_it_adapts(model):
         f"{layer}/full": kernels[f"{layer}/kernel"].shape
         for layer in ("encoder/trunk/attn/qkv", "pool/mlp/c_proj")
     }
+
+
+def test_what_is_drawn_is_drawn_anew_in_every_block_and_leaf(model):
+    flat = flatten(towers.variables(model)["params"])
+    mix, shift = (flat[f"encoder/trunk/attn/qkv/{name}"] for name in ("mix", "shift"))
+    assert mix.shape == (model.config.layers, model.config.width)
+    assert len({row.tobytes() for row in np.asarray([*mix, *shift])}) == 2 * model.config.layers
 
 
 def test_a_fresh_one_changes_no_bit(model):
