@@ -191,7 +191,7 @@ def test_every_library_that_the_package_imports_is_declared():
     of_scripts = of_package | declared_distributions("parity")
     of_module = importlib.metadata.packages_distributions()
     scripts = python_files(ROOT / "scripts")
-    own = {"softbio_jax", "configs", "benchmarks"} | {path.stem for path in scripts}
+    own = {"softbio_jax", "configs", "benchmarks", "structure"} | {path.stem for path in scripts}
     missing = {}
     for folder, declared in ((PACKAGE, of_package), (ROOT / "scripts", of_scripts)):
         for path in python_files(folder):

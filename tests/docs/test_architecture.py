@@ -1,14 +1,11 @@
 """docs/architecture.md: what it names exists, its picture and its sizes are the code's."""
 
 import ast
-import importlib.util
 import re
 import statistics
-import sys
 import xml.etree.ElementTree as ET
 
 import pytest
-from absl import flags
 
 from tests.docs.blocks import ROOT
 
@@ -18,16 +15,30 @@ RENEW = "renew it: python scripts/import_graph.py --out=docs/images/import_graph
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture(scope="module")
-def graph():
-    path = ROOT / "scripts" / "import_graph.py"
-    spec = importlib.util.spec_from_file_location("import_graph", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    before = set(flags.FLAGS)
-    spec.loader.exec_module(module)
-    for name in set(flags.FLAGS) - before:  # other tests load scripts with a flag --out too
-        delattr(flags.FLAGS, name)
-    return module
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+
+
+@pytest.fixture
+def imports(importable):
+    from structure import imports
+
+    return imports
+
+
+@pytest.fixture
+def layout(importable):
+    from structure import layout
+
+    return layout
+
+
+@pytest.fixture
+def draw(importable):
+    from structure import picture
+
+    return picture.draw
 
 
 def named():
@@ -60,21 +71,21 @@ def test_the_ways_are_walked_function_by_function():
     assert all(len(re.findall(r"\[`[\w.]+`\]\(", way)) >= 8 for way in ways)
 
 
-def test_every_package_is_in_the_layout(graph):
-    layout = PAGE.read_text().partition("## Layout")[2].partition("![")[0]
-    assert [name for name in graph.boxes() if not re.search(rf"\[{name}/?\]", layout)] == []
+def test_every_package_is_in_the_layout(imports):
+    told = PAGE.read_text().partition("## Layout")[2].partition("![")[0]
+    assert [name for name in imports.boxes() if not re.search(rf"\[{name}/?\]", told)] == []
 
 
-def test_the_picture_has_the_codes_packages_and_arrows(graph):
+def test_the_picture_has_the_codes_packages_and_arrows(imports):
     root = ET.parse(PICTURE).getroot()
     boxes = {g.get("id") for g in root.iter(f"{SVG}g")}
     arrows = {p.get("id") for p in root.iter(f"{SVG}path") if p.get("id")}
-    assert boxes == set(graph.boxes()), RENEW
-    assert arrows == {f"{a}-{b}" for a, b in graph.reduced(graph.imports())}, RENEW
+    assert boxes == set(imports.boxes()), RENEW
+    assert arrows == {f"{a}-{b}" for a, b in imports.reduced(imports.imports())}, RENEW
 
 
-def test_the_pictures_sizes_are_right_to_a_tenth(graph):
-    now = graph.boxes()
+def test_the_pictures_sizes_are_right_to_a_tenth(imports):
+    now = imports.boxes()
     for box in ET.parse(PICTURE).getroot().iter(f"{SVG}g"):
         drawn, found = int(box.get("data-lines")), now[box.get("id")].lines
         assert abs(drawn - found) <= max(0.1 * found, 60), f"{box.get('id')}: {RENEW}"
@@ -89,9 +100,9 @@ def test_every_arrow_of_the_picture_points_down():
         assert top[name] < top[other], f"{name} -> {other}"
 
 
-def test_the_same_code_gives_the_same_picture(graph):
-    again = graph.draw(graph.boxes(), graph.imports())
-    assert again == graph.draw(graph.boxes(), dict(reversed(graph.imports().items())))
+def test_the_same_code_gives_the_same_picture(imports, draw):
+    again = draw(imports.boxes(), imports.imports())
+    assert again == draw(imports.boxes(), dict(reversed(imports.imports().items())))
 
 
 class TestGraph:
@@ -99,25 +110,25 @@ class TestGraph:
 
     GRAPH = {"a": {"b", "c", "d", "errors"}, "b": {"c"}, "c": {"errors"}}  # noqa: RUF012
 
-    def test_what_follows_from_others_is_left_out(self, graph):
-        assert graph.reduced(self.GRAPH) == [("a", "b"), ("a", "d"), ("b", "c")]
+    def test_what_follows_from_others_is_left_out(self, imports):
+        assert imports.reduced(self.GRAPH) == [("a", "b"), ("a", "d"), ("b", "c")]
 
-    def test_levels(self, graph):
-        found = graph.levels("abcd", graph.reduced(self.GRAPH))
+    def test_levels(self, imports, layout):
+        found = layout.levels("abcd", imports.reduced(self.GRAPH))
         assert found == {"a": 2, "b": 1, "c": 0, "d": 1}
 
-    def test_a_long_arrow_bends_around_the_rows_between(self, graph):
+    def test_a_long_arrow_bends_around_the_rows_between(self, layout):
         level = {"a": 2, "b": 1, "c": 0}
         arrows = [("a", "b"), ("a", "c")]
-        assert graph.chains(level, arrows) == [["a", "b"], ["a", "a-c@1", "c"]]
-        centre = graph.places(level, arrows)
+        assert layout.chains(level, arrows) == [["a", "b"], ["a", "a-c@1", "c"]]
+        centre = layout.places(level, arrows)
         assert abs(centre["a-c@1"] - centre["b"]) > 172 / 2
 
-    def test_no_box_lies_upon_another_or_upon_an_arrow(self, graph):
-        arrows = graph.reduced(graph.imports())
-        names = [name for name in graph.boxes() if name != graph.GROUND]
-        level = graph.levels(names, arrows)
-        centre = graph.places(level, arrows)
+    def test_no_box_lies_upon_another_or_upon_an_arrow(self, imports, layout):
+        arrows = imports.reduced(imports.imports())
+        names = [name for name in imports.boxes() if name != imports.GROUND]
+        level = layout.levels(names, arrows)
+        centre = layout.places(level, arrows)
         for row in set(level.values()):
             boxes = [name for name in names if level[name] == row]
             stops = [name for name in centre if name in boxes or name.endswith(f"@{row}")]
@@ -128,8 +139,8 @@ class TestGraph:
 
 
 @pytest.mark.parametrize(("row", "folder"), [("the package", "softbio_jax"), ("scripts",) * 2])
-def test_sizes(graph, row, folder):
-    found = list(graph.sizes(folder).values())
+def test_sizes(imports, row, folder):
+    found = list(imports.sizes(folder).values())
     cells = re.search(rf"^\| {row} \|([^\n]*)\|$", PAGE.read_text(), re.MULTILINE)[1].split("|")
     told = [int(cell) for cell in cells]
     now = [len(found), statistics.median(found), max(found)]
