@@ -11,11 +11,12 @@ from softbio_jax.adapters.merge import merge
 from softbio_jax.errors import UserError
 from softbio_jax.params.paths import flatten, unflatten
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 
 def features(model, params):
     x = towers.images(model.config)
-    return jax.jit(lambda p: model.apply({"params": p}, x, method="features"))(params)
+    return quick_jit(lambda p: model.apply({"params": p}, x, method="features"))(params)
 
 
 def drawn(name):

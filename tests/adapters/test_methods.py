@@ -14,6 +14,7 @@ from softbio_jax.params.partition import combine, partition
 from softbio_jax.params.paths import flatten
 from softbio_jax.tasks import AGE
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 R64 = LoRAConfig(rank=64, alpha=64.0)
 D64 = LoRAConfig(rank=64, alpha=64.0, dora=True)
@@ -111,7 +112,7 @@ def test_every_trainable_leaf_learns(variant, name):
     params = towers.stirred(variables["params"])
     trainable, frozen = partition(params, lambda path: groups[path] != methods.FROZEN)
 
-    @jax.jit
+    @quick_jit
     def gradient(trainable):
         def loss(trainable):
             logits = model.apply({**variables, "params": combine(trainable, frozen)}, x)
@@ -134,7 +135,7 @@ def test_per_task_adapters_learn_for_each_task_apart():
     x = towers.images(model.config)
     variables = towers.variables(model)
     params = towers.stirred(variables["params"])
-    gradient = jax.jit(
+    gradient = quick_jit(
         jax.grad(
             lambda params: jnp.sum(model.apply({**variables, "params": params}, x)["gender"] ** 2)
         )

@@ -1,6 +1,5 @@
 """Adapters put on a tower whose weights came from elsewhere."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -8,6 +7,7 @@ from softbio_jax.adapters.merge import merge
 from softbio_jax.adapters.reset import reset_adapters
 from softbio_jax.params.paths import flatten, unflatten
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 
 def mixed_with_other_weights(model):
@@ -23,7 +23,7 @@ def mixed_with_other_weights(model):
 
 def features(model, params):
     x = towers.images(model.config)
-    return jax.jit(lambda p: model.apply({"params": p}, x, method="features"))(params)
+    return quick_jit(lambda p: model.apply({"params": p}, x, method="features"))(params)
 
 
 @pytest.mark.parametrize("name", ["dora", "mtlora"])

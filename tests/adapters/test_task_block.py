@@ -10,6 +10,7 @@ from softbio_jax.adapters import methods
 from softbio_jax.models import rope
 from softbio_jax.params.paths import flatten
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 _erf = np.vectorize(math.erf)
 
@@ -127,10 +128,10 @@ def test_the_block_and_the_pooling_are_their_closed_form(name):
     variables = towers.variables(model)
     params = towers.stirred(variables["params"], size=0.3)
 
-    ours = jax.jit(lambda p: model.apply({"params": p}, x, method="features"))(params)
+    ours = quick_jit(lambda p: model.apply({"params": p}, x, method="features"))(params)
 
     # The blocks below, by the adapted model itself; what they do is tested elsewhere.
-    captured = jax.jit(
+    captured = quick_jit(
         lambda p: model.apply(
             {"params": p}, x, method=lambda m, x: m.encoder(x, capture=True)[1]["blocks"]
         )
@@ -150,7 +151,7 @@ def test_the_block_and_the_pooling_are_their_closed_form(name):
 def test_tasks_differ_once_stirred_and_only_by_their_own(name):
     model = towers.model(towers.METHODS[name])
     x, params = towers.images(model.config), towers.stirred(towers.variables(model)["params"])
-    run = jax.jit(lambda p: model.apply({"params": p}, x, method="features"))
+    run = quick_jit(lambda p: model.apply({"params": p}, x, method="features"))
     before = run(params)
     assert not np.allclose(before["age"], before["gender"], atol=1e-3)
     moved = {k: np.array(v) for k, v in flatten(params).items()}

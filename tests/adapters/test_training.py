@@ -16,6 +16,7 @@ from softbio_jax.train import optimizer, state
 from softbio_jax.train.config import OptimizerConfig
 from softbio_jax.train.step import StepConfig, make_train_step
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 GROUPS = ("adapter_a", "adapter_b", "magnitude", "heads", "pooling", "blocks", "log_sigma")
 NAMES = [task.name for task in towers.TASK_SPECS]
@@ -50,7 +51,7 @@ def run(name, *, steps=2, balance="uncertainty", decay_all=False, **batch_option
     trained = {path: group for path, group in groups.items() if group != FROZEN}
     adamw = optimizer.make(settings, trained, steps=10)
     current = start = state.create(trainable, stats, adamw)
-    step = jax.jit(
+    step = quick_jit(
         make_train_step(model, adamw, StepConfig(augment=AugmentConfig(), balancing=config))
     )
     for _ in range(steps):

@@ -13,6 +13,7 @@ from softbio_jax.models.config import ComputeConfig, VisionConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params.paths import flatten, unflatten
 from softbio_jax.tasks import TASKS
+from tests.compiling import quick_jit
 
 TASK_SPECS = tuple(TASKS.values())
 LORA = LoRAConfig(rank=4, alpha=6.0)
@@ -32,7 +33,6 @@ METHODS = {
     "mtlora_task": methods.mtlora(LORA, base_input="task"),
     "mtlora_paper": methods.mtlora(LORA, placement="paper"),
 }
-
 
 # What the Lang and Spatial towers have and have not, in small.
 TINY_DENSE = dataclasses.replace(
@@ -68,7 +68,7 @@ def images(config: VisionConfig, batch: int = 2, seed: int = 0) -> jax.Array:
 
 @functools.cache
 def variables(adapted: MultitaskModel) -> dict:
-    return jax.jit(adapted.init)(jax.random.key(0), images(adapted.config, 1))
+    return quick_jit(adapted.init)(jax.random.key(0), images(adapted.config, 1))
 
 
 def abstract(method: methods.Method, variant: str, tasks=TASK_SPECS) -> dict:

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -16,6 +15,7 @@ from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import vision_config
 from softbio_jax.params.paths import flatten
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 CONFIG = vision_config("tiny-test")
 
@@ -77,7 +77,7 @@ def test_merged_weights_are_an_official_checkpoint(name, task, tmp_path):
     save_arrays(path, peft.merged(params, model.adapters, task=task), metadata={})
     tower = load_pretrained(path, config=CONFIG, tail=model.tail)
     x = towers.images(CONFIG)
-    run = lambda m, p: jax.jit(lambda p: m.apply({"params": p}, x, method="features"))(p)  # noqa: E731
+    run = lambda m, p: quick_jit(lambda p: m.apply({"params": p}, x, method="features"))(p)  # noqa: E731
     wanted = run(model, params)
     ours = run(towers.plain_twin(model), tower)
     for i, spec in enumerate(towers.TASK_SPECS):

@@ -9,6 +9,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.stack import REMAT_POLICIES
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def passes():
             _, pull = jax.vjp(lambda p: run(p)[0], params)
             return sum(leaf.size for leaf in jax.tree.leaves(pull) if hasattr(leaf, "size"))
 
-        gradient, features = jax.jit(jax.grad(run, has_aux=True))(params)
+        gradient, features = quick_jit(jax.grad(run, has_aux=True))(params)
         made[remat] = features, gradient, kept(params)
     return made
 
