@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from absl import flags
 from benchmarks import cases, machine, runner, table
 
-from softbio_jax import command
+from softbio_jax import command, writing
 from softbio_jax.errors import UserError
 
 _SUITE = flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "Which cases.")
@@ -52,16 +52,11 @@ def main(_: Sequence[str]) -> None:
     for case in chosen:
         results.append(runner.run(case, start, repeats=_REPEATS.value))
         print(table.row(results[-1]), flush=True)
-        _write(out / "benchmark.json", json.dumps({"machine": found, "results": results}, indent=1))
+        found_so_far = json.dumps({"machine": found, "results": results}, indent=1)
+        writing.write_text(out / "benchmark.json", found_so_far)
     text = f"{machine.line(found)}\n\n{table.markdown(results)}\n"
-    _write(out / "benchmark.md", text)
+    writing.write_text(out / "benchmark.md", text)
     print(f"wrote {out}/benchmark.json and {out}/benchmark.md")
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text)
-    unfinished.rename(path)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     out = _OUT.value or _WORKDIR.value
     if not _ZERO_SHOT.value:
-        from softbio_jax.train import restore
+        from softbio_jax.train.evaluate import evaluate_run
 
-        restore.evaluate_run(_WORKDIR.value, out=out, data_root=_DATA.value, timed=_LATENCY.value)
+        evaluate_run(_WORKDIR.value, out=out, data_root=_DATA.value, timed=_LATENCY.value)
         return
     from softbio_jax.errors import UserError
     from softbio_jax.evaluation.prompts import load_prompts

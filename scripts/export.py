@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from softbio_jax import command
+from softbio_jax import command, writing
 from softbio_jax.errors import UserError
 
 _MODELS, _ADAPTERS = ("stablehlo", "onnx", "litert"), ("peft", "thesis")
@@ -94,10 +94,7 @@ def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
     )  # fmt: skip
     print(file=sys.stderr)
     text = export_comparison.table(rows)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_text(text)
-    temporary.rename(out)
+    writing.write_text(out, text)
     print(text, end="")
 
 

@@ -7,7 +7,6 @@ outputs is stored. Needs the parity extra.
 """
 
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import numpy as np
 import torch_reference  # beside this script
 from absl import flags
 
-from softbio_jax import command
+from softbio_jax import command, writing
 from softbio_jax.interop import goldens, official
 from softbio_jax.interop.named_weights import named_state
 
@@ -34,9 +33,8 @@ def main(argv: Sequence[str]) -> None:
     chosen = [case for case in goldens.CASES if _ONLY.value in case.name]
     for i, case in enumerate(chosen):
         print(f"[{i + 1}/{len(chosen)}] {case.name}", flush=True)
-        temporary = out / f".{case.name}.tmp.npz"
-        np.savez_compressed(temporary, **goldens.sampled(_rungs(case)))
-        os.replace(temporary, out / f"{case.name}.npz")
+        with writing.whole(out / f"{case.name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **goldens.sampled(_rungs(case)))
     versions = {name: sys.modules[name].__version__ for name in ("torch", "timm", "numpy")}
     about = {"reference": "facebookresearch/perception_models", "versions": versions}
     (out / "versions.json").write_text(json.dumps(about, indent=2) + "\n")

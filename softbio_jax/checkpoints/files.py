@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
+from softbio_jax import writing
 from softbio_jax.errors import UserError
 
 EVERY = 60.0  # seconds between two writings of an object that grows
@@ -60,13 +61,11 @@ def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:
 
 def write_text(path: epath.Path, text: str) -> None:
     """Writes a file that appears only once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not is_local(path):
+    if is_local(path):
+        writing.write_text(path, text)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        return
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def upload(folder: pathlib.Path, target: epath.Path, *, last: str = "") -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from softbio_jax import writing
 from softbio_jax.inference.predictor import Prediction
 
 _COLOUR, _CHOSEN = (40, 200, 120), (255, 150, 30)
@@ -79,9 +80,8 @@ def save(
     path = pathlib.Path(folder, *parts)
     path = path / f"{seconds}.jpg" if seconds else path.with_name(path.name + ".jpg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(image).save(temporary, "jpeg", quality=90)
-    temporary.replace(path)
+    with writing.whole(path) as temporary:
+        Image.fromarray(image).save(temporary, "jpeg", quality=90)
     return path
 
 

@@ -10,7 +10,9 @@ from softbio_jax.checkpoints import files
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.evaluation import evaluate as evaluation
 from softbio_jax.evaluation import tables
-from softbio_jax.train import predict
+from softbio_jax.train import predict, record, speed
+from softbio_jax.train.data import open_all
+from softbio_jax.train.restore import restore_run
 from softbio_jax.train.session import Session
 
 
@@ -60,4 +62,33 @@ def evaluate(
             features=predict.kept_features(outputs, sets),
         )
     print(tables.text(summary), flush=True)
+    return summary
+
+
+def evaluate_run(
+    workdir: epath.PathLike,
+    *,
+    out: epath.PathLike,
+    data_root: str | None = None,
+    timed: bool = False,
+) -> dict[str, Any]:
+    """Evaluates a run directory on its test sets and writes out/eval.
+
+    Args:
+      workdir: the run.
+      out: where eval/ is written.
+      data_root: where the prepared sets are, if not where the run found them.
+      timed: also measures how fast it predicts and adds `inference` to the run's run.json.
+
+    Returns:
+      The contents of metrics.json.
+    """
+    session = restore_run(workdir, data_root=data_root)
+    data = open_all(session.run.config.data)
+    summary = evaluate(session, data.test, out, val=data.val)
+    if timed:
+        found = speed.measure(session)
+        if jax.process_index() == 0:
+            record.update(workdir, {"inference": found})
+            print(speed.text(found), flush=True)
     return summary

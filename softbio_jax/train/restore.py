@@ -1,17 +1,13 @@
 """A trained run, back on the devices."""
 
 import dataclasses
-from typing import Any
 
-import jax
 from etils import epath
 
 from softbio_jax.checkpoints import files
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.errors import UserError
-from softbio_jax.train import build, record, speed
-from softbio_jax.train.data import open_all
-from softbio_jax.train.evaluate import evaluate
+from softbio_jax.train import build, record
 from softbio_jax.train.session import Session
 
 
@@ -40,32 +36,3 @@ def restore_run(workdir: epath.PathLike, *, data_root: str | None = None) -> Ses
                         fix="run scripts/train.py first")  # fmt: skip
     session.state = restored.state
     return session
-
-
-def evaluate_run(
-    workdir: epath.PathLike,
-    *,
-    out: epath.PathLike,
-    data_root: str | None = None,
-    timed: bool = False,
-) -> dict[str, Any]:
-    """Evaluates a run directory on its test sets and writes out/eval.
-
-    Args:
-      workdir: the run.
-      out: where eval/ is written.
-      data_root: where the prepared sets are, if not where the run found them.
-      timed: also measures how fast it predicts and adds `inference` to the run's run.json.
-
-    Returns:
-      The contents of metrics.json.
-    """
-    session = restore_run(workdir, data_root=data_root)
-    data = open_all(session.run.config.data)
-    summary = evaluate(session, data.test, out, val=data.val)
-    if timed:
-        found = speed.measure(session)
-        if jax.process_index() == 0:
-            record.update(workdir, {"inference": found})
-            print(speed.text(found), flush=True)
-    return summary

@@ -8,7 +8,7 @@ import pytest
 from softbio_jax.data.audit import verdict
 from softbio_jax.errors import UserError
 from softbio_jax.params.paths import flatten
-from softbio_jax.train import loop, restore
+from softbio_jax.train import evaluate, loop, restore
 from softbio_jax.train.session import Session
 from tests.train.tiny import changed, config_on, run_of
 
@@ -116,7 +116,7 @@ def test_newest_and_best_checkpoints_are_kept(runs):
 
 
 def test_evaluate_gives_what_the_end_of_training_gave(runs, tmp_path):
-    assert restore.evaluate_run(runs["whole"], out=tmp_path) == runs["summary"]
+    assert evaluate.evaluate_run(runs["whole"], out=tmp_path) == runs["summary"]
     assert _text(tmp_path, "eval/metrics.json") == _text(runs["whole"], "eval/metrics.json")
 
 

@@ -10,7 +10,7 @@ from etils.epath import backend
 
 from softbio_jax.checkpoints import files
 from softbio_jax.errors import UserError
-from softbio_jax.train import loop, restore
+from softbio_jax.train import evaluate, loop, restore
 from softbio_jax.train.session import Session
 from softbio_jax.train.writer import MetricWriter
 from tests.train.bucket import mounted
@@ -129,5 +129,5 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket, data_root, tmp_path, mon
 
     session, local = (restore.restore_run(folder) for folder in (RUN, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, session.state, local.state)
-    assert restore.evaluate_run(RUN, out="gs://bucket/again") == summary
+    assert evaluate.evaluate_run(RUN, out="gs://bucket/again") == summary
     assert (epath.Path("gs://bucket/again") / "eval/metrics.json").exists()
