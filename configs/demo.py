@@ -46,6 +46,8 @@ def get_config() -> ml_collections.ConfigDict:
             "flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 0.0,
             "translate": 0.0, "scale": (1.0, 1.0), "erase": 0.0,
         },
+        "compute": {"remat": "none"},
+        "mesh": {"fsdp": 1},
         "optimizer": {
             "rates": {"adapter_a": 1e-3, "adapter_b": 2e-3, "heads": 1e-3, "log_sigma": 5e-3},
             "schedule": "cosine",

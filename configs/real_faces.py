@@ -40,6 +40,8 @@ def get_config() -> ml_collections.ConfigDict:
             "flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 10.0,
             "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.0,
         },
+        "compute": {"remat": "none"},
+        "mesh": {"fsdp": 1},
         "optimizer": {
             "rates": {"blocks": rate, "pooling": rate, "heads": 2 * rate, "log_sigma": 5e-3},
             "schedule": "cosine",

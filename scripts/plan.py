@@ -17,7 +17,9 @@ from ml_collections import config_flags
 
 from softbio_jax import command
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
+)
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "local", "local, or chips as v4:2x2x4, v5e:4x4, v5p:4x4x4, v6e:2x4, 7x:2x2x1."
 )

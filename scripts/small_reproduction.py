@@ -17,7 +17,9 @@ from ml_collections import config_flags
 from softbio_jax import command
 from softbio_jax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A study of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A study of configs/.", lock_config=False, accept_new_attributes=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The study's folder.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each with its share of the CPU cores.")
 _REPORT = flags.DEFINE_string("report", None, "Collected figures to print as tables, not to train.")

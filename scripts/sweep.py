@@ -15,7 +15,9 @@ from ml_collections import config_flags
 from softbio_jax import command
 from softbio_jax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the table is written, and features kept.")
 _RATES = flags.DEFINE_list("rates", ["1e-4", "3e-4", "1e-3", "3e-3", "1e-2"],
                            "Peak learning rates of the heads.")  # fmt: skip

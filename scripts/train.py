@@ -22,7 +22,9 @@ from softbio_jax import command
 if TYPE_CHECKING:
     from softbio_jax.train.build import Parts
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run, local or gs://: checkpoints, metrics, evaluation."
 )

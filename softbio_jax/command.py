@@ -140,8 +140,13 @@ def _describe_flag_error(error: Exception) -> str:
         return f"config file: {lines[-1]}"
     if any(line.startswith("Traceback") for line in lines):  # get_config() raised it
         return f"{lines[0]} {lines[-1].removeprefix('ValueError: ')}"
+    if isinstance(error, TypeError):  # --config.seed.x=1
+        return "unknown config key: a --config.KEY goes into a value that has no keys"
     if isinstance(error, AttributeError | KeyError):
-        return "unknown config key: " + " ".join(_unquoted(error.args[0]).split())
+        name = " ".join(_unquoted(error.args[0]).split())
+        group = name.isidentifier()  # else ml_collections says more
+        fix = f"; fix: correct the name, or give it whole: --config.{name}=\"{{'KEY': VALUE}}\""
+        return f"unknown config key: {name}" + (f": no group of the file{fix}" if group else "")
     missing = [re.fullmatch(r"flag (--\w+)=None: .* other than None\.", line) for line in lines]
     if all(missing):
         return "a flag is missing: " + ", ".join(found[1] for found in missing if found)

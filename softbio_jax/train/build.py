@@ -22,7 +22,7 @@ from softbio_jax.params.counts import by_group
 from softbio_jax.params.partition import partition
 from softbio_jax.params.paths import Tree, flatten, unflatten
 from softbio_jax.tasks import TASKS, TaskSpec
-from softbio_jax.train import optimizer, state
+from softbio_jax.train import checks, optimizer, state
 from softbio_jax.train.config import RunConfig, from_mapping
 from softbio_jax.train.state import TrainState
 from softbio_jax.train.step import StepConfig, TrainStep, make_train_step
@@ -72,6 +72,7 @@ def parts(config: RunConfig) -> Parts:
     Raises:
       UserError: a name that does not exist, or a method that does not fit the model.
     """
+    checks.check(config)
     tower = _tower(config)
     chosen = _method(config.method)
     model = MultitaskModel(

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from softbio_jax.errors import UserError
+from softbio_jax.adapters.method import GROUPS
+from softbio_jax.errors import UserError, nearest
 from softbio_jax.params.paths import Tree, flatten, unflatten
 from softbio_jax.train.config import OptimizerConfig
 
@@ -65,6 +66,11 @@ def make(
                         expected=f"a rate for {', '.join(sorted(wanted))}",
                         found=f"none for {missing[0]}",
                         fix=f"rename {misspelt[0]!r}" if misspelt else "add it")  # fmt: skip
+    if unknown := sorted(set(config.rates) - wanted - set(GROUPS)):
+        raise UserError("learning rate of no parameter group",
+                        where=f"optimizer.rates.{unknown[0]}",
+                        expected=f"one of {', '.join(sorted(wanted))}", found=unknown[0],
+                        fix=nearest(unknown[0], GROUPS, otherwise="leave it out"))  # fmt: skip
 
     def mask(params: Tree) -> Tree:
         # The other groups' leaves are placeholders here; what their mask says does not matter.

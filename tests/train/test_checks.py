@@ -1,0 +1,30 @@
+"""Names in a configuration that fit nothing, told before anything is opened."""
+
+import pytest
+
+from softbio_jax.errors import UserError
+from softbio_jax.train import build
+from tests.train.tiny import changed, config_on
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ({"data__sampler": {"epoch_size": 8}}, "missing config key: config.data.sampler.name"),
+    ({"data__sampler": {"name": "natrual"}}, "unknown sampler: data.sampler.name"),
+    ({"data__sampler": {"name": "thesis", "emotion_shar": 0.2}},
+     "sampler 'thesis'.*'emotion_shar': data.sampler"),
+    ({"balancing": {"kind": "fixed", "weights": {"agee": 2.0}}},
+     "balancing.weights.agee: expected one of age, gender, emotion, found agee; fix: write 'age'"),
+    ({"compute": {"attention": "cudnn"}}, "without a GPU: compute.attention: expected xla or auto"),
+    ({"optimizer__rates__head": 1e-3},
+     "learning rate of no parameter group: optimizer.rates.head: .*fix: write 'heads'"),
+])  # fmt: skip
+def test_a_name_that_fits_nothing_is_told(change, told):
+    with pytest.raises(UserError, match=told):
+        build.parts(build.config_from(changed(config_on("nowhere"), **change)))
+
+
+def test_rates_of_other_methods_groups_may_stay():
+    rates = dict.fromkeys(("blocks", "magnitude"), 1e-3)
+    config = config_on("nowhere")
+    config["optimizer"]["rates"] |= rates
+    assert build.parts(build.config_from(config)).groups
