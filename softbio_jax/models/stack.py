@@ -51,20 +51,38 @@ def stack(
     Raises:
       UserError: no such remat policy.
     """
+    body = over_layers(_ScannedBlock, length=layers, inputs=2, compute=compute)
+    return body(make, capture, name=name)
+
+
+def over_layers(
+    body: type[nn.Module], *, length: int, inputs: int, compute: ComputeConfig
+) -> type[nn.Module]:
+    """Returns a module scanned over layers, which keeps what the remat policy saves.
+
+    Its parameters have a leading layer axis.
+
+    Args:
+      body: a layer: (carry, inputs) to (carry, output).
+      length: how many layers.
+      inputs: how many inputs there are beside the carry, the same for every layer.
+      compute: its remat and unroll are used.
+
+    Raises:
+      UserError: no such remat policy.
+    """
     if compute.remat not in REMAT_POLICIES:
         raise UserError("unknown remat policy", where="compute.remat",
                         expected=f"one of {', '.join(REMAT_POLICIES)}", found=repr(compute.remat),
                         fix="take a name of that list")  # fmt: skip
-    body = _ScannedBlock
     if REMAT_POLICIES[compute.remat] is not None:
         # Inside a scan nothing can be merged across iterations, so CSE need not be prevented.
         body = nn.remat(body, policy=REMAT_POLICIES[compute.remat], prevent_cse=False)
-    scanned = nn.scan(
+    return nn.scan(
         body,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(nn.broadcast, nn.broadcast),
-        length=layers,
+        in_axes=(nn.broadcast,) * inputs,
+        length=length,
         unroll=compute.unroll,
     )
-    return scanned(make, capture, name=name)

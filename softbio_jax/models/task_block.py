@@ -14,7 +14,7 @@ from softbio_jax.models.attention import attend, split_heads
 from softbio_jax.models.blocks import LayerScale, Rotation, gelu
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.norm import LayerNorm
-from softbio_jax.models.stack import REMAT_POLICIES
+from softbio_jax.models.stack import over_layers
 
 Streams = tuple[jax.Array, jax.Array | None]  # shared (B, N, D), the tasks' (T, B, N, D)
 
@@ -131,16 +131,6 @@ def fork(make: Callable[[str], nn.Module], *, name: str, compute: ComputeConfig)
     Args:
       make: builds the block of the given name.
       name: its name in the parameter tree.
-      compute: its remat policy is used.
+      compute: its remat is used.
     """
-    body = _Fork
-    if REMAT_POLICIES[compute.remat] is not None:
-        body = nn.remat(body, policy=REMAT_POLICIES[compute.remat], prevent_cse=False)
-    scanned = nn.scan(
-        body,
-        variable_axes={"params": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
-        length=1,
-    )
-    return scanned(make, name=name)
+    return over_layers(_Fork, length=1, inputs=3, compute=compute)(make, name=name)
