@@ -1,4 +1,5 @@
 import json
+import tempfile
 
 import pytest
 
@@ -101,6 +102,15 @@ def test_fingerprint_tells_labels_and_pixels_apart(tmp_path):
     same = fingerprint("a", lambda root: None)
     assert fingerprint("b", lambda root: None) == same
     assert len({same, fingerprint("c", relabel), fingerprint("d", repaint)}) == 3
+
+
+def test_nothing_is_left_outside_of_the_output(tmp_path, monkeypatch):
+    make_fairface(tmp_path / "raw", train=2, val=1)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    prepare.prepare("fairface", source=str(tmp_path / "raw"), out=tmp_path / "out")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "out", "temporary"}
 
 
 def test_unknown_data_set(tmp_path):

@@ -22,6 +22,11 @@ from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
 
+class _OwnInfo(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Asks no bucket for a set of this name, and leaves no folder for what it would say."""
+
+
 class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes a set of labelled faces as array_record files that need no TensorFlow to be read.
 
@@ -109,7 +114,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         features["id"] = tfds.features.Text()
         features |= {task: tfds.features.Scalar(np.int32) for task in self.TASKS}
         features |= {column: tfds.features.Text() for column in self.COLUMNS}
-        return tfds.core.DatasetInfo(
+        return _OwnInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
             # The records keep the order of the source, which is the order of the index.
