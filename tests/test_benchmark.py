@@ -190,7 +190,8 @@ def test_unknown_case_is_a_mistake(tmp_path):
 
 
 @pytest.mark.parametrize(("suite", "work", "method"), [
-    ("cpu", "train", "lora"), ("gpu", "train", "lora"), ("gpu", "forward", "merged"),
+    ("cpu", "train", "lora"), pytest.param("gpu", "train", "lora", marks=pytest.mark.long),
+    ("gpu", "forward", "merged"),
 ])  # fmt: skip
 def test_own_side_runs_at_the_smallest_size(suite, work, method):
     """The type and the number of steps in a repetition are those of the suites."""

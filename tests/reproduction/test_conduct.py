@@ -129,6 +129,7 @@ def test_missing_data_are_told(study, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_a_real_run_leaves_its_figures_and_a_second_pass_agrees(study, tmp_path):
     about = worker.pretrain(study, tmp_path / "tower.safetensors")
     assert about["parts"]["pretraining"]["n"] == 20
