@@ -16,6 +16,7 @@ from softbio_jax.interop import peft
 from softbio_jax.models import adapter_flops
 from softbio_jax.params.paths import flatten, unflatten
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def test_gradients_reach_it(model):
     def loss(params):
         return sum(jnp.sum(x**2) for x in logits(model, variables | {"params": params}).values())
 
-    gradient = flatten(jax.grad(loss)(variables["params"]))
+    gradient = flatten(quick_jit(jax.grad(loss))(variables["params"]))
     assert all(np.abs(leaf).max() > 0 for path, leaf in gradient.items() if path.endswith("/full"))
 
 

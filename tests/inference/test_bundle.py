@@ -15,6 +15,7 @@ from softbio_jax.inference import bundle_files
 from softbio_jax.inference.source import open_bundle
 from softbio_jax.params.paths import flatten
 from tests.adapters import towers
+from tests.compiling import quick_jit
 
 
 def pixels(bundle, count=3, seed=0):
@@ -46,8 +47,8 @@ def bundle_of(name):
 def test_folding_keeps_every_methods_logits(name):
     bundle, adapted = bundle_of(name)
     images = pixels(bundle)
-    found = jax.jit(bundle.forward)(bundle.variables, images)
-    wanted = jax.jit(adapted.forward)(adapted.variables, images)
+    found = quick_jit(bundle.forward)(bundle.variables, images)
+    wanted = quick_jit(adapted.forward)(adapted.variables, images)
     for task in wanted:
         np.testing.assert_allclose(found[task], wanted[task], atol=1e-5)
     paths = list(flatten(bundle.variables["params"]))

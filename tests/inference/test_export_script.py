@@ -16,6 +16,7 @@ from softbio_jax.interop.safe_load import load_arrays
 from softbio_jax.models.vision import VisionTower
 from softbio_jax.params.paths import flatten
 from softbio_jax.train.restore import restore_run
+from tests.compiling import quick_jit
 from tests.inference.test_bundle import bundle_of, pixels
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -44,20 +45,23 @@ def test_a_run_as_onnx_with_int8_weights(workdir, bundle, tmp_path):
     assert config["files"] == ["model.int8.onnx", "model.onnx"]
     images = pixels(bundle, 2)
     found = onnx_export.load(tmp_path / "onnx" / "model.onnx", threads=1)(images)
-    for task, wanted in bundle.forward(bundle.variables, images).items():
+    for task, wanted in quick_jit(bundle.forward)(bundle.variables, images).items():
         np.testing.assert_allclose(found[task], wanted, atol=1e-4)
 
 
-def test_a_tower_under_timms_keys_is_read_back(workdir, bundle, tmp_path):
+def test_a_tower_under_timms_keys_has_the_adapted_ones_features(workdir, tmp_path):
     path = tmp_path / "tower.safetensors"
     done = export(workdir, path, format="safetensors", keys="timm")
     assert done.returncode == 0, done.stderr
     assert "blocks.0.attn.qkv.weight" in load_arrays(path)[0]
-    tower = load_pretrained(path, config=bundle.tower)
+    session = restore_run(workdir)
+    model = session.run.model
+    tower = load_pretrained(path, config=model.config)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
-    pooled = VisionTower(bundle.tower).apply({"params": tower}, images, method="pooled")
-    wanted = bundle.model.apply(bundle.variables, images, method="pooled")
-    np.testing.assert_allclose(pooled, wanted, atol=1e-5)
+    features = quick_jit(lambda net, params: net.apply({"params": params}, images, method="pooled"),
+                         static_argnums=0)  # fmt: skip
+    pooled = features(VisionTower(model.config), tower)
+    np.testing.assert_allclose(pooled, features(model, session.params()), atol=1e-5)
 
 
 def test_a_saved_folder_gives_the_tower_and_heads_of_its_run(workdir, saved, tmp_path):
@@ -95,6 +99,8 @@ def test_adapters_of_a_run_are_read_back(workdir, tmp_path):
     wanted = peft.collect(session.params(), rules).layers
     found = peft.read(tmp_path / "adapter", session.run.model.config).layers
     assert found.keys() == wanted.keys() and len(found) > 4
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert settings["r"] == rules.rules[0][1].rank == 2
     for path, layer in wanted.items():
         np.testing.assert_array_equal(found[path].a, layer.a)
         np.testing.assert_array_equal(found[path].b, layer.b)
@@ -145,3 +151,10 @@ def test_a_flag_of_another_format_is_one_line(flags, says, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {says}") and done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_is_not_overwritten(workdir, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    done = export(workdir, tmp_path / "adapter", format="peft")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "the destination exists" in done.stderr

@@ -13,6 +13,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.inference import litert, onnx_export, program, stablehlo, tracing
 from softbio_jax.tasks import TASKS
 from tests.adapters import towers
+from tests.compiling import quick_jit
 from tests.inference.test_bundle import bundle_of, pixels
 
 # What folds is a plain tower, whatever the method; of MTLoRA each form is another graph.
@@ -20,7 +21,7 @@ METHODS = ("lora", "mtlora", "mtlora_task", "mtlora_paper")
 
 
 def logits(bundle, images):
-    return jax.jit(bundle.forward)(bundle.variables, images)
+    return quick_jit(bundle.forward)(bundle.variables, images)
 
 
 def agree(found, wanted, atol):

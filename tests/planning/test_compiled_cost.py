@@ -19,6 +19,7 @@ from softbio_jax.tasks import TASKS
 from softbio_jax.train import optimizer, state
 from softbio_jax.train.config import OptimizerConfig
 from softbio_jax.train.step import StepConfig, make_train_step
+from tests.compiling import quick_jit
 from tests.planning.compiled_cost import matmul_flops
 
 TASK_SPECS = tuple(TASKS.values())
@@ -33,7 +34,7 @@ CPU = ComputeConfig(attention="xla")
 
 
 def compiled_flops(function, *shapes):
-    return matmul_flops(jax.jit(function).lower(*shapes).compile().as_text())
+    return matmul_flops(quick_jit(function).lower(*shapes).compile().as_text())
 
 
 def test_products_in_loops_count_as_often_as_they_run():
