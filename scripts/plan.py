@@ -60,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
     if not images:
         images, source = epoch.epoch_images(config.data)
 
+    compiled: list[fit.Fit] = []
+
     def fit_with(batch_size: int, remat: str) -> fit.Fit:
         changed = dataclasses.replace(
             config,
@@ -70,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
         if found is None:
             found = fit.fit(changed, devices, chip)
             saved.add(changed, _TOPOLOGY.value, found)
+        compiled.append(found)
         if _TABLE.value:
             print(table.row(found, epoch_images=images), flush=True)
         return found
@@ -86,21 +89,24 @@ def main(argv: Sequence[str]) -> int:
 
     from softbio_jax.models.stack import REMAT_POLICIES
 
-    unit = len(devices) * config.train.microbatches
-    verdicts = []
+    microbatches = config.train.microbatches
+    unit = len(devices) * microbatches
     print(table.HEADER)
-    for remat in _REMAT.value or REMAT_POLICIES:
+    policies = _REMAT.value or REMAT_POLICIES
 
-        def try_rows(rows: int, remat: str = remat) -> fit.Fit:
-            return fit_with(rows * unit, remat)
+    def fit_rows(remat: str, rows: int) -> fit.Fit:
+        return fit_with(rows * unit, remat)
 
-        if _ROWS.value:
-            fits = [try_rows(int(rows)) for rows in _ROWS.value]
-        else:
-            guess = saved.largest_rows(_TOPOLOGY.value, remat) // config.train.microbatches
-            fits = list(search.largest(try_rows, granularity=_GRANULARITY.value, guess=guess))
-        verdicts += [table.verdict(found, topology=_TOPOLOGY.value) for found in fits]
-    print(*verdicts, sep="\n")
+    refusals: list[search.NothingFitsError] = []
+    if _ROWS.value:
+        tried = [fit_rows(remat, int(rows)) for remat in policies for rows in _ROWS.value]
+    else:
+        tried, refusals = search.largest_of_each(
+            policies, fit_rows, granularity=_GRANULARITY.value,
+            guess=lambda remat: saved.largest_rows(_TOPOLOGY.value, remat) // microbatches,
+        )  # fmt: skip
+    verdicts = [table.verdict(found, topology=_TOPOLOGY.value) for found in tried]
+    print(*refusals, *verdicts, *filter(None, [table.highest_bound(compiled)]), sep="\n")
     return 0
 
 

@@ -1,11 +1,16 @@
 """The largest batch that fits, in as few compilations as the memory of those before allows."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 
 from softbio_jax.errors import UserError
 from softbio_jax.planning.fit import Fit
 
 _GROWTH = 4  # times the largest known to fit, where memory tells nothing
+
+
+class NothingFitsError(UserError):
+    """Not even the fewest rows that were to be tried fit."""
 
 
 def largest(
@@ -22,7 +27,8 @@ def largest(
       guess: rows a chip to begin with; 0: the fewest.
 
     Raises:
-      UserError: not even the fewest rows fit, or it is not known when they do not.
+      NothingFitsError: not even the fewest rows fit.
+      UserError: it is not known when they do not.
     """
     found: dict[int, Fit] = {}
     low, high = 0, 0  # what fits and what does not, in granules; 0: not known yet
@@ -40,13 +46,48 @@ def largest(
             )  # fmt: skip
     if not low:
         fewest = found[high]
-        raise UserError(
+        raise NothingFitsError(
             "no batch fits", where=f"remat {fewest.remat}",
             expected=f"room for {granularity} rows on each of {fewest.chips} chips",
             found=fewest.needed,
             fix="take a stronger remat policy, more microbatches, mesh.fsdp, or larger chips",
         )  # fmt: skip
     return found[low], found[high]
+
+
+def largest_of_each(
+    policies: Iterable[str],
+    fit_with: Callable[[str, int], Fit],
+    *,
+    granularity: int = 1,
+    guess: Callable[[str], int] = lambda policy: 0,
+) -> tuple[list[Fit], list[NothingFitsError]]:
+    """Finds the largest batch of each remat policy; one with which nothing fits is passed over.
+
+    Args:
+      policies: their names.
+      fit_with: compiles with a policy, for so many rows a chip.
+      granularity: only multiples of it are tried.
+      guess: rows a chip to begin with, by policy.
+
+    Returns:
+      Of each policy the largest that fits and the next one; what was said of the others.
+
+    Raises:
+      NothingFitsError: there is no policy with which any fits; the last one's.
+      UserError: see `largest`.
+    """
+    found: list[Fit] = []
+    refusals: list[NothingFitsError] = []
+    for policy in policies:
+        try_rows = functools.partial(fit_with, policy)
+        try:
+            found += largest(try_rows, granularity=granularity, guess=guess(policy))
+        except NothingFitsError as error:  # a stronger policy may still
+            refusals.append(error)
+    if refusals and not found:
+        raise refusals[-1]
+    return found, refusals
 
 
 def _next(found: dict[int, Fit], low: int, high: int) -> int:

@@ -1,5 +1,7 @@
 """What `fit` found, in text."""
 
+from collections.abc import Sequence
+
 from softbio_jax.planning.fit import Fit
 from softbio_jax.train.chips import CHIPS
 
@@ -54,6 +56,19 @@ def verdict(found: Fit, *, topology: str) -> str:
         return f"does not fit: {what}: {found.needed}"
     share = f" ({_share(found)} of {_memory(found.limit)})" if found.limit else ""
     return f"fits: {what}: {_memory(found.used)} a chip{share}"
+
+
+def highest_bound(fits: Sequence[Fit]) -> str:
+    """Returns one line: which of the steps that fit has the highest bound; empty if none has one.
+
+    It is not always the largest batch: more rows at once may pass more through main memory a row.
+    """
+    bounds = [(found.images_per_second or 0.0, found) for found in fits if found.fits]
+    rate, best = max(bounds, key=lambda pair: pair[0], default=(0.0, None))
+    if best is None or not rate:
+        return ""
+    return (f"highest bound: batch {best.batch_size} with remat {best.remat}: "
+            f"{rate:,.0f} images/s at most, by {best.bound_by}")  # fmt: skip
 
 
 def row(found: Fit, *, epoch_images: int = 0) -> str:

@@ -86,6 +86,16 @@ def test_details_and_verdict():
     assert "needed" in table.details(TOO_LARGE) and "temporaries" not in table.details(TOO_LARGE)
 
 
+def test_the_highest_bound_is_not_always_the_largest_batchs():
+    small = dataclasses.replace(FITS, batch_size=64, remat="none", compute_seconds=0.05,
+                                memory_seconds=0.08)  # fmt: skip
+    unknown = dataclasses.replace(FITS, compute_seconds=0, memory_seconds=0)
+    assert table.highest_bound([FITS, small, TOO_LARGE, unknown]) == (
+        "highest bound: batch 64 with remat none: 800 images/s at most, by memory"
+    )
+    assert table.highest_bound([TOO_LARGE, unknown]) == ""
+
+
 def test_an_epoch_is_that_of_the_prepared_sets_or_of_the_thesis(data_root):
     here = build.config_from(config_on(data_root)).data
     rows = sum(SETS[name.partition("/")[0]][0] for name in here.train)

@@ -2,7 +2,7 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.planning.fit import Fit
-from softbio_jax.planning.search import largest
+from softbio_jax.planning.search import NothingFitsError, largest, largest_of_each
 
 LIMIT = 16e9
 
@@ -71,3 +71,20 @@ def test_devices_of_unknown_memory_are_told():
     unknown = Fit(chips=1, batch_size=1, remat="none", fits=True, arguments=1, flops=1)
     with pytest.raises(UserError, match="nothing to search for"):
         largest(lambda rows: unknown)
+
+
+class TestEachPolicy:
+    def of(self, sizes):
+        """Tries policies whose bytes a row are given."""
+        chips = {policy: chip(lambda rows, size=size: size * rows)[0]
+                 for policy, size in sizes.items()}  # fmt: skip
+        return largest_of_each(sizes, lambda policy, rows: chips[policy](rows))
+
+    def test_one_with_which_nothing_fits_is_passed_over(self):
+        found, refusals = self.of({"none": 2e10, "dots": 3e9, "full": 1e9})
+        assert [fit.batch_size // 8 for fit in found] == [5, 6, 16, 17]
+        assert [str(error).partition(":")[0] for error in refusals] == ["no batch fits"]
+
+    def test_nothing_fits_with_any(self):
+        with pytest.raises(NothingFitsError, match=r"Used 23\.28G"):
+            self.of({"none": 3e10, "full": 2.5e10})
