@@ -21,6 +21,7 @@ from softbio_jax.inference.new_folder import new_folder
 from softbio_jax.interop.keymap import shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.interop.strict import check_finite, check_shapes
+from softbio_jax.models.attention import on_this_machine
 from softbio_jax.models.config import ComputeConfig, VisionConfig
 from softbio_jax.models.heads import HeadConfig
 from softbio_jax.params.paths import flatten, unflatten
@@ -138,7 +139,7 @@ def _settings(path: pathlib.Path) -> Bundle:
             tasks=tuple(TaskSpec(name=k, classes=tuple(v)) for k, v in values["tasks"].items()),
             head=from_mapping(HeadConfig, values["head"], "head"),
             feature=values["feature"],
-            compute=from_mapping(ComputeConfig, values["compute"], "compute"),
+            compute=on_this_machine(from_mapping(ComputeConfig, values["compute"], "compute")),
             adapters=_rules(values["adapters"]),
             tail=int(values["tail"]),
             temperatures={k: float(v) for k, v in values["temperatures"].items()},

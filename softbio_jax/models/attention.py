@@ -1,9 +1,12 @@
 """Scaled dot-product attention on (B, N, K, head_dim), with or without a leading task axis."""
 
+import dataclasses
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+
+from softbio_jax.models.config import ComputeConfig
 
 
 def attend(
@@ -40,6 +43,13 @@ def attend(
         return one(q, k, v)
     # A task at a time, as in `adapters.math.apart`.
     return jnp.stack([one(q[t], k[t], v[t]) for t in range(len(q))])
+
+
+def on_this_machine(compute: ComputeConfig) -> ComputeConfig:
+    """Returns how to compute here what was trained elsewhere: cuDNN needs a GPU."""
+    if compute.attention != "cudnn" or jax.default_backend() == "gpu":
+        return compute
+    return dataclasses.replace(compute, attention="auto")
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:

@@ -7,6 +7,7 @@ from etils import epath
 from softbio_jax.checkpoints import files
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.errors import UserError
+from softbio_jax.models import attention
 from softbio_jax.train import build, record
 from softbio_jax.train.session import Session
 
@@ -19,6 +20,7 @@ def restore_run(workdir: epath.PathLike, *, data_root: str | None = None) -> Ses
     """
     workdir = files.directory(workdir)
     config = record.read_config(workdir)
+    config = dataclasses.replace(config, compute=attention.on_this_machine(config.compute))
     if data_root:
         data = dataclasses.replace(config.data, root=data_root)
         config = dataclasses.replace(config, data=data)

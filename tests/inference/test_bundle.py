@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -82,6 +83,20 @@ def test_what_is_saved_comes_back(name, tmp_path):
         if field.name != "variables":
             assert getattr(back, field.name) == getattr(bundle, field.name), field.name
     jax.tree.map(np.testing.assert_array_equal, back.variables, bundle.variables)
+
+
+def test_what_a_gpu_computed_by_cudnn_is_used_here(workdir, bundle, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    values = json.loads((workdir / "config.json").read_text())
+    changed_config(tmp_path / "run", compute=values["compute"] | {"attention": "cudnn"})
+    there = dataclasses.replace(bundle.compute, attention="cudnn")
+    bundle_files.save(dataclasses.replace(bundle, compute=there), tmp_path / "model")
+    images = pixels(bundle, 2)
+    wanted = bundle.forward(bundle.variables, images)
+    for found in (open_bundle(tmp_path / "run"), open_bundle(tmp_path / "model")):
+        assert found.compute.attention == "auto"
+        for task, logits in found.forward(found.variables, images).items():
+            np.testing.assert_allclose(logits, wanted[task], atol=1e-6)
 
 
 def changed_config(folder, **values):
