@@ -101,7 +101,11 @@ def test_every_method_labels_every_leaf_of_every_variant(variant):
 @pytest.mark.parametrize(
     ("variant", "name"),
     [("tiny-test", name) for name in towers.METHODS if name not in ("lora", "lora_plus", "rslora")]
-    + [("tiny-dense", name) for name in ("full", "dora", "mtlora", "mtlora_task")],
+    + [("tiny-dense", "full")]
+    + [
+        pytest.param("tiny-dense", name, marks=pytest.mark.long)
+        for name in ("dora", "mtlora", "mtlora_task")
+    ],
 )
 def test_every_trainable_leaf_learns(variant, name):
     method = towers.METHODS[name]

@@ -66,7 +66,10 @@ def test_stablehlo_of_something_else_is_one_line(tmp_path):
         stablehlo.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [
+    name if name in ("lora", "mtlora_task") else pytest.param(name, marks=pytest.mark.long)
+    for name in METHODS
+])  # fmt: skip
 def test_onnx_gives_the_logits_at_any_batch(name, tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra onnx")
     bundle, _ = bundle_of(name)

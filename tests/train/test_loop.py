@@ -220,7 +220,9 @@ def _lines(workdir):
     return [json.loads(line) for line in _text(workdir, "metrics.jsonl").splitlines()]
 
 
-@pytest.mark.parametrize(("before", "after"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+@pytest.mark.parametrize(("before", "after"), [
+    ("float32", "bfloat16"), pytest.param("bfloat16", "float32", marks=pytest.mark.long),
+])  # fmt: skip
 def test_the_frozen_weights_may_change_their_type(runs, tmp_path, before, after):
     """The digest in a checkpoint is that of the weights before they are narrowed."""
     whole, folder = runs["whole"], tmp_path / "resumed"
