@@ -6,6 +6,8 @@ saved.
 """
 
 import dataclasses
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +33,7 @@ class Restored:
     host: dict[str, Any]  # the JSON values given to save
 
 
+_DISK_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _PATIENCE = 30 * 60_000  # milliseconds: a process may compile long, one that is gone never comes
 
 
@@ -118,7 +121,7 @@ class CheckpointManager:
             failure, self._failure = self._failure, None
             raise UserError(
                 "checkpoint cannot be written", where=str(self._directory),
-                found=str(failure).strip().splitlines()[0][:300],
+                found=_reason(failure),
                 fix="check space and permissions; earlier checkpoints are whole",
             ) from failure  # fmt: skip
 
@@ -233,3 +236,10 @@ class CheckpointManager:
             # First the marker: what a kill leaves of it is then no checkpoint.
             (directory / manifest.NAME).unlink(missing_ok=True)
             directory.rmtree()
+
+
+def _reason(failure: BaseException) -> str:
+    """Returns the system's words for a disk's troubles; Orbax has long paths before them."""
+    text = str(failure).strip()
+    said = (os.strerror(code) for code in _DISK_TROUBLES)
+    return next((words for words in said if words in text), text.partition("\n")[0][:300])

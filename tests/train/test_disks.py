@@ -52,30 +52,32 @@ def _state(step):
     return {"kernel": jax.random.normal(jax.random.key(step), (256, 256))}
 
 
-def _manager(disk):
-    return CheckpointManager(disk / "run", keep=2, base="0" * 64)
+def _manager(folder):
+    return CheckpointManager(folder / "run", keep=2, base="0" * 64)
 
 
-def test_a_checkpoint_on_a_full_disk_is_one_line_and_the_one_before_stays(disk, caplog):
-    manager = _manager(disk)
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_checkpoint_on_a_full_disk_is_one_line_and_the_one_before_stays(disk, caplog, depth):
+    folder = disk.joinpath(*["x" * 200] * depth)  # a message has the path, more than once
+    manager = _manager(folder)
     manager.save(1, _state(1), {})
     manager.wait()
-    before = _content(disk / "run" / "checkpoints" / "1")
+    before = _content(folder / "run" / "checkpoints" / "1")
     ballast = _fill(disk, leave=100_000)
     with pytest.raises(UserError, match="cannot be written") as caught:
         manager.save(2, _state(2), {})
         manager.wait()
     assert "\n" not in str(caught.value)
-    assert "space" in str(caught.value)
+    assert "found No space left on device; fix: check space" in str(caught.value)
     assert caplog.text.count("Traceback") == 0
-    assert _content(disk / "run" / "checkpoints" / "1") == before
-    restored = _manager(disk).restore_newest(_state(0))
+    assert _content(folder / "run" / "checkpoints" / "1") == before
+    restored = _manager(folder).restore_newest(_state(0))
     assert restored.step == 1
     np.testing.assert_array_equal(restored.state["kernel"], _state(1)["kernel"])
     ballast.unlink()
     manager.save(2, _state(2), {})
     manager.close()
-    assert _manager(disk).restore_newest(_state(0)).step == 2
+    assert _manager(folder).restore_newest(_state(0)).step == 2
 
 
 def _train(tmp_path, config, workdir):
