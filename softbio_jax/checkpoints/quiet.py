@@ -8,6 +8,7 @@ from types import TracebackType
 def hush_failed_saves() -> None:
     """Keeps the tracebacks of failed saves out of the log and off stderr; once is enough."""
     logging.getLogger("absl").addFilter(_is_no_failed_save)
+    logging.getLogger("asyncio").addFilter(_is_no_unheard_write)
     if sys.excepthook is not _hook:
         global _before
         _before, sys.excepthook = sys.excepthook, _hook
@@ -18,6 +19,11 @@ _before = sys.excepthook
 
 def _is_no_failed_save(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+def _is_no_unheard_write(record: logging.LogRecord) -> bool:
+    # Of several writes that fail the first ends the save; nobody asks after the others.
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
