@@ -7,14 +7,16 @@ from types import TracebackType
 
 def hush_failed_saves() -> None:
     """Keeps the tracebacks of failed saves out of the log and off stderr; once is enough."""
+    global _before, _before_unraisable
     logging.getLogger("absl").addFilter(_is_no_failed_save)
     logging.getLogger("asyncio").addFilter(_is_no_unheard_write)
     if sys.excepthook is not _hook:
-        global _before
         _before, sys.excepthook = sys.excepthook, _hook
+    if sys.unraisablehook is not _unraisable_hook:
+        _before_unraisable, sys.unraisablehook = sys.unraisablehook, _unraisable_hook
 
 
-_before = sys.excepthook
+_before, _before_unraisable = sys.excepthook, sys.unraisablehook
 
 
 def _is_no_failed_save(record: logging.LogRecord) -> bool:
@@ -26,7 +28,16 @@ def _is_no_unheard_write(record: logging.LogRecord) -> bool:
     return "exception was never retrieved" not in record.getMessage()
 
 
-def _hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _is_late_write(error: BaseException | None) -> bool:
     # TensorStore's writes still under way find the event loop of the save that gave up closed.
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+
+def _hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if not _is_late_write(error):
         _before(kind, error, traceback)
+
+
+def _unraisable_hook(unraisable: "sys.UnraisableHookArgs") -> None:
+    if not _is_late_write(unraisable.exc_value):
+        _before_unraisable(unraisable)
