@@ -4,6 +4,7 @@ import jax
 
 from softbio_jax.data import samplers
 from softbio_jax.errors import UserError, nearest
+from softbio_jax.models.attention import on_this_machine
 from softbio_jax.train.config import RunConfig
 
 
@@ -23,7 +24,7 @@ def check(config: RunConfig) -> None:
                         where=f"balancing.weights.{task}",
                         expected=f"one of {', '.join(config.tasks)}", found=task,
                         fix=nearest(task, config.tasks, otherwise="leave it out"))  # fmt: skip
-    if config.compute.attention == "cudnn" and jax.default_backend() != "gpu":
+    if on_this_machine(config.compute) != config.compute:
         raise UserError("cuDNN's attention without a GPU", where="compute.attention",
                         expected="xla or auto", found=f"cudnn on a {jax.default_backend()}",
                         fix="set it to auto")  # fmt: skip

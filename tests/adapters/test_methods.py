@@ -7,6 +7,7 @@ import pytest
 
 from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import LoRAConfig, TaskRules
+from softbio_jax.adapters.method import GROUPS
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import VISION
 from softbio_jax.params.counts import by_group
@@ -148,6 +149,11 @@ def test_per_task_adapters_learn_for_each_task_apart():
         if "/tasks/" in path or path.endswith("task_probe"):
             by_task = np.moveaxis(np.asarray(leaf), 1 if "/tail/" in path else 0, 0)
             assert [bool(np.abs(t).max() > 0) for t in by_task] == [False, True, False], path
+
+
+def test_the_known_groups_are_those_of_the_methods():
+    own = {group for method in towers.METHODS.values() for _, group in method.groups}
+    assert own - {methods.FROZEN} | {"log_sigma"} == set(GROUPS)
 
 
 def test_low_rank_layers_are_in_the_groups_of_their_rates():

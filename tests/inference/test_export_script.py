@@ -49,11 +49,14 @@ def test_a_run_as_onnx_with_int8_weights(workdir, bundle, tmp_path):
         np.testing.assert_allclose(found[task], wanted, atol=1e-4)
 
 
-def test_a_tower_under_timms_keys_has_the_adapted_ones_features(workdir, tmp_path):
-    path = tmp_path / "tower.safetensors"
-    done = export(workdir, path, format="safetensors", keys="timm")
+@pytest.mark.parametrize(("keys", "one"), [
+    ("official", "conv1.weight"), ("timm", "blocks.0.attn.qkv.weight"),
+])  # fmt: skip
+def test_the_merged_tower_has_the_adapted_ones_features(workdir, tmp_path, keys, one):
+    path = tmp_path / "new" / "tower.safetensors"
+    done = export(workdir, path, format="safetensors", keys=keys)
     assert done.returncode == 0, done.stderr
-    assert "blocks.0.attn.qkv.weight" in load_arrays(path)[0]
+    assert any(key.endswith(one) for key in load_arrays(path)[0])
     session = restore_run(workdir)
     model = session.run.model
     tower = load_pretrained(path, config=model.config)

@@ -11,7 +11,7 @@ from tests.mistakes.running import Mistake
 from tests.train.tiny import changed
 
 
-def _run(name, *, cause, fix, base=None, code=1, override="", **changes):
+def _run(name, *, cause, fix, base=None, override="", **changes):
     """A mistake made by changing the tiny run; `base` changes that are right."""
 
     def make(world, wrong):
@@ -22,7 +22,7 @@ def _run(name, *, cause, fix, base=None, code=1, override="", **changes):
             return lambda: world.train(*([override] if override else []))
         return lambda: world.call(lambda: _checked(config))
 
-    return Mistake(name=name, make=make, cause=cause, fix=fix, code=code)
+    return Mistake(name=name, make=make, cause=cause, fix=fix)
 
 
 def _checked(config):
