@@ -32,16 +32,16 @@ def blocks(page: pathlib.Path) -> Iterator[Block]:
         indent = len(match["indent"])
         lines = [line[indent:] for line in match["text"].splitlines()]
         yield Block(
-            language=match["language"], text="\n".join(lines) + "\n", not_run=match["why"] or "",
+            language=match["language"],
+            text="\n".join(lines) + "\n",
+            not_run=match["why"] or "",
             line=text.count("\n", 0, match.start("text")),
-        )  # fmt: skip
+        )
     # Fenced blocks blanked, so that what is indented inside of one is not found again.
     rest = _FENCE.sub(lambda m: re.sub(r"[^\n]", "", m[0]), text)
     for match in _INDENTED.finditer(rest):
         lines = [line[4:] for line in match[0].splitlines()]
-        yield Block(
-            language="", text="\n".join(lines) + "\n", line=1 + rest.count("\n", 0, match.start())
-        )
+        yield Block(language="", text="\n".join(lines) + "\n", line=1 + rest.count("\n", 0, match.start()))
 
 
 _COMMAND = re.compile(r"(?:python |make |pip |git |find |for |srun |NAME=|#SBATCH|\.venv)")

@@ -23,14 +23,17 @@ NOT_RUN = (
     (r"tpu_pod\.sh|gs://", "a cloud", ""),
     (r"scripts/benchmark\.py", "minutes of torch: tests/test_benchmark.py", ""),
     (r"--checkout=", "a checkout of the official code", ""),
-    (r"small_reproduction\.py", "hours: tests/reproduction conducts a study of seconds", ""),
-    (r"data/prepared|runs/full|L14-336 --reference=goldens",
-     "all of the thesis' data, or its tower: tests/data and tests/interop have small ones", ""),
+    (r"small_reproduction\.py", "hours: tests/thesis conducts a study of seconds", ""),
+    (
+        r"data/prepared|runs/full|L14-336 --reference=goldens",
+        "all of the thesis' data, or its tower: tests/data and tests/interop have small ones",
+        "",
+    ),
     (r"demo_app\.py", "a server: make test-app opens its page in a browser", ""),
     (r"--beam=", "Apache Beam: tests/data/test_vggface2.py where it is installed", "apache_beam"),
     (r"\blitert\b|ai_edge_litert", "LiteRT: make test-app", "litert_converter"),
     (r"import timm|reference=timm|format=thesis", "torch and timm: make test-parity", "timm"),
-)  # fmt: skip
+)
 # The heavy towers and long runs of the pages, small.
 _TINY_RUN = (
     r"\1 --config.train.steps=4 --config.train.batch_size=8 --config.train.eval_batch_size=8"
@@ -96,77 +99,141 @@ _EXPORT = {
         (r"--variant=PE-Core-L14-336", "--variant=tiny-demo"),
         (r"--src=model_9\.pt", "--src=exports/thesis"),
         (r"--base=PE-Core-L14-336\.pt", "--base=assets/tiny_demo.safetensors"),
-        (r"timm\.create_model\(.*\)\.eval\(\)", lambda match: _TIMM), (r"\b1024\b", "96"),
+        (r"timm\.create_model\(.*\)\.eval\(\)", lambda match: _TIMM),
+        (r"\b1024\b", "96"),
     ),
     "checks": (
-        (r"jax\.export", _SAME_AS_JAX + "for task, found in logits.items():\n"
-         "    assert found.shape == (5, wanted[task].shape[1])\n"
-         "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n"),
-        (r"onnxruntime", _SAME_AS_JAX + "for task, found in zip(wanted, (age, gender, emotion)):\n"
-         "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n"),
-        (r"ai_edge_litert", _SAME_AS_JAX + "for task, found in logits.items():\n"
-         "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n"),
-        (r"import timm", _SAME_AS_JAX
-         + "np.testing.assert_allclose(logits.numpy(), wanted['age'], atol=1e-4)\n"),
+        (
+            r"jax\.export",
+            _SAME_AS_JAX + "for task, found in logits.items():\n"
+            "    assert found.shape == (5, wanted[task].shape[1])\n"
+            "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n",
+        ),
+        (
+            r"onnxruntime",
+            _SAME_AS_JAX + "for task, found in zip(wanted, (age, gender, emotion)):\n"
+            "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n",
+        ),
+        (
+            r"ai_edge_litert",
+            _SAME_AS_JAX + "for task, found in logits.items():\n"
+            "    np.testing.assert_allclose(found, wanted[task], atol=1e-4)\n",
+        ),
+        (
+            r"import timm",
+            _SAME_AS_JAX + "np.testing.assert_allclose(logits.numpy(), wanted['age'], atol=1e-4)\n",
+        ),
     ),
-}  # fmt: skip
+}
 _OWN = (
-    Plan(page="README", given=(standins.known_sets,), exchanged=(
-        _MAKE, (r"(--task=emotion) --source=FOLDER --out=data/mine",
-                r"\1 --source=FER --out=data/fer"),
-        (r"--source=FOLDER", "--source=FairFace"), (r"FOLDER/test", "FER/test"),
-        (r"train=mine/train,test=mine/test", "train=fer/train,test=fer/test,steps=4,batch_size=8"),
-        (r"(--config=configs/real_faces\.py)",
-         f"{_TINY_RUN} --config.model.variant=tiny-test --config.model.image_size=32"),
-    )),
-    Plan(page="CONTRIBUTING", exchanged=(
-        _MAKE, (r"<this repository> softbio_jax && cd softbio_jax",
-                f"--quiet {ROOT} clone && cd clone"),
-        (r"git add", "cd clone && touch tests/test_tasks.py && git add"),
-        (r"git commit", "git -c user.name=me -c user.email=me@here commit --quiet"),
-    )),
+    Plan(
+        page="README",
+        given=(standins.known_sets,),
+        exchanged=(
+            _MAKE,
+            (r"(--task=emotion) --source=FOLDER --out=data/mine", r"\1 --source=FER --out=data/fer"),
+            (r"FOLDER/test", "FER/test"),
+            (r"train=mine/train,test=mine/test", "train=fer/train,test=fer/test,steps=4,batch_size=8"),
+        ),
+    ),
+    Plan(page="demo", exchanged=(_MAKE,)),
+    Plan(
+        page="real_faces",
+        given=(standins.known_sets,),
+        exchanged=(
+            (
+                r"(--config=configs/real_faces\.py)",
+                f"{_TINY_RUN} --config.model.variant=tiny-test --config.model.image_size=32",
+            ),
+        ),
+    ),
+    Plan(
+        page="CONTRIBUTING",
+        exchanged=(
+            _MAKE,
+            (r"<this repository> softbio_jax && cd softbio_jax", f"--quiet {ROOT} clone && cd clone"),
+            (r"git add", "cd clone && touch tests/test_tasks.py && git add"),
+            (r"git commit", "git -c user.name=me -c user.email=me@here commit --quiet"),
+        ),
+    ),
     Plan(page="index", exchanged=(_MAKE,)),
     Plan(page="own_data", given=(standins.own_faces,)),
-    Plan(page="add_backbone"), Plan(page="architecture", exchanged=((r"=docs/images/", "="),)),
-    Plan(page="tours/tpu"), Plan(page="tours/parity"),
-    Plan(page="tours/parity", mark="parity", only="--reference=timm", given=(standins.tower,),
-         exchanged=((r"--variant=PE-Core-L14-336", "--variant=PE-Core-T16-384"),)),
-    Plan(page="tours/colab", given=(standins.own_faces,), exchanged=(
-        (r"/content/drive/MyDrive/faces", "faces"),
-    ), checks=((r"^SOURCE", "from softbio_jax.data import prepare\n"
+    Plan(page="add_backbone"),
+    Plan(page="architecture", exchanged=((r"=docs/images/", "="),)),
+    Plan(page="tours/tpu"),
+    Plan(page="tours/parity"),
+    Plan(
+        page="tours/parity",
+        mark="parity",
+        only="--reference=timm",
+        given=(standins.tower,),
+        exchanged=((r"--variant=PE-Core-L14-336", "--variant=PE-Core-T16-384"),),
+    ),
+    Plan(
+        page="tours/colab",
+        given=(standins.own_faces,),
+        exchanged=((r"/content/drive/MyDrive/faces", "faces"),),
+        checks=(
+            (
+                r"^SOURCE",
+                "from softbio_jax.data.prepare import prepare\n"
                 "report = prepare.prepare(**SOURCE, out='data/colab')\n"
-                "assert report['splits']['train']['kept'] == 24 and TASKS == SOURCE['task']\n"),)),
-    Plan(page="data", given=(
-        standins.known_sets, standins.table, standins.photographs, standins.identities,
-    ), exchanged=((r"--batches=30", "--batches=1 --count=8"),)),
-    Plan(page="running", demo=True, exchanged=(
-        (r"--megabytes=300", "--megabytes=2"),
-        (r"(--config=configs/thesis\.py:method=lp)", _TINY_RUN.replace(
-            r"\1", r"\1,variant=tiny-demo") + _SETS),
-    )),
-    Plan(page="evaluation", demo=True, given=(standins.other_predictions,), exchanged=(
-        (r"\bRUN\b", "runs/demo/run"), (r"=DIR\b", "=reports/beside"),
-    )),
-    Plan(page="parity", given=(standins.official_tower,), exchanged=(
-        (r"=PE-Core-L14-336 --src=facebook/PE-Core-L14-336",
-         "=tiny-test --src=official.safetensors"),
-    )),
+                "assert report['splits']['train']['kept'] == 24 and TASKS == SOURCE['task']\n",
+            ),
+        ),
+    ),
+    Plan(
+        page="data",
+        given=(standins.known_sets, standins.table, standins.photographs, standins.identities),
+        exchanged=((r"--batches=30", "--batches=1 --count=8"),),
+    ),
+    Plan(
+        page="running",
+        demo=True,
+        exchanged=(
+            (r"--megabytes=300", "--megabytes=2"),
+            (
+                r"(--config=configs/thesis\.py:method=lp)",
+                _TINY_RUN.replace(r"\1", r"\1,variant=tiny-demo") + _SETS,
+            ),
+        ),
+    ),
+    Plan(
+        page="evaluation",
+        demo=True,
+        given=(standins.other_predictions,),
+        exchanged=((r"\bRUN\b", "runs/demo/run"), (r"=DIR\b", "=reports/beside")),
+    ),
+    Plan(
+        page="parity",
+        given=(standins.official_tower,),
+        exchanged=(
+            (r"=PE-Core-L14-336 --src=facebook/PE-Core-L14-336", "=tiny-test --src=official.safetensors"),
+        ),
+    ),
     Plan(page="performance", exchanged=(_MAKE,)),
     # A picture that cannot be read is left out and told, with exit code 1.
-    Plan(page="using", demo=True, given=(standins.moving_page,), exchanged=(
-        (r"(clip\.mp4)$", r'\1 || test $? = 1'), (r"owner/name", "me/model"),
-    )),
+    Plan(
+        page="using",
+        demo=True,
+        given=(standins.moving_page,),
+        exchanged=((r"(clip\.mp4)$", r"\1 || test $? = 1"), (r"owner/name", "me/model")),
+    ),
     Plan(page="export", mark="app", **_EXPORT),
     Plan(page="export", mark="parity", only=r"keys=timm|import timm|=thesis", **_EXPORT),
-)  # fmt: skip
+)
 ELSEWHERE = ("extending",)  # tests/docs/test_extending.py follows it
 # Any other page is followed as it is.
-PLANS = (*_OWN, *(
-    Plan(page=name, given=(standins.known_sets,))
-    for page in PAGES if any(map(is_shell, blocks(page)))
-    and (name := page.relative_to(ROOT).as_posix().removeprefix("docs/").removesuffix(".md"))
-    not in {*ELSEWHERE, *(plan.page for plan in _OWN)}
-))  # fmt: skip
+PLANS = (
+    *_OWN,
+    *(
+        Plan(page=name, given=(standins.known_sets,))
+        for page in PAGES
+        if any(map(is_shell, blocks(page)))
+        and (name := page.relative_to(ROOT).as_posix().removeprefix("docs/").removesuffix(".md"))
+        not in {*ELSEWHERE, *(plan.page for plan in _OWN)}
+    ),
+)
 
 
 def why_not(text: str, *, bare: bool = False) -> str:

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 from PIL import Image
 
-from softbio_jax.data import synthetic
+from softbio_jax.data.drawing import synthetic
 from softbio_jax.interop import formats
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import save_arrays
 from tests.data.trees import make_fairface, write_image, write_table
 
@@ -68,8 +68,7 @@ def moving_page(root: pathlib.Path) -> None:
 
     (root / "faces").mkdir()
     (root / "faces" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
-    writer = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10,
-                             (480, 340))  # fmt: skip
+    writer = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (480, 340))
     for i in range(30):
         frame = np.full((340, 480, 3), 128, np.uint8)
         frame[50:290, 20 + 6 * i : 260 + 6 * i] = face(FOUND[0])[:, :, ::-1]

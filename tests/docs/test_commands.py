@@ -29,8 +29,9 @@ def flags_of(script):
                     isinstance(item, ast.Constant) for item in values.elts
                 )
                 found[node.args[0].value] = (
-                    kind[1], [item.value for item in values.elts] if literal else None
-                )  # fmt: skip
+                    kind[1],
+                    [item.value for item in values.elts] if literal else None,
+                )
     return found
 
 

@@ -14,16 +14,14 @@ import numpy as np
 import pytest
 
 from softbio_jax.adapters.merge import merge
-from softbio_jax.losses.balancer import Balancer
+from softbio_jax.losses.balancing import Balancer
 from softbio_jax.losses.masked import MaskedMean
 from tests.adapters import towers
 from tests.docs.blocks import ROOT, blocks
 
 PAGE = ROOT / "docs" / "extending.md"
 FILE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
-SECTIONS = (
-    "A task", "A data set", "A method", "An adapter with another formula", "A loss balancer",
-)  # fmt: skip
+SECTIONS = ("A task", "A data set", "A method", "An adapter with another formula", "A loss balancer")
 COPIED = ("softbio_jax", "scripts", "configs", "assets")
 
 
@@ -49,9 +47,13 @@ def module(path):
 
 def patch(tree, diff):
     return subprocess.run(
-        ["patch", "-p1", "--forward", "--fuzz=0"], cwd=tree, input=diff, text=True,
-        capture_output=True, check=False,
-    )  # fmt: skip
+        ["patch", "-p1", "--forward", "--fuzz=0"],
+        cwd=tree,
+        input=diff,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
@@ -98,16 +100,17 @@ def test_the_other_formula_changes_no_bit_at_first_and_merges():
     def logits(model, params):
         return model.apply(variables | {"params": params}, towers.images(model.config))["age"]
 
-    fresh = towers.unflatten({
-        path: leaf for path, leaf in towers.flatten(variables["params"]).items() if path not in own
-    })  # fmt: skip
+    fresh = towers.unflatten(
+        {path: leaf for path, leaf in towers.flatten(variables["params"]).items() if path not in own}
+    )
     np.testing.assert_array_equal(logits(model, variables["params"]), logits(twin, fresh))
     rng = np.random.default_rng(0)
-    drawn = towers.unflatten({
-        path: (leaf + 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32)
-        if path in own else leaf
-        for path, leaf in towers.flatten(variables["params"]).items()
-    })  # fmt: skip
+    drawn = towers.unflatten(
+        {
+            path: (leaf + 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32) if path in own else leaf
+            for path, leaf in towers.flatten(variables["params"]).items()
+        }
+    )
     applied = logits(model, drawn)
     np.testing.assert_allclose(logits(twin, merge(drawn, method.rules)), applied, atol=2e-5)
     assert np.abs(applied - logits(twin, fresh)).max() > 1e-3
@@ -141,9 +144,7 @@ class TestBalancer:
         found = self.weights(balancer, {"age": [2.0, 1.0], "gender": [1.0, 1.0]})
         fast, slow = 0.7 * 2 + 0.3 * 1, 0.95 * 2 + 0.05 * 1
         shares = np.exp(np.array([fast / slow, 1.0]) / 2)
-        np.testing.assert_allclose(
-            [float(w) for w in found.values()], 2 * shares / shares.sum(), rtol=1e-6
-        )
+        np.testing.assert_allclose([float(w) for w in found.values()], 2 * shares / shares.sum(), rtol=1e-6)
         assert found["gender"] > 1 > found["age"]
 
 
@@ -155,15 +156,22 @@ def followed(tmp_path_factory):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tree / name, ignore=ignored)
     environment = os.environ | {
-        "PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(tree),
+        "JAX_PLATFORMS": "cpu",
         "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }  # fmt: skip
+    }
 
     def run(command, text=""):
         done = subprocess.run(
-            command, cwd=tree, env=environment, text=True, capture_output=True, timeout=900,
-            check=False, input=text,
-        )  # fmt: skip
+            command,
+            cwd=tree,
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=900,
+            check=False,
+            input=text,
+        )
         assert done.returncode == 0, f"{text}\n{(done.stdout + done.stderr)[-3000:]}"
         return done.stdout
 
@@ -184,9 +192,9 @@ def followed(tmp_path_factory):
 MOVED = """
 import json
 import numpy as np
-from softbio_jax.params.paths import flatten
-from softbio_jax.train import restore
-from softbio_jax.train.session import Session
+from softbio_jax.params import flatten
+from softbio_jax.runs import restore
+from softbio_jax.runs.session import Session
 
 trained = restore.restore_run("runs/extended")
 fresh = Session(trained.run)
@@ -215,10 +223,13 @@ class TestFollowed:
     def test_the_new_balancers_weights_change_and_add_up(self, followed):
         lines = (followed[0] / "runs/extended/metrics.jsonl").read_text().splitlines()
         logged = [json.loads(line) for line in lines]
-        weights = np.array([
-            [line["train/weight/gender"], line["train/weight/glasses"]]
-            for line in logged if "train/weight/glasses" in line
-        ])  # fmt: skip
+        weights = np.array(
+            [
+                [line["train/weight/gender"], line["train/weight/glasses"]]
+                for line in logged
+                if "train/weight/glasses" in line
+            ]
+        )
         assert len(weights) == 8
         np.testing.assert_allclose(weights.sum(1), 2, rtol=1e-5)
         assert np.ptp(weights[:, 0]) > 1e-3

@@ -30,7 +30,8 @@ def test_every_page_with_dated_figures_is_gathered():
     elsewhere = {"numbers.md", "responsible_use.md"}
     linked = PAGE.read_text()
     missing = [
-        page.name for page in PAGES
+        page.name
+        for page in PAGES
         if page.name not in elsewhere and dated.search(page.read_text()) and page.name not in linked
-    ]  # fmt: skip
+    ]
     assert missing == []

@@ -17,8 +17,18 @@ from tests.docs.blocks import PAGES, ROOT, blocks, is_shell, steps
 from tests.docs.plans import ELSEWHERE, NOT_RUN, PLANS, left_out, parameters, why_not
 from tests.inference import hub_server
 
-COPIED = ("softbio_jax", "scripts", "configs", "assets", "tests/goldens", "tests/conftest.py",
-          "Makefile", "pyproject.toml", "constraints.txt", "constraints-app.txt")  # fmt: skip
+COPIED = (
+    "softbio_jax",
+    "scripts",
+    "configs",
+    "assets",
+    "tests/goldens",
+    "tests/conftest.py",
+    "Makefile",
+    "pyproject.toml",
+    "constraints.txt",
+    "constraints-app.txt",
+)
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +37,13 @@ def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo"
     small = ("--faces=300", "--test_faces=24", "--steps=22")
     subprocess.run(
-        [sys.executable, "scripts/demo.py", f"--out={out}", *small], cwd=ROOT, check=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, timeout=600,
-    )  # fmt: skip
+        [sys.executable, "scripts/demo.py", f"--out={out}", *small],
+        cwd=ROOT,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        timeout=600,
+    )
     return out
 
 
@@ -51,15 +65,22 @@ def run(tree, tmp_path_factory):
     with hub_server.serve() as server:
         environment = os.environ | hub_server.environment(server, tmp_path_factory.mktemp("hub"))
         environment |= {
-            "PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(tree),
+            "JAX_PLATFORMS": "cpu",
             "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        }  # fmt: skip
+        }
 
         def call(command, text):
             done = subprocess.run(
-                command, cwd=tree, env=environment, text=True, capture_output=True, timeout=900,
-                check=False, input=text,
-            )  # fmt: skip
+                command,
+                cwd=tree,
+                env=environment,
+                text=True,
+                capture_output=True,
+                timeout=900,
+                check=False,
+                input=text,
+            )
             assert done.returncode == 0, f"{text}\n{(done.stdout + done.stderr)[-3000:]}"
 
         yield call
@@ -118,9 +139,7 @@ def test_every_page_with_commands_is_followed():
 def test_what_is_not_run_is_little_and_each_reason_is_needed():
     found = [row for row in left_out() if row[0] != "docs/full_reproduction.md"]
     assert len(found) <= 28, "\n".join(f"{page}: {step}" for page, step, _ in found)
-    text = "\n".join(
-        step for page in PAGES for b in blocks(page) for step in (*steps(b), b.text)
-    )  # fmt: skip
+    text = "\n".join(step for page in PAGES for b in blocks(page) for step in (*steps(b), b.text))
     for pattern, why, _ in NOT_RUN:
         assert re.search(pattern, text, re.MULTILINE), f"no page has it: {why}"
 
