@@ -17,9 +17,16 @@ tenth in unfrozen blocks: 1e-3 suits the demo's tiny tower; 1e-4 is where a larg
 import ml_collections
 
 _DEFAULTS = {
-    "method": "lora", "tasks": "age+gender+emotion", "train": "", "test": "", "dtype": "float32",
-    "variant": "tiny-demo", "steps": "400", "batch_size": "64", "rate": "1e-3",
-}  # fmt: skip
+    "method": "lora",
+    "tasks": "age+gender+emotion",
+    "train": "",
+    "test": "",
+    "dtype": "float32",
+    "variant": "tiny-demo",
+    "steps": "400",
+    "batch_size": "64",
+    "rate": "1e-3",
+}
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -27,60 +34,70 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     chosen = _parse(arguments)
     tasks = tuple(chosen["tasks"].split("+"))
     steps, rate = int(chosen["steps"]), float(chosen["rate"])
-    return ml_collections.ConfigDict({
-        "seed": 0,
-        "tasks": tasks,
-        "model": {
-            "variant": chosen["variant"],
-            "image_size": 0,
-            "pretrained": "",
-            "feature": "pooled",
-            "head": {"kind": "linear", "batch_norm": True, "dropout": 0.2},
-        },
-        "method": _method(chosen["method"]),
-        "balancing": {"kind": "uncertainty"}
-        if len(tasks) > 1
-        else {"kind": "fixed", "weights": {}},
-        "data": {
-            "root": "data",
-            "train": _names(chosen["train"]),
-            "test": _names(chosen["test"]),
-            "val_fraction": 0.2,
-            "split_seed": 2025,
-            "sampler": {"name": "natural"},
-            "workers": 0,
-        },
-        "augment": {
-            "flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 10.0,
-            "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.0,
-        },
-        "compute": {"dtype": chosen["dtype"], "remat": "none"},
-        "mesh": {"fsdp": 1},
-        "optimizer": {
-            "rates": {
-                "heads": rate, "pooling": rate, "blocks": 0.1 * rate, "adapter_a": rate,
-                "adapter_b": 2 * rate if chosen["method"] == "lora_plus" else rate,
-                "magnitude": rate, "log_sigma": 5e-3,
+    return ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "tasks": tasks,
+            "model": {
+                "variant": chosen["variant"],
+                "image_size": 0,
+                "pretrained": "",
+                "feature": "pooled",
+                "head": {"kind": "linear", "batch_norm": True, "dropout": 0.2},
             },
-            "schedule": "cosine",
-            "warmup_steps": min(20, steps // 10),
-            "weight_decay": 0.01,
-            "decay_all": False,
-            "clip_norm": 1.0,
-        },
-        "train": {
-            "steps": steps,
-            "batch_size": int(chosen["batch_size"]),
-            "microbatches": 1,
-            "eval_batch_size": 256,
-            "log_every": 20,
-            "eval_every": max(1, steps // 4),
-            "checkpoint_every": max(1, min(100, steps // 4)),
-            "keep": 2,
-            "patience": 0,
-            "evaluate": "best",
-        },
-    })  # fmt: skip
+            "method": _method(chosen["method"]),
+            "balancing": {"kind": "uncertainty"} if len(tasks) > 1 else {"kind": "fixed", "weights": {}},
+            "data": {
+                "root": "data",
+                "train": _names(chosen["train"]),
+                "test": _names(chosen["test"]),
+                "val_fraction": 0.2,
+                "split_seed": 2025,
+                "sampler": {"name": "natural"},
+                "workers": 0,
+            },
+            "augment": {
+                "flip": 0.5,
+                "brightness": 0.2,
+                "contrast": 0.2,
+                "saturation": 0.2,
+                "degrees": 10.0,
+                "translate": 0.05,
+                "scale": (0.9, 1.1),
+                "erase": 0.0,
+            },
+            "compute": {"dtype": chosen["dtype"], "remat": "none"},
+            "mesh": {"fsdp": 1},
+            "optimizer": {
+                "rates": {
+                    "heads": rate,
+                    "pooling": rate,
+                    "blocks": 0.1 * rate,
+                    "adapter_a": rate,
+                    "adapter_b": 2 * rate if chosen["method"] == "lora_plus" else rate,
+                    "magnitude": rate,
+                    "log_sigma": 5e-3,
+                },
+                "schedule": "cosine",
+                "warmup_steps": min(20, steps // 10),
+                "weight_decay": 0.01,
+                "decay_all": False,
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "steps": steps,
+                "batch_size": int(chosen["batch_size"]),
+                "microbatches": 1,
+                "eval_batch_size": 256,
+                "log_every": 20,
+                "eval_every": max(1, steps // 4),
+                "checkpoint_every": max(1, min(100, steps // 4)),
+                "keep": 2,
+                "patience": 0,
+                "evaluate": "best",
+            },
+        }
+    )
 
 
 def _parse(arguments: str) -> dict[str, str]:

@@ -55,8 +55,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
 def _cells() -> dict[str, dict]:
     """Returns what sets each cell apart, the thesis' own rows first."""
     cells: dict[str, dict] = {
-        name: {"method": name}
-        for name in ("lp", "ft", "lora", "lora_plus", "dora", "mtlora", "mtlora_task")
+        name: {"method": name} for name in ("lp", "ft", "lora", "lora_plus", "dora", "mtlora", "mtlora_task")
     }
     cells["lp_untrained"] = {"method": "lp"}
     for task in _TASKS:
@@ -70,12 +69,18 @@ def _cells() -> dict[str, dict]:
 
 
 def _small_cell(
-    chosen: dict[str, str], *, method: str, tasks: tuple[str, ...] = _TASKS, rank: float = 1,
-    balancing: str = "uncertainty", sampler: str = "thesis",
-) -> dict:  # fmt: skip
+    chosen: dict[str, str],
+    *,
+    method: str,
+    tasks: tuple[str, ...] = _TASKS,
+    rank: float = 1,
+    balancing: str = "uncertainty",
+    sampler: str = "thesis",
+) -> dict:
     several, steps = len(tasks) > 1, int(chosen["steps"])
-    sets = [name for name, known in {"fairface": _TASKS[:2], "fer": _TASKS[2:]}.items()
-            if set(known) & set(tasks)]  # fmt: skip
+    sets = [
+        name for name, known in {"fairface": _TASKS[:2], "fer": _TASKS[2:]}.items() if set(known) & set(tasks)
+    ]
     test = {"fairface": "fairface/val", "fer": "fer/test"}
     rate = _SMALL_PROBE_RATE if method == "lp" else _SMALL_RATE
     return {
@@ -98,13 +103,23 @@ def _small_cell(
             "sampler": _sampler(sampler, repeats=several),
         },
         "augment": {
-            "flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 10.0,
-            "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.5,
+            "flip": 0.5,
+            "brightness": 0.2,
+            "contrast": 0.2,
+            "saturation": 0.2,
+            "degrees": 10.0,
+            "translate": 0.05,
+            "scale": (0.9, 1.1),
+            "erase": 0.5,
         },
         "optimizer": {
             "rates": {
-                "heads": rate, "pooling": rate, "blocks": 0.1 * rate, "adapter_a": rate,
-                "adapter_b": _RATIO * rate if method == "lora_plus" else rate, "magnitude": rate,
+                "heads": rate,
+                "pooling": rate,
+                "blocks": 0.1 * rate,
+                "adapter_a": rate,
+                "adapter_b": _RATIO * rate if method == "lora_plus" else rate,
+                "magnitude": rate,
                 "log_sigma": 5e-3,
             },
             "schedule": "cosine",
@@ -126,7 +141,7 @@ def _small_cell(
             "cache_features": method == "lp",
             "cache_views": 4,
         },
-    }  # fmt: skip
+    }
 
 
 def _small_method(name: str, rank: int) -> dict:
@@ -140,9 +155,14 @@ def _small_method(name: str, rank: int) -> dict:
 
 
 def _thesis_cell(
-    chosen: dict[str, str], *, method: str, tasks: tuple[str, ...] = _TASKS, rank: float = 1,
-    balancing: str = "uncertainty", sampler: str = "thesis",
-) -> dict:  # fmt: skip
+    chosen: dict[str, str],
+    *,
+    method: str,
+    tasks: tuple[str, ...] = _TASKS,
+    rank: float = 1,
+    balancing: str = "uncertainty",
+    sampler: str = "thesis",
+) -> dict:
     own = ",base_input=task" if method == "mtlora_task" else ""
     name = {"ft": "ft4", "mtlora_task": "mtlora"}.get(method, method)
     thesis = runpy.run_path(str(pathlib.Path(__file__).with_name("thesis.py")))["get_config"]
@@ -181,10 +201,16 @@ def _pretrain(steps: int) -> dict:
         "rate": 1e-3,
         "seed": 0,
         "augment": {
-            "flip": 0.0, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 5.0,
-            "translate": 0.04, "scale": (0.93, 1.07), "erase": 0.25,
+            "flip": 0.0,
+            "brightness": 0.2,
+            "contrast": 0.2,
+            "saturation": 0.2,
+            "degrees": 5.0,
+            "translate": 0.04,
+            "scale": (0.93, 1.07),
+            "erase": 0.25,
         },
-    }  # fmt: skip
+    }
 
 
 def _parse(arguments: str) -> tuple[str, dict[str, str]]:

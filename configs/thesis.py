@@ -53,9 +53,13 @@ _EMOTION_SHARE = 0.334  # of the index, by repetition, where emotion is one of s
 _RATE, _TOWER_RATE, _RATIO = 1e-4, 1e-5, 6
 _METHODS = ("lp", "ap", "ft4", "full", "lora", "lora_plus", "dora", "mtlora")
 _DEFAULTS = {
-    "method": "dora", "tasks": "age+gender+emotion", "variant": "PE-Core-L14-336",
-    "batch_size": "256", "epochs": "20", "base_input": "shared",
-}  # fmt: skip
+    "method": "dora",
+    "tasks": "age+gender+emotion",
+    "variant": "PE-Core-L14-336",
+    "batch_size": "256",
+    "epochs": "20",
+    "base_input": "shared",
+}
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -66,66 +70,75 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     sets = [name for name, (_, known) in _SETS.items() if set(known) & set(tasks)]
     steps_an_epoch = -(-_epoch_rows(sets, tasks) // batch_size)
     ratio = 1 if chosen["method"] == "lora" else _RATIO
-    return ml_collections.ConfigDict({
-        "seed": 42,
-        "tasks": tasks,
-        "model": {
-            "variant": chosen["variant"],
-            "pretrained": "",  # the official checkpoint; without it the tower is random
-            "feature": "pooled",
-            "head": {"kind": "deep", "batch_norm": True, "dropout": 0.5},
-        },
-        "method": _method(chosen["method"], chosen["base_input"]),
-        "balancing": {"kind": "uncertainty", "clamp": (-4.0, 4.0)}
-        if len(tasks) > 1
-        else {"kind": "fixed", "weights": {}},
-        "data": {
-            "root": "data/prepared",
-            "train": tuple(f"{name}/train" for name in sets),
-            "test": tuple(name for name, known in _TEST.items() if set(known) & set(tasks)),
-            "val_fraction": 0.2,
-            "split_seed": 42,
-            "sampler": {
-                "name": "thesis",
-                "emotion_share": _EMOTION_SHARE if _repeats(tasks) else 0.0,
+    return ml_collections.ConfigDict(
+        {
+            "seed": 42,
+            "tasks": tasks,
+            "model": {
+                "variant": chosen["variant"],
+                "pretrained": "",  # the official checkpoint; without it the tower is random
+                "feature": "pooled",
+                "head": {"kind": "deep", "batch_norm": True, "dropout": 0.5},
             },
-        },
-        "augment": {
-            "flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "degrees": 10.0,
-            "translate": 0.05, "scale": (0.9, 1.1), "erase": 0.5,
-        },
-        "compute": {"dtype": "bfloat16", "remat": "dots"},
-        "mesh": {"fsdp": 1},
-        "optimizer": {
-            "rates": {
-                "heads": _RATE, "pooling": _RATE, "log_sigma": _RATE, "blocks": _TOWER_RATE,
-                "adapter_a": _TOWER_RATE, "magnitude": _TOWER_RATE,
-                "adapter_b": ratio * _TOWER_RATE,
+            "method": _method(chosen["method"], chosen["base_input"]),
+            "balancing": {"kind": "uncertainty", "clamp": (-4.0, 4.0)}
+            if len(tasks) > 1
+            else {"kind": "fixed", "weights": {}},
+            "data": {
+                "root": "data/prepared",
+                "train": tuple(f"{name}/train" for name in sets),
+                "test": tuple(name for name, known in _TEST.items() if set(known) & set(tasks)),
+                "val_fraction": 0.2,
+                "split_seed": 42,
+                "sampler": {"name": "thesis", "emotion_share": _EMOTION_SHARE if _repeats(tasks) else 0.0},
             },
-            "schedule": "plateau",
-            "warmup_steps": 0,
-            "least_rate": 0.009 * _RATE,
-            "weight_decay": 0.01,
-            "decay_all": True,
-            "clip_norm": 0.0,
-        },
-        "train": {
-            "steps": int(chosen["epochs"]) * steps_an_epoch,
-            "batch_size": batch_size,
-            "eval_batch_size": 256,
-            "log_every": 50,
-            "eval_every": steps_an_epoch,
-            "checkpoint_every": steps_an_epoch,
-            "keep": 2,
-            "patience": 10,
-            "plateau_patience": 5,
-            "plateau_factor": 0.1,
-            "evaluate": "best",
-            "cache_features": False,  # method lp alone: the tower runs once
-            "cache_views": 1,
-            "cache_dir": "",
-        },
-    })  # fmt: skip
+            "augment": {
+                "flip": 0.5,
+                "brightness": 0.2,
+                "contrast": 0.2,
+                "saturation": 0.2,
+                "degrees": 10.0,
+                "translate": 0.05,
+                "scale": (0.9, 1.1),
+                "erase": 0.5,
+            },
+            "compute": {"dtype": "bfloat16", "remat": "dots"},
+            "mesh": {"fsdp": 1},
+            "optimizer": {
+                "rates": {
+                    "heads": _RATE,
+                    "pooling": _RATE,
+                    "log_sigma": _RATE,
+                    "blocks": _TOWER_RATE,
+                    "adapter_a": _TOWER_RATE,
+                    "magnitude": _TOWER_RATE,
+                    "adapter_b": ratio * _TOWER_RATE,
+                },
+                "schedule": "plateau",
+                "warmup_steps": 0,
+                "least_rate": 0.009 * _RATE,
+                "weight_decay": 0.01,
+                "decay_all": True,
+                "clip_norm": 0.0,
+            },
+            "train": {
+                "steps": int(chosen["epochs"]) * steps_an_epoch,
+                "batch_size": batch_size,
+                "eval_batch_size": 256,
+                "log_every": 50,
+                "eval_every": steps_an_epoch,
+                "checkpoint_every": steps_an_epoch,
+                "keep": 2,
+                "patience": 10,
+                "plateau_patience": 5,
+                "plateau_factor": 0.1,
+                "evaluate": "best",
+                "cache_features": False,  # method lp alone: the tower runs once
+                "cache_views": 1,
+                "cache_dir": "",
+            },
+        }
+    )
 
 
 def _parse(arguments: str) -> dict[str, str]:
@@ -158,8 +171,7 @@ def _method(name: str, base_input: str) -> dict:
         case "lora" | "lora_plus" | "dora":
             return {"name": name, "lora": lora, "pool_apart": True}
         case "mtlora":
-            return {"name": name, "lora": lora | {"dora": True}, "base_input": base_input,
-                    "pool_apart": True}  # fmt: skip
+            return {"name": name, "lora": lora | {"dora": True}, "base_input": base_input, "pool_apart": True}
     return {"name": name}
 
 

@@ -24,8 +24,9 @@ _OUT = flags.DEFINE_string("out", None, "Where to write audit.json and audit.htm
 def main(_: Sequence[str]) -> None:
     from rich import console, progress
 
-    from softbio_jax.data import prepare, sources
+    from softbio_jax.data import sources
     from softbio_jax.data.audit import expected, findings, page, verdict
+    from softbio_jax.data.prepare import prepare
 
     if not _DATA.value or _OUT.value is None:
         raise UserError("a flag is missing", where="--data, --out", fix="see --help")
@@ -51,8 +52,10 @@ def main(_: Sequence[str]) -> None:
         verdict.store(directory, found["verdict"])
     for name, part in found["splits"].items():
         for task, really in (part["expected"] or {"exchanged": {}})["exchanged"].items():
-            print(f"{name}: {task} classes in another order: {really}; fix: correct the labels "
-                  "of the source and prepare it again")  # fmt: skip
+            print(
+                f"{name}: {task} classes in another order: {really}; fix: correct the labels "
+                "of the source and prepare it again"
+            )
     for key, value in found["verdict"].items():
         if isinstance(value, int):
             print(f"{key.replace('_', ' '):<20} {value:,}")

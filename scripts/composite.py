@@ -22,35 +22,33 @@ _OUT = flags.DEFINE_string("out", None, "A folder for composite.txt and composit
 
 
 def main(_: Sequence[str]) -> None:
-    from softbio_jax.data import composite, composite_report, sources, split, thesis_tables
+    from softbio_jax.data import sources
     from softbio_jax.tasks import TASKS
+    from softbio_jax.thesis import composite
 
     if bool(_DATA.value) == _MARGINS.value:
         raise UserError(
-            "nothing to compare",
-            where="--data",
-            expected="--data or --margins",
-            fix="pass one of them",
+            "nothing to compare", where="--data", expected="--data or --margins", fix="pass one of them"
         )
     if _MARGINS.value:
-        labels = thesis_tables.labels()
+        labels = composite.labels()
         print(f"label tables with the thesis' margins: {len(labels['gender']):,} rows\n")
     else:
         sets = [sources.open_prepared(directory, "train") for directory in _DATA.value]
-        train = split.split_each(sets, seed=_SEED.value, val_fraction=_VAL_FRACTION.value)[0]
+        train = sources.split_each(sets, seed=_SEED.value, val_fraction=_VAL_FRACTION.value)[0]
         for whole, part in zip(sets, train, strict=True):
             held = len(whole) - len(part)
             print(f"{whole.name}: {len(whole):,} rows, {len(part):,} train, {held:,} val")
         print(f"composite: {sum(map(len, train)):,} train rows (thesis: 168,362)\n")
         labels = {task: sources.concatenate_labels(train, task) for task in TASKS}
     rows = composite.side_by_side(labels, seed=_SEED.value)
-    text = composite_report.as_text(rows)
+    text = composite.as_text(rows)
     print(text)
     if _OUT.value:
         out = pathlib.Path(_OUT.value)
         out.mkdir(parents=True, exist_ok=True)
         (out / "composite.txt").write_text(text)
-        composite_report.write_picture(rows, out / "composite.png")
+        composite.write_picture(rows, out / "composite.png")
         print(f"wrote {out}/composite.txt and composite.png")
 
 

@@ -1,6 +1,6 @@
 """The main job on rendered faces: draw them, adapt a frozen tiny tower by multitask LoRA, evaluate.
 
-The tower is assets/tiny_demo.safetensors, which scripts/pretrain_tiny.py makes.
+The tower is assets/tiny_demo.safetensors, which scripts/dev/pretrain_tiny.py makes.
 
 python scripts/demo.py --out=runs/demo
 """
@@ -28,29 +28,37 @@ def main(argv: Sequence[str]) -> None:
     started = time.perf_counter()
     _draw(out / "data")
     _adapt(out)
-    print(f"all done in {time.perf_counter() - started:.0f} s; "
-          f"confusion matrices: {out / 'run' / 'eval' / 'confusion'}")  # fmt: skip
+    print(
+        f"all done in {time.perf_counter() - started:.0f} s; "
+        f"confusion matrices: {out / 'run' / 'eval' / 'confusion'}"
+    )
 
 
 def _draw(root: pathlib.Path) -> None:
     """Prepares the four training sets, in the thesis' proportions, and the four test sets."""
-    from softbio_jax.data import prepare, synthetic
+    from softbio_jax.data.drawing import synthetic
+    from softbio_jax.data.prepare import prepare
 
     counts = synthetic.composite_counts(_FACES.value)
     for name in dict.fromkeys([*synthetic.SOURCES, *synthetic.TEST_SETS]):
         if (root / name).exists():
             continue
         report = prepare.prepare(
-            "synthetic", source=name, out=root / name, size=_SIZE,
-            count=counts.get(name), test_count=_TEST_FACES.value,
-        )  # fmt: skip
+            "synthetic",
+            source=name,
+            out=root / name,
+            size=_SIZE,
+            count=counts.get(name),
+            test_count=_TEST_FACES.value,
+        )
         splits = ", ".join(f"{split} {part['kept']:,}" for split, part in report["splits"].items())
         print(f"drew {name}: {splits}", flush=True)
 
 
 def _adapt(out: pathlib.Path) -> None:
-    from softbio_jax.train import build, loop
-    from softbio_jax.train.data import open_all
+    from softbio_jax.runs import build
+    from softbio_jax.runs.data import open_all
+    from softbio_jax.train import loop
 
     here = pathlib.Path(__file__).resolve().parent.parent
     config = runpy.run_path(str(here / "configs" / "demo.py"))["get_config"]()

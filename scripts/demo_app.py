@@ -22,9 +22,7 @@ from absl import flags
 
 from softbio_jax import command
 
-_MODEL = flags.DEFINE_string(
-    "model", None, "A run, a folder with a saved model, or a hub id.", required=True
-)
+_MODEL = flags.DEFINE_string("model", None, "A run, a folder with a saved model, or a hub id.", required=True)
 _PORT = flags.DEFINE_integer("port", 7860, "Of the page.")
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "The address to listen on; another one lets other machines in."
@@ -56,17 +54,22 @@ def main(argv: Sequence[str]) -> None:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         gradio = _gradio()
         _check_port(_HOST.value, _PORT.value)  # before the model, which takes longer
-        from softbio_jax.inference import api
+        from softbio_jax.inference import predictor
 
-        model = api.load(_MODEL.value, device=_DEVICE.value)
+        model = predictor.load(_MODEL.value, device=_DEVICE.value)
         _warm(model)
         page = build(gradio, model)
         print(f"http://{_HOST.value}:{_PORT.value}  (Ctrl-C ends it)", flush=True)
         fonts = ["system-ui", "sans-serif"]  # the themes' own come from a server
         page.launch(
-            server_name=_HOST.value, server_port=_PORT.value, share=False, quiet=True, css=CSS,
-            theme=gradio.themes.Soft(font=fonts, font_mono=["monospace"]), footer_links=[],
-        )  # fmt: skip
+            server_name=_HOST.value,
+            server_port=_PORT.value,
+            share=False,
+            quiet=True,
+            css=CSS,
+            theme=gradio.themes.Soft(font=fonts, font_mono=["monospace"]),
+            footer_links=[],
+        )
 
 
 def build(gradio, model):
@@ -79,8 +82,9 @@ def build(gradio, model):
         )
         options = {"height": 340, "buttons": ["fullscreen"]}
         with gradio.Row():
-            picture = gradio.Image(label="photograph or webcam", sources=["upload", "webcam"],
-                                   elem_id="input", **options)  # fmt: skip
+            picture = gradio.Image(
+                label="photograph or webcam", sources=["upload", "webcam"], elem_id="input", **options
+            )
             options["interactive"] = False
             boxed = gradio.Image(label="faces", elem_id="faces", **options)
             covered = gradio.Image(label="occlusion", elem_id="occlusion", **options)
@@ -116,8 +120,8 @@ def _analyse(gradio, model, image, how, margin, task, which):
 
     from softbio_jax.data.decode import squash
     from softbio_jax.inference.annotate import annotate
+    from softbio_jax.inference.images import face_square
     from softbio_jax.inference.occlusion import occlusion, overlay
-    from softbio_jax.inference.pictures import face_square
 
     tasks = model.bundle.tasks
     if image is None:
@@ -129,8 +133,7 @@ def _analyse(gradio, model, image, how, margin, task, which):
         said = f"No face found. Choose “{CROP}” if it is one."
         return [gradio.Dropdown([1], value=1), image, *[None] * len(tasks), None, said]
     squares = [
-        squash(image, size) if f is None else face_square(image, f, size=size, margin=margin)
-        for f in faces
+        squash(image, size) if f is None else face_square(image, f, size=size, margin=margin) for f in faces
     ]
     predictions = [
         dataclasses.replace(prediction, face=face)
@@ -152,10 +155,12 @@ def _analyse(gradio, model, image, how, margin, task, which):
         lines.insert(0, f"expected age: {one.expected_age:.1f} years")
     choice = gradio.Dropdown(list(range(1, len(faces) + 1)), value=chosen + 1)
     return [
-        choice, annotate(image, predictions, chosen=chosen if len(faces) > 1 else None),
-        *(one.probabilities[t.name] for t in tasks), overlay(squares[chosen], drops),
+        choice,
+        annotate(image, predictions, chosen=chosen if len(faces) > 1 else None),
+        *(one.probabilities[t.name] for t in tasks),
+        overlay(squares[chosen], drops),
         "\n\n".join(lines),
-    ]  # fmt: skip
+    ]
 
 
 def _warm(model):
@@ -174,11 +179,13 @@ def _check_port(host, port):
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        raise UserError("cannot listen there", where="--host, --port",
-                        expected="an address of this machine and a free port",
-                        found=f"{host}:{port}: {error.strerror}",
-                        fix=f"end what listens there, or pass --port={port + 1}",
-                        ) from error  # fmt: skip
+        raise UserError(
+            "cannot listen there",
+            where="--host, --port",
+            expected="an address of this machine and a free port",
+            found=f"{host}:{port}: {error.strerror}",
+            fix=f"end what listens there, or pass --port={port + 1}",
+        ) from error
 
 
 def _gradio():
@@ -187,9 +194,13 @@ def _gradio():
     try:
         import gradio
     except ImportError as error:
-        raise UserError("gradio is needed for the page", where="scripts/demo_app.py",
-                        expected="it installed", found=str(error),
-                        fix="pip install 'softbio-jax[app]'") from error  # fmt: skip
+        raise UserError(
+            "gradio is needed for the page",
+            where="scripts/demo_app.py",
+            expected="it installed",
+            found=str(error),
+            fix="pip install 'softbio-jax[app]'",
+        ) from error
     return gradio
 
 

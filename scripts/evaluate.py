@@ -12,12 +12,14 @@ from absl import flags
 
 from softbio_jax import command
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of scripts/train.py; with --zero_shot, "
-                               "the folder to write.", required=True)  # fmt: skip
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "A run of scripts/train.py; with --zero_shot, the folder to write.", required=True
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for eval/; the run's own by default.")
 _DATA = flags.DEFINE_string("data", None, "Root of the prepared sets; the run's own by default.")
-_LATENCY = flags.DEFINE_bool("latency", False, "Also time the forward pass and add latency and "
-                             "throughput to the run's run.json.")  # fmt: skip
+_LATENCY = flags.DEFINE_bool(
+    "latency", False, "Also time the forward pass and add latency and throughput to the run's run.json."
+)
 _ZERO_SHOT = flags.DEFINE_bool("zero_shot", False, "Classify by the nearest prompt.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: both towers' file or hub id.")
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
@@ -33,24 +35,29 @@ def main(argv: Sequence[str]) -> None:
     del argv
     out = _OUT.value or _WORKDIR.value
     if not _ZERO_SHOT.value:
-        from softbio_jax.train.evaluate import evaluate_run
+        from softbio_jax.evaluation.evaluate import evaluate_run
 
         evaluate_run(_WORKDIR.value, out=out, data_root=_DATA.value, timed=_LATENCY.value)
         return
     from softbio_jax.errors import UserError
-    from softbio_jax.evaluation.prompts import load_prompts
+    from softbio_jax.evaluation.zero_shot.evaluate import evaluate_zero_shot
+    from softbio_jax.evaluation.zero_shot.prompts import load_prompts
     from softbio_jax.models.config import ComputeConfig
-    from softbio_jax.train.data import open_tests
-    from softbio_jax.train.zero_shot import evaluate_zero_shot
+    from softbio_jax.runs.data import open_tests
 
     if _LATENCY.value:
-        raise UserError("a run's flag", where="--latency", expected="no --zero_shot",
-                        found="both", fix="drop one")  # fmt: skip
-    for name, value in (("checkpoint", _CHECKPOINT.value), ("data", _DATA.value),
-                        ("test", _TEST.value)):  # fmt: skip
+        raise UserError(
+            "a run's flag", where="--latency", expected="no --zero_shot", found="both", fix="drop one"
+        )
+    for name, value in (("checkpoint", _CHECKPOINT.value), ("data", _DATA.value), ("test", _TEST.value)):
         if not value:
-            raise UserError("missing flag", where=f"--{name}", expected="a value with --zero_shot",
-                            found="none", fix=f"add --{name}=...")  # fmt: skip
+            raise UserError(
+                "missing flag",
+                where=f"--{name}",
+                expected="a value with --zero_shot",
+                found="none",
+                fix=f"add --{name}=...",
+            )
     evaluate_zero_shot(
         _CHECKPOINT.value,
         open_tests(_DATA.value, _TEST.value),

@@ -22,20 +22,17 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from softbio_jax import command, writing
+from softbio_jax import command, files
 from softbio_jax.errors import UserError
 
 _MODELS, _ADAPTERS = ("stablehlo", "onnx", "litert"), ("peft", "thesis")
-_MODEL = flags.DEFINE_string(
-    "model", None, "A run of scripts/train.py, or a saved model.", required=True
-)
+_MODEL = flags.DEFINE_string("model", None, "A run of scripts/train.py, or a saved model.", required=True)
 _FORMAT = flags.DEFINE_enum("format", None, [*_MODELS, "safetensors", *_ADAPTERS], "The form.")
 _COMPARE = flags.DEFINE_list("compare", None, "Exported folders to run, in place of --format.")
 _DATA = flags.DEFINE_list(
     "data", None, "compare: folders of prepared data, DIR for its test split or DIR:SPLIT."
 )
-_PICTURES = flags.DEFINE_integer("pictures", None, "compare: at most so many a data set.",
-                                 lower_bound=1)  # fmt: skip
+_PICTURES = flags.DEFINE_integer("pictures", None, "compare: at most so many a data set.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "What to write; it must not exist.", required=True)
 _INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also a file with int8 weights.")
 _KEYS = flags.DEFINE_enum("keys", "official", ["official", "timm"], "safetensors: its names.")
@@ -49,21 +46,33 @@ def main(argv: Sequence[str]) -> None:
     out = pathlib.Path(_OUT.value)
     for path in (out, _heads_of(out)) if _FORMAT.value == "safetensors" else (out,):
         if path.exists():
-            raise UserError("the destination exists", where=str(path), expected="a new name",
-                            found="something there", fix="remove it or name another")  # fmt: skip
+            raise UserError(
+                "the destination exists",
+                where=str(path),
+                expected="a new name",
+                found="something there",
+                fix="remove it or name another",
+            )
     if (_FORMAT.value is None) == (_COMPARE.value is None):
-        raise UserError("nothing to do, or two things", where="flags",
-                        expected="either --format or --compare",
-                        found="neither" if _FORMAT.value is None else "both",
-                        fix="name one of them")  # fmt: skip
+        raise UserError(
+            "nothing to do, or two things",
+            where="flags",
+            expected="either --format or --compare",
+            found="neither" if _FORMAT.value is None else "both",
+            fix="name one of them",
+        )
     if _COMPARE.value is not None:
         _compare(_COMPARE.value, out)
         return
     for name, formats in _BELONGS.items():
         if flags.FLAGS[name].present and _FORMAT.value not in formats:
-            raise UserError("a flag of another format", where=f"--{name}",
-                            expected=f"--format={' or '.join(formats)}",
-                            found=f"--format={_FORMAT.value}", fix="drop it")  # fmt: skip
+            raise UserError(
+                "a flag of another format",
+                where=f"--{name}",
+                expected=f"--format={' or '.join(formats)}",
+                found=f"--format={_FORMAT.value}",
+                fix="drop it",
+            )
     out.parent.mkdir(parents=True, exist_ok=True)
     write = dict.fromkeys(_MODELS, _whole) | dict.fromkeys(_ADAPTERS, _adapters)
     model = write.get(_FORMAT.value, _tower)(out)
@@ -78,51 +87,61 @@ def _heads_of(tower: pathlib.Path) -> pathlib.Path:
 
 def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
     from softbio_jax.data.sources import open_prepared
-    from softbio_jax.inference import export_comparison
-    from softbio_jax.inference.source import open_bundle
+    from softbio_jax.inference.export import comparison
+    from softbio_jax.inference.predictor import open_bundle
 
     if not _DATA.value:
-        raise UserError("no pictures to compare on", where="--data",
-                        expected="folders of prepared data", found="none",
-                        fix="add --data=DIR[,DIR]")  # fmt: skip
+        raise UserError(
+            "no pictures to compare on",
+            where="--data",
+            expected="folders of prepared data",
+            found="none",
+            fix="add --data=DIR[,DIR]",
+        )
     named = [text.partition(":") for text in _DATA.value]
-    rows = export_comparison.compare(
-        open_bundle(_MODEL.value), [pathlib.Path(folder) for folder in folders],
+    rows = comparison.compare(
+        open_bundle(_MODEL.value),
+        [pathlib.Path(folder) for folder in folders],
         [open_prepared(pathlib.Path(folder), split or "test") for folder, _, split in named],
         limit=_PICTURES.value,
         progress=lambda done: print(f"\r{done} pictures", end="", file=sys.stderr, flush=True),
-    )  # fmt: skip
+    )
     print(file=sys.stderr)
-    text = export_comparison.table(rows)
-    writing.write_text(out, text)
+    text = comparison.table(rows)
+    files.write_text(out, text)
     print(text, end="")
 
 
 def _whole(out: pathlib.Path) -> str:
-    from softbio_jax.inference import litert, onnx_export, stablehlo
-    from softbio_jax.inference.source import open_bundle
+    from softbio_jax.inference.export import litert, onnx, stablehlo
+    from softbio_jax.inference.predictor import open_bundle
 
     bundle = open_bundle(_MODEL.value)
     match _FORMAT.value:
         case "stablehlo":
             stablehlo.write(out, bundle)
         case "onnx":
-            onnx_export.write(out, bundle, int8=_INT8.value)
+            onnx.write(out, bundle, int8=_INT8.value)
         case "litert":
             litert.write(out, bundle, int8=_INT8.value)
     return f"{bundle.tower.name}, {bundle.method}"
 
 
 def _tower(out: pathlib.Path) -> str:
-    from softbio_jax.inference.source import open_bundle
+    from softbio_jax.inference.predictor import open_bundle
     from softbio_jax.interop import formats, peft, torch_heads
     from softbio_jax.interop.safe_load import save_arrays
 
     bundle = open_bundle(_MODEL.value)
     names = [task.name for task in bundle.tasks]
     if _TASK.value is not None and _TASK.value not in names:
-        raise UserError("unknown task", where="--task", expected=", ".join(names),
-                        found=repr(_TASK.value), fix="name one of them")  # fmt: skip
+        raise UserError(
+            "unknown task",
+            where="--task",
+            expected=", ".join(names),
+            found=repr(_TASK.value),
+            fix="name one of them",
+        )
     params, stats = bundle.variables["params"], bundle.variables["batch_stats"]
     task = None if _TASK.value is None else names.index(_TASK.value)
     arrays = peft.merged(params, bundle.adapters, task=task)
@@ -138,29 +157,38 @@ def _tower(out: pathlib.Path) -> str:
 
 
 def _adapters(out: pathlib.Path) -> str:
-    from softbio_jax.inference import bundle_files
-    from softbio_jax.inference.new_folder import new_folder
-    from softbio_jax.interop import peft, thesis
-    from softbio_jax.train.restore import restore_run
+    from softbio_jax.files import new_folder
+    from softbio_jax.inference import bundle
+    from softbio_jax.interop import peft
+    from softbio_jax.runs.restore import restore_run
+    from softbio_jax.thesis import files
 
     run = pathlib.Path(_MODEL.value)
-    if bundle_files.is_bundle(run):
-        raise UserError("a saved model has its adapters folded in", where=str(run),
-                        expected="a run of scripts/train.py", found="a saved model",
-                        fix="give the run it came from, or use --format=safetensors")  # fmt: skip
+    if bundle.is_bundle(run):
+        raise UserError(
+            "a saved model has its adapters folded in",
+            where=str(run),
+            expected="a run of scripts/train.py",
+            found="a saved model",
+            fix="give the run it came from, or use --format=safetensors",
+        )
     session = restore_run(run)
     model, params = session.run.model, session.params()
     if not model.adapters.rules:
-        raise UserError("no adapters in this run", where=str(run),
-                        expected="a run of lora, lora_plus, dora or mtlora",
-                        found=session.run.method.name, fix="use --format=safetensors")  # fmt: skip
+        raise UserError(
+            "no adapters in this run",
+            where=str(run),
+            expected="a run of lora, lora_plus, dora or mtlora",
+            found=session.run.method.name,
+            fix="use --format=safetensors",
+        )
     with new_folder(out) as folder:
         if _FORMAT.value == "peft":
             adapter = peft.collect(params, model.adapters)
             peft.write(folder, adapter, base_model=model.config.name)
         else:
             stats = session.state.batch_stats
-            thesis.write(folder, params, stats, model.adapters, model.tasks)
+            files.write(folder, params, stats, model.adapters, model.tasks)
     return f"{model.config.name}, {session.run.method.name}"
 
 

@@ -18,35 +18,34 @@ import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch_reference  # beside this script
 from absl import flags
+from dev import torch_reference
 
 from softbio_jax import command
 from softbio_jax.errors import UserError
-from softbio_jax.interop import formats, goldens, hub, ladder
-from softbio_jax.interop.named_weights import named_state, named_uniform
+from softbio_jax.interop import formats, goldens, ladder, safe_load
+from softbio_jax.interop.goldens import named_state, named_uniform
 from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
 
-_VARIANT = flags.DEFINE_string(
-    "variant", "PE-Core-T16-384", "The variant, by its PE name or timm name."
-)
+_VARIANT = flags.DEFINE_string("variant", "PE-Core-T16-384", "The variant, by its PE name or timm name.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Weights of any known layout, or a hub id; none draws them from --seed."
 )
 _REFERENCE = flags.DEFINE_enum(
-    "reference", None, ["official", "timm", "goldens"],
+    "reference",
+    None,
+    ["official", "timm", "goldens"],
     "What to compare with. By default the official code if --checkout names it, else timm if it is"
     " installed, else the stored outputs of the official code.",
-)  # fmt: skip
+)
 _CHECKOUT = flags.DEFINE_string(
-    "checkout", os.environ.get("PERCEPTION_MODELS", ""),
+    "checkout",
+    os.environ.get("PERCEPTION_MODELS", ""),
     "Checkout of facebookresearch/perception_models; by default $PERCEPTION_MODELS.",
-)  # fmt: skip
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the drawn weights.")
 _SIZE = flags.DEFINE_string("size", None, "Pixels, as HEIGHTxWIDTH; the variant's own by default.")
-_DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", list(ladder.LIMITS), "The type this port computes in."
-)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", list(ladder.LIMITS), "The type this port computes in.")
 _GOLDENS = flags.DEFINE_string(
     "goldens",
     str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "goldens"),
@@ -85,17 +84,25 @@ def _size(config: VisionConfig) -> tuple[int, int]:
         return config.image_size, config.image_size
     match = re.fullmatch(r"(\d+)x(\d+)", _SIZE.value)
     if not match or min(map(int, match.groups())) < config.patch_size:
-        raise UserError("not an image size", where="--size",
-                        expected=f"HEIGHTxWIDTH of at least {config.patch_size} pixels",
-                        found=repr(_SIZE.value), fix="such as --size=320x448")  # fmt: skip
+        raise UserError(
+            "not an image size",
+            where="--size",
+            expected=f"HEIGHTxWIDTH of at least {config.patch_size} pixels",
+            found=repr(_SIZE.value),
+            fix="such as --size=320x448",
+        )
     return int(match[1]), int(match[2])
 
 
 def _against_goldens(config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict]:
     if _CHECKPOINT.value or _SEED.value:
-        raise UserError("stored outputs are those of drawn weights", where="--reference=goldens",
-                        expected="neither --checkpoint nor --seed", found="one of them",
-                        fix="take --reference=official or timm")  # fmt: skip
+        raise UserError(
+            "stored outputs are those of drawn weights",
+            where="--reference=goldens",
+            expected="neither --checkpoint nor --seed",
+            found="one of them",
+            fix="take --reference=official or timm",
+        )
     text = config.name in TEXT and size == (config.image_size,) * 2
     case = goldens.Case(variant=config.name, size=size, text=text)
     stored = goldens.load(_GOLDENS.value, case)
@@ -122,14 +129,12 @@ def _live(reference: str, config: VisionConfig, size: tuple[int, int]) -> tuple[
 
 def _state(config: VisionConfig, *, text: bool) -> dict[str, np.ndarray]:
     if _CHECKPOINT.value:
-        state = formats.read(hub.resolve(_CHECKPOINT.value), config=config)
+        state = formats.read(safe_load.resolve(_CHECKPOINT.value), config=config)
         return {key: array.astype(np.float32) for key, array in state.items()}
     return named_state(formats.official_shapes(config.name, text=text), seed=_SEED.value)
 
 
-def _ours(
-    config: VisionConfig, state: dict[str, np.ndarray], images: np.ndarray
-) -> dict[str, np.ndarray]:
+def _ours(config: VisionConfig, state: dict[str, np.ndarray], images: np.ndarray) -> dict[str, np.ndarray]:
     rungs = ladder.vision_rungs(config, state, images, compute=ComputeConfig(dtype=_DTYPE.value))
     if _DTYPE.value == "float32" and "logit_scale" in state:
         text = TEXT[config.name]
@@ -145,8 +150,9 @@ def _print_ladder(rungs: Iterable[ladder.Rung]) -> str:
     for rung in rungs:
         first = first or ("" if rung.holds else rung.name)
         note = "" if rung.holds else "  DIVERGES"
-        print(f"{rung.name:<22}{rung.difference:>12.2e}{rung.limit:>10.1e}{rung.scale:>10.3g}{note}",
-              flush=True)  # fmt: skip
+        print(
+            f"{rung.name:<22}{rung.difference:>12.2e}{rung.limit:>10.1e}{rung.scale:>10.3g}{note}", flush=True
+        )
     return first
 
 

@@ -37,9 +37,10 @@ _EPOCH_IMAGES = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string("out", "", "A JSON file of rows: what it holds is not compiled again.")
 flags.mark_flag_as_required("config")
 flags.register_validator(
-    "rows", lambda rows: all(count.isdigit() and int(count) for count in rows),
+    "rows",
+    lambda rows: all(count.isdigit() and int(count) for count in rows),
     message="expected whole numbers of at least 1, as in --rows=1,8,64",
-)  # fmt: skip
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,17 +49,17 @@ def main(argv: Sequence[str]) -> int:
         # With libtpu installed JAX would look for a TPU on this machine, for minutes.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from softbio_jax.planning import epoch, fit, search, table
+    from softbio_jax.planning import fit, search, table
     from softbio_jax.planning.saved import SavedRows, versions
     from softbio_jax.planning.topology import devices_of
-    from softbio_jax.train import build
+    from softbio_jax.runs import build
 
     config = build.config_from(_CONFIG.value.to_dict())
     devices, chip = devices_of(_TOPOLOGY.value)
     saved = SavedRows(pathlib.Path(_OUT.value) if _OUT.value else None)
     images, source = _EPOCH_IMAGES.value, "--epoch_images"
     if not images:
-        images, source = epoch.epoch_images(config.data)
+        images, source = fit.epoch_images(config.data)
 
     compiled: list[fit.Fit] = []
 
@@ -77,8 +78,10 @@ def main(argv: Sequence[str]) -> int:
             print(table.row(found, epoch_images=images), flush=True)
         return found
 
-    print(f"{config.model.variant}, method {config.method['name']}, on {_TOPOLOGY.value} "
-          f"({versions()}); an epoch has {images:,} images ({source})")  # fmt: skip
+    print(
+        f"{config.model.variant}, method {config.method['name']}, on {_TOPOLOGY.value} "
+        f"({versions()}); an epoch has {images:,} images ({source})"
+    )
     if config.train.cache_features:
         print(table.CACHED)
     if not _TABLE.value:
@@ -102,9 +105,11 @@ def main(argv: Sequence[str]) -> int:
         tried = [fit_rows(remat, int(rows)) for remat in policies for rows in _ROWS.value]
     else:
         tried, refusals = search.largest_of_each(
-            policies, fit_rows, granularity=_GRANULARITY.value,
+            policies,
+            fit_rows,
+            granularity=_GRANULARITY.value,
             guess=lambda remat: saved.largest_rows(_TOPOLOGY.value, remat) // microbatches,
-        )  # fmt: skip
+        )
     verdicts = [table.verdict(found, topology=_TOPOLOGY.value) for found in tried]
     print(*refusals, *verdicts, *filter(None, [table.highest_bound(compiled)]), sep="\n")
     return 0

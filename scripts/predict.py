@@ -19,17 +19,20 @@ from absl import app, flags
 
 from softbio_jax import command
 
-_MODEL = flags.DEFINE_string(
-    "model", None, "A run, a folder with a saved model, or a hub id.", required=True
-)
+_MODEL = flags.DEFINE_string("model", None, "A run, a folder with a saved model, or a hub id.", required=True)
 _FACES = flags.DEFINE_enum(
-    "faces", "detect", ["detect", "crop"],
+    "faces",
+    "detect",
+    ["detect", "crop"],
     "detect: find faces (needs the extra faces); crop: pictures are of one face, cut already.",
-)  # fmt: skip
+)
 _MARGIN = flags.DEFINE_float(
-    "margin", 0.0, "Added on each side of a found face's square, as a share of its side.",
-    lower_bound=0.0, upper_bound=2.0,
-)  # fmt: skip
+    "margin",
+    0.0,
+    "Added on each side of a found face's square, as a share of its side.",
+    lower_bound=0.0,
+    upper_bound=2.0,
+)
 _OUT = flags.DEFINE_string("out", None, "The file for the rows; stdout if not given.")
 _FORMAT = flags.DEFINE_enum(
     "format", None, ["csv", "jsonl"], "Of the rows; by default as --out ends, else csv."
@@ -46,24 +49,35 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) < 2:
         raise app.UsageError("name at least one input: predict.py --model=RUN INPUT [INPUT ...]")
     from softbio_jax.data.faces import Mtcnn
-    from softbio_jax.inference import api, bundle_files, inputs, rows, table, video
+    from softbio_jax.inference import bundle, inputs, predictor, table
+    from softbio_jax.inference import stream as stream_lib
     from softbio_jax.inference.stream import Stream
 
-    pace = video.pace(_EVERY.value)
+    pace = stream_lib.pace(_EVERY.value)
     finder = Mtcnn() if _FACES.value == "detect" else None  # before the model, which takes longer
-    model = api.load(_MODEL.value, device=_DEVICE.value, max_batch=_BATCH.value)
-    label = bundle_files.label(model.bundle)
+    model = predictor.load(_MODEL.value, device=_DEVICE.value, max_batch=_BATCH.value)
+    label = bundle.label(model.bundle)
     jsonl = (_OUT.value or "").endswith((".jsonl", ".json"))
     output = table.Table(
-        _OUT.value, stream=sys.stdout, form=_FORMAT.value or ("jsonl" if jsonl else "csv"),
-        columns=rows.columns(model.bundle.tasks), model=label,
-    )  # fmt: skip
+        _OUT.value,
+        stream=sys.stdout,
+        form=_FORMAT.value or ("jsonl" if jsonl else "csv"),
+        columns=table.columns(model.bundle.tasks),
+        model=label,
+    )
     progress = Progress()
     stream = Stream(
-        model=model, table=output, label=label, faces=_FACES.value, finder=finder,
-        margin=_MARGIN.value, pace=pace,
-        annotated=_ANNOTATE.value, report=progress.say, progress=progress.update,
-    )  # fmt: skip
+        model=model,
+        table=output,
+        label=label,
+        faces=_FACES.value,
+        finder=finder,
+        margin=_MARGIN.value,
+        pace=pace,
+        annotated=_ANNOTATE.value,
+        report=progress.say,
+        progress=progress.update,
+    )
     try:
         counts = stream.run(inputs.expand(argv[1:], stdin=sys.stdin))
     except BrokenPipeError:  # what reads stdout, such as head, has had enough
@@ -90,8 +104,9 @@ class Progress:
         self._before = now
         rate = counts.pictures / max(now - self._start, 1e-9)
         line = f"{counts.pictures:,} pictures  {counts.faces:,} faces  {rate:,.0f} pictures/s"
-        print(f"\r\033[K{line}" if in_place else line, end="" if in_place else "\n",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"\r\033[K{line}" if in_place else line, end="" if in_place else "\n", file=sys.stderr, flush=True
+        )
         self._open = in_place
 
     def say(self, problem):
@@ -101,9 +116,11 @@ class Progress:
     def end(self, counts):
         self._open = self._open and print(file=sys.stderr) is not None
         seconds = time.monotonic() - self._start
-        print(f"{counts.pictures:,} pictures, {counts.faces:,} faces, "
-              f"{counts.skipped:,} done before, {counts.left_out:,} left out, in {seconds:.1f} s",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"{counts.pictures:,} pictures, {counts.faces:,} faces, "
+            f"{counts.skipped:,} done before, {counts.left_out:,} left out, in {seconds:.1f} s",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

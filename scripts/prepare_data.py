@@ -21,7 +21,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
 
 if TYPE_CHECKING:
-    from softbio_jax.data import prepare
+    from softbio_jax.data.prepare import prepare
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, f"Which layout (docs/data.md: what each is): {', '.join(sorted(BUILDERS))}."
@@ -36,9 +36,7 @@ _MAX_REJECTED = flags.DEFINE_float(
     "max_rejected", 0.05, "Give up when more than this share of a split's rows is unusable."
 )
 _THREADS = flags.DEFINE_integer("threads", 0, "Pictures checked at once; 0: one a core.")
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Store squares of this side, ready for the model."
-)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Store squares of this side, ready for the model.")
 _ENCODING = flags.DEFINE_enum(
     "encoding",
     "source",
@@ -60,14 +58,9 @@ _TOLD = 10  # rejected rows that are printed
 
 # Choices of single layouts: (flag, the layouts that know it).
 _CHOICES = (
+    (flags.DEFINE_enum("task", None, [*TASKS], "folder: the task of the folder names."), ("folder",)),
     (
-        flags.DEFINE_enum("task", None, [*TASKS], "folder: the task of the folder names."),
-        ("folder",),
-    ),
-    (
-        flags.DEFINE_bool(
-            "fix_excel_ages", False, "fairface: read 03-Sep as 3-9, Oct-19 as 10-19."
-        ),
+        flags.DEFINE_bool("fix_excel_ages", False, "fairface: read 03-Sep as 3-9, Oct-19 as 10-19."),
         ("fairface",),
     ),
     (
@@ -95,17 +88,11 @@ _CHOICES = (
     (flags.DEFINE_string("ferplus", None, "fer2013: the FER+ table of votes."), ("fer2013",)),
     (
         flags.DEFINE_enum(
-            "age_values",
-            "class",
-            ["class", "years"],
-            "csv, standard: what the age column holds.",
+            "age_values", "class", ["class", "years"], "csv, standard: what the age column holds."
         ),
         ("csv", "standard"),
     ),
-    (
-        flags.DEFINE_list("columns", [], "csv: role=column pairs: path=file,age=age_group,..."),
-        ("csv",),
-    ),
+    (flags.DEFINE_list("columns", [], "csv: role=column pairs: path=file,age=age_group,..."), ("csv",)),
     (flags.DEFINE_list("values", [], "csv: task:word=class pairs: gender:0=male,..."), ("csv",)),
     (flags.DEFINE_string("images", None, "csv: the folder that the paths start at."), ("csv",)),
     (flags.DEFINE_integer("size", 64, "synthetic: side of the pictures."), ("synthetic",)),
@@ -119,9 +106,12 @@ def main(_: Sequence[str]) -> None:
     for flag in (_DATASET, _SOURCE, *(() if _DRY_RUN.value else (_OUT,))):
         if flag.value is None:
             example = {"dataset": "folder", "source": "DIR", "out": "data/mine"}[flag.name]
-            raise UserError("a flag is missing", where=f"--{flag.name}",
-                            fix=f"for example --{flag.name}={example}; see --help")  # fmt: skip
-    from softbio_jax.data import class_picture, prepare, rows
+            raise UserError(
+                "a flag is missing",
+                where=f"--{flag.name}",
+                fix=f"for example --{flag.name}={example}; see --help",
+            )
+    from softbio_jax.data.prepare import prepare, rows, survey
 
     dataset, source = _DATASET.value, _SOURCE.value
     options = _dataset_options(dataset)
@@ -130,7 +120,7 @@ def main(_: Sequence[str]) -> None:
         _tell(found)
         return
     report = _prepare_with_progress(dataset, source, options)
-    class_picture.write(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
+    survey.write(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
     for split, part in report["splits"].items():
         print(f"{split}: {part['rows_read']:,} rows read, {part['kept']:,} kept", end="")
         print(f", {part['skipped']:,} left out, {part['rejected']:,} rejected")
@@ -165,7 +155,8 @@ def _tell(found: prepare.Survey) -> None:
 
 
 def _dataset_options(dataset: str) -> dict[str, Any]:
-    from softbio_jax.data import faces, storage
+    from softbio_jax.data import faces
+    from softbio_jax.data.prepare import storage
 
     options: dict[str, Any] = {
         "storage": storage.Storage(
@@ -212,7 +203,7 @@ def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
 def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -> dict:
     from rich import console, progress
 
-    from softbio_jax.data import prepare
+    from softbio_jax.data.prepare import prepare
 
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),

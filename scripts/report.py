@@ -27,9 +27,7 @@ from softbio_jax import command
 
 _OUT = flags.DEFINE_string("out", None, "The folder to write the report to.", required=True)
 _PREDICTIONS = flags.DEFINE_multi_string(
-    "predictions",
-    [],
-    "NAME:FILE.csv, another model's predictions on the runs' test sets; may be repeated.",
+    "predictions", [], "NAME:FILE.csv, another model's predictions on the runs' test sets; may be repeated."
 )
 _GALLERY = flags.DEFINE_string(
     "gallery",
@@ -43,7 +41,7 @@ _SHARE_GALLERY = flags.DEFINE_bool(
 
 
 def main(argv: Sequence[str]) -> None:
-    from softbio_jax.evaluation.report import private, write
+    from softbio_jax.evaluation.report import gallery, write
     from softbio_jax.evaluation.report import runs as run_lib
 
     if _SHARE_GALLERY.value and not _GALLERY.value:
@@ -65,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
         print("\r\033[K", end="", file=sys.stderr)
     if _GALLERY.value:
         root = _OUT.value if _SHARE_GALLERY.value else _GALLERY.value
-        for path in private.write_galleries(runs, _GALLERY.value, os.path.join(root, "gallery")):
+        for path in gallery.write_galleries(runs, _GALLERY.value, os.path.join(root, "gallery")):
             print(path)
     print(f"{page} ({page.stat().st_size / 2**20:.1f} MiB, {time.monotonic() - start:.0f} s)")
 

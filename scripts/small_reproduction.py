@@ -32,28 +32,27 @@ def main(argv: Sequence[str]) -> None:
         _report(pathlib.Path(_REPORT.value))
         return
     if _CONFIG.value is None or _WORKDIR.value is None:
-        raise UserError("nothing to do", expected="--config and --workdir, or --report",
-                        fix="add them")  # fmt: skip
-    from softbio_jax.reproduction import conduct
-    from softbio_jax.reproduction.study import study_from
+        raise UserError("nothing to do", expected="--config and --workdir, or --report", fix="add them")
+    from softbio_jax.thesis.study import conduct
+    from softbio_jax.thesis.study.study import study_from
 
     study, workdir = study_from(_CONFIG.value.to_dict()), pathlib.Path(_WORKDIR.value)
-    found = conduct.conduct(
-        study, workdir, jobs=_JOBS.value, say=lambda line: print(line, flush=True)
+    found = conduct.conduct(study, workdir, jobs=_JOBS.value, say=lambda line: print(line, flush=True))
+    print(
+        f"{len(found['runs'])} runs; tables: python scripts/small_reproduction.py "
+        f"--report={workdir / conduct.COLLECTED}"
     )
-    print(f"{len(found['runs'])} runs; tables: python scripts/small_reproduction.py "
-          f"--report={workdir / conduct.COLLECTED}")  # fmt: skip
 
 
 def _report(source: pathlib.Path) -> None:
-    from softbio_jax.reproduction import page
+    from softbio_jax.thesis.study import tables as tables_lib
 
-    tables = page.tables_of(source)
+    tables = tables_lib.tables_of(source)
     if _PAGE.value:
-        page.fill(pathlib.Path(_PAGE.value), tables)
+        tables_lib.fill(pathlib.Path(_PAGE.value), tables)
         print(f"wrote the tables into {_PAGE.value}")
     else:
-        print(page.text(tables))
+        print(tables_lib.text(tables))
 
 
 if __name__ == "__main__":

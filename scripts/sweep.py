@@ -19,16 +19,18 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the table is written, and features kept.")
-_RATES = flags.DEFINE_list("rates", ["1e-4", "3e-4", "1e-3", "3e-3", "1e-2"],
-                           "Peak learning rates of the heads.")  # fmt: skip
+_RATES = flags.DEFINE_list(
+    "rates", ["1e-4", "3e-4", "1e-3", "3e-3", "1e-2"], "Peak learning rates of the heads."
+)
 _DECAYS = flags.DEFINE_list("decays", ["0", "1e-4", "1e-3", "1e-2", "1e-1"], "Weight decays.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    from softbio_jax.train import build, sweep
-    from softbio_jax.train.data import open_all
+    from softbio_jax.runs import build
+    from softbio_jax.runs.data import open_all
+    from softbio_jax.train.probing import sweep
 
     rates, decays = _numbers("rates", _RATES.value), _numbers("decays", _DECAYS.value)
     run = build.parts(build.config_from(_CONFIG.value.to_dict()))
@@ -42,9 +44,13 @@ def _numbers(name: str, values: Sequence[str]) -> list[float]:
     try:
         return [float(value) for value in values]
     except ValueError as error:
-        raise UserError("not a number", where=f"--{name}", expected="numbers with commas between",
-                        found=",".join(values), fix="write for instance 1e-4,1e-3",
-                        ) from error  # fmt: skip
+        raise UserError(
+            "not a number",
+            where=f"--{name}",
+            expected="numbers with commas between",
+            found=",".join(values),
+            fix="write for instance 1e-4,1e-3",
+        ) from error
 
 
 if __name__ == "__main__":

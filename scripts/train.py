@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from softbio_jax import command
 
 if TYPE_CHECKING:
-    from softbio_jax.train.build import Parts
+    from softbio_jax.runs.build import Parts
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
@@ -47,27 +47,28 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from softbio_jax import parallel
-    from softbio_jax.train import build, loop
-    from softbio_jax.train.data import open_all
+    from softbio_jax.runs import build
+    from softbio_jax.runs.data import open_all
+    from softbio_jax.train import loop
     from softbio_jax.train.preemption import EXIT_SAVED, Preempted, Preemption
 
     if _MULTIHOST.value:
         parallel.start_distributed(
-            coordinator=_COORDINATOR.value, process_id=_PROCESS_ID.value,
-            processes=_PROCESSES.value,
-        )  # fmt: skip
+            coordinator=_COORDINATOR.value, process_id=_PROCESS_ID.value, processes=_PROCESSES.value
+        )
     run = build.parts(build.config_from(_CONFIG.value.to_dict()))
     if _DRY_RUN.value:
         _describe(run)
         return 0
     if run.has_random_frozen_blocks() and jax.process_index() == 0:
-        print("note: no pretrained tower is named and its blocks are frozen: they stay random; "
-              "fix: --config.model.pretrained=FILE", flush=True)  # fmt: skip
+        print(
+            "note: no pretrained tower is named and its blocks are frozen: they stay random; "
+            "fix: --config.model.pretrained=FILE",
+            flush=True,
+        )
     try:
         with Preemption() as preemption:
-            loop.train_and_evaluate(
-                run, open_all(run.config.data), _WORKDIR.value, preemption=preemption
-            )
+            loop.train_and_evaluate(run, open_all(run.config.data), _WORKDIR.value, preemption=preemption)
     except Preempted as stop:
         print(stop, file=sys.stderr)
         return EXIT_SAVED
@@ -78,7 +79,7 @@ def _describe(run: "Parts") -> None:
     """Prints what would be trained, and what a step costs, from shapes alone."""
     from softbio_jax.planning import fit, table
     from softbio_jax.planning.topology import devices_of
-    from softbio_jax.train import build
+    from softbio_jax.runs import build
 
     print(build.describe(run), build.overview(run), sep="\n\n", end="\n\n", flush=True)
     train = run.config.train

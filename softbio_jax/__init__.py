@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 def load(source: Any, **options: Any) -> Any:
-    """Returns a trained model: `softbio_jax.inference.api.load`, imported when it is called.
+    """Returns a trained model: `softbio_jax.inference.predictor.load`, imported when it is called.
 
     >>> import softbio_jax
     >>> model = softbio_jax.load("runs/demo/run")  # doctest: +SKIP
@@ -20,4 +20,4 @@ def load(source: Any, **options: Any) -> Any:
     {'age': '20-29', 'gender': 'female', 'emotion': 'happy'}
     """
     # By name, since everything below this package may import it.
-    return importlib.import_module("softbio_jax.inference.api").load(source, **options)
+    return importlib.import_module("softbio_jax.inference.predictor").load(source, **options)

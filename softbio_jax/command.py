@@ -15,6 +15,7 @@ from typing import NoReturn, TextIO
 from absl import app, flags
 from absl import logging as absl_logging
 
+from softbio_jax import registry
 from softbio_jax.errors import UserError
 
 _EXIT_MISTAKE = 1
@@ -51,8 +52,13 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """
     if "debug" not in flags.FLAGS:
         # Defined in the script's name, so that its --help lists the flag.
-        flags.DEFINE_bool(
-            "debug", False, "Show the whole traceback of an error.", module_name=sys.argv[0]
+        program = sys.argv[0]
+        flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.", module_name=program)
+        flags.DEFINE_list(
+            "plugin",
+            [],
+            "Modules to import first, which register methods, data sets or tasks.",
+            module_name=program,
         )
     _quiet_libraries()
     try:
@@ -101,6 +107,8 @@ def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> i
     if not flags.FLAGS["verbosity"].present:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS narrate through absl
     try:
+        for module in flags.FLAGS["plugin"].value or ():
+            registry.load_plugin(module)
         return main(argv)
     except app.UsageError as error:
         _leave(_EXIT_USAGE, f"error: {_one_line(error)}")

@@ -19,15 +19,10 @@ class UserError(ValueError):
     unknown class: labels.csv row 3: expected Male or Female, found 'm'; fix: map it with --gender_values
     """
 
-    def __init__(
-        self, what: str, *, where: str = "", expected: str = "", found: str = "", fix: str = ""
-    ):
+    def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", fix: str = ""):
         comparison = ", ".join(
             part
-            for part in (
-                f"expected {expected}" if expected else "",
-                f"found {found}" if found else "",
-            )
+            for part in (f"expected {expected}" if expected else "", f"found {found}" if found else "")
             if part
         )
         line = ": ".join(part for part in (what, where, comparison) if part)

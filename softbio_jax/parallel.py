@@ -30,18 +30,20 @@ def make_mesh(*, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> 
     """
     count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or count % fsdp:
-        raise UserError("mesh does not fit the devices", where="mesh.fsdp",
-                        expected=f"a divisor of {count} devices", found=str(fsdp),
-                        fix="choose another fsdp")  # fmt: skip
+        raise UserError(
+            "mesh does not fit the devices",
+            where="mesh.fsdp",
+            expected=f"a divisor of {count} devices",
+            found=str(fsdp),
+            fix="choose another fsdp",
+        )
     shape, names = (count // fsdp, fsdp), ("data", "fsdp")
     # Auto axes: make_mesh's default is Explicit, which wants every operation annotated.
     types = (AxisType.Auto,) * 2
     try:
         return jax.make_mesh(shape, names, axis_types=types, devices=devices)
     except NotImplementedError:  # fsdp=8 on a torus of 4x4x4: an axis of it has to be split
-        laid_out = mesh_utils.create_device_mesh(
-            shape, devices=devices, allow_split_physical_axes=True
-        )
+        laid_out = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
         return Mesh(laid_out, names, axis_types=types)
 
 
@@ -95,10 +97,12 @@ def check_batch(batch_size: int, mesh: Mesh, *, microbatches: int = 1, where: st
     unit = mesh.size * microbatches
     if batch_size <= 0 or batch_size % unit:
         raise UserError(
-            "batch does not fit the mesh", where=where,
+            "batch does not fit the mesh",
+            where=where,
             expected=f"a multiple of {mesh.size} devices x {microbatches} microbatches = {unit}",
-            found=str(batch_size), fix="change the batch size",
-        )  # fmt: skip
+            found=str(batch_size),
+            fix="change the batch size",
+        )
 
 
 def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -112,9 +116,7 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
       name -> (B, ...), B the sum of all b.
     """
     sharding = batch_sharding(mesh)
-    return {
-        key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
-    }
+    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -154,19 +156,23 @@ def start_distributed(
     if any(given) != all(given):
         raise UserError(
             "incomplete description of the processes",
-            where="--coordinator, --process_id, --processes", expected="all three or none",
-            found=f"{sum(given)} of them", fix="give the others too",
-        )  # fmt: skip
+            where="--coordinator, --process_id, --processes",
+            expected="all three or none",
+            found=f"{sum(given)} of them",
+            fix="give the others too",
+        )
     if jax.distributed.is_initialized():
         return
     try:
         jax.distributed.initialize(coordinator, processes, process_id)
     except ValueError as error:
         raise UserError(
-            "cannot tell the other processes", where="--multihost",
+            "cannot tell the other processes",
+            where="--multihost",
             expected="a TPU pod, SLURM, or --coordinator, --process_id and --processes",
-            found=str(error).splitlines()[0], fix="give the three flags",
-        ) from error  # fmt: skip
+            found=str(error).splitlines()[0],
+            fix="give the three flags",
+        ) from error
 
 
 def _over_fsdp(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from softbio_jax.registry import Registry
+
 MISSING = -1  # the label of an example that a task does not know
 
 
@@ -18,20 +20,13 @@ class TaskSpec:
 
 
 AGE = TaskSpec(
-    name="age",
-    classes=("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+"),
+    name="age", classes=("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 )
 GENDER = TaskSpec(name="gender", classes=("male", "female"))
 # RAF-DB's order, which the thesis kept.
 EMOTION = TaskSpec(
-    name="emotion",
-    classes=("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
+    name="emotion", classes=("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 )
-TASKS = {
-    task.name: task
-    for task in (
-        AGE,
-        GENDER,
-        EMOTION,
-    )
-}
+TASKS = Registry[TaskSpec]("task", where="tasks", group="softbio_jax.tasks")
+for _task in (AGE, GENDER, EMOTION):
+    TASKS.add(_task.name, _task)

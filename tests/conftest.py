@@ -73,7 +73,7 @@ def real_data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory):
     """Drawn faces in three small prepared sets."""
-    from tests.train import tiny
+    from tests.runs import tiny
 
     root = tmp_path_factory.mktemp("prepared")
     tiny.prepare_sets(root)
@@ -83,6 +83,6 @@ def data_root(tmp_path_factory):
 @pytest.fixture
 def config(data_root):
     """A run on them that takes seconds, as a nested dict."""
-    from tests.train import tiny
+    from tests.runs import tiny
 
     return tiny.config_on(data_root)

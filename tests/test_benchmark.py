@@ -46,13 +46,7 @@ def a_case(**changes):
     from benchmarks.workload import Workload
 
     work = Workload(work="train", method="lora", variant="tiny-test", batch=4, image_size=32)
-    case = Case(
-        name="lora",
-        title="LoRA step",
-        entries=against_twin(work, forms=FORMS),
-        target=0.9,
-        images=4,
-    )
+    case = Case(name="lora", title="LoRA step", entries=against_twin(work, forms=FORMS), target=0.9, images=4)
     return dataclasses.replace(case, **changes)
 
 
@@ -158,9 +152,7 @@ def test_table_says_what_is_not_reached_and_when_the_machine_was_loaded():
     result["facts"]["ours"]["other_cores"] = 1.3
     line = table.row(result)
     assert "| 2.00 ± 0.00 s, 2 images/s | 2.00 ± 0.00 s, 2 images/s (eager) | 1.00 | 1.00 |" in line
-    assert (
-        "| <= 0.9 | **not reached** (others used 1.3 cores; ratio of processor time 1.00) |" in line
-    )
+    assert "| <= 0.9 | **not reached** (others used 1.3 cores; ratio of processor time 1.00) |" in line
     head, rule, body = table.markdown([result]).splitlines()
     assert head.count("|") == rule.count("|") == body.count("|")
 
@@ -189,10 +181,14 @@ def test_unknown_case_is_a_mistake(tmp_path):
         cases.choose("cpu", ["lora"], scratch=str(tmp_path))
 
 
-@pytest.mark.parametrize(("suite", "work", "method"), [
-    ("cpu", "train", "lora"), pytest.param("gpu", "train", "lora", marks=pytest.mark.long),
-    ("gpu", "forward", "merged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("suite", "work", "method"),
+    [
+        ("cpu", "train", "lora"),
+        pytest.param("gpu", "train", "lora", marks=pytest.mark.long),
+        ("gpu", "forward", "merged"),
+    ],
+)
 def test_own_side_runs_at_the_smallest_size(suite, work, method):
     """The type and the number of steps in a repetition are those of the suites."""
     from benchmarks import ours
@@ -200,9 +196,8 @@ def test_own_side_runs_at_the_smallest_size(suite, work, method):
 
     kind = {"dtype": "bfloat16", "steps": 2} if suite == "gpu" else {}
     workload = Workload(
-        work=work, method=method, variant="tiny-test", batch=8, image_size=32, rank=4, layers=2,
-        **kind,
-    )  # fmt: skip
+        work=work, method=method, variant="tiny-test", batch=8, image_size=32, rank=4, layers=2, **kind
+    )
     repetition, facts = ours.prepare(workload.to_json(), "jit")
     repetition()
     assert facts["trainable"] > 0
@@ -231,9 +226,10 @@ def test_a_side_that_cannot_be_imported_is_a_mistake_in_one_line(monkeypatch, tm
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     environment = runner._environment
     monkeypatch.setattr(
-        runner, "_environment",
+        runner,
+        "_environment",
         lambda platform: environment(platform) | {"PYTHONPATH": f"{tmp_path}:{SCRIPTS}:{ROOT}"},
-    )  # fmt: skip
+    )
     start = runner.starter(torch_python=sys.executable, platform="cpu")
     missing = pytest.raises(UserError, match=r"a package is missing.*no torch here")
     with missing, runner.Workers(start) as workers:

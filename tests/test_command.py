@@ -144,13 +144,15 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(run_script, argument, named):
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(("script", "named"), [
-    ("predict", "--model"), ("train", "--config, --workdir"),
-])  # fmt: skip
+@pytest.mark.parametrize(("script", "named"), [("predict", "--model"), ("train", "--config, --workdir")])
 def test_missing_flags_are_named(script, named):
-    done = subprocess.run([sys.executable, f"scripts/{script}.py"], cwd=ROOT,
-                          env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, f"scripts/{script}.py"],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2
     line = only_line(done.stderr)
     assert line == f"error: a flag is missing: {named}; see {script}.py --help"

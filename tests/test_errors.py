@@ -4,9 +4,7 @@ from softbio_jax.errors import UserError
 
 
 def test_tells_what_where_expected_found_and_fix():
-    error = UserError(
-        "unknown class", where="a.csv row 3", expected="Male", found="'m'", fix="rename it"
-    )
+    error = UserError("unknown class", where="a.csv row 3", expected="Male", found="'m'", fix="rename it")
     assert str(error) == "unknown class: a.csv row 3: expected Male, found 'm'; fix: rename it"
 
 

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.train import build
+from softbio_jax.runs import build
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -43,16 +43,15 @@ def test_sets_and_tasks_are_joined_by_plus(finetune):
     sets = "train=a/train+b/train,test=a/test"
     config = finetune.get_config(f"tasks=age+emotion,{sets},steps=3,dtype=bfloat16")
     assert (config.tasks, config.data.train, config.data.test) == (
-        ("age", "emotion"), ("a/train", "b/train"), ("a/test",),
-    )  # fmt: skip
+        ("age", "emotion"),
+        ("a/train", "b/train"),
+        ("a/test",),
+    )
     assert config.compute.dtype == "bfloat16"
     assert min(config.train.eval_every, config.train.checkpoint_every) >= 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [("mehtod=lp", "key=value"), ("steps=0", "steps is")],
-)
+@pytest.mark.parametrize(("arguments", "says"), [("mehtod=lp", "key=value"), ("steps=0", "steps is")])
 def test_a_mistake_is_told(finetune, arguments, says):
     with pytest.raises(ValueError, match=says):
         finetune.get_config(arguments)

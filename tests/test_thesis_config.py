@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from softbio_jax.params.counts import by_group
-from softbio_jax.train import build
+from softbio_jax.params import by_group
+from softbio_jax.runs import build
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROWS = ("lp", "ap", "ft4", "full", "lora", "lora_plus", "dora", "mtlora")
@@ -30,12 +30,15 @@ def test_every_row_builds_and_trains_its_groups(thesis, row, tasks):
     run = parts_of(thesis, f"method={row},tasks={tasks}")
     groups = set(run.groups.values())
     trained = {
-        "lp": set(), "ap": {"pooling"}, "ft4": {"pooling", "blocks"}, "full": {"pooling", "blocks"},
+        "lp": set(),
+        "ap": {"pooling"},
+        "ft4": {"pooling", "blocks"},
+        "full": {"pooling", "blocks"},
         "lora": {"adapter_a", "adapter_b", "pooling"},
         "lora_plus": {"adapter_a", "adapter_b", "pooling"},
         "dora": {"adapter_a", "adapter_b", "magnitude", "pooling"},
         "mtlora": {"adapter_a", "adapter_b", "magnitude", "pooling"},
-    }  # fmt: skip
+    }
     balance = {"log_sigma"} if "+" in tasks else set()
     assert groups == {"frozen", "heads"} | balance | trained[row]
 
@@ -50,8 +53,11 @@ def test_the_dora_row_has_the_thesis_adapters(thesis):
 
 def test_an_epoch_has_the_thesis_draws(thesis):
     for tasks, rows in (
-        ("age+gender+emotion", 238_959), ("age", 136_747), ("gender", 168_362), ("emotion", 9_215),
-    ):  # fmt: skip
+        ("age+gender+emotion", 238_959),
+        ("age", 136_747),
+        ("gender", 168_362),
+        ("emotion", 9_215),
+    ):
         config = thesis.get_config(f"tasks={tasks},batch_size=1,epochs=1")
         assert config.train.steps == rows
 
@@ -67,8 +73,7 @@ def test_lora_plus_has_a_rate_apart_for_b(thesis):
 
 
 @pytest.mark.parametrize(
-    "bad",
-    ["method=foo", "method=zs", "tasks=age+age", "tasks=race", "rank=3", "method", "epochs=0"],
+    "bad", ["method=foo", "method=zs", "tasks=age+age", "tasks=race", "rank=3", "method", "epochs=0"]
 )
 def test_bad_arguments_are_told(thesis, bad):
     with pytest.raises(ValueError, match=r"expected|one of|any of|not trained|whole number"):

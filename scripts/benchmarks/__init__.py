@@ -1,1 +1,1 @@
-"""The side-by-side benchmark: workloads, the two sides, the interleaved runner, the table."""
+"""Benchmarks: the comparison with PyTorch, the data pipeline, cached features, checkpoints."""

@@ -1,12 +1,13 @@
 """What is adapted and how: LoRA's numbers and the rules that choose the layers."""
 
 import dataclasses
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from softbio_jax.adapters.formula import Formula
+from softbio_jax.adapters.math import Formula
 from softbio_jax.errors import UserError
 
 
@@ -26,11 +27,21 @@ class LoRAConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise UserError("bad LoRA rank", where="lora.rank", expected="at least 1",
-                            found=str(self.rank), fix="use method=lp for no adapters")  # fmt: skip
+            raise UserError(
+                "bad LoRA rank",
+                where="lora.rank",
+                expected="at least 1",
+                found=str(self.rank),
+                fix="use method=lp for no adapters",
+            )
         if not 0 <= self.dropout < 1:
-            raise UserError("bad LoRA dropout", where="lora.dropout", expected="0 <= dropout < 1",
-                            found=str(self.dropout), fix="correct it")  # fmt: skip
+            raise UserError(
+                "bad LoRA dropout",
+                where="lora.dropout",
+                expected="0 <= dropout < 1",
+                found=str(self.dropout),
+                fix="correct it",
+            )
 
     @property
     def scale(self) -> float:
@@ -60,9 +71,13 @@ class TaskRules:
 
     def __post_init__(self) -> None:
         if any(config.dora for _, config in self.rules):
-            raise UserError("DoRA on a task's own layers", where="method.task_lora.dora",
-                            expected="plain LoRA, as the thesis has it", found="dora=True",
-                            fix="set it on the shared layers alone")  # fmt: skip
+            raise UserError(
+                "DoRA on a task's own layers",
+                where="method.task_lora.dora",
+                expected="plain LoRA, as the thesis has it",
+                found="dora=True",
+                fix="set it on the shared layers alone",
+            )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TaskRules":
@@ -84,9 +99,13 @@ class AdapterRules:
 
     def __post_init__(self) -> None:
         if self.per_task and any(isinstance(adapter, Formula) for _, adapter in self.rules):
-            raise UserError("another formula beside each task's own adapters", where="method.rules",
-                            expected="LoRA on the shared layers", found="a Formula",
-                            fix="leave the tasks' own out")  # fmt: skip
+            raise UserError(
+                "another formula beside each task's own adapters",
+                where="method.rules",
+                expected="LoRA on the shared layers",
+                found="a Formula",
+                fix="leave the tasks' own out",
+            )
 
     def match(self, path: str) -> Adapter | None:
         """Returns the adapter of the dense layer at `path`, such as encoder/trunk/attn/qkv."""
@@ -108,3 +127,41 @@ NO_ADAPTERS = AdapterRules()
 
 def _first(rules: Sequence[tuple[str, AnyAdapter]], path: str) -> AnyAdapter | None:
     return next((config for pattern, config in rules if re.fullmatch(pattern, path)), None)
+
+
+_DENSE = re.compile(r"(.+/(?:attn|mlp)/[^/]+)/kernel")
+
+
+def check_targets(rules: AdapterRules, paths: Sequence[str]) -> None:
+    """Raises unless every rule is the first to match at least one layer.
+
+    Rules on the pooling of a model that has none are passed over.
+
+    Args:
+      rules: the rules the model was built with.
+      paths: the "/"-joined paths of all its parameters.
+
+    Raises:
+      UserError: a rule that matches nothing, with the nearest layers.
+    """
+    layers = [match[1] for path in paths if (match := _DENSE.fullmatch(path))]
+    _check(rules.rules, layers)
+    if rules.per_task is not None:
+        _check(rules.per_task.rules, layers)
+
+
+def _check(rules: Sequence[Rule], layers: Sequence[str]) -> None:
+    pooled = any(layer.startswith("pool/") for layer in layers)
+    free = list(layers)
+    for pattern, _ in rules:
+        matched = [layer for layer in free if re.fullmatch(pattern, layer)]
+        free = [layer for layer in free if layer not in matched]
+        if not matched and (pooled or not pattern.startswith("pool/")):
+            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.0)
+            raise UserError(
+                "adapter target matches no layer",
+                where=repr(pattern),
+                expected="an anchored regex over layer paths, none taken before",
+                found=f"no layer; nearest are {', '.join(near)}",
+                fix="correct the target",
+            )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters import math
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig
-from softbio_jax.adapters.formula import Formula, Leaves
+from softbio_jax.adapters.math import Formula, Leaves
 from softbio_jax.errors import UserError
 
 # PEFT's kaiming_uniform(a=sqrt(5)) on A, that is U(-1/sqrt(in), 1/sqrt(in)).
@@ -34,9 +34,8 @@ class TaskLowRank(nn.Module):
         lead, rank = (self.tasks, self.projections), self.config.rank
         a = self.param("lora_a", _init_tasks_a, (*lead, x.shape[-1], rank), jnp.float32)
         b = self.param(
-            "lora_b", nn.initializers.zeros, (*lead, rank, self.features // self.projections),
-            jnp.float32,
-        )  # fmt: skip
+            "lora_b", nn.initializers.zeros, (*lead, rank, self.features // self.projections), jnp.float32
+        )
         x = _drop(self, x, self.config, rows)
         return math.task_low_rank(x, a.astype(self.dtype), b.astype(self.dtype), self.config.scale)
 
@@ -81,9 +80,7 @@ class AdaptedDense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32)
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
-    def _adapted(
-        self, x: jax.Array, base: jax.Array, kernel: jax.Array, rows: jax.Array | None
-    ) -> jax.Array:
+    def _adapted(self, x: jax.Array, base: jax.Array, kernel: jax.Array, rows: jax.Array | None) -> jax.Array:
         config = self.adapters.match("/".join(self.path))
         if config is None:
             return base
@@ -117,16 +114,19 @@ class AdaptedDense(nn.Module):
         if own is None or config is None:
             return None
         self._check(config, (x.shape[-1], self.features), self.features // self.projections)
-        return TaskLowRank(
-            config, own.tasks, self.features, self.projections, self.dtype, name="tasks"
-        )(x, rows)
+        return TaskLowRank(config, own.tasks, self.features, self.projections, self.dtype, name="tasks")(
+            x, rows
+        )
 
     def _check(self, config: LoRAConfig, shape: tuple[int, ...], outputs: int) -> None:
         if config.rank > (most := min(shape[0], outputs)):
             raise UserError(
-                "LoRA rank larger than the matrix", where="/".join(self.path),
-                expected=f"at most {most}", found=str(config.rank), fix="lower lora.rank",
-            )  # fmt: skip
+                "LoRA rank larger than the matrix",
+                where="/".join(self.path),
+                expected=f"at most {most}",
+                found=str(config.rank),
+                fix="lower lora.rank",
+            )
 
 
 class TwoStreamDense(AdaptedDense):

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
-from softbio_jax.adapters.formula import Formula
+from softbio_jax.adapters.math import Formula, column_norm
 from softbio_jax.errors import UserError
-from softbio_jax.params.paths import Tree, flatten, unflatten
+from softbio_jax.params import Tree, flatten, unflatten
 
 _ADAPTER = ("lora_a", "lora_b", "dora_magnitude", "dora_base_norm")
 Flat = dict[str, np.ndarray]
@@ -62,18 +63,31 @@ def _check_task(rules: AdapterRules, flat: Flat, task: int | None) -> None:
     own = rules.per_task
     if own is None:
         if task is not None:
-            raise UserError("no task of its own to merge", where="merge",
-                            expected="task=None for shared adapters", found=f"task {task}",
-                            fix="drop the task")  # fmt: skip
+            raise UserError(
+                "no task of its own to merge",
+                where="merge",
+                expected="task=None for shared adapters",
+                found=f"task {task}",
+                fix="drop the task",
+            )
         return
     if own.base_input == "shared":
-        raise UserError("MTLoRA with a shared base input does not fold into a plain tower",
-                        where="method.base_input", expected="task", found="shared",
-                        fix="train with base_input=task, or keep the adapters apart")  # fmt: skip
+        raise UserError(
+            "MTLoRA with a shared base input does not fold into a plain tower",
+            where="method.base_input",
+            expected="task",
+            found="shared",
+            fix="train with base_input=task, or keep the adapters apart",
+        )
     tasks = next(leaf.shape[-4] for path, leaf in flat.items() if path.endswith("/tasks/lora_a"))
     if task is None or not 0 <= task < tasks:
-        raise UserError("which task's tower", where="merge", expected=f"0 to {tasks - 1}",
-                        found=str(task), fix="name one, each has its own")  # fmt: skip
+        raise UserError(
+            "which task's tower",
+            where="merge",
+            expected=f"0 to {tasks - 1}",
+            found=str(task),
+            fix="name one, each has its own",
+        )
 
 
 def _fold(kernel: np.ndarray, flat: Mapping, layer: str, config: LoRAConfig) -> np.ndarray:
@@ -91,3 +105,20 @@ def _task_update(flat: Mapping, layer: str, config: LoRAConfig, task: int) -> np
     product = config.scale * (a[..., task, :, :, :] @ b[..., task, :, :, :])  # (..., P, in, out/P)
     product = np.moveaxis(product, -3, -2)  # (..., in, P, out/P)
     return product.reshape(*product.shape[:-2], -1)
+
+
+def reset_adapters(params: Tree) -> Tree:
+    """Returns params with every leaf that starts from a tower's own weights started again.
+
+    dora_base_norm and dora_magnitude become their kernel's ||W_j||, task_probe the pooling's
+    probe. Needed after those were replaced, by a checkpoint for instance: the identity at the
+    start holds only for the weights in place.
+    """
+    flat = flatten(params)
+    for path, leaf in list(flat.items()):
+        parent, _, name = path.rpartition("/")
+        if name in ("dora_base_norm", "dora_magnitude"):
+            flat[path] = column_norm(flat[f"{parent}/kernel"])
+        elif name == "task_probe":
+            flat[path] = jnp.broadcast_to(flat[f"{parent}/probe"], leaf.shape)
+    return unflatten(flat)

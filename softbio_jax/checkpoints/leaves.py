@@ -18,6 +18,7 @@ change of one element never goes unseen, of several with probability 2^-64.
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 _WIDTH, _ROWS = 1021, 128  # words in a row, rows summed together
 _SPREAD = np.uint32(0x9E3779B1)  # c: 2^32 over the golden ratio, odd
@@ -58,9 +60,7 @@ def describe(tree: Any) -> dict[str, Described]:
     leaves = named(tree)
     taken = threaded(lambda leaf: _columns(leaf) if _is_at_hand(leaf) else "", leaves.values())
     return {
-        path: Described(
-            shape=np.shape(leaf), dtype=np.dtype(leaf.dtype).name, digest=digest or _mix(leaf)
-        )
+        path: Described(shape=np.shape(leaf), dtype=np.dtype(leaf.dtype).name, digest=digest or _mix(leaf))
         for (path, leaf), digest in zip(leaves.items(), taken, strict=True)
     }
 
@@ -123,9 +123,7 @@ def _mix(array: jax.Array) -> jax.Array:
     for axis, size in enumerate(bits.shape):  # by axes: a reshape would gather what is sharded
         place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
     mixed = _scramble(bits ^ (place * _SPREAD))
-    return jnp.stack([
-        jnp.sum(mixed, dtype=jnp.uint32), jnp.sum(mixed * (2 * place + 1), dtype=jnp.uint32)
-    ])  # fmt: skip
+    return jnp.stack([jnp.sum(mixed, dtype=jnp.uint32), jnp.sum(mixed * (2 * place + 1), dtype=jnp.uint32)])
 
 
 def _bits(array: jax.Array) -> jax.Array:
@@ -141,3 +139,57 @@ def _scramble(x: jax.Array) -> jax.Array:
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
+
+
+_CHUNK = 1 << 22  # bytes
+
+
+def host_leaves(tree: Any) -> dict[str, np.ndarray]:
+    """Returns every leaf on the host, {"/"-joined path: array}; every process must call it."""
+    return {path: to_host(leaf) for path, leaf in named(tree).items()}
+
+
+def of_array(array: np.ndarray) -> str:
+    """Hashes an array's type, shape and bytes, in row-major order."""
+    head = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
+    head.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return head.hexdigest()
+
+
+def of_tree(tree: Any) -> str:
+    """Hashes a tree to one digest, that of its leaves' paths and digests.
+
+    Every process must call it where leaves are sharded over processes.
+    """
+    arrays = host_leaves(tree)
+    digests = dict(zip(arrays, threaded(of_array, arrays.values()), strict=True))
+    lines = "".join(f"{path} {digest}\n" for path, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def of_files(directory: epath.Path, *, largest: int) -> dict[str, str]:
+    """Hashes every file under a directory: {path relative to it: digest}.
+
+    Of files larger than `largest` bytes only the size is taken.
+    """
+    paths = sorted(_walk(directory))
+    digests = threaded(functools.partial(_of_file, largest=largest), paths)
+    return {p.relative_to(directory).as_posix(): d for p, d in zip(paths, digests, strict=True)}
+
+
+def _of_file(path: epath.Path, *, largest: int) -> str:
+    if (size := path.stat().length) > largest:
+        return f"{size} bytes"
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _walk(directory: epath.Path) -> Iterable[epath.Path]:
+    for path in directory.iterdir():
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield path

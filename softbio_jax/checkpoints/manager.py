@@ -7,6 +7,8 @@ saved.
 
 import dataclasses
 import errno
+import hashlib
+import json
 import os
 import threading
 import time
@@ -18,10 +20,93 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from softbio_jax.checkpoints import files, leaves, manifest, quiet
+from softbio_jax import files
+from softbio_jax.checkpoints import leaves, quiet
 from softbio_jax.checkpoints.leaves import Described
-from softbio_jax.checkpoints.manifest import Damaged, Manifest
 from softbio_jax.errors import UserError
+
+NAME = "manifest.json"
+# Larger files hold array values, whose digests are taken anyway: hashing them twice costs time.
+HASHED_FILES = 1 << 20  # bytes
+_FIELDS = {"step", "host", "base", "leaves", "files"}
+
+
+class Damaged(Exception):
+    """A checkpoint that is not as it was written; the message tells what."""
+
+    unfinished = False  # its manifest was never written
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a whole checkpoint says of itself."""
+
+    step: int
+    host: dict[str, Any]  # JSON values: sample stream, course of the validation loss
+    base: str  # digest of the frozen tree that the state was trained on
+    leaves: dict[str, dict[str, Any]]  # path -> shape, dtype, digest of the array that was saved
+    files: dict[str, str]  # file under the checkpoint's folder -> sha256 or size
+
+
+def describe_files(directory: epath.Path) -> dict[str, str]:
+    """Returns the `files` of a manifest: the digest of each, of large ones the size."""
+    return leaves.of_files(directory, largest=HASHED_FILES)
+
+
+def write(directory: epath.Path, manifest: Manifest) -> None:
+    """Writes the manifest, under its name only once it is whole."""
+    values = dataclasses.asdict(manifest)
+    text = json.dumps(values | {"sha256": _own_digest(values)}, indent=1)
+    files.write_text(directory / NAME, text)
+
+
+def read(directory: epath.Path) -> Manifest:
+    """Reads a manifest back.
+
+    Raises:
+      Damaged: there is none (the save was not finished), or it is not as it was written.
+    """
+    try:
+        values = json.loads((directory / NAME).read_bytes())
+        own = values.pop("sha256")
+    except FileNotFoundError:
+        unfinished = Damaged(f"no {NAME}, its save was not finished")
+        unfinished.unfinished = True
+        raise unfinished from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise Damaged(f"{NAME} cannot be read") from None
+    if set(values) != _FIELDS or own != _own_digest(values):
+        raise Damaged(f"{NAME} is not as it was written")
+    return Manifest(**values)
+
+
+def check_files(directory: epath.Path, manifest: Manifest) -> None:
+    """Raises Damaged unless every file of the checkpoint is as it was written."""
+    found = describe_files(directory)
+    found.pop(NAME, None)
+    for name in sorted(manifest.files.keys() | found.keys()):
+        if name not in found:
+            raise Damaged(f"{name} is missing")
+        if name not in manifest.files:
+            raise Damaged(f"{name} does not belong to it")
+        if manifest.files[name] != found[name]:
+            raise Damaged(f"{name} is not as it was written")
+
+
+def check_leaves(state: Any, manifest: Manifest) -> None:
+    """Raises Damaged unless the restored arrays are those that were saved."""
+    for name, leaf in leaves.named(state).items():
+        saved = manifest.leaves[name]
+        if "sha256" in saved:  # checkpoints written with SHA-256 digests
+            same = leaves.of_array(leaves.to_host(leaf)) == saved["sha256"]
+        else:
+            same = leaves.again(leaf, saved["digest"]) == saved["digest"]
+        if not same:
+            raise Damaged(f"{name} is not as it was saved")
+
+
+def _own_digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,14 +140,7 @@ class CheckpointManager:
       say: takes one line about a checkpoint that had to be passed over.
     """
 
-    def __init__(
-        self,
-        workdir: epath.PathLike,
-        *,
-        keep: int,
-        base: str,
-        say: Callable[[str], None] = print,
-    ):
+    def __init__(self, workdir: epath.PathLike, *, keep: int, base: str, say: Callable[[str], None] = print):
         self._directory = files.absolute(workdir) / "checkpoints"
         self._keep, self._base, self._say = keep, base, say
         self._writer: ocp.AsyncCheckpointer | None = None
@@ -79,9 +157,7 @@ class CheckpointManager:
         found = [path.name for path in self._directory.iterdir()]
         return sorted((int(name) for name in found if name.isdecimal()), reverse=True)
 
-    def save(
-        self, step: int, state: Any, host: dict[str, Any], *, best_step: int | None = None
-    ) -> None:
+    def save(self, step: int, state: Any, host: dict[str, Any], *, best_step: int | None = None) -> None:
         """Starts saving; the arrays are copied before this returns, so state may be donated.
 
         Args:
@@ -120,10 +196,11 @@ class CheckpointManager:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise UserError(
-                "checkpoint cannot be written", where=str(self._directory),
+                "checkpoint cannot be written",
+                where=str(self._directory),
                 found=_reason(failure),
                 fix="check space and permissions; earlier checkpoints are whole",
-            ) from failure  # fmt: skip
+            ) from failure
 
     def restore_newest(self, like: Any) -> Restored | None:
         """Returns the newest checkpoint that is whole, None where none was ever finished.
@@ -146,10 +223,12 @@ class CheckpointManager:
                     self._damaged.add(step)
         if self._damaged:
             raise UserError(
-                "no checkpoint is whole", where=str(self._directory),
-                expected="one that is as it was written", found=f"{len(self._damaged)} damaged",
+                "no checkpoint is whole",
+                where=str(self._directory),
+                expected="one that is as it was written",
+                found=f"{len(self._damaged)} damaged",
                 fix="restore the folder from a copy, or start again in another --workdir",
-            )  # fmt: skip
+            )
         return None
 
     def restore(self, step: int, like: Any) -> Restored:
@@ -161,9 +240,12 @@ class CheckpointManager:
         try:
             return self._restore(step, like)
         except Damaged as damage:
-            raise UserError("checkpoint is damaged", where=str(self._directory / str(step)),
-                            found=str(damage),
-                            fix="use another checkpoint") from damage  # fmt: skip
+            raise UserError(
+                "checkpoint is damaged",
+                where=str(self._directory / str(step)),
+                found=str(damage),
+                fix="use another checkpoint",
+            ) from damage
 
     def close(self) -> None:
         """Waits for a save under way, on every process."""
@@ -175,15 +257,15 @@ class CheckpointManager:
 
     def _restore(self, step: int, like: Any) -> Restored:
         directory = self._directory / str(step)
-        saved = manifest.read(directory)
+        saved = read(directory)
         self._check_fit(saved, like, where=str(directory))
-        manifest.check_files(directory, saved)
+        check_files(directory, saved)
         try:
             reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
             state = reader.restore(directory / "state", args=ocp.args.StandardRestore(like))
         except (ValueError, KeyError, OSError) as error:
             raise Damaged(str(error).strip().splitlines()[0][:200]) from error
-        manifest.check_leaves(state, saved)
+        check_leaves(state, saved)
         return Restored(step=step, state=state, host=saved.host)
 
     def _check_fit(self, saved: Manifest, like: Any, *, where: str) -> None:
@@ -193,34 +275,47 @@ class CheckpointManager:
         for path in sorted(expected.keys() | found.keys()):
             if expected.get(path) != found.get(path):
                 raise UserError(
-                    "checkpoint does not fit this run", where=f"{where}: {path}",
+                    "checkpoint does not fit this run",
+                    where=f"{where}: {path}",
                     expected=f"shape {expected.get(path, 'none: no such parameter')}",
                     found=str(found.get(path, "no such parameter")),
                     fix="use the config it was trained with, or another workdir",
-                )  # fmt: skip
+                )
         if saved.base != self._base:
             raise UserError(
-                "the frozen weights are not those the checkpoint was trained on", where=where,
-                expected=f"digest {saved.base[:12]}", found=self._base[:12],
+                "the frozen weights are not those the checkpoint was trained on",
+                where=where,
+                expected=f"digest {saved.base[:12]}",
+                found=self._base[:12],
                 fix="set model.pretrained to the file that it was trained from",
-            )  # fmt: skip
+            )
 
     def _finish(
-        self, step: int, described: dict[str, Described], host: dict[str, Any],
-        best_step: int | None, started: float,
-    ) -> None:  # fmt: skip
+        self,
+        step: int,
+        described: dict[str, Described],
+        host: dict[str, Any],
+        best_step: int | None,
+        started: float,
+    ) -> None:
         """Waits for Orbax, then commits by the manifest and drops what is no longer kept."""
         try:
             assert self._writer is not None
             self._writer.wait_until_finished()
             if jax.process_index() == 0:
                 directory, begun = self._directory / str(step), time.perf_counter()
-                digests = manifest.describe_files(directory)
+                digests = describe_files(directory)
                 self.seconds["digest"] += time.perf_counter() - begun
-                manifest.write(directory, Manifest(
-                    step=step, host=host, base=self._base, files=digests,
-                    leaves={path: leaf.to_json() for path, leaf in described.items()},
-                ))  # fmt: skip
+                write(
+                    directory,
+                    Manifest(
+                        step=step,
+                        host=host,
+                        base=self._base,
+                        files=digests,
+                        leaves={path: leaf.to_json() for path, leaf in described.items()},
+                    ),
+                )
                 self._drop_old(step, best_step)
             self.last_seconds = time.perf_counter() - started
             self.seconds["save"] += self.last_seconds
@@ -230,11 +325,11 @@ class CheckpointManager:
     def _drop_old(self, step: int, best_step: int | None) -> None:
         """Deletes what is neither among the newest whole checkpoints up to step nor the best."""
         older = [s for s in self.steps() if s <= step and s not in self._damaged]
-        whole = [s for s in older if (self._directory / str(s) / manifest.NAME).exists()]
+        whole = [s for s in older if (self._directory / str(s) / NAME).exists()]
         for old in {s for s in self.steps() if s < step} - {*whole[: self._keep], best_step}:
             directory = self._directory / str(old)
             # First the marker: what a kill leaves of it is then no checkpoint.
-            (directory / manifest.NAME).unlink(missing_ok=True)
+            (directory / NAME).unlink(missing_ok=True)
             directory.rmtree()
 
 

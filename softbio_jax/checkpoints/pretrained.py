@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.interop import formats, stacking
-from softbio_jax.interop.hub import resolve
 from softbio_jax.interop.official import OFFICIAL
-from softbio_jax.interop.safe_load import save_arrays
+from softbio_jax.interop.safe_load import resolve, save_arrays
 from softbio_jax.models.config import VisionConfig
-from softbio_jax.params.paths import Tree, flatten, unflatten
+from softbio_jax.params import Tree, flatten, unflatten
 
 
 def load_pretrained(
@@ -36,9 +35,7 @@ def load_pretrained(
     """
     state = formats.read(resolve(str(source)), config=config)
     vision = {key: value for key, value in state.items() if key.startswith("visual.")}
-    arrays = {
-        path: array.astype(dtype, copy=False) for path, array in OFFICIAL.forward(vision).items()
-    }
+    arrays = {path: array.astype(dtype, copy=False) for path, array in OFFICIAL.forward(vision).items()}
     return unflatten(stacking.stack(arrays, tail=tail))
 
 

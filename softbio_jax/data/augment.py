@@ -90,9 +90,7 @@ def normalize(images: jax.Array) -> jax.Array:
     return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
 
 
-def augment(
-    images: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig
-) -> jax.Array:
+def augment(images: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig) -> jax.Array:
     """Augments and normalises a batch: flip, jitter, affine, normalise, erase, in this order.
 
     The order and the 8-bit arithmetic of the jitter are those of torchvision's transforms on PIL
@@ -114,9 +112,7 @@ def augment(
     return jax.vmap(one, in_axes=(0, None, 0))(images, key, index)
 
 
-def _augment_one(
-    image: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig
-) -> jax.Array:
+def _augment_one(image: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig) -> jax.Array:
     # One key a stage, always: switching one augmentation off leaves the others' draws alone.
     flip_key, jitter_key, warp_key, erase_key = jax.random.split(
         jax.random.fold_in(key, index.astype(jnp.uint32)), 4

@@ -84,14 +84,8 @@ def read(directory: pathlib.Path, split: str) -> Index:
             digests=arrays["digests"],
         )
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            "a broken index", where=str(path), fix="run scripts/prepare_data.py again"
-        ) from error
+        raise UserError("a broken index", where=str(path), fix="run scripts/prepare_data.py again") from error
 
 
 def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-        name.removeprefix(prefix): values
-        for name, values in arrays.items()
-        if name.startswith(prefix)
-    }
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}

@@ -29,8 +29,7 @@ EMOTION_WORDS = {
 }
 # A task without words of its own here is known by its classes alone.
 WORDS = {
-    name: {word.lower(): label for label, word in enumerate(task.classes)}
-    for name, task in TASKS.items()
+    name: {word.lower(): label for label, word in enumerate(task.classes)} for name, task in TASKS.items()
 } | {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
 
 

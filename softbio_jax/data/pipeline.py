@@ -11,15 +11,58 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from softbio_jax.data import read_ahead, samplers
+import numpy as np
+
+from softbio_jax.data import loading, sampling
 from softbio_jax.data.decode import Resize
 from softbio_jax.data.loading import PADDING, Batch, Loader, Rejected, RejectionLog
-from softbio_jax.data.samplers import MakeSampler
-from softbio_jax.data.sampling import Sampler, Stream, check_stream, digest_of
-from softbio_jax.data.slices import EvalRows, TrainRows
+from softbio_jax.data.sampling import MakeSampler, Sampler, Stream, check_stream, digest_of
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
+
+
+class Slice:
+    """Step s -> positions s B + p b + [0, b) of the global stream, b = B / P.
+
+    Args:
+      batch_size: the global batch size B.
+      process_index: the process p.
+      process_count: the number of processes P.
+    """
+
+    def __init__(self, batch_size: int, process_index: int, process_count: int):
+        self._batch_size = batch_size
+        local = batch_size // process_count
+        self._offsets = np.arange(process_index * local, (process_index + 1) * local)
+
+    def positions(self, step: int) -> np.ndarray:
+        """Lists the positions (b,) int64 of this process at a step."""
+        return step * self._batch_size + self._offsets
+
+
+class TrainRows(Slice):
+    """Step -> the examples (b,) that an endless stream has at this process' positions."""
+
+    def __init__(self, stream: Stream, batch_size: int, process_index: int, process_count: int):
+        super().__init__(batch_size, process_index, process_count)
+        self._stream = stream
+
+    def __call__(self, step: int) -> np.ndarray:
+        return self._stream[self.positions(step)]
+
+
+class EvalRows(Slice):
+    """Step -> the examples (b,) at this process' positions, PADDING past the last of N."""
+
+    def __init__(self, size: int, batch_size: int, process_index: int, process_count: int):
+        super().__init__(batch_size, process_index, process_count)
+        self._size = size
+
+    def __call__(self, step: int) -> np.ndarray:
+        positions = self.positions(step)
+        return np.where(positions < self._size, positions, np.int64(PADDING))
+
 
 MAX_REJECTED = 0.02
 _ENDLESS = 2**40  # steps: more than any training takes
@@ -40,7 +83,7 @@ class TrainBatches:
         batch_size: int,
         process_index: int,
         process_count: int,
-        reader: read_ahead.Reader,
+        reader: loading.Reader,
         max_rejected: float,
     ):
         self.sampler = sampler
@@ -64,7 +107,7 @@ class TrainBatches:
         if self._batches is None:
             self._batches = self._reader(self._load, self._step, _ENDLESS)
             # Workers that live until the interpreter ends complain about their shared memory.
-            weakref.finalize(self, read_ahead.close, self._batches)
+            weakref.finalize(self, loading.close, self._batches)
         batch = self._log.deliver(next(self._batches), self._rows(self._step))
         self._step += 1
         return batch
@@ -86,7 +129,7 @@ class TrainBatches:
     def close(self) -> None:
         """Stops reading ahead, worker processes included; the next batch starts it again."""
         if self._batches is not None:
-            read_ahead.close(self._batches)
+            loading.close(self._batches)
             self._batches = None
 
 
@@ -96,7 +139,7 @@ def train_batches(
     image_size: int,
     batch_size: int,
     seed: int = 0,
-    sampler: MakeSampler = samplers.natural,
+    sampler: MakeSampler = sampling.natural,
     process_index: int = 0,
     process_count: int = 1,
     tasks: Sequence[str] = tuple(TASKS),
@@ -138,7 +181,7 @@ def train_batches(
         batch_size=batch_size,
         process_index=process_index,
         process_count=process_count,
-        reader=read_ahead.Reader(workers=workers, threads=threads, batches=batches_ahead),
+        reader=loading.Reader(workers=workers, threads=threads, batches=batches_ahead),
         max_rejected=max_rejected,
     )
 
@@ -157,7 +200,7 @@ class EvalBatches:
         batch_size: int,
         process_index: int,
         process_count: int,
-        reader: read_ahead.Reader,
+        reader: loading.Reader,
         max_rejected: float,
     ):
         self._rows = EvalRows(len(loader), batch_size, process_index, process_count)
@@ -181,7 +224,7 @@ class EvalBatches:
                 batch = self._log.deliver(batch, rows)
                 yield batch | {"valid": rows != PADDING, "example": rows}
         finally:
-            read_ahead.close(batches)
+            loading.close(batches)
 
 
 def eval_batches(
@@ -220,7 +263,7 @@ def eval_batches(
         batch_size=batch_size,
         process_index=process_index,
         process_count=process_count,
-        reader=read_ahead.Reader(workers=workers, threads=threads, batches=batches_ahead),
+        reader=loading.Reader(workers=workers, threads=threads, batches=batches_ahead),
         max_rejected=max_rejected,
     )
 

@@ -9,11 +9,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from typing import Protocol
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from softbio_jax.data import weighting
+from softbio_jax.data.sources import PreparedDataset, concatenate_labels
 from softbio_jax.errors import UserError
+from softbio_jax.registry import Registry
+from softbio_jax.tasks import TASKS
 
 
 class Sampler(Protocol):
@@ -128,3 +134,101 @@ def check_stream(found: str, expected: str) -> None:
             found=found,
             fix="resume with the same data, seed, sampler and global batch size",
         )
+
+
+MakeSampler = Callable[[Sequence[PreparedDataset], int], Sampler]
+
+
+SAMPLERS = Registry[Callable[..., Sampler]](
+    "sampler", where="data.sampler.name", group="softbio_jax.samplers"
+)
+    "sampler", where="data.sampler.name", group="softbio_jax.samplers"
+)
+
+
+@SAMPLERS.register("natural")
+def natural(datasets: Sequence[PreparedDataset], seed: int) -> Sampler:
+    """Goes through every example once an epoch."""
+    return Natural(size=sum(len(dataset) for dataset in datasets), seed=seed)
+
+
+@SAMPLERS.register("thesis")
+def thesis(
+    datasets: Sequence[PreparedDataset],
+    seed: int,
+    *,
+    emotion_share: float = weighting.EMOTION_SHARE,
+    epoch_size: int | None = None,
+) -> Sampler:
+    """Follows the thesis: emotion rows repeated to a share, rows weighted by the mean rule.
+
+    Args:
+      emotion_share: the share of emotion rows in the index; 0 repeats none.
+      epoch_size: draws an epoch; by default as many as the index has rows, repetitions included.
+    """
+    labels = _labels(datasets)
+    counts = weighting.repetitions(labels, seed=seed, emotion_share=emotion_share)
+    probabilities = weighting.mean_rule(labels, counts)
+    return Weighted(probabilities, epoch_size=epoch_size or int(counts.sum()), seed=seed)
+
+
+@SAMPLERS.register("balanced")
+def balanced(datasets: Sequence[PreparedDataset], seed: int, *, epoch_size: int | None = None) -> Sampler:
+    """Draws a task, then a class, then a row, all uniformly; an epoch has as many draws as rows."""
+    probabilities = weighting.balanced(_labels(datasets))
+    return Weighted(probabilities, epoch_size=epoch_size or len(probabilities), seed=seed)
+
+
+@SAMPLERS.register("mixture")
+def mixture(
+    datasets: Sequence[PreparedDataset],
+    seed: int,
+    *,
+    shares: Mapping[str, float],
+    epoch_size: int | None = None,
+) -> Sampler:
+    """Draws a data set with a fixed share, then one of its rows uniformly.
+
+    Args:
+      shares: data set's name -> relative share, for every data set.
+
+    Raises:
+      UserError: a data set without a share, or a share without a data set.
+    """
+    names = [dataset.name for dataset in datasets]
+    if sorted(names) != sorted(shares):
+        raise UserError(
+            "the shares do not fit the data sets",
+            where="shares",
+            expected=", ".join(names),
+            found=", ".join(shares),
+            fix="give each set of data.train one share, by its name",
+        )
+    sizes = [len(dataset) for dataset in datasets]
+    probabilities = weighting.mixture(sizes, [shares[name] for name in names])
+    return Weighted(probabilities, epoch_size=epoch_size or sum(sizes), seed=seed)
+
+
+def make(name: str, **arguments: Any) -> MakeSampler:
+    """Returns the sampler `name` with its own arguments set.
+
+    Args:
+      name: a key of SAMPLERS.
+      **arguments: its keyword arguments (epoch_size, emotion_share, shares).
+
+    Raises:
+      UserError: an unknown name, or arguments that the sampler does not take or lacks.
+    """
+    sampler = SAMPLERS[name]
+    try:
+        inspect.signature(sampler).bind((), 0, **arguments)
+    except TypeError as error:
+        raise UserError(
+            f"sampler {name!r}: {error}", where="data.sampler", fix="correct its arguments"
+        ) from error
+    return functools.partial(sampler, **arguments)
+
+
+def _labels(datasets: Sequence[PreparedDataset]) -> dict[str, np.ndarray]:
+    labelled = {task for dataset in datasets for task in dataset.labels}
+    return {task: concatenate_labels(datasets, task) for task in TASKS if task in labelled}

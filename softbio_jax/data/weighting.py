@@ -72,9 +72,7 @@ def mean_rule(labels: Labels, counts: np.ndarray) -> np.ndarray:
     known_tasks = np.zeros(_size(labels))
     for task, values in labels.items():
         known = values != MISSING
-        in_class = np.bincount(
-            values[known], weights=counts[known], minlength=TASKS[task].num_classes
-        )
+        in_class = np.bincount(values[known], weights=counts[known], minlength=TASKS[task].num_classes)
         per_class = in_class.sum() / (TASKS[task].num_classes * np.maximum(in_class, 1))
         total[known] += per_class[values[known]]
         known_tasks += known

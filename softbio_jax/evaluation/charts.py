@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softbio_jax.evaluation.fairness import SMALL_CELL
+from softbio_jax.evaluation.metrics.fairness import SMALL_CELL
 from softbio_jax.evaluation.plots import GRID, INK, MUTED, SERIES, new_figure
 
 STEADY_BIN = 10  # below it, a bin's accuracy is mostly chance
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 
 def accuracies(
-    rows: Sequence[tuple[str, float]],
-    runs: Mapping[str, Sequence[tuple[float, float, float] | None]],
+    rows: Sequence[tuple[str, float]], runs: Mapping[str, Sequence[tuple[float, float, float] | None]]
 ) -> "Figure":
     """Draws accuracies with their intervals, a line a test set and task.
 
@@ -90,9 +89,7 @@ def curves(
     return figure
 
 
-def histogram(
-    classes: Sequence[str], series: Mapping[str, Sequence[float]], *, title: str
-) -> "Figure":
+def histogram(classes: Sequence[str], series: Mapping[str, Sequence[float]], *, title: str) -> "Figure":
     """Draws the share of each class, a bar a series.
 
     Args:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softbio_jax import writing
-from softbio_jax.evaluation import metrics
+from softbio_jax import files
+from softbio_jax.evaluation.metrics import classification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,9 +44,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
     for (row, column), count in np.ndenumerate(counts):
         ink = "white" if shares[row, column] > 0.55 else INK
         if not count:
-            axes.text(
-                column, row, "·", ha="center", va="center", color=MUTED, fontsize=8, in_layout=False
-            )
+            axes.text(column, row, "·", ha="center", va="center", color=MUTED, fontsize=8, in_layout=False)
             continue
         axes.annotate(
             f"{100 * shares[row, column]:.1f}%",
@@ -82,8 +80,8 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
     axes.set_xlabel("predicted", color=MUTED, fontsize=9)
     axes.set_ylabel("true", color=MUTED, fontsize=9)
     subtitle = (
-        f"n = {counts.sum():,} · accuracy {100 * metrics.accuracy(counts):.2f} % · "
-        f"balanced {100 * metrics.balanced_accuracy(counts):.2f} %"
+        f"n = {counts.sum():,} · accuracy {100 * classification.accuracy(counts):.2f} % · "
+        f"balanced {100 * classification.balanced_accuracy(counts):.2f} %"
     )
     axes.set_title(subtitle, color=MUTED, fontsize=8 if side > 2 else 7, pad=8)
     axes.annotate(
@@ -115,7 +113,7 @@ def save_png(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _lay_out_once(figure)
-    with writing.whole(path) as temporary:
+    with files.whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=160)
     return path
 

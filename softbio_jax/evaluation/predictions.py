@@ -41,11 +41,7 @@ class Predictions:
         put = object.__setattr__
         put(self, "ids", np.asarray(self.ids, dtype=str))
         put(self, "labels", {t: np.asarray(v, np.int32) for t, v in self.labels.items()})
-        put(
-            self,
-            "probabilities",
-            {t: np.asarray(v, np.float32) for t, v in self.probabilities.items()},
-        )
+        put(self, "probabilities", {t: np.asarray(v, np.float32) for t, v in self.probabilities.items()})
         put(self, "audit", {k: np.asarray(v, dtype=str) for k, v in self.audit.items()})
         put(self, "synthetic_labels", tuple(self.synthetic_labels))
         _check_ids(self.name, self.ids)

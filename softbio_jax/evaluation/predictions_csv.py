@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from softbio_jax import writing
+from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 from softbio_jax.tasks import MISSING, TASKS, TaskSpec
@@ -40,10 +40,7 @@ def save(predictions: Predictions, path: str | os.PathLike) -> pathlib.Path:
         header.append(name)
         columns.append(values.tolist())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        writing.whole(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with files.whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(zip(*columns, strict=True))

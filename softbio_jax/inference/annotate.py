@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from softbio_jax import writing
+from softbio_jax import files
 from softbio_jax.inference.predictor import Prediction
 
 _COLOUR, _CHOSEN = (40, 200, 120), (255, 150, 30)
@@ -67,9 +67,7 @@ def lines(prediction: Prediction) -> list[str]:
     return texts
 
 
-def save(
-    image: np.ndarray, folder: str | os.PathLike[str], name: str, seconds: str | None
-) -> pathlib.Path:
+def save(image: np.ndarray, folder: str | os.PathLike[str], name: str, seconds: str | None) -> pathlib.Path:
     """Writes an annotated picture as `folder/name.jpg`, or `folder/name/SECONDS.jpg` of a video.
 
     `name` keeps its folders, so that pictures of the same name do not collide.
@@ -80,7 +78,7 @@ def save(
     path = pathlib.Path(folder, *parts)
     path = path / f"{seconds}.jpg" if seconds else path.with_name(path.name + ".jpg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with writing.whole(path) as temporary:
+    with files.whole(path) as temporary:
         Image.fromarray(image).save(temporary, "jpeg", quality=90)
     return path
 

@@ -46,8 +46,13 @@ def _expanded(argument: str) -> list[str]:
     if glob.has_magic(argument) and not os.path.exists(argument):
         found = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
         if not found:
-            raise UserError("no file", where=argument, expected="a glob that matches some",
-                            found="none", fix="correct the pattern")  # fmt: skip
+            raise UserError(
+                "no file",
+                where=argument,
+                expected="a glob that matches some",
+                found="none",
+                fix="correct the pattern",
+            )
         return found
     return [argument]
 
@@ -60,9 +65,13 @@ def _listed(folder: str) -> list[str]:
         if pathlib.Path(name).suffix.lower() in PICTURES | VIDEOS
     ]
     if not found:
-        raise UserError("no picture or video", where=folder,
-                        expected=f"names ending in {', '.join(sorted(PICTURES | VIDEOS))}",
-                        found="none", fix="name the files themselves")  # fmt: skip
+        raise UserError(
+            "no picture or video",
+            where=folder,
+            expected=f"names ending in {', '.join(sorted(PICTURES | VIDEOS))}",
+            found="none",
+            fix="name the files themselves",
+        )
     return sorted(found)
 
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from softbio_jax.data.faces import Face, FaceFinder, Mtcnn
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation.age_error import expected_age
-from softbio_jax.inference import bundle_files
-from softbio_jax.inference import pictures as pictures_lib
-from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.pictures import Picture
+from softbio_jax.evaluation.metrics.classification import expected_age
+from softbio_jax.inference import bundle, hub
+from softbio_jax.inference import images as pictures_lib
+from softbio_jax.inference.bundle import Bundle, from_run
+from softbio_jax.inference.images import Picture
 from softbio_jax.tasks import AGE
 
 
@@ -53,12 +53,15 @@ class Predictor:
       max_batch: the largest bucket, a power of two.
     """
 
-    def __init__(
-        self, bundle: Bundle, *, device: jax.Device | str | None = None, max_batch: int = 64
-    ):
+    def __init__(self, bundle: Bundle, *, device: jax.Device | str | None = None, max_batch: int = 64):
         if max_batch < 1 or max_batch & (max_batch - 1):
-            raise UserError("not a power of two", where="max_batch", expected="1, 2, 4, ...",
-                            found=str(max_batch), fix="take one")  # fmt: skip
+            raise UserError(
+                "not a power of two",
+                where="max_batch",
+                expected="1, 2, 4, ...",
+                found=str(max_batch),
+                fix="take one",
+            )
         self.bundle = bundle
         self.device = _device(device)
         self.max_batch = max_batch
@@ -74,11 +77,9 @@ class Predictor:
 
     def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
         """Writes the model to a new folder that `softbio_jax.load` reads."""
-        return bundle_files.save(self.bundle, pathlib.Path(directory))
+        return bundle.save(self.bundle, pathlib.Path(directory))
 
-    def predict(
-        self, pictures: Picture | Iterable[Picture], *, calibrated: bool = True
-    ) -> list[Prediction]:
+    def predict(self, pictures: Picture | Iterable[Picture], *, calibrated: bool = True) -> list[Prediction]:
         """Predicts from face crops, as they are.
 
         Args:
@@ -136,9 +137,7 @@ class Predictor:
             for face in faces
         ]
         predictions = iter(self.predict_squares(squares, calibrated=calibrated))
-        return [
-            [dataclasses.replace(next(predictions), face=face) for face in faces] for faces in found
-        ]
+        return [[dataclasses.replace(next(predictions), face=face) for face in faces] for faces in found]
 
     def find_faces(self, image: np.ndarray, finder: FaceFinder | None = None) -> list[Face]:
         """Returns the faces of (H, W, 3) uint8 RGB, the largest first."""
@@ -147,9 +146,7 @@ class Predictor:
                 self._finder = finder = self._finder or Mtcnn()
         return finder.find(image)
 
-    def predict_squares(
-        self, squares: list[np.ndarray], *, calibrated: bool = True
-    ) -> list[Prediction]:
+    def predict_squares(self, squares: list[np.ndarray], *, calibrated: bool = True) -> list[Prediction]:
         """Predicts from pictures (S, S, 3) uint8 of the model's own size."""
         if not squares:
             return []
@@ -164,9 +161,7 @@ class Predictor:
                     for task in self.bundle.tasks
                 },
                 probabilities={
-                    task.name: dict(
-                        zip(task.classes, probabilities[task.name][i].tolist(), strict=True)
-                    )
+                    task.name: dict(zip(task.classes, probabilities[task.name][i].tolist(), strict=True))
                     for task in self.bundle.tasks
                 },
                 expected_age=None if years is None else float(years[i]),
@@ -174,9 +169,7 @@ class Predictor:
             for i in range(len(squares))
         ]
 
-    def probabilities(
-        self, images: np.ndarray, *, calibrated: bool = True
-    ) -> dict[str, np.ndarray]:
+    def probabilities(self, images: np.ndarray, *, calibrated: bool = True) -> dict[str, np.ndarray]:
         """Maps images (N, S, S, 3) uint8 to {task: (N, C)} float32: softmax(logits / T).
 
         Args:
@@ -194,10 +187,13 @@ class Predictor:
         """Maps images (N, S, S, 3) uint8 to logits {task: (N, C)} float32."""
         size = self.bundle.image_size
         if images.shape[1:] != (size, size, 3) or images.dtype != np.uint8 or not len(images):
-            raise UserError("not a batch of this model", where="images",
-                            expected=f"(N, {size}, {size}, 3) uint8, N > 0",
-                            found=f"{images.shape} {images.dtype}",
-                            fix="use predict, which resizes")  # fmt: skip
+            raise UserError(
+                "not a batch of this model",
+                where="images",
+                expected=f"(N, {size}, {size}, 3) uint8, N > 0",
+                found=f"{images.shape} {images.dtype}",
+                fix="use predict, which resizes",
+            )
         running = []
         for start in range(0, len(images), self.max_batch):  # all dispatched before any is awaited
             chunk = images[start : start + self.max_batch]
@@ -214,9 +210,10 @@ class Predictor:
             if bucket not in self._programs:
                 size = self.bundle.image_size
                 images = jax.ShapeDtypeStruct(
-                    (bucket, size, size, 3), jnp.uint8,
+                    (bucket, size, size, 3),
+                    jnp.uint8,
                     sharding=jax.sharding.SingleDeviceSharding(self.device),
-                )  # fmt: skip
+                )
                 lowered = jax.jit(self.bundle.forward).lower(self._variables, images)
                 self._programs[bucket] = lowered.compile()
             return self._programs[bucket]
@@ -237,5 +234,53 @@ def _device(wanted: jax.Device | str | None) -> jax.Device:
         return jax.devices(kind or None)[int(number or 0)]
     except (RuntimeError, IndexError, ValueError) as error:
         here = ", ".join(sorted({f"{d.platform}:{d.id}" for d in jax.devices()}))
-        raise UserError("no such device", where="device", expected=f"one of {here}",
-                        found=repr(wanted), fix="name one of them") from error  # fmt: skip
+        raise UserError(
+            "no such device",
+            where="device",
+            expected=f"one of {here}",
+            found=repr(wanted),
+            fix="name one of them",
+        ) from error
+
+
+def open_bundle(source: str | os.PathLike[str]) -> Bundle:
+    """Returns the bundle that a source names.
+
+    Args:
+      source: a run of scripts/train.py, a folder that `bundle_files.save` wrote, or, where no
+        such folder is, a hub id.
+
+    Raises:
+      UserError: none of them, or a damaged one.
+    """
+    path = pathlib.Path(source)
+    if path.is_dir():
+        return bundle.from_directory(path) if bundle.is_bundle(path) else from_run(path)
+    # Paths such as runs/mine have the form of ids: a parent that is there tells a slip.
+    slip = path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
+    if isinstance(source, str) and hub.is_id(source) and not slip:
+        return hub.pull(source)
+    found = "a file" if path.is_file() else "nothing"
+    raise UserError(
+        "no such model",
+        where=str(source),
+        found=found,
+        fix="correct the path",
+        expected="a run directory, a saved folder or a hub id",
+    )
+
+
+def load(
+    source: str | os.PathLike[str], *, device: jax.Device | str | None = None, max_batch: int = 64
+) -> Predictor:
+    """Returns a trained model, ready to predict.
+
+    Args:
+      source: a run of scripts/train.py, a folder that `bundle_files.save` wrote, or a hub id.
+      device: a device, or a name such as "cpu" or "gpu:1"; None: JAX's first.
+      max_batch: how many pictures run at once at most, a power of two.
+
+    Raises:
+      UserError: no model, or no such device.
+    """
+    return Predictor(open_bundle(source), device=device, max_batch=max_batch)

@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -14,11 +15,82 @@ import numpy as np
 from softbio_jax.data.decode import UndecodableImage
 from softbio_jax.data.faces import Face, FaceFinder
 from softbio_jax.errors import UserError
-from softbio_jax.inference import annotate, pictures, rows, video
+from softbio_jax.inference import annotate, images, table
 from softbio_jax.inference.inputs import is_video
 from softbio_jax.inference.predictor import Predictor
 from softbio_jax.inference.table import Table
-from softbio_jax.inference.video import Pace
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Every how many frames, or every how many seconds, a frame is taken."""
+
+    frames: int = 0
+    seconds: float = 0.0
+
+
+def pace(text: str) -> Pace:
+    """Returns the pace that a text such as "10" (frames) or "0.5s" (seconds) says.
+
+    Raises:
+      UserError: neither, or not above zero.
+    """
+    match = re.fullmatch(r"(\d+)|(\d*\.?\d+)s", text.strip())
+    found = match and Pace(frames=int(match[1] or 0), seconds=float(match[2] or 0))
+    if not found or found == Pace():
+        raise UserError(
+            "bad pace",
+            where="--every",
+            expected="frames as 10, or seconds as 0.5s",
+            found=repr(text),
+            fix="correct it",
+        )
+    return found
+
+
+def frames(path: str, pace: Pace, *, after: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields (seconds from the start, (H, W, 3) uint8 RGB), turned as the video says.
+
+    Args:
+      path: the file.
+      pace: which frames; the first is always one of them.
+      after: frames up to this time are passed over without being decoded to pixels.
+
+    Raises:
+      UserError: no video, or not a single frame.
+    """
+    import cv2
+
+    capture = cv2.VideoCapture(path)
+    try:
+        rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+        number, due = 0, 0.0
+        while capture.grab():
+            # The time of the frame just grabbed; some containers do not tell.
+            now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 or number / rate
+            if pace.frames:
+                wanted = number % pace.frames == 0
+            else:
+                wanted = now >= due - 1e-6
+            if wanted:
+                while pace.seconds and due <= now + 1e-6:
+                    due += pace.seconds
+                if after is None or now > after + 5e-4:  # tables have milliseconds
+                    whole, picture = capture.retrieve()
+                    if whole:
+                        yield now, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            number += 1
+        if number == 0:
+            raise UserError(
+                "cannot read the video",
+                where=path,
+                expected="a video that OpenCV opens",
+                found="no frame",
+                fix="convert it, for example with ffmpeg",
+            )
+    finally:
+        capture.release()
+
 
 Faces = Literal["detect", "crop"]
 _FULL_PICTURES = 16  # held at once, where the full resolution is needed
@@ -109,7 +181,7 @@ class Stream:
         after = self.table.last_seconds(name)
         counts.skipped += after is not None
         try:
-            for seconds, frame in video.frames(name, self.pace, after=after):
+            for seconds, frame in frames(name, self.pace, after=after):
                 yield _Job(name=name, seconds=seconds, frame=frame)
         except UserError as error:
             self._leave_out(name, str(error), counts)
@@ -119,25 +191,25 @@ class Stream:
         wants_image = self.annotated is not None
         try:
             if self.faces == "crop" and job.frame is None and not wants_image:
-                square = pictures.square(job.name, size=size)
+                square = images.square(job.name, size=size)
                 return _Read(job=job, squares=[square], found=[None])
-            image = pictures.pixels(job.name) if job.frame is None else job.frame
+            image = images.pixels(job.name) if job.frame is None else job.frame
             found: list[Face | None]
             if self.faces == "crop":
                 source = image if job.frame is not None else job.name
-                squares, found = [pictures.square(source, size=size)], [None]
+                squares, found = [images.square(source, size=size)], [None]
             else:
                 detected = self.model.find_faces(image, self.finder)
                 squares = [
-                    pictures.face_square(image, face, size=size, margin=self.margin)
-                    for face in detected
+                    images.face_square(image, face, size=size, margin=self.margin) for face in detected
                 ]
                 found = list(detected)
             problem = ""
             if not found and job.frame is None:  # a video may well have frames without a face
                 problem = "no face found (--faces=crop takes pictures as they are)"
-            return _Read(job=job, squares=squares, found=found, problem=problem,
-                         image=image if wants_image else None)  # fmt: skip
+            return _Read(
+                job=job, squares=squares, found=found, problem=problem, image=image if wants_image else None
+            )
         except (UserError, UndecodableImage) as error:
             return _Read(job=job, squares=[], found=[], problem=str(error))
 
@@ -153,9 +225,9 @@ class Stream:
             own = [dataclasses.replace(next(predictions), face=face) for face in read.found]
             if read.image is not None and self.annotated is not None:
                 drawn = annotate.annotate(read.image, own)
-                annotate.save(drawn, self.annotated, job.name, rows.time_text(job.seconds))
+                annotate.save(drawn, self.annotated, job.name, table.time_text(job.seconds))
             # After its picture, so that a row says that all is done.
-            self.table.write(rows.rows(job.name, job.seconds, own, model=self.label, tasks=tasks))
+            self.table.write(table.rows(job.name, job.seconds, own, model=self.label, tasks=tasks))
             counts.pictures += 1
             counts.faces += len(own)
 

@@ -11,7 +11,56 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Literal
 
 from softbio_jax.errors import UserError
-from softbio_jax.inference.rows import Key, Row
+from softbio_jax.inference.predictor import Prediction
+from softbio_jax.tasks import AGE, TaskSpec
+
+Row = dict[str, str | int | float | None]
+Key = tuple[str, str]  # input, and seconds as written
+
+
+def columns(tasks: Sequence[TaskSpec]) -> list[str]:
+    """Returns the names of the columns, in their order."""
+    names = ["input", "seconds", "face", "faces", "x0", "y0", "x1", "y1", "confidence"]
+    for task in tasks:
+        names += [task.name, *(f"{task.name}_{name}" for name in task.classes)]
+        names += ["expected_age"] if task.name == AGE.name else []
+    return [*names, "model"]
+
+
+def rows(
+    name: str,
+    seconds: float | None,
+    predictions: Sequence[Prediction],
+    *,
+    model: str,
+    tasks: Sequence[TaskSpec],
+) -> list[Row]:
+    """Returns the rows of one picture or frame, one a face."""
+    names, result = columns(tasks), []
+    for number, prediction in enumerate(predictions):
+        row: Row = dict.fromkeys(names) | {"input": name, "seconds": time_text(seconds)}
+        if (face := prediction.face) is not None:
+            row |= {"face": number, "faces": len(predictions)}
+            row |= {key: round(side) for key, side in zip(names[4:8], face.box, strict=True)}
+            row["confidence"] = _short(face.confidence)
+        for task in tasks:
+            row[task.name] = prediction.classes[task.name]
+            for label, value in prediction.probabilities[task.name].items():
+                row[f"{task.name}_{label}"] = _short(value)
+        if prediction.expected_age is not None:
+            row["expected_age"] = round(prediction.expected_age, 2)
+        result.append(row | {"model": model})
+    return result
+
+
+def time_text(seconds: float | None) -> str | None:
+    """Returns seconds as rows have them, to the millisecond."""
+    return None if seconds is None else f"{seconds:.3f}"
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
 
 Format = Literal["csv", "jsonl"]
 _BUFFER = 1 << 16
@@ -126,9 +175,7 @@ class Table:
                 row = dict(zip(self._columns, next(csv.reader([text])), strict=True))
             return {"input": row["input"], "model": row["model"]} | row
         except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise _other(
-                path, "rows of this program", line[:80].decode(errors="replace")
-            ) from error
+            raise _other(path, "rows of this program", line[:80].decode(errors="replace")) from error
 
 
 def _key(row: Mapping[str, str]) -> Key:
@@ -137,5 +184,10 @@ def _key(row: Mapping[str, str]) -> Key:
 
 def _other(path: pathlib.Path, expected: str, found: str) -> UserError:
     shown = found if len(found) <= 80 else found[:77] + "..."
-    return UserError("the output holds something else", where=str(path), expected=expected,
-                     found=shown, fix="name another --out, or remove it")  # fmt: skip
+    return UserError(
+        "the output holds something else",
+        where=str(path),
+        expected=expected,
+        found=shown,
+        fix="name another --out, or remove it",
+    )

@@ -1,17 +1,17 @@
 """Every checkpoint format by name, and reading a file of any of them strictly."""
 
 import dataclasses
+import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from softbio_jax.errors import UserError
-from softbio_jax.interop import official, open_clip, stacking
-from softbio_jax.interop.keymap import Shapes, hollow, shapes_of
-from softbio_jax.interop.normalization import check_beside
+from softbio_jax.interop import official, stacking, timm
+from softbio_jax.interop.keymap import Shapes, check_finite, check_shapes, hollow, shapes_of
 from softbio_jax.interop.safe_load import load_arrays
-from softbio_jax.interop.strict import check_finite, check_shapes
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TEXT, VISION, VisionConfig
 
@@ -38,17 +38,34 @@ class Format:
 FORMATS = {
     format_.name: format_
     for format_ in (
-        Format(name="official", key=lambda key: key.removeprefix("visual.") == "conv1.weight",
-               opened=official.add_prefix, closed=official.drop_prefix),
-        Format(name="timm", key=lambda key: key == "patch_embed.proj.weight",
-               to_official=OFFICIAL_TO_TIMM.backward, from_official=OFFICIAL_TO_TIMM.forward),
-        Format(name="open_clip", key=lambda key: key == "visual.trunk.patch_embed.proj.weight",
-               to_official=open_clip.to_official, from_official=open_clip.from_official),
-        Format(name="softbio", key=lambda key: key == "encoder/patch_embed/kernel",
-               to_official=official.OFFICIAL.backward, from_official=official.OFFICIAL.forward,
-               opened=stacking.unstack, closed=stacking.stack),
+        Format(
+            name="official",
+            key=lambda key: key.removeprefix("visual.") == "conv1.weight",
+            opened=official.add_prefix,
+            closed=official.drop_prefix,
+        ),
+        Format(
+            name="timm",
+            key=lambda key: key == "patch_embed.proj.weight",
+            to_official=OFFICIAL_TO_TIMM.backward,
+            from_official=OFFICIAL_TO_TIMM.forward,
+        ),
+        Format(
+            name="open_clip",
+            key=lambda key: key == "visual.trunk.patch_embed.proj.weight",
+            to_official=timm.to_official,
+            from_official=timm.from_official,
+        ),
+        Format(
+            name="softbio",
+            key=lambda key: key == "encoder/patch_embed/kernel",
+            to_official=official.OFFICIAL.backward,
+            from_official=official.OFFICIAL.forward,
+            opened=stacking.unstack,
+            closed=stacking.stack,
+        ),
     )
-}  # fmt: skip
+}
 
 
 def detect(keys: Mapping[str, object], *, where: str) -> str:
@@ -61,9 +78,13 @@ def detect(keys: Mapping[str, object], *, where: str) -> str:
         if any(format_.key(key) for key in keys):
             return format_.name
     some = ", ".join(list(keys)[:3]) or "no arrays"
-    raise UserError("not a Perception Encoder checkpoint", where=where,
-                    expected=f"the patch embedding of a format among {', '.join(FORMATS)}",
-                    found=some, fix="give a checkpoint of the vision tower")  # fmt: skip
+    raise UserError(
+        "not a Perception Encoder checkpoint",
+        where=where,
+        expected=f"the patch embedding of a format among {', '.join(FORMATS)}",
+        found=some,
+        fix="give a checkpoint of the vision tower",
+    )
 
 
 def official_shapes(variant: str, *, text: bool) -> dict[str, tuple[int, ...]]:
@@ -94,8 +115,13 @@ def read(
     check_beside(pathlib.Path(path))
     detected = detect(arrays, where=where)
     if format_name not in (None, detected):
-        raise UserError("checkpoint of another format", where=where, expected=format_name or "",
-                        found=detected, fix=f"name it {detected}")  # fmt: skip
+        raise UserError(
+            "checkpoint of another format",
+            where=where,
+            expected=format_name or "",
+            found=detected,
+            fix=f"name it {detected}",
+        )
     format_ = FORMATS[detected]
     opened = format_.opened(arrays)
     found = shapes_of(opened)
@@ -121,6 +147,52 @@ def _expected(format_: Format, variant: str, found: Shapes) -> tuple[Shapes, boo
 def _check_variant(format_: Format, variant: str, found: Shapes, where: str) -> None:
     for other in VISION:
         if other != variant and _expected(format_, other, found)[0] == found:
-            raise UserError(f"checkpoint of {other} given for {variant}", where=where,
-                            expected=variant, found=other,
-                            fix=f"set the variant to {other}, or give another file")  # fmt: skip
+            raise UserError(
+                f"checkpoint of {other} given for {variant}",
+                where=where,
+                expected=variant,
+                found=other,
+                fix=f"set the variant to {other}, or give another file",
+            )
+
+
+_HALF = 0.5  # mean and standard deviation of pixels in [0, 1], of every channel
+# What timm, open_clip and transformers put beside weights, and their names for the two.
+_FILES = ("config.json", "open_clip_config.json", "preprocessor_config.json")
+_NAMES = ("mean", "std", "image_mean", "image_std")
+
+
+def check_beside(weights: pathlib.Path) -> None:
+    """Looks into the configurations beside a file of weights.
+
+    Args:
+      weights: the file.
+
+    Raises:
+      UserError: one of them names another mean or standard deviation.
+    """
+    for name in _FILES:
+        path = weights.parent / name
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue  # there is none, or it is not theirs
+        for key, found in _named(values):
+            if isinstance(found, list) and any(abs(value - _HALF) > 1e-3 for value in found):
+                raise UserError(
+                    "weights trained with another normalisation",
+                    where=f"{path} {key}",
+                    expected=f"{[_HALF] * 3}",
+                    found=str(found),
+                    fix="give weights of the Perception Encoder, or correct the file if it is of others",
+                )
+
+
+def _named(values: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the means and deviations of a configuration and of what is nested in it."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key in _NAMES:
+                yield key, value
+            else:
+                yield from _named(value)

@@ -1,12 +1,77 @@
 """Rule tables between two checkpoint layouts, applied in either direction."""
 
 import dataclasses
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from softbio_jax.interop.transforms import Transform
+from softbio_jax.errors import UserError
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transform:
+    """One source array to one or more target arrays (`forward`) and back (`backward`)."""
+
+    name: str
+    forward: Callable[[np.ndarray], Arrays]
+    backward: Callable[..., np.ndarray]
+
+
+def _split_rows(array: np.ndarray) -> Arrays:
+    width = array.shape[0] // 3
+    return array[:width], array[width:]
+
+
+def _join_rows(q: np.ndarray, kv: np.ndarray) -> np.ndarray:
+    return np.concatenate([q, kv])
+
+
+def _head_from_projection(projection: np.ndarray) -> Arrays:
+    return projection.T, np.zeros(projection.shape[1], projection.dtype)
+
+
+def _projection_from_head(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    if np.any(bias):
+        raise UserError(
+            "the head's bias is not zero",
+            where="head.bias",
+            expected="zeros, for the projection has no bias",
+            found=f"values up to {np.abs(bias).max():.3g}",
+            fix="give the tower before its head was fine-tuned",
+        )
+    return weight.T
+
+
+SAME = Transform(name="same", forward=lambda a: (a,), backward=lambda a: a)
+# torch Linear (out, in) <-> kernel (in, out)
+TRANSPOSE = Transform(name="transpose", forward=lambda a: (a.T,), backward=lambda a: a.T)
+# torch Conv2d (out, in, rows, columns) <-> kernel (rows, columns, in, out)
+CONV = Transform(
+    name="conv", forward=lambda a: (a.transpose(2, 3, 1, 0),), backward=lambda a: a.transpose(3, 2, 0, 1)
+)
+# Fused rows [q; k; v] <-> q and [k; v], for a vector or a torch Linear.
+SPLIT_ROWS = Transform(name="split rows", forward=_split_rows, backward=_join_rows)
+SPLIT_ROWS_TRANSPOSE = Transform(
+    name="split rows, transpose",
+    forward=lambda a: tuple(part.T for part in _split_rows(a)),
+    backward=lambda q, kv: _join_rows(q.T, kv.T),
+)
+# timm writes the projection (in, out) as a linear head whose bias it adds as zeros.
+HEAD = Transform(name="head with zero bias", forward=_head_from_projection, backward=_projection_from_head)
+
+
+def lead(axes: int) -> Transform:
+    """(...) <-> (1, ..., ...): timm keeps its tokens with leading axes of size 1."""
+    return Transform(
+        name=f"lead {axes}",
+        forward=lambda a: (a.reshape((1,) * axes + a.shape),),
+        backward=lambda a: a.reshape(a.shape[axes:]),
+    )
+
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -27,7 +92,7 @@ class Rule:
 class KeyMap:
     """A table of rules: the one place where two layouts meet.
 
-    >>> from softbio_jax.interop.transforms import TRANSPOSE
+    >>> from softbio_jax.interop.keymap import TRANSPOSE
     >>> keymap = KeyMap([Rule("blocks.{i}.fc.weight", "blocks/{i}/fc/kernel", TRANSPOSE)])
     >>> list(keymap.forward({"blocks.7.fc.weight": np.zeros((2, 3))}))
     ['blocks/7/fc/kernel']
@@ -36,9 +101,7 @@ class KeyMap:
     def __init__(self, rules: Sequence[Rule]):
         self.rules = tuple(rules)
         self._by_source = [(_pattern(rule.source), rule) for rule in self.rules]
-        self._by_target = [
-            (_pattern(name), rule) for rule in self.rules for name in rule.target_names
-        ]
+        self._by_target = [(_pattern(name), rule) for rule in self.rules for name in rule.target_names]
 
     def forward(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Maps source arrays to targets.
@@ -92,3 +155,91 @@ def _match(table: Sequence[tuple[re.Pattern[str], Rule]], key: str) -> tuple[Rul
 
 def _fill(names: tuple[str, ...], block: str) -> tuple[str, ...]:
     return tuple(name.replace("{i}", block) for name in names)
+
+
+def check_shapes(found: Shapes, expected: Shapes, *, where: str, layout: str) -> None:
+    """Raises one error that lists every difference between two sets of named shapes.
+
+    Args:
+      found: name -> shape in the file.
+      expected: name -> shape of the layout.
+      where: the file.
+      layout: the layout's name, for the message.
+
+    Raises:
+      UserError: a name missing, a name not known (with the nearest candidate), another shape.
+    """
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    reshaped = [
+        f"{name} is {_show(found[name])} not {_show(expected[name])}"
+        for name in expected
+        if name in found and tuple(found[name]) != tuple(expected[name])
+    ]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} missing ({', '.join(_collapse(missing))})")
+    if extra:
+        candidates = _collapse(missing) or list(expected)
+        named = [name + _nearest(name, candidates) for name in _collapse(extra)]
+        parts.append(f"{len(extra)} not known ({', '.join(named)})")
+    if reshaped:
+        parts.append(f"{len(reshaped)} of another shape ({', '.join(_collapse(reshaped))})")
+    if parts:
+        raise UserError(
+            "the arrays do not fit",
+            where=where,
+            expected=f"the {len(expected)} of {layout}",
+            found="; ".join(parts),
+            fix="name the variant and format the file was written for",
+        )
+
+
+def check_finite(arrays: Mapping[str, np.ndarray], *, where: str) -> None:
+    """Raises one error that lists every array holding infinities or NaN.
+
+    Raises:
+      UserError: as said.
+    """
+    bad = []
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iub":
+            wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
+            if wrong:
+                bad.append(f"{name} ({wrong} of {array.size}, {array.dtype})")
+    if bad:
+        raise UserError(
+            "infinities or NaN among the weights",
+            where=where,
+            expected="finite numbers",
+            found=", ".join(bad),
+            fix="start from the weights' original precision",
+        )
+
+
+def _collapse(texts: Sequence[str]) -> list[str]:
+    """Joins entries that differ in one block's number alone: `blocks.{0..11}.ls_1.gamma`."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for text in texts:
+        match = re.search(r"(?<=[./])\d+(?=[./])", text)
+        parts = (text[: match.start()], text[match.end() :]) if match else (text, "")
+        groups.setdefault(parts, []).append(match.group() if match else "")
+    return [
+        head + (numbers[0] if len(numbers) == 1 else "{" + _ranges(numbers) + "}") + tail
+        for (head, tail), numbers in groups.items()
+    ]
+
+
+def _ranges(numbers: Sequence[str]) -> str:
+    values = sorted(map(int, numbers))
+    whole = values == list(range(values[0], values[-1] + 1))
+    return f"{values[0]}..{values[-1]}" if whole else ",".join(map(str, values))
+
+
+def _nearest(name: str, candidates: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.4)
+    return f" nearest {near[0]}" if near else ""
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

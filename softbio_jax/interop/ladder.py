@@ -10,12 +10,11 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.interop import stacking
 from softbio_jax.interop.official import OFFICIAL
-from softbio_jax.models import rope
-from softbio_jax.models.clip import normalise, similarity_logits
+from softbio_jax.models import positions
 from softbio_jax.models.config import ComputeConfig, TextConfig, VisionConfig
-from softbio_jax.models.text import TextTower
+from softbio_jax.models.text import TextTower, normalise, similarity_logits
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.paths import unflatten
+from softbio_jax.params import unflatten
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -84,17 +83,19 @@ def vision_rungs(
         run = jax.jit(lambda p, x: tower.apply({"params": p}, x, method="states"))
         states = {name: np.asarray(value) for name, value in run(params, images).items()}
     grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
-    turn = rope.angles(grid, config.head_dim, class_token=config.class_token,
-                       rescale_to=config.grid if config.resample == "timm" else None)  # fmt: skip
+    turn = positions.angles(
+        grid,
+        config.head_dim,
+        class_token=config.class_token,
+        rescale_to=config.grid if config.resample == "timm" else None,
+    )
     rungs = {"rotary": np.concatenate([np.sin(turn), np.cos(turn)], axis=-1)}
     rungs |= {name: states[name] for name in ("patches", "positions", "pre")}
     rungs |= {f"block_{i + 1:02d}": block for i, block in enumerate(states["blocks"])}
     rungs |= {name: states[name] for name in ("tokens", "pooled")}
     if config.out_dim is not None:
         rungs["embedding"] = states["embedding"]
-        rungs["embedding_normalised"] = np.asarray(
-            normalise(jnp.asarray(states["embedding"], jnp.float32))
-        )
+        rungs["embedding_normalised"] = np.asarray(normalise(jnp.asarray(states["embedding"], jnp.float32)))
     return rungs
 
 
@@ -125,9 +126,7 @@ def text_rungs(
     }
 
 
-def compare(
-    ours: Arrays, reference: Arrays, *, limits: Limits = LIMITS["float32"]
-) -> Iterator[Rung]:
+def compare(ours: Arrays, reference: Arrays, *, limits: Limits = LIMITS["float32"]) -> Iterator[Rung]:
     """Yields the rungs that both have, in our order.
 
     Args:
@@ -140,15 +139,23 @@ def compare(
     """
     names = [name for name in ours if name in reference]
     if not names:
-        raise UserError("nothing to compare", where="the ladder", expected=", ".join(ours),
-                        found=", ".join(reference), fix="name the reference's variant")  # fmt: skip
+        raise UserError(
+            "nothing to compare",
+            where="the ladder",
+            expected=", ".join(ours),
+            found=", ".join(reference),
+            fix="name the reference's variant",
+        )
     for name in names:
         left, right = ours[name], reference[name]
         if left.shape != right.shape:
-            raise UserError("shapes differ", where=f"rung {name}", expected=str(right.shape),
-                            found=str(left.shape), fix="compare the same input")  # fmt: skip
+            raise UserError(
+                "shapes differ",
+                where=f"rung {name}",
+                expected=str(right.shape),
+                found=str(left.shape),
+                fix="compare the same input",
+            )
         difference = np.abs(left.astype(np.float64) - right.astype(np.float64)).max()
         scale = float(np.abs(right).max())
-        yield Rung(
-            name=name, difference=float(difference), scale=scale, limit=limits.of(name, scale)
-        )
+        yield Rung(name=name, difference=float(difference), scale=scale, limit=limits.of(name, scale))

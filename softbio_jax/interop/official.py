@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from softbio_jax.interop.keymap import KeyMap, Rule
-from softbio_jax.interop.transforms import CONV, SAME, SPLIT_ROWS, SPLIT_ROWS_TRANSPOSE, TRANSPOSE
+from softbio_jax.interop.keymap import CONV, SAME, SPLIT_ROWS, SPLIT_ROWS_TRANSPOSE, TRANSPOSE, KeyMap, Rule
 from softbio_jax.models.config import TextConfig, VisionConfig
 
 # (official leaf, our leaf, transform), identical in both towers.
@@ -26,10 +25,7 @@ _ATTENTION_OUT = (
 
 
 def _norm(source: str, target: str) -> tuple:
-    return (
-        (f"{source}.weight", f"{target}/scale", SAME),
-        (f"{source}.bias", f"{target}/bias", SAME),
-    )
+    return ((f"{source}.weight", f"{target}/scale", SAME), (f"{source}.bias", f"{target}/bias", SAME))
 
 
 _BLOCK = (

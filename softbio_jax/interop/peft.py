@@ -2,34 +2,184 @@
 
 import collections
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax import writing
+from softbio_jax import files
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.adapters.math import column_norm
 from softbio_jax.adapters.merge import merge
 from softbio_jax.errors import UserError
-from softbio_jax.interop import peft_config, stacking
+from softbio_jax.interop import stacking
+from softbio_jax.interop.keymap import check_finite
 from softbio_jax.interop.official import OFFICIAL, drop_prefix
-from softbio_jax.interop.peft_config import PeftConfig
 from softbio_jax.interop.peft_layers import (
     Adapter,
     Layer,
+    Naming,
+    Place,
     block_number,
     check_variant,
     fuse,
     layer_of,
+    module_name,
+    place,
 )
-from softbio_jax.interop.peft_modules import Naming, Place, module_name, place
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
-from softbio_jax.interop.strict import check_finite
 from softbio_jax.models.config import VisionConfig
-from softbio_jax.params.paths import Tree, flatten, unflatten
+from softbio_jax.params import Tree, flatten, unflatten
+
+# Read here, or of no consequence for what a loaded adapter computes.
+_KNOWN = {
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_dora",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "inference_mode",
+    "base_model_name_or_path",
+    "task_type",
+    "auto_mapping",
+    "revision",
+    "peft_version",
+    "megatron_core",
+    "runtime_config",
+    "loftq_config",
+    "ephemeral_gpu_offload",
+    "qalora_group_size",
+}
+# Whatever other field there is may only have a value that turns it off.
+_OFF: tuple[Any, ...] = (None, False, 0, "", "none", "None", [], {})
+_PLAIN_STARTS = (True, False, "gaussian")  # other starts of A and B change the base weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeftConfig:
+    """A PEFT LoRA configuration: one adapter, with another rank or alpha for some modules."""
+
+    lora: LoRAConfig
+    rank_pattern: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def of(self, module: str) -> LoRAConfig:
+        """Returns the adapter of a module, as PEFT looks patterns up: the first match wins."""
+        return dataclasses.replace(
+            self.lora,
+            rank=_look_up(self.rank_pattern, module, self.lora.rank),
+            alpha=float(_look_up(self.alpha_pattern, module, self.lora.alpha)),
+        )
+
+
+def read_config(path: pathlib.Path) -> PeftConfig:
+    """Reads adapter_config.json.
+
+    Raises:
+      UserError: no or broken file, another kind of adapter, or a field that changes the adapter
+        in a way not known here.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "unreadable adapter configuration",
+            where=str(path),
+            expected="the JSON that PEFT writes",
+            found=type(error).__name__,
+            fix="give the folder PEFT saved",
+        ) from error
+    if not isinstance(values, dict) or values.get("peft_type") != "LORA":
+        found = values.get("peft_type") if isinstance(values, dict) else type(values).__name__
+        raise UserError(
+            "not a LoRA adapter",
+            where=str(path),
+            expected="peft_type LORA",
+            found=repr(found),
+            fix="give a LoRA or DoRA adapter",
+        )
+    for name, value in values.items():
+        started = name == "init_lora_weights" and value in _PLAIN_STARTS
+        if name not in _KNOWN and not started and value not in _OFF:
+            raise UserError(
+                "PEFT field that is not supported",
+                where=f"{path} field {name}",
+                expected="none, or a value that turns it off",
+                found=repr(value),
+                fix="save it without, or merge it with PEFT",
+            )
+    missing = [name for name in ("r", "lora_alpha") if not _is_number(values.get(name))]
+    if missing:
+        raise UserError(
+            "PEFT field missing",
+            where=f"{path} field {missing[0]}",
+            expected="a number",
+            found=repr(values.get(missing[0])),
+            fix="give the folder PEFT saved",
+        )
+    return PeftConfig(
+        lora=LoRAConfig(
+            rank=int(values["r"]),
+            alpha=float(values["lora_alpha"]),
+            rslora=bool(values.get("use_rslora")),
+            dropout=float(values.get("lora_dropout") or 0.0),
+            dora=bool(values.get("use_dora")),
+        ),
+        rank_pattern=values.get("rank_pattern") or {},
+        alpha_pattern=values.get("alpha_pattern") or {},
+    )
+
+
+def to_json(config: PeftConfig, *, target_modules: str, base_model: str) -> str:
+    """Returns the text of adapter_config.json: the fields every PEFT since 0.9 reads.
+
+    Args:
+      config: the adapter.
+      target_modules: a regex over whole module names.
+      base_model: what the adapter belongs on, for the reader's information.
+    """
+    lora = config.lora
+    values = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.rslora,
+        "use_dora": lora.dora,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "modules_to_save": None,
+        "target_modules": target_modules,
+        "rank_pattern": dict(config.rank_pattern),
+        "alpha_pattern": dict(config.alpha_pattern),
+    }
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _look_up(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _TRUNK = "encoder/trunk/"
@@ -51,16 +201,20 @@ def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
         does not have.
     """
     directory = pathlib.Path(directory)
-    settings = peft_config.read(directory / CONFIG)
+    settings = read_config(directory / CONFIG)
     where = str(directory / WEIGHTS)
     arrays, _ = load_arrays(where)
     check_finite(arrays, where=where)
     pieces: dict[Place, Layer] = {}
     for module, tensors in _modules(arrays, where).items():
         if (found := place(module)) is None:
-            raise UserError("adapter of a layer that the tower does not have",
-                            where=f"{where} module {module}", expected=f"a layer of {config.name}",
-                            found=module, fix="give an adapter of the vision tower")  # fmt: skip
+            raise UserError(
+                "adapter of a layer that the tower does not have",
+                where=f"{where} module {module}",
+                expected=f"a layer of {config.name}",
+                found=module,
+                fix="give an adapter of the vision tower",
+            )
         name = module.removeprefix("base_model.model.")
         pieces[found] = layer_of(tensors, settings.of(name), where=f"{where} module {module}")
     layers = fuse(pieces, where=where)
@@ -69,11 +223,7 @@ def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
 
 
 def write(
-    directory: str | pathlib.Path,
-    adapter: Adapter,
-    *,
-    naming: Naming = "timm",
-    base_model: str = "",
+    directory: str | pathlib.Path, adapter: Adapter, *, naming: Naming = "timm", base_model: str = ""
 ) -> None:
     """Writes an adapter so that `peft.PeftModel.from_pretrained` loads it.
 
@@ -96,13 +246,11 @@ def write(
         if layer.magnitude is not None:
             arrays[f"{key}.lora_magnitude_vector"] = layer.magnitude
     targets = "|".join(sorted({_pattern(module) for module in modules.values()}))
-    text = peft_config.to_json(
-        _settings(adapter, modules), target_modules=targets, base_model=base_model
-    )
+    text = to_json(_settings(adapter, modules), target_modules=targets, base_model=base_model)
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
     save_arrays(directory / WEIGHTS, arrays, metadata={"format": "pt"})
-    writing.write_text(directory / CONFIG, text)
+    files.write_text(directory / CONFIG, text)
 
 
 def collect(params: Tree, rules: AdapterRules) -> Adapter:
@@ -117,10 +265,13 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
     """
     for target, adapter in rules.rules:
         if not isinstance(adapter, LoRAConfig):
-            raise UserError("an adapter of its own formula", where=target,
-                            expected="LoRA or DoRA, for which there are files",
-                            found=type(adapter).__name__,
-                            fix="export the merged tower: --format=safetensors")  # fmt: skip
+            raise UserError(
+                "an adapter of its own formula",
+                where=target,
+                expected="LoRA or DoRA, for which there are files",
+                found=type(adapter).__name__,
+                fix="export the merged tower: --format=safetensors",
+            )
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     trunk = next((len(leaf) for path, leaf in flat.items() if path.startswith(_TRUNK)), 0)
     leaves = stacking.unstack(flat)
@@ -131,12 +282,16 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
             continue
         config = rules.match(_stacked(layer, trunk))
         if not isinstance(config, LoRAConfig):
-            raise UserError("adapter without a rule", where=layer, expected="the model's own rules",
-                            found="no match", fix="pass the rules it was built with")  # fmt: skip
+            raise UserError(
+                "adapter without a rule",
+                where=layer,
+                expected="the model's own rules",
+                found="no match",
+                fix="pass the rules it was built with",
+            )
         layers[layer] = Layer(
-            config=config, a=a, b=leaves[f"{layer}/lora_b"],
-            magnitude=leaves.get(f"{layer}/dora_magnitude"),
-        )  # fmt: skip
+            config=config, a=a, b=leaves[f"{layer}/lora_b"], magnitude=leaves.get(f"{layer}/dora_magnitude")
+        )
     return Adapter(layers=layers)
 
 
@@ -194,9 +349,13 @@ def _modules(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str
     modules: dict[str, dict[str, np.ndarray]] = collections.defaultdict(dict)
     for key, array in arrays.items():
         if not (match := _TENSOR.fullmatch(key)):
-            raise UserError("not a tensor of a LoRA adapter", where=f"{where} key {key}",
-                            expected="lora_A, lora_B or lora_magnitude_vector", found=key,
-                            fix="save the adapter without modules_to_save and biases")  # fmt: skip
+            raise UserError(
+                "not a tensor of a LoRA adapter",
+                where=f"{where} key {key}",
+                expected="lora_A, lora_B or lora_magnitude_vector",
+                found=key,
+                fix="save the adapter without modules_to_save and biases",
+            )
         modules[match[1]][match[2]] = array.astype(np.float32)
     return modules
 
@@ -209,9 +368,13 @@ def _settings(adapter: Adapter, modules: Mapping[str, str]) -> PeftConfig:
     for path, config in configs.items():
         same = dataclasses.replace(config, rank=common.rank, alpha=common.alpha)
         if same != common:
-            raise UserError("PEFT has one kind of adapter a file", where=path,
-                            expected=str(common), found=str(config),
-                            fix="use the same dropout, rslora and dora everywhere")  # fmt: skip
+            raise UserError(
+                "PEFT has one kind of adapter a file",
+                where=path,
+                expected=str(common),
+                found=str(config),
+                fix="use the same dropout, rslora and dora everywhere",
+            )
         if config.rank != common.rank:
             ranks[_pattern(modules[path])] = config.rank
         if config.alpha != common.alpha:

@@ -5,14 +5,109 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.errors import UserError
-from softbio_jax.interop.peft_modules import Place
 from softbio_jax.models.config import VISION, VisionConfig
 from softbio_jax.models.flops import dense_layers
+
+Naming = Literal["timm", "official", "thesis"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """A dense layer of the tower, or the part of it that one torch module holds.
+
+    part says which: "" all of it, "q", "k", "v" a projection of a fused qkv layer, "q+kv" both
+    of the pooling's two.
+    """
+
+    layer: str  # encoder/blocks/3/attn/qkv
+    part: str = ""
+
+
+# Our layer in a block, or in the pooling -> the torch module's name.
+_BLOCK = {
+    "timm": {"attn/qkv": "attn.qkv", "attn/out": "attn.proj", "mlp/c_fc": "mlp.fc1", "mlp/c_proj": "mlp.fc2"},
+    "official": {
+        "attn/qkv": "attn.in_proj",
+        "attn/out": "attn.out_proj",
+        "mlp/c_fc": "mlp.c_fc",
+        "mlp/c_proj": "mlp.c_proj",
+    },
+}
+_POOL = {
+    "timm": {
+        "attn/q": "q",
+        "attn/kv": "kv",
+        "attn/out": "proj",
+        "mlp/c_fc": "mlp.fc1",
+        "mlp/c_proj": "mlp.fc2",
+    },
+    "official": {"attn/out": "attn.out_proj", "mlp/c_fc": "mlp.c_fc", "mlp/c_proj": "mlp.c_proj"},
+}
+_PARENT = {"timm": "blocks", "official": "transformer.resblocks"}
+# The official modules whose wrapped forward is never called: PEFT would load an adapter and
+# nothing would change. The thesis' towers are changed so that it is called.
+_DEAD = ("attn.in_proj", "attn.out_proj")
+_PREFIX = re.compile(
+    r"(?:base_model\.model\.)?(?:visual\.trunk\.|visual\.|trunk\.|backbone\.|vision_model\.|model\.)?"
+)
+_SPLIT = re.compile(r"attn\.([qkv])(?:_proj)?")
+
+
+def place(module: str) -> Place | None:
+    """Returns where a module of any naming is, or None if the tower has no such layer."""
+    name = module[_PREFIX.match(module).end() :]  # type: ignore[union-attr]
+    for naming, parent in _PARENT.items():
+        if match := re.fullmatch(rf"{re.escape(parent)}\.(\d+)\.(.+)", name):
+            block, inner = match.groups()
+            if split := _SPLIT.fullmatch(inner):
+                return Place(layer=f"encoder/blocks/{block}/attn/qkv", part=split[1])
+            # Split towers keep either naming for the rest.
+            for table in (_BLOCK[naming], *_BLOCK.values()):
+                for layer, torch_name in table.items():
+                    if inner == torch_name:
+                        return Place(layer=f"encoder/blocks/{block}/{layer}")
+            return None
+    if name.startswith("attn_pool."):
+        inner = name.removeprefix("attn_pool.")
+        if inner in ("attn", "attn.in_proj"):  # fused q, k, v
+            return Place(layer="pool/attn/q", part="q+kv")
+        inner = inner.replace("attn.base_layer.out_proj", "attn.out_proj")
+        for table in _POOL.values():
+            for layer, torch_name in table.items():
+                if inner == torch_name:
+                    return Place(layer=f"pool/{layer}")
+    return None
+
+
+def module_name(layer: str, naming: Naming) -> str:
+    """Returns the torch module of a layer such as encoder/blocks/3/attn/qkv or pool/attn/out.
+
+    Raises:
+      UserError: the naming has no module for it, or one whose adapter PEFT would ignore.
+    """
+    table = "timm" if naming == "timm" else "official"
+    if layer.startswith("pool/"):
+        inner, parent = _POOL[table].get(layer.removeprefix("pool/")), "attn_pool"
+    else:
+        _, _, block, rest = layer.split("/", 3)
+        inner, parent = _BLOCK[table].get(rest), f"{_PARENT[table]}.{block}"
+    if inner is None or (naming == "official" and inner in _DEAD):
+        raise UserError(
+            "PEFT would silently ignore this adapter on the official modules"
+            if naming == "official"
+            else "no module for this adapter",
+            where=f"{layer} as {naming}",
+            expected="a linear layer that is called",
+            found="a raw parameter, or a layer that is bypassed",
+            fix="write it with timm's names, or merge it",
+        )
+    return f"{parent}.{inner}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,19 +170,29 @@ def layer_of(tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, where: st
     a, b = tensors.get("lora_A.weight"), tensors.get("lora_B.weight")
     magnitude = tensors.get("lora_magnitude_vector")
     if a is None or b is None or a.ndim != 2 or b.ndim != 2:
-        raise UserError("incomplete adapter", where=where, expected="lora_A and lora_B matrices",
-                        found=", ".join(f"{k} {v.shape}" for k, v in tensors.items()),
-                        fix="give the file PEFT saved")  # fmt: skip
+        raise UserError(
+            "incomplete adapter",
+            where=where,
+            expected="lora_A and lora_B matrices",
+            found=", ".join(f"{k} {v.shape}" for k, v in tensors.items()),
+            fix="give the file PEFT saved",
+        )
     if not a.shape[0] == b.shape[1] == config.rank:
-        raise UserError("adapter rank does not fit its configuration", where=where,
-                        expected=f"rank {config.rank}",
-                        found=f"A of rank {a.shape[0]}, B of rank {b.shape[1]}",
-                        fix="give weights and configuration of the same adapter")  # fmt: skip
+        raise UserError(
+            "adapter rank does not fit its configuration",
+            where=where,
+            expected=f"rank {config.rank}",
+            found=f"A of rank {a.shape[0]}, B of rank {b.shape[1]}",
+            fix="give weights and configuration of the same adapter",
+        )
     if (magnitude is not None) != config.dora:
-        raise UserError("DoRA magnitudes do not fit the configuration", where=where,
-                        expected="magnitudes" if config.dora else "none, for use_dora is false",
-                        found="magnitudes" if magnitude is not None else "none",
-                        fix="give weights and configuration of the same adapter")  # fmt: skip
+        raise UserError(
+            "DoRA magnitudes do not fit the configuration",
+            where=where,
+            expected="magnitudes" if config.dora else "none, for use_dora is false",
+            found="magnitudes" if magnitude is not None else "none",
+            fix="give weights and configuration of the same adapter",
+        )
     vector = None if magnitude is None else magnitude.reshape(-1)
     return Layer(config=config, a=a.T, b=b.T, magnitude=vector)
 
@@ -105,9 +210,7 @@ def fuse(pieces: Mapping[Place, Layer], *, where: str) -> dict[str, Layer]:
             width = layer.a.shape[0]
             for name, rows in (("q", slice(0, width)), ("kv", slice(width, None))):
                 own = None if layer.magnitude is None else layer.magnitude[rows]
-                layers[f"pool/attn/{name}"] = dataclasses.replace(
-                    layer, b=layer.b[:, rows], magnitude=own
-                )
+                layers[f"pool/attn/{name}"] = dataclasses.replace(layer, b=layer.b[:, rows], magnitude=own)
         elif place.part:
             split[place.layer][place.part] = layer
     for name, parts in split.items():
@@ -119,12 +222,21 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
     """Joins adapters of q, k, v: A side by side, B on the diagonal, the scale s as it was."""
     first = next(iter(parts.values()))
     if any(layer.config != first.config for layer in parts.values()):
-        raise UserError("q, k and v have different adapters", where=where,
-                        expected="one rank and alpha", found="several",
-                        fix="train them with one configuration")  # fmt: skip
+        raise UserError(
+            "q, k and v have different adapters",
+            where=where,
+            expected="one rank and alpha",
+            found="several",
+            fix="train them with one configuration",
+        )
     if first.config.dora and len(parts) < 3:
-        raise UserError("DoRA on some of q, k and v", where=where, expected="all three",
-                        found=", ".join(parts), fix="merge it with PEFT first")  # fmt: skip
+        raise UserError(
+            "DoRA on some of q, k and v",
+            where=where,
+            expected="all three",
+            found=", ".join(parts),
+            fix="merge it with PEFT first",
+        )
     width, rank = first.b.shape[1], first.config.rank
     ranks = rank * len(parts)
     b = np.zeros((ranks, 3 * width), np.float32)
@@ -155,9 +267,13 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
     """
     if wrong := _misfit(layers, config):
         fits = [name for name, other in VISION.items() if not _misfit(layers, other)]
-        raise UserError("adapter of another variant", where=where, expected=config.name,
-                        found=f"{wrong}, as in {', '.join(fits)}" if fits else wrong,
-                        fix="name the variant it was trained on")  # fmt: skip
+        raise UserError(
+            "adapter of another variant",
+            where=where,
+            expected=config.name,
+            found=f"{wrong}, as in {', '.join(fits)}" if fits else wrong,
+            fix="name the variant it was trained on",
+        )
     blocks: dict[str, set[int]] = collections.defaultdict(set)
     for path in layers:
         if (i := block_number(path)) >= 0:
@@ -166,10 +282,13 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
         whole = set(range(min(numbers), max(numbers) + 1))
         from_an_end = min(numbers) == 0 or max(numbers) == config.layers - 1
         if numbers != whole or not from_an_end or numbers != next(iter(blocks.values())):
-            raise UserError("adapter on scattered blocks", where=f"{where} layer {name}",
-                            expected=f"all of 0..{config.layers - 1}, or those at an end",
-                            found=", ".join(map(str, sorted(numbers))),
-                            fix="merge it with PEFT first")  # fmt: skip
+            raise UserError(
+                "adapter on scattered blocks",
+                where=f"{where} layer {name}",
+                expected=f"all of 0..{config.layers - 1}, or those at an end",
+                found=", ".join(map(str, sorted(numbers))),
+                fix="merge it with PEFT first",
+            )
 
 
 def _misfit(layers: Mapping[str, Layer], config: VisionConfig) -> str:

@@ -1,6 +1,7 @@
 """Checkpoint files as data: safetensors, or torch's restricted unpickler, never code."""
 
 import pathlib
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from softbio_jax import writing
+from softbio_jax import files
 from softbio_jax.errors import UserError
+from softbio_jax.models.config import VISION
 
 # Before 2.10 torch's restricted unpickler had known ways around it.
 _MIN_TORCH = (2, 10)
@@ -33,18 +35,25 @@ def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise UserError("no such checkpoint file", where=str(path),
-                        expected="a .safetensors or .pt file",
-                        found="a folder" if path.is_dir() else "nothing",
-                        fix="correct the path")  # fmt: skip
+        raise UserError(
+            "no such checkpoint file",
+            where=str(path),
+            expected="a .safetensors or .pt file",
+            found="a folder" if path.is_dir() else "nothing",
+            fix="correct the path",
+        )
     match path.suffix:
         case ".safetensors":
             return _load_safetensors(path)
         case ".pt" | ".pth" | ".bin":
             return _load_torch(path), {}
-    raise UserError("unknown checkpoint file type", where=str(path),
-                    expected="a name ending in .safetensors, .pt, .pth or .bin",
-                    found=repr(path.suffix), fix="rename or convert the file")  # fmt: skip
+    raise UserError(
+        "unknown checkpoint file type",
+        where=str(path),
+        expected="a name ending in .safetensors, .pt, .pth or .bin",
+        found=repr(path.suffix),
+        fix="rename or convert the file",
+    )
 
 
 def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -53,18 +62,26 @@ def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
             metadata = dict(file.metadata() or {})
             return {key: file.get_tensor(key) for key in file.keys()}, metadata
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError("unreadable safetensors file", where=str(path),
-                        expected="a complete file", found=_first_sentence(error),
-                        fix="fetch or write the file again") from error  # fmt: skip
+        raise UserError(
+            "unreadable safetensors file",
+            where=str(path),
+            expected="a complete file",
+            found=_first_sentence(error),
+            fix="fetch or write the file again",
+        ) from error
 
 
 def _load_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     torch = _require_torch(path)
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < _MIN_TORCH:
-        raise UserError("torch is too old to read untrusted files", where=str(path),
-                        expected=f"torch >= {_MIN_TORCH[0]}.{_MIN_TORCH[1]}",
-                        found=torch.__version__, fix="pip install -U torch")  # fmt: skip
+        raise UserError(
+            "torch is too old to read untrusted files",
+            where=str(path),
+            expected=f"torch >= {_MIN_TORCH[0]}.{_MIN_TORCH[1]}",
+            found=torch.__version__,
+            fix="pip install -U torch",
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on pickle protocols here
@@ -72,13 +89,20 @@ def _load_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     # A damaged file can raise almost anything from inside the unpickler; none of it has run.
     except Exception as error:
         if "weights only load failed" in str(error).lower():
-            raise UserError("refused: the pickle holds more than tensors and was not run",
-                            where=str(path), expected="tensors in plain containers",
-                            found=_blamed(error),
-                            fix="ask for a safetensors file") from error  # fmt: skip
-        raise UserError("unreadable torch file", where=str(path),
-                        expected="a complete file of tensors", found=_first_sentence(error),
-                        fix="fetch or write the file again") from error  # fmt: skip
+            raise UserError(
+                "refused: the pickle holds more than tensors and was not run",
+                where=str(path),
+                expected="tensors in plain containers",
+                found=_blamed(error),
+                fix="ask for a safetensors file",
+            ) from error
+        raise UserError(
+            "unreadable torch file",
+            where=str(path),
+            expected="a complete file of tensors",
+            found=_first_sentence(error),
+            fix="fetch or write the file again",
+        ) from error
     return {
         key.removeprefix("module."): _to_numpy(value, key, path, torch)
         for key, value in _flat(_state_dict(loaded, path)).items()
@@ -91,9 +115,13 @@ def _state_dict(loaded: object, path: pathlib.Path) -> Mapping:
             loaded = loaded[name]
             break
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
-        raise UserError("no state dict in the file", where=str(path),
-                        expected="names -> tensors, alone or under state_dict or weights",
-                        found=type(loaded).__name__, fix="save model.state_dict()")  # fmt: skip
+        raise UserError(
+            "no state dict in the file",
+            where=str(path),
+            expected="names -> tensors, alone or under state_dict or weights",
+            found=type(loaded).__name__,
+            fix="save model.state_dict()",
+        )
     return loaded
 
 
@@ -112,9 +140,13 @@ def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
 
 def _to_numpy(value: Any, key: str, path: pathlib.Path, torch: Any) -> np.ndarray:
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
-        raise UserError("not a plain tensor", where=f"{path} key {key}",
-                        expected="a dense tensor", found=type(value).__name__,
-                        fix="save model.state_dict() alone")  # fmt: skip
+        raise UserError(
+            "not a plain tensor",
+            where=f"{path} key {key}",
+            expected="a dense tensor",
+            found=type(value).__name__,
+            fix="save model.state_dict() alone",
+        )
     value = value.detach()
     if value.dtype == torch.bfloat16:  # numpy has no such type of its own
         return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
@@ -150,14 +182,15 @@ def save_arrays(
     """
     path = pathlib.Path(path)
     if path.suffix not in (".safetensors", ".pt") or not path.parent.is_dir():
-        raise UserError("cannot write a checkpoint there", where=str(path),
-                        expected="a name ending in .safetensors or .pt in an existing folder",
-                        fix="correct the path")  # fmt: skip
+        raise UserError(
+            "cannot write a checkpoint there",
+            where=str(path),
+            expected="a name ending in .safetensors or .pt in an existing folder",
+            fix="correct the path",
+        )
     # ascontiguousarray makes a scalar (1,), hence the reshape.
-    arrays = {
-        key: np.ascontiguousarray(array).reshape(array.shape) for key, array in arrays.items()
-    }
-    with writing.whole(path) as temporary:
+    arrays = {key: np.ascontiguousarray(array).reshape(array.shape) for key, array in arrays.items()}
+    with files.whole(path) as temporary:
         if path.suffix == ".pt":
             torch = _require_torch(path)
             torch.save({key: _to_torch(array, torch) for key, array in arrays.items()}, temporary)
@@ -177,7 +210,7 @@ def save_nested(path: str | pathlib.Path, tree: Mapping[str, Mapping[str, np.nda
         name: {key: _to_torch(np.array(array), torch) for key, array in arrays.items()}
         for name, arrays in tree.items()
     }
-    with writing.whole(path) as temporary:
+    with files.whole(path) as temporary:
         torch.save(tensors, temporary)
 
 
@@ -185,9 +218,12 @@ def _require_torch(path: pathlib.Path) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise UserError("torch is needed for this file", where=str(path),
-                        expected="a .safetensors file, or torch installed",
-                        fix="pip install 'softbio-jax[convert]'") from error  # fmt: skip
+        raise UserError(
+            "torch is needed for this file",
+            where=str(path),
+            expected="a .safetensors file, or torch installed",
+            fix="pip install 'softbio-jax[convert]'",
+        ) from error
     return torch
 
 
@@ -195,3 +231,51 @@ def _to_torch(array: np.ndarray, torch: Any) -> Any:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def resolve(source: str) -> pathlib.Path:
+    """Returns the file that a path or a hub id names.
+
+    Args:
+      source: a path, or a hub id such as `facebook/PE-Core-L14-336` (its `.pt`) or
+        `timm/vit_pe_core_large_patch14_336.fb` (its `model.safetensors`).
+
+    Raises:
+      UserError: neither a file nor a hub id that can be had.
+    """
+    path = pathlib.Path(source)
+    if path.exists() or path.suffix in (".pt", ".pth", ".bin", ".safetensors"):
+        return path
+    if not _HUB_ID.fullmatch(source):
+        raise UserError(
+            "no such checkpoint",
+            where=source,
+            expected="a file or a hub id",
+            found="neither",
+            fix="correct the path",
+        )
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(
+            "huggingface_hub is needed for hub ids",
+            where=source,
+            expected="a file, or huggingface_hub installed",
+            fix="pip install 'softbio-jax[hub]'",
+        ) from error
+    name = source.split("/")[1]
+    filename = f"{name}.pt" if name in VISION else "model.safetensors"
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(source, filename))
+    # Its errors have no common base; each means that the file is not to be had.
+    except Exception as error:
+        raise UserError(
+            "cannot fetch from the hub",
+            where=f"{source}:{filename}",
+            expected="a public repository, or a cached copy",
+            found=f"{type(error).__name__}",
+            fix="check the id and the network, or give a file",
+        ) from error

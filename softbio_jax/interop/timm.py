@@ -3,8 +3,11 @@
 Source: timm 1.0.31, `timm/models/eva.py`.
 """
 
-from softbio_jax.interop.keymap import KeyMap, Rule
-from softbio_jax.interop.transforms import HEAD, SAME, SPLIT_ROWS, lead
+from collections.abc import Mapping
+
+import numpy as np
+
+from softbio_jax.interop.keymap import HEAD, SAME, SPLIT_ROWS, KeyMap, Rule, lead
 
 
 def _linear(source: str, target: str) -> list[Rule]:
@@ -33,8 +36,7 @@ OFFICIAL_TO_TIMM = KeyMap(
         Rule(f"{_BLOCK}.ls_2.gamma", "blocks.{i}.gamma_2", SAME),
         Rule(f"{_POOL}.probe", "attn_pool.latent", SAME),
         *(
-            Rule(f"{_POOL}.attn.in_proj_{leaf}", (f"attn_pool.q.{leaf}", f"attn_pool.kv.{leaf}"),
-                 SPLIT_ROWS)
+            Rule(f"{_POOL}.attn.in_proj_{leaf}", (f"attn_pool.q.{leaf}", f"attn_pool.kv.{leaf}"), SPLIT_ROWS)
             for leaf in ("weight", "bias")
         ),
         *_linear(f"{_POOL}.attn.out_proj", "attn_pool.proj"),
@@ -43,4 +45,24 @@ OFFICIAL_TO_TIMM = KeyMap(
         *_linear(f"{_POOL}.mlp.c_proj", "attn_pool.mlp.fc2"),
         Rule("visual.proj", ("head.weight", "head.bias"), HEAD),
     ]
-)  # fmt: skip
+)
+
+
+_TRUNK, _TEXT = "visual.trunk.", "text."
+
+
+def from_official(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Maps the official layout to open_clip's."""
+    visual = {key: array for key, array in arrays.items() if key.startswith("visual.")}
+    result = {_TRUNK + key: array for key, array in OFFICIAL_TO_TIMM.forward(visual).items()}
+    for key, array in arrays.items():
+        if key not in visual:
+            result[key if key == "logit_scale" else _TEXT + key] = array
+    return result
+
+
+def to_official(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Maps open_clip's layout to the official one, the inverse of `from_official`."""
+    trunk = {key.removeprefix(_TRUNK): array for key, array in arrays.items() if key.startswith(_TRUNK)}
+    rest = {key.removeprefix(_TEXT): array for key, array in arrays.items() if not key.startswith(_TRUNK)}
+    return OFFICIAL_TO_TIMM.backward(trunk) | rest

@@ -8,7 +8,7 @@ import numpy as np
 
 from softbio_jax.errors import UserError
 from softbio_jax.interop.safe_load import save_arrays
-from softbio_jax.params.paths import Tree, flatten
+from softbio_jax.params import Tree, flatten
 from softbio_jax.tasks import TaskSpec
 
 # Places in a head's nn.Sequential: norm, dropout, dense, gelu, dense.
@@ -25,9 +25,13 @@ class Source:
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self.arrays:
-            raise UserError("part missing in a thesis checkpoint", where=self.where, expected=key,
-                            found=f"{len(self.arrays)} other arrays",
-                            fix="name the tasks it was trained on")  # fmt: skip
+            raise UserError(
+                "part missing in a thesis checkpoint",
+                where=self.where,
+                expected=key,
+                found=f"{len(self.arrays)} other arrays",
+                fix="name the tasks it was trained on",
+            )
         return self.arrays[key].astype(np.float32)
 
 
@@ -55,16 +59,18 @@ def read_head(source: Source, task: TaskSpec) -> tuple[dict, dict]:
         head[f"{path}/{name}/bias"] = source[f"{prefix}{i}.bias"]
     bias = head[f"{path}/dense_out/bias"]
     if bias.shape != (task.num_classes,):
-        raise UserError("head of another size", where=f"{source.where} {prefix}",
-                        expected=f"{task.num_classes} classes", found=str(len(bias)),
-                        fix="give a checkpoint of the same task")  # fmt: skip
+        raise UserError(
+            "head of another size",
+            where=f"{source.where} {prefix}",
+            expected=f"{task.num_classes} classes",
+            found=str(len(bias)),
+            fix="give a checkpoint of the same task",
+        )
     if f"{prefix}{_NORM}.weight" not in source.arrays:
         return head, {}
     head[f"{path}/norm/scale"] = source[f"{prefix}{_NORM}.weight"]
     head[f"{path}/norm/bias"] = source[f"{prefix}{_NORM}.bias"]
-    stats = {
-        f"{path}/norm/{ours}": source[f"{prefix}{_NORM}.{name}"] for name, ours in _STATS.items()
-    }
+    stats = {f"{path}/norm/{ours}": source[f"{prefix}{_NORM}.{name}"] for name, ours in _STATS.items()}
     return head, stats
 
 
@@ -96,12 +102,7 @@ def write_head(flat: Arrays, stats: Arrays, task: TaskSpec) -> dict[str, np.ndar
 
 
 def save(
-    path: str | pathlib.Path,
-    params: Tree,
-    batch_stats: Tree,
-    tasks: Sequence[TaskSpec],
-    *,
-    feature: str,
+    path: str | pathlib.Path, params: Tree, batch_stats: Tree, tasks: Sequence[TaskSpec], *, feature: str
 ) -> None:
     """Writes heads as state dicts of torch.nn.Sequential, `Age.0.weight` and so on.
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 class MaskedMean(NamedTuple):
@@ -30,3 +31,22 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> MaskedMean:
     would weight devices, not examples.
     """
     return MaskedMean(jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask, dtype=jnp.float32))
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns -log softmax(logits)[label] of each example, 0 where masked.
+
+    Labels are clamped before the look-up: a missing one would give NaN, and NaN * 0 is NaN, in
+    the value and in the gradient.
+
+    Args:
+      logits: (B, C).
+      labels: (B,) int, anything where mask is False.
+      mask: (B,) bool.
+
+    Returns:
+      (B,) float32, in nats.
+    """
+    safe = jnp.where(mask, labels, 0)
+    values = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), safe)
+    return jnp.where(mask, values, 0.0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.dense import AdaptedDense
-from softbio_jax.models import rope
+from softbio_jax.models import positions
 from softbio_jax.models.attention import attend, split_heads
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.norm import LayerNorm
@@ -42,9 +42,7 @@ class LayerScale(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        gamma = self.param(
-            "gamma", nn.initializers.constant(self.init_value), x.shape[-1:], jnp.float32
-        )
+        gamma = self.param("gamma", nn.initializers.constant(self.init_value), x.shape[-1:], jnp.float32)
         return x * gamma.astype(x.dtype)
 
 
@@ -57,22 +55,21 @@ class SelfAttention(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None) -> jax.Array:
         width = x.shape[-1]
-        dense: dict[str, Any] = {
-            "adapters": self.adapters,
-            "dtype": self.compute.dtype,
-        }
+        dense: dict[str, Any] = {"adapters": self.adapters, "dtype": self.compute.dtype}
         qkv = AdaptedDense(3 * width, projections=3, name="qkv", **dense)(x, rows)
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
         if rotation is not None:
-            q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
+            q, k = positions.rotate(q, *rotation), positions.rotate(k, *rotation)
         out = attend(
-            q, k, v, implementation=self.compute.attention, causal=self.causal,
+            q,
+            k,
+            v,
+            implementation=self.compute.attention,
+            causal=self.causal,
             recompute=self.compute.recompute,
-        )  # fmt: skip
+        )
         return AdaptedDense(width, name="out", **dense)(out, rows)
 
 
@@ -85,10 +82,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        dense: dict[str, Any] = {
-            "adapters": self.adapters,
-            "dtype": self.compute.dtype,
-        }
+        dense: dict[str, Any] = {"adapters": self.adapters, "dtype": self.compute.dtype}
         hidden = gelu(AdaptedDense(self.hidden, name="c_fc", **dense)(x, rows))
         return AdaptedDense(x.shape[-1], name="c_proj", **dense)(hidden, rows)
 
@@ -104,13 +98,8 @@ class Block(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None
-    ) -> jax.Array:
-        shared: dict[str, Any] = {
-            "compute": self.compute,
-            "adapters": self.adapters,
-        }
+    def __call__(self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None) -> jax.Array:
+        shared: dict[str, Any] = {"compute": self.compute, "adapters": self.adapters}
         attention = SelfAttention(self.heads, causal=self.causal, name="attn", **shared)
         mlp = MLP(self.mlp_width, name="mlp", **shared)
         update = attention(LayerNorm(name="ln_1")(x), rotation, rows)

@@ -5,7 +5,7 @@ timm 1.0.31 for the alias names.
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from softbio_jax.errors import UserError, nearest
 
@@ -39,9 +39,13 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         if self.resample not in get_args(Resample):
-            raise UserError("unknown resampling", where="model.resample",
-                            expected=" or ".join(get_args(Resample)), found=repr(self.resample),
-                            fix="take one of them")  # fmt: skip
+            raise UserError(
+                "unknown resampling",
+                where="model.resample",
+                expected=" or ".join(get_args(Resample)),
+                found=repr(self.resample),
+                fix="take one of them",
+            )
 
     @property
     def grid(self) -> int:
@@ -94,18 +98,27 @@ class ComputeConfig:
         return self.remat == "attention"
 
 
-def _core(name: str, image: int, patch: int, width: int, layers: int, heads: int, out: int,
-          **kw: object) -> VisionConfig:  # fmt: skip
-    shape = {"mlp_width": 4 * width} | kw
-    return VisionConfig(name=name, image_size=image, patch_size=patch, width=width, layers=layers,
-                        heads=heads, out_dim=out, **shape)  # type: ignore[arg-type]  # fmt: skip
+def _core(
+    name: str, image: int, patch: int, width: int, layers: int, heads: int, out: int, **kw: Any
+) -> VisionConfig:
+    shape: dict[str, Any] = {"mlp_width": 4 * width} | kw
+    return VisionConfig(
+        name=name,
+        image_size=image,
+        patch_size=patch,
+        width=width,
+        layers=layers,
+        heads=heads,
+        out_dim=out,
+        **shape,
+    )
 
 
-def _dense(name: str, image: int, patch: int, width: int, layers: int, heads: int,
-           **kw: object) -> VisionConfig:  # fmt: skip
-    shape = {"mlp_width": 4 * width, "pooling": "none", "ln_post": False} | kw
-    return VisionConfig(name=name, image_size=image, patch_size=patch, width=width, layers=layers,
-                        heads=heads, **shape)  # type: ignore[arg-type]  # fmt: skip
+def _dense(name: str, image: int, patch: int, width: int, layers: int, heads: int, **kw: Any) -> VisionConfig:
+    shape: dict[str, Any] = {"mlp_width": 4 * width, "pooling": "none", "ln_post": False} | kw
+    return VisionConfig(
+        name=name, image_size=image, patch_size=patch, width=width, layers=layers, heads=heads, **shape
+    )
 
 
 _GIGANTIC = {"mlp_width": 8960, "class_token": False}
@@ -174,8 +187,10 @@ def vision_config(name: str) -> VisionConfig:
         return VISION[TIMM_NAMES[name.removesuffix(".fb") + ".fb"]]
     if name not in VISION:
         raise UserError(
-            "unknown variant", where="model.variant", expected=f"one of {', '.join(VISION)}",
+            "unknown variant",
+            where="model.variant",
+            expected=f"one of {', '.join(VISION)}",
             found=repr(name),
             fix=nearest(name, VISION, otherwise="take a name of that list, or its timm name"),
-        )  # fmt: skip
+        )
     return VISION[name]

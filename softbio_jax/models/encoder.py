@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
-from softbio_jax.models import positions, rope
+from softbio_jax.models import positions
 from softbio_jax.models.blocks import Block
 from softbio_jax.models.config import ComputeConfig, VisionConfig
 from softbio_jax.models.norm import LayerNorm
@@ -30,9 +30,7 @@ class PatchEmbedding(nn.Module):
         )
         batch, height, width, _ = images.shape
         rows, columns = height // size, width // size
-        patches = images[:, : rows * size, : columns * size].reshape(
-            batch, rows, size, columns, size, 3
-        )
+        patches = images[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, 3)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
         return patches @ kernel.reshape(-1, self.width).astype(images.dtype)
 
@@ -97,8 +95,9 @@ class Encoder(nn.Module):
         x = LayerNorm(name="ln_pre")(x).astype(dtype)
         states["pre"] = x
 
-        turn = rope.angles(grid, c.head_dim, class_token=c.class_token,
-                           rescale_to=c.grid if c.resample == "timm" else None)  # fmt: skip
+        turn = positions.angles(
+            grid, c.head_dim, class_token=c.class_token, rescale_to=c.grid if c.resample == "timm" else None
+        )
         rotation = (jnp.cos(turn), jnp.sin(turn))
         make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters)
         outputs = []
@@ -120,7 +119,7 @@ class Encoder(nn.Module):
         return x, (states if capture else {})
 
 
-def _block(name: str, *, config: VisionConfig, compute: ComputeConfig, adapters: AdapterRules,
-           kind: Any = Block) -> Any:  # fmt: skip
-    return kind(config.heads, config.mlp_width, config.layer_scale, compute, adapters,
-                name=name)  # fmt: skip
+def _block(
+    name: str, *, config: VisionConfig, compute: ComputeConfig, adapters: AdapterRules, kind: Any = Block
+) -> Any:
+    return kind(config.heads, config.mlp_width, config.layer_scale, compute, adapters, name=name)

@@ -6,10 +6,15 @@ which leaves attention out and adds elementwise products and sums.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
+from typing import Any
 
+from jax.extend.core import jaxprs_in_params
+
+from softbio_jax.adapters.config import Adapter, AdapterRules, LoRAConfig
 from softbio_jax.models.config import TextConfig, VisionConfig
-from softbio_jax.models.heads import HeadConfig
+from softbio_jax.models.multitask import HeadConfig
 
 # What the profiler sees the reference's rotation do to one number of q or k: two products and,
 # by a constant scale of one, two more; then one sum.
@@ -50,9 +55,7 @@ class Flops:
 
     def __mul__(self, times: int) -> "Flops":
         return Flops(
-            dense=times * self.dense,
-            attention=times * self.attention,
-            elementwise=times * self.elementwise,
+            dense=times * self.dense, attention=times * self.attention, elementwise=times * self.elementwise
         )
 
     __rmul__ = __mul__
@@ -91,12 +94,12 @@ def dense_layers(
         if layers:
             sizes = _block_sizes(width, config.mlp_width)
             for name, (inputs, outputs) in sizes.items():
-                yield DenseLayer(path=f"encoder/{part}/{name}", rows=tokens, inputs=inputs,
-                                 outputs=outputs, layers=layers)  # fmt: skip
+                yield DenseLayer(
+                    path=f"encoder/{part}/{name}", rows=tokens, inputs=inputs, outputs=outputs, layers=layers
+                )
     if config.pooling == "attn":
         sizes = {"attn/q": (width, width), "attn/kv": (width, 2 * width)}
-        sizes |= {key: size for key, size in _block_sizes(width, 4 * width).items()
-                  if key != "attn/qkv"}  # fmt: skip
+        sizes |= {key: size for key, size in _block_sizes(width, 4 * width).items() if key != "attn/qkv"}
         for name, (inputs, outputs) in sizes.items():
             rows = tokens if name == "attn/kv" else 1
             yield DenseLayer(path=f"pool/{name}", rows=rows, inputs=inputs, outputs=outputs)
@@ -183,3 +186,125 @@ def _block_sizes(width: int, hidden: int) -> dict[str, tuple[int, int]]:
         "mlp/c_fc": (width, hidden),
         "mlp/c_proj": (hidden, width),
     }
+
+
+# How many projections a kernel holds side by side; a task's own have an A and a B each.
+_PROJECTIONS = {"attn/qkv": 3, "attn/kv": 2}
+
+
+def adapter_flops(
+    config: VisionConfig, rules: AdapterRules, *, grid: tuple[int, int] | None = None, tail: int = 0
+) -> Flops:
+    """Returns what unmerged adapters add for one image; merged ones add nothing.
+
+    Each adapted matrix (in, out) costs 2 R (in + out) more a row.
+
+    Args:
+      config: the variant.
+      rules: which layers are adapted.
+      grid: rows and columns of patches; None for the variant's own.
+      tail: how many last blocks are kept apart.
+    """
+    dense = 0
+    for layer in dense_layers(config, grid=grid, tail=tail):
+        adapter = rules.match(layer.path)
+        if adapter is not None:
+            dense += layer.rows * _products(adapter, layer) * layer.layers
+    return Flops(dense=dense)
+
+
+def dora_norm_flops(config: VisionConfig, rules: AdapterRules, *, tail: int = 0) -> Flops:
+    """Returns what DoRA's column norms add to each forward pass, whatever its batch.
+
+    A^T W, A^T A and (A^T A) B for each adapted matrix, as `adapters.math.dora_gain` has them.
+
+    Args:
+      config: the variant.
+      rules: which layers are adapted, and which of them by DoRA.
+      tail: how many last blocks are kept apart.
+    """
+    dense = 0
+    for layer in dense_layers(config, tail=tail):
+        adapter = rules.match(layer.path)
+        if isinstance(adapter, LoRAConfig) and adapter.dora:
+            rank, i, o = adapter.rank, layer.inputs, layer.outputs
+            dense += 2 * rank * (i * o + rank * i + rank * o) * layer.layers
+    return Flops(dense=dense)
+
+
+def task_flops(config: VisionConfig, rules: AdapterRules, *, grid: tuple[int, int] | None = None) -> Flops:
+    """Returns what T tasks' own streams add for one image to `adapter_flops` with a tail of one.
+
+    Each per-task matrix of P projections costs 2 T R (P in + out) a row. From the first one on,
+    attention is each task's own, beside the shared stream's, and so is all of the pooling; with
+    base_input "task" every kernel after it reads T streams.
+
+    Args:
+      config: the variant.
+      rules: which layers are adapted, per_task.tasks being T.
+      grid: rows and columns of patches; None for the variant's own.
+    """
+    own = rules.per_task
+    if own is None:
+        return Flops()
+    tasks, parted = own.tasks, False
+    dense = attention = 0
+    for layer in dense_layers(config, grid=grid, tail=1):
+        if layer.path.startswith("encoder/trunk"):
+            continue
+        pooled = layer.path.startswith("pool/")
+        name = "/".join(layer.path.split("/")[-2:])
+        if pooled or (parted and own.base_input == "task"):
+            dense += (tasks - 1) * layer.flops
+            if (shared := rules.match(layer.path)) is not None:
+                dense += (tasks - 1) * layer.rows * _products(shared, layer)
+        if (adapter := own.match(layer.path)) is not None:
+            sides = _PROJECTIONS.get(name, 1) * layer.inputs + layer.outputs
+            dense += tasks * 2 * layer.rows * adapter.rank * sides
+            if name == "attn/qkv":
+                more = tasks if own.base_input == "shared" else tasks - 1
+                attention += more * 4 * layer.rows**2 * config.width
+            parted = True
+    if config.pooling == "attn":
+        attention += (tasks - 1) * 4 * tokens_of(config, grid) * config.width
+    return Flops(dense=dense, attention=attention)
+
+
+def _products(adapter: Adapter, layer: DenseLayer) -> int:
+    """Returns the operations that an adapter adds to one row of a layer."""
+    if isinstance(adapter, LoRAConfig):
+        return 2 * adapter.rank * (layer.inputs + layer.outputs)
+    return adapter.products(layer.inputs, layer.outputs)
+
+
+def matmul_flops(jaxpr: Any) -> int:
+    """Counts two operations a multiply-add of every matrix product and convolution in a jaxpr.
+
+    A scan's body counts as often as it runs, which XLA's own cost analysis does not do; what remat
+    computes again counts again. Where platforms differ, the default's way counts; of the branches
+    of a condition the dearest.
+
+    Args:
+      jaxpr: a jaxpr, closed or open.
+    """
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+
+
+def _equation_flops(equation: Any) -> int:
+    name = equation.primitive.name
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        shape = equation.invars[0].aval.shape
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+        groups = equation.params["batch_group_count"]
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // (features * groups)
+    if name == "cond":
+        branches = [matmul_flops(branch) for branch in equation.params["branches"]]
+        # `platform_dependent` puts its default last.
+        return branches[-1] if equation.params.get("branches_platforms") else max(branches)
+    times = equation.params.get("length", 1) if name == "scan" else 1
+    return times * sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))

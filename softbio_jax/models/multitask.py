@@ -1,14 +1,69 @@
 """The multitask model: a vision tower, one pooled feature, one head a task."""
 
+import dataclasses
 from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from softbio_jax.models.heads import Head, HeadConfig
+from softbio_jax.models.blocks import gelu
 from softbio_jax.models.vision import VisionTower
 from softbio_jax.tasks import TaskSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """A head: `deep` is Linear(D, D) - GELU - Linear(D, C), `linear` is Linear(D, C)."""
+
+    kind: Literal["deep", "linear"] = "deep"
+    batch_norm: bool = True
+    dropout: float = 0.5
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over B with torch's conventions: eps 1e-5, momentum 0.1, and the
+    running variance unbiased where the normalising one is not (flax's is biased in both).
+
+    Under jit the statistics are those of the global batch, whatever its sharding.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if train:
+            m, v = x.mean(axis=0), x.var(axis=0)
+            if not self.is_initializing():
+                unbiased = v * (x.shape[0] / max(x.shape[0] - 1, 1))
+                mean.value += self.momentum * (jax.lax.stop_gradient(m) - mean.value)
+                var.value += self.momentum * (jax.lax.stop_gradient(unbiased) - var.value)
+        else:
+            m, v = mean.value, var.value
+        return (x - m) * jax.lax.rsqrt(v + self.epsilon) * scale + bias
+
+
+class Head(nn.Module):
+    """Maps a pooled feature (B, D) to logits (B, C), in float32."""
+
+    config: HeadConfig
+    classes: int
+
+    @nn.compact
+    def __call__(self, feature: jax.Array, *, train: bool) -> jax.Array:
+        x = feature.astype(jnp.float32)
+        if self.config.batch_norm:
+            x = BatchNorm(name="norm")(x, train=train)
+        x = nn.Dropout(self.config.dropout, deterministic=not train)(x)
+        if self.config.kind == "deep":
+            x = gelu(nn.Dense(x.shape[-1], name="dense_0", param_dtype=jnp.float32)(x))
+        return nn.Dense(self.classes, name="dense_out", param_dtype=jnp.float32)(x)
 
 
 class Heads(nn.Module):
@@ -22,10 +77,7 @@ class Heads(nn.Module):
             setattr(self, task.name, Head(self.config, task.num_classes))
 
     def __call__(self, features: dict[str, jax.Array], *, train: bool) -> dict[str, jax.Array]:
-        return {
-            task.name: getattr(self, task.name)(features[task.name], train=train)
-            for task in self.tasks
-        }
+        return {task.name: getattr(self, task.name)(features[task.name], train=train) for task in self.tasks}
 
 
 class MultitaskModel(VisionTower):
@@ -55,8 +107,6 @@ class MultitaskModel(VisionTower):
             return {task.name: feature for task in self.tasks}
         return {task.name: feature[t] for t, task in enumerate(self.tasks)}
 
-    def classify(
-        self, features: dict[str, jax.Array], *, train: bool = False
-    ) -> dict[str, jax.Array]:
+    def classify(self, features: dict[str, jax.Array], *, train: bool = False) -> dict[str, jax.Array]:
         """Maps features {task: (B, D)} to logits {task: (B, C)}."""
         return self.heads(features, train=train)

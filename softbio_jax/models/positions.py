@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from softbio_jax.models.config import Resample
 
@@ -10,12 +11,7 @@ _RESIZE: dict[Resample, tuple[str, bool]] = {"official": ("linear", False), "tim
 
 
 def resample(
-    table: jax.Array,
-    *,
-    stored: int,
-    grid: tuple[int, int],
-    class_token: bool,
-    method: Resample = "official",
+    table: jax.Array, *, stored: int, grid: tuple[int, int], class_token: bool, method: Resample = "official"
 ) -> jax.Array:
     """Returns the positional embedding for `grid`; the class token's row is kept as it is.
 
@@ -39,7 +35,67 @@ def resample(
     first, patches = table[: int(class_token)], table[int(class_token) :]
     patches = patches.reshape(stored, stored, -1)
     kernel, antialias = _RESIZE[method]
-    resized = jax.image.resize(
-        patches, (*grid, patches.shape[-1]), method=kernel, antialias=antialias
-    )
+    resized = jax.image.resize(patches, (*grid, patches.shape[-1]), method=kernel, antialias=antialias)
     return jnp.concatenate([first, resized.reshape(-1, patches.shape[-1])])
+
+
+_BASE = 10_000.0
+
+
+def angles(
+    grid: tuple[int, int], head_dim: int, *, class_token: bool, rescale_to: int | None = None
+) -> np.ndarray:
+    """Returns the rotation angle of each token and channel, in radians.
+
+    With d = head_dim / 2 channels an axis, f_i = 10000^(-2i/d), each repeated for the pair
+    (2i, 2i+1); the first half of the channels turns with x, the second with y. With a class
+    token the patches count from 1 and its own row, the first, is 0. Positions are integers;
+    with rescale_to = g, position p of n becomes p g / n.
+
+    Args:
+      grid: rows and columns of patches.
+      head_dim: channels a head, divisible by 4.
+      class_token: whether a class token comes first.
+      rescale_to: rows (= columns) of the stored grid, or None for positions as they are.
+
+    Returns:
+      (N, head_dim) float32.
+
+    Source: perception_models `core/vision_encoder/rope.py`, `Rope2D`; the rescaling is timm's
+    `ref_feat_shape`.
+    """
+    rows, columns = grid
+    offset = int(class_token)
+    axis = head_dim // 2
+    # float32 throughout: the reference's table is float32 whatever the weights' type.
+    exponents = np.arange(0, axis, 2, dtype=np.float32) / np.float32(axis)
+    frequencies = (np.float32(1) / np.float32(_BASE) ** exponents).astype(np.float32)
+
+    def turn(n: int) -> np.ndarray:
+        places = np.arange(n, dtype=np.float32) + np.float32(offset)
+        if rescale_to is not None:
+            places = places / np.float32(n) * np.float32(rescale_to)
+        return np.repeat(places[:, None] * frequencies, 2, axis=-1)
+
+    x = np.broadcast_to(turn(columns)[None], (rows, columns, axis))
+    y = np.broadcast_to(turn(rows)[:, None], (rows, columns, axis))
+    table = np.concatenate([x, y], axis=-1).reshape(rows * columns, head_dim)
+    if class_token:
+        table = np.concatenate([np.zeros((1, head_dim), np.float32), table])
+    return table
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Turns each channel pair (a, b) of x into (a cos - b sin, b cos + a sin).
+
+    Args:
+      x: (B, N, K, head_dim).
+      cos: (N, head_dim) float32; sin alike.
+
+    Returns:
+      x's shape and type; the arithmetic is float32.
+    """
+    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
+    x32 = pairs.reshape(x.shape)
+    return (x32 * cos[:, None] + turned * sin[:, None]).astype(x.dtype)

@@ -72,9 +72,13 @@ def over_layers(
       UserError: no such remat policy.
     """
     if compute.remat not in REMAT_POLICIES:
-        raise UserError("unknown remat policy", where="compute.remat",
-                        expected=f"one of {', '.join(REMAT_POLICIES)}", found=repr(compute.remat),
-                        fix="take a name of that list")  # fmt: skip
+        raise UserError(
+            "unknown remat policy",
+            where="compute.remat",
+            expected=f"one of {', '.join(REMAT_POLICIES)}",
+            found=repr(compute.remat),
+            fix="take a name of that list",
+        )
     if REMAT_POLICIES[compute.remat] is not None:
         # Inside a scan nothing can be merged across iterations, so CSE need not be prevented.
         body = nn.remat(body, policy=REMAT_POLICIES[compute.remat], prevent_cse=False)

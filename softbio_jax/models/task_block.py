@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.dense import TwoStreamDense
-from softbio_jax.models import rope
+from softbio_jax.models import positions
 from softbio_jax.models.attention import attend, split_heads
 from softbio_jax.models.blocks import LayerScale, Rotation, gelu
 from softbio_jax.models.config import ComputeConfig
@@ -29,10 +29,7 @@ class TaskAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None) -> Streams:
         width = x.shape[-1]
-        dense: dict[str, Any] = {
-            "adapters": self.adapters,
-            "dtype": self.compute.dtype,
-        }
+        dense: dict[str, Any] = {"adapters": self.adapters, "dtype": self.compute.dtype}
         shared, tasks = TwoStreamDense(3 * width, projections=3, name="qkv", **dense)(x, None, rows)
         shared = self._attend(shared, rotation)
         if tasks is not None:
@@ -42,10 +39,8 @@ class TaskAttention(nn.Module):
     def _attend(self, qkv: jax.Array, rotation: Rotation | None) -> jax.Array:
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
         if rotation is not None:
-            q, k = rope.rotate(q, *rotation), rope.rotate(k, *rotation)
-        return attend(
-            q, k, v, implementation=self.compute.attention, recompute=self.compute.recompute
-        )
+            q, k = positions.rotate(q, *rotation), positions.rotate(k, *rotation)
+        return attend(q, k, v, implementation=self.compute.attention, recompute=self.compute.recompute)
 
 
 class TaskMLP(nn.Module):
@@ -57,10 +52,7 @@ class TaskMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, tasks: jax.Array | None, rows: jax.Array | None) -> Streams:
-        dense: dict[str, Any] = {
-            "adapters": self.adapters,
-            "dtype": self.compute.dtype,
-        }
+        dense: dict[str, Any] = {"adapters": self.adapters, "dtype": self.compute.dtype}
         hidden, task_hidden = TwoStreamDense(self.hidden, name="c_fc", **dense)(x, tasks, rows)
         if task_hidden is not None:
             task_hidden = gelu(task_hidden)
@@ -85,14 +77,9 @@ class TaskBlock(nn.Module):
     adapters: AdapterRules
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None) -> jax.Array:
         """Maps x (B, N, D) to every task's stream (T, B, N, D)."""
-        parts: dict[str, Any] = {
-            "compute": self.compute,
-            "adapters": self.adapters,
-        }
+        parts: dict[str, Any] = {"compute": self.compute, "adapters": self.adapters}
         attention = TaskAttention(self.heads, name="attn", **parts)
         mlp = TaskMLP(self.mlp_width, name="mlp", **parts)
         ln_2 = LayerNorm(name="ln_2")

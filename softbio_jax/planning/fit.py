@@ -9,12 +9,14 @@ import jax
 from jax.sharding import NamedSharding
 
 from softbio_jax import parallel
-from softbio_jax.planning.traffic import memory_bytes
-from softbio_jax.train import build
-from softbio_jax.train.chips import Chip
-from softbio_jax.train.config import RunConfig
-from softbio_jax.train.session import trace_train_step
-from softbio_jax.train.traced import matmul_flops
+from softbio_jax.errors import UserError
+from softbio_jax.models.flops import matmul_flops
+from softbio_jax.planning.hlo import memory_bytes
+from softbio_jax.runs import build
+from softbio_jax.runs.chips import Chip
+from softbio_jax.runs.config import DataConfig, RunConfig
+from softbio_jax.runs.data import open_all
+from softbio_jax.runs.session import trace_train_step
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -99,14 +101,16 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
             raise
         return dataclasses.replace(planned, needed=_needed(str(error)))
     memory, traffic = compiled.memory_analysis(), memory_bytes(compiled.as_text())
-    return judged(dataclasses.replace(
-        planned,
-        fits=True,
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
-        traffic=traffic,
-        memory_seconds=traffic / chip.bandwidth if chip else 0,
-    ))  # fmt: skip
+    return judged(
+        dataclasses.replace(
+            planned,
+            fits=True,
+            arguments=memory.argument_size_in_bytes,
+            temporaries=memory.temp_size_in_bytes,
+            traffic=traffic,
+            memory_seconds=traffic / chip.bandwidth if chip else 0,
+        )
+    )
 
 
 def judged(found: Fit) -> Fit:
@@ -125,8 +129,9 @@ def _trace(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
         )
     run = build.parts(config)
     mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
-    parallel.check_batch(config.train.batch_size, mesh, microbatches=config.train.microbatches,
-                         where="train.batch_size")  # fmt: skip
+    parallel.check_batch(
+        config.train.batch_size, mesh, microbatches=config.train.microbatches, where="train.batch_size"
+    )
     state, frozen = build.abstract_start(run)
     frozen = jax.eval_shape(lambda tree: build.narrow(tree, config), frozen)
     shardings = jax.tree.map(lambda x: parallel.weight_sharding(x.shape, mesh), frozen)
@@ -148,3 +153,19 @@ def _needed(message: str) -> str:
         if found := re.search(words, message):
             return found.group(0)
     return message.strip().splitlines()[0][:120]
+
+
+# FairFace 69,395, LAGENDA 67,352, CelebA-HQ 22,400, RAF-DB 9,215: what the thesis trains on.
+THESIS_IMAGES = 168_362
+
+
+def epoch_images(config: DataConfig) -> tuple[int, str]:
+    """Returns the training rows of a run and where the number is from.
+
+    Args:
+      config: its sets; where they are not prepared on this machine, the thesis' number is taken.
+    """
+    try:
+        return sum(map(len, open_all(config).train)), "the prepared training rows"
+    except UserError:
+        return THESIS_IMAGES, "the thesis' training rows"

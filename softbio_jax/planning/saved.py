@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 
-from softbio_jax import writing
+from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.planning.fit import Fit
-from softbio_jax.train.config import RunConfig
+from softbio_jax.runs.config import RunConfig
 
 
 class SavedRows:
@@ -42,15 +42,17 @@ class SavedRows:
         """Keeps a row, beside those that another process wrote meanwhile."""
         if self._path:
             self._rows = _read(self._path)
-        self._rows.append({
-            "topology": topology,
-            "fit": dataclasses.asdict(found),
-            "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "versions": versions(),
-            "key": _key(config),
-        })  # fmt: skip
+        self._rows.append(
+            {
+                "topology": topology,
+                "fit": dataclasses.asdict(found),
+                "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                "versions": versions(),
+                "key": _key(config),
+            }
+        )
         if self._path:
-            writing.write_text(self._path, json.dumps({"rows": self._rows}, indent=1) + "\n")
+            files.write_text(self._path, json.dumps({"rows": self._rows}, indent=1) + "\n")
 
     def largest_rows(self, topology: str, remat: str) -> int:
         """Returns the most rows a chip that fitted on any slice of the same chips, 0 if none did.
@@ -58,12 +60,8 @@ class SavedRows:
         Chips that share no weights run the same program, whatever their number: a good guess.
         """
         chip = topology.partition(":")[0]
-        fits = [
-            Fit(**row["fit"]) for row in self._rows if row["topology"].partition(":")[0] == chip
-        ]
-        return max(
-            (f.batch_size // f.chips for f in fits if f.fits and f.remat == remat), default=0
-        )
+        fits = [Fit(**row["fit"]) for row in self._rows if row["topology"].partition(":")[0] == chip]
+        return max((f.batch_size // f.chips for f in fits if f.fits and f.remat == remat), default=0)
 
 
 def versions() -> str:
@@ -82,9 +80,13 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
         for row in rows:
             Fit(**row["fit"]), row["key"], row["topology"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError("not the rows of a plan", where=str(path),
-                        expected="a file that --out wrote", found=repr(error)[:100],
-                        fix="name another --out") from error  # fmt: skip
+        raise UserError(
+            "not the rows of a plan",
+            where=str(path),
+            expected="a file that --out wrote",
+            found=repr(error)[:100],
+            fix="name another --out",
+        ) from error
     return rows
 
 

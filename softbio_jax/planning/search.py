@@ -1,10 +1,69 @@
 """The largest batch that fits, in as few compilations as the memory of those before allows."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from softbio_jax.errors import UserError
+from softbio_jax.models.stack import REMAT_POLICIES
+from softbio_jax.planning import fit
 from softbio_jax.planning.fit import Fit
+from softbio_jax.runs.chips import chip_of
+from softbio_jax.runs.config import RunConfig
+
+
+def fitting(config: RunConfig, devices: Sequence[Any], *, limit: float = 0) -> tuple[RunConfig, fit.Fit]:
+    """Finds the quickest way to compute a run's batch that fits the devices.
+
+    The batch itself stays, and with it what is learned: first the remat policies are tried, the
+    one that computes least again first, then the batch in 2, 4, ... parts under the last of them.
+
+    Args:
+      config: the run.
+      devices: what it is to run on.
+      limit: bytes a device has; 0: what the devices tell, or their published memory. Where
+        neither is known, as on a CPU, the first way is taken.
+
+    Returns:
+      The run with its remat policy and microbatches set, and what its step was found to need.
+
+    Raises:
+      UserError: not even single rows fit.
+    """
+    chip = chip_of(devices[0].device_kind)
+    limit = limit or _told(devices[0]) or (chip.memory if chip else 0)
+    for remat, microbatches in _ways(config, len(devices)):
+        changed = dataclasses.replace(
+            config,
+            train=dataclasses.replace(config.train, microbatches=microbatches),
+            compute=dataclasses.replace(config.compute, remat=remat),
+        )
+        found = fit.fit(changed, devices, chip)
+        found = fit.judged(dataclasses.replace(found, limit=limit)) if found.fits else found
+        if found.fits:
+            return changed, found
+    raise UserError(
+        "no way to compute this batch fits",
+        where=devices[0].device_kind,
+        expected=f"{limit / 2**30:.2f} GiB to hold {microbatches} parts of the batch",
+        found=found.needed,
+        fix="a smaller train.batch_size or variant, or a larger device",
+    )
+
+
+def _ways(config: RunConfig, devices: int) -> Iterator[tuple[str, int]]:
+    *most, last = REMAT_POLICIES
+    yield from ((remat, 1) for remat in most)
+    parts = 1
+    while config.train.batch_size % (parts * devices) == 0:
+        yield last, parts
+        parts *= 2
+
+
+def _told(device: Any) -> float:
+    return float((device.memory_stats() or {}).get("bytes_limit", 0))
+
 
 _GROWTH = 4  # times the largest known to fit, where memory tells nothing
 
@@ -13,9 +72,7 @@ class NothingFitsError(UserError):
     """Not even the fewest rows that were to be tried fit."""
 
 
-def largest(
-    try_rows: Callable[[int], Fit], *, granularity: int = 1, guess: int = 0
-) -> tuple[Fit, Fit]:
+def largest(try_rows: Callable[[int], Fit], *, granularity: int = 1, guess: int = 0) -> tuple[Fit, Fit]:
     """Finds the largest batch that fits: returns it and the next one, which does not.
 
     Both are compiled; what to compile next comes from a line through the memory of two before, or
@@ -41,17 +98,21 @@ def largest(
             high = count
         if not found[count].limit:
             raise UserError(
-                "nothing to search for", where="--table", expected="chips of a known memory",
-                found="devices that do not tell theirs", fix="name a --topology, or --rows to try",
-            )  # fmt: skip
+                "nothing to search for",
+                where="--table",
+                expected="chips of a known memory",
+                found="devices that do not tell theirs",
+                fix="name a --topology, or --rows to try",
+            )
     if not low:
         fewest = found[high]
         raise NothingFitsError(
-            "no batch fits", where=f"remat {fewest.remat}",
+            "no batch fits",
+            where=f"remat {fewest.remat}",
             expected=f"room for {granularity} rows on each of {fewest.chips} chips",
             found=fewest.needed,
             fix="take a stronger remat policy, more microbatches, mesh.fsdp, or larger chips",
-        )  # fmt: skip
+        )
     return found[low], found[high]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from softbio_jax.planning.fit import Fit
-from softbio_jax.train.chips import CHIPS
+from softbio_jax.runs.chips import CHIPS
 
 _GIB = 2**30
 CACHED = (
@@ -33,8 +33,9 @@ def details(found: Fit, *, epoch_images: int = 0) -> str:
         ("matrix operations a step", f"{found.flops / 1e12:,.3f} TFLOP, loops multiplied out"),
     ]
     if found.traffic:
-        lines.append(("bytes a chip and step", f"{found.traffic / 1e9:,.3f} GB read and written, "
-                      "loops multiplied out"))  # fmt: skip
+        lines.append(
+            ("bytes a chip and step", f"{found.traffic / 1e9:,.3f} GB read and written, loops multiplied out")
+        )
     if found.compute_seconds:
         lines.append(("compute at its peak", f"{1e3 * found.compute_seconds:,.1f} ms a step"))
     if found.memory_seconds:
@@ -42,8 +43,7 @@ def details(found: Fit, *, epoch_images: int = 0) -> str:
     if rate := found.images_per_second:
         lines.append(("bound", f"{rate:,.0f} images/s at most, by {found.bound_by}"))
         if epoch_images:
-            lines.append(("an epoch", f"{_time(epoch_images / rate)} at least, "
-                          f"{epoch_images:,} images"))  # fmt: skip
+            lines.append(("an epoch", f"{_time(epoch_images / rate)} at least, {epoch_images:,} images"))
     if not found.fits:
         lines[3:5] = [("needed", found.needed)]
     return "\n".join(f"{name:<26}{value}" for name, value in lines)
@@ -67,8 +67,10 @@ def highest_bound(fits: Sequence[Fit]) -> str:
     rate, best = max(bounds, key=lambda pair: pair[0], default=(0.0, None))
     if best is None or not rate:
         return ""
-    return (f"highest bound: batch {best.batch_size} with remat {best.remat}: "
-            f"{rate:,.0f} images/s at most, by {best.bound_by}")  # fmt: skip
+    return (
+        f"highest bound: batch {best.batch_size} with remat {best.remat}: "
+        f"{rate:,.0f} images/s at most, by {best.bound_by}"
+    )
 
 
 def row(found: Fit, *, epoch_images: int = 0) -> str:
@@ -85,9 +87,8 @@ def row(found: Fit, *, epoch_images: int = 0) -> str:
         f"{found.traffic / 1e9:>10,.1f}" if found.traffic else f"{'-':>10}",
         f"{rate:>10,.0f}" if found.fits and rate else f"{'-':>10}",
         f"{found.bound_by:>9}" if found.fits and rate else f"{'-':>9}",
-        f"{_time(epoch_images / rate):>10}" if found.fits and rate and epoch_images else
-        f"{'-':>10}",
-    ]  # fmt: skip
+        f"{_time(epoch_images / rate):>10}" if found.fits and rate and epoch_images else f"{'-':>10}",
+    ]
     return "".join(cells)
 
 

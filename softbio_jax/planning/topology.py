@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from softbio_jax.errors import UserError
-from softbio_jax.train.chips import CHIPS, Chip, chip_of
+from softbio_jax.runs.chips import CHIPS, Chip, chip_of
 
 GENERATIONS = ("v4", "v5e", "v5p", "v6e", "7x")
 _LAYOUT = {"7x": "tpu7x"}  # what the compiler calls a generation, where people call it otherwise
@@ -40,13 +40,21 @@ def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
         return jax.devices(), chip_of(jax.devices()[0].device_kind)
     generation, _, shape = topology.partition(":")
     if generation not in GENERATIONS or not shape:
-        raise UserError("unknown topology", where="--topology",
-                        expected=f"local, or {', '.join(GENERATIONS)} with a shape: v5e:4x4",
-                        found=repr(topology), fix="correct it")  # fmt: skip
+        raise UserError(
+            "unknown topology",
+            where="--topology",
+            expected=f"local, or {', '.join(GENERATIONS)} with a shape: v5e:4x4",
+            found=repr(topology),
+            fix="correct it",
+        )
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("no TPU compiler", where=f"--topology={topology}", expected="libtpu",
-                        found="it is not installed",
-                        fix="pip install 'softbio-jax[tpu]'")  # fmt: skip
+        raise UserError(
+            "no TPU compiler",
+            where=f"--topology={topology}",
+            expected="libtpu",
+            found="it is not installed",
+            fix="pip install 'softbio-jax[tpu]'",
+        )
     from jax.experimental import topologies
 
     for variable, value in _ENVIRONMENT.items():
@@ -58,8 +66,10 @@ def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
         )
     except Exception as error:  # a RuntimeError or XLA's own, by what is wrong
         raise UserError(
-            "no slice of this shape", where=f"--topology={topology}",
+            "no slice of this shape",
+            where=f"--topology={topology}",
             expected=f"a shape that {generation} comes in",
-            found=str(error).strip().splitlines()[0][:200], fix="correct the shape",
-        ) from error  # fmt: skip
+            found=str(error).strip().splitlines()[0][:200],
+            fix="correct the shape",
+        ) from error
     return list(description.devices), CHIPS[generation]

@@ -1,9 +1,20 @@
 """One line that says how far training is."""
 
+import contextlib
+import pathlib
+import queue
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
+
+import jax
+from etils import epath
+
+from softbio_jax import files
+from softbio_jax.errors import UserError
 
 
 class Progress:
@@ -116,3 +127,105 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class IdleClock:
+    """Measures the device's idle share: the time between a step's end and the next one's start.
+
+    A thread waits for each step's outputs, so the loop itself never does.
+    """
+
+    def __init__(self) -> None:
+        self._steps: queue.SimpleQueue[tuple[float, Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._ended: float | None = None
+        self._idle = 0.0
+        self._since = time.perf_counter()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def dispatched(self, outputs: Any) -> None:
+        """Takes in a step that was just handed to the device, and outputs that end with it."""
+        self._steps.put((time.perf_counter(), outputs))
+
+    def take(self) -> float:
+        """Returns the idle share since the last call, in [0, 1]."""
+        now = time.perf_counter()
+        with self._lock:
+            idle, span = self._idle, now - self._since
+            self._idle, self._since = 0.0, now
+        return min(idle / max(span, 1e-9), 1.0)
+
+    def pause(self) -> None:
+        """Leaves what comes before the next step (validation, saving) out."""
+        with self._lock:
+            self._ended = None
+        self._since, self._idle = time.perf_counter(), 0.0
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._steps.put(None)
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while (item := self._steps.get()) is not None:
+            started, outputs = item
+            with self._lock:
+                if self._ended is not None:
+                    self._idle += max(started - self._ended, 0.0)
+            jax.block_until_ready(outputs)
+            with self._lock:
+                self._ended = time.perf_counter()
+
+
+class Profile:
+    """Traces the steps first to last, both included, into a folder that TensorBoard reads.
+
+    Args:
+      steps: (first, last), or empty: no trace.
+      folder: where the trace goes, local or gs://.
+
+    Raises:
+      UserError: steps that are not a range.
+    """
+
+    def __init__(self, steps: Sequence[int], folder: epath.PathLike):
+        if steps and (len(steps) != 2 or not 0 < steps[0] <= steps[1]):
+            raise UserError(
+                "not a range of steps",
+                where="train.profile_steps",
+                expected="(first, last)",
+                found=repr(tuple(steps)),
+                fix="write for instance (10, 15)",
+            )
+        self._steps, self._folder = tuple(steps), epath.Path(folder)
+        # The profiler writes to disks alone.
+        self._written = (
+            pathlib.Path(folder)
+            if not steps or files.is_local(folder)
+            else pathlib.Path(tempfile.mkdtemp(prefix="profile_"))
+        )
+        self._tracing = False
+
+    @contextlib.contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """Surrounds one step."""
+        if not self._steps:
+            yield
+            return
+        if step == self._steps[0]:
+            jax.profiler.start_trace(str(self._written))
+            self._tracing = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            yield
+        if step >= self._steps[1]:
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that is still open, once the device has done what it was given."""
+        if self._tracing:
+            jax.effects_barrier()
+            jax.profiler.stop_trace()
+            self._tracing = False
+            if not files.is_local(self._folder):
+                files.upload(self._written, self._folder)

@@ -50,8 +50,7 @@ def assert_identity(adapted, **kw):
 
 
 @pytest.mark.parametrize(
-    ("name", "batch"),
-    [*((name, 3) for name in (*SHARED, *PER_TASK)), ("dora", 1), ("mtlora", 8)],
+    ("name", "batch"), [*((name, 3) for name in (*SHARED, *PER_TASK)), ("dora", 1), ("mtlora", 8)]
 )
 def test_a_fresh_adapter_leaves_the_logits_bit_for_bit(name, batch):
     assert_identity(towers.model(towers.METHODS[name]), batch=batch)
@@ -71,9 +70,7 @@ def test_a_fresh_adapter_leaves_a_published_tower_bit_for_bit(name):
 def test_a_fresh_adapter_leaves_the_features_while_it_drops(name):
     rules = towers.METHODS[name].rules
     noisy = tuple((p, dataclasses.replace(c, dropout=0.5)) for p, c in rules.rules)
-    method = dataclasses.replace(
-        towers.METHODS[name], rules=dataclasses.replace(rules, rules=noisy)
-    )
+    method = dataclasses.replace(towers.METHODS[name], rules=dataclasses.replace(rules, rules=noisy))
     assert_identity(towers.model(method), rows=jnp.arange(3), rngs={"dropout": jax.random.key(5)})
 
 
@@ -114,8 +111,7 @@ def test_a_small_change_of_the_magnitude_shows_in_bfloat16():
     layer = one_layer(config).clone(dtype="bfloat16")
     moved = params | {"dora_magnitude": params["dora_magnitude"] * 1.003}
     before, after = (
-        np.float32(layer.apply({"params": p}, x)) - np.float32(params["bias"])
-        for p in (params, moved)
+        np.float32(layer.apply({"params": p}, x)) - np.float32(params["bias"]) for p in (params, moved)
     )
     ratio = (after * before).sum() / (before**2).sum()
     np.testing.assert_allclose(ratio, 1.003, atol=7e-4)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from softbio_jax.adapters.config import AdapterRules, TaskRules
-from softbio_jax.adapters.formula import Formula
+from softbio_jax.adapters.math import Formula
 from softbio_jax.adapters.merge import merge
-from softbio_jax.adapters.method import FROZEN, HEADS, Method
+from softbio_jax.adapters.methods import FROZEN, HEADS, Method
 from softbio_jax.errors import UserError
 from softbio_jax.interop import peft
-from softbio_jax.models import adapter_flops
-from softbio_jax.params.paths import flatten, unflatten
+from softbio_jax.models import flops
+from softbio_jax.params import flatten, unflatten
 from tests.adapters import towers
 from tests.compiling import quick_jit
 
@@ -27,9 +27,10 @@ class Mixed(Formula):
 
     def init(self, key, inputs, outputs):
         return {
-            "full": jnp.zeros((inputs, outputs)), "mix": jax.random.normal(key, (inputs,)),
+            "full": jnp.zeros((inputs, outputs)),
+            "mix": jax.random.normal(key, (inputs,)),
             "shift": jax.random.normal(key, (inputs,)),
-        }  # fmt: skip
+        }
 
     def apply(self, x, kernel, leaves):
         mixed = x * (leaves["mix"] + leaves["shift"]).astype(x.dtype)
@@ -43,14 +44,23 @@ class Mixed(Formula):
         return 2 * inputs * outputs
 
 
-RULES = AdapterRules(rules=(
-    ("encoder/trunk/attn/qkv", Mixed(strength=0.5)), ("pool/mlp/c_proj", Mixed(strength=2.0)),
-    ("encoder/trunk/mlp/c_fc", towers.DORA),
-))  # fmt: skip
-METHOD = Method(name="mixed", rules=RULES, groups=(
-    *HEADS, (".*/(full|mix|shift)", "adapter_a"), (".*/(lora_[ab]|dora_magnitude)", "adapter_b"),
-    (".*", FROZEN),
-))  # fmt: skip
+RULES = AdapterRules(
+    rules=(
+        ("encoder/trunk/attn/qkv", Mixed(strength=0.5)),
+        ("pool/mlp/c_proj", Mixed(strength=2.0)),
+        ("encoder/trunk/mlp/c_fc", towers.DORA),
+    )
+)
+METHOD = Method(
+    name="mixed",
+    rules=RULES,
+    groups=(
+        *HEADS,
+        (".*/(full|mix|shift)", "adapter_a"),
+        (".*/(lora_[ab]|dora_magnitude)", "adapter_b"),
+        (".*", FROZEN),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +73,14 @@ def drawn(model):
     """The parameters with all that is adapted drawn instead of fresh."""
     flat = flatten(towers.variables(model)["params"])
     rng = np.random.default_rng(0)
-    return unflatten({
-        path: 0.05 * rng.standard_normal(leaf.shape).astype(np.float32)
-        if path.endswith(("/full", "/lora_b")) else leaf
-        for path, leaf in flat.items()
-    })  # fmt: skip
+    return unflatten(
+        {
+            path: 0.05 * rng.standard_normal(leaf.shape).astype(np.float32)
+            if path.endswith(("/full", "/lora_b"))
+            else leaf
+            for path, leaf in flat.items()
+        }
+    )
 
 
 def logits(model, variables):
@@ -76,9 +89,10 @@ def logits(model, variables):
 
 def test_its_leaves_lie_beside_the_kernels_it_adapts(model):
     shapes = {
-        path: leaf.shape for path, leaf in flatten(towers.variables(model)["params"]).items()
+        path: leaf.shape
+        for path, leaf in flatten(towers.variables(model)["params"]).items()
         if path.endswith("/full")
-    }  # fmt: skip
+    }
     kernels = flatten(towers.variables(model)["params"])
     assert shapes == {
         f"{layer}/full": kernels[f"{layer}/kernel"].shape
@@ -131,15 +145,13 @@ def test_its_operations_are_counted(model):
     config = model.config
     tokens = (config.image_size // config.patch_size) ** 2 + config.class_token
     rules = AdapterRules(rules=(("encoder/trunk/attn/qkv", Mixed(strength=1.0)),))
-    found = adapter_flops.adapter_flops(config, rules)
+    found = flops.adapter_flops(config, rules)
     assert found.dense == config.layers * tokens * 2 * config.width * 3 * config.width
-    assert adapter_flops.dora_norm_flops(config, rules).dense == 0
+    assert flops.dora_norm_flops(config, rules).dense == 0
 
 
 def test_there_is_no_peft_file_of_it(drawn):
-    with pytest.raises(
-        UserError, match=r"encoder/trunk/attn/qkv: .*found Mixed; fix: .*safetensors"
-    ):
+    with pytest.raises(UserError, match=r"encoder/trunk/attn/qkv: .*found Mixed; fix: .*safetensors"):
         peft.collect(drawn, RULES)
 
 

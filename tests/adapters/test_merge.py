@@ -9,7 +9,7 @@ import pytest
 
 from softbio_jax.adapters.merge import merge
 from softbio_jax.errors import UserError
-from softbio_jax.params.paths import flatten, unflatten
+from softbio_jax.params import flatten, unflatten
 from tests.adapters import towers
 from tests.compiling import quick_jit
 
@@ -55,9 +55,9 @@ def test_a_task_base_input_folds_into_a_plain_tower_a_task(placement):
 
 def test_the_kernels_type_is_kept_and_the_sum_is_in_float32():
     model, params = drawn("lora")
-    half = unflatten({
-        k: v.astype(jnp.bfloat16) if k.endswith("kernel") else v for k, v in flatten(params).items()
-    })  # fmt: skip
+    half = unflatten(
+        {k: v.astype(jnp.bfloat16) if k.endswith("kernel") else v for k, v in flatten(params).items()}
+    )
     path = ("encoder", "trunk", "attn", "qkv")
     merged, layer = merge(half, model.adapters), half
     for part in path:

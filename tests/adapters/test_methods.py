@@ -7,12 +7,10 @@ import pytest
 
 from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import LoRAConfig, TaskRules
-from softbio_jax.adapters.method import GROUPS
+from softbio_jax.adapters.methods import GROUPS
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import VISION
-from softbio_jax.params.counts import by_group
-from softbio_jax.params.partition import combine, partition
-from softbio_jax.params.paths import flatten
+from softbio_jax.params import by_group, combine, flatten, partition
 from softbio_jax.tasks import AGE
 from tests.adapters import towers
 from tests.compiling import quick_jit
@@ -44,9 +42,7 @@ class TestGoldenCounts:
     def test_thesis_dora(self):
         assert adapters_alone(methods.dora(R64), L14) == (26_179_584, 297)
         groups = counts(methods.dora(R64, pool_apart=True), L14)
-        assert sum(groups[g] for g in ("adapter_a", "adapter_b", "magnitude", "pooling")) == (
-            26_179_584
-        )
+        assert sum(groups[g] for g in ("adapter_a", "adapter_b", "magnitude", "pooling")) == (26_179_584)
 
     def test_thesis_mtlora(self):
         assert adapters_alone(methods.mtlora(D64), L14) == (24_329_216, 276)
@@ -58,9 +54,11 @@ class TestGoldenCounts:
 
     def test_fine_tuning_four_blocks(self):
         assert counts(methods.ft(4), L14) == {
-            "blocks": 50_384_896, "pooling": 12_595_200, "heads": 3_173_394,
+            "blocks": 50_384_896,
+            "pooling": 12_595_200,
+            "heads": 3_173_394,
             "frozen": 317_151_232 - 50_384_896 - 12_595_200,
-        }  # fmt: skip
+        }
 
     def test_probes_and_full(self):
         assert counts(methods.lp(), L14) == {"frozen": 317_151_232, "heads": 3_173_394}
@@ -104,8 +102,7 @@ def test_every_method_labels_every_leaf_of_every_variant(variant):
     [("tiny-test", name) for name in towers.METHODS if name not in ("lora", "lora_plus", "rslora")]
     + [("tiny-dense", "full")]
     + [
-        pytest.param("tiny-dense", name, marks=pytest.mark.long)
-        for name in ("dora", "mtlora", "mtlora_task")
+        pytest.param("tiny-dense", name, marks=pytest.mark.long) for name in ("dora", "mtlora", "mtlora_task")
     ],
 )
 def test_every_trainable_leaf_learns(variant, name):
@@ -141,9 +138,7 @@ def test_per_task_adapters_learn_for_each_task_apart():
     variables = towers.variables(model)
     params = towers.stirred(variables["params"])
     gradient = quick_jit(
-        jax.grad(
-            lambda params: jnp.sum(model.apply({**variables, "params": params}, x)["gender"] ** 2)
-        )
+        jax.grad(lambda params: jnp.sum(model.apply({**variables, "params": params}, x)["gender"] ** 2))
     )(params)
     for path, leaf in flatten(gradient).items():
         if "/tasks/" in path or path.endswith("task_probe"):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.adapters import methods
-from softbio_jax.models import rope
-from softbio_jax.params.paths import flatten
+from softbio_jax.models import positions
+from softbio_jax.params import flatten
 from tests.adapters import towers
 from tests.compiling import quick_jit
 
@@ -132,15 +132,13 @@ def test_the_block_and_the_pooling_are_their_closed_form(name):
 
     # The blocks below, by the adapted model itself; what they do is tested elsewhere.
     captured = quick_jit(
-        lambda p: model.apply(
-            {"params": p}, x, method=lambda m, x: m.encoder(x, capture=True)[1]["blocks"]
-        )
+        lambda p: model.apply({"params": p}, x, method=lambda m, x: m.encoder(x, capture=True)[1]["blocks"])
     )(params)
     assert captured.shape[0] == c.layers - 1
 
     p = jax.tree.map(lambda leaf: np.float64(leaf), params)
     tail = jax.tree.map(lambda leaf: leaf[0], p["encoder"]["tail"])
-    turn = rope.angles((c.grid, c.grid), c.head_dim, class_token=True)
+    turn = positions.angles((c.grid, c.grid), c.head_dim, class_token=True)
     for t, task in enumerate(towers.TASK_SPECS):
         y = form(np.float64(captured[-1]), tail, t, c.heads, turn, towers.LORA.scale)
         feature = pooled(layer_norm(y, p["encoder"]["ln_post"]), p["pool"], t, towers.LORA.scale)

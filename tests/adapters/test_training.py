@@ -10,11 +10,10 @@ from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.data.augment import AugmentConfig
 from softbio_jax.losses import balancing
 from softbio_jax.losses.balancing import BalancingConfig
-from softbio_jax.params.partition import combine, partition
-from softbio_jax.params.paths import flatten
-from softbio_jax.train import optimizer, state
-from softbio_jax.train.config import OptimizerConfig
-from softbio_jax.train.step import StepConfig, make_train_step
+from softbio_jax.params import combine, flatten, partition
+from softbio_jax.runs import optimizer, state
+from softbio_jax.runs.config import OptimizerConfig
+from softbio_jax.runs.step import StepConfig, make_train_step
 from tests.adapters import towers
 from tests.compiling import quick_jit
 
@@ -51,9 +50,7 @@ def run(name, *, steps=2, balance="uncertainty", decay_all=False, **batch_option
     trained = {path: group for path, group in groups.items() if group != FROZEN}
     adamw = optimizer.make(settings, trained, steps=10)
     current = start = state.create(trainable, stats, adamw)
-    step = quick_jit(
-        make_train_step(model, adamw, StepConfig(augment=AugmentConfig(), balancing=config))
-    )
+    step = quick_jit(make_train_step(model, adamw, StepConfig(augment=AugmentConfig(), balancing=config)))
     for _ in range(steps):
         current, metrics = step(current, frozen, batch(**batch_options), jax.random.key(0))
     assert step._cache_size() == 1
@@ -72,9 +69,11 @@ def test_what_is_trained_moves_and_the_rest_is_bitwise_what_it_was(name):
             assert (rows.max(1) > 0).all(), path
         else:
             np.testing.assert_array_equal(leaf, before[path], err_msg=path)
-    moments = [s for s in jax.tree.leaves(
-        end.opt_state, is_leaf=lambda s: isinstance(s, optax.ScaleByAdamState)
-    ) if isinstance(s, optax.ScaleByAdamState)]  # fmt: skip
+    moments = [
+        s
+        for s in jax.tree.leaves(end.opt_state, is_leaf=lambda s: isinstance(s, optax.ScaleByAdamState))
+        if isinstance(s, optax.ScaleByAdamState)
+    ]
     assert sum(len(jax.tree.leaves((s.mu, s.nu))) for s in moments) == 2 * len(trained)
 
 

@@ -11,7 +11,7 @@ from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import NO_ADAPTERS, LoRAConfig
 from softbio_jax.models.config import ComputeConfig, VisionConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
-from softbio_jax.params.paths import flatten, unflatten
+from softbio_jax.params import flatten, unflatten
 from softbio_jax.tasks import TASKS
 from tests.compiling import quick_jit
 
@@ -37,9 +37,14 @@ METHODS = {
 # What the Lang and Spatial towers have and have not, in small.
 TINY_DENSE = dataclasses.replace(
     vision_config("tiny-test"),
-    name="tiny-dense", pooling="avg", layer_scale=0.1, class_token=False, ln_post=False,
-    out_dim=None, layers=2,
-)  # fmt: skip
+    name="tiny-dense",
+    pooling="avg",
+    layer_scale=0.1,
+    class_token=False,
+    ln_post=False,
+    out_dim=None,
+    layers=2,
+)
 
 
 def tower(variant: str = "tiny-test") -> VisionConfig:
@@ -51,9 +56,7 @@ def tower(variant: str = "tiny-test") -> VisionConfig:
 
 def model(method: methods.Method, variant: str = "tiny-test", tasks=TASK_SPECS, **kw):
     kw.setdefault("compute", ComputeConfig(matmul_precision="highest"))
-    return MultitaskModel(
-        tower(variant), adapters=method.rules, tail=method.tail, tasks=tasks, **kw
-    )
+    return MultitaskModel(tower(variant), adapters=method.rules, tail=method.tail, tasks=tasks, **kw)
 
 
 def plain_twin(adapted: MultitaskModel) -> MultitaskModel:
@@ -75,9 +78,7 @@ def abstract(method: methods.Method, variant: str, tasks=TASK_SPECS) -> dict:
     """Shapes of the parameters, of any variant, without making them."""
     built = model(method, variant, tasks)
     size = built.config.patch_size
-    return jax.eval_shape(lambda: built.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))[
-        "params"
-    ]
+    return jax.eval_shape(lambda: built.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))["params"]
 
 
 def without_adapters(params: dict) -> dict:

@@ -10,10 +10,7 @@ from jax.sharding import PartitionSpec as P
 from softbio_jax import parallel
 from softbio_jax.checkpoints import leaves
 
-KINDS = {
-    "columns": leaves._columns,
-    "mix": lambda array: leaves._text(leaves._mix(array)),
-}
+KINDS = {"columns": leaves._columns, "mix": lambda array: leaves._text(leaves._mix(array))}
 
 
 def _array(dtype, shape=(5, 8, 7)):
@@ -41,10 +38,14 @@ def test_every_flipped_bit_is_seen(kind, dtype, shape):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda a: a[::-1], lambda a: a.swapaxes(0, 1).reshape(a.shape), lambda a: -a,
-        lambda a: np.roll(a, 1, axis=-1), lambda a: a[:, ::-1], np.zeros_like,
+        lambda a: a[::-1],
+        lambda a: a.swapaxes(0, 1).reshape(a.shape),
+        lambda a: -a,
+        lambda a: np.roll(a, 1, axis=-1),
+        lambda a: a[:, ::-1],
+        np.zeros_like,
     ],
-)  # fmt: skip
+)
 def test_values_in_other_places_are_seen(kind, change):
     array = np.random.default_rng(0).standard_normal((144, 144, 16), np.float32)
     assert KINDS[kind](np.ascontiguousarray(change(array))) != KINDS[kind](array)

@@ -98,10 +98,12 @@ def test_another_mesh_takes_it(run):
     [
         (lambda s: s | {"extra": jnp.zeros(3)}, "extra: expected shape [3], found no such"),
         (lambda s: {"count": s["count"]}, "head/bias"),
-        (lambda s: s | {"head": {"kernel": jnp.zeros((4, 8)), "bias": s["head"]["bias"]}},
-         "head/kernel: expected shape [4, 8], found [16, 8]"),
+        (
+            lambda s: s | {"head": {"kernel": jnp.zeros((4, 8)), "bias": s["head"]["bias"]}},
+            "head/kernel: expected shape [4, 8], found [16, 8]",
+        ),
     ],
-)  # fmt: skip
+)
 def test_another_model_is_refused_by_the_leaf(run, change, named):
     with pytest.raises(UserError, match="does not fit this run") as caught:
         _manager(run).restore_newest(change(_state(0)))
@@ -161,9 +163,9 @@ def test_two_hundred_ways_to_damage_a_checkpoint(saved, tmp_path):
 @pytest.mark.long
 def test_flips_in_large_files_are_found_by_the_values(tmp_path, monkeypatch):
     """Of a large file only the size is kept: what its flipped bits change, the leaves tell."""
-    from softbio_jax.checkpoints import manifest
+    from softbio_jax.checkpoints import manager as manager_lib
 
-    monkeypatch.setattr(manifest, "HASHED_FILES", 256)
+    monkeypatch.setattr(manager_lib, "HASHED_FILES", 256)
     _save(tmp_path / "saved", (1, 2))
     found = 0
     for seed in range(60):
@@ -185,12 +187,13 @@ def test_a_manifest_that_lies_about_the_values_is_found_out(run):
     """Files as their digests say, values not as they were saved: a fault before the disk."""
     from etils import epath
 
-    from softbio_jax.checkpoints import leaves, manifest
+    from softbio_jax.checkpoints import leaves
+    from softbio_jax.checkpoints import manager as manager_lib
 
     folder = epath.Path(run / "checkpoints" / "2")
-    true = manifest.read(folder)
+    true = manager_lib.read(folder)
     true.leaves["count"] = leaves.describe({"count": np.asarray(3, np.int32)})["count"].to_json()
-    manifest.write(folder, true)
+    manager_lib.write(folder, true)
     said = []
     _assert_is(_manager(run, said).restore_newest(_state(0)), 1)
     assert said == ["checkpoint 2 passed over: count is not as it was saved"]
@@ -199,17 +202,18 @@ def test_a_manifest_that_lies_about_the_values_is_found_out(run):
 def test_checkpoints_with_sha_256_digests_are_still_read(run):
     from etils import epath
 
-    from softbio_jax.checkpoints import digest, leaves, manifest
+    from softbio_jax.checkpoints import leaves
+    from softbio_jax.checkpoints import manager as manager_lib
 
     folder = epath.Path(run / "checkpoints" / "2")
-    saved = manifest.read(folder)
+    saved = manager_lib.read(folder)
     for path, leaf in leaves.named(_state(2)).items():
         del saved.leaves[path]["digest"]
-        saved.leaves[path]["sha256"] = digest.of_array(np.asarray(leaf))
-    manifest.write(folder, saved)
+        saved.leaves[path]["sha256"] = leaves.of_array(np.asarray(leaf))
+    manager_lib.write(folder, saved)
     _assert_is(_manager(run).restore_newest(_state(0)), 2)
     saved.leaves["count"]["sha256"] = "0" * 64
-    manifest.write(folder, saved)
+    manager_lib.write(folder, saved)
     _assert_is(_manager(run).restore_newest(_state(0)), 1)
 
 
@@ -240,12 +244,12 @@ def test_a_damaged_one_does_not_push_a_whole_one_out(run):
 
 
 def test_a_save_that_fails_is_one_line_and_leaves_the_others(run, monkeypatch):
-    from softbio_jax.checkpoints import manifest
+    from softbio_jax.checkpoints import manager as manager_lib
 
     def full(*_):
         raise OSError(28, "No space left on device", "manifest.json")
 
-    monkeypatch.setattr(manifest, "write", full)
+    monkeypatch.setattr(manager_lib, "write", full)
     manager = _manager(run)
     manager.save(3, _state(3), {"at": 3})
     with pytest.raises(UserError, match=r"cannot be written: .* No space left on device"):

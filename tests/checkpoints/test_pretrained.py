@@ -7,11 +7,11 @@ import pytest
 from softbio_jax.checkpoints.pretrained import load_pretrained, save_pretrained
 from softbio_jax.errors import UserError
 from softbio_jax.interop import formats
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VISION
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.paths import flatten
+from softbio_jax.params import flatten
 
 CONFIG = VISION["tiny-test"]
 IMAGE = np.linspace(-1, 1, 32 * 32 * 3, dtype=np.float32).reshape(1, 32, 32, 3)

@@ -33,6 +33,4 @@ def test_writes_that_nobody_asks_after_are_not_told(told, caplog):
     log = logging.getLogger("asyncio")
     log.error("_GatheringFuture exception was never retrieved\nfuture: ...")
     log.error("Task was destroyed but it is pending!")
-    assert [record.getMessage() for record in caplog.records] == [
-        "Task was destroyed but it is pending!"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["Task was destroyed but it is pending!"]

@@ -27,7 +27,7 @@ VARIANT, BATCH = "tiny-test", 16
 STORED = "--variant=tiny-faces --reference=goldens --size=36x60"
 LIVE = "--variant=PE-Core-T16-384 --reference=goldens"
 """,
-}  # fmt: skip
+}
 
 
 def cells(path, kind="code"):
@@ -96,7 +96,7 @@ def test_in_colab_the_run_lies_on_drive_where_the_settings_say(path, monkeypatch
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs(path, tmp_path, monkeypatch):
     from softbio_jax.interop import formats
-    from softbio_jax.interop.named_weights import named_state
+    from softbio_jax.interop.goldens import named_state
     from softbio_jax.interop.safe_load import save_arrays
 
     settings = SMALL[path.stem]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from softbio_jax.data import prepare, sources
+from softbio_jax.data import sources
+from softbio_jax.data.prepare import prepare
 from tests.data.trees import make_emotions, make_fairface
 
 
@@ -13,9 +14,7 @@ def prepared(tmp_path_factory):
     make_fairface(root / "raw_faces")
     make_emotions(root / "raw_emotions")
     prepare.prepare("fairface", source=str(root / "raw_faces"), out=root / "faces")
-    prepare.prepare(
-        "folder", source=str(root / "raw_emotions"), out=root / "emotions", task="emotion"
-    )
+    prepare.prepare("folder", source=str(root / "raw_emotions"), out=root / "emotions", task="emotion")
     return root
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from softbio_jax.data import prepare
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from tests.data.trees import by_id, prepared_split, write_image
 
@@ -40,10 +40,7 @@ def test_ages_and_genders(tmp_path):
     expected = [(label, n % 2) for n, label in enumerate(AGES.values())] + [(0, -1)]
     assert list(by_id(dataset, "age", "gender").values()) == expected
     assert dataset.columns["id"][0] == "u@1/landmark_aligned_face.9.30.jpg"
-    assert report["masked_by_reason"] == {
-        "age: an age range over two classes": 6,
-        "gender: gender unsure": 1,
-    }
+    assert report["masked_by_reason"] == {"age: an age range over two classes": 6, "gender: gender unsure": 1}
     assert report["skipped_by_reason"] == {"no label": 1}
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data import prepare
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import EMOTION
 from tests.data.trees import by_id, prepared_split, write_image, write_table
@@ -35,9 +35,7 @@ def test_release_of_eight_classes(tmp_path, kind):
         write_image(tmp_path / "val_set" / "images" / f"{number}.jpg", number)
     for number in range(8):
         np.save(tmp_path / "val_set" / "annotations" / f"{number}_exp.npy", kind(number))
-    dataset, report = prepared_split(
-        "affectnet", tmp_path, tmp_path / "out", "val", max_rejected=0.2
-    )
+    dataset, report = prepared_split("affectnet", tmp_path, tmp_path / "out", "val", max_rejected=0.2)
     expected = [EMOTION.classes.index(name) for name in NAMES]
     assert dataset.labels["emotion"].tolist() == expected
     assert report["skipped_by_reason"] == {"expression contempt": 1}

@@ -120,9 +120,7 @@ def test_affine_agrees_with_scipy(degrees, scale):
     height, width = 21, 30
     image = images(count=1, height=height, width=width)[0]
     shift = (1.0, -2.0)
-    ours = augment.affine(
-        jnp.asarray(image), jnp.float32(degrees), jnp.array(shift), jnp.float32(scale)
-    )
+    ours = augment.affine(jnp.asarray(image), jnp.float32(degrees), jnp.array(shift), jnp.float32(scale))
     turn = np.deg2rad(degrees)
     forward = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     center = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -131,11 +129,10 @@ def test_affine_agrees_with_scipy(degrees, scale):
     source = target @ np.linalg.inv(forward).T + center
     theirs = [
         ndimage.map_coordinates(
-            image[..., c].astype(float), (source[..., 1], source[..., 0]),
-            order=1, mode="grid-constant",
+            image[..., c].astype(float), (source[..., 1], source[..., 0]), order=1, mode="grid-constant"
         )
         for c in range(3)
-    ]  # fmt: skip
+    ]
     np.testing.assert_allclose(np.asarray(ours), np.stack(theirs, -1), atol=2e-2)
 
 
@@ -150,9 +147,10 @@ def test_zoom_and_rotation_stay_within_their_limits():
 
 def erased_boxes(count, config, size=64):
     """(height, width) of the erased rectangle of each example; zeros where none was."""
-    out = run(np.zeros((count, size, size, 3), np.uint8), only(
-        erase=config.erase, erase_area=config.erase_area, erase_ratio=config.erase_ratio
-    ))  # fmt: skip
+    out = run(
+        np.zeros((count, size, size, 3), np.uint8),
+        only(erase=config.erase, erase_area=config.erase_area, erase_ratio=config.erase_ratio),
+    )
     gone = out == 0
     np.testing.assert_array_equal(gone, np.broadcast_to(gone[..., :1], gone.shape))
     gone = gone[..., 0]
@@ -223,17 +221,13 @@ def test_eight_devices_give_the_same_pixels_as_one():
         assert len(spread.sharding.device_set) == 8
         np.testing.assert_array_equal(np.asarray(spread), np.asarray(step(batch, index)))
     """)
-    environment = dict(os.environ, JAX_PLATFORMS="cpu",
-                       XLA_FLAGS="--xla_force_host_platform_device_count=8")  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
-    )
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
-    "fields",
-    ({"flip": 1.5}, {"brightness": -0.1}, {"scale": (1.1, 0.9)}, {"erase_area": (0.1, 1.5)}),
+    "fields", ({"flip": 1.5}, {"brightness": -0.1}, {"scale": (1.1, 0.9)}, {"erase_area": (0.1, 1.5)})
 )
 def test_bad_settings_name_the_field(fields):
     with pytest.raises(UserError, match=f"augment.{next(iter(fields))}"):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softbio_jax.data import decode, pipeline, prepare, sources
+from softbio_jax.data import decode, pipeline, sources
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from tests.data.trees import encode, write_image
 
@@ -71,13 +72,7 @@ def test_preparation_rejects_exactly_the_broken_ones(source, tmp_path):
 
 def test_preparation_stops_above_the_threshold(source, tmp_path):
     with pytest.raises(UserError, match=r"expected at most 0\.4%.*found 4 of 800") as error:
-        prepare.prepare(
-            "folder",
-            source=str(source),
-            out=tmp_path / "out",
-            task="gender",
-            max_rejected=0.004,
-        )
+        prepare.prepare("folder", source=str(source), out=tmp_path / "out", task="gender", max_rejected=0.004)
     assert "train/male/empty.jpg: empty file" in str(error.value)
 
 

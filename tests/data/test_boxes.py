@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data import boxes
+from softbio_jax.data import faces
 from softbio_jax.data.decode import UndecodableImage
 
 
@@ -15,12 +15,12 @@ from softbio_jax.data.decode import UndecodableImage
     ],
 )
 def test_enclosing_square(box, square):
-    assert boxes.enclosing_square(box) == square
+    assert faces.enclosing_square(box) == square
 
 
 def test_crop_is_black_outside_of_the_frame():
     image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) + 1
-    cut = boxes.crop(image, (-1, 2, 3, 6))
+    cut = faces.crop(image, (-1, 2, 3, 6))
     assert cut.shape == (4, 4, 3)
     np.testing.assert_array_equal(cut[:2, 1:], image[2:4, :3])
     assert not cut[2:].any()
@@ -30,4 +30,4 @@ def test_crop_is_black_outside_of_the_frame():
 @pytest.mark.parametrize("box", [(5, 0, 9, 4), (0, 4, 4, 8), (2, 2, 2, 3), (-4, 0, 0, 4)])
 def test_boxes_that_miss_the_picture(box):
     with pytest.raises(UndecodableImage, match="misses the picture"):
-        boxes.crop(np.zeros((4, 5, 3), np.uint8), box)
+        faces.crop(np.zeros((4, 5, 3), np.uint8), box)

@@ -1,6 +1,6 @@
 import pytest
 
-from softbio_jax.data import prepare
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from tests.data.trees import by_id, prepared_split, write_image
 
@@ -39,11 +39,7 @@ def _celeba(root):
 
 @pytest.mark.parametrize(
     ("split", "expected"),
-    [
-        ("train", {"000001.jpg": (0,)}),
-        ("val", {"000003.jpg": (0,)}),
-        ("test", {"000002.jpg": (1,)}),
-    ],
+    [("train", {"000001.jpg": (0,)}), ("val", {"000003.jpg": (0,)}), ("test", {"000002.jpg": (1,)})],
 )
 def test_celeba_partitions(tmp_path, split, expected):
     dataset, _ = prepared_split("celeba", _celeba(tmp_path), tmp_path / "out", split)

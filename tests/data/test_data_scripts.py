@@ -36,9 +36,7 @@ def run(tmp_path):
 
 def test_prepare_then_audit(run, tmp_path):
     source = make_fairface(tmp_path / "raw", train=9, val=3)
-    done = run(
-        "prepare_data.py", "--dataset=fairface", f"--source={source}", f"--out={tmp_path}/out"
-    )
+    done = run("prepare_data.py", "--dataset=fairface", f"--source={source}", f"--out={tmp_path}/out")
     assert done.returncode == 0, done.stderr
     assert "train: 9 rows read, 9 kept, 0 left out, 0 rejected" in done.stdout
     assert "images/s" in done.stdout
@@ -97,9 +95,7 @@ def test_broken_row_is_one_line_and_leaves_nothing(run, tmp_path):
     source = make_fairface(tmp_path / "raw", train=4, val=2)
     row = ("train/1.jpg", "03-Sep", "Male", "White", "TRUE")
     write_table(source / "fairface_label_train.csv", FAIRFACE_HEADER, [row])
-    done = run(
-        "prepare_data.py", "--dataset=fairface", f"--source={source}", f"--out={tmp_path}/out"
-    )
+    done = run("prepare_data.py", "--dataset=fairface", f"--source={source}", f"--out={tmp_path}/out")
     assert done.returncode == 1
     error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(error) == 1

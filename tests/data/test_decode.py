@@ -63,9 +63,7 @@ def test_exif_rotation_is_applied(orientation):
     upright = encode(6, size=(40, 20), quality=95)
     turned = encode(6, size=(40, 20), quality=95, exif=exif)
     turns = {1: 0, 3: 2, 6: 3, 8: 1}[orientation]
-    np.testing.assert_array_equal(
-        decode.decode_full(turned), np.rot90(decode.decode_full(upright), turns)
-    )
+    np.testing.assert_array_equal(decode.decode_full(turned), np.rot90(decode.decode_full(upright), turns))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from softbio_jax.data import decode, faces, storage
-from softbio_jax.data.rows import Row
+from softbio_jax.data import decode, faces
+from softbio_jax.data.prepare import storage
+from softbio_jax.data.prepare.rows import Row
 from softbio_jax.errors import UserError
 
 needs_detector = pytest.mark.skipif(
@@ -53,9 +54,7 @@ def test_threads_find_the_same(photograph):
 def test_storage_keeps_the_square_around_the_largest_face(photograph):
     finder = faces.Mtcnn()
     store = storage.Storage(face_finder=finder, encoding="raw", image_size=64)
-    kept = decode.decode_full(
-        store(Row(id="a", image=b"", labels={}), storage.encode(photograph, "png"))
-    )
+    kept = decode.decode_full(store(Row(id="a", image=b"", labels={}), storage.encode(photograph, "png")))
     square = faces.square_crop(photograph, finder.find(photograph)[0])
     assert square.shape[0] == square.shape[1]
     np.testing.assert_array_equal(kept, decode.squash(square, 64))

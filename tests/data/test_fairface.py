@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data import prepare, sources
+from softbio_jax.data import sources
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
 
@@ -31,17 +32,12 @@ def test_archive_folder(tmp_path):
 
 def _with_age(root, age):
     make_fairface(root, train=2, val=1)
-    rows = [
-        ("train/1.jpg", "0-2", "Male", "White", "TRUE"),
-        ("train/2.jpg", age, "Female", "White", "TRUE"),
-    ]
+    rows = [("train/1.jpg", "0-2", "Male", "White", "TRUE"), ("train/2.jpg", age, "Female", "White", "TRUE")]
     write_table(root / "fairface_label_train.csv", FAIRFACE_HEADER, rows)
     return str(root)
 
 
-@pytest.mark.parametrize(
-    ("age", "label"), [("03-Sep", 1), ("9-Mar", 1), ("Oct-19", 2), ("19-Oct", 2)]
-)
+@pytest.mark.parametrize(("age", "label"), [("03-Sep", 1), ("9-Mar", 1), ("Oct-19", 2), ("19-Oct", 2)])
 def test_ages_that_a_spreadsheet_mangled(tmp_path, age, label):
     source = _with_age(tmp_path, age)
     with pytest.raises(UserError) as error:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data import decode, prepare
+from softbio_jax.data import decode
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import EMOTION
 from tests.data.trees import by_id, prepared_split, write_table
@@ -40,11 +41,7 @@ def test_labels_and_pixels(tmp_path):
 
 def test_splits(tmp_path):
     report = prepare.prepare("fer2013", source=str(_tree(tmp_path)), out=tmp_path / "out")
-    assert {s: part["kept"] for s, part in report["splits"].items()} == {
-        "train": 7,
-        "val": 1,
-        "test": 1,
-    }
+    assert {s: part["kept"] for s, part in report["splits"].items()} == {"train": 7, "val": 1, "test": 1}
 
 
 def test_votes_replace_the_labels(tmp_path):
@@ -61,11 +58,7 @@ def test_votes_replace_the_labels(tmp_path):
     rows += [("PublicTest", "fer0000007.png", *votes[0]), ("PrivateTest", "x", *votes[4])]
     write_table(tmp_path / "fer2013new.csv", VOTES, rows)
     dataset, report = prepared_split(
-        "fer2013",
-        _tree(tmp_path),
-        tmp_path / "out",
-        "train",
-        ferplus=str(tmp_path / "fer2013new.csv"),
+        "fer2013", _tree(tmp_path), tmp_path / "out", "train", ferplus=str(tmp_path / "fer2013new.csv")
     )
     assert by_id(dataset, "emotion") == {
         f"fer000000{number}.png": (EMOTION.classes.index(name),)
@@ -82,9 +75,7 @@ def test_votes_replace_the_labels(tmp_path):
 def test_votes_of_another_table(tmp_path):
     write_table(tmp_path / "fer2013new.csv", VOTES, [("Training", "x", *(1,) * 10)])
     with pytest.raises(UserError, match=r"expected 9 rows.*found 1"):
-        prepare.survey(
-            "fer2013", source=str(_tree(tmp_path)), ferplus=str(tmp_path / "fer2013new.csv")
-        )
+        prepare.survey("fer2013", source=str(_tree(tmp_path)), ferplus=str(tmp_path / "fer2013new.csv"))
 
 
 def test_too_few_pixels(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
-from softbio_jax.data import prepare, sources
+from softbio_jax.data import sources
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import EMOTION
 from tests.data.trees import make_emotions, write_image
@@ -39,13 +40,8 @@ def test_empty_source(tmp_path):
 
 
 def test_real_fer(real_data, tmp_path):
-    report = prepare.prepare(
-        "folder", source=str(real_data / "fer"), out=tmp_path / "fer", task="emotion"
-    )
-    assert {name: split["kept"] for name, split in report["splits"].items()} == {
-        "train": 842,
-        "test": 732,
-    }
+    report = prepare.prepare("folder", source=str(real_data / "fer"), out=tmp_path / "fer", task="emotion")
+    assert {name: split["kept"] for name, split in report["splits"].items()} == {"train": 842, "test": 732}
     counts = report["splits"]["test"]["class_counts"]["emotion"]
     assert round(counts["happy"] / 732, 3) == 0.335
     assert counts["neutral"] == 0

@@ -1,6 +1,6 @@
 import pytest
 
-from softbio_jax.data.journal import Entry, Journal
+from softbio_jax.data.prepare.account import Entry, Journal
 
 ENTRIES = {
     "train/1.jpg": Entry(b"a" * 32, None),

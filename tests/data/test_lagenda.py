@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data import decode, prepare
+from softbio_jax.data import decode
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from tests.data.trees import by_id, prepared_split, write_image, write_table
 
@@ -38,9 +39,7 @@ def test_every_kind_of_row(tmp_path):
         "lag_benchmark/a_face1": (8, 0),
         "lag_benchmark/b_face0": (0, -1),
     }
-    assert dataset.columns["photograph"].tolist() == ["lag_benchmark/a.jpg"] * 2 + [
-        "lag_benchmark/b.jpg"
-    ]
+    assert dataset.columns["photograph"].tolist() == ["lag_benchmark/a.jpg"] * 2 + ["lag_benchmark/b.jpg"]
     assert report["skipped_by_reason"] == {"neither age nor gender": 1, "no face box": 1}
     assert {row["path"]: row["reason"] for row in report["rejected_rows"]} == {
         "lag_benchmark/b_face2": "an empty face box (9.0, 9.0, 9.0, 20.0)",
@@ -60,9 +59,7 @@ def test_faces_are_cut_out(tmp_path):
     assert over[:, 32:].max() < 30  # black outside of the frame, but for the JPEG
 
 
-@pytest.mark.parametrize(
-    ("labels", "says"), [(("old", "F"), "'age'.*row 2"), (("3", "x"), "gender.*row 2")]
-)
+@pytest.mark.parametrize(("labels", "says"), [(("old", "F"), "'age'.*row 2"), (("3", "x"), "gender.*row 2")])
 def test_unknown_labels(tmp_path, labels, says):
     source = _tree(tmp_path, [("a.jpg", labels, (0, 0, 9, 9))])
     with pytest.raises(UserError, match=says):

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from softbio_jax.data import decode, pipeline, samplers, sampling
+from softbio_jax.data import decode, pipeline, sampling
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
@@ -127,11 +127,7 @@ def test_state_of_another_stream_is_refused(faces, emotions, change):
 def test_evaluation_sees_every_example_once(faces, batch_size, process_count):
     passes = [
         pipeline.eval_batches(
-            faces,
-            image_size=SIZE,
-            batch_size=batch_size,
-            process_index=p,
-            process_count=process_count,
+            faces, image_size=SIZE, batch_size=batch_size, process_index=p, process_count=process_count
         )
         for p in range(process_count)
     ]
@@ -178,10 +174,7 @@ def test_broken_pictures_are_masked_and_listed(faces):
             np.testing.assert_array_equal(batch[f"labels/{task}"], np.where(lost, MISSING, labels))
         assert not batch["image"][lost].any()
         assert batch["image"][~lost].any(axis=(1, 2, 3)).all()
-    assert sorted(r.id for r in batches.rejected) == [
-        "faces/train:train/10.jpg",
-        "faces/train:train/3.jpg",
-    ]
+    assert sorted(r.id for r in batches.rejected) == ["faces/train:train/10.jpg", "faces/train:train/3.jpg"]
     assert all("truncated" in r.reason for r in batches.rejected)
 
 
@@ -192,9 +185,7 @@ def test_too_many_broken_pictures_stop_the_run(faces):
 
 
 def test_broken_pictures_in_evaluation(faces):
-    batches = pipeline.eval_batches(
-        _Broken(faces, {11}), image_size=SIZE, batch_size=8, max_rejected=0.1
-    )
+    batches = pipeline.eval_batches(_Broken(faces, {11}), image_size=SIZE, batch_size=8, max_rejected=0.1)
     last = list(batches)[-1]
     assert last["valid"].tolist() == [True] * 4 + [False] * 4
     assert last["mask/age"].tolist() == [True] * 3 + [False] * 5
@@ -239,7 +230,5 @@ class _FirstIterator:
 def test_grains_own_test_of_checkpoints(faces, emotions, name):
     from grain.experimental import assert_equal_output_after_checkpoint
 
-    make = functools.partial(
-        _train, [faces, emotions], seed=9, batch_size=6, sampler=samplers.make(name)
-    )
+    make = functools.partial(_train, [faces, emotions], seed=9, batch_size=6, sampler=sampling.make(name))
     assert_equal_output_after_checkpoint(_First(make, steps=8))

@@ -3,8 +3,9 @@ import tempfile
 
 import pytest
 
-from softbio_jax.data import prepare, sources, storage
-from softbio_jax.data.rows import Rejection
+from softbio_jax.data import sources
+from softbio_jax.data.prepare import prepare, storage
+from softbio_jax.data.prepare.rows import Rejection
 from softbio_jax.errors import UserError
 from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
 
@@ -26,9 +27,7 @@ def test_broken_pictures_are_rejected_and_counted(tmp_path):
     for number, how in ((2, "truncated"), (5, "empty"), (7, "text")):
         _break(tmp_path / "train" / f"{number}.jpg", how)
     (tmp_path / "train" / "9.jpg").unlink()
-    report = prepare.prepare(
-        "fairface", source=str(tmp_path), out=tmp_path / "out", max_rejected=0.5
-    )
+    report = prepare.prepare("fairface", source=str(tmp_path), out=tmp_path / "out", max_rejected=0.5)
     train = report["splits"]["train"]
     assert (train["rows_read"], train["kept"], train["rejected"]) == (10, 6, 4)
     reasons = {row["path"]: row["reason"] for row in train["rejected_rows"]}
@@ -58,9 +57,7 @@ def test_duplicate_rows_are_rejected(tmp_path):
     make_fairface(tmp_path, train=2, val=1)
     row = ("train/1.jpg", "0-2", "Male", "White", "TRUE")
     write_table(tmp_path / "fairface_label_train.csv", FAIRFACE_HEADER, [row, row])
-    report = prepare.prepare(
-        "fairface", source=str(tmp_path), out=tmp_path / "out", max_rejected=0.5
-    )
+    report = prepare.prepare("fairface", source=str(tmp_path), out=tmp_path / "out", max_rejected=0.5)
     train = report["splits"]["train"]
     assert train["rejected_by_reason"] == {"duplicate row": 1}
     (rejected,) = train["rejected_rows"]
@@ -87,9 +84,7 @@ def test_fingerprint_tells_labels_and_pixels_apart(tmp_path):
     def fingerprint(name, change):
         make_fairface(tmp_path / name, train=3, val=1)
         change(tmp_path / name)
-        report = prepare.prepare(
-            "fairface", source=str(tmp_path / name), out=tmp_path / f"{name}_out"
-        )
+        report = prepare.prepare("fairface", source=str(tmp_path / name), out=tmp_path / f"{name}_out")
         return report["splits"]["train"]["fingerprint"]
 
     def relabel(root):
@@ -126,9 +121,7 @@ class _Killed(KeyboardInterrupt):
 @pytest.mark.parametrize("rows_before", [1, 7, 12, 14])
 def test_goes_on_after_being_killed(tmp_path, monkeypatch, store, rows_before):
     make_fairface(tmp_path / "raw", train=12, val=5)
-    whole = prepare.prepare(
-        "fairface", source=str(tmp_path / "raw"), out=tmp_path / "whole", storage=store
-    )
+    whole = prepare.prepare("fairface", source=str(tmp_path / "raw"), out=tmp_path / "whole", storage=store)
     seen = []
 
     def on_row():
@@ -158,9 +151,7 @@ def test_goes_on_after_being_killed(tmp_path, monkeypatch, store, rows_before):
     for split in ("train", "val"):
         expected = sources.open_prepared(tmp_path / "whole", split)
         dataset = sources.open_prepared(tmp_path / "out", split)
-        assert [dataset[i] for i in range(len(dataset))] == [
-            expected[i] for i in range(len(expected))
-        ]
+        assert [dataset[i] for i in range(len(dataset))] == [expected[i] for i in range(len(expected))]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw", "whole"]
 
 

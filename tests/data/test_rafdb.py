@@ -1,7 +1,8 @@
 import pytest
 
-from softbio_jax.data import prepare, sources
+from softbio_jax.data import sources
 from softbio_jax.data.audit import expected, findings
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import EMOTION
 from tests.data.trees import by_id, prepared_split, write_image

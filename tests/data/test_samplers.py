@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data import pipeline, samplers, sampling
+from softbio_jax.data import pipeline, sampling
 from softbio_jax.errors import UserError
 
 
@@ -19,8 +19,8 @@ def test_weighted_draws_follow_the_probabilities():
 @pytest.mark.parametrize(
     "make",
     [
-        *(samplers.make(name) for name in ("natural", "thesis", "balanced")),
-        samplers.make("mixture", shares={"faces": 3, "emotions": 1}),
+        *(sampling.make(name) for name in ("natural", "thesis", "balanced")),
+        sampling.make("mixture", shares={"faces": 3, "emotions": 1}),
     ],
 )
 def test_every_sampler_gives_the_same_batches_on_two_processes(faces, emotions, make):
@@ -43,37 +43,35 @@ def test_every_sampler_gives_the_same_batches_on_two_processes(faces, emotions, 
 
 
 def test_mixture_draws_the_shares(faces, emotions):
-    sampler = samplers.mixture(
-        [faces, emotions], 0, shares={"faces": 1, "emotions": 4}, epoch_size=5000
-    )
+    sampler = sampling.mixture([faces, emotions], 0, shares={"faces": 1, "emotions": 4}, epoch_size=5000)
     share = (sampler.epoch(0) >= len(faces)).mean()
     assert share == pytest.approx(0.8, abs=4 * np.sqrt(0.16 / 5000))
 
 
 def test_mixture_needs_a_share_of_every_set(faces, emotions):
     with pytest.raises(UserError, match=r"expected faces, emotions, found faces"):
-        samplers.mixture([faces, emotions], 0, shares={"faces": 1})
+        sampling.mixture([faces, emotions], 0, shares={"faces": 1})
 
 
 def test_epoch_sizes(faces, emotions):
     datasets = [faces, emotions]
-    assert samplers.natural(datasets, 0).epoch_size == 18
-    assert samplers.balanced(datasets, 0).epoch_size == 18
-    assert samplers.balanced(datasets, 0, epoch_size=7).epoch(2).shape == (7,)
+    assert sampling.natural(datasets, 0).epoch_size == 18
+    assert sampling.balanced(datasets, 0).epoch_size == 18
+    assert sampling.balanced(datasets, 0, epoch_size=7).epoch(2).shape == (7,)
     # 6 of 18 rows have an emotion: int((.5 * 18 - 6) / .5) = 6 are added.
-    assert samplers.thesis(datasets, 0, emotion_share=0.5).epoch_size == 24
+    assert sampling.thesis(datasets, 0, emotion_share=0.5).epoch_size == 24
 
 
 def test_digest_names_the_stream(faces, emotions):
     digests = {
-        samplers.thesis([faces, emotions], 0).digest(),
-        samplers.thesis([faces, emotions], 1).digest(),
-        samplers.thesis([faces, emotions], 0, epoch_size=9).digest(),
-        samplers.balanced([faces, emotions], 0).digest(),
-        samplers.natural([faces, emotions], 0).digest(),
+        sampling.thesis([faces, emotions], 0).digest(),
+        sampling.thesis([faces, emotions], 1).digest(),
+        sampling.thesis([faces, emotions], 0, epoch_size=9).digest(),
+        sampling.balanced([faces, emotions], 0).digest(),
+        sampling.natural([faces, emotions], 0).digest(),
     }
     assert len(digests) == 5
-    assert samplers.thesis([faces, emotions], 0).digest() in digests
+    assert sampling.thesis([faces, emotions], 0).digest() in digests
 
 
 @pytest.mark.parametrize(
@@ -86,4 +84,4 @@ def test_digest_names_the_stream(faces, emotions):
 )
 def test_mistakes_in_the_configuration(arguments, says):
     with pytest.raises(UserError, match=says):
-        samplers.make(**arguments)
+        sampling.make(**arguments)

@@ -23,9 +23,7 @@ def test_take_keeps_order_and_repetitions(faces):
 
 
 def test_fingerprint_names_the_choice_of_rows(faces):
-    prints = {faces.fingerprint} | {
-        faces.take(np.array(rows)).fingerprint for rows in ([0, 1], [1, 0], [0])
-    }
+    prints = {faces.fingerprint} | {faces.take(np.array(rows)).fingerprint for rows in ([0, 1], [1, 0], [0])}
     assert len(prints) == 4
     assert faces.take(np.array([0])).fingerprint == faces.take(np.array([0])).fingerprint
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data import decode, sources, storage
-from softbio_jax.data.rows import Row
+from softbio_jax.data import decode, sources
+from softbio_jax.data.prepare import storage
+from softbio_jax.data.prepare.rows import Row
 from softbio_jax.errors import UserError
 from tests.data.trees import encode, prepared_split
 

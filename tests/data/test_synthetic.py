@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from softbio_jax.data import synthetic
-from softbio_jax.data.drawing.factors import FACTORS
+from softbio_jax.data.drawing import synthetic
+from softbio_jax.data.drawing.face import FACTORS
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 
-ALL = [(name, "train") for name in synthetic.SOURCES] + [
-    (name, "test") for name in synthetic.TEST_SETS
-]
+ALL = [(name, "train") for name in synthetic.SOURCES] + [(name, "test") for name in synthetic.TEST_SETS]
 MASKS = {
     "synthetic_fairface": {"age", "gender"},
     "synthetic_lagenda": {"age", "gender"},
@@ -128,9 +126,7 @@ def test_vggface2_ages_are_noisy_and_the_others_are_not(undrawn, monkeypatch):
     monkeypatch.setattr(synthetic, "sample_face", spy)
     for name, low, high in (("synthetic_vggface2", 0.2, 0.3), ("synthetic_utkface", 0, 0)):
         truth.clear()
-        labels = [
-            synthetic.draw(name, "test", r, size=16, seed=0).labels["age"] for r in range(800)
-        ]
+        labels = [synthetic.draw(name, "test", r, size=16, seed=0).labels["age"] for r in range(800)]
         off = np.abs(np.array(labels) - truth)
         assert low <= (off > 0).mean() <= high and off.max() <= 2
 

@@ -1,14 +1,14 @@
 import pytest
 
-from softbio_jax.data import prepare, sources, synthetic
+from softbio_jax.data import sources
+from softbio_jax.data.drawing import synthetic
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 
 
 def test_rows_labels_and_bytes(tmp_path):
     name = next(name for name in synthetic.SOURCES if name in synthetic.TEST_SETS)
-    prepare.prepare(
-        "synthetic", source=name, out=tmp_path / "out", size=32, seed=3, count=6, test_count=2
-    )
+    prepare.prepare("synthetic", source=name, out=tmp_path / "out", size=32, seed=3, count=6, test_count=2)
     dataset = sources.open_prepared(tmp_path / "out", "train")
     rows = list(synthetic.rows(name, "train", size=32, seed=3, count=6))
     assert dataset.columns["id"].tolist() == [row_id for row_id, _, _ in rows]

@@ -1,6 +1,6 @@
 import pytest
 
-from softbio_jax.data import prepare
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from tests.data.trees import by_id, prepared_split, write_image, write_table
 

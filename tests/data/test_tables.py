@@ -1,6 +1,6 @@
 import pytest
 
-from softbio_jax.data.builders import tables
+from softbio_jax.data.prepare import tables
 from softbio_jax.errors import UserError
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from softbio_jax.data import decode, faces, prepare, storage
+from softbio_jax.data import decode, faces
+from softbio_jax.data.prepare import prepare, storage
 from softbio_jax.errors import UserError
 from tests.data.trees import by_id, prepared_split, write_image
 

@@ -2,7 +2,7 @@ import importlib.util
 
 import pytest
 
-from softbio_jax.data import prepare
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from tests.data.trees import by_id, make_fairface, prepared_split, write_image
 
@@ -55,14 +55,10 @@ def test_without_ages(tmp_path):
 def test_broken_ages(tmp_path, line, says):
     (tmp_path / "ages.csv").write_text(line)
     with pytest.raises(UserError, match=says):
-        prepare.survey(
-            "vggface2", source=str(_tree(tmp_path / "raw")), ages=str(tmp_path / "ages.csv")
-        )
+        prepare.survey("vggface2", source=str(_tree(tmp_path / "raw")), ages=str(tmp_path / "ages.csv"))
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("apache_beam") is None, reason="apache-beam is not installed"
-)
+@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="apache-beam is not installed")
 def test_beam_writes_the_same(tmp_path):
     source = _tree(tmp_path / "raw")
     (source / "test" / "n000009" / "0002_01.jpg").write_bytes(b"")
@@ -83,6 +79,4 @@ def test_beam_writes_the_same(tmp_path):
 def test_beam_is_not_for_sets_without_groups(tmp_path):
     make_fairface(tmp_path / "raw", train=2, val=1)
     with pytest.raises(UserError, match=r"--beam: expected --dataset=vggface2"):
-        prepare.prepare(
-            "fairface", source=str(tmp_path / "raw"), out=tmp_path / "out", beam_options=[]
-        )
+        prepare.prepare("fairface", source=str(tmp_path / "raw"), out=tmp_path / "out", beam_options=[])

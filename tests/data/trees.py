@@ -58,7 +58,8 @@ def make_emotions(root: pathlib.Path, *, per_class: int = 3) -> pathlib.Path:
 
 def prepared_split(dataset: str, source, out, split: str, **options):
     """Prepares a tree, opens a split of it and returns (data set, report of the split)."""
-    from softbio_jax.data import prepare, sources
+    from softbio_jax.data import sources
+    from softbio_jax.data.prepare import prepare
 
     report = prepare.prepare(dataset, source=str(source), out=out, **options)
     return sources.open_prepared(out, split), report["splits"][split]

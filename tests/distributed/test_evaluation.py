@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from softbio_jax.evaluation import metrics
-from softbio_jax.train.session import Session
-from tests.train.tiny import config_on, run_of
+from softbio_jax.evaluation.metrics import classification
+from softbio_jax.runs.session import Session
+from tests.runs.tiny import config_on, run_of
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,10 @@ def test_every_count_is_that_of_one_device(passes, size):
             np.testing.assert_allclose(shared.logits[task], alone.logits[task], atol=1e-5)
             known = labels >= 0
             counts = [
-                metrics.confusion_counts(
-                    labels[known], outputs.logits[task][known].argmax(axis=1),
-                    outputs.logits[task].shape[1],
+                classification.confusion_counts(
+                    labels[known], outputs.logits[task][known].argmax(axis=1), outputs.logits[task].shape[1]
                 )
                 for outputs in (shared, alone)
-            ]  # fmt: skip
+            ]
             np.testing.assert_array_equal(*counts)
             assert counts[0].sum() == known.sum()

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from softbio_jax import parallel
-from softbio_jax.train.session import Session
-from tests.train.test_step import batch_of
-from tests.train.tiny import changed, config_on, run_of
+from softbio_jax.runs.session import Session
+from tests.runs.test_step import batch_of
+from tests.runs.tiny import changed, config_on, run_of
 
 
 def _batches(case):
@@ -57,9 +57,12 @@ def outputs_of(data_root, module_patch):
         layout = (devices, microbatches, fsdp)
         if layout not in made:
             config = changed(
-                config_on(data_root), train__microbatches=microbatches, mesh={"fsdp": fsdp},
-                compute={"matmul_precision": "highest"}, method__lora__dropout=0.3,
-            )  # fmt: skip
+                config_on(data_root),
+                train__microbatches=microbatches,
+                mesh={"fsdp": fsdp},
+                compute={"matmul_precision": "highest"},
+                method__lora__dropout=0.3,
+            )
             session = Session(run_of(config)[0], devices=jax.devices()[:devices])
             session.compile()
             made[layout] = {case: _outputs(session, case) for case in CASES}
@@ -75,10 +78,11 @@ def _assert_equal(found, expected):
     for ours, theirs in zip(found_metrics, metrics, strict=True):
         for name in theirs:
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, atol=1e-6, err_msg=name)
-    for ours, theirs in ((found_state.batch_stats, state.batch_stats),
-                         (found_state.opt_state, state.opt_state)):  # fmt: skip
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
-                     ours, theirs)  # fmt: skip
+    for ours, theirs in (
+        (found_state.batch_stats, state.batch_stats),
+        (found_state.opt_state, state.opt_state),
+    ):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), ours, theirs)
 
 
 @pytest.mark.parametrize("case", CASES)

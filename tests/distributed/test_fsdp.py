@@ -7,11 +7,11 @@ from jax.sharding import PartitionSpec as P
 
 from softbio_jax import parallel
 from softbio_jax.checkpoints.manager import CheckpointManager
-from softbio_jax.params.paths import flatten
-from softbio_jax.train import build
-from softbio_jax.train.session import Session
-from tests.train.test_step import batch_of
-from tests.train.tiny import changed, config_on, run_of
+from softbio_jax.params import flatten
+from softbio_jax.runs import build
+from softbio_jax.runs.session import Session
+from tests.runs.test_step import batch_of
+from tests.runs.tiny import changed, config_on, run_of
 
 STEPS = 3
 LAYOUTS = {"replicated": (8, 1), "fsdp": (8, 4), "one": (1, 1)}  # devices, fsdp
@@ -35,12 +35,13 @@ def test_large_trained_leaves_are_spread_and_adapters_are_whole(shape, spec):
 @pytest.mark.parametrize("variant", ["PE-Core-L14-336", "PE-Core-G14-448"])
 def test_every_adapter_is_whole(variant):
     config = changed(
-        config_on("nowhere"), model__variant=variant,
+        config_on("nowhere"),
+        model__variant=variant,
         method={"name": "dora", "lora": {"rank": 64, "alpha": 64.0}},
         optimizer__rates=dict.fromkeys(
             ("adapter_a", "adapter_b", "magnitude", "pooling", "heads", "log_sigma"), 1e-3
         ),
-    )  # fmt: skip
+    )
     state, _ = build.abstract_start(build.parts(build.config_from(config)))
     laid_out = parallel.trained_shardings(state.trainable, parallel.make_mesh(fsdp=4))
     spread = [path for path, sharding in flatten(laid_out).items() if sharding.spec != P()]
@@ -59,14 +60,16 @@ def sessions(data_root):
             if name not in made:
                 devices, fsdp = LAYOUTS[name]
                 config = changed(
-                    config_on(data_root), mesh={"fsdp": fsdp}, method={"name": "full"},
-                    optimizer__rates={"blocks": 1e-3, "pooling": 1e-3, "heads": 1e-2,
-                                      "log_sigma": 1e-2},
+                    config_on(data_root),
+                    mesh={"fsdp": fsdp},
+                    method={"name": "full"},
+                    optimizer__rates={"blocks": 1e-3, "pooling": 1e-3, "heads": 1e-2, "log_sigma": 1e-2},
                     # Adam divides by the root of the second moment: without a large epsilon what
                     # is zero but for rounding would move a weight by up to the rate.
-                    optimizer__eps=1e-2, optimizer__warmup_steps=0,
+                    optimizer__eps=1e-2,
+                    optimizer__warmup_steps=0,
                     compute={"matmul_precision": "highest"},
-                )  # fmt: skip
+                )
                 made[name] = Session(run_of(config)[0], devices=jax.devices()[:devices])
                 made[name].compile()
             return made[name]
@@ -88,9 +91,7 @@ def _train(session, first=0):
 
 
 def _assert_close(found, expected):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
 
 
 def test_training_is_that_of_replicated_weights(sessions):
@@ -106,9 +107,9 @@ def test_moments_lie_where_their_weights_lie_and_stay_there(sessions):
     shardings = parallel.trained_shardings(session.state, session.mesh)
     assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding == s, session.state, shardings))
     session.train(batch_of())
-    assert jax.tree.all(jax.tree.map(
-        lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), session.state, shardings
-    ))  # fmt: skip
+    assert jax.tree.all(
+        jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), session.state, shardings)
+    )
     kernel = session.state.trainable["encoder"]["trunk"]["mlp"]["c_fc"]["kernel"]
     assert kernel.sharding.spec == P(None, "fsdp")
     assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // 4}

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED
-from tests.train.tiny import changed, config_on
+from tests.runs.tiny import changed, config_on
 
 pytestmark = pytest.mark.long
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -22,18 +22,32 @@ def _start(config_file, workdir, cache):
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo", "JAX_COMPILATION_CACHE_DIR": str(cache),
-    }  # fmt: skip
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+    }
     return [
         subprocess.Popen(
-            [sys.executable, "scripts/train.py", "--multihost", f"--config={config_file}",
-             f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2",
-             f"--process_id={process}"],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                "scripts/train.py",
+                "--multihost",
+                f"--config={config_file}",
+                f"--workdir={workdir}",
+                f"--coordinator=127.0.0.1:{port}",
+                "--processes=2",
+                f"--process_id={process}",
+            ],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for process in range(2)
-    ]  # fmt: skip
+    ]
 
 
 def _wait_for(process, text):
@@ -50,8 +64,9 @@ def test_sigterm_ends_both_processes_in_time_and_the_run_goes_on(data_root, tmp_
     """In the first compilation, where no python runs and no step has been agreed on, and later."""
     config = changed(config_on(data_root), train__steps=400, train__log_every=2)
     config_file = tmp_path / "tiny.py"
-    config_file.write_text(f"import ml_collections\n\n\ndef get_config():\n    return "
-                           f"ml_collections.ConfigDict({config!r})\n")  # fmt: skip
+    config_file.write_text(
+        f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({config!r})\n"
+    )
     processes = _start(config_file, tmp_path / "run", tmp_path / "cache")
     _wait_for(processes[0], moment)
     if moment == "trainable":

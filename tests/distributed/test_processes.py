@@ -13,10 +13,14 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 20
 CHANGES = {
-    "train__steps": STEPS, "train__log_every": 1, "train__eval_every": 10,
-    "train__checkpoint_every": 10, "train__keep": 9, "train__evaluate": "last",
+    "train__steps": STEPS,
+    "train__log_every": 1,
+    "train__eval_every": 10,
+    "train__checkpoint_every": 10,
+    "train__keep": 9,
+    "train__evaluate": "last",
     "compute": {"matmul_precision": "highest"},
-}  # fmt: skip
+}
 
 
 def _free_port():
@@ -29,21 +33,31 @@ def _train(data_root, workdir, out, *, processes=1, devices=1):
     """Runs a run to its end and returns what each process saw."""
     coordinator = f"127.0.0.1:{_free_port()}"
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-    }  # fmt: skip
+    }
     started = []
     for process in range(processes):
-        arguments = {"data": str(data_root), "workdir": str(workdir), "changes": CHANGES,
-                     "out": f"{out}.{process}.json"}  # fmt: skip
+        arguments = {
+            "data": str(data_root),
+            "workdir": str(workdir),
+            "changes": CHANGES,
+            "out": f"{out}.{process}.json",
+        }
         if processes > 1:
-            arguments |= {
-                "coordinator": coordinator, "process_id": process, "processes": processes,
-            }  # fmt: skip
-        started.append(subprocess.Popen(
-            [sys.executable, "-m", "tests.distributed.worker", json.dumps(arguments)],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        ))  # fmt: skip
+            arguments |= {"coordinator": coordinator, "process_id": process, "processes": processes}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.distributed.worker", json.dumps(arguments)],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
     outputs = [process.communicate(timeout=900)[0] for process in started]
     for process, output in zip(started, outputs, strict=True):
         assert process.returncode == 0, output[-4000:]
@@ -93,12 +107,10 @@ def _resume_at_10(run, folder):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("saved", "layout"), [
-    ("one", {"devices": 8}), ("one", {"processes": 2}), ("two", {"devices": 1}),
-])  # fmt: skip
-def test_what_one_layout_saves_another_goes_on_from(
-    request, data_root, one, tmp_path, saved, layout
-):
+@pytest.mark.parametrize(
+    ("saved", "layout"), [("one", {"devices": 8}), ("one", {"processes": 2}), ("two", {"devices": 1})]
+)
+def test_what_one_layout_saves_another_goes_on_from(request, data_root, one, tmp_path, saved, layout):
     _, run = request.getfixturevalue(saved)
     seen = _train(data_root, _resume_at_10(run, tmp_path), tmp_path / "seen", **layout)
     (whole,) = one[0]

@@ -16,23 +16,26 @@ def main() -> None:
 
     if "coordinator" in arguments:
         parallel.start_distributed(
-            coordinator=arguments["coordinator"], process_id=arguments["process_id"],
+            coordinator=arguments["coordinator"],
+            process_id=arguments["process_id"],
             processes=arguments["processes"],
-        )  # fmt: skip
+        )
 
+    from softbio_jax.runs.session import Session
     from softbio_jax.train import loop
-    from softbio_jax.train.session import Session
-    from tests.train.tiny import changed, config_on, run_of
+    from tests.runs.tiny import changed, config_on, run_of
 
     train, seen = Session.train, []
 
     def recorded(session: Session, batch):  # type: ignore[no-untyped-def]
         metrics = train(session, batch)
-        seen.append({
-            "index": batch["index"].tolist(),
-            "image": [hashlib.sha256(image.tobytes()).hexdigest() for image in batch["image"]],
-            "loss": float(metrics["loss/total"]),
-        })  # fmt: skip
+        seen.append(
+            {
+                "index": batch["index"].tolist(),
+                "image": [hashlib.sha256(image.tobytes()).hexdigest() for image in batch["image"]],
+                "loss": float(metrics["loss/total"]),
+            }
+        )
         return metrics
 
     Session.train = recorded  # type: ignore[method-assign]

@@ -4,11 +4,7 @@ import math
 
 import pytest
 
-from softbio_jax.evaluation.averages import (
-    THESIS_SYNTHETIC_LABELS,
-    averaged_sets,
-    task_averages,
-)
+from softbio_jax.evaluation.metrics.averages import THESIS_SYNTHETIC_LABELS, averaged_sets, task_averages
 
 ZERO_SHOT = {
     "utkface": {"age": 48.62, "gender": 96.63},
@@ -46,8 +42,7 @@ PER_SET = {
 
 
 @pytest.mark.parametrize(
-    ("row", "age", "overall", "consistent"),
-    [("lora", 63.53, 84.07, True), ("mtlora", 64.03, 83.88, False)],
+    ("row", "age", "overall", "consistent"), [("lora", 63.53, 84.07, True), ("mtlora", 64.03, 83.88, False)]
 )
 def test_averages_of_table_4_11_from_table_4_12(row, age, overall, consistent):
     figures, gender, emotion = PER_SET[row]
@@ -91,8 +86,11 @@ def test_a_task_without_test_set_has_no_average_and_no_part_in_the_overall():
 
 def test_gender_of_raf_db_and_celeba_hq_is_in_no_average():
     accuracies = {
-        "utkface": {"gender": 96.0}, "fairface": {"gender": 97.0}, "vggface2": {"gender": 98.0},
-        "rafdb": {"gender": 10.0, "emotion": 90.0}, "celeba_hq": {"gender": 20.0},
-    }  # fmt: skip
+        "utkface": {"gender": 96.0},
+        "fairface": {"gender": 97.0},
+        "vggface2": {"gender": 98.0},
+        "rafdb": {"gender": 10.0, "emotion": 90.0},
+        "celeba_hq": {"gender": 20.0},
+    }
     found = task_averages(accuracies, synthetic_labels={})
     assert found == {"gender": 97.0, "emotion": 90.0, "overall": 93.5}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from softbio_jax.evaluation import calibration
+from softbio_jax.evaluation.metrics import calibration
 
 LABELS = np.array([0, 1, 1, 0])
 PROBABILITIES = np.array([[0.8, 0.2], [0.4, 0.6], [0.9, 0.1], [1.0, 0.0]])
@@ -25,9 +25,7 @@ def test_a_certain_mistake_is_finite():
 
 def test_brier_by_hand():
     # (0.2^2 + 0.2^2), (0.4^2 + 0.4^2), (0.9^2 + 0.9^2), 0
-    np.testing.assert_allclose(
-        calibration.brier(LABELS, PROBABILITIES), [0.08, 0.32, 1.62, 0], atol=1e-12
-    )
+    np.testing.assert_allclose(calibration.brier(LABELS, PROBABILITIES), [0.08, 0.32, 1.62, 0], atol=1e-12)
     three = calibration.brier(np.array([2]), np.array([[0.5, 0.25, 0.25]]))
     assert three[0] == pytest.approx(0.25 + 0.0625 + 0.5625)
 
@@ -51,9 +49,7 @@ def test_temperature_by_hand():
     # Odds 4:1 at T = 2 become sqrt(4):1 = 2:1.
     scaled = calibration.with_temperature(np.array([[0.8, 0.2]]), 2.0)
     np.testing.assert_allclose(scaled, [[2 / 3, 1 / 3]])
-    np.testing.assert_allclose(
-        calibration.with_temperature(PROBABILITIES[:3], 1.0), PROBABILITIES[:3]
-    )
+    np.testing.assert_allclose(calibration.with_temperature(PROBABILITIES[:3], 1.0), PROBABILITIES[:3])
 
 
 def test_fit_finds_the_temperature_that_was_applied():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import comparison, metrics
+from softbio_jax.evaluation.metrics import classification, comparison
 from softbio_jax.tasks import MISSING
 from tests.evaluation.fixtures import hand_made, random_predictions
 
@@ -82,7 +82,7 @@ def test_third_party_predictions_take_the_test_sets_labels_and_order():
     assert list(found.labels) == ["gender"]
     np.testing.assert_array_equal(found.labels["gender"], reference.labels["gender"])
     np.testing.assert_array_equal(found.probabilities["gender"], theirs.probabilities["gender"])
-    assert metrics.confusion_counts(
+    assert classification.confusion_counts(
         found.labels["gender"], found.probabilities["gender"].argmax(1), 2
     ).sum() == np.sum(reference.labels["gender"] != MISSING)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import evaluate, figures, predictions_csv, tables
+from softbio_jax.evaluation import evaluate, predictions_csv
+from softbio_jax.evaluation.metrics import per_task
 from tests.evaluation.fixtures import hand_made, random_predictions
 
 MODEL = {"variant": "tiny", "method": "lora", "trainable_params": 10, "total_params": 100}
@@ -29,7 +30,7 @@ def test_write_leaves_figures_predictions_and_pictures(tmp_path, sets):
     for item in sets:
         again = predictions_csv.load(tmp_path / "eval" / "predictions" / f"{item.name}.csv")
         for task in item.tasks():
-            assert figures.task_figures(again, task) == summary["datasets"][item.name][task]
+            assert per_task.task_figures(again, task) == summary["datasets"][item.name][task]
             picture = tmp_path / "eval" / "confusion" / f"{item.name}_{task}.png"
             assert picture.read_bytes().startswith(b"\x89PNG")
     assert summary["averaged_sets"] == {
@@ -69,10 +70,9 @@ def test_two_test_sets_of_one_name_are_refused(tmp_path, sets):
 
 def test_text_table_shows_floor_and_averages():
     summary = evaluate.summarise(
-        [hand_made("faces", "gender", [0, 0, 0, 1], [[1, 0], [1, 0], [0, 1], [0, 1]])],
-        model=MODEL,
+        [hand_made("faces", "gender", [0, 0, 0, 1], [[1, 0], [1, 0], [0, 1], [0, 1]])], model=MODEL
     )
-    header, _, row, averages = tables.text(summary).splitlines()
+    header, _, row, averages = evaluate.text(summary).splitlines()
     assert header.split()[:3] == ["test", "set", "task"]
     # 3 of 4 right; always "male" would be 3 of 4; recalls 2/3 and 1; F1 4/5 and 2/3.
     assert row.split() == ["faces", "gender", "4", "75.00", "75.00", "83.33", "73.33"]
@@ -80,7 +80,7 @@ def test_text_table_shows_floor_and_averages():
 
 
 def test_text_table_marks_synthetic_labels(sets):
-    text = tables.text(evaluate.summarise(sets, model=MODEL))
+    text = evaluate.text(evaluate.summarise(sets, model=MODEL))
     starred = [line for line in text.splitlines() if " * " in line]
     assert len(starred) == 1 and starred[0].startswith("vggface2  age *")
     assert "not in the averages" in text

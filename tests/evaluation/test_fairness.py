@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from softbio_jax.evaluation import fairness, intervals
+from softbio_jax.evaluation.metrics import fairness, intervals
 from softbio_jax.tasks import MISSING
 from tests.evaluation.fixtures import hand_made, random_predictions
 
@@ -30,20 +30,12 @@ def faces():
 
 def test_cells_by_hand(faces):
     rows = fairness.table(faces, "gender", ("race",))
-    assert [(r["race"], r["n"], r["hits"]) for r in rows] == [
-        ("Black", 200, 165),
-        ("White", 220, 188),
-    ]
+    assert [(r["race"], r["n"], r["hits"]) for r in rows] == [("Black", 200, 165), ("White", 220, 188)]
     assert rows[0]["accuracy"] == 165 / 200
     assert rows[0]["balanced_accuracy"] == pytest.approx((135 / 150 + 30 / 50) / 2)
     assert rows[0]["interval"] == list(intervals.wilson(165, 200))
     crossed = fairness.table(faces, "gender", ("race", "gender"))
-    assert [(r["n"], r["small"]) for r in crossed] == [
-        (150, False),
-        (50, True),
-        (100, False),
-        (120, False),
-    ]
+    assert [(r["n"], r["small"]) for r in crossed] == [(150, False), (50, True), (100, False), (120, False)]
 
 
 def test_gap_leaves_small_cells_out_but_names_the_smallest(faces):

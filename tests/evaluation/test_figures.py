@@ -8,16 +8,14 @@ import pytest
 
 from softbio_jax.data.builders import BUILDERS
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import age_error, calibration, figures, intervals
+from softbio_jax.evaluation.metrics import calibration, classification, intervals, per_task
 from tests.evaluation.fixtures import hand_made, random_predictions
 
 
 @pytest.mark.parametrize("task", ["age", "gender"])
 def test_every_interval_holds_its_figure(task):
-    found = figures.task_figures(random_predictions("faces", n=300), task)
-    assert {"accuracy", "balanced_accuracy", "macro_f1", "nll", "brier", "ece"} <= set(
-        found["intervals"]
-    )
+    found = per_task.task_figures(random_predictions("faces", n=300), task)
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "nll", "brier", "ece"} <= set(found["intervals"])
     assert ("expected_age_mae" in found["intervals"]) is (task == "age")
     for name, (low, high) in found["intervals"].items():
         if name != "ece":  # its replicates lie above it
@@ -27,7 +25,7 @@ def test_every_interval_holds_its_figure(task):
 
 
 def test_every_class_has_intervals_that_hold_its_figures():
-    found = figures.task_figures(random_predictions("faces", n=300), "age")
+    found = per_task.task_figures(random_predictions("faces", n=300), "age")
     for row in found["per_class"].values():
         assert set(row["intervals"]) == {"precision", "recall", "f1"}
         for name, (low, high) in row["intervals"].items():
@@ -39,7 +37,7 @@ def test_every_class_has_intervals_that_hold_its_figures():
 
 def test_a_class_without_examples_has_no_recall_and_no_interval():
     labels, probabilities = [0, 0, 1], np.eye(7)[[0, 2, 1]]
-    found = figures.task_figures(hand_made("faces", "emotion", labels, probabilities), "emotion")
+    found = per_task.task_figures(hand_made("faces", "emotion", labels, probabilities), "emotion")
     disgust, happy = found["per_class"]["disgust"], found["per_class"]["happy"]
     assert disgust["recall"] is None and set(disgust["intervals"]) == {"precision", "f1"}
     assert happy["intervals"] == {}
@@ -48,7 +46,7 @@ def test_a_class_without_examples_has_no_recall_and_no_interval():
 
 def test_reliability_bins_hold_every_example_once():
     faces = random_predictions("faces", n=300)
-    found = figures.task_figures(faces, "age")
+    found = per_task.task_figures(faces, "age")
     assert sum(row["n"] for row in found["reliability"]) == found["n"]
     gaps = [row["n"] * abs(row["accuracy"] - row["confidence"]) for row in found["reliability"]]
     assert sum(gaps) / found["n"] == pytest.approx(found["ece"])
@@ -56,35 +54,35 @@ def test_reliability_bins_hold_every_example_once():
 
 def test_temperature_is_applied_and_reported():
     faces = random_predictions("faces", n=300)
-    found = figures.task_figures(faces, "age", temperature=0.7)
+    found = per_task.task_figures(faces, "age", temperature=0.7)
     labels, probabilities = faces.labelled("age")
     scaled = calibration.with_temperature(probabilities, 0.7)
     assert found["temperature"]["value"] == 0.7
     assert found["temperature"]["ece"] == pytest.approx(calibration.reliability(labels, scaled).ece)
     low, high = found["temperature"]["intervals"]["nll"]
     assert low < found["temperature"]["nll"] < high
-    assert "temperature" not in figures.task_figures(faces, "age")
+    assert "temperature" not in per_task.task_figures(faces, "age")
 
 
 def test_true_years_are_used_where_known():
     faces = random_predictions("faces", n=50, missing=0.2)
     years = np.where(np.arange(50) % 2, "31", "")
-    faces = dataclasses.replace(faces, audit={figures.YEARS_COLUMN: years})
+    faces = dataclasses.replace(faces, audit={per_task.YEARS_COLUMN: years})
     labels, probabilities = faces.labelled("age")
     known = faces.labels["age"] >= 0
-    expected = age_error.absolute_error(
+    expected = classification.absolute_error(
         labels, probabilities, years=np.where(np.arange(50) % 2, 31.0, np.nan)[known]
     ).mean()
-    assert figures.task_figures(faces, "age")["expected_age_mae"] == pytest.approx(expected)
+    assert per_task.task_figures(faces, "age")["expected_age_mae"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["utkface", "lagenda", "imdb_clean", "vggface2"])
 def test_years_are_looked_for_where_the_builders_put_them(name):
-    assert figures.YEARS_COLUMN in BUILDERS[name].COLUMNS
+    assert per_task.YEARS_COLUMN in BUILDERS[name].COLUMNS
 
 
 def test_years_that_are_no_number_are_named():
     faces = random_predictions("faces", n=3)
-    faces = dataclasses.replace(faces, audit={figures.YEARS_COLUMN: ["30", "", "old"]})
+    faces = dataclasses.replace(faces, audit={per_task.YEARS_COLUMN: ["30", "", "old"]})
     with pytest.raises(UserError, match=r"not an age in years.*row 3.*'old'"):
-        figures.task_figures(faces, "age")
+        per_task.task_figures(faces, "age")

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from softbio_jax.evaluation import gallery
-from softbio_jax.evaluation.report import private
+from softbio_jax.evaluation.report import gallery
 from tests.evaluation.fixtures import hand_made
 from tests.evaluation.report.fixtures import write_run
 
@@ -64,7 +63,7 @@ def test_galleries_of_a_run_go_where_they_are_told(tmp_path, monkeypatch):
         return lambda _: PNG
 
     monkeypatch.setattr(gallery, "pictures", pictures)
-    pages = private.write_galleries([run], tmp_path / "data", tmp_path / "data" / "gallery")
+    pages = gallery.write_galleries([run], tmp_path / "data", tmp_path / "data" / "gallery")
     assert opened == [("fairface", "test"), ("vggface2", "test")]
     assert [page.name for page in pages] == ["lora_fairface.html", "lora_vggface2.html"]
     assert all(page.parent == tmp_path / "data" / "gallery" for page in pages)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from softbio_jax.evaluation import intervals, metrics
+from softbio_jax.evaluation.metrics import classification, intervals
 from tests.evaluation.fixtures import hand_made, random_predictions
 
 
@@ -34,13 +34,15 @@ def test_multinomial_draws_match_drawing_examples_one_by_one():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     predicted = np.where(rng.random(200) < 0.7, labels, rng.integers(0, 3, 200))
-    counts = metrics.confusion_counts(labels, predicted, 3)
-    fast = metrics.balanced_accuracy(intervals.resampled_counts(counts, replicates=4000))
+    counts = classification.confusion_counts(labels, predicted, 3)
+    fast = classification.balanced_accuracy(intervals.resampled_counts(counts, replicates=4000))
     slow = []
     for _ in range(1000):
         rows = rng.integers(0, 200, 200)
         slow.append(
-            metrics.balanced_accuracy(metrics.confusion_counts(labels[rows], predicted[rows], 3))
+            classification.balanced_accuracy(
+                classification.confusion_counts(labels[rows], predicted[rows], 3)
+            )
         )
     # Standard errors of a mean and a spread over 1,000 draws: 0.001 and 2.2 %.
     assert fast.mean() == pytest.approx(np.mean(slow), abs=0.005)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from softbio_jax.evaluation import metrics
+from softbio_jax.evaluation.metrics import classification
 from softbio_jax.tasks import EMOTION, MISSING
 
 # True 0: 3 right, 1 called 1. True 1: 2 right, 2 called 0. True 2 never occurs, called once.
@@ -12,13 +12,13 @@ COUNTS = np.array([[3, 1, 0], [1, 2, 1], [0, 0, 0]])
 
 
 def test_hand_computed_values():
-    assert metrics.accuracy(COUNTS) == 5 / 8
-    assert metrics.balanced_accuracy(COUNTS) == (3 / 4 + 2 / 4) / 2
+    assert classification.accuracy(COUNTS) == 5 / 8
+    assert classification.balanced_accuracy(COUNTS) == (3 / 4 + 2 / 4) / 2
     # F1: 6/8, 4/7, and 0 for the class that is predicted but never true.
-    assert metrics.macro_f1(COUNTS) == pytest.approx((6 / 8 + 4 / 7 + 0) / 3)
-    assert metrics.majority(COUNTS) == 4 / 8
-    assert metrics.one_off(COUNTS) == 8 / 8
-    classes = metrics.per_class(COUNTS)
+    assert classification.macro_f1(COUNTS) == pytest.approx((6 / 8 + 4 / 7 + 0) / 3)
+    assert classification.majority(COUNTS) == 4 / 8
+    assert classification.one_off(COUNTS) == 8 / 8
+    classes = classification.per_class(COUNTS)
     np.testing.assert_allclose(classes["precision"], [3 / 4, 2 / 3, 0])
     np.testing.assert_allclose(classes["recall"], [3 / 4, 2 / 4, np.nan])
 
@@ -27,19 +27,19 @@ def test_one_off_counts_neighbours_only():
     counts = np.zeros((4, 4), int)
     counts[0] = [1, 1, 1, 1]
     counts[3, 2] = 4
-    assert metrics.one_off(counts) == (1 + 1 + 4) / 8
+    assert classification.one_off(counts) == (1 + 1 + 4) / 8
 
 
 def test_counts_skip_missing_labels():
-    counts = metrics.confusion_counts(np.array([0, 1, MISSING, 1]), np.array([0, 0, 1, 1]), 2)
+    counts = classification.confusion_counts(np.array([0, 1, MISSING, 1]), np.array([0, 0, 1, 1]), 2)
     assert counts.tolist() == [[1, 0], [1, 1]]
 
 
 def test_agrees_with_scikit_learn():
     rng = np.random.default_rng(0)
     true, predicted = rng.integers(0, 6, 500), rng.integers(0, 7, 500)  # class 6 is never true
-    counts = metrics.confusion_counts(true, predicted, 7)
-    figures = metrics.from_counts("emotion", counts)
+    counts = classification.confusion_counts(true, predicted, 7)
+    figures = classification.from_counts("emotion", counts)
     np.testing.assert_array_equal(counts, reference.confusion_matrix(true, predicted))
     assert figures["accuracy"] == pytest.approx(reference.accuracy_score(true, predicted))
     # scikit-learn drops classes that never occur from this mean too, with a warning.
@@ -49,9 +49,7 @@ def test_agrees_with_scikit_learn():
     assert figures["macro_f1"] == pytest.approx(
         reference.f1_score(true, predicted, average="macro", zero_division=0)
     )
-    precision, recall, _, n = reference.precision_recall_fscore_support(
-        true, predicted, zero_division=0
-    )
+    precision, recall, _, n = reference.precision_recall_fscore_support(true, predicted, zero_division=0)
     for i, name in enumerate(EMOTION.classes):
         row = figures["per_class"][name]
         assert row["n"] == n[i]
@@ -66,6 +64,6 @@ def test_counts_of_parts_add_up_to_those_of_the_whole(part):
     labels = rng.integers(-1, 7, 101)  # MISSING among them
     predicted = rng.integers(0, 7, 101)
     parts = [slice(start, start + part) for start in range(0, len(labels), part)]
-    counts = sum(metrics.confusion_counts(labels[p], predicted[p], 7) for p in parts)
-    np.testing.assert_array_equal(counts, metrics.confusion_counts(labels, predicted, 7))
+    counts = sum(classification.confusion_counts(labels[p], predicted[p], 7) for p in parts)
+    np.testing.assert_array_equal(counts, classification.confusion_counts(labels, predicted, 7))
     assert counts.sum() == np.sum(labels != MISSING)

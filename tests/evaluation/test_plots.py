@@ -45,8 +45,7 @@ def test_png_is_written_whole(tmp_path):
 
 def test_svg_is_one_element_and_repeatable():
     first, second = (
-        plots.svg(plots.confusion_matrix([[1, 0], [0, 1]], GENDER.classes, title="t"))
-        for _ in range(2)
+        plots.svg(plots.confusion_matrix([[1, 0], [0, 1]], GENDER.classes, title="t")) for _ in range(2)
     )
     assert first == second
     assert first.startswith("<svg") and first.rstrip().endswith("</svg>")

@@ -13,9 +13,7 @@ from tests.evaluation.fixtures import hand_made, random_predictions
 
 def test_labelled_leaves_out_missing_and_tasks_leave_out_unlabelled_tasks():
     whole = random_predictions("set", tasks=("gender", "emotion"), n=20)
-    whole = dataclasses.replace(
-        whole, labels={**whole.labels, "emotion": np.full(20, MISSING, np.int32)}
-    )
+    whole = dataclasses.replace(whole, labels={**whole.labels, "emotion": np.full(20, MISSING, np.int32)})
     assert list(whole.tasks()) == ["gender"]
     labels, probabilities = whole.labelled("gender")
     assert len(labels) == len(probabilities) == np.sum(whole.labels["gender"] != MISSING)
@@ -44,10 +42,7 @@ def test_take_keeps_rows_together():
             {"probabilities": {"gender": [[1, 0], [0.5, 0.4], [0, 1], [1.5, -0.5]]}},
             r"do not sum to one.*rows 2, 4.*sum 0\.9",
         ),
-        (
-            {"probabilities": {"gender": [[1, 0], [np.nan, 1], [0, 1], [1, 0]]}},
-            r"do not sum to one.*row 2",
-        ),
+        ({"probabilities": {"gender": [[1, 0], [np.nan, 1], [0, 1], [1, 0]]}}, r"do not sum to one.*row 2"),
         ({"synthetic_labels": ("height",)}, "unknown task.*'height'"),
     ],
 )

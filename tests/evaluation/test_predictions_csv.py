@@ -61,11 +61,7 @@ def test_labels_may_be_absent_only_when_asked(table):
         (GOOD, GOOD.splitlines()[0] + "\n", "empty test set"),
         ("id,", "name,", "bad header.*row 1.*column `id`"),
         (",race", ",id", "bad header"),
-        (
-            "gender_male,gender_female",
-            "gender_female,gender_male",
-            "classes in another order.*row 1",
-        ),
+        ("gender_male,gender_female", "gender_female,gender_male", "classes in another order.*row 1"),
         ("gender_female", "gender_other", "other gender classes.*gender_female"),
         ("gender", "height", "no task in predictions"),
         (",male,", ",m,", r"unknown gender class.*row 2.*expected male, female.*'m'"),

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation.prompts import CARRIED, load_prompts
+from softbio_jax.evaluation.zero_shot.prompts import CARRIED, load_prompts
 from softbio_jax.tasks import AGE, EMOTION, GENDER, TASKS
 
 GENDER_ENTRY = {"templates": ["a {}.", "see the {}"], "names": {"female": "woman", "male": "man"}}
@@ -60,15 +60,13 @@ class TestFile:
     def test_any_templates_and_tasks_in_label_order(self, tmp_path):
         prompts = load_prompts(write(tmp_path, {"gender": GENDER_ENTRY}))
         assert prompts.name == "mine"
-        assert prompts.tasks == {
-            "gender": (("a man.", "see the man"), ("a woman.", "see the woman"))
-        }
+        assert prompts.tasks == {"gender": (("a man.", "see the man"), ("a woman.", "see the woman"))}
 
     @pytest.mark.parametrize("name", CARRIED)
     def test_a_carried_set_serves_as_a_pattern(self, tmp_path, name):
 
         text = (
-            importlib.resources.files("softbio_jax.evaluation.prompts") / f"{name}.json"
+            importlib.resources.files("softbio_jax.evaluation.zero_shot.prompts") / f"{name}.json"
         ).read_text()
         assert load_prompts(write(tmp_path, text)).tasks == load_prompts(name).tasks
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import tokenizer
-from softbio_jax.evaluation.prompts import CARRIED, load_prompts
-from softbio_jax.evaluation.tokenizer import END, START, clean, stored_ids, tokenize
+from softbio_jax.evaluation.zero_shot import tokenizer
+from softbio_jax.evaluation.zero_shot.prompts import CARRIED, load_prompts
+from softbio_jax.evaluation.zero_shot.tokenizer import END, START, clean, stored_ids, tokenize
 
 
 def needs(*names):
@@ -105,26 +105,34 @@ def hub_file(tmp_path):
     vocabulary = {token: i for i, token in enumerate(tokens)} | marks
     pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": True}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
-                  "use_regex": True}  # fmt: skip
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     content = {
         "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst",
-                       "stride": 0},
-        "padding": {"strategy": {"Fixed": 77}, "direction": "Right", "pad_to_multiple_of": None,
-                    "pad_id": END, "pad_type_id": 0, "pad_token": "<|endoftext|>"},
-        "added_tokens": [
-            {"id": i, "content": mark, "special": True} | flags for mark, i in marks.items()
-        ],
+        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
+            "strategy": {"Fixed": 77},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": END,
+            "pad_type_id": 0,
+            "pad_token": "<|endoftext|>",
+        },
+        "added_tokens": [{"id": i, "content": mark, "special": True} | flags for mark, i in marks.items()],
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": None,
         "decoder": byte_level,
-        "model": {"type": "BPE", "unk_token": "<|endoftext|>", "continuing_subword_prefix": "",
-                  "end_of_word_suffix": "</w>", "fuse_unk": False, "vocab": vocabulary,
-                  "merges": []},
-    }  # fmt: skip
+        "model": {
+            "type": "BPE",
+            "unk_token": "<|endoftext|>",
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>",
+            "fuse_unk": False,
+            "vocab": vocabulary,
+            "merges": [],
+        },
+    }
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(content))
     return path, vocabulary

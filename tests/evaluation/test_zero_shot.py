@@ -8,19 +8,19 @@ import pytest
 
 from softbio_jax.data.decode import decode
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation.prompts import Prompts, load_prompts
-from softbio_jax.evaluation.zero_shot import (
+from softbio_jax.evaluation.zero_shot.classifier import (
     ZeroShotClassifier,
     classifier_from_params,
     zero_shot_classifier,
 )
+from softbio_jax.evaluation.zero_shot.prompts import Prompts, load_prompts
 from softbio_jax.interop import stacking
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import TEXT, VISION, ComputeConfig
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.paths import unflatten
+from softbio_jax.params import unflatten
 from softbio_jax.tasks import EMOTION, TASKS
 
 HERE = pathlib.Path(__file__).parent
@@ -80,9 +80,7 @@ class TestAgainstTheReference:
     @pytest.mark.parametrize("name", ["thesis", "fer2013"])
     def test_logits(self, made, name):
         module, params, features, golden = made
-        classifier = classifier_from_params(
-            params, variant=module.VARIANT, prompts=load_prompts(name)
-        )
+        classifier = classifier_from_params(params, variant=module.VARIANT, prompts=load_prompts(name))
         logits = classifier.logits(features)
         assert [f"{name}/{task}" for task in logits] == [
             key for key in golden.files if key.startswith(f"{name}/")
@@ -93,12 +91,8 @@ class TestAgainstTheReference:
     def test_the_golden_tells_classes_images_and_prompts_apart(self, made):
         *_, golden = made
         for values in golden.values():
-            classes = np.abs(values[:, :, None] - values[:, None])[
-                :, ~np.eye(values.shape[1], dtype=bool)
-            ]
-            images = np.abs(values[:, None] - values[None]).max(-1)[
-                ~np.eye(len(values), dtype=bool)
-            ]
+            classes = np.abs(values[:, :, None] - values[:, None])[:, ~np.eye(values.shape[1], dtype=bool)]
+            images = np.abs(values[:, None] - values[None]).max(-1)[~np.eye(len(values), dtype=bool)]
             assert classes.min() > 1e-3
             assert images.min() > 0.1
 
@@ -112,9 +106,7 @@ class TestFeatures:
         mixed = classifier_from_params(params, variant="tiny-test", prompts=both)
         single = classifier_from_params(params, variant="tiny-test", prompts=one)
         mean = single.text_features["gender"].mean(axis=0)
-        np.testing.assert_allclose(
-            mixed.text_features["gender"][0], mean / np.linalg.norm(mean), atol=1e-6
-        )
+        np.testing.assert_allclose(mixed.text_features["gender"][0], mean / np.linalg.norm(mean), atol=1e-6)
         np.testing.assert_allclose(
             mixed.text_features["gender"][1], single.text_features["gender"][0], atol=1e-6
         )
@@ -125,10 +117,7 @@ class TestFeatures:
         )
         happy = EMOTION.classes.index("happy")
         alone = Prompts(
-            name="x",
-            tasks={
-                "gender": (load_prompts("fer2013").tasks["emotion"][happy], ("they look sad.",))
-            },
+            name="x", tasks={"gender": (load_prompts("fer2013").tasks["emotion"][happy], ("they look sad.",))}
         )
         other = classifier_from_params(our_params(small), variant="tiny-test", prompts=alone)
         np.testing.assert_allclose(
@@ -169,9 +158,7 @@ class TestCheckpoint:
         arguments = {"variant": "tiny-test", "prompts": load_prompts(), "cache": tmp_path / "kept"}
         first = zero_shot_classifier(checkpoint, **arguments)
         assert len(list((tmp_path / "kept").iterdir())) == 1
-        monkeypatch.setattr(
-            "softbio_jax.interop.formats.read", lambda *a, **k: pytest.fail("read again")
-        )
+        monkeypatch.setattr("softbio_jax.interop.formats.read", lambda *a, **k: pytest.fail("read again"))
         again = zero_shot_classifier(checkpoint, **arguments)
         assert again.logit_scale == first.logit_scale
         assert list(again.text_features) == list(first.text_features) == list(TASKS)
@@ -197,9 +184,7 @@ class TestCheckpoint:
         assert len(list((tmp_path / "kept").iterdir())) == 2
         assert (first.logit_scale == second.logit_scale) == (change != "weights")
         if change == "prompts":
-            np.testing.assert_array_equal(
-                second.text_features["gender"], first.text_features["gender"][::-1]
-            )
+            np.testing.assert_array_equal(second.text_features["gender"], first.text_features["gender"][::-1])
 
     def test_a_vision_tower_alone_is_refused(self, small, tmp_path):
         path = tmp_path / "vision.safetensors"

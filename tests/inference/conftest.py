@@ -4,7 +4,7 @@ import pytest
 
 from softbio_jax.inference.bundle import from_run
 from softbio_jax.train import loop
-from tests.train import tiny
+from tests.runs import tiny
 
 
 @pytest.fixture(scope="session")

@@ -26,10 +26,14 @@ def serve():
 def environment(server, home):
     """The variables by which huggingface_hub asks this server, and keeps its files in `home`."""
     return {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(home),
-        "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1",
-    }  # fmt: skip
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(home),
+        "HF_TOKEN": "hf_test",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -52,10 +56,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "/preupload/" in self.path:
             files = json.loads(body)["files"]
             modes = {True: "lfs", False: "regular"}
-            return self.answer({"files": [
-                {"path": f["path"], "uploadMode": modes[f["path"].endswith(".safetensors")],
-                 "shouldIgnore": False} for f in files
-            ]})  # fmt: skip
+            return self.answer(
+                {
+                    "files": [
+                        {
+                            "path": f["path"],
+                            "uploadMode": modes[f["path"].endswith(".safetensors")],
+                            "shouldIgnore": False,
+                        }
+                        for f in files
+                    ]
+                }
+            )
         if self.path.endswith("/info/lfs/objects/batch"):
             objects = [
                 o | {"actions": {"upload": {"href": f"{base}/lfs/{o['oid']}"}}}

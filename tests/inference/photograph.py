@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 import softbio_jax
-from softbio_jax.inference import bundle_files, pictures
+from softbio_jax.inference import bundle, images
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FORMS = ("stablehlo", "onnx", "litert")
@@ -30,10 +30,10 @@ def predictions(run, photo, folder):
     """
     model = softbio_jax.load(run)
     faces = [prediction.face for prediction in model.predict_faces(photo)[0]]
-    image, size = pictures.pixels(photo), model.bundle.image_size
-    squares = np.stack([pictures.face_square(image, face, size=size) for face in faces])
+    image, size = images.pixels(photo), model.bundle.image_size
+    squares = np.stack([images.face_square(image, face, size=size) for face in faces])
     ways = {"API": (_stacked(model.predict_faces(photo)[0]), model.logits(squares))}
-    saved = softbio_jax.load(bundle_files.save(model.bundle, folder / "saved"))
+    saved = softbio_jax.load(bundle.save(model.bundle, folder / "saved"))
     ways["API, saved model"] = _stacked(saved.predict_faces(photo)[0]), saved.logits(squares)
     ways["scripts/predict.py"] = _by_script(run, photo, folder / "rows.csv"), None
     for form in FORMS:
@@ -41,8 +41,7 @@ def predictions(run, photo, folder):
         config = json.loads((folder / form / "config.json").read_text())
         logits = _READERS[form](folder / form, squares)
         found = {
-            task: _softmax(values / config["temperatures"].get(task, 1.0))
-            for task, values in logits.items()
+            task: _softmax(values / config["temperatures"].get(task, 1.0)) for task, values in logits.items()
         }
         ways[form] = found, logits
     return ways
@@ -64,10 +63,14 @@ def differences(ways):
 def script(name, *arguments):
     """Runs a script, which must succeed, and returns what it printed."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)], cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=600,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -12,9 +12,8 @@ from softbio_jax.data.sources import open_prepared
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import predictions_csv
 from softbio_jax.inference import bundle as bundle_lib
-from softbio_jax.inference import bundle_files
-from softbio_jax.inference.source import open_bundle
-from softbio_jax.params.paths import flatten
+from softbio_jax.inference.predictor import open_bundle
+from softbio_jax.params import flatten
 from tests.adapters import towers
 from tests.compiling import quick_jit
 
@@ -32,15 +31,25 @@ def bundle_of(name):
     params = towers.stirred(variables["params"])
     folded, adapters, tail = bundle_lib.folded(params, model.adapters, tail=model.tail)
     bundle = bundle_lib.Bundle(
-        name=name, method=method.name, tower=model.config, image_size=model.config.image_size,
-        tasks=model.tasks, head=model.head, feature=model.feature, compute=model.compute,
-        adapters=adapters, tail=tail, temperatures={"age": 1.5},
+        name=name,
+        method=method.name,
+        tower=model.config,
+        image_size=model.config.image_size,
+        tasks=model.tasks,
+        head=model.head,
+        feature=model.feature,
+        compute=model.compute,
+        adapters=adapters,
+        tail=tail,
+        temperatures={"age": 1.5},
         variables={"params": folded, "batch_stats": variables["batch_stats"]},
-    )  # fmt: skip
+    )
     adapted = dataclasses.replace(
-        bundle, adapters=model.adapters, tail=model.tail,
+        bundle,
+        adapters=model.adapters,
+        tail=model.tail,
         variables={"params": params, "batch_stats": variables["batch_stats"]},
-    )  # fmt: skip
+    )
     return bundle, adapted
 
 
@@ -76,7 +85,7 @@ def test_a_runs_bundle_gives_the_probabilities_of_its_evaluation(workdir, bundle
 @pytest.mark.parametrize("name", ["lora", "mtlora", "mtlora_paper", "ft2"])
 def test_what_is_saved_comes_back(name, tmp_path):
     bundle, _ = bundle_of(name)
-    bundle_files.save(bundle, tmp_path / "model")
+    bundle_lib.save(bundle, tmp_path / "model")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
     back = open_bundle(tmp_path / "model")
     for field in dataclasses.fields(bundle):
@@ -90,7 +99,7 @@ def test_what_a_gpu_computed_by_cudnn_is_used_here(workdir, bundle, tmp_path):
     values = json.loads((workdir / "config.json").read_text())
     changed_config(tmp_path / "run", compute=values["compute"] | {"attention": "cudnn"})
     there = dataclasses.replace(bundle.compute, attention="cudnn")
-    bundle_files.save(dataclasses.replace(bundle, compute=there), tmp_path / "model")
+    bundle_lib.save(dataclasses.replace(bundle, compute=there), tmp_path / "model")
     images = pixels(bundle, 2)
     wanted = bundle.forward(bundle.variables, images)
     for found in (open_bundle(tmp_path / "run"), open_bundle(tmp_path / "model")):
@@ -115,10 +124,10 @@ def changed_config(folder, **values):
         (lambda f: (f / "model.safetensors").unlink(), "no such checkpoint file"),
         (lambda f: (f / "config.json").unlink(), "not a run directory"),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_folder_is_told_in_one_line(damage, says, tmp_path):
     bundle, _ = bundle_of("lora")
-    folder = bundle_files.save(bundle, tmp_path / "model")
+    folder = bundle_lib.save(bundle, tmp_path / "model")
     damage(folder)
     with pytest.raises(UserError, match=says) as caught:
         open_bundle(folder)
@@ -128,7 +137,7 @@ def test_a_damaged_folder_is_told_in_one_line(damage, says, tmp_path):
 def test_what_is_there_is_not_overwritten(tmp_path):
     bundle, _ = bundle_of("lp")
     with pytest.raises(UserError, match="the destination exists"):
-        bundle_files.save(bundle, tmp_path)
+        bundle_lib.save(bundle, tmp_path)
 
 
 def test_no_model_is_told(tmp_path):

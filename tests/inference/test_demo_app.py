@@ -14,17 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softbio_jax.data import synthetic
+from softbio_jax.data.drawing import synthetic
 from softbio_jax.data.faces import Face
 from softbio_jax.errors import UserError
-from softbio_jax.inference import bundle_files
+from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.predictor import Predictor
 from tests.evaluation.report.test_browser import CHROMIUM, Browser
 
 ROOT = pathlib.Path(__file__).parents[2]
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no browser here: apt-get install chromium"
-)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no browser here: apt-get install chromium")
 # The program, which writes down every address it connects to.
 WATCHED = """
 import runpy, socket, sys
@@ -54,19 +52,23 @@ def photo(tmp_path_factory):
 def served(bundle, tmp_path_factory):
     """A running page's address, the list of addresses it connected to, and where pictures lie."""
     folder, pictures = tmp_path_factory.mktemp("app"), tmp_path_factory.mktemp("pictures")
-    model = bundle_files.save(bundle, folder / "model")
+    model = bundle_lib.save(bundle, folder / "model")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = WATCHED.format(
-        log=str(folder / "connected"), script=str(ROOT / "scripts" / "demo_app.py"),
+        log=str(folder / "connected"),
+        script=str(ROOT / "scripts" / "demo_app.py"),
         arguments=[f"--model={model}", f"--port={port}"],
-    )  # fmt: skip
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(pictures)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         for _ in range(240):
             with socket.socket() as probe:
@@ -106,17 +108,19 @@ def test_a_picture_gives_three_results(served, photo, tmp_path):
     try:
         for domain in ("Page", "Network", "Runtime", "Log", "DOM"):
             browser.call(f"{domain}.enable")
-        browser.call("Emulation.setDeviceMetricsOverride", width=1440, height=1500,
-                     deviceScaleFactor=1, mobile=False)  # fmt: skip
+        browser.call(
+            "Emulation.setDeviceMetricsOverride", width=1440, height=1500, deviceScaleFactor=1, mobile=False
+        )
         browser.call("Page.navigate", url=address)
         wait(browser, "document.querySelector('#input input[type=file]') !== null")
         root = browser.call("DOM.getDocument")["root"]["nodeId"]
-        node = browser.call(
-            "DOM.querySelector", nodeId=root, selector="#input input[type=file]"
-        )["nodeId"]  # fmt: skip
+        node = browser.call("DOM.querySelector", nodeId=root, selector="#input input[type=file]")["nodeId"]
         browser.call("DOM.setFileInputFiles", files=[str(photo)], nodeId=node)
-        timing = wait(browser, "document.querySelector('#timing')?.innerText.includes('ms to')"
-                               " && document.querySelector('#timing').innerText")  # fmt: skip
+        timing = wait(
+            browser,
+            "document.querySelector('#timing')?.innerText.includes('ms to')"
+            " && document.querySelector('#timing').innerText",
+        )
         assert "find 2 face(s)" in timing and "expected age:" in timing
         for task, some in (("age", "%"), ("gender", "male"), ("emotion", "happy")):
             text = browser.evaluate(f"document.querySelector('#{task}').innerText")
@@ -140,9 +144,7 @@ def test_a_picture_gives_three_results(served, photo, tmp_path):
         }
         outside = [url for url in requested if not url.startswith((address, "data:", "blob:"))]
         assert outside == []
-        said = [
-            event for event in browser.events if event.get("method") == "Runtime.exceptionThrown"
-        ]
+        said = [event for event in browser.events if event.get("method") == "Runtime.exceptionThrown"]
         assert said == []
     finally:
         browser.close()
@@ -201,9 +203,12 @@ def test_a_port_that_is_taken_is_one_line():
 def test_without_gradio_it_says_what_to_install(bundle, tmp_path):
     (tmp_path / "gradio.py").write_text("raise ImportError('none here')\n")
     done = subprocess.run(
-        [sys.executable, "scripts/demo_app.py", "--model=nowhere"], cwd=ROOT,
+        [sys.executable, "scripts/demo_app.py", "--model=nowhere"],
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert "pip install 'softbio-jax[app]'" in done.stderr and done.stderr.count("\n") == 1

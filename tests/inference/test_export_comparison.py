@@ -9,8 +9,8 @@ import pytest
 from softbio_jax.data.decode import decode
 from softbio_jax.data.sources import open_prepared
 from softbio_jax.errors import UserError
-from softbio_jax.inference import export_comparison, onnx_export, stablehlo
-from softbio_jax.params.paths import flatten, unflatten
+from softbio_jax.inference.export import comparison, onnx, stablehlo
+from softbio_jax.params import flatten, unflatten
 
 
 def test_sizes_accuracy_and_differences_are_what_they_say(bundle, data_root, tmp_path):
@@ -21,10 +21,10 @@ def test_sizes_accuracy_and_differences_are_what_they_say(bundle, data_root, tmp
     path = "params/heads/gender/dense_out/bias"
     flat[path] = np.asarray(flat[path]) + np.float32([0, 100])
     other = dataclasses.replace(bundle, variables=unflatten(flat))
-    onnx_export.write(tmp_path / "onnx", other)
+    onnx.write(tmp_path / "onnx", other)
     dataset = open_prepared(data_root / "synthetic_utkface", "test")
     folders = [tmp_path / "stablehlo", tmp_path / "onnx"]
-    rows = export_comparison.compare(bundle, folders, [dataset], limit=6)
+    rows = comparison.compare(bundle, folders, [dataset], limit=6)
     assert [row.name for row in rows] == ["JAX", "stablehlo float32", "onnx float32"]
     images = np.stack([decode(dataset[i], size=bundle.image_size) for i in range(6)])
     logits = jax.jit(bundle.forward)(bundle.variables, images)
@@ -36,11 +36,11 @@ def test_sizes_accuracy_and_differences_are_what_they_say(bundle, data_root, tmp
     assert rows[1].logit_error < 1e-5 and rows[1].agreement == 1
     assert rows[2].logit_error == pytest.approx(100, abs=1e-3)
     assert rows[2].bytes == (tmp_path / "onnx" / "model.onnx").stat().st_size
-    lines = export_comparison.table(rows).splitlines()
+    lines = comparison.table(rows).splitlines()
     assert len(lines) == 2 + 3 and lines[4].startswith("| onnx float32 |")
 
 
 def test_a_folder_that_is_no_export_is_one_line(bundle, data_root, tmp_path):
     dataset = open_prepared(data_root / "synthetic_utkface", "test")
     with pytest.raises(UserError, match="not an exported model"):
-        export_comparison.compare(bundle, [tmp_path], [dataset])
+        comparison.compare(bundle, [tmp_path], [dataset])

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from softbio_jax.checkpoints.pretrained import load_pretrained
-from softbio_jax.inference import bundle_files, onnx_export
-from softbio_jax.interop import peft, thesis
+from softbio_jax.inference import bundle as bundle_lib
+from softbio_jax.inference.export import onnx
+from softbio_jax.interop import peft
 from softbio_jax.interop.safe_load import load_arrays
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.paths import flatten
-from softbio_jax.train.restore import restore_run
+from softbio_jax.params import flatten
+from softbio_jax.runs.restore import restore_run
+from softbio_jax.thesis import files
 from tests.compiling import quick_jit
 from tests.inference.test_bundle import bundle_of, pixels
 
@@ -25,15 +27,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def export(model, out, *, path=".", **flags):
     command = [sys.executable, "scripts/export.py", f"--model={model}", f"--out={out}"]
     return subprocess.run(
-        [*command, *(f"--{name}={value}" for name, value in flags.items())], cwd=ROOT,
+        [*command, *(f"--{name}={value}" for name, value in flags.items())],
+        cwd=ROOT,
         env={"PYTHONPATH": str(path), "JAX_PLATFORMS": "cpu", "PATH": ""},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
 def saved(bundle, tmp_path_factory):
-    return bundle_files.save(bundle, tmp_path_factory.mktemp("saved") / "model")
+    return bundle_lib.save(bundle, tmp_path_factory.mktemp("saved") / "model")
 
 
 def test_a_run_as_onnx_with_int8_weights(workdir, bundle, tmp_path):
@@ -44,14 +49,14 @@ def test_a_run_as_onnx_with_int8_weights(workdir, bundle, tmp_path):
     config = json.loads((tmp_path / "onnx" / "config.json").read_text())
     assert config["files"] == ["model.int8.onnx", "model.onnx"]
     images = pixels(bundle, 2)
-    found = onnx_export.load(tmp_path / "onnx" / "model.onnx", threads=1)(images)
+    found = onnx.load(tmp_path / "onnx" / "model.onnx", threads=1)(images)
     for task, wanted in quick_jit(bundle.forward)(bundle.variables, images).items():
         np.testing.assert_allclose(found[task], wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize(("keys", "one"), [
-    ("official", "conv1.weight"), ("timm", "blocks.0.attn.qkv.weight"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("keys", "one"), [("official", "conv1.weight"), ("timm", "blocks.0.attn.qkv.weight")]
+)
 def test_the_merged_tower_has_the_adapted_ones_features(workdir, tmp_path, keys, one):
     path = tmp_path / "new" / "tower.safetensors"
     done = export(workdir, path, format="safetensors", keys=keys)
@@ -61,8 +66,9 @@ def test_the_merged_tower_has_the_adapted_ones_features(workdir, tmp_path, keys,
     model = session.run.model
     tower = load_pretrained(path, config=model.config)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
-    features = quick_jit(lambda net, params: net.apply({"params": params}, images, method="pooled"),
-                         static_argnums=0)  # fmt: skip
+    features = quick_jit(
+        lambda net, params: net.apply({"params": params}, images, method="pooled"), static_argnums=0
+    )
     pooled = features(VisionTower(model.config), tower)
     np.testing.assert_allclose(pooled, features(model, session.params()), atol=1e-5)
 
@@ -80,7 +86,7 @@ def test_a_saved_folder_gives_the_tower_and_heads_of_its_run(workdir, saved, tmp
 
 def test_a_saved_folder_of_mtlora_gives_each_tasks_tower(tmp_path):
     bundle, adapted = bundle_of("mtlora_task")
-    folder = bundle_files.save(bundle, tmp_path / "model")
+    folder = bundle_lib.save(bundle, tmp_path / "model")
     towers = {}
     for place, task in enumerate(("age", "gender")):
         path = tmp_path / f"{task}.safetensors"
@@ -134,7 +140,7 @@ def test_a_thesis_folder_is_read_back(workdir, tmp_path):
     assert done.returncode == 0, done.stderr
     session = restore_run(workdir)
     model, params = session.run.model, flatten(session.params())
-    found = thesis.read(tmp_path / "out", model.config, model.tasks)
+    found = files.read(tmp_path / "out", model.config, model.tasks)
     wanted = {path: leaf for path, leaf in params.items() if path.startswith("heads/")}
     assert found.leaves.keys() == wanted.keys()
     for path, leaf in wanted.items():
@@ -146,9 +152,11 @@ def test_a_thesis_folder_is_read_back(workdir, tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "says"),
-    [({"format": "stablehlo", "int8": "true"}, "a flag of another format: --int8"),
-     ({"format": "onnx", "keys": "timm"}, "a flag of another format: --keys")],
-)  # fmt: skip
+    [
+        ({"format": "stablehlo", "int8": "true"}, "a flag of another format: --int8"),
+        ({"format": "onnx", "keys": "timm"}, "a flag of another format: --keys"),
+    ],
+)
 def test_a_flag_of_another_format_is_one_line(flags, says, tmp_path):
     done = export(tmp_path, tmp_path / "out", **flags)
     assert done.returncode == 1

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.inference import litert, onnx_export, program, stablehlo, tracing
+from softbio_jax.inference.export import litert, program, stablehlo
+from softbio_jax.inference.export import onnx as onnx_lib
 from softbio_jax.tasks import TASKS
 from tests.adapters import towers
 from tests.compiling import quick_jit
@@ -66,15 +67,18 @@ def test_stablehlo_of_something_else_is_one_line(tmp_path):
         stablehlo.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", [
-    name if name in ("lora", "mtlora_task") else pytest.param(name, marks=pytest.mark.long)
-    for name in METHODS
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("lora", "mtlora_task") else pytest.param(name, marks=pytest.mark.long)
+        for name in METHODS
+    ],
+)
 def test_onnx_gives_the_logits_at_any_batch(name, tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra onnx")
     bundle, _ = bundle_of(name)
-    onnx_export.write(tmp_path / "out", bundle)
-    run = onnx_export.load(tmp_path / "out" / "model.onnx", threads=1)
+    onnx_lib.write(tmp_path / "out", bundle)
+    run = onnx_lib.load(tmp_path / "out" / "model.onnx", threads=1)
     for count in (1, 4):
         images = pixels(bundle, count)
         agree(run(images), logits(bundle, images), 1e-4)
@@ -85,19 +89,17 @@ def test_onnx_of_a_tower_with_other_parts_at_another_size(tmp_path):
     # No class token, layer scale, average pooling; the positions resampled to a larger picture.
     plain, _ = bundle_of("lp")
     model = towers.model(towers.METHODS["lp"], "tiny-dense")
-    bundle = dataclasses.replace(
-        plain, tower=model.config, image_size=48, variables=towers.variables(model)
-    )
-    onnx_export.write(tmp_path / "out", bundle)
+    bundle = dataclasses.replace(plain, tower=model.config, image_size=48, variables=towers.variables(model))
+    onnx_lib.write(tmp_path / "out", bundle)
     images = pixels(bundle, 2)
-    run = onnx_export.load(tmp_path / "out" / "model.onnx", threads=1)
+    run = onnx_lib.load(tmp_path / "out" / "model.onnx", threads=1)
     agree(run(images), logits(bundle, images), 1e-4)
 
 
 def test_onnx_carries_the_classes_and_has_one_gelu_a_layer(tmp_path):
     onnx = pytest.importorskip("onnx", reason="the extra onnx")
     bundle, _ = bundle_of("lora")
-    onnx_export.write(tmp_path / "out", bundle)
+    onnx_lib.write(tmp_path / "out", bundle)
     model = onnx.load(tmp_path / "out" / "model.onnx")
     notes = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
     assert notes["emotion"] == list(TASKS["emotion"].classes)
@@ -113,9 +115,9 @@ def test_onnx_carries_the_classes_and_has_one_gelu_a_layer(tmp_path):
 def test_onnx_int8_is_smaller_and_near(tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra onnx")
     bundle, _ = bundle_of("lora")
-    onnx_export.write(tmp_path / "out", bundle, int8=True)
+    onnx_lib.write(tmp_path / "out", bundle, int8=True)
     images = pixels(bundle, 4)
-    found = onnx_export.load(tmp_path / "out" / "model.int8.onnx", threads=1)(images)
+    found = onnx_lib.load(tmp_path / "out" / "model.int8.onnx", threads=1)(images)
     for task, wanted in logits(bundle, images).items():
         error = np.abs(found[task] - wanted).max()
         assert 0 < error < 0.1 * np.abs(wanted).max()
@@ -159,11 +161,11 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path, monkeypatch):
 
 def test_the_exact_gelu_alone_becomes_one_operation():
     shape = jax.ShapeDtypeStruct((2, 3), np.float32)
-    exact = tracing.trace(lambda x: [jax.nn.gelu(x, approximate=False)], shape)
+    exact = program.trace(lambda x: [jax.nn.gelu(x, approximate=False)], shape)
     assert [op.name for op in exact.ops] == [program.GELU]
-    tanh = tracing.trace(lambda x: [jax.nn.gelu(x, approximate=True)], shape)
+    tanh = program.trace(lambda x: [jax.nn.gelu(x, approximate=True)], shape)
     assert program.GELU not in [op.name for op in tanh.ops]
-    other = tracing.trace(lambda x: [x * jax.lax.erfc(-x * 0.7)], shape)
+    other = program.trace(lambda x: [x * jax.lax.erfc(-x * 0.7)], shape)
     assert "erfc" in [op.name for op in other.ops]
 
 
@@ -176,6 +178,6 @@ def test_a_trace_holds_no_loop_and_no_arithmetic_on_constants():
 
         return [jax.lax.scan(body, x, jax.numpy.sin(table), reverse=True)[0]]
 
-    traced = tracing.trace(function, jax.ShapeDtypeStruct((2,), np.float32))
+    traced = program.trace(function, jax.ShapeDtypeStruct((2,), np.float32))
     assert [op.name for op in traced.ops] == ["mul"] * 3
     np.testing.assert_allclose(traced.ops[0].inputs[1], np.sin(table[2]), rtol=1e-6)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.inference import bundle_files, hub, model_card
+from softbio_jax.inference import bundle as bundle_lib
+from softbio_jax.inference import hub
 from softbio_jax.inference.predictor import Predictor
 from tests.inference import hub_server
 from tests.inference.hub_server import COMMIT
@@ -29,9 +30,14 @@ def python(code, server, home, **environment):
     """Runs code in a process of its own: the library reads its environment when imported."""
     own = hub_server.environment(server, home) | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | own | environment,
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | own | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 PREDICT = """
@@ -77,7 +83,7 @@ def test_what_the_hub_refuses_is_one_line(server, tmp_path):
 
 
 def test_ids_and_paths_are_told_apart(tmp_path, bundle):
-    from softbio_jax.inference.source import open_bundle
+    from softbio_jax.inference.predictor import open_bundle
 
     assert hub.is_id("me/model") and hub.is_id("me/model@v1.0")
     for text in ("model", "/me/model", "../model", "a/b/c", "./b"):
@@ -89,9 +95,9 @@ def test_ids_and_paths_are_told_apart(tmp_path, bundle):
 
 
 def test_the_card_of_a_model_alone_names_no_figures(bundle):
-    text = model_card.of_bundle(bundle, repo_id="me/model")
+    text = hub.of_bundle(bundle, repo_id="me/model")
     assert "None came with the weights" in text and "surprise, fear, disgust" in text
-    assert bundle_files.to_json(bundle)["tasks"].keys() == {"age", "gender", "emotion"}
+    assert bundle_lib.to_json(bundle)["tasks"].keys() == {"age", "gender", "emotion"}
 
 
 @pytest.mark.parametrize(
@@ -105,5 +111,4 @@ def test_the_card_of_a_model_alone_names_no_figures(bundle):
     ],
 )
 def test_folders_of_this_machine_are_left_out(text, bare):
-    assert model_card._bare(text) == (bare if bare is not None else
-                                      "train.py --workdir=x --config=configs/a.py")  # fmt: skip
+    assert hub._bare(text) == (bare if bare is not None else "train.py --workdir=x --config=configs/a.py")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.inference import inputs, video
+from softbio_jax.inference import inputs, stream
 
 
 def expand(*arguments, stdin=""):
@@ -28,12 +28,11 @@ def test_files_folders_globs_and_lists(tree):
     assert expand("in/**/*.webp", "in/*.png") == ["in/deep/er/c.webp", "in/a.png"]
     assert expand("in/notes.txt", "missing.jpg") == ["in/notes.txt", "missing.jpg"]
     assert expand("in/[x].jpg") == ["in/[x].jpg"]  # a file's name before a pattern
-    assert expand("-", stdin="in/a.png\r\n\nin/with space.jpg\n") == [
-        "in/a.png", "in/with space.jpg"
-    ]  # fmt: skip
+    assert expand("-", stdin="in/a.png\r\n\nin/with space.jpg\n") == ["in/a.png", "in/with space.jpg"]
     assert expand("in/a.png", "in", "in/*.png", "-", stdin="in/a.png\n") == [
-        "in/a.png", *(name for name in everything if name != "in/a.png")
-    ]  # fmt: skip
+        "in/a.png",
+        *(name for name in everything if name != "in/a.png"),
+    ]
 
 
 @pytest.mark.parametrize("argument", ["empty", "in/*.gif"])
@@ -55,7 +54,7 @@ def clip(tmp_path_factory):
 
 def taken(clip, text, **options):
     """The numbers of the frames taken, told from their grey, and their times."""
-    found = [(round(f.mean() / 8), s) for s, f in video.frames(clip, video.pace(text), **options)]
+    found = [(round(f.mean() / 8), s) for s, f in stream.frames(clip, stream.pace(text), **options)]
     assert [number / 10 for number, _ in found] == pytest.approx([s for _, s in found])
     return [number for number, _ in found]
 
@@ -71,7 +70,7 @@ def test_frames_at_a_pace(clip):
 def test_what_is_no_video_or_no_pace(tmp_path):
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match=r"x\.mp4"):
-        list(video.frames(str(tmp_path / "x.mp4"), video.pace("1")))
+        list(stream.frames(str(tmp_path / "x.mp4"), stream.pace("1")))
     for text in ("0", "0s", "-1", "s", "1m", ""):
         with pytest.raises(UserError, match="bad pace"):
-            video.pace(text)
+            stream.pace(text)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softbio_jax.data import synthetic
-from softbio_jax.inference import bundle_files
+from softbio_jax.data.drawing import synthetic
+from softbio_jax.inference import bundle as bundle_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Drawn faces that the detector takes for faces.
@@ -23,14 +23,19 @@ ROWS = (3, 4, 5)
 def predict(*arguments, stdin=""):
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts/predict.py"), *map(str, arguments)],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, input=stdin,
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
 def saved(bundle, tmp_path_factory):
-    return bundle_files.save(bundle, tmp_path_factory.mktemp("saved") / "model")
+    return bundle_lib.save(bundle, tmp_path_factory.mktemp("saved") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +75,9 @@ def test_found_faces_and_a_run_that_goes_on(saved, photos, tmp_path):
 def test_crops_from_a_list_and_a_broken_one(saved, photos, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
     names = [photos / "0.png", tmp_path / "broken.png", photos / "1.png"]
-    done = predict(f"--model={saved}", "--faces=crop", "--format=jsonl", "-",
-                   stdin="\n".join(map(str, names)))  # fmt: skip
+    done = predict(
+        f"--model={saved}", "--faces=crop", "--format=jsonl", "-", stdin="\n".join(map(str, names))
+    )
     assert done.returncode == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["input"] for row in rows] == [str(names[0]), str(names[2])]

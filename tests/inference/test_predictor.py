@@ -12,8 +12,9 @@ import softbio_jax
 from softbio_jax.data.faces import Face
 from softbio_jax.data.sources import open_prepared
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import calibration, predictions_csv
-from softbio_jax.evaluation.age_error import expected_age
+from softbio_jax.evaluation import predictions_csv
+from softbio_jax.evaluation.metrics import calibration
+from softbio_jax.evaluation.metrics.classification import expected_age
 from softbio_jax.inference.predictor import Predictor
 from softbio_jax.tasks import TASKS
 
@@ -45,9 +46,7 @@ def test_the_api_agrees_with_the_runs_evaluation(workdir, faces, tmp_path, bundl
     for source in (workdir, str(tmp_path / "saved")):
         predictions = softbio_jax.load(source).predict(faces, calibrated=False)
         for task in ("gender", "emotion"):
-            np.testing.assert_allclose(
-                matrix(predictions, task), table.probabilities[task], atol=1e-5
-            )
+            np.testing.assert_allclose(matrix(predictions, task), table.probabilities[task], atol=1e-5)
 
 
 def test_probabilities_are_calibrated_and_age_is_in_years(model, faces):
@@ -72,8 +71,16 @@ def test_every_way_of_holding_a_picture_gives_the_same(model, faces):
     path.write_bytes(file.getvalue())
     wanted = model.predict(array)
     assert len(wanted) == 1
-    ways = [path, str(path), file.getvalue(), Image.open(path), array[None], [array],
-            jax.numpy.asarray(array), np.asfortranarray(array)]  # fmt: skip
+    ways = [
+        path,
+        str(path),
+        file.getvalue(),
+        Image.open(path),
+        array[None],
+        [array],
+        jax.numpy.asarray(array),
+        np.asfortranarray(array),
+    ]
     for way in ways:
         assert model.predict(way) == wanted
     mixed = model.predict([path, array, Image.open(path)])

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from softbio_jax.data.faces import Face
-from softbio_jax.inference import annotate, bundle_files, rows, video
+from softbio_jax.inference import annotate, bundle
+from softbio_jax.inference import stream as stream_lib
+from softbio_jax.inference import table as table_lib
 from softbio_jax.inference.predictor import Prediction, Predictor
 from softbio_jax.inference.stream import Stream
 from softbio_jax.inference.table import Table
@@ -25,10 +27,7 @@ class Wide:
 
     def find(self, image):
         count = image.shape[1] // 100
-        return [
-            Face(box=(100.0 * i + 10, 10.0, 100.0 * i + 60, 60.0), confidence=0.9)
-            for i in range(count)
-        ]
+        return [Face(box=(100.0 * i + 10, 10.0, 100.0 * i + 60, 60.0), confidence=0.9) for i in range(count)]
 
 
 @pytest.fixture
@@ -38,27 +37,35 @@ def folder(tmp_path):
         picture = rng.integers(0, 256, (90, width, 3), np.uint8)
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff not much more")
-    writer = cv2.VideoWriter(
-        str(tmp_path / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (128, 96)
-    )
+    writer = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (128, 96))
     for i in range(10):
         writer.write(np.full((96, 128, 3), 20 * i, np.uint8))
     writer.release()
     return tmp_path
 
 
-def run(
-    model, folder, names, *, faces="crop", out="out.csv", annotated=None, every="5", margin=0.0
-):
-    label = bundle_files.label(model.bundle)
-    table = Table(folder / out, stream=io.StringIO(), form="csv",
-                  columns=rows.columns(model.bundle.tasks), model=label)  # fmt: skip
+def run(model, folder, names, *, faces="crop", out="out.csv", annotated=None, every="5", margin=0.0):
+    label = bundle.label(model.bundle)
+    table = Table(
+        folder / out,
+        stream=io.StringIO(),
+        form="csv",
+        columns=table_lib.columns(model.bundle.tasks),
+        model=label,
+    )
     said = []
     stream = Stream(
-        model=model, table=table, label=label, faces=faces, finder=Wide(),
-        margin=margin, pace=video.pace(every),
-        annotated=annotated, report=said.append, progress=lambda counts: None,
-    )  # fmt: skip
+        model=model,
+        table=table,
+        label=label,
+        faces=faces,
+        finder=Wide(),
+        margin=margin,
+        pace=stream_lib.pace(every),
+        annotated=annotated,
+        report=said.append,
+        progress=lambda counts: None,
+    )
     counts = stream.run([str(folder / name) for name in names])
     table.close()
     with (folder / out).open(newline="") as file:
@@ -76,9 +83,7 @@ def test_crops_are_what_the_api_says_and_broken_files_are_told(model, folder):
     for row, expected in zip(table, model.predict(good), strict=True):
         for task, name in expected.classes.items():
             assert row[task] == name
-            assert float(row[f"{task}_{name}"]) == pytest.approx(
-                expected.probabilities[task][name], abs=1e-5
-            )
+            assert float(row[f"{task}_{name}"]) == pytest.approx(expected.probabilities[task][name], abs=1e-5)
         assert float(row["expected_age"]) == pytest.approx(expected.expected_age, abs=0.01)
 
 
@@ -89,8 +94,10 @@ def test_found_faces_are_rows_of_their_own(model, folder):
     assert len(said) == 1 and "2.png: no face found (--faces=crop" in said[0]
     wide = [row for row in table if row["input"].endswith("3.png")]
     assert [(row["face"], row["faces"], row["x0"]) for row in wide] == [
-        ("0", "3", "10"), ("1", "3", "110"), ("2", "3", "210")
-    ]  # fmt: skip
+        ("0", "3", "10"),
+        ("1", "3", "110"),
+        ("2", "3", "210"),
+    ]
     _, _, wider = run(model, folder, ["3.png"], faces="detect", out="wider.csv", margin=0.5)
     assert [row["x0"] for row in wider] == [row["x0"] for row in wide]  # the detector's box
     assert [row["age_0-2"] for row in wider] != [row["age_0-2"] for row in wide]
@@ -117,10 +124,10 @@ def test_an_interrupted_run_goes_on(model, folder, faces, monkeypatch):
         file.write("torn,")
     seen = []
     monkeypatch.setattr(
-        Predictor, "predict_squares",
-        lambda self, squares, _real=Predictor.predict_squares: seen.extend(squares)
-        or _real(self, squares),
-    )  # fmt: skip
+        Predictor,
+        "predict_squares",
+        lambda self, squares, _real=Predictor.predict_squares: seen.extend(squares) or _real(self, squares),
+    )
     counts, _, table = run(model, folder, names, faces=faces)
     assert table == whole or _close(table, whole)
     assert counts.skipped == 3  # two pictures and a video, of which both frames were done
@@ -161,9 +168,11 @@ def test_annotated_pictures_keep_their_folders(model, folder):
 
 def prediction(face=None):
     return Prediction(
-        classes={"gender": "female"}, probabilities={"gender": {"male": 0.2, "female": 0.8}},
-        expected_age=None, face=face,
-    )  # fmt: skip
+        classes={"gender": "female"},
+        probabilities={"gender": {"male": 0.2, "female": 0.8}},
+        expected_age=None,
+        face=face,
+    )
 
 
 def test_boxes_and_lines_are_drawn_and_the_rest_is_left():

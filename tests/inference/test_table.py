@@ -6,7 +6,7 @@ import pytest
 
 from softbio_jax.data.faces import Face
 from softbio_jax.errors import UserError
-from softbio_jax.inference import rows as rows_lib
+from softbio_jax.inference import table as rows_lib
 from softbio_jax.inference.predictor import Prediction
 from softbio_jax.inference.table import Table
 from softbio_jax.tasks import AGE, GENDER
@@ -17,11 +17,10 @@ TASKS = (AGE, GENDER)
 def prediction(face=None):
     return Prediction(
         classes={"age": "20-29", "gender": "female"},
-        probabilities={
-            "age": dict.fromkeys(AGE.classes, 1 / 9), "gender": {"male": 0.25, "female": 0.75}
-        },
-        expected_age=31.456, face=face,
-    )  # fmt: skip
+        probabilities={"age": dict.fromkeys(AGE.classes, 1 / 9), "gender": {"male": 0.25, "female": 0.75}},
+        expected_age=31.456,
+        face=face,
+    )
 
 
 def found(*lefts):
@@ -39,9 +38,7 @@ PICTURES = [
 
 
 def open_table(path, form="csv", model="m@1"):
-    return Table(
-        path, stream=io.StringIO(), form=form, columns=rows_lib.columns(TASKS), model=model
-    )
+    return Table(path, stream=io.StringIO(), form=form, columns=rows_lib.columns(TASKS), model=model)
 
 
 def fill(table, pictures=PICTURES):
@@ -92,8 +89,11 @@ def test_rows_say_what_was_predicted(tmp_path):
     assert first["age"] == "20-29" and first["gender_female"] == "0.75"
     assert first["expected_age"] == "31.46" and first["face"] == first["x0"] == ""
     assert (second["face"], second["faces"], second["x1"], second["confidence"]) == (
-        "0", "3", "13", "0.987654"
-    )  # fmt: skip
+        "0",
+        "3",
+        "13",
+        "0.987654",
+    )
     assert "x0" not in lines[0] and lines[1]["x1"] == 13 and lines[1]["gender_male"] == 0.25
     assert list(table[0]) == rows_lib.columns(TASKS)
     assert all(set(line) <= set(table[0]) for line in lines)

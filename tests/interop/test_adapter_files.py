@@ -8,11 +8,11 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.interop import adapter_files, formats, official, peft, stacking
-from softbio_jax.interop.adaptation import Adaptation
+from softbio_jax.interop.adapter_files import Adaptation
 from softbio_jax.interop.peft_layers import Adapter
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import vision_config
-from softbio_jax.params.paths import flatten
+from softbio_jax.params import flatten
 from tests.adapters import towers
 from tests.interop.test_commands import run
 
@@ -25,9 +25,12 @@ def drawn(name):
     params = towers.stirred(variables["params"])
     leaves = {p: np.asarray(x) for p, x in flatten(params).items() if p.startswith("heads/")}
     checkpoint = Adaptation(
-        adapter=peft.collect(params, model.adapters), leaves=leaves,
-        batch_stats=variables["batch_stats"], rules=model.adapters, tail=model.tail,
-    )  # fmt: skip
+        adapter=peft.collect(params, model.adapters),
+        leaves=leaves,
+        batch_stats=variables["batch_stats"],
+        rules=model.adapters,
+        tail=model.tail,
+    )
     return model, params, checkpoint
 
 
@@ -61,10 +64,12 @@ def test_from_peft_to_ours_and_back_is_bit_identical(tmp_path):
     there, ours, back = tmp_path / "a", tmp_path / "b.safetensors", tmp_path / "c"
     adapter_files.write(there, adapter_files.without_heads(checkpoint), CONFIG, "peft")
     for src, src_format, dst, dst_format in (
-        (there, "peft", ours, "softbio"), (ours, "softbio", back, "peft"),
-    ):  # fmt: skip
-        done = run("convert", src=src, src_format=src_format, dst=dst, dst_format=dst_format,
-                   variant="tiny-test")  # fmt: skip
+        (there, "peft", ours, "softbio"),
+        (ours, "softbio", back, "peft"),
+    ):
+        done = run(
+            "convert", src=src, src_format=src_format, dst=dst, dst_format=dst_format, variant="tiny-test"
+        )
         assert done.returncode == 0, done.stderr
         assert "15 layers, heads: none" in done.stdout
     for name in (peft.WEIGHTS, peft.CONFIG):
@@ -109,13 +114,10 @@ def test_mistakes_with_adapters_are_one_line(tmp_path):
     for flags, message in (
         ({"src": broken, "dst_format": "softbio"}, "PEFT field that is not supported"),
         ({"src": folder, "dst_format": "timm"}, "adapters alone are no tower"),
-        ({"src": folder, "dst_format": "softbio", "variant": "tiny-faces"},
-         "adapter of another variant"),
-    ):  # fmt: skip
+        ({"src": folder, "dst_format": "softbio", "variant": "tiny-faces"}, "adapter of another variant"),
+    ):
         out = tmp_path / "out.safetensors"
-        done = run(
-            "convert", **({"src_format": "peft", "dst": out, "variant": "tiny-test"} | flags)
-        )
+        done = run("convert", **({"src_format": "peft", "dst": out, "variant": "tiny-test"} | flags))
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: {message}"), done.stderr
         assert len(done.stderr.strip().splitlines()) == 1

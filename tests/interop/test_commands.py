@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from softbio_jax.interop import formats
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -6,8 +6,8 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.interop import formats
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.keymap import hollow, shapes_of
-from softbio_jax.interop.named_weights import named_state
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import TEXT, VISION
 

@@ -4,18 +4,20 @@ import numpy as np
 import pytest
 
 from softbio_jax.interop import formats
-from softbio_jax.interop.keymap import KeyMap, Rule, hollow
-from softbio_jax.interop.official import OFFICIAL
-from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
-from softbio_jax.interop.transforms import (
+from softbio_jax.interop.keymap import (
     CONV,
     HEAD,
     SAME,
     SPLIT_ROWS,
     SPLIT_ROWS_TRANSPOSE,
     TRANSPOSE,
+    KeyMap,
+    Rule,
+    hollow,
     lead,
 )
+from softbio_jax.interop.official import OFFICIAL
+from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TEXT, VISION
 
 TABLES = {"official": OFFICIAL, "timm": OFFICIAL_TO_TIMM}

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from softbio_jax.interop.named_weights import named_state, named_uniform, named_weight
+from softbio_jax.interop.goldens import named_state, named_uniform, named_weight
 
 BLOCK = "visual.transformer.resblocks.0"
 

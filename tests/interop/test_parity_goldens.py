@@ -10,7 +10,7 @@ import pathlib
 import pytest
 
 from softbio_jax.interop import goldens, ladder, official
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.models.config import ComputeConfig
 
 FOLDER = pathlib.Path(__file__).parent.parent / "goldens"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.interop import goldens, ladder, official
-from softbio_jax.interop.named_weights import named_state
-from softbio_jax.models import blocks, encoder, pooling, rope
+from softbio_jax.interop.goldens import named_state
+from softbio_jax.models import blocks, encoder, positions, vision
 from softbio_jax.models.norm import LayerNorm
 
 FOLDER = pathlib.Path(__file__).parent.parent / "goldens"
@@ -53,11 +53,9 @@ def half_split(angles, grid, head_dim, **kw):
     return table[:, order]
 
 
-@pytest.mark.parametrize(
-    "mistake", [swapped_axes, class_angle_at_the_end, count_from_zero, half_split]
-)
+@pytest.mark.parametrize("mistake", [swapped_axes, class_angle_at_the_end, count_from_zero, half_split])
 def test_a_wrong_rotary_table_fails(state, monkeypatch, mistake):
-    monkeypatch.setattr(rope, "angles", functools.partial(mistake, rope.angles))
+    monkeypatch.setattr(positions, "angles", functools.partial(mistake, positions.angles))
     rungs = compared(state)
     assert not rungs["rotary"].holds
     assert not rungs[VERDICT].holds, "the table's own rung must not be the only witness"
@@ -69,7 +67,7 @@ def test_the_tanh_gelu_fails(state, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "modules", [(encoder,), (pooling,), (blocks, encoder, pooling)], ids=["encoder", "pool", "all"]
+    "modules", [(encoder,), (vision,), (blocks, encoder, vision)], ids=["encoder", "pool", "all"]
 )
 def test_the_flax_epsilon_fails(state, monkeypatch, modules):
     flax_norm = functools.partial(LayerNorm, epsilon=1e-6)
@@ -88,9 +86,7 @@ def test_the_epsilon_of_every_norm_is_torchs():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "key", ["visual.proj", "visual.transformer.resblocks.1.attn.out_proj.weight"]
-)
+@pytest.mark.parametrize("key", ["visual.proj", "visual.transformer.resblocks.1.attn.out_proj.weight"])
 def test_a_transposed_square_matrix_fails(state, key):
     assert len(set(state[key].shape)) == 1, "only a square one could pass by shape"
     state[key] = state[key].T
@@ -108,7 +104,7 @@ def test_unscaled_queries_and_keys_would_hide_much(state, monkeypatch):
     def error(weights, mistaken):
         with monkeypatch.context() as patch:
             if mistaken:
-                patch.setattr(rope, "angles", functools.partial(swapped_axes, rope.angles))
+                patch.setattr(positions, "angles", functools.partial(swapped_axes, positions.angles))
             return ladder.vision_rungs(CASE.config, weights, CASE.images())[VERDICT]
 
     plain = named_state(official.vision_shapes(CASE.config), qk_gain=1.0)

@@ -13,7 +13,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.interop import peft
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import vision_config
-from softbio_jax.params.paths import flatten
+from softbio_jax.params import flatten
 from tests.adapters import towers
 from tests.compiling import quick_jit
 
@@ -96,9 +96,15 @@ def test_adapters_on_the_last_blocks_alone(saved):
 class TestRefused:
     @pytest.mark.parametrize(
         ("field", "value"),
-        [("alora_invocation_tokens", [1, 2]), ("bias", "all"), ("modules_to_save", ["head"]),
-         ("fan_in_fan_out", True), ("init_lora_weights", "pissa"), ("new_trick", {"a": 1})],
-    )  # fmt: skip
+        [
+            ("alora_invocation_tokens", [1, 2]),
+            ("bias", "all"),
+            ("modules_to_save", ["head"]),
+            ("fan_in_fan_out", True),
+            ("init_lora_weights", "pissa"),
+            ("new_trick", {"a": 1}),
+        ],
+    )
     def test_fields_that_change_the_adapter(self, saved, field, value):
         edit_config(saved, **{field: value})
         with pytest.raises(UserError, match=f"field {field}: expected none") as told:
@@ -138,10 +144,16 @@ class TestRefused:
 
     def test_a_module_that_the_tower_does_not_have(self, saved):
         key = "base_model.model.blocks.0.attn.gate"
-        edit_weights(saved, lambda arrays: arrays | {
-            f"{key}.lora_A.weight": np.zeros((4, 32), np.float32),
-            f"{key}.lora_B.weight": np.zeros((32, 4), np.float32),
-        })  # fmt: skip
+        edit_weights(
+            saved,
+            lambda arrays: (
+                arrays
+                | {
+                    f"{key}.lora_A.weight": np.zeros((4, 32), np.float32),
+                    f"{key}.lora_B.weight": np.zeros((32, 4), np.float32),
+                }
+            ),
+        )
         with pytest.raises(UserError, match=r"module base_model.model.blocks.0.attn.gate"):
             peft.read(saved, CONFIG)
 
@@ -158,9 +170,7 @@ class TestRefused:
             peft.read(saved, CONFIG)
 
     def test_scattered_blocks(self, saved):
-        edit_weights(
-            saved, lambda arrays: {k: v for k, v in arrays.items() if "blocks.1." not in k}
-        )
+        edit_weights(saved, lambda arrays: {k: v for k, v in arrays.items() if "blocks.1." not in k})
         with pytest.raises(UserError, match=r"scattered blocks.*found 0, 2"):
             peft.read(saved, CONFIG)
 

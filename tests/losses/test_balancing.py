@@ -28,8 +28,7 @@ def parameters(values):
 def test_uncertainty_is_exp_minus_s_l_plus_half_s():
     total, weights = balancing.total(LOSSES, parameters(LOG_VARS), BalancingConfig())
     wanted = sum(
-        np.exp(-s) * value + s / 2
-        for s, value in zip(LOG_VARS.values(), (1.03, 0.12, 0.41), strict=True)
+        np.exp(-s) * value + s / 2 for s, value in zip(LOG_VARS.values(), (1.03, 0.12, 0.41), strict=True)
     )
     np.testing.assert_allclose(total, wanted, rtol=1e-6)
     np.testing.assert_allclose(weights["gender"], np.exp(1.2), rtol=1e-6)
@@ -47,8 +46,7 @@ def test_liebel_koerner_adds_log_one_plus_sigma_squared():
 
 # Of the losses above: 1/(2 L), and 2 / (L + sqrt(L^2 + 4 L)).
 @pytest.mark.parametrize(
-    ("kind", "optimum"),
-    [("uncertainty", (0.485, 4.167, 1.220)), ("liebel_koerner", (0.605, 2.429, 1.140))],
+    ("kind", "optimum"), [("uncertainty", (0.485, 4.167, 1.220)), ("liebel_koerner", (0.605, 2.429, 1.140))]
 )
 def test_the_weights_at_the_optimum(kind, optimum):
     config = BalancingConfig(kind=kind)
@@ -65,9 +63,7 @@ def test_an_absent_task_drops_out_whole(kind):
     losses = LOSSES | {"emotion": MaskedMean(jnp.float32(0), jnp.float32(0))}
     others = {task: LOSSES[task] for task in ("age", "gender")}
     args = parameters(LOG_VARS), config
-    np.testing.assert_array_equal(
-        balancing.total(losses, *args)[0], balancing.total(others, *args)[0]
-    )
+    np.testing.assert_array_equal(balancing.total(losses, *args)[0], balancing.total(others, *args)[0])
     gradient = jax.grad(lambda p: balancing.total(losses, p, config)[0])(args[0])
     assert float(gradient["emotion"]["log_var"]) == 0
     assert float(gradient["age"]["log_var"]) != 0
@@ -79,9 +75,7 @@ def test_the_clamp_bounds_the_weight_and_stops_its_gradient(kind):
     for s in (-3.0, 3.0):
         _, weights = balancing.total({"age": mean(1.0)}, parameters({"age": s}), config)
         np.testing.assert_allclose(weights["age"], np.exp(-np.sign(s)), rtol=1e-6)
-        slope = jax.grad(lambda p: balancing.total({"age": mean(1.0)}, p, config)[0])(
-            parameters({"age": s})
-        )
+        slope = jax.grad(lambda p: balancing.total({"age": mean(1.0)}, p, config)[0])(parameters({"age": s}))
         assert float(slope["age"]["log_var"]) == 0
 
 
@@ -89,9 +83,7 @@ def test_fixed_weights_are_those_given():
     config = BalancingConfig(kind="fixed", weights={"age": 2.0, "emotion": 0.5})
     total, weights = balancing.total(LOSSES, {}, config)
     np.testing.assert_allclose(total, 2 * 1.03 + 0.12 + 0.5 * 0.41, rtol=1e-6)
-    assert {task: float(w) for task, w in weights.items()} == {
-        "age": 2.0, "gender": 1.0, "emotion": 0.5,
-    }  # fmt: skip
+    assert {task: float(w) for task, w in weights.items()} == {"age": 2.0, "gender": 1.0, "emotion": 0.5}
     assert balancing.init(TASKS, config) == {}
 
 
@@ -107,9 +99,7 @@ class TestRunningMean:
 
     def test_an_absent_task_keeps_its_mean_and_an_unseen_one_has_no_weight(self):
         absent = LOSSES | {"emotion": MaskedMean(jnp.float32(0), jnp.float32(0))}
-        means = balancing.update_means(
-            balancing.init_means(TASKS, self.CONFIG), absent, self.CONFIG
-        )
+        means = balancing.update_means(balancing.init_means(TASKS, self.CONFIG), absent, self.CONFIG)
         assert float(means["emotion"]["mean"]) == 0
         _, weights = balancing.total(absent, {}, self.CONFIG, means)
         assert float(weights["emotion"]) == 0
@@ -119,9 +109,7 @@ class TestRunningMean:
         assert float(again["emotion"]["mean"]) == float(means["emotion"]["mean"]) > 0
 
     def test_weights_are_inverse_to_the_means_and_sum_to_the_tasks(self):
-        means = balancing.update_means(
-            balancing.init_means(TASKS, self.CONFIG), LOSSES, self.CONFIG
-        )
+        means = balancing.update_means(balancing.init_means(TASKS, self.CONFIG), LOSSES, self.CONFIG)
         total, weights = balancing.total(LOSSES, {}, self.CONFIG, means)
         np.testing.assert_allclose(sum(weights.values()), 3, rtol=1e-6)
         for task, loss in LOSSES.items():

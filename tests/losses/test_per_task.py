@@ -2,8 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax.losses.masked import masked_mean
-from softbio_jax.losses.per_task import cross_entropy
+from softbio_jax.losses.masked import cross_entropy, masked_mean
 from softbio_jax.tasks import MISSING
 
 LOGITS = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)

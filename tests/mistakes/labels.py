@@ -65,9 +65,7 @@ def _fer_order(world, wrong):
     ours = (3, 1, 2, 9, 5, 4, 6)
     _known(world, emotion=ours)
     fer = (5, 2, 1, 3, 4, 0, 6)  # ours -> FER's
-    return _standard(
-        world, emotion=[fer[c] if wrong else c for c, n in enumerate(ours) for _ in range(n)]
-    )
+    return _standard(world, emotion=[fer[c] if wrong else c for c, n in enumerate(ours) for _ in range(n)])
 
 
 def _one_based_emotions(world, wrong):
@@ -141,9 +139,13 @@ def _wrong_root(world, wrong):
     write_table(world.tmp / "labels.csv", ("file", "gender"), rows)
     flags = () if wrong else (f"--images={world.tmp}/pictures",)
     return lambda: world.script(
-        "prepare_data.py", "--dataset=csv", f"--source={world.tmp}/labels.csv",
-        "--columns=path=file,gender=gender", f"--out={world.tmp}/out", *flags,
-    )  # fmt: skip
+        "prepare_data.py",
+        "--dataset=csv",
+        f"--source={world.tmp}/labels.csv",
+        "--columns=path=file,gender=gender",
+        f"--out={world.tmp}/out",
+        *flags,
+    )
 
 
 def _no_label(world, wrong):
@@ -153,39 +155,103 @@ def _no_label(world, wrong):
 
 
 MISTAKES = (
-    Mistake(name="Male and female exchanged in a known data set", make=_swapped_genders,
-            cause=r"gender classes in another order.*expected male 14, female 6.*found male 6",
-            fix="correct the labels.*male is female, female is male"),
-    Mistake(name="Genders as 0 and 1 in one's own table", make=_genders_as_numbers,
-            cause=r"unknown gender class.*row 2.*found '0'", fix="--values=gender:0=CLASS"),
-    Mistake(name="Emotions numbered in the order of FER2013", make=_fer_order,
-            cause="emotion classes in another order", fix="surprise is angry"),
-    Mistake(name="Emotions counted from 1, as RAF-DB's lists do", make=_one_based_emotions,
-            cause="unknown emotion class.*expected 0 to 6, found '7'", fix="subtract 1"),
-    Mistake(name="Age classes counted from 1", make=_one_based_ages,
-            cause="unknown age class.*expected 0 to 8, found '9'", fix="subtract 1"),
-    Mistake(name="Ages in years where classes are expected", make=_years_for_classes,
-            cause="unknown age class.*found '34'", fix="--age_values=years"),
-    Mistake(name="Ages in years in one's own table", make=_years_in_csv,
-            cause="unknown age class.*row 2.*found '3'", fix="--age_values=years"),
-    Mistake(name="Age classes where years are expected", make=_classes_for_years,
-            cause="look like classes.*found 30 ages of 0 to 8", fix="--age_values=class"),
-    Mistake(name="Age groups of another binning", make=_other_bins,
-            cause="unknown age class.*found '4-12'", fix="4-12 spans 3-9 and 10-19"),
-    Mistake(name="Ages that a spreadsheet turned into dates", make=_dates,
-            cause="a spreadsheet turned an age into a date.*row 3", fix="original file"),
-    Mistake(name="The same in one's own table", make=_dates_in_csv,
-            cause="unknown age class.*found 'Oct-19'", fix="spreadsheet.*original file"),
-    Mistake(name="A class that the task does not have", make=_foreign_word,
-            cause="unknown emotion class.*row 3.*'contempt'", fix="--values=emotion:contempt="),
-    Mistake(name="A missing or misnamed column", make=_missing_column,
-            cause="a column is missing.*found file, sex", fix="column 'gender'"),
-    Mistake(name="Semicolons between the values", make=_semicolons,
-            cause="separated by semicolons", fix="save it with commas"),
-    Mistake(name="A table that is not UTF-8", make=_utf16,
-            cause="another encoding.*expected UTF-8", fix="iconv -f utf-16 -t utf-8"),
-    Mistake(name="Paths that start at another folder", make=_wrong_root,
-            cause=r"no row can be used.*3 of 3 \(0.jpg: no such file", fix="--images"),
-    Mistake(name="No usable label at all", make=_no_label,
-            cause="no row can be used.*no label", fix="label rows"),
-)  # fmt: skip
+    Mistake(
+        name="Male and female exchanged in a known data set",
+        make=_swapped_genders,
+        cause=r"gender classes in another order.*expected male 14, female 6.*found male 6",
+        fix="correct the labels.*male is female, female is male",
+    ),
+    Mistake(
+        name="Genders as 0 and 1 in one's own table",
+        make=_genders_as_numbers,
+        cause=r"unknown gender class.*row 2.*found '0'",
+        fix="--values=gender:0=CLASS",
+    ),
+    Mistake(
+        name="Emotions numbered in the order of FER2013",
+        make=_fer_order,
+        cause="emotion classes in another order",
+        fix="surprise is angry",
+    ),
+    Mistake(
+        name="Emotions counted from 1, as RAF-DB's lists do",
+        make=_one_based_emotions,
+        cause="unknown emotion class.*expected 0 to 6, found '7'",
+        fix="subtract 1",
+    ),
+    Mistake(
+        name="Age classes counted from 1",
+        make=_one_based_ages,
+        cause="unknown age class.*expected 0 to 8, found '9'",
+        fix="subtract 1",
+    ),
+    Mistake(
+        name="Ages in years where classes are expected",
+        make=_years_for_classes,
+        cause="unknown age class.*found '34'",
+        fix="--age_values=years",
+    ),
+    Mistake(
+        name="Ages in years in one's own table",
+        make=_years_in_csv,
+        cause="unknown age class.*row 2.*found '3'",
+        fix="--age_values=years",
+    ),
+    Mistake(
+        name="Age classes where years are expected",
+        make=_classes_for_years,
+        cause="look like classes.*found 30 ages of 0 to 8",
+        fix="--age_values=class",
+    ),
+    Mistake(
+        name="Age groups of another binning",
+        make=_other_bins,
+        cause="unknown age class.*found '4-12'",
+        fix="4-12 spans 3-9 and 10-19",
+    ),
+    Mistake(
+        name="Ages that a spreadsheet turned into dates",
+        make=_dates,
+        cause="a spreadsheet turned an age into a date.*row 3",
+        fix="original file",
+    ),
+    Mistake(
+        name="The same in one's own table",
+        make=_dates_in_csv,
+        cause="unknown age class.*found 'Oct-19'",
+        fix="spreadsheet.*original file",
+    ),
+    Mistake(
+        name="A class that the task does not have",
+        make=_foreign_word,
+        cause="unknown emotion class.*row 3.*'contempt'",
+        fix="--values=emotion:contempt=",
+    ),
+    Mistake(
+        name="A missing or misnamed column",
+        make=_missing_column,
+        cause="a column is missing.*found file, sex",
+        fix="column 'gender'",
+    ),
+    Mistake(
+        name="Semicolons between the values",
+        make=_semicolons,
+        cause="separated by semicolons",
+        fix="save it with commas",
+    ),
+    Mistake(
+        name="A table that is not UTF-8",
+        make=_utf16,
+        cause="another encoding.*expected UTF-8",
+        fix="iconv -f utf-16 -t utf-8",
+    ),
+    Mistake(
+        name="Paths that start at another folder",
+        make=_wrong_root,
+        cause=r"no row can be used.*3 of 3 \(0.jpg: no such file",
+        fix="--images",
+    ),
+    Mistake(
+        name="No usable label at all", make=_no_label, cause="no row can be used.*no label", fix="label rows"
+    ),
+)

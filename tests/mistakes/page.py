@@ -29,8 +29,7 @@ def write(made: dict[str, str], groups: dict[str, list[Mistake]]) -> None:
     before = dict(_SECTION.findall(text))
     for title, mistakes in groups.items():
         sections = "\n".join(
-            f"### {m.name}\n\n```\n{made.get(m.name, before.get(m.name, ''))}\n```\n"
-            for m in mistakes
+            f"### {m.name}\n\n```\n{made.get(m.name, before.get(m.name, ''))}\n```\n" for m in mistakes
         )
         found = re.search(rf"^## {title}\n(.*?)(?=^## )", text, re.S | re.M)
         assert found, title
@@ -44,7 +43,7 @@ def main() -> None:
 
     jax.config.update("jax_num_cpu_devices", 8)
     from tests.mistakes import labels, pictures, settings, weights
-    from tests.train import tiny
+    from tests.runs import tiny
 
     groups = {
         "Labels": list(labels.MISTAKES),
@@ -60,9 +59,11 @@ def main() -> None:
             with pytest.MonkeyPatch.context() as patch:
                 (root / str(number)).mkdir()
                 world = World(
-                    tmp=root / str(number), data=root / "data",
-                    config=tiny.config_on(root / "data"), patch=patch,
-                )  # fmt: skip
+                    tmp=root / str(number),
+                    data=root / "data",
+                    config=tiny.config_on(root / "data"),
+                    patch=patch,
+                )
                 try:
                     told = mistake.make(world, True)()
                 except pytest.skip.Exception as reason:

@@ -58,7 +58,7 @@ class World:
 
     def train(self, *arguments: object, **changes: object) -> Told:
         """Runs scripts/train.py on the run with dotted keys changed (__ for the dot)."""
-        from tests.train.tiny import changed
+        from tests.runs.tiny import changed
 
         # Beside the tree whose files are counted, for it is not what the command writes.
         path = self.tmp.parent / f"{self.tmp.name}_config.py"

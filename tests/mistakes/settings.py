@@ -3,12 +3,12 @@
 import copy
 import shutil
 
-from softbio_jax.data import prepare
-from softbio_jax.train import build, record, sanity
-from softbio_jax.train.data import open_all
+from softbio_jax.data.prepare import prepare
+from softbio_jax.runs import build, data, directory
+from softbio_jax.runs.data import open_all
 from tests.data.trees import make_emotions
 from tests.mistakes.running import Mistake
-from tests.train.tiny import changed
+from tests.runs.tiny import changed
 
 
 def _run(name, *, cause, fix, base=None, override="", **changes):
@@ -28,17 +28,17 @@ def _run(name, *, cause, fix, base=None, override="", **changes):
 def _checked(config):
     run = build.parts(build.config_from(copy.deepcopy(config)))
     given = run.config
-    sanity.check(open_all(given.data), tasks=given.tasks, batch_size=given.train.batch_size)
+    data.check(open_all(given.data), tasks=given.tasks, batch_size=given.train.batch_size)
 
 
 def _other_workdir(world, wrong):
     run = build.parts(build.config_from(world.config))
     (world.tmp / "run").mkdir()
-    record.write_start(run, open_all(run.config.data), world.tmp / "run")
+    directory.write_start(run, open_all(run.config.data), world.tmp / "run")
     config = changed(world.config, seed=4) if wrong else world.config
     given = build.config_from(config)
     if not wrong:
-        return lambda: world.call(lambda: record.check_workdir(given, world.tmp / "run"))
+        return lambda: world.call(lambda: directory.check_workdir(given, world.tmp / "run"))
     return lambda: world.train(seed=4)
 
 
@@ -50,11 +50,15 @@ def _overlap(world, wrong):
             shutil.copy(path, world.tmp / "raw" / "test" / path.parent.name / path.name)
     prepare.prepare("folder", source=str(world.tmp / "raw"), out=world.tmp / "mine", task="emotion")
     given = {
-        "tasks": ("emotion",), "data__root": str(world.tmp), "data__train": ("mine/train",),
-        "data__test": ("mine/test",), "data__val_fraction": 0.0,
+        "tasks": ("emotion",),
+        "data__root": str(world.tmp),
+        "data__train": ("mine/train",),
+        "data__test": ("mine/test",),
+        "data__val_fraction": 0.0,
         # As many as there are rows, for that is a mistake of its own.
-        "train__batch_size": 6, "mesh": {"fsdp": 1},
-    }  # fmt: skip
+        "train__batch_size": 6,
+        "mesh": {"fsdp": 1},
+    }
     if not wrong:
         return lambda: world.call(lambda: _checked(changed(world.config, **given)))
     return lambda: world.train(**given)
@@ -70,59 +74,153 @@ def _memory(world, wrong):
 _RATES = {"adapter_b": 1e-3, "heads": 1e-3, "log_sigma": 1e-3}
 
 MISTAKES = (
-    _run("A config key that does not exist", train__batchsize=8,
-         cause="unknown config key: config.train.batchsize", fix="write 'batch_size'"),
-    _run("The same on the command line", override="--config.train.batchsize=8",
-         cause="unknown config key: config.train.batchsize", fix="write 'batch_size'"),
-    _run("A value of another type", train__steps="8",
-         cause="bad config value: config.train.steps: expected int, found '8'", fix="correct"),
-    _run("A missing key", data={"root": "x"},
-         cause="missing config key: config.data.train", fix="set it in the config file"),
-    _run("A mistyped method", method__name="lorra",
-         cause="unknown method.*'lorra'", fix="write 'lora'"),
-    _run("A mistyped variant", model__variant="PE-Core-L14-366",
-         cause="unknown variant.*'PE-Core-L14-366'", fix="write 'PE-Core-L14-336'"),
-    _run("A mistyped task", tasks=("age", "gendre"),
-         cause="unknown task.*found 'gendre'", fix="write 'gender'"),
-    _run("More blocks to fine-tune than there are", method={"name": "ft", "blocks": 99},
-         cause="more last blocks than the tower has.*at most 3, found 99", fix="method.blocks"),
-    _run("A rank larger than the matrix", method__lora__rank=4096,
-         cause="rank larger than the matrix.*at most 32, found 4096", fix="lower lora.rank"),
-    _run("An adapter target that matches nothing", method__targets=("encoder/trunk/attn/qvk",),
-         cause="target matches no layer.*nearest are encoder/trunk/attn/qkv", fix="correct"),
-    _run("A parameter group without a learning rate",
-         optimizer__rates={"adaptor_a": 1e-3, **_RATES},
-         cause="without a learning rate.*none for adapter_a", fix="rename 'adaptor_a'"),
-    _run("A warm-up longer than the run", optimizer__warmup_steps=100,
-         cause="warm-up longer than the run.*train.steps = 8, found 100", fix="shorten it"),
-    _run("Pictures that are not whole patches", model__image_size=50,
-         cause="not whole patches.*a multiple of 8, found 50", fix="set it to 48 or 56"),
-    _run("A batch that the devices cannot share", train__batch_size=12,
-         cause="batch does not fit the mesh.*multiple of 8 devices.*found 12", fix="batch size"),
-    _run("Microbatches that do not divide the batch", train__microbatches=3,
-         cause="8 devices x 3 microbatches = 24, found 16", fix="batch size"),
-    _run("A batch larger than the training set", train__batch_size=512,
-         cause="batch larger than the training set.*at most 54 rows, found 512", fix="lower it"),
-    _run("A validation share that leaves nothing", data__val_fraction=0.001,
-         cause="a split without rows: data.val_fraction.*0.001 of 40", fix="between 0 and 1"),
-    _run("Data that was moved", data__root="/moved",
-         cause="no such prepared split: /moved/synthetic_fairface", fix="check the path"),
-    _run("A split that does not exist", data__train=("synthetic_fairface/training",),
-         cause="split 'training'.*one of test, train", fix="check the path and the split"),
-    _run("Testing on the training pictures", data__test=("synthetic_fairface/train",),
-         cause="test pictures are trained on.*40 of 40", fix="another split"),
-    Mistake(name="Two splits that overlap", make=_overlap,
-            cause="test pictures are trained on.*mine/test.*6 of 6", fix="another split"),
-    _run("A test set without labels of the tasks",
-         base={"tasks": ("emotion",), "data__train": ("synthetic_raf_db/train",),
-               "data__test": ("synthetic_raf_db/test",)},
-         tasks=("emotion",), data__train=("synthetic_raf_db/train",),
-         data__test=("synthetic_utkface/test",),
-         cause="without labels of the tasks.*utkface.*expected emotion", fix="drop it"),
-    _run("A task without a training label", data__train=("synthetic_fairface/train",),
-         cause="no training labels for emotion", fix="name one, or drop emotion"),
-    Mistake(name="A batch too large for the device", make=_memory,
-            cause="out of device memory", fix="lower train.batch_size.*scripts/plan.py"),
-    Mistake(name="A workdir of another run", make=_other_workdir,
-            cause="workdir holds another run.*seed was 3, is 4", fix="another --workdir"),
-)  # fmt: skip
+    _run(
+        "A config key that does not exist",
+        train__batchsize=8,
+        cause="unknown config key: config.train.batchsize",
+        fix="write 'batch_size'",
+    ),
+    _run(
+        "The same on the command line",
+        override="--config.train.batchsize=8",
+        cause="unknown config key: config.train.batchsize",
+        fix="write 'batch_size'",
+    ),
+    _run(
+        "A value of another type",
+        train__steps="8",
+        cause="bad config value: config.train.steps: expected int, found '8'",
+        fix="correct",
+    ),
+    _run(
+        "A missing key",
+        data={"root": "x"},
+        cause="missing config key: config.data.train",
+        fix="set it in the config file",
+    ),
+    _run("A mistyped method", method__name="lorra", cause="unknown method.*'lorra'", fix="write 'lora'"),
+    _run(
+        "A mistyped variant",
+        model__variant="PE-Core-L14-366",
+        cause="unknown variant.*'PE-Core-L14-366'",
+        fix="write 'PE-Core-L14-336'",
+    ),
+    _run(
+        "A mistyped task", tasks=("age", "gendre"), cause="unknown task.*found 'gendre'", fix="write 'gender'"
+    ),
+    _run(
+        "More blocks to fine-tune than there are",
+        method={"name": "ft", "blocks": 99},
+        cause="more last blocks than the tower has.*at most 3, found 99",
+        fix="method.blocks",
+    ),
+    _run(
+        "A rank larger than the matrix",
+        method__lora__rank=4096,
+        cause="rank larger than the matrix.*at most 32, found 4096",
+        fix="lower lora.rank",
+    ),
+    _run(
+        "An adapter target that matches nothing",
+        method__targets=("encoder/trunk/attn/qvk",),
+        cause="target matches no layer.*nearest are encoder/trunk/attn/qkv",
+        fix="correct",
+    ),
+    _run(
+        "A parameter group without a learning rate",
+        optimizer__rates={"adaptor_a": 1e-3, **_RATES},
+        cause="without a learning rate.*none for adapter_a",
+        fix="rename 'adaptor_a'",
+    ),
+    _run(
+        "A warm-up longer than the run",
+        optimizer__warmup_steps=100,
+        cause="warm-up longer than the run.*train.steps = 8, found 100",
+        fix="shorten it",
+    ),
+    _run(
+        "Pictures that are not whole patches",
+        model__image_size=50,
+        cause="not whole patches.*a multiple of 8, found 50",
+        fix="set it to 48 or 56",
+    ),
+    _run(
+        "A batch that the devices cannot share",
+        train__batch_size=12,
+        cause="batch does not fit the mesh.*multiple of 8 devices.*found 12",
+        fix="batch size",
+    ),
+    _run(
+        "Microbatches that do not divide the batch",
+        train__microbatches=3,
+        cause="8 devices x 3 microbatches = 24, found 16",
+        fix="batch size",
+    ),
+    _run(
+        "A batch larger than the training set",
+        train__batch_size=512,
+        cause="batch larger than the training set.*at most 54 rows, found 512",
+        fix="lower it",
+    ),
+    _run(
+        "A validation share that leaves nothing",
+        data__val_fraction=0.001,
+        cause="a split without rows: data.val_fraction.*0.001 of 40",
+        fix="between 0 and 1",
+    ),
+    _run(
+        "Data that was moved",
+        data__root="/moved",
+        cause="no such prepared split: /moved/synthetic_fairface",
+        fix="check the path",
+    ),
+    _run(
+        "A split that does not exist",
+        data__train=("synthetic_fairface/training",),
+        cause="split 'training'.*one of test, train",
+        fix="check the path and the split",
+    ),
+    _run(
+        "Testing on the training pictures",
+        data__test=("synthetic_fairface/train",),
+        cause="test pictures are trained on.*40 of 40",
+        fix="another split",
+    ),
+    Mistake(
+        name="Two splits that overlap",
+        make=_overlap,
+        cause="test pictures are trained on.*mine/test.*6 of 6",
+        fix="another split",
+    ),
+    _run(
+        "A test set without labels of the tasks",
+        base={
+            "tasks": ("emotion",),
+            "data__train": ("synthetic_raf_db/train",),
+            "data__test": ("synthetic_raf_db/test",),
+        },
+        tasks=("emotion",),
+        data__train=("synthetic_raf_db/train",),
+        data__test=("synthetic_utkface/test",),
+        cause="without labels of the tasks.*utkface.*expected emotion",
+        fix="drop it",
+    ),
+    _run(
+        "A task without a training label",
+        data__train=("synthetic_fairface/train",),
+        cause="no training labels for emotion",
+        fix="name one, or drop emotion",
+    ),
+    Mistake(
+        name="A batch too large for the device",
+        make=_memory,
+        cause="out of device memory",
+        fix="lower train.batch_size.*scripts/plan.py",
+    ),
+    Mistake(
+        name="A workdir of another run",
+        make=_other_workdir,
+        cause="workdir holds another run.*seed was 3, is 4",
+        fix="another --workdir",
+    ),
+)

@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from softbio_jax.evaluation import predictions_csv
 from softbio_jax.interop import formats, peft
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import vision_config
 from tests.adapters import towers
@@ -23,9 +23,13 @@ def _state(variant, *, text=False):
 
 def _convert(world, variant="tiny-test", src="tower.safetensors", *flags):
     return lambda: world.script(
-        "convert.py", f"--variant={variant}", f"--src={world.tmp / src}",
-        f"--dst={world.tmp}/new.safetensors", "--dst_format=softbio", *flags,
-    )  # fmt: skip
+        "convert.py",
+        f"--variant={variant}",
+        f"--src={world.tmp / src}",
+        f"--dst={world.tmp}/new.safetensors",
+        "--dst_format=softbio",
+        *flags,
+    )
 
 
 def _other_variant(world, wrong):
@@ -73,8 +77,8 @@ def _something_else(world, wrong):
 
 def _no_text_tower(world, wrong):
     save_arrays(world.tmp / "a.safetensors", _state("tiny-test", text=not wrong), metadata={})
-    from softbio_jax.evaluation.prompts import load_prompts
-    from softbio_jax.evaluation.zero_shot import zero_shot_classifier
+    from softbio_jax.evaluation.zero_shot.classifier import zero_shot_classifier
+    from softbio_jax.evaluation.zero_shot.prompts import load_prompts
 
     if not wrong:
         return lambda: world.call(
@@ -83,10 +87,14 @@ def _no_text_tower(world, wrong):
             )
         )
     return lambda: world.script(
-        "evaluate.py", "--zero_shot", f"--workdir={world.tmp}/zs", "--variant=tiny-test",
-        f"--checkpoint={world.tmp}/a.safetensors", f"--data={world.data}",
+        "evaluate.py",
+        "--zero_shot",
+        f"--workdir={world.tmp}/zs",
+        "--variant=tiny-test",
+        f"--checkpoint={world.tmp}/a.safetensors",
+        f"--data={world.data}",
         "--test=synthetic_utkface/test",
-    )  # fmt: skip
+    )
 
 
 def _adapter(world, name="lora"):
@@ -122,17 +130,17 @@ def _other_peft(world, wrong):
 
 
 def _bundle(world):
-    from softbio_jax.inference import bundle_files
+    from softbio_jax.inference import bundle
     from tests.inference.test_bundle import bundle_of
 
-    bundle_files.save(bundle_of("lp")[0], world.tmp / "model")
+    bundle.save(bundle_of("lp")[0], world.tmp / "model")
     return world.tmp / "model"
 
 
 def _open(world):
-    from softbio_jax.inference import source
+    from softbio_jax.inference import predictor
 
-    return lambda: world.call(lambda: source.open_bundle(world.tmp / "model"))
+    return lambda: world.call(lambda: predictor.open_bundle(world.tmp / "model"))
 
 
 def _head_classes(world, wrong):
@@ -158,9 +166,7 @@ def _bundle_normalization(world, wrong):
 def _no_model(world, wrong):
     del wrong
     (world.tmp / "runs").mkdir()
-    return lambda: world.script(
-        "predict.py", f"--model={world.tmp}/runs/mine", "--faces=crop", world.tmp
-    )
+    return lambda: world.script("predict.py", f"--model={world.tmp}/runs/mine", "--faces=crop", world.tmp)
 
 
 def _columns_in_another_order(world, wrong):
@@ -183,33 +189,89 @@ def _logits_for_probabilities(world, wrong):
 
 
 MISTAKES = (
-    Mistake(name="A checkpoint of another variant", make=_other_variant,
-            cause="checkpoint of tiny-demo given for tiny-test", fix="the variant to tiny-demo"),
-    Mistake(name="A checkpoint of another model", make=_something_else,
-            cause="not a Perception Encoder checkpoint", fix="give a checkpoint of the vision"),
-    Mistake(name="A file that was not downloaded to its end", make=_truncated,
-            cause="unreadable safetensors file", fix="fetch or write the file again"),
-    Mistake(name="A pickle with code in it", make=_pickle,
-            cause="refused: the pickle holds more than tensors", fix="ask for a safetensors file"),
-    Mistake(name="Weights of another mean and standard deviation", make=_normalization,
-            cause=r"another normalisation.*config.json mean.*0.4814", fix="Perception Encoder"),
-    Mistake(name="A saved model whose mean was changed", make=_bundle_normalization,
-            cause=r"another preprocessing.*mean.*0.485", fix="0.5"),
-    Mistake(name="Zero-shot without a text tower", make=_no_text_tower,
-            cause="no text tower in the checkpoint", fix="give the official"),
-    Mistake(name="An adapter of another variant", make=_adapter_of_another_variant,
-            cause="adapter of another variant.*expected tiny-demo", fix="it was trained on"),
-    Mistake(name="An adapter whose configuration names another rank", make=_adapter_rank,
-            cause="adapter rank does not fit its configuration.*rank 8.*rank 4",
-            fix="of the same adapter"),
-    Mistake(name="An adapter of another kind", make=_other_peft,
-            cause="not a LoRA adapter.*IA3", fix="give a LoRA or DoRA adapter"),
-    Mistake(name="A head with other classes", make=_head_classes,
-            cause="head with other classes.*age: expected 9.*found 7", fix="of the same model"),
-    Mistake(name="A model that is not there", make=_no_model, right=False,
-            cause="no such model.*runs/mine", fix="correct the path"),
-    Mistake(name="Predictions with the columns in another order", make=_columns_in_another_order,
-            cause="gender classes in another order", fix="in the expected order"),
-    Mistake(name="Logits in the place of probabilities", make=_logits_for_probabilities,
-            cause="probabilit", fix="softmax|divide"),
-)  # fmt: skip
+    Mistake(
+        name="A checkpoint of another variant",
+        make=_other_variant,
+        cause="checkpoint of tiny-demo given for tiny-test",
+        fix="the variant to tiny-demo",
+    ),
+    Mistake(
+        name="A checkpoint of another model",
+        make=_something_else,
+        cause="not a Perception Encoder checkpoint",
+        fix="give a checkpoint of the vision",
+    ),
+    Mistake(
+        name="A file that was not downloaded to its end",
+        make=_truncated,
+        cause="unreadable safetensors file",
+        fix="fetch or write the file again",
+    ),
+    Mistake(
+        name="A pickle with code in it",
+        make=_pickle,
+        cause="refused: the pickle holds more than tensors",
+        fix="ask for a safetensors file",
+    ),
+    Mistake(
+        name="Weights of another mean and standard deviation",
+        make=_normalization,
+        cause=r"another normalisation.*config.json mean.*0.4814",
+        fix="Perception Encoder",
+    ),
+    Mistake(
+        name="A saved model whose mean was changed",
+        make=_bundle_normalization,
+        cause=r"another preprocessing.*mean.*0.485",
+        fix="0.5",
+    ),
+    Mistake(
+        name="Zero-shot without a text tower",
+        make=_no_text_tower,
+        cause="no text tower in the checkpoint",
+        fix="give the official",
+    ),
+    Mistake(
+        name="An adapter of another variant",
+        make=_adapter_of_another_variant,
+        cause="adapter of another variant.*expected tiny-demo",
+        fix="it was trained on",
+    ),
+    Mistake(
+        name="An adapter whose configuration names another rank",
+        make=_adapter_rank,
+        cause="adapter rank does not fit its configuration.*rank 8.*rank 4",
+        fix="of the same adapter",
+    ),
+    Mistake(
+        name="An adapter of another kind",
+        make=_other_peft,
+        cause="not a LoRA adapter.*IA3",
+        fix="give a LoRA or DoRA adapter",
+    ),
+    Mistake(
+        name="A head with other classes",
+        make=_head_classes,
+        cause="head with other classes.*age: expected 9.*found 7",
+        fix="of the same model",
+    ),
+    Mistake(
+        name="A model that is not there",
+        make=_no_model,
+        right=False,
+        cause="no such model.*runs/mine",
+        fix="correct the path",
+    ),
+    Mistake(
+        name="Predictions with the columns in another order",
+        make=_columns_in_another_order,
+        cause="gender classes in another order",
+        fix="in the expected order",
+    ),
+    Mistake(
+        name="Logits in the place of probabilities",
+        make=_logits_for_probabilities,
+        cause="probabilit",
+        fix="softmax|divide",
+    ),
+)

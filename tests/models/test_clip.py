@@ -3,9 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from softbio_jax.models.clip import CLIP, normalise, similarity_logits
 from softbio_jax.models.config import TEXT, VISION
-from softbio_jax.models.text import TextTower
+from softbio_jax.models.text import CLIP, TextTower, normalise, similarity_logits
 from softbio_jax.models.vision import VisionTower
 
 VARIANT = "tiny-test"

@@ -9,8 +9,7 @@ from softbio_jax.interop.keymap import hollow, shapes_of
 from softbio_jax.models.config import TEXT, VISION
 from softbio_jax.models.text import TextTower
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.counts import count
-from softbio_jax.params.paths import flatten
+from softbio_jax.params import count, flatten
 
 # variant: vision, of which pool, of which projection (measured on the official code)
 VISION_COUNTS = {

@@ -9,21 +9,21 @@ from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.adapters.methods import BLOCK_TARGETS, POOL_TARGETS
 from softbio_jax.models import positions
-from softbio_jax.models.adapter_flops import adapter_flops, dora_norm_flops, task_flops
-from softbio_jax.models.clip import CLIP
 from softbio_jax.models.config import TEXT, VISION
 from softbio_jax.models.flops import (
     Flops,
+    adapter_flops,
+    dora_norm_flops,
     head_flops,
+    task_flops,
     text_flops,
     vision_flops,
     zero_shot_flops,
 )
-from softbio_jax.models.heads import HeadConfig
-from softbio_jax.models.multitask import MultitaskModel
-from softbio_jax.models.text import TextTower
+from softbio_jax.models.multitask import HeadConfig, MultitaskModel
+from softbio_jax.models.text import CLIP, TextTower
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.counts import count
+from softbio_jax.params import count
 from softbio_jax.tasks import AGE, EMOTION, GENDER
 
 L14 = "PE-Core-L14-336"
@@ -75,8 +75,7 @@ class TestAgainstTheTracedModel:
         found = traced_model(VisionTower(config), image(config, 9, 14))
         table = jax.ShapeDtypeStruct((config.tokens, config.width), jnp.float32)
         resampling = traced_flops(
-            lambda t: positions.resample(t, stored=config.grid, grid=(9, 14), class_token=True),
-            table,
+            lambda t: positions.resample(t, stored=config.grid, grid=(9, 14), class_token=True), table
         )
         assert vision_flops(config, grid=(9, 14)).total == found - resampling
 
@@ -99,10 +98,7 @@ class TestAgainstTheTracedModel:
     def test_heads(self, kind):
         config, head = VISION["tiny-test"], HeadConfig(kind=kind)
         model = MultitaskModel(config, tasks=(AGE, EMOTION), head=head)
-        heads = [
-            head_flops(head, width=config.width, classes=task.num_classes)
-            for task in (AGE, EMOTION)
-        ]
+        heads = [head_flops(head, width=config.width, classes=task.num_classes) for task in (AGE, EMOTION)]
         expected = vision_flops(config, projected=False) + heads[0] + heads[1]
         assert expected.total == traced_model(model, image(config, config.grid, config.grid))
 
@@ -124,18 +120,18 @@ class TestAgainstTheTracedModel:
     @pytest.mark.parametrize("variant", ["tiny-test", "PE-Spatial-T16-512"])
     def test_per_task_adapters(self, variant, base_input, placement):
         config = VISION[variant]
-        config = dataclasses.replace(
-            config, pooling="avg" if config.pooling == "none" else config.pooling
-        )
+        config = dataclasses.replace(config, pooling="avg" if config.pooling == "none" else config.pooling)
         method = methods.mtlora(
-            LoRAConfig(rank=3, alpha=6, dora=True), task_rank=2, base_input=base_input,
-            placement=placement,
-        )  # fmt: skip
+            LoRAConfig(rank=3, alpha=6, dora=True), task_rank=2, base_input=base_input, placement=placement
+        )
         rules = method.rules.for_tasks(3)
         model = MultitaskModel(
-            config, adapters=method.rules, tail=1, tasks=(AGE, EMOTION, GENDER),
+            config,
+            adapters=method.rules,
+            tail=1,
+            tasks=(AGE, EMOTION, GENDER),
             head=HeadConfig(kind="linear"),
-        )  # fmt: skip
+        )
         expected = vision_flops(config, projected=False) + adapter_flops(config, rules, tail=1)
         expected += dora_norm_flops(config, rules, tail=1) + task_flops(config, rules)
         for task in model.tasks:
@@ -209,6 +205,4 @@ def test_flops_add_and_multiply_by_kind():
     one = Flops(dense=1, attention=10, elementwise=100)
     assert one + 2 * one == Flops(dense=3, attention=30, elementwise=300) == one * 3
     assert (one.total, one.profiler) == (11, 101)
-    assert [field.name for field in dataclasses.fields(Flops)] == [
-        "dense", "attention", "elementwise",
-    ]  # fmt: skip
+    assert [field.name for field in dataclasses.fields(Flops)] == ["dense", "attention", "elementwise"]

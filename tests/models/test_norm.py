@@ -61,10 +61,7 @@ def kept_by_the_backward_pass(function, x):
 
 @pytest.mark.parametrize("layer", ["norm", "gelu"])
 def test_the_backward_pass_keeps_the_input_alone(x, layer):
-    functions = {
-        "norm": lambda x: LayerNorm().apply({"params": drawn(x)}, x),
-        "gelu": blocks.gelu,
-    }
+    functions = {"norm": lambda x: LayerNorm().apply({"params": drawn(x)}, x), "gelu": blocks.gelu}
     assert kept_by_the_backward_pass(functions[layer], x) == 1
 
 

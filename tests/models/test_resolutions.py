@@ -10,10 +10,10 @@ import pytest
 from softbio_jax.errors import UserError
 from softbio_jax.interop import stacking
 from softbio_jax.interop.official import OFFICIAL
-from softbio_jax.models import encoder, positions, rope
+from softbio_jax.models import encoder, positions
 from softbio_jax.models.config import VISION
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.paths import unflatten
+from softbio_jax.params import unflatten
 
 LIMIT = 1e-6  # of normalised embeddings
 
@@ -61,7 +61,7 @@ class TestMistakesAreSeen:
         return difference(self.TOWER, self.SIZE) > 10 * LIMIT
 
     def test_positions_not_rescaled(self, monkeypatch):
-        original = rope.angles
+        original = positions.angles
 
         def angles(*arguments, rescale_to, **keywords):
             assert rescale_to == 8
@@ -71,7 +71,7 @@ class TestMistakesAreSeen:
         assert self.fails()
 
     def test_axes_rescaled_by_each_other(self, monkeypatch):
-        original = rope.angles
+        original = positions.angles
 
         def angles(grid, *arguments, **keywords):
             turned = original(grid[::-1], *arguments, **keywords)
@@ -92,16 +92,12 @@ class TestPositionalEmbedding:
 
     @pytest.mark.parametrize("method", ["official", "timm"])
     def test_the_stored_grid_is_not_touched(self, method):
-        found = positions.resample(
-            self.TABLE, stored=4, grid=(4, 4), class_token=True, method=method
-        )
+        found = positions.resample(self.TABLE, stored=4, grid=(4, 4), class_token=True, method=method)
         np.testing.assert_array_equal(found, self.TABLE)
 
     @pytest.mark.parametrize("method", ["official", "timm"])
     def test_the_class_tokens_row_stays_first(self, method):
-        found = positions.resample(
-            self.TABLE, stored=4, grid=(2, 7), class_token=True, method=method
-        )
+        found = positions.resample(self.TABLE, stored=4, grid=(2, 7), class_token=True, method=method)
         assert found.shape == (1 + 14, 5)
         np.testing.assert_array_equal(found[0], self.TABLE[0])
 
@@ -115,7 +111,7 @@ class TestPositionalEmbedding:
 
 class TestRotaryPositions:
     def test_rescaled_positions(self):
-        turn = rope.angles((2, 6), 8, class_token=True, rescale_to=3)
+        turn = positions.angles((2, 6), 8, class_token=True, rescale_to=3)
         assert turn.shape == (13, 8)
         np.testing.assert_array_equal(turn[0], 0)
         # The first frequency is 1: its angle is the position, x then y, counted from 1.
@@ -124,9 +120,9 @@ class TestRotaryPositions:
         np.testing.assert_allclose(patches[:, 0, 4], np.arange(1, 3) / 2 * 3, rtol=1e-6)
 
     def test_at_the_stored_grid_rescaling_changes_nothing(self):
-        plain = rope.angles((24, 24), 64, class_token=True)
+        plain = positions.angles((24, 24), 64, class_token=True)
         np.testing.assert_allclose(
-            rope.angles((24, 24), 64, class_token=True, rescale_to=24), plain, rtol=2e-7
+            positions.angles((24, 24), 64, class_token=True, rescale_to=24), plain, rtol=2e-7
         )
 
 

@@ -38,9 +38,7 @@ def passes():
 @pytest.mark.parametrize("remat", [name for name in REMAT_POLICIES if name != "none"])
 def test_every_policy_computes_the_same(passes, remat):
     for ours, wanted in zip(passes[remat][:2], passes["none"][:2], strict=True):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), ours, wanted
-        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), ours, wanted)
 
 
 def test_each_policy_keeps_less_than_the_one_before(passes):

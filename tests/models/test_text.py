@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from softbio_jax.interop import goldens, ladder, official
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.models import blocks
 from softbio_jax.models.config import TEXT, ComputeConfig
 from softbio_jax.models.norm import LayerNorm
@@ -120,9 +120,7 @@ class TestMistakesAreSeen:
         monkeypatch.setattr(blocks, "LayerNorm", functools.partial(LayerNorm, epsilon=1e-6))
         assert not self.holds(state)
 
-    @pytest.mark.parametrize(
-        "key", ["text_projection", "transformer.resblocks.3.attn.out_proj.weight"]
-    )
+    @pytest.mark.parametrize("key", ["text_projection", "transformer.resblocks.3.attn.out_proj.weight"])
     def test_a_transposed_square_matrix(self, state, key):
         assert len(set(state[key].shape)) == 1
         assert self.holds(state | {key: state[key].T.copy()}) is False

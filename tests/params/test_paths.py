@@ -3,9 +3,7 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.params.counts import by_group, count
-from softbio_jax.params.partition import combine, partition
-from softbio_jax.params.paths import flatten, label, unflatten
+from softbio_jax.params import by_group, combine, count, flatten, label, partition, unflatten
 
 TREE = {
     "encoder": {"trunk": {"kernel": np.ones((2, 3)), "bias": np.zeros(3)}},

@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from softbio_jax.interop.named_weights import named_state, named_uniform
+from softbio_jax.interop.goldens import named_state, named_uniform
 from softbio_jax.interop.official import vision_shapes
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import VisionConfig
@@ -22,9 +22,17 @@ SIZES = ((72, 72), (48, 90), (24, 30), (18, 84))
 
 def config(class_token):
     return VisionConfig(
-        name="small", image_size=48, patch_size=6, width=64, layers=2, heads=4, mlp_width=256,
-        out_dim=32, class_token=class_token, resample="timm",
-    )  # fmt: skip
+        name="small",
+        image_size=48,
+        patch_size=6,
+        width=64,
+        layers=2,
+        heads=4,
+        mlp_width=256,
+        out_dim=32,
+        class_token=class_token,
+        resample="timm",
+    )
 
 
 def images(size):
@@ -41,15 +49,26 @@ def timm_model(tower):
     from timm.models.eva import Eva
 
     model = Eva(
-        img_size=tower.image_size, patch_size=tower.patch_size, embed_dim=tower.width,
-        depth=tower.layers, num_heads=tower.heads, mlp_ratio=tower.mlp_width / tower.width,
-        num_classes=tower.out_dim, global_pool="map", attn_type="rope",
-        use_pre_transformer_norm=True, use_rot_pos_emb=True,
-        ref_feat_shape=(tower.grid, tower.grid), rope_grid_offset=float(tower.class_token),
-        rope_grid_indexing="xy", attn_pool_num_heads=tower.pool_heads, attn_pool_mlp_ratio=4.0,
+        img_size=tower.image_size,
+        patch_size=tower.patch_size,
+        embed_dim=tower.width,
+        depth=tower.layers,
+        num_heads=tower.heads,
+        mlp_ratio=tower.mlp_width / tower.width,
+        num_classes=tower.out_dim,
+        global_pool="map",
+        attn_type="rope",
+        use_pre_transformer_norm=True,
+        use_rot_pos_emb=True,
+        ref_feat_shape=(tower.grid, tower.grid),
+        rope_grid_offset=float(tower.class_token),
+        rope_grid_indexing="xy",
+        attn_pool_num_heads=tower.pool_heads,
+        attn_pool_mlp_ratio=4.0,
         norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-5),
-        class_token=tower.class_token, dynamic_img_size=True,
-    ).eval()  # fmt: skip
+        class_token=tower.class_token,
+        dynamic_img_size=True,
+    ).eval()
     state = OFFICIAL_TO_TIMM.forward(weights(tower))
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in state.items()}
     model.load_state_dict(tensors, strict=True)

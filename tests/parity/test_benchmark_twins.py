@@ -10,12 +10,12 @@ import torch
 
 from softbio_jax.data.augment import normalize
 from softbio_jax.interop import stacking
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, vision_shapes
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import vision_config
-from softbio_jax.params.paths import flatten, unflatten
-from softbio_jax.train import build
+from softbio_jax.params import flatten, unflatten
+from softbio_jax.runs import build
 
 SCRIPTS = pathlib.Path(__file__).resolve().parent.parent.parent / "scripts"
 CONFIG = vision_config("tiny-test")
@@ -71,8 +71,7 @@ def put(parameter, array):
 
 
 def load_shared(blocks, params):
-    names = {"attn.qkv": "attn/qkv", "attn.proj": "attn/out", "mlp.fc1": "mlp/c_fc",
-             "mlp.fc2": "mlp/c_proj"}  # fmt: skip
+    names = {"attn.qkv": "attn/qkv", "attn.proj": "attn/out", "mlp.fc1": "mlp/c_fc", "mlp.fc2": "mlp/c_proj"}
     for i, block in enumerate(blocks):
         for theirs, own in names.items():
             layer = block.get_submodule(theirs)
@@ -92,17 +91,19 @@ def load_tasks(linears, a, b):
 def load_mtlora(tower, params):
     load_shared(tower.tower.blocks, params)
     part, pool = tower.parting, tower.pooling
-    block = {"attn/qkv": part.qkv, "attn/out": [part.proj], "mlp/c_fc": [part.fc1],
-             "mlp/c_proj": [part.fc2]}  # fmt: skip
-    pooling = {"attn/q": [pool.q], "attn/kv": pool.kv, "attn/out": [pool.proj],
-               "mlp/c_fc": [pool.fc1], "mlp/c_proj": [pool.fc2]}  # fmt: skip
+    block = {"attn/qkv": part.qkv, "attn/out": [part.proj], "mlp/c_fc": [part.fc1], "mlp/c_proj": [part.fc2]}
+    pooling = {
+        "attn/q": [pool.q],
+        "attn/kv": pool.kv,
+        "attn/out": [pool.proj],
+        "mlp/c_fc": [pool.fc1],
+        "mlp/c_proj": [pool.fc2],
+    }
     for name, linears in block.items():
         prefix = f"encoder/tail/{name}/tasks/lora"
         load_tasks(linears, params[f"{prefix}_a"][0], params[f"{prefix}_b"][0])
     for name, linears in pooling.items():
-        load_tasks(
-            linears, params[f"pool/{name}/tasks/lora_a"], params[f"pool/{name}/tasks/lora_b"]
-        )
+        load_tasks(linears, params[f"pool/{name}/tasks/lora_a"], params[f"pool/{name}/tasks/lora_b"])
     for t, probe in enumerate(pool.probes):
         put(probe, params["pool/task_probe"][t])
 
@@ -131,7 +132,7 @@ def test_losses_are_ours():
     from benchmarks.workload import example_batch
 
     from softbio_jax.losses import balancing
-    from softbio_jax.train.step import task_losses
+    from softbio_jax.runs.step import task_losses
 
     workload = a_workload("lora", batch=5)
     batch = example_batch(workload)
@@ -166,10 +167,16 @@ def test_as_many_parameters_are_trained(method):
     assert theirs == own
 
 
-@pytest.mark.parametrize(("work", "method", "dtype"), [
-    ("train", "lora", "float32"), ("train", "mtlora", "float32"), ("forward", "merged", "float32"),
-    ("train", "lora", "bfloat16"), ("train", "ft4", "bfloat16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("work", "method", "dtype"),
+    [
+        ("train", "lora", "float32"),
+        ("train", "mtlora", "float32"),
+        ("forward", "merged", "float32"),
+        ("train", "lora", "bfloat16"),
+        ("train", "ft4", "bfloat16"),
+    ],
+)
 def test_the_torch_side_runs(work, method, dtype):
     from benchmarks import twin
 

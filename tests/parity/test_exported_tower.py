@@ -5,10 +5,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from softbio_jax.inference.exported import portable
+from softbio_jax.inference.export.stablehlo import portable
 from softbio_jax.interop import formats, official, stacking, torch_heads
 from softbio_jax.interop.safe_load import save_arrays
-from softbio_jax.params.paths import flatten
+from softbio_jax.params import flatten
 from tests.inference.test_bundle import bundle_of, pixels
 from tests.parity.test_peft import timm_tower
 
@@ -17,9 +17,12 @@ pytestmark = pytest.mark.parity
 
 def head_of(state, width, classes):
     head = torch.nn.Sequential(
-        torch.nn.BatchNorm1d(width), torch.nn.Dropout(), torch.nn.Linear(width, width),
-        torch.nn.GELU(), torch.nn.Linear(width, classes),
-    ).eval()  # fmt: skip
+        torch.nn.BatchNorm1d(width),
+        torch.nn.Dropout(),
+        torch.nn.Linear(width, width),
+        torch.nn.GELU(),
+        torch.nn.Linear(width, classes),
+    ).eval()
     head.load_state_dict(state)
     return head
 
@@ -30,10 +33,16 @@ def test_timm_with_our_heads_gives_our_logits(name, tmp_path):
     params = bundle.variables["params"]
     tower = {k: v for k, v in params.items() if k in ("encoder", "pool", "proj")}
     state = official.OFFICIAL.backward(stacking.unstack(flatten(tower)))
-    save_arrays(tmp_path / "t.safetensors", formats.FORMATS["timm"].from_official(state),
-                metadata={"format": "pt"})  # fmt: skip
-    torch_heads.save(tmp_path / "h.safetensors", params, bundle.variables["batch_stats"],
-                     bundle.tasks, feature=bundle.feature)  # fmt: skip
+    save_arrays(
+        tmp_path / "t.safetensors", formats.FORMATS["timm"].from_official(state), metadata={"format": "pt"}
+    )
+    torch_heads.save(
+        tmp_path / "h.safetensors",
+        params,
+        bundle.variables["batch_stats"],
+        bundle.tasks,
+        feature=bundle.feature,
+    )
 
     model = timm_tower().eval()
     model.load_state_dict(safetensors.torch.load_file(tmp_path / "t.safetensors"))

@@ -12,8 +12,8 @@ import pathlib
 import pytest
 
 from softbio_jax.interop import formats, goldens, ladder, official
+from softbio_jax.interop.goldens import named_state, named_uniform
 from softbio_jax.interop.keymap import hollow, shapes_of
-from softbio_jax.interop.named_weights import named_state, named_uniform
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TEXT, TIMM_NAMES, VISION
 

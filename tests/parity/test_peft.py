@@ -19,12 +19,12 @@ from softbio_jax.adapters.dense import AdaptedDense
 from softbio_jax.adapters.merge import merge
 from softbio_jax.interop import peft as our_peft
 from softbio_jax.interop import stacking
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, vision_shapes
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import vision_config
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.paths import flatten, unflatten
+from softbio_jax.params import flatten, unflatten
 
 CONFIG = vision_config("tiny-test")
 KINDS = {
@@ -43,12 +43,25 @@ def official_state():
 
 def timm_tower():
     model = Eva(
-        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, mlp_ratio=4.0,
-        num_classes=24, global_pool="map", attn_type="rope", use_pre_transformer_norm=True,
-        use_rot_pos_emb=True, ref_feat_shape=(4, 4), rope_grid_offset=1.0,
-        rope_grid_indexing="xy", attn_pool_num_heads=8, attn_pool_mlp_ratio=4.0,
-        norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-5), class_token=True,
-    ).eval()  # fmt: skip
+        img_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=3,
+        num_heads=2,
+        mlp_ratio=4.0,
+        num_classes=24,
+        global_pool="map",
+        attn_type="rope",
+        use_pre_transformer_norm=True,
+        use_rot_pos_emb=True,
+        ref_feat_shape=(4, 4),
+        rope_grid_offset=1.0,
+        rope_grid_indexing="xy",
+        attn_pool_num_heads=8,
+        attn_pool_mlp_ratio=4.0,
+        norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-5),
+        class_token=True,
+    ).eval()
     state = OFFICIAL_TO_TIMM.forward(official_state())
     model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
     return model
@@ -72,9 +85,8 @@ def peft_tower(kind, targets=TARGETS, seed=0):
     """A timm tower with a PEFT adapter whose every tensor is away from its start."""
     torch.manual_seed(seed)
     config = peft.LoraConfig(
-        r=kind.rank, lora_alpha=kind.alpha, use_rslora=kind.rslora, use_dora=kind.dora,
-        target_modules=targets,
-    )  # fmt: skip
+        r=kind.rank, lora_alpha=kind.alpha, use_rslora=kind.rslora, use_dora=kind.dora, target_modules=targets
+    )
     model = peft.get_peft_model(timm_tower(), config).eval()
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -128,9 +140,13 @@ def test_an_adapter_that_we_wrote_loads_in_peft_and_comes_back(kind, tmp_path):
 
 def test_a_rank_of_its_own_for_some_modules(tmp_path):
     torch.manual_seed(0)
-    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=TARGETS,
-                             rank_pattern={r"attn_pool\.kv": 3},
-                             alpha_pattern={"mlp.fc1": 2.0})  # fmt: skip
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=TARGETS,
+        rank_pattern={r"attn_pool\.kv": 3},
+        alpha_pattern={"mlp.fc1": 2.0},
+    )
     theirs = peft.get_peft_model(timm_tower(), config).eval()
     with torch.no_grad():
         for name, value in theirs.named_parameters():
@@ -184,8 +200,9 @@ def test_adapters_of_a_tower_with_separate_q_k_v(names, rslora, tmp_path):
         block.attn = SplitAttention(block.attn)
     np.testing.assert_allclose(run_torch(tower), run_torch(timm_tower()), atol=1e-5)
     torch.manual_seed(0)
-    config = peft.LoraConfig(r=3, lora_alpha=5, use_rslora=rslora,
-                             target_modules=rf"blocks\.\d+\.attn\.({names})")  # fmt: skip
+    config = peft.LoraConfig(
+        r=3, lora_alpha=5, use_rslora=rslora, target_modules=rf"blocks\.\d+\.attn\.({names})"
+    )
     theirs = peft.get_peft_model(tower, config).eval()
     with torch.no_grad():
         for name, value in theirs.named_parameters():
@@ -215,9 +232,14 @@ class OneLinear(torch.nn.Module):
 
 def one_layer(kind):
     """PEFT's layer and ours with the same weights: (torch model, our layer, params)."""
-    config = peft.LoraConfig(r=kind.rank, lora_alpha=kind.alpha, use_rslora=kind.rslora,
-                             use_dora=kind.dora, lora_dropout=kind.dropout,
-                             target_modules=["fc"])  # fmt: skip
+    config = peft.LoraConfig(
+        r=kind.rank,
+        lora_alpha=kind.alpha,
+        use_rslora=kind.rslora,
+        use_dora=kind.dora,
+        lora_dropout=kind.dropout,
+        target_modules=["fc"],
+    )
     theirs = peft.get_peft_model(OneLinear(), config)
     with torch.no_grad():
         for name, value in theirs.named_parameters():
@@ -235,8 +257,11 @@ def one_layer(kind):
 
 
 def ours_of(theirs, leaf=lambda p: p):
-    names = {"lora_A": ("lora_a", True), "lora_B": ("lora_b", True),
-             "lora_magnitude": ("dora_magnitude", False)}  # fmt: skip
+    names = {
+        "lora_A": ("lora_a", True),
+        "lora_B": ("lora_b", True),
+        "lora_magnitude": ("dora_magnitude", False),
+    }
     out = {}
     for name, value in theirs.named_parameters():
         for theirs_name, (ours, transpose) in names.items():
@@ -289,9 +314,7 @@ def test_dropout_is_where_peft_has_it(kind, monkeypatch):
     )
     theirs.train()
     wanted = theirs(torch.from_numpy(x)).detach().numpy()
-    ours = layer.apply(
-        {"params": params}, x, jnp.arange(len(x)), rngs={"dropout": jax.random.key(0)}
-    )
+    ours = layer.apply({"params": params}, x, jnp.arange(len(x)), rngs={"dropout": jax.random.key(0)})
     assert np.abs(wanted - np.asarray(layer.apply({"params": params}, dropped))).max() > 0.01
     np.testing.assert_allclose(ours, wanted, atol=1e-5)
 

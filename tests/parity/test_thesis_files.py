@@ -12,10 +12,11 @@ import torch
 from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.errors import UserError
-from softbio_jax.interop import adaptation, thesis
+from softbio_jax.interop import adapter_files
 from softbio_jax.interop import peft as our_peft
-from softbio_jax.models.heads import HeadConfig
-from softbio_jax.params.paths import flatten
+from softbio_jax.models.multitask import HeadConfig
+from softbio_jax.params import flatten
+from softbio_jax.thesis import files
 from tests.adapters import towers
 
 SCALE_ONE = LoRAConfig(rank=4, alpha=4.0, dora=True)
@@ -33,11 +34,11 @@ def drawn(name, **kw):
 @pytest.mark.parametrize("kind", ["deep", "linear"])
 def test_a_folder_we_wrote_comes_back(name, kind, tmp_path):
     model, params, stats = drawn(name, head=HeadConfig(kind=kind))
-    thesis.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
-    again = thesis.read(tmp_path, model.config, towers.TASK_SPECS)
+    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
+    again = files.read(tmp_path, model.config, towers.TASK_SPECS)
     base = towers.without_adapters(params)
     base = {name: base[name] for name in ("encoder", "pool", "proj")}
-    back = flatten(adaptation.attach(base, again))
+    back = flatten(adapter_files.attach(base, again))
     for path, leaf in flatten(params).items():
         np.testing.assert_allclose(back[path], leaf, rtol=1e-6, err_msg=path)
     assert set(back) == set(flatten(params))
@@ -45,7 +46,7 @@ def test_a_folder_we_wrote_comes_back(name, kind, tmp_path):
     reread = model.clone(adapters=again.rules, tail=again.tail or model.tail)
     x = towers.images(model.config)
     run = lambda m, p, s: jax.jit(m.apply)({"params": p, "batch_stats": s}, x)  # noqa: E731
-    ours = run(reread, adaptation.attach(base, again), again.batch_stats)
+    ours = run(reread, adapter_files.attach(base, again), again.batch_stats)
     for task, logits in run(model, params, stats).items():
         np.testing.assert_allclose(ours[task], logits, atol=1e-5)
 
@@ -54,7 +55,7 @@ def test_a_folder_we_wrote_comes_back(name, kind, tmp_path):
 def test_the_adapter_file_has_the_thesis_tensors(name, tensors, tmp_path):
     # 297 and 276 on 24 blocks: (4 L + 3) 3 with DoRA on the pooling, 4 (L - 1) 3 with MTLoRA.
     model, params, stats = drawn(name)
-    thesis.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
+    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
     arrays = safetensors.numpy.load_file(tmp_path / our_peft.WEIGHTS)
     assert len(arrays) == tensors
     assert "base_model.model.transformer.resblocks.0.attn.in_proj.lora_A.weight" in arrays
@@ -62,8 +63,8 @@ def test_the_adapter_file_has_the_thesis_tensors(name, tensors, tmp_path):
 
 def test_custom_layers_are_named_as_the_code_names_them(tmp_path):
     model, params, stats = drawn("mtlora")
-    thesis.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
-    saved = torch.load(tmp_path / thesis.CUSTOM, weights_only=True)
+    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
+    saved = torch.load(tmp_path / files.CUSTOM, weights_only=True)
     assert set(saved) == {"prediction_layers", "mtl_layer", "mtl_attn_pool"}
     assert "Emotion.0.num_batches_tracked" in saved["prediction_layers"]
     q = saved["mtl_layer"]
@@ -80,12 +81,15 @@ def test_custom_layers_are_named_as_the_code_names_them(tmp_path):
 
 def test_a_head_of_torch_gives_our_logits(tmp_path):
     model, params, stats = drawn("dora")
-    thesis.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
-    saved = torch.load(tmp_path / thesis.CUSTOM, weights_only=True)["prediction_layers"]
+    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
+    saved = torch.load(tmp_path / files.CUSTOM, weights_only=True)["prediction_layers"]
     head = torch.nn.Sequential(
-        torch.nn.BatchNorm1d(32), torch.nn.Dropout(0.5), torch.nn.Linear(32, 32), torch.nn.GELU(),
+        torch.nn.BatchNorm1d(32),
+        torch.nn.Dropout(0.5),
+        torch.nn.Linear(32, 32),
+        torch.nn.GELU(),
         torch.nn.Linear(32, 9),
-    ).eval()  # fmt: skip
+    ).eval()
     head.load_state_dict({k.removeprefix("Age."): v for k, v in saved.items() if "Age." in k})
     x = np.random.default_rng(0).standard_normal((5, 32)).astype(np.float32)
     wanted = head(torch.from_numpy(x)).detach().numpy()
@@ -96,9 +100,9 @@ def test_a_head_of_torch_gives_our_logits(tmp_path):
 
 def test_a_task_that_the_file_lacks_and_a_head_of_another_size(tmp_path):
     model, params, stats = drawn("dora")
-    thesis.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS[:2])
+    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS[:2])
     with pytest.raises(UserError, match=r"expected prediction_layers.Emotion"):
-        thesis.read(tmp_path, model.config, towers.TASK_SPECS)
+        files.read(tmp_path, model.config, towers.TASK_SPECS)
     other = dataclasses.replace(towers.TASK_SPECS[0], classes=("a", "b"))
     with pytest.raises(UserError, match="expected 2 classes, found 9"):
-        thesis.read(tmp_path, model.config, (other,))
+        files.read(tmp_path, model.config, (other,))

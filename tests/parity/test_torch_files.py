@@ -7,7 +7,7 @@ import torch
 
 from softbio_jax.errors import UserError
 from softbio_jax.interop import formats
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VISION
 
@@ -88,8 +88,7 @@ def test_torch_to_ours_to_torch_is_bit_identical(tmp_path, dtype):
     assert set(back) == set(state)
     for key, tensor in state.items():
         assert (back[key].dtype, back[key].shape) == (tensor.dtype, tensor.shape), key
-        assert torch.equal(back[key].reshape(-1).view(torch.uint8),
-                           tensor.reshape(-1).view(torch.uint8)), key  # fmt: skip
+        assert torch.equal(back[key].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)), key
 
 
 def test_infinities_in_float16_are_refused(tmp_path):

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from softbio_jax.data.decode import decode
-from softbio_jax.evaluation.prompts import load_prompts
-from softbio_jax.evaluation.zero_shot import classifier_from_params
+from softbio_jax.evaluation.zero_shot.classifier import classifier_from_params
+from softbio_jax.evaluation.zero_shot.prompts import load_prompts
 from softbio_jax.interop import stacking
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
 from softbio_jax.models.config import TEXT, VISION
 from softbio_jax.models.vision import VisionTower
-from softbio_jax.params.paths import unflatten
+from softbio_jax.params import unflatten
 
 IMAGES = 8
 

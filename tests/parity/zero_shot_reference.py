@@ -15,13 +15,11 @@ import sys
 import numpy as np
 from PIL import Image
 
-from softbio_jax.evaluation.prompts import load_prompts
-from softbio_jax.interop.named_weights import named_state
+from softbio_jax.evaluation.zero_shot.prompts import load_prompts
+from softbio_jax.interop.goldens import named_state
 
 VARIANT = "PE-Core-T16-384"
-GOLDEN = (
-    pathlib.Path(__file__).parent.parent / "evaluation" / "goldens" / f"zero_shot_{VARIANT}.npz"
-)
+GOLDEN = pathlib.Path(__file__).parent.parent / "evaluation" / "goldens" / f"zero_shot_{VARIANT}.npz"
 
 
 def drawn_images():
@@ -63,8 +61,7 @@ def official_logits(checkout, images, prompts):
         logits = {}
         for task, classes in prompts.tasks.items():
             means = [
-                model.encode_text(tokenize(list(texts)), normalize=True).mean(dim=0)
-                for texts in classes
+                model.encode_text(tokenize(list(texts)), normalize=True).mean(dim=0) for texts in classes
             ]
             text = F.normalize(torch.stack(means), dim=-1)
             logits[task] = (model.logit_scale.exp() * image @ text.T).numpy()

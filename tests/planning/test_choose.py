@@ -7,8 +7,8 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.models.stack import REMAT_POLICIES
-from softbio_jax.planning import choose, fit
-from softbio_jax.train import build
+from softbio_jax.planning import fit, search
+from softbio_jax.runs import build
 
 DEVICES = jax.devices()[:1]
 # Bytes of activations a row.
@@ -30,16 +30,21 @@ def tried(monkeypatch):
         at_once = config.train.batch_size // config.train.microbatches // len(devices)
         tried.append((config.compute.remat, config.train.microbatches))
         return fit.Fit(
-            chips=len(devices), batch_size=config.train.batch_size, remat=config.compute.remat,
-            fits=True, arguments=WEIGHTS, temporaries=ROW[config.compute.remat] * at_once, flops=1,
-        )  # fmt: skip
+            chips=len(devices),
+            batch_size=config.train.batch_size,
+            remat=config.compute.remat,
+            fits=True,
+            arguments=WEIGHTS,
+            temporaries=ROW[config.compute.remat] * at_once,
+            flops=1,
+        )
 
     monkeypatch.setattr(fit, "fit", pretended)
     return tried
 
 
 def test_where_memory_is_not_known_the_first_way_is_taken_and_compiled(run):
-    config, found = choose.fitting(run, DEVICES)
+    config, found = search.fitting(run, DEVICES)
     assert config == run
     assert found.fits
     assert found.used > 0
@@ -58,7 +63,7 @@ def test_where_memory_is_not_known_the_first_way_is_taken_and_compiled(run):
     ],
 )
 def test_the_quickest_way_that_fits_is_taken(run, tried, rows_bytes, way):
-    config, found = choose.fitting(run, DEVICES, limit=WEIGHTS + rows_bytes)
+    config, found = search.fitting(run, DEVICES, limit=WEIGHTS + rows_bytes)
     assert (config.compute.remat, config.train.microbatches) == way == tried[-1]
     assert config.train.batch_size == run.train.batch_size, "what is learned does not depend on it"
     assert len(set(tried)) == len(tried)
@@ -67,13 +72,13 @@ def test_the_quickest_way_that_fits_is_taken(run, tried, rows_bytes, way):
 
 def test_all_policies_are_among_the_ways(run, tried):
     with pytest.raises(UserError):
-        choose.fitting(run, DEVICES, limit=WEIGHTS)
+        search.fitting(run, DEVICES, limit=WEIGHTS)
     assert [remat for remat, parts in tried if parts == 1] == list(REMAT_POLICIES)
 
 
 def test_parts_go_evenly_over_devices(run, tried):
     with pytest.raises(UserError, match="no way to compute this batch fits"):
-        choose.fitting(run, jax.devices()[:4], limit=WEIGHTS)
+        search.fitting(run, jax.devices()[:4], limit=WEIGHTS)
     assert tried[-1] == ("full", 4), "a row on each of four devices is the least"
 
 
@@ -84,7 +89,7 @@ def test_the_device_says_how_much_it_has(run, tried):
         def memory_stats(self):
             return {"bytes_limit": WEIGHTS + 16 * 60}
 
-    config, _ = choose.fitting(run, [Device()])
+    config, _ = search.fitting(run, [Device()])
     assert (config.compute.remat, config.train.microbatches) == ("dots", 1)
 
 
@@ -96,5 +101,5 @@ def test_the_published_memory_where_the_device_says_nothing(run, tried):
             return None
 
     changed = dataclasses.replace(run, train=dataclasses.replace(run.train, batch_size=2**30))
-    config, _ = choose.fitting(changed, [Device()])
+    config, _ = search.fitting(changed, [Device()])
     assert (config.compute.remat, config.train.microbatches) == ("full", 2), "2^30 x 20 over 16 GiB"

@@ -13,12 +13,11 @@ from softbio_jax.losses import balancing
 from softbio_jax.losses.balancing import BalancingConfig
 from softbio_jax.models.config import ComputeConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
-from softbio_jax.params.partition import partition
-from softbio_jax.params.paths import flatten
+from softbio_jax.params import flatten, partition
+from softbio_jax.runs import optimizer, state
+from softbio_jax.runs.config import OptimizerConfig
+from softbio_jax.runs.step import StepConfig, make_train_step
 from softbio_jax.tasks import TASKS
-from softbio_jax.train import optimizer, state
-from softbio_jax.train.config import OptimizerConfig
-from softbio_jax.train.step import StepConfig, make_train_step
 from tests.compiling import quick_jit
 from tests.planning.compiled_cost import matmul_flops
 
@@ -51,9 +50,7 @@ def test_batched_products():
 
 
 def built(method, config):
-    model = MultitaskModel(
-        config, compute=CPU, adapters=method.rules, tail=method.tail, tasks=TASK_SPECS
-    )
+    model = MultitaskModel(config, compute=CPU, adapters=method.rules, tail=method.tail, tasks=TASK_SPECS)
     size = config.patch_size
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))
     return model, shapes
@@ -72,23 +69,30 @@ def step_flops(method, config, batch):
     """One optimizer step with clipping on, augmentation off."""
     model, shapes = built(method, config)
     loss = BalancingConfig()
-    params = shapes["params"] | {"balance": jax.eval_shape(
-        lambda: balancing.init([task.name for task in TASK_SPECS], loss)
-    )}  # fmt: skip
+    params = shapes["params"] | {
+        "balance": jax.eval_shape(lambda: balancing.init([task.name for task in TASK_SPECS], loss))
+    }
     groups = method.label(list(flatten(params)))
     trainable, frozen = partition(params, lambda path: groups[path] != methods.FROZEN)
     settings = OptimizerConfig(rates=dict.fromkeys(GROUPS, 1e-3), clip_norm=1.0)
     trained = {path: group for path, group in groups.items() if group != methods.FROZEN}
     adamw = optimizer.make(settings, trained, steps=10)
-    still = AugmentConfig(flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0, degrees=0.0,
-                          translate=0.0, scale=(1.0, 1.0), erase=0.0)  # fmt: skip
+    still = AugmentConfig(
+        flip=0.0,
+        brightness=0.0,
+        contrast=0.0,
+        saturation=0.0,
+        degrees=0.0,
+        translate=0.0,
+        scale=(1.0, 1.0),
+        erase=0.0,
+    )
     step = make_train_step(model, adamw, StepConfig(augment=still, balancing=loss))
     start = jax.eval_shape(lambda t, s: state.create(t, s, adamw), trainable, shapes["batch_stats"])
     size = config.image_size
     rows = {"image": ((batch, size, size, 3), jnp.uint8), "index": ((batch,), jnp.int32)}
     for task in TASK_SPECS:
-        rows |= {f"labels/{task.name}": ((batch,), jnp.int32),
-                 f"mask/{task.name}": ((batch,), jnp.bool_)}  # fmt: skip
+        rows |= {f"labels/{task.name}": ((batch,), jnp.int32), f"mask/{task.name}": ((batch,), jnp.bool_)}
     shapes = {name: jax.ShapeDtypeStruct(*row) for name, row in rows.items()}
     return compiled_flops(step, start, frozen, shapes, jax.eval_shape(lambda: jax.random.key(0)))
 

@@ -8,9 +8,9 @@ import pytest
 from softbio_jax.errors import UserError
 from softbio_jax.planning import fit, table
 from softbio_jax.planning.topology import devices_of
-from softbio_jax.train import build
-from softbio_jax.train.chips import CHIPS, chip_of
-from tests.train.tiny import changed, config_on
+from softbio_jax.runs import build
+from softbio_jax.runs.chips import CHIPS, chip_of
+from tests.runs.tiny import changed, config_on
 
 SLOW = dataclasses.replace(CHIPS["v5e"], flops=1e9, bandwidth=1e9)
 
@@ -79,16 +79,18 @@ def test_a_batch_that_does_not_fit_the_mesh_is_told():
         (
             "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. "
             "Used 27.10G of 15.75G hbm. Exceeded hbm capacity by 11.35G.",
-            "Used 27.10G of 15.75G hbm", 27.1 * 2**30,
+            "Used 27.10G of 15.75G hbm",
+            27.1 * 2**30,
         ),
         (
             "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
             "temporaries (512.5M) exceeds available HBM (15.75G).",
-            "temporaries (512.5M) exceeds available HBM (15.75G)", 512.5 * 2**20,
+            "temporaries (512.5M) exceeds available HBM (15.75G)",
+            512.5 * 2**20,
         ),
         ("RESOURCE_EXHAUSTED: in words of its own", "RESOURCE_EXHAUSTED: in words of its own", 0),
     ],
-)  # fmt: skip
+)
 def test_what_the_compiler_misses_is_read(found, message, words, size):
     assert fit._needed(message) == words
     refused = dataclasses.replace(found, fits=False, needed=words, arguments=0, temporaries=0)
@@ -96,8 +98,7 @@ def test_what_the_compiler_misses_is_read(found, message, words, size):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [("TPU v5 lite", "v5e"), ("TPU v6 lite", "v6e"), ("NVIDIA H100 80GB HBM3", "h100")],
+    ("kind", "name"), [("TPU v5 lite", "v5e"), ("TPU v6 lite", "v6e"), ("NVIDIA H100 80GB HBM3", "h100")]
 )
 def test_chips_are_known_by_what_jax_calls_them(kind, name):
     assert chip_of(kind) is CHIPS[name]

@@ -7,22 +7,35 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.planning import table
-from softbio_jax.planning.epoch import THESIS_IMAGES, epoch_images
-from softbio_jax.planning.fit import Fit
+from softbio_jax.planning.fit import THESIS_IMAGES, Fit, epoch_images
 from softbio_jax.planning.saved import SavedRows
-from softbio_jax.train import build
-from tests.train.tiny import SETS, changed, config_on
+from softbio_jax.runs import build
+from tests.runs.tiny import SETS, changed, config_on
 
 GIB = 2**30
 FITS = Fit(
-    chips=8, batch_size=128, remat="full", fits=True, arguments=GIB, temporaries=3 * GIB,
-    limit=16 * GIB, flops=150 * 10**12, traffic=80 * 10**9, compute_seconds=0.1,
+    chips=8,
+    batch_size=128,
+    remat="full",
+    fits=True,
+    arguments=GIB,
+    temporaries=3 * GIB,
+    limit=16 * GIB,
+    flops=150 * 10**12,
+    traffic=80 * 10**9,
+    compute_seconds=0.1,
     memory_seconds=0.2,
-)  # fmt: skip
+)
 TOO_LARGE = Fit(
-    chips=8, batch_size=1280, remat="full", fits=False, needed="Used 27.1G of 15.75G hbm",
-    limit=16 * GIB, flops=1500 * 10**12, compute_seconds=1.0,
-)  # fmt: skip
+    chips=8,
+    batch_size=1280,
+    remat="full",
+    fits=False,
+    needed="Used 27.1G of 15.75G hbm",
+    limit=16 * GIB,
+    flops=1500 * 10**12,
+    compute_seconds=1.0,
+)
 
 
 def _config(**values):
@@ -87,8 +100,7 @@ def test_details_and_verdict():
 
 
 def test_the_highest_bound_is_not_always_the_largest_batchs():
-    small = dataclasses.replace(FITS, batch_size=64, remat="none", compute_seconds=0.05,
-                                memory_seconds=0.08)  # fmt: skip
+    small = dataclasses.replace(FITS, batch_size=64, remat="none", compute_seconds=0.05, memory_seconds=0.08)
     unknown = dataclasses.replace(FITS, compute_seconds=0, memory_seconds=0)
     assert table.highest_bound([FITS, small, TOO_LARGE, unknown]) == (
         "highest bound: batch 64 with remat none: 800 images/s at most, by memory"

@@ -15,11 +15,18 @@ def chip(needed):
         tried.append(rows)
         used, fits = needed(rows), needed(rows) <= LIMIT
         if fits:
-            return Fit(chips=8, batch_size=8 * rows, remat="none", fits=True, arguments=10**9,
-                       temporaries=int(used) - 10**9, limit=LIMIT, flops=1)  # fmt: skip
+            return Fit(
+                chips=8,
+                batch_size=8 * rows,
+                remat="none",
+                fits=True,
+                arguments=10**9,
+                temporaries=int(used) - 10**9,
+                limit=LIMIT,
+                flops=1,
+            )
         text = f"Used {used / 2**30:.2f}G of 14.90G hbm"
-        return Fit(chips=8, batch_size=8 * rows, remat="none", fits=False, needed=text, limit=LIMIT,
-                   flops=1)  # fmt: skip
+        return Fit(chips=8, batch_size=8 * rows, remat="none", fits=False, needed=text, limit=LIMIT, flops=1)
 
     return try_rows, tried
 
@@ -76,8 +83,7 @@ def test_devices_of_unknown_memory_are_told():
 class TestEachPolicy:
     def of(self, sizes):
         """Tries policies whose bytes a row are given."""
-        chips = {policy: chip(lambda rows, size=size: size * rows)[0]
-                 for policy, size in sizes.items()}  # fmt: skip
+        chips = {policy: chip(lambda rows, size=size: size * rows)[0] for policy, size in sizes.items()}
         return largest_of_each(sizes, lambda policy, rows: chips[policy](rows))
 
     def test_one_with_which_nothing_fits_is_passed_over(self):

@@ -10,7 +10,7 @@ from softbio_jax import parallel
 from softbio_jax.errors import UserError
 from softbio_jax.planning import table
 from softbio_jax.planning.topology import GENERATIONS, devices_of
-from softbio_jax.train.chips import CHIPS, chip_of
+from softbio_jax.runs.chips import CHIPS, chip_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -33,9 +33,7 @@ def test_without_the_compiler_it_is_told_what_to_install(monkeypatch):
         devices_of("v5e:2x4")
 
 
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu"
-)
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
 
 
 @needs_libtpu
@@ -85,5 +83,8 @@ def test_the_plan_of_a_run_on_cached_features_says_which_step_it_is_of():
 def _plan(row, *arguments):
     return subprocess.run(
         [sys.executable, "scripts/plan.py", f"--config=configs/thesis.py:{row}", *arguments],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from softbio_jax.planning import hlo
-from softbio_jax.planning.traffic import memory_bytes
+from softbio_jax.planning.hlo import memory_bytes
 
 X, W = jnp.zeros((128, 256)), jnp.zeros((5, 256, 256))
 

@@ -11,7 +11,7 @@ import pytest
 
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.errors import UserError
-from tests.train.tiny import changed, config_on
+from tests.runs.tiny import changed, config_on
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -44,8 +44,7 @@ def _fill(disk, *, leave):
 
 
 def _content(folder):
-    return {path.relative_to(folder): path.read_bytes()
-            for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _state(step):
@@ -82,13 +81,18 @@ def test_a_checkpoint_on_a_full_disk_is_one_line_and_the_one_before_stays(disk, 
 
 def _train(tmp_path, config, workdir):
     path = tmp_path / "tiny.py"
-    path.write_text(f"import ml_collections\n\n\ndef get_config():\n    return "
-                    f"ml_collections.ConfigDict({config!r})\n")  # fmt: skip
+    path.write_text(
+        f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({config!r})\n"
+    )
     return subprocess.run(
         [sys.executable, "scripts/train.py", f"--config={path}", f"--workdir={workdir}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
+    )
 
 
 def _assert_one_line(done, *told):

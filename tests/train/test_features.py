@@ -7,18 +7,26 @@ import pytest
 
 from softbio_jax.data import pipeline, sources
 from softbio_jax.errors import UserError
-from softbio_jax.params.paths import flatten
+from softbio_jax.params import flatten
+from softbio_jax.runs.session import Session
 from softbio_jax.tasks import MISSING
-from softbio_jax.train import feature_store, feature_table, loop
-from softbio_jax.train.cached import CachedSession
-from softbio_jax.train.features import FeatureExtractor
-from softbio_jax.train.session import Session
-from tests.train.tiny import changed, config_on, run_of
+from softbio_jax.train import loop
+from softbio_jax.train.probing import features
+from softbio_jax.train.probing import table as table_lib
+from softbio_jax.train.probing.cached import CachedSession
+from softbio_jax.train.probing.features import FeatureExtractor
+from tests.runs.tiny import changed, config_on, run_of
 
 OFF = {
-    "flip": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "degrees": 0.0,
-    "translate": 0.0, "scale": (1.0, 1.0), "erase": 0.0,
-}  # fmt: skip
+    "flip": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "degrees": 0.0,
+    "translate": 0.0,
+    "scale": (1.0, 1.0),
+    "erase": 0.0,
+}
 
 
 class Killed(BaseException):
@@ -42,9 +50,7 @@ def runs(tmp_path_factory, data_root):
     """The same run with and without cached features, and a cached one killed and started again."""
     folder = tmp_path_factory.mktemp("cached")
     plain = _lp(data_root, augment=OFF)
-    cached = changed(
-        plain, train__cache_features=True, train__cache_dir=str(folder / "features")
-    )  # fmt: skip
+    cached = changed(plain, train__cache_features=True, train__cache_dir=str(folder / "features"))
     summaries = {
         "plain": loop.train_and_evaluate(*run_of(plain), folder / "plain"),
         "cached": loop.train_and_evaluate(*run_of(cached), folder / "cached"),
@@ -78,11 +84,12 @@ def test_a_cached_run_is_evaluated_as_the_uncached_one(runs):
     _, summaries = runs
     ours, theirs = (
         {
-            path: value for path, value in flatten(summaries[name]["datasets"]).items()
+            path: value
+            for path, value in flatten(summaries[name]["datasets"]).items()
             if isinstance(value, float) and "interval" not in path
         }
         for name in ("cached", "plain")
-    )  # fmt: skip
+    )
     assert ours and ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
 
 
@@ -99,9 +106,7 @@ def extraction(data_root):
     def make(root, **changes):
         run, data = run_of(_lp(data_root, **changes))
         session = Session(run)
-        extract = FeatureExtractor(
-            run, session._frozen, base=session.base, mesh=session.mesh, root=root
-        )
+        extract = FeatureExtractor(run, session._frozen, base=session.base, mesh=session.mesh, root=root)
         return extract, data.train[0]
 
     return make
@@ -109,7 +114,7 @@ def extraction(data_root):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(feature_store, "SHARD_ROWS", 8)
+    monkeypatch.setattr(features, "SHARD_ROWS", 8)
 
 
 def test_an_interrupted_pass_keeps_its_whole_shards(extraction, small_shards, tmp_path):
@@ -162,33 +167,35 @@ def test_views_do_not_depend_on_the_batch(extraction, tmp_path):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("changes", "same"), [
-    ({"seed": 4}, [False, False]),  # other weights, as none are pretrained
-    ({"augment": {"flip": 0.1}}, [True, False]),
-    ({"model__image_size": 64}, [False, False]),
-    ({"train__steps": 9, "train__batch_size": 8}, [True, True]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"seed": 4}, [False, False]),  # other weights, as none are pretrained
+        ({"augment": {"flip": 0.1}}, [True, False]),
+        ({"model__image_size": 64}, [False, False]),
+        ({"train__steps": 9, "train__batch_size": 8}, [True, True]),
+    ],
+)
 def test_a_store_is_named_after_what_its_features_follow_from(extraction, tmp_path, changes, same):
     (ours, dataset), (theirs, _) = extraction(tmp_path), extraction(tmp_path, **changes)
     folders = [[e._store(dataset, view).folder for view in (0, 1)] for e in (ours, theirs)]
     assert [a == b for a, b in zip(*folders, strict=True)] == same
 
 
-def test_a_broken_picture_keeps_its_row_and_loses_its_labels(
-    extraction, small_shards, tmp_path, monkeypatch
-):
+def test_a_broken_picture_keeps_its_row_and_loses_its_labels(extraction, small_shards, tmp_path, monkeypatch):
     extract, dataset = extraction(tmp_path)
     read, broken = sources.PreparedDataset.__getitem__, dataset.records[9]
     monkeypatch.setattr(
-        sources.PreparedDataset, "__getitem__",
+        sources.PreparedDataset,
+        "__getitem__",
         lambda self, i: b"no picture" if self.records[i] == broken else read(self, i),
-    )  # fmt: skip
+    )
     with pytest.raises(UserError, match=r"too many pictures.*found 1"):
         extract(dataset, views=1, name="train")
     monkeypatch.setattr(pipeline, "MAX_REJECTED", 0.1)
     found = extract(dataset, views=1, name="train")  # from the shards
     assert np.flatnonzero(~found.decoded).tolist() == [9]
-    labels = feature_table.labels_of(dataset, found, "gender")
+    labels = table_lib.labels_of(dataset, found, "gender")
     assert labels[9] == MISSING and (np.delete(labels, 9) >= 0).all()
 
 
@@ -196,24 +203,26 @@ def test_positions_draw_their_view(data_root):
     features = np.arange(3, dtype=np.float32)[:, None, None] + np.zeros((3, 5, 2), np.float32)
     table = {"feature": features, "labels/age": np.array([0, 1, MISSING, 3, 4], np.int32)}
     rows, index = np.tile(np.arange(5), 60), np.arange(300)
-    batch = feature_table.gather(
+    batch = table_lib.gather(
         jax.tree.map(jax.numpy.asarray, table), rows, index, jax.random.key(0), tasks=["age"]
     )
     counts = np.bincount(np.asarray(batch["feature"][:, 0], int), minlength=3)
     assert (counts > 70).all() and counts.sum() == 300
     np.testing.assert_array_equal(batch["mask/age"], np.asarray(rows) != 2)
-    shifted = feature_table.gather(
-        jax.tree.map(jax.numpy.asarray, table), rows[9:], index[9:], jax.random.key(0),
-        tasks=["age"],
-    )  # fmt: skip
+    shifted = table_lib.gather(
+        jax.tree.map(jax.numpy.asarray, table), rows[9:], index[9:], jax.random.key(0), tasks=["age"]
+    )
     np.testing.assert_array_equal(shifted["feature"], batch["feature"][9:])
 
 
-@pytest.mark.parametrize(("changes", "told"), [
-    ({"method": {"name": "ap"}}, "ap, which trains pooling"),
-    ({"method": {"name": "ft", "blocks": 1}}, "ft1, which trains blocks, pooling"),
-    ({"train__cache_views": 0}, "train.cache_views"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"method": {"name": "ap"}}, "ap, which trains pooling"),
+        ({"method": {"name": "ft", "blocks": 1}}, "ft1, which trains blocks, pooling"),
+        ({"train__cache_views": 0}, "train.cache_views"),
+    ],
+)
 def test_what_cannot_be_cached_is_told_in_a_line(data_root, tmp_path, changes, told):
     config = _lp(data_root, train__cache_features=True, optimizer__rates__blocks=1e-3)
     with pytest.raises(UserError, match=told) as error:

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from softbio_jax.train.idle import IdleClock
+from softbio_jax.train.progress import IdleClock
 
 
 class Outputs:

@@ -17,7 +17,7 @@ import time
 import pytest
 
 from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED
-from tests.train.tiny import changed, config_on
+from tests.runs.tiny import changed, config_on
 
 pytestmark = pytest.mark.long
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -28,21 +28,29 @@ TIMES = int(os.environ.get("SOFTBIO_KILLS", "20"))  # that each signal is sent
 @pytest.fixture(scope="module")
 def config_file(data_root, tmp_path_factory):
     config = changed(
-        config_on(data_root), train__steps=STEPS, train__log_every=2,
-        train__eval_every=VALIDATIONS, train__checkpoint_every=INTERVAL, train__evaluate="last",
-    )  # fmt: skip
+        config_on(data_root),
+        train__steps=STEPS,
+        train__log_every=2,
+        train__eval_every=VALIDATIONS,
+        train__checkpoint_every=INTERVAL,
+        train__evaluate="last",
+    )
     path = tmp_path_factory.mktemp("config") / "tiny.py"
-    path.write_text(f"import ml_collections\n\n\ndef get_config():\n    return "
-                    f"ml_collections.ConfigDict({config!r})\n")  # fmt: skip
+    path.write_text(
+        f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({config!r})\n"
+    )
     return path
 
 
 def _start(config_file, workdir, *, command=("scripts/train.py",), **environment):
     return subprocess.Popen(
         [sys.executable, *command, f"--config={config_file}", f"--workdir={workdir}"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment,
-    )  # fmt: skip
+    )
 
 
 def _finish(config_file, workdir):
@@ -159,8 +167,10 @@ def test_sigkill_at_any_moment_changes_nothing(config_file, unbroken, tmp_path, 
     moment = MOMENTS[seed % len(MOMENTS)]
     process, said, _ = _send(signal.SIGKILL, moment, config_file, tmp_path, seed)
     newest = _newest(tmp_path / "run")
-    print(f"RESULT SIGKILL {moment.__name__} seed {seed}: exit {process.returncode}, "
-          f"step {_told(said)} told, {newest} kept")  # fmt: skip
+    print(
+        f"RESULT SIGKILL {moment.__name__} seed {seed}: exit {process.returncode}, "
+        f"step {_told(said)} told, {newest} kept"
+    )
     assert process.returncode == -signal.SIGKILL
     _finish(config_file, tmp_path / "run")
     assert _result(tmp_path / "run") == unbroken
@@ -176,8 +186,10 @@ def test_sigterm_keeps_what_was_done_or_at_most_an_interval_is_done_again(
     moment = SIGTERM_MOMENTS[seed % len(SIGTERM_MOMENTS)]
     process, said, seconds = _send(signal.SIGTERM, moment, config_file, tmp_path, seed)
     newest, code = _newest(tmp_path / "run"), process.returncode
-    print(f"RESULT SIGTERM {moment.__name__} seed {seed}: exit {code} after {seconds:.1f} s, "
-          f"step {_told(said)} told, {newest} kept")  # fmt: skip
+    print(
+        f"RESULT SIGTERM {moment.__name__} seed {seed}: exit {code} after {seconds:.1f} s, "
+        f"step {_told(said)} told, {newest} kept"
+    )
     assert code in (0, EXIT_SAVED, EXIT_FELL_BACK), said[-4000:]
     assert seconds < 30
     lost = 0 if code in (0, EXIT_SAVED) else INTERVAL
@@ -189,7 +201,7 @@ def test_sigterm_keeps_what_was_done_or_at_most_an_interval_is_done_again(
 # A disk that needs longer for a checkpoint than the grace lasts.
 SLOW_DISK = """
 import runpy, sys, time
-from softbio_jax.checkpoints import manifest
+from softbio_jax.checkpoints import manager as manifest
 from softbio_jax.train.preemption import Preemption
 
 write, Preemption.__init__.__kwdefaults__["grace"] = manifest.write, 2.0
@@ -200,9 +212,7 @@ runpy.run_path("scripts/train.py", run_name="__main__")
 
 
 @pytest.mark.parametrize("told", [8, 14, 24])
-def test_where_saving_outlasts_the_grace_an_interval_is_lost_at_most(
-    config_file, unbroken, tmp_path, told
-):
+def test_where_saving_outlasts_the_grace_an_interval_is_lost_at_most(config_file, unbroken, tmp_path, told):
     process = _start(config_file, tmp_path / "run", command=("-c", SLOW_DISK))
     said = _wait_for(process, f"step {told}/")
     process.send_signal(signal.SIGTERM)

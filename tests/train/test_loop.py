@@ -7,10 +7,12 @@ import pytest
 
 from softbio_jax.data.audit import verdict
 from softbio_jax.errors import UserError
-from softbio_jax.params.paths import flatten
-from softbio_jax.train import evaluate, loop, restore
-from softbio_jax.train.session import Session
-from tests.train.tiny import changed, config_on, run_of
+from softbio_jax.evaluation import evaluate
+from softbio_jax.params import flatten
+from softbio_jax.runs import restore
+from softbio_jax.runs.session import Session
+from softbio_jax.train import loop
+from tests.runs.tiny import changed, config_on, run_of
 
 
 class Killed(BaseException):
@@ -27,8 +29,7 @@ def _leaves(workdir, step):
 
 def _content(folder):
     """Every file of a folder and what is in it."""
-    return {path.relative_to(folder): path.read_bytes()
-            for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,10 @@ def runs(tmp_path_factory, data_root, module_patch):
     whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: compiled.append(event)
-        if event == "/jax/core/compile/backend_compile_duration" else None
-    )  # fmt: skip
+        lambda event, seconds, **_: (
+            compiled.append(event) if event == "/jax/core/compile/backend_compile_duration" else None
+        )
+    )
     counts, train = [], Session.train
 
     def counted(session, batch):
@@ -69,8 +71,7 @@ def runs(tmp_path_factory, data_root, module_patch):
         loop.train_and_evaluate(*run_of(config), broken)
     module_patch.setattr(Session, "train", train)
     loop.train_and_evaluate(*run_of(config), broken)
-    return {"config": config, "whole": whole, "broken": broken, "summary": summary,
-            "compilations": counts}  # fmt: skip
+    return {"config": config, "whole": whole, "broken": broken, "summary": summary, "compilations": counts}
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "eval/metrics.json"])
@@ -92,11 +93,14 @@ def test_checkpoints_remember_the_audits(runs):
     audits = {
         role: "5eed" if "fairface" in role else None
         for role in (
-            "train/synthetic_fairface/train", "train/synthetic_raf_db/train",
-            "val/synthetic_fairface/train", "val/synthetic_raf_db/train",
-            "test/synthetic_utkface/test", "test/synthetic_raf_db/test",
+            "train/synthetic_fairface/train",
+            "train/synthetic_raf_db/train",
+            "val/synthetic_fairface/train",
+            "val/synthetic_raf_db/train",
+            "test/synthetic_utkface/test",
+            "test/synthetic_raf_db/test",
         )
-    }  # fmt: skip
+    }
     for step in (4, 8):
         manifest = json.loads(_text(runs["broken"], f"checkpoints/{step}/manifest.json"))
         assert manifest["host"]["audits"] == audits
@@ -126,9 +130,10 @@ def test_training_moves_what_is_trained_and_nothing_else(runs):
     trained = restore.restore_run(runs["whole"])
     assert trained.base == fresh.base
     moved = {
-        path for path, leaf in flatten(trained.state.trainable).items()
+        path
+        for path, leaf in flatten(trained.state.trainable).items()
         if not np.array_equal(leaf, flatten(fresh.state.trainable)[path])
-    }  # fmt: skip
+    }
     still = flatten(fresh.state.trainable).keys() - moved
     # A layer in front of a softmax shift, or one whose other factor is zero, may stand still.
     assert {path.split("/")[0] for path in moved} >= {"balance", "encoder", "heads"}
@@ -192,9 +197,7 @@ def test_another_configuration_is_told_by_its_fields(runs, change, named):
         ({"model__pretrained": "nowhere/PE.safetensors"}, "nowhere/PE.safetensors"),
     ],
 )
-def test_checkpoints_that_do_not_belong_to_a_run_are_refused_and_stay(
-    runs, tmp_path, change, named
-):
+def test_checkpoints_that_do_not_belong_to_a_run_are_refused_and_stay(runs, tmp_path, change, named):
     """The folder has another run's checkpoints and no record of its own."""
     shutil.copytree(runs["whole"] / "checkpoints", tmp_path / "checkpoints")
     before = _content(tmp_path)
@@ -220,9 +223,10 @@ def _lines(workdir):
     return [json.loads(line) for line in _text(workdir, "metrics.jsonl").splitlines()]
 
 
-@pytest.mark.parametrize(("before", "after"), [
-    ("float32", "bfloat16"), pytest.param("bfloat16", "float32", marks=pytest.mark.long),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("float32", "bfloat16"), pytest.param("bfloat16", "float32", marks=pytest.mark.long)],
+)
 def test_the_frozen_weights_may_change_their_type(runs, tmp_path, before, after):
     """The digest in a checkpoint is that of the weights before they are narrowed."""
     whole, folder = runs["whole"], tmp_path / "resumed"
@@ -242,8 +246,14 @@ def test_the_frozen_weights_may_change_their_type(runs, tmp_path, before, after)
 
 def test_updates_that_are_not_finite_end_the_run_with_the_last_good_state(config, tmp_path):
     rates = dict.fromkeys(config["optimizer"]["rates"], 1e37)
-    config = changed(config, optimizer__rates=rates, optimizer__warmup_steps=0,
-                     train__max_skipped=2, train__steps=20, data__val_fraction=0.0)  # fmt: skip
+    config = changed(
+        config,
+        optimizer__rates=rates,
+        optimizer__warmup_steps=0,
+        train__max_skipped=2,
+        train__steps=20,
+        data__val_fraction=0.0,
+    )
     with pytest.raises(UserError, match="2 updates in a row skipped"):
         loop.train_and_evaluate(*run_of(config), tmp_path)
     lines = [json.loads(line) for line in _text(tmp_path, "skipped.jsonl").splitlines()]

@@ -32,8 +32,9 @@ with Preemption(grace=0.5) as preemption:
     while time.monotonic() < deadline:
         libc.usleep(1000000)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
-                          timeout=120, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == code, done.stderr
     assert "stopped by SIGTERM" in done.stderr
 
@@ -56,6 +57,7 @@ with Preemption() as preemption:
     assert seen == [signal.SIGTERM], seen
     assert not preemption.noted()  # before all have agreed on a step
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
-                          timeout=120, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr

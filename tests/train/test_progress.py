@@ -106,8 +106,9 @@ print("done")
 def test_a_terminal_has_one_line_at_its_bottom_and_whole_messages():
     main, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
-    with subprocess.Popen([sys.executable, "-c", TERMINAL], stdout=end, stderr=end,
-                          env=os.environ | {"TERM": "xterm"}) as process:  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINAL], stdout=end, stderr=end, env=os.environ | {"TERM": "xterm"}
+    ) as process:
         os.close(end)
         content = b""
         with contextlib.suppress(OSError):  # how a terminal without a writer ends

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from softbio_jax.train import recorder
-from softbio_jax.train.chips import CHIPS
-from softbio_jax.train.config import TrainConfig
+from softbio_jax.runs.chips import CHIPS
+from softbio_jax.runs.config import TrainConfig
+from softbio_jax.train import metrics_log
+from softbio_jax.train.early_stopping import SkippedUpdates
+from softbio_jax.train.metrics_log import MetricWriter
 from softbio_jax.train.progress import Progress
-from softbio_jax.train.watch import SkippedUpdates
-from softbio_jax.train.writer import MetricWriter
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def made(tmp_path):
     progress = Progress(first=0, steps=4, batch_size=8, active=False)
     skips = SkippedUpdates(None, most=9, examples=lambda step: [], say=lambda text: None)
     config = TrainConfig(steps=4, batch_size=8, log_every=2)
-    made = recorder.Recorder(writer, progress, skips, config)
+    made = metrics_log.Recorder(writer, progress, skips, config)
     yield made
     made.close()
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.train import loop, sweep
-from tests.train.tiny import changed, config_on, run_of
+from softbio_jax.train import loop
+from softbio_jax.train.probing import sweep
+from tests.runs.tiny import changed, config_on, run_of
 
 RATES, DECAYS = (1e-3, 1e-2, 3e-2), (0.0, 0.3)
 
@@ -15,10 +16,14 @@ RATES, DECAYS = (1e-3, 1e-2, 3e-2), (0.0, 0.3)
 @pytest.fixture(scope="module")
 def config(data_root, tmp_path_factory):
     return changed(
-        config_on(data_root), method={"name": "lp"}, augment={"flip": 1.0},
-        train__cache_features=True, train__cache_views=2, train__steps=12,
+        config_on(data_root),
+        method={"name": "lp"},
+        augment={"flip": 1.0},
+        train__cache_features=True,
+        train__cache_views=2,
+        train__steps=12,
         train__cache_dir=str(tmp_path_factory.mktemp("features")),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +37,7 @@ def swept(config, tmp_path_factory):
 
 def test_a_pair_is_the_run_of_its_own(swept, config, tmp_path):
     rate, decay = 3e-2, 0.3
-    alone = changed(
-        config, optimizer__rates__heads=rate, optimizer__weight_decay=decay, data__test=()
-    )  # fmt: skip
+    alone = changed(config, optimizer__rates__heads=rate, optimizer__weight_decay=decay, data__test=())
     loop.train_and_evaluate(*run_of(alone), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     best = min((line for line in lines if "val/loss" in line), key=lambda line: line["val/loss"])
@@ -70,14 +73,17 @@ def test_a_pair_that_diverges_is_last_and_leaves_the_others_alone(swept, config,
     assert trials[0].scalars == pytest.approx(before.scalars, rel=1e-5)
 
 
-@pytest.mark.parametrize(("arguments", "changes", "told"), [
-    ({"rates": (), "decays": (0.1,)}, {}, "--rates"),
-    ({"rates": (0.0,), "decays": (0.1,)}, {}, "--rates.*above 0"),
-    ({"rates": (0.1, 0.1), "decays": (0.1,)}, {}, "--rates.*different"),
-    ({"rates": (0.1,), "decays": (-0.1,)}, {}, "--decays"),
-    ({"rates": (0.1,), "decays": (0.1,)}, {"data__val_fraction": 0.0}, "val_fraction"),
-    ({"rates": (0.1,), "decays": (0.1,)}, {"method": {"name": "ap"}}, "trains pooling"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "changes", "told"),
+    [
+        ({"rates": (), "decays": (0.1,)}, {}, "--rates"),
+        ({"rates": (0.0,), "decays": (0.1,)}, {}, "--rates.*above 0"),
+        ({"rates": (0.1, 0.1), "decays": (0.1,)}, {}, "--rates.*different"),
+        ({"rates": (0.1,), "decays": (-0.1,)}, {}, "--decays"),
+        ({"rates": (0.1,), "decays": (0.1,)}, {"data__val_fraction": 0.0}, "val_fraction"),
+        ({"rates": (0.1,), "decays": (0.1,)}, {"method": {"name": "ap"}}, "trains pooling"),
+    ],
+)
 def test_what_cannot_be_swept_is_told(config, tmp_path, arguments, changes, told):
     run, data = run_of(changed(config, **changes))
     with pytest.raises(UserError, match=told):

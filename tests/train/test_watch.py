@@ -4,7 +4,7 @@ import time
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.train.watch import SkippedUpdates, Watch, stall_told
+from softbio_jax.train.early_stopping import SkippedUpdates, Watch, stall_told
 
 
 def test_watch_follows_the_best_loss():
@@ -26,14 +26,18 @@ def test_watch_survives_json(losses):
 def test_skipped_steps_are_named_with_their_examples(tmp_path):
     said = []
     skips = SkippedUpdates(
-        tmp_path / "skipped.jsonl", most=3, say=said.append,
+        tmp_path / "skipped.jsonl",
+        most=3,
+        say=said.append,
         examples=lambda step: [f"faces/train:{step}-{i}" for i in range(6)],
-    )  # fmt: skip
+    )
     for step, in_a_row in ((1, 0), (2, 1), (3, 2), (4, 0), (5, 1)):
         skips.update(step, in_a_row)
-    assert said[1] == ("step 3: loss or gradient not finite, update skipped (2 so far); its "
-                       "examples: faces/train:3-0, faces/train:3-1, faces/train:3-2, "
-                       "faces/train:3-3 and 2 more")  # fmt: skip
+    assert said[1] == (
+        "step 3: loss or gradient not finite, update skipped (2 so far); its "
+        "examples: faces/train:3-0, faces/train:3-1, faces/train:3-2, "
+        "faces/train:3-3 and 2 more"
+    )
     lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3, 5]
     assert lines[0]["examples"][5] == "faces/train:2-5"

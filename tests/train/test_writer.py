@@ -1,6 +1,6 @@
 import json
 
-from softbio_jax.train.writer import MetricWriter
+from softbio_jax.train.metrics_log import MetricWriter
 
 
 def _lines(path):

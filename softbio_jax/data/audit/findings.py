@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.data import index as index_lib
-from softbio_jax.data.audit import duplicates, order
+from softbio_jax.data.audit import duplicates
+from softbio_jax.data.audit import expected as expected_lib
+from softbio_jax.data.audit.duplicates import Scan, scan
 from softbio_jax.data.audit.expected import CLASS_COUNTS
-from softbio_jax.data.audit.scan import Scan, scan
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.tasks import MISSING, TASKS
 
@@ -58,12 +59,7 @@ def audit(
         "nearly_constant": sum(len(part["nearly_constant"]) for part in splits.values()),
     }
     verdict["sha256"] = hashlib.sha256(json.dumps(verdict, sort_keys=True).encode()).hexdigest()
-    return {
-        "verdict": verdict,
-        "splits": splits,
-        "duplicates": pairs,
-        "shared_identities": shared,
-    }
+    return {"verdict": verdict, "splits": splits, "duplicates": pairs, "shared_identities": shared}
 
 
 def _pairs(
@@ -125,8 +121,7 @@ def _split_findings(dataset: PreparedDataset, copy_of: str, found: Scan) -> dict
         "copy_of": copy_of,
         "examples": len(dataset),
         "undecodable": [
-            {"id": str(ids[example]), "reason": reason}
-            for example, reason in sorted(found.problems.items())
+            {"id": str(ids[example]), "reason": reason} for example, reason in sorted(found.problems.items())
         ],
         "nearly_constant": [str(ids[example]) for example in flat],
         "sizes": [
@@ -150,13 +145,11 @@ def _against_expected(
         for key, counts in expected.items()
         if here[key] != list(counts)
     }
-    exchanged = order.exchanged(copy_of, dataset.split, rows=len(dataset), counts=classes)
+    exchanged = expected_lib.exchanged(copy_of, dataset.split, rows=len(dataset), counts=classes)
     return {"complete": not differ, "difference": differ, "exchanged": exchanged}
 
 
-def _shared_identities(
-    datasets: Sequence[PreparedDataset], names: Sequence[str]
-) -> list[dict[str, Any]]:
+def _shared_identities(datasets: Sequence[PreparedDataset], names: Sequence[str]) -> list[dict[str, Any]]:
     shared = []
     for a in range(len(datasets)):
         for b in range(a + 1, len(datasets)):

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.data import decode, storage
+from softbio_jax.data import decode
+from softbio_jax.data.prepare import storage
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.tasks import TASKS
 
@@ -71,8 +72,7 @@ def _split(name: str, part: Mapping[str, Any]) -> str:
         differ = (part["expected"] or {"difference": {}})["difference"].get(task)
         header = [task, "rows", "%"] + (["against a complete copy"] if differ else [])
         rows = [
-            [cls, f"{count:,}", f"{100 * count / total:.2f}"]
-            + ([f"{differ[c]:+,}"] if differ else [])
+            [cls, f"{count:,}", f"{100 * count / total:.2f}"] + ([f"{differ[c]:+,}"] if differ else [])
             for c, (cls, count) in enumerate(zip(TASKS[task].classes, counts, strict=True))
         ]
         blocks.append(_table(header, rows))

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from softbio_jax import writing
+from softbio_jax import files
 
 _FILE = "audit_verdict.json"
 
@@ -16,7 +16,7 @@ _FILE = "audit_verdict.json"
 def store(directory: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
     """Writes an audit's verdict beside the records of a prepared folder."""
     text = json.dumps(verdict, indent=2, sort_keys=True) + "\n"
-    writing.write_text(pathlib.Path(directory) / _FILE, text)
+    files.write_text(pathlib.Path(directory) / _FILE, text)
 
 
 def load(directory: str | os.PathLike) -> dict[str, Any] | None:

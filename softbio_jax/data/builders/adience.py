@@ -5,10 +5,10 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterator
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import age_class
-from softbio_jax.data.rows import Outcome, Row, Skip
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 from softbio_jax.errors import UserError
 
 _COLUMNS = ("user_id", "original_image", "face_id", "age", "gender")
@@ -16,6 +16,7 @@ _GENDERS = {"m": 0, "f": 1}
 _UNKNOWN_AGES = ("", "None")
 
 
+@BUILDERS.register("adience")
 class Adience(FaceBuilder):
     """Reads `fold_{0..4}_data.txt` and `aligned/<user>/`, each fold as a split.
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
-from softbio_jax.data.rows import Outcome, Rejection, Row, Skip
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError
 
 _EXPRESSIONS = (
@@ -24,6 +24,7 @@ _TABLES = {"train": "training.csv", "val": "validation.csv"}
 _FOLDERS = {"train": "train_set", "val": "val_set"}
 
 
+@BUILDERS.register("affectnet")
 class AffectNet(FaceBuilder):
     """Reads the manually annotated release with its tables, or the release of eight classes.
 
@@ -68,9 +69,7 @@ class AffectNet(FaceBuilder):
             if isinstance(label, Skip):
                 yield label
                 continue
-            x, y, width, height = (
-                tables.parse_number(row[side], where=where, column=side) for side in _BOX
-            )
+            x, y, width, height = (tables.parse_number(row[side], where=where, column=side) for side in _BOX)
             name = row["subDirectory_filePath"]
             yield Row(
                 id=name,

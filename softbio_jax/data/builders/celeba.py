@@ -6,13 +6,14 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.builders.folder import Folder
-from softbio_jax.data.rows import Outcome, Row
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Row
 from softbio_jax.errors import UserError
 
 
+@BUILDERS.register("celeba_hq")
 class CelebAHQ(Folder):
     """Reads `{train,val}/{male,female}/*.jpg`, the gender split that the thesis trained on.
 
@@ -29,6 +30,7 @@ class CelebAHQ(Folder):
         super().__init__(task="gender", **kwargs)
 
 
+@BUILDERS.register("celeba_mask_hq")
 class CelebAMaskHQ(FaceBuilder):
     """Reads `CelebA-HQ-img/<n>.jpg` with `CelebAMask-HQ-attribute-anno.txt`, as one split.
 
@@ -51,6 +53,7 @@ class CelebAMaskHQ(FaceBuilder):
             yield Row(id=name, image=image, labels={"gender": label}, where=where)
 
 
+@BUILDERS.register("celeba")
 class CelebA(FaceBuilder):
     """Reads `img_align_celeba/`, `list_attr_celeba.txt` and `list_eval_partition.txt`.
 
@@ -69,9 +72,7 @@ class CelebA(FaceBuilder):
         number = str(self.splits().index(split))
         partition = {
             name: part
-            for _, (name, part) in tables.read_words(
-                self.source / "list_eval_partition.txt", count=2
-            )
+            for _, (name, part) in tables.read_words(self.source / "list_eval_partition.txt", count=2)
         }
         for where, name, label in _male_attribute(self.source / "list_attr_celeba.txt"):
             if name not in partition:

@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import date_like, known_words, require_class
-from softbio_jax.data.rows import Outcome, Row
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Row
 from softbio_jax.errors import UserError
 
 _COLUMNS = ("file", "age", "gender", "race", "service_test")
@@ -20,6 +20,7 @@ _EXCEL_AGES = {
 }
 
 
+@BUILDERS.register("fairface")
 class FairFace(FaceBuilder):
     """Reads `fairface_label_{train,val}.csv` and the folders train/ and val/ beside it.
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.data import storage
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import class_of
-from softbio_jax.data.rows import Outcome, Rejection, Row, Skip
+from softbio_jax.data.prepare import storage, tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError
 
 _SPLITS = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
@@ -25,6 +24,7 @@ _VOTES = (
 )
 
 
+@BUILDERS.register("fer2013")
 class Fer2013(FaceBuilder):
     """Reads `fer2013.csv` (emotion, pixels, Usage); the splits are train, val and test.
 
@@ -70,9 +70,7 @@ class Fer2013(FaceBuilder):
             if isinstance(label, Skip):
                 yield label
             elif len(pixels) != _SIDE * _SIDE or not all(p.isdigit() for p in pixels):
-                yield Rejection(
-                    row_id, f"{len(pixels)} pixels instead of {_SIDE * _SIDE}", where=where
-                )
+                yield Rejection(row_id, f"{len(pixels)} pixels instead of {_SIDE * _SIDE}", where=where)
             else:
                 image = functools.partial(_png, row["pixels"])
                 yield Row(id=row_id, image=image, labels={"emotion": label}, where=where)

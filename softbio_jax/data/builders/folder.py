@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import class_of, known_words
-from softbio_jax.data.rows import Outcome, Rejection, Row
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row
 from softbio_jax.errors import UserError, nearest
 from softbio_jax.tasks import TASKS
 
 
+@BUILDERS.register("folder")
 class Folder(FaceBuilder):
     """Reads pictures sorted into one folder a class, the class folders in one folder a split.
 

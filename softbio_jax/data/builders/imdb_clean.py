@@ -5,15 +5,16 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterator
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import age_class, require_class
-from softbio_jax.data.rows import Outcome, Row
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Row
 
 _BOX = ("x_min", "y_min", "x_max", "y_max")
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
 
 
+@BUILDERS.register("imdb_clean")
 class ImdbClean(FaceBuilder):
     """Reads `csvs/imdb_{train,valid,test}_new_1024.csv` and `data/imdb-clean-1024/`.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterator
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import age_class, class_of
-from softbio_jax.data.rows import Outcome, Rejection, Row, Skip
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
@@ -17,6 +17,7 @@ _BOX = ("face_x0", "face_y0", "face_x1", "face_y1")
 _COLUMNS = ("img_name", "age", "gender", *_BOX)
 
 
+@BUILDERS.register("lagenda")
 class Lagenda(FaceBuilder):
     """Reads `lagenda_annotation.csv` and the folder lag_benchmark/ beside it.
 

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
-from softbio_jax.data.rows import Outcome, Row, Skip
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import EMOTION
 
@@ -20,6 +20,7 @@ _UNSURE = 2
 _LANDMARKS = 5
 
 
+@BUILDERS.register("rafdb")
 class RafDb(FaceBuilder):
     """Reads `Image/aligned/`, `EmoLabel/list_patition_label.txt` and `Annotation/manual/`.
 
@@ -90,9 +91,7 @@ class RafDb(FaceBuilder):
                 masked["gender"] = "gender unsure"
             yield Row(
                 id=name,
-                image=tables.inside(
-                    self._root / "Image" / "aligned", f"{stem}_aligned.jpg", where=where
-                ),
+                image=tables.inside(self._root / "Image" / "aligned", f"{stem}_aligned.jpg", where=where),
                 labels=labels,
                 columns={"race": _RACES[race], "age_group": _AGE_GROUPS[age_group]},
                 masked=masked,
@@ -111,8 +110,7 @@ class RafDb(FaceBuilder):
         values = [word for words in lines[_LANDMARKS:] for word in words]
         limits = (_UNSURE + 1, len(_RACES), len(_AGE_GROUPS))
         if len(values) != len(limits) or not all(
-            value.isdigit() and int(value) < limit
-            for value, limit in zip(values, limits, strict=True)
+            value.isdigit() and int(value) < limit for value, limit in zip(values, limits, strict=True)
         ):
             raise UserError(
                 "not an attribute file",

@@ -3,21 +3,78 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from softbio_jax.data.builders import numbering, tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import age_class, class_of, date_like, known_words, spanned
-from softbio_jax.data.rows import Outcome, Row, Skip
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 from softbio_jax.errors import UserError
-from softbio_jax.tasks import MISSING, TASKS
+from softbio_jax.tasks import AGE, MISSING, TASKS
+
+_ENOUGH = 20  # ages of which none is above 8, before they are taken for classes
+_DISTINCT = 5
+
+
+class Years:
+    """Watches ages that are said to be in years for being the numbers of classes."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._seen: set[float] = set()
+
+    def add(self, years: float) -> None:
+        self._count += 1
+        self._seen.add(years)
+
+    def check(self, *, where: str) -> None:
+        """Raises UserError if the ages are the integers 0 to 8 alone, many and various."""
+        classes = self._seen <= set(range(AGE.num_classes))
+        if classes and self._count >= _ENOUGH and len(self._seen) >= _DISTINCT:
+            raise UserError(
+                "ages in years that look like classes",
+                where=where,
+                expected="some age above 8",
+                found=f"{self._count:,} ages of 0 to {max(self._seen):g}",
+                fix="pass --age_values=class; children's years may be written as classes, 0-2 or 3-9",
+            )
+
+
+def out_of_range(task: str, value: str, column: Iterable[str], *, where: str) -> UserError:
+    """Returns the error of a number that is no class, by what the whole column holds.
+
+    Args:
+      task: the task.
+      value: the number.
+      column: all values of its column, missing ones left out.
+      where: its file and row.
+    """
+    classes = TASKS[task].num_classes
+    numbers = set(map(_number, column))
+    fix = "correct the row"
+    if numbers <= set(range(1, classes + 1)):
+        fix = f"subtract 1 from the whole column: its classes count from 1 to {classes}"
+    elif task == "age":
+        fix = "pass --age_values=years if they are years"
+    return UserError(
+        f"unknown {task} class", where=where, expected=f"0 to {classes - 1}", found=repr(value), fix=fix
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
+
 
 _ROLES = ("path", "split", *TASKS)
 _MISSING = ("", "-1", "-1.0", "-100", "-100.0", "nan", "none", "null", "na", "n/a", "unknown")
 _DEFAULT_SPLIT = "train"
 
 
+@BUILDERS.register("csv")
 class Table(FaceBuilder):
     """Reads a CSV with a header.
 
@@ -60,9 +117,7 @@ class Table(FaceBuilder):
             )
         for role in self.COLUMNS:
             if role in ("id", "image"):
-                raise UserError(
-                    f"the name {role!r} is taken", where="--columns", fix="give it another name"
-                )
+                raise UserError(f"the name {role!r} is taken", where="--columns", fix="give it another name")
         self._words = {task: dict[str, int]() for task in self.TASKS}
         for key, word in (values or {}).items():
             self._add_word(key, word)
@@ -94,15 +149,12 @@ class Table(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         columns = tuple(self.columns.values())
-        years = numbering.Years()
+        years = Years()
         for number, row in tables.read_csv(self.source, columns=columns):
             if "split" in self.columns and row[self.columns["split"]] != split:
                 continue
             where = f"{self.source} row {number}"
-            labels = {
-                task: self._label(task, row[self.columns[task]], where, years)
-                for task in self.TASKS
-            }
+            labels = {task: self._label(task, row[self.columns[task]], where, years) for task in self.TASKS}
             if set(labels.values()) == {MISSING}:
                 yield Skip("no label")
                 continue
@@ -129,7 +181,7 @@ class Table(FaceBuilder):
             )
         self._words[task][value.lower()] = label
 
-    def _label(self, task: str, value: str, where: str, years: numbering.Years) -> int:
+    def _label(self, task: str, value: str, where: str, years: Years) -> int:
         word = value.lower()
         if word in self._words[task]:
             return self._words[task][word]

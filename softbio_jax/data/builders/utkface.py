@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import age_class
-from softbio_jax.data.rows import Outcome, Rejection, Row
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row
 from softbio_jax.errors import UserError
 
 VERSIONS = ("aligned", "wild")
@@ -19,6 +19,7 @@ _RACES = ("White", "Black", "Asian", "Indian", "Others")
 _PARTS = ("part1", "part2", "part3")
 
 
+@BUILDERS.register("utkface")
 class UTKFace(FaceBuilder):
     """Reads `[age]_[gender]_[race]_[time].jpg.chip.jpg`, as one test split.
 
@@ -48,9 +49,7 @@ class UTKFace(FaceBuilder):
         self.utk = utk
         super().__init__(**kwargs)
         if utk == "wild" and self.storage.face_finder is None:
-            raise UserError(
-                "photographs need a face finder", where="--utk=wild", fix="pass --faces"
-            )
+            raise UserError("photographs need a face finder", where="--utk=wild", fix="pass --faces")
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)

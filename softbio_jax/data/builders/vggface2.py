@@ -7,14 +7,15 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from softbio_jax.data.builders import tables
-from softbio_jax.data.builders.base import FaceBuilder
 from softbio_jax.data.labels import age_class, require_class
-from softbio_jax.data.rows import Outcome, Row
+from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.rows import Outcome, Row
 
 _META = ("Class_ID", "Name", "Sample_Num", "Flag", "Gender")
 
 
+@BUILDERS.register("vggface2")
 class VGGFace2(FaceBuilder):
     """Reads `{train,test}/n000001/0001_01.jpg`, `identity_meta.csv` and a file of ages.
 

@@ -19,24 +19,19 @@ from softbio_jax.data.drawing.pen import BLACK, WHITE, mix
 _AGE_EDGES = (0, 3, 10, 20, 30, 40, 50, 60, 70, 90)
 # Per emotion, in the order of softbio_jax.tasks.EMOTION: brow_raise, brow_inner, eye_open - 1,
 # mouth_curve, mouth_open, mouth_width - 1, teeth, nose_wrinkle.
-_EXPRESSIONS = np.array([
-    (1.1, 0.0, 0.50, 0.0, 0.95, -0.30, 0.0, 0.0),  # surprise
-    (0.7, 0.9, 0.40, -0.6, 0.40, 0.05, 1.0, 0.0),  # fear
-    (-0.5, -0.5, -0.45, -0.7, 0.15, 0.00, 0.4, 1.1),  # disgust
-    (0.1, 0.0, -0.10, 1.0, 0.32, 0.20, 1.0, 0.0),  # happy
-    (0.0, 1.0, -0.25, -0.9, 0.00, -0.10, 0.0, 0.0),  # sad
-    (-0.7, -1.1, 0.10, -0.4, 0.18, -0.05, 0.9, 0.3),  # angry
-    (0.0, 0.0, 0.00, 0.05, 0.00, 0.00, 0.0, 0.0),  # neutral
-])  # fmt: skip
-_EXPRESSION_SPREAD = np.array([0.18, 0.13, 0.08, 0.11, 0.05, 0.06, 0.15, 0.08])
-_SKINS = (
-    (246, 214, 192),
-    (238, 196, 164),
-    (214, 162, 122),
-    (176, 120, 82),
-    (128, 82, 56),
-    (82, 52, 38),
+_EXPRESSIONS = np.array(
+    [
+        (1.1, 0.0, 0.50, 0.0, 0.95, -0.30, 0.0, 0.0),  # surprise
+        (0.7, 0.9, 0.40, -0.6, 0.40, 0.05, 1.0, 0.0),  # fear
+        (-0.5, -0.5, -0.45, -0.7, 0.15, 0.00, 0.4, 1.1),  # disgust
+        (0.1, 0.0, -0.10, 1.0, 0.32, 0.20, 1.0, 0.0),  # happy
+        (0.0, 1.0, -0.25, -0.9, 0.00, -0.10, 0.0, 0.0),  # sad
+        (-0.7, -1.1, 0.10, -0.4, 0.18, -0.05, 0.9, 0.3),  # angry
+        (0.0, 0.0, 0.00, 0.05, 0.00, 0.00, 0.0, 0.0),  # neutral
+    ]
 )
+_EXPRESSION_SPREAD = np.array([0.18, 0.13, 0.08, 0.11, 0.05, 0.06, 0.15, 0.08])
+_SKINS = ((246, 214, 192), (238, 196, 164), (214, 162, 122), (176, 120, 82), (128, 82, 56), (82, 52, 38))
 _HAIRS = ((28, 22, 22), (62, 40, 28), (104, 68, 40), (156, 104, 56), (206, 164, 96), (142, 58, 34))
 _EYES = ((64, 42, 30), (92, 62, 38), (86, 112, 70), (84, 126, 168), (110, 120, 126))
 
@@ -63,9 +58,7 @@ class Style:
     noise: float = 7.0
 
 
-def sample_face(
-    *, age: int, gender: int, emotion: int, style: Style, rng: np.random.Generator
-) -> Face:
+def sample_face(*, age: int, gender: int, emotion: int, style: Style, rng: np.random.Generator) -> Face:
     """Draws the parameters of one face.
 
     Args:
@@ -102,23 +95,26 @@ def _shape(looks: float, female: float, rng: np.random.Generator) -> dict[str, f
     return {
         "head_width": 0.76 + 0.1 * child + 0.04 * baby - 0.02 * sex + 0.025 * n[0],
         "jaw": max(2.3 - 0.32 * sex + 0.1 * n[1], 1.6),
-        "cheeks": max(0.02 + 0.05 * child + 0.05 * baby + 0.02 * n[2], 0.0)
-        + 0.08 * _ramp(looks, 45, 85),
+        "cheeks": max(0.02 + 0.05 * child + 0.05 * baby + 0.02 * n[2], 0.0) + 0.08 * _ramp(looks, 45, 85),
         "neck": 0.42 - 0.1 * child - 0.06 * sex + 0.03 * n[3],
         "eye_line": 0.0 + 0.17 * child + 0.06 * baby + 0.015 * n[4],
-        "eye_size": 0.185 + 0.05 * child + 0.02 * baby + 0.008 * sex
-        - 0.02 * _ramp(looks, 40, 85) + 0.008 * n[5],
+        "eye_size": 0.185
+        + 0.05 * child
+        + 0.02 * baby
+        + 0.008 * sex
+        - 0.02 * _ramp(looks, 40, 85)
+        + 0.008 * n[5],
         "eye_spacing": 0.345 + 0.02 * child + 0.014 * n[6],
         "iris": 0.52 + 0.12 * child + 0.03 * n[7],
-        "nose_length": 0.36 - 0.14 * child - 0.03 * baby + 0.05 * _ramp(looks, 40, 90)
-        + 0.02 * n[8],
-        "nose_width": max(0.125 - 0.02 * child - 0.012 * sex + 0.025 * _ramp(looks, 35, 90)
-        + 0.012 * n[9], 0.07),
+        "nose_length": 0.36 - 0.14 * child - 0.03 * baby + 0.05 * _ramp(looks, 40, 90) + 0.02 * n[8],
+        "nose_width": max(
+            0.125 - 0.02 * child - 0.012 * sex + 0.025 * _ramp(looks, 35, 90) + 0.012 * n[9], 0.07
+        ),
         "mouth_line": 0.585 + 0.03 * child + 0.015 * n[10],
         "lips": max(0.064 + 0.018 * sex - 0.028 * _ramp(looks, 40, 85) + 0.007 * n[11], 0.02),
         "brow_thickness": max(0.075 - 0.025 * child - 0.024 * sex + 0.008 * n[12], 0.015),
         "lashes": min(max(0.3 + 0.3 * sex + 0.1 * n[13], 0.0), 1.0),
-    }  # fmt: skip
+    }
 
 
 def _marks(looks: float, female: float, rng: np.random.Generator) -> dict[str, float]:
@@ -144,13 +140,14 @@ def _hair(looks: float, female: float, rng: np.random.Generator) -> dict[str, fl
     return {
         "hair_length": min(max(length, 0.0), 0.95),
         "hair_volume": max(0.03 + 0.085 * grown - 0.04 * _ramp(looks, 45, 85) + 0.02 * n[1], 0.012),
-        "hairline": min(max(0.3 + 0.12 * n[2] + 0.35 * (1 - grown) + recession
-        + 0.15 * _ramp(looks, 45, 85), 0.0), 1.0),
+        "hairline": min(
+            max(0.3 + 0.12 * n[2] + 0.35 * (1 - grown) + recession + 0.15 * _ramp(looks, 45, 85), 0.0), 1.0
+        ),
         "part": 1.4 * (u[3] - 0.5),
         "beard": bearded * (0.15 + 0.85 * u[4]),
         "moustache": bearded * (0.2 + 0.8 * u[4]) if u[2] < 0.38 else 0.0,
         "earrings": 1.0 if female > 0 and looks > 14 and u[1] < 0.35 else 0.0,
-    }  # fmt: skip
+    }
 
 
 def _expression(emotion: int, rng: np.random.Generator) -> dict[str, float]:

@@ -92,8 +92,6 @@ def outline(face: Face, grow: float = 0.0) -> np.ndarray:
     upper = np.stack([width * np.sin(theta), -(1 + grow) * np.cos(theta)], -1)
     power = 2 / face.jaw
     bulge = 1 + face.cheeks * np.sin(2 * theta) ** 2
-    lower = np.stack(
-        [width * bulge * np.cos(theta) ** power, (1 + grow / 2) * np.sin(theta) ** power], -1
-    )
+    lower = np.stack([width * bulge * np.cos(theta) ** power, (1 + grow / 2) * np.sin(theta) ** power], -1)
     right = np.concatenate([upper, lower[1:]])
     return np.concatenate([right, (right * (-1, 1))[::-1]])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from softbio_jax.data.drawing import hair, parts
+from softbio_jax.data.drawing import parts
 from softbio_jax.data.drawing.face import Face
 from softbio_jax.data.drawing.pen import Pen
 
@@ -27,17 +27,17 @@ def render(face: Face, rng: np.random.Generator, size: int) -> np.ndarray:
     canvas = np.empty((2 * size, 2 * size, 3), np.uint8)
     _backdrop(canvas, face, rng)
     pen = Pen(canvas, face)
-    hair.behind(pen, face)
+    parts.behind(pen, face)
     parts.body(pen, face)
     parts.head(pen, face)
-    hair.beard(pen, face)
+    parts.beard(pen, face)
     parts.age_marks(pen, face, rng)
     parts.nose(pen, face)
     parts.mouth(pen, face)
-    hair.moustache(pen, face)
+    parts.moustache(pen, face)
     parts.eyes(pen, face)
     parts.brows(pen, face)
-    hair.in_front(pen, face)
+    parts.in_front(pen, face)
     parts.accessories(pen, face)
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     if face.blur > 0.2:

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from softbio_jax import writing
-from softbio_jax.evaluation.report import cost, markdown, words
+from softbio_jax import files
+from softbio_jax.evaluation.report import cost, document, markdown
 from softbio_jax.evaluation.report.document import Table
 from softbio_jax.evaluation.report.runs import Run
 
@@ -53,12 +53,10 @@ def render(run: Run, audits: Mapping[str, Any]) -> str:
     sections = {
         "": f"# {run.name}\n\n"
         f"{model.get('variant', 'A tower')} adapted by {model.get('method', 'training')} to "
-        f"{words.listed(run.tasks)} from faces, with softbio_jax.",
+        f"{document.listed(run.tasks)} from faces, with softbio_jax.",
         "Results": "\n".join(markdown.table(_results(run))),
         "Fairness": "\n".join(markdown.table(_gaps(audits))) if audits else "No audit columns.",
-        "Size and cost": "\n".join(
-            f"- {name}: {value}" for name, value in cost.measured(run).items()
-        ),
+        "Size and cost": "\n".join(f"- {name}: {value}" for name, value in cost.measured(run).items()),
         "Training data and label masks": _data(run),
         "Protocol": "\n".join(f"- `{k}`: {v}" for k, v in cost.flat(run.config).items())
         or "The run has no config.json.",
@@ -74,7 +72,7 @@ def render(run: Run, audits: Mapping[str, Any]) -> str:
 
 def write(run: Run, audits: Mapping[str, Any], path: str | os.PathLike) -> pathlib.Path:
     """Writes `render`'s card to `path`, whole or not at all."""
-    writing.write_text(path, render(run, audits))
+    files.write_text(path, render(run, audits))
     return pathlib.Path(path)
 
 
@@ -118,12 +116,12 @@ def _results(run: Run) -> Table:
         (
             test_set,
             task,
-            words.count(figures["n"]),
-            words.percent_interval(figures, "accuracy"),
-            words.percent(figures["majority"]),
-            words.percent_interval(figures, "balanced_accuracy"),
-            words.percent_interval(figures, "macro_f1"),
-            words.percent_interval(figures, "ece"),
+            document.count(figures["n"]),
+            document.percent_interval(figures, "accuracy"),
+            document.percent(figures["majority"]),
+            document.percent_interval(figures, "balanced_accuracy"),
+            document.percent_interval(figures, "macro_f1"),
+            document.percent_interval(figures, "ece"),
         )
         for test_set, tasks in run.summary["datasets"].items()
         for task, figures in tasks.items()
@@ -144,7 +142,7 @@ def _gaps(audits: Mapping[str, Any]) -> Table:
             cut.replace(" x ", " × "),
             gap["best"],
             gap["worst"],
-            words.points(gap["gap"], gap["interval"]),
+            document.points(gap["gap"], gap["interval"]),
             f"{gap['smallest']['group']} ({gap['smallest']['n']:,})",
         )
         for test_set, tasks in audits.items()

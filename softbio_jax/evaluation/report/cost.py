@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation.report import words
+from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import NOTHING, Block, Section, Table, Text
 from softbio_jax.evaluation.report.runs import Run
 from softbio_jax.models.config import vision_config
@@ -24,10 +24,7 @@ def cost(runs: Sequence[Run]) -> Section:
     ]
     notes = (f"Not recorded: {'; '.join(lacking)}.",) if lacking else ()
     table = Table(
-        title="Size, speed and time",
-        header=("", *(run.name for run in own)),
-        rows=rows,
-        notes=notes,
+        title="Size, speed and time", header=("", *(run.name for run in own)), rows=rows, notes=notes
     )
     groups = [t for run in own if (t := _groups(run)) is not None]
     return Section(title="Cost", blocks=(table, *groups))
@@ -43,15 +40,15 @@ def measured(run: Run) -> dict[str, str]:
     return {
         "variant": str(model.get("variant", NOTHING)),
         "method": str(model.get("method", NOTHING)),
-        "parameters": words.count(total),
-        "trainable parameters": words.count(trainable),
-        "trainable share, %": words.percent(share),
-        "GFLOPs an image, tower": words.number(tower_gflops(run)),
-        "latency at batch 1, ms": words.number(inference.get("latency_ms"), digits=1),
+        "parameters": document.count(total),
+        "trainable parameters": document.count(trainable),
+        "trainable share, %": document.percent(share),
+        "GFLOPs an image, tower": document.number(tower_gflops(run)),
+        "latency at batch 1, ms": document.number(inference.get("latency_ms"), digits=1),
         "best inference, images/s": _best(inference.get("throughput")),
         "training, images/s": _best(info.get("throughput")),
-        "peak memory, GiB": words.number(memory / 2**30 if memory else None),
-        "training time": words.duration(info.get("wall_time_s")),
+        "peak memory, GiB": document.number(memory / 2**30 if memory else None),
+        "training time": document.duration(info.get("wall_time_s")),
         "device": _device(info.get("device"), inference.get("device")),
     }
 
@@ -91,7 +88,7 @@ def _groups(run: Run) -> Table | None:
     return Table(
         title=f"{run.name}: parameters a group",
         header=("group", "parameters"),
-        rows=tuple((str(name), words.count(n)) for name, n in groups.items()),
+        rows=tuple((str(name), document.count(n)) for name, n in groups.items()),
     )
 
 
@@ -111,9 +108,7 @@ def provenance(runs: Sequence[Run]) -> Section:
         }
         rows = tuple((key, str(value)) for key, value in facts.items() if value not in (None, ""))
         if rows:
-            blocks.append(
-                Table(title=run.name, header=("what", "value"), rows=rows, text_columns=2)
-            )
+            blocks.append(Table(title=run.name, header=("what", "value"), rows=rows, text_columns=2))
         else:
             blocks.append(Text(text=f"{run.name}: neither run.json nor config.json."))
     return Section(title="How it was made", blocks=tuple(blocks))

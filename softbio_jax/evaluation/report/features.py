@@ -35,25 +35,17 @@ def section(runs: Sequence[Run]) -> Section:
             for task, spec in TASKS.items():
                 if np.any(labels[task] != MISSING):
                     picture = charts.scatter(
-                        place,
-                        labels[task],
-                        spec.classes,
-                        title=f"{kind} by {task}",
-                        ordered=task == "age",
+                        place, labels[task], spec.classes, title=f"{kind} by {task}", ordered=task == "age"
                     )
                     items.append(_figure(run, kind, task, picture))
             names = sorted(set(sets.tolist()))
             if len(names) > 1:
                 index = np.searchsorted(names, sets)
-                picture = charts.scatter(
-                    place, index, names, title=f"{kind} by test set", ordered=False
-                )
+                picture = charts.scatter(place, index, names, title=f"{kind} by test set", ordered=False)
                 items.append(_figure(run, kind, "test set", picture))
         blocks.append(Figures(title=f"{run.name}: pooled features", items=tuple(items)))
     if not HAS_T_SNE:
-        blocks.append(
-            Text(text="No t-SNE: it needs scikit-learn (pip install 'softbio-jax[report]').")
-        )
+        blocks.append(Text(text="No t-SNE: it needs scikit-learn (pip install 'softbio-jax[report]')."))
     if any(isinstance(block, Figures) for block in blocks):
         blocks.append(
             Text(

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.evaluation import charts, fairness
-from softbio_jax.evaluation.report import words
+from softbio_jax.evaluation import charts
+from softbio_jax.evaluation.metrics import fairness
+from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import Block, Figure, Figures, Section, Table, Text
 from softbio_jax.evaluation.report.runs import Run
 from softbio_jax.tasks import TASKS
@@ -70,8 +71,8 @@ def _gaps(found: Audits) -> Table:
                             cut.replace(" x ", " × "),
                             gap["best"],
                             gap["worst"],
-                            words.points(gap["gap"], gap["interval"]),
-                            words.p_value(gap["p_value"]),
+                            document.points(gap["gap"], gap["interval"]),
+                            document.p_value(gap["p_value"]),
                             f"{gap['smallest']['group']} ({gap['smallest']['n']:,})",
                         )
                     )
@@ -144,13 +145,13 @@ def _cells(run: str, test_set: str, task: str, cuts: Mapping[str, Any]) -> Table
         rows.append(
             (
                 fairness.group_name(row, factors) + (" †" if row["small"] else ""),
-                words.count(row["n"]),
-                f"{words.percent(row['accuracy'])} [{100 * low:.1f}, {100 * high:.1f}]",
-                *(words.percent(row[key]) for _, key in shares),
-                *((words.number(row["expected_age_mae"]),) if task == "age" else ()),
+                document.count(row["n"]),
+                f"{document.percent(row['accuracy'])} [{100 * low:.1f}, {100 * high:.1f}]",
+                *(document.percent(row[key]) for _, key in shares),
+                *((document.number(row["expected_age_mae"]),) if task == "age" else ()),
                 f"{row['nll']:.3f}",
                 f"{row['brier']:.3f}",
-                words.percent(row["ece"], digits=1),
+                document.percent(row["ece"], digits=1),
             )
         )
     return Table(
@@ -166,9 +167,7 @@ def _cells(run: str, test_set: str, task: str, cuts: Mapping[str, Any]) -> Table
             "ECE",
         ),
         rows=tuple(rows),
-        notes=(
-            "All cuts, down to race × gender × age group, are in fairness.csv beside this report.",
-        ),
+        notes=("All cuts, down to race × gender × age group, are in fairness.csv beside this report.",),
     )
 
 

@@ -95,8 +95,7 @@ footer { color: var(--muted); font-size: .82rem; margin-top: 3rem; }
 def render(document: Document) -> str:
     """Returns the whole page as text."""
     links = "".join(
-        f'<li><a href="#{section.anchor}">{_text(section.title)}</a></li>'
-        for section in document.sections
+        f'<li><a href="#{section.anchor}">{_text(section.title)}</a></li>' for section in document.sections
     )
     cards = "".join(
         f"<li><b>{_text(value)}</b><span>{_text(name)}</span><small>{_text(remark)}</small></li>"
@@ -153,9 +152,7 @@ def _table(table: Table) -> str:
             for column, cell in enumerate(row)
         )
 
-    groups = "".join(
-        f'<th class="group" colspan="{span}">{_text(name)}</th>' for name, span in table.groups
-    )
+    groups = "".join(f'<th class="group" colspan="{span}">{_text(name)}</th>' for name, span in table.groups)
     head = (f"<tr>{groups}</tr>" if groups else "") + f"<tr>{cells(table.header, 'th')}</tr>"
     body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
     notes = "".join(f"<li>{_text(note)}</li>" for note in table.notes)

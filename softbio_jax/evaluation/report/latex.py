@@ -86,9 +86,7 @@ def table(block: Table) -> str:
     if len(rows) > ROWS_ON_A_PAGE:
         head_end = [r"\toprule", *head, r"\midrule", r"\endhead"]
         body = [*head_end, *rows, r"\bottomrule"]
-        widths = [
-            max(len(row[i]) for row in (block.header, *block.rows)) for i in range(len(columns))
-        ]
+        widths = [max(len(row[i]) for row in (block.header, *block.rows)) for i in range(len(columns))]
         size = r"\tiny" if sum(widths) > CHARACTERS_A_LINE else r"\scriptsize"
         inner = [
             rf"{{{size}\setlength{{\tabcolsep}}{{3pt}}\begin{{longtable}}{{{columns}}}",
@@ -96,11 +94,7 @@ def table(block: Table) -> str:
             r"\end{longtable}}",
         ]
     else:
-        inner = [
-            rf"\fit{{\begin{{tabular}}{{{columns}}}",
-            *lines,
-            r"\end{tabular}}\par",
-        ]
+        inner = [rf"\fit{{\begin{{tabular}}{{{columns}}}", *lines, r"\end{tabular}}\par"]
     return "\n".join([title, *inner, *notes, r"\medskip"])
 
 

@@ -3,15 +3,8 @@
 from collections.abc import Sequence
 
 from softbio_jax.evaluation import charts, plots
-from softbio_jax.evaluation.report import words
-from softbio_jax.evaluation.report.document import (
-    Block,
-    Figure,
-    Figures,
-    Section,
-    Table,
-    Text,
-)
+from softbio_jax.evaluation.report import document
+from softbio_jax.evaluation.report.document import Block, Figure, Figures, Section, Table, Text
 from softbio_jax.evaluation.report.runs import Run
 from softbio_jax.tasks import TASKS
 
@@ -48,12 +41,7 @@ def results(runs: Sequence[Run]) -> Section:
 
 def judged(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Returns the (test set, task) pairs of any run, tasks together, in the vocabulary's order."""
-    found = {
-        (name, task)
-        for run in runs
-        for name, row in run.summary["datasets"].items()
-        for task in row
-    }
+    found = {(name, task) for run in runs for name, row in run.summary["datasets"].items() for task in row}
     order = list(dict.fromkeys(name for run in runs for name in run.summary["datasets"]))
     return sorted(found, key=lambda pair: (list(TASKS).index(pair[1]), order.index(pair[0])))
 
@@ -62,9 +50,7 @@ def _rendered(pairs: Sequence[tuple[str, str]]) -> list[Text]:
     names = sorted({name for name, _ in pairs if name.startswith("synthetic")})
     if not names:
         return []
-    text = (
-        f"Rendered faces, not photographs: figures on {', '.join(names)} say nothing about people."
-    )
+    text = f"Rendered faces, not photographs: figures on {', '.join(names)} say nothing about people."
     return [Text(text=text, warning=True)]
 
 
@@ -74,7 +60,7 @@ def _averages(runs: Sequence[Run]) -> Table:
         (
             run.name,
             *(
-                words.with_bounds(
+                document.with_bounds(
                     run.summary["averages"].get(key), run.summary["average_intervals"].get(key)
                 )
                 for key in keys
@@ -109,13 +95,13 @@ def _table(run: Run, *, explained: bool) -> Table:
                 (
                     test_set,
                     task + star,
-                    words.count(figures["n"]),
-                    words.percent_interval(figures, "accuracy"),
-                    words.percent(figures["majority"]),
-                    words.percent_interval(figures, "balanced_accuracy"),
-                    words.percent_interval(figures, "macro_f1"),
-                    words.percent_interval(figures, "one_off_accuracy") if task == "age" else "",
-                    words.plain_interval(figures, "expected_age_mae") if task == "age" else "",
+                    document.count(figures["n"]),
+                    document.percent_interval(figures, "accuracy"),
+                    document.percent(figures["majority"]),
+                    document.percent_interval(figures, "balanced_accuracy"),
+                    document.percent_interval(figures, "macro_f1"),
+                    document.percent_interval(figures, "one_off_accuracy") if task == "age" else "",
+                    document.plain_interval(figures, "expected_age_mae") if task == "age" else "",
                 )
             )
     explanation = (
@@ -155,16 +141,14 @@ def confusion(runs: Sequence[Run]) -> Section:
             if figures is None:
                 continue
             picture = plots.confusion_matrix(
-                figures["confusion"],
-                TASKS[task].classes,
-                title=f"{task} on {test_set}: {run.name}",
+                figures["confusion"], TASKS[task].classes, title=f"{task} on {test_set}: {run.name}"
             )
             items.append(
                 Figure(
                     name=f"confusion_{test_set}_{task}_{run.name}",
                     caption=f"{run.name}, {task} on {test_set}: accuracy "
-                    f"{words.percent(figures['accuracy'])} %, balanced "
-                    f"{words.percent(figures['balanced_accuracy'])} %.",
+                    f"{document.percent(figures['accuracy'])} %, balanced "
+                    f"{document.percent(figures['balanced_accuracy'])} %.",
                     figure=picture,
                 )
             )
@@ -184,10 +168,10 @@ def _per_class(runs: Sequence[Run]) -> Table:
             n = next(row["n"] for row in known if row)
             if len(runs) == 1:
                 bounds = known[0]["intervals"]
-                cells = [words.with_bounds(known[0][key], bounds.get(key)) for key in measures]
+                cells = [document.with_bounds(known[0][key], bounds.get(key)) for key in measures]
             else:
-                cells = [words.percent(row.get(key)) for row in known for key in measures]
-            rows.append((test_set, task, name, words.count(n), *cells))
+                cells = [document.percent(row.get(key)) for row in known for key in measures]
+            rows.append((test_set, task, name, document.count(n), *cells))
     several = ("Intervals are in report.json.",) if len(runs) > 1 else ()
     return Table(
         title="Every class, %",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import comparison, evaluate, predictions_csv
+from softbio_jax.evaluation import evaluate, predictions_csv
+from softbio_jax.evaluation.metrics import comparison
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 
 TEST_SET_COLUMN = "test_set"
@@ -63,15 +64,10 @@ def load_all(directories: Sequence[str | os.PathLike]) -> list[Run]:
     paths = [pathlib.Path(directory).resolve() for directory in directories]
     if len(set(paths)) != len(paths):
         raise UserError(
-            "the same run twice",
-            found=", ".join(map(str, directories)),
-            fix="name each run once",
+            "the same run twice", found=", ".join(map(str, directories)), fix="name each run once"
         )
     bare = [path.name for path in paths]
-    names = [
-        path.name if bare.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
-        for path in paths
-    ]
+    names = [path.name if bare.count(path.name) == 1 else f"{path.parent.name}/{path.name}" for path in paths]
     return [load(path, name=name) for path, name in zip(paths, names, strict=True)]
 
 
@@ -86,9 +82,13 @@ def load(path: pathlib.Path, *, name: str) -> Run:
       UserError: it is not there, was never evaluated, or one of its files is broken.
     """
     if not path.is_dir():
-        raise UserError("no such run", where=str(path), expected="a run's folder",
-                        found="no such directory",
-                        fix="name the --workdir that scripts/train.py had")  # fmt: skip
+        raise UserError(
+            "no such run",
+            where=str(path),
+            expected="a run's folder",
+            found="no such directory",
+            fix="name the --workdir that scripts/train.py had",
+        )
     metrics = path / evaluate.DIRECTORY / "metrics.json"
     if not metrics.is_file():
         raise UserError(

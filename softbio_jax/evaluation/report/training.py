@@ -6,19 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.data import thesis_tables
 from softbio_jax.evaluation import charts
-from softbio_jax.evaluation.report.document import (
-    NOTHING,
-    Block,
-    Figure,
-    Figures,
-    Section,
-    Table,
-    Text,
-)
+from softbio_jax.evaluation.report.document import NOTHING, Block, Figure, Figures, Section, Table, Text
 from softbio_jax.evaluation.report.runs import Run
 from softbio_jax.tasks import MISSING, TASKS
+from softbio_jax.thesis import composite as composite_lib
 
 Series = dict[str, tuple[list[float], list[float]]]
 
@@ -42,7 +34,7 @@ def section(runs: Sequence[Run]) -> Section:
                     "classes are shown."
                 )
             )
-    if any(sampling(run, task) for run in runs for task in thesis_tables.DRAWN):
+    if any(sampling(run, task) for run in runs for task in composite_lib.DRAWN):
         blocks.append(_composite(runs))
     return Section(title="Training", blocks=tuple(blocks))
 
@@ -76,9 +68,7 @@ def series(log: Sequence[Mapping[str, Any]], prefix: str, *, suffix: str = "") -
 
 def _curves(run: Run) -> list[Figure]:
     log_var = series(run.log, "train/log_var")
-    log_sigma = {
-        task: (steps, [v / 2 for v in values]) for task, (steps, values) in log_var.items()
-    }
+    log_sigma = {task: (steps, [v / 2 for v in values]) for task, (steps, values) in log_var.items()}
     log, weights = run.log, series(run.log, "train/weight")
     validated = series(log, "val", suffix="/accuracy")
     panels: list[tuple[str, str, str, Series]] = [
@@ -120,9 +110,7 @@ def _histograms(run: Run) -> list[Figure]:
                 Figure(
                     name=f"classes_{task}_{run.name}",
                     caption=f"{run.name}: share of each {task} class in training and test sets.",
-                    figure=charts.histogram(
-                        spec.classes, shares, title=f"{task.capitalize()} classes"
-                    ),
+                    figure=charts.histogram(spec.classes, shares, title=f"{task.capitalize()} classes"),
                 )
             )
     return figures
@@ -144,13 +132,13 @@ def normalised(counts: Sequence[float] | np.ndarray) -> list[float]:
 
 def _composite(runs: Sequence[Run]) -> Table:
     """The thesis' training composite beside each run's."""
-    composite = thesis_tables.class_counts()
+    composite = composite_lib.class_counts()
     tasks = [task for task in composite if any(sampling(run, task) for run in runs)]
     own = [run for run in runs if any(sampling(run, task) for task in tasks)]
     rows = []
     for task in tasks:
         counts = composite[task]
-        shares, drawn = normalised(counts), thesis_tables.DRAWN[task]
+        shares, drawn = normalised(counts), composite_lib.DRAWN[task]
         for index, name in enumerate(TASKS[task].classes):
             cells = [f"{counts[index]:,}", f"{100 * shares[index]:.2f}", f"{drawn[index]:.2f}"]
             for run in own:

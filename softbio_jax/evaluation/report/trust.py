@@ -3,17 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from softbio_jax.evaluation import charts, comparison
-from softbio_jax.evaluation.report import words
-from softbio_jax.evaluation.report.document import (
-    NOTHING,
-    Block,
-    Figure,
-    Figures,
-    Section,
-    Table,
-    Text,
-)
+from softbio_jax.evaluation import charts
+from softbio_jax.evaluation.metrics import comparison
+from softbio_jax.evaluation.report import document
+from softbio_jax.evaluation.report.document import NOTHING, Block, Figure, Figures, Section, Table, Text
 from softbio_jax.evaluation.report.results import judged
 from softbio_jax.evaluation.report.runs import Run
 
@@ -31,7 +24,7 @@ def calibration(runs: Sequence[Run]) -> Section:
                     Figure(
                         name=f"reliability_{test_set}_{task}_{run.name}",
                         caption=f"{run.name}, {task} on {test_set}: accuracy against confidence, "
-                        f"ECE {words.percent(figures['ece'], digits=1)} %.",
+                        f"ECE {document.percent(figures['ece'], digits=1)} %.",
                         figure=charts.reliability(
                             figures["reliability"],
                             ece=figures["ece"],
@@ -53,7 +46,7 @@ def _calibration_table(run: Run) -> Table:
             scaled = figures.get("temperature")
             after = [NOTHING] * 4
             if scaled:
-                after = [words.number(scaled["value"]), *_scores(scaled)]
+                after = [document.number(scaled["value"]), *_scores(scaled)]
             rows.append((test_set, task, *_scores(figures), *after))
     return Table(
         title=f"{run.name}: calibration",
@@ -71,9 +64,9 @@ def _calibration_table(run: Run) -> Table:
 
 def _scores(figures: Mapping[str, Any]) -> list[str]:
     return [
-        words.plain_interval(figures, "nll"),
-        words.plain_interval(figures, "brier"),
-        words.percent_interval(figures, "ece"),
+        document.plain_interval(figures, "nll"),
+        document.plain_interval(figures, "brier"),
+        document.percent_interval(figures, "ece"),
     ]
 
 
@@ -118,11 +111,11 @@ def _compared(runs: Sequence[Run]) -> Iterator[tuple[str, ...]]:
                 run.name,
                 test_set,
                 task,
-                words.count(found["n"]),
+                document.count(found["n"]),
                 *(
-                    words.points(changes[name]["difference"], changes[name]["interval"])
+                    document.points(changes[name]["difference"], changes[name]["interval"])
                     for name in ("accuracy", "balanced_accuracy", "macro_f1")
                 ),
                 f"{found['first_only']} : {found['second_only']}",
-                words.p_value(found["p_value"]),
+                document.p_value(found["p_value"]),
             )

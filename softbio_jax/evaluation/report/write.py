@@ -13,38 +13,30 @@ from softbio_jax.evaluation import plots
 from softbio_jax.evaluation.report import (
     card,
     cost,
+    document,
     features,
     groups,
     html,
     latex,
     markdown,
     results,
-    thesis,
     training,
     trust,
-    words,
 )
 from softbio_jax.evaluation.report.document import Document, Section, file_stem
 from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.thesis import report
 
 PICTURES = "figures"
 CARDS = "cards"
-FILES = (
-    "report.html",
-    "report.md",
-    "report.tex",
-    "report.json",
-    "fairness.csv",
-    PICTURES,
-    CARDS,
-)
+FILES = ("report.html", "report.md", "report.tex", "report.json", "fairness.csv", PICTURES, CARDS)
 
 
 def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
     """Returns the report on `runs`; the first is the one that others are compared with."""
     sections: list[Section | None] = [
         results.results(runs),
-        thesis.section(runs),
+        report.section(runs),
         results.confusion(runs),
         trust.comparisons(runs),
         trust.calibration(runs),
@@ -60,13 +52,13 @@ def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
         key=lambda run: (len(run.tasks), run.summary["averages"].get("overall", 0)),
     )
     highlights = [
-        (f"{words.percent(value)} %", f"{key} accuracy", f"average of {best.name}")
+        (f"{document.percent(value)} %", f"{key} accuracy", f"average of {best.name}")
         for key, value in best.summary["averages"].items()
     ]
     model = best.summary["model"]
     if model.get("total_params") and model.get("trainable_params") is not None:
-        share = words.percent(model["trainable_params"] / model["total_params"])
-        trained = f"{words.count(model['trainable_params'])} parameters"
+        share = document.percent(model["trainable_params"] / model["total_params"])
+        trained = f"{document.count(model['trainable_params'])} parameters"
         highlights.append((f"{share} %", "of the weights trained", trained))
     return Document(
         title="Soft biometrics report",
@@ -78,17 +70,14 @@ def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
 
 def subtitle(runs: Sequence[Run]) -> str:
     """Returns the tasks that the runs were judged on, their names and today's date."""
-    tasks = words.listed(list(dict.fromkeys(task for _, task in results.judged(runs))))
+    tasks = document.listed(list(dict.fromkeys(task for _, task in results.judged(runs))))
     names = ", ".join(run.name for run in runs)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return f"{tasks.capitalize()} from faces. Runs: {names}. Written {today}."
 
 
 def write(
-    runs: Sequence[Run],
-    out: str | os.PathLike,
-    *,
-    progress: Callable[[str], None] = lambda _: None,
+    runs: Sequence[Run], out: str | os.PathLike, *, progress: Callable[[str], None] = lambda _: None
 ) -> pathlib.Path:
     """Writes report.html, .md, .tex and .json, fairness.csv, pictures and cards to `out`.
 

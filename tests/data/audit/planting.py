@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from softbio_jax.data import decode, storage
+from softbio_jax.data import decode
+from softbio_jax.data.prepare import storage
 
 
 def altered(data: bytes, rng: np.random.Generator, *, mirror: bool) -> bytes:

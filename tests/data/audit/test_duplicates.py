@@ -1,6 +1,6 @@
 import numpy as np
 
-from softbio_jax.data.audit import duplicates, scan
+from softbio_jax.data.audit import duplicates
 from tests.data.audit.planting import altered
 from tests.data.trees import encode
 
@@ -12,7 +12,7 @@ def _digests(count):
 
 
 def _thumbnails(pictures):
-    return np.stack([scan.thumbnail(data)[0] for data in pictures])
+    return np.stack([duplicates.thumbnail(data)[0] for data in pictures])
 
 
 def test_finds_exact_near_and_mirrored_copies_and_nothing_else():

@@ -3,8 +3,9 @@ import json
 
 import numpy as np
 
-from softbio_jax.data import sources, storage
+from softbio_jax.data import sources
 from softbio_jax.data.audit import findings, page
+from softbio_jax.data.prepare import storage
 from tests.data.trees import make_fairface, prepared_split, write_image, write_table
 
 

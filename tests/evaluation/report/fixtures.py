@@ -9,11 +9,7 @@ import numpy as np
 from softbio_jax.evaluation import evaluate
 from tests.evaluation.fixtures import random_predictions
 
-SETS = {
-    "fairface": ("age", "gender"),
-    "raf_db": ("emotion",),
-    "vggface2": ("age", "gender"),
-}
+SETS = {"fairface": ("age", "gender"), "raf_db": ("emotion",), "vggface2": ("age", "gender")}
 
 
 def write_run(
@@ -40,12 +36,7 @@ def write_run(
     evaluate.write(
         path,
         predictions,
-        model={
-            "variant": "tiny",
-            "method": method,
-            "trainable_params": 1000,
-            "total_params": 50_000,
-        },
+        model={"variant": "tiny", "method": method, "trainable_params": 1000, "total_params": 50_000},
         validation=None if bare else random_predictions("validation", tasks=tasks, n=60),
         features=None if bare else {"fairface": rng.normal(size=(40, 8))},
     )

@@ -37,9 +37,7 @@ class Browser:
         os.close(from_browser)
         self._buffer, self._number, self.events, self._session = b"", 0, [], None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
-            "sessionId"
-        ]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
 
     def call(self, method, **params):
         self._number += 1
@@ -105,8 +103,7 @@ def test_the_page_is_whole_quiet_and_offline(page):
     said = [
         event
         for event in page.events
-        if event.get("method")
-        in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        if event.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
     ]
     assert said == []
     requested = [

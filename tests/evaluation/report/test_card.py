@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from softbio_jax.evaluation import fairness
+from softbio_jax.evaluation.metrics import fairness
 from softbio_jax.evaluation.report import card
 
 
@@ -22,10 +22,7 @@ def test_metadata_is_yaml_with_results(text, loaded):
     assert fields["library_name"] == "softbio_jax"
     assert fields["datasets"] == ["fairface"]
     (model,) = fields["model-index"]
-    found = {
-        (r["dataset"]["name"], r["task"]["name"]): r["metrics"][0]["value"]
-        for r in model["results"]
-    }
+    found = {(r["dataset"]["name"], r["task"]["name"]): r["metrics"][0]["value"] for r in model["results"]}
     expected = loaded[0].summary["datasets"]["raf_db"]["emotion"]["accuracy"]
     assert found["raf_db", "emotion"] == pytest.approx(expected, abs=1e-6)
     assert len(found) == 5
@@ -44,9 +41,7 @@ def test_every_part_is_there(text):
         "Command",
     ):
         assert f"\n## {title}\n" in text
-    assert (
-        "- fairface/train: 100 examples, labels: age 90, gender 100; fingerprint `01234567" in text
-    )
+    assert "- fairface/train: 100 examples, labels: age 90, gender 100; fingerprint `01234567" in text
     assert "python scripts/train.py --config=configs/demo.py" in text
     assert "- fairface: CC BY 4.0" in text
     assert "- `method.rank`: 4" in text

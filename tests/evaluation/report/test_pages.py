@@ -9,15 +9,7 @@ import pytest
 from softbio_jax.evaluation import plots
 from softbio_jax.evaluation.report import html as html_page
 from softbio_jax.evaluation.report import latex, markdown
-from softbio_jax.evaluation.report.document import (
-    Document,
-    Figure,
-    Figures,
-    Section,
-    Table,
-    Text,
-    file_stem,
-)
+from softbio_jax.evaluation.report.document import Document, Figure, Figures, Section, Table, Text, file_stem
 
 TABLE = Table(
     title="A & B",

@@ -87,8 +87,7 @@ def test_third_party_is_judged_on_the_runs_test_set(loaded):
     assert other.external and other.name == "Other & Co"
     assert list(other.predictions) == ["fairface"]
     np.testing.assert_array_equal(
-        other.predictions["fairface"].labels["age"],
-        loaded[0].predictions["fairface"].labels["age"],
+        other.predictions["fairface"].labels["age"], loaded[0].predictions["fairface"].labels["age"]
     )
 
 

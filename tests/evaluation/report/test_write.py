@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from softbio_jax.evaluation import comparison
+from softbio_jax.evaluation.metrics import comparison
 from softbio_jax.evaluation.report import html, results, trust, write
 from softbio_jax.tasks import MISSING
 
@@ -16,15 +16,14 @@ def test_everything_is_there_and_nothing_else(report):
     assert [path.name for path in (report / "cards").iterdir()] == ["lora.md"]
 
 
-def test_a_second_report_replaces_the_first_and_leaves_strangers_alone(
-    report, loaded, tmp_path, monkeypatch
-):
+def test_a_second_report_replaces_the_first_and_leaves_strangers_alone(report, loaded, tmp_path, monkeypatch):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.png").write_text("old")
     (tmp_path / "report.md").write_text("old")
     (tmp_path / "mine.txt").write_text("keep")
-    monkeypatch.setattr(write, "compose", lambda *_: write.Document(
-        title="t", subtitle="s", highlights=(), sections=()))  # fmt: skip
+    monkeypatch.setattr(
+        write, "compose", lambda *_: write.Document(title="t", subtitle="s", highlights=(), sections=())
+    )
     write.write(loaded[:1], tmp_path)
     assert not (tmp_path / "figures" / "old.png").exists()
     assert "old" not in (tmp_path / "report.md").read_text()
@@ -37,8 +36,9 @@ def test_a_failed_report_leaves_the_first_alone(loaded, tmp_path, monkeypatch):
     def broken(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(write, "compose", lambda *_: write.Document(
-        title="t", subtitle="s", highlights=(), sections=()))  # fmt: skip
+    monkeypatch.setattr(
+        write, "compose", lambda *_: write.Document(title="t", subtitle="s", highlights=(), sections=())
+    )
     monkeypatch.setattr(html, "render", broken)
     with pytest.raises(OSError, match="disk full"):
         write.write(loaded[:1], tmp_path)
@@ -51,8 +51,7 @@ def test_groups_file_counts_every_labelled_example(report, loaded):
     chosen = [
         row
         for row in rows
-        if (row["run"], row["test_set"], row["task"], row["groups"])
-        == ("lora", "fairface", "gender", "race")
+        if (row["run"], row["test_set"], row["task"], row["groups"]) == ("lora", "fairface", "gender", "race")
     ]
     labels = loaded[0].predictions["fairface"].labels["gender"]
     assert sum(int(row["n"]) for row in chosen) == np.sum(labels != MISSING)
@@ -82,9 +81,7 @@ def test_comparisons_are_against_the_first_run(loaded):
     (table,) = trust.comparisons(loaded).blocks
     assert "lora" in table.title
     row = next(row for row in table.rows if row[:3] == ("mtlora", "raf_db", "emotion"))
-    found = comparison.compare(
-        loaded[2].predictions["raf_db"], loaded[0].predictions["raf_db"], "emotion"
-    )
+    found = comparison.compare(loaded[2].predictions["raf_db"], loaded[0].predictions["raf_db"], "emotion")
     assert row[7] == f"{found['first_only']} : {found['second_only']}"
     change = found["differences"]["accuracy"]["difference"]
     assert row[4].startswith(f"{100 * change:+.2f} [")

@@ -1,0 +1,1 @@
+"""The comparison with PyTorch: cases, workloads, the interleaved runner, the results."""

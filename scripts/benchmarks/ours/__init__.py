@@ -1,0 +1,1 @@
+"""The sides of this package: each module prepares one kind of work."""

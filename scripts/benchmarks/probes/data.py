@@ -1,0 +1,164 @@
+"""How fast this machine reads, prepares and audits pictures."""
+
+from __future__ import annotations
+
+import gc
+import io
+import pathlib
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.data import decode, pipeline, sources
+from softbio_jax.data.audit import duplicates
+from softbio_jax.data.drawing import synthetic
+from softbio_jax.data.prepare import prepare, storage
+
+SOURCE_SIDE = 384
+MODEL_SIDE = 336
+_BATCH = 64
+_QUALITY = 90
+_WARM_UP = 4
+
+
+def pictures(folder: str | None, *, count: int) -> list[bytes]:
+    """Makes `count` JPEGs of 384 x 384 from the pictures of a folder, or from drawn faces."""
+    if folder is None:
+        name = next(iter(synthetic.SOURCES))
+        images: Iterator[np.ndarray] = (
+            synthetic.draw(name, "train", row, size=SOURCE_SIDE, seed=0).image for row in range(count)
+        )
+    else:
+        paths = sorted(pathlib.Path(folder).glob("*.jpg"))[:count]
+        images = (decode.decode_full(path.read_bytes()) for path in paths)
+    return [storage.encode(decode.squash(image, SOURCE_SIDE), "jpeg", quality=_QUALITY) for image in images]
+
+
+def reading(encoded: Sequence[bytes], folder: pathlib.Path, *, batches: int) -> dict[str, float]:
+    """Measures images per second of processor time, one decoding thread, batches of 64.
+
+    Args:
+      encoded: JPEGs of 384 x 384.
+      folder: where the records may be written.
+      batches: how many batches each rate is measured over.
+    """
+    raw = folder / "pictures"
+    for number, data in enumerate(encoded):
+        path = raw / "train" / "male" / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    choices = {
+        "source": storage.Storage(),
+        "jpeg": storage.Storage(image_size=MODEL_SIDE, encoding="jpeg", quality=_QUALITY),
+        "raw": storage.Storage(image_size=MODEL_SIDE, encoding="raw"),
+    }
+    for name, choice in choices.items():
+        prepare.prepare("folder", source=str(raw), out=folder / name, task="gender", storage=choice)
+    rates = {
+        "384 px JPEG to 336, Grain with Pillow": _rate(_pillow_batches(folder / "source"), batches),
+        "384 px JPEG to 336": _rate(_batches(folder / "source"), batches),
+        "384 px JPEG to 336, reference-exact": _rate(
+            _batches(folder / "source", resize="reference"), batches
+        ),
+        "pre-resized JPEG records": _rate(_batches(folder / "jpeg"), batches),
+        "pre-resized raw records": _rate(_batches(folder / "raw"), batches),
+    }
+    slow, fast = list(rates.values())[:2]
+    return rates | {"times faster than Grain with Pillow": fast / slow}
+
+
+def memory_growth(directory: pathlib.Path, *, batches: int = 100) -> float:
+    """Measures by how many MiB the process grows while a pipeline that runs goes on running."""
+    stream = _batches(directory)
+    for _ in range(_WARM_UP * 5):
+        next(stream)
+    gc.collect()
+    before = _resident()
+    for _ in range(batches):
+        next(stream)
+    gc.collect()
+    return max(_resident() - before, 0) / 2**20
+
+
+def fairface(source: str, folder: pathlib.Path, *, planted: int = 500) -> dict[str, float]:
+    """Measures preparing FairFace, and an audit of all of it that looks for planted copies.
+
+    Every copy is resized and compressed again; every second one is mirrored as well.
+    """
+    start = time.monotonic()
+    report = prepare.prepare("fairface", source=source, out=folder / "fairface")
+    prepared_in = time.monotonic() - start
+    splits = [sources.open_prepared(folder / "fairface", split) for split in report["splits"]]
+    places = [(dataset, row) for dataset in splits for row in range(len(dataset))]
+    start = time.monotonic()
+    rng = np.random.default_rng(0)
+    originals = rng.choice(len(places), min(planted, len(places)), replace=False)
+    mirrored = np.arange(len(originals)) % 2 == 1
+    copies = [
+        _copy(places[n][0][places[n][1]], rng, mirror=mirror)
+        for n, mirror in zip(originals.tolist(), mirrored, strict=True)
+    ]
+    together = np.concatenate(
+        [duplicates.scan(dataset).thumbnails for dataset in splits]
+        + [[duplicates.thumbnail(data)[0] for data in copies]]
+    )
+    # Digests of their own for all: only what the thumbnails show may find the copies.
+    digests = rng.integers(0, 256, (len(together), 32), dtype=np.uint8)
+    found = duplicates.find(together, digests, np.ones(len(together), bool))
+    pairs = {(pair.first, pair.second) for pair in found}
+    hits = np.array([(int(n), len(places) + k) in pairs for k, n in enumerate(originals)])
+    return {
+        "rows prepared": sum(part["rows_read"] for part in report["splits"].values()),
+        "seconds to prepare": prepared_in,
+        "pictures audited": len(together),
+        "seconds to audit": time.monotonic() - start,
+        "recall of recompressed copies": float(hits[~mirrored].mean()),
+        "recall of mirrored copies": float(hits[mirrored].mean()),
+        "recall of planted copies": float(hits.mean()),
+        "other pairs found": len(pairs) - int(hits.sum()),
+    }
+
+
+def _batches(directory: pathlib.Path, **options: Any) -> pipeline.TrainBatches:
+    dataset = sources.open_prepared(directory, "train")
+    return pipeline.train_batches([dataset], image_size=MODEL_SIDE, batch_size=_BATCH, threads=1, **options)
+
+
+def _pillow_batches(directory: pathlib.Path) -> Iterator[np.ndarray]:
+    import grain
+
+    dataset = sources.open_prepared(directory, "train")
+    order = grain.MapDataset.range(len(dataset)).shuffle(seed=0).repeat()
+    images = order.map(lambda n: _pillow(dataset[int(n)])).batch(_BATCH)
+    return iter(images.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+
+
+def _pillow(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(data)).resize((MODEL_SIDE, MODEL_SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(image.convert("RGB"))
+
+
+def _rate(stream: Iterator[Any], batches: int) -> float:
+    for _ in range(_WARM_UP):
+        next(stream)
+    start = time.process_time()
+    for _ in range(batches):
+        next(stream)
+    return batches * _BATCH / (time.process_time() - start)
+
+
+def _copy(data: bytes, rng: np.random.Generator, *, mirror: bool) -> bytes:
+    image = decode.decode_full(data)
+    image = decode.squash(image[:, ::-1] if mirror else image, int(rng.integers(96, 300)))
+    quality = int(rng.integers(25, 90))
+    return storage.encode(image, "jpeg", quality=quality)
+
+
+def _resident() -> int:
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

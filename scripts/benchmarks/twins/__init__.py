@@ -1,0 +1,1 @@
+"""The sides of PyTorch with timm and peft: each module prepares one kind of work."""

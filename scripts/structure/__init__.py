@@ -1,1 +1,0 @@
-"""The structure of the code: read, laid out, drawn."""

@@ -1,0 +1,218 @@
+"""Adaptation methods: what each injects and what it trains, registered by name."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from softbio_jax.adapters.config import AdapterRules, LoRAConfig, TaskRules, check_targets
+from softbio_jax.errors import UserError
+from softbio_jax.params import label
+from softbio_jax.registry import Registry
+
+METHODS = Registry[Callable[..., "Method"]]("method", where="method.name", group="softbio_jax.methods")
+FROZEN = "frozen"  # the group that is not trained
+# Every method trains the heads, and the balancer's parameters where it has any.
+HEADS = (("heads/.*", "heads"),)
+_BALANCE = ("balance/.*", "log_sigma")
+# The groups of all methods that are here: a config may have a rate for each and not need it.
+GROUPS = ("heads", "pooling", "blocks", "adapter_a", "adapter_b", "magnitude", "log_sigma")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """How a tower is adapted.
+
+    groups are (anchored regex, group) pairs over leaf paths, the first match wins and every leaf
+    must match; the group `FROZEN` is not trained. tail is how many last blocks are kept apart
+    from the scanned trunk, so that nothing below them needs a backward pass.
+    """
+
+    name: str
+    groups: tuple[tuple[str, str], ...]
+    rules: AdapterRules = AdapterRules()
+    tail: int = 0
+
+    def label(self, paths: Sequence[str]) -> dict[str, str]:
+        """Returns the group of each path.
+
+        Rules on a part that the model does not have (a pooling, a projection) are left out.
+
+        Raises:
+          UserError: a path in no group, an empty group, or an adapter rule that matches nothing.
+        """
+        check_targets(self.rules, paths)
+        parts = {path.split("/")[0] for path in paths}
+        absent = {"pool", "proj", "balance"} - parts
+        rules = (_BALANCE, *self.groups)
+        return label(paths, [rule for rule in rules if rule[0].split("/")[0] not in absent])
+
+
+@METHODS.register("lp")
+def lp() -> Method:
+    """Linear probing: the heads alone."""
+    return Method(name="lp", groups=(*HEADS, (".*", FROZEN)))
+
+
+@METHODS.register("ap")
+def ap() -> Method:
+    """Attention probing: the pooling and the heads."""
+    return Method(name="ap", groups=(*HEADS, ("pool/.*", "pooling"), (".*", FROZEN)))
+
+
+@METHODS.register("ft")
+def ft(blocks: int) -> Method:
+    """FT_k: the last k blocks, the pooling and the heads."""
+    if blocks < 1:
+        raise UserError(
+            "no block to fine-tune",
+            where="method.blocks",
+            expected="at least 1",
+            found=str(blocks),
+            fix="use method=ap for the pooling alone",
+        )
+    return Method(
+        name=f"ft{blocks}",
+        groups=(*HEADS, ("pool/.*", "pooling"), ("encoder/tail/.*", "blocks"), (".*", FROZEN)),
+        tail=blocks,
+    )
+
+
+@METHODS.register("full")
+def full() -> Method:
+    """Everything is trained but the projection, which the pooled feature does not pass."""
+    return Method(
+        name="full", groups=(*HEADS, ("proj", FROZEN), ("pool/.*", "pooling"), ("encoder/.*", "blocks"))
+    )
+
+
+BLOCK_LAYERS = ("attn/qkv", "attn/out", "mlp/c_fc", "mlp/c_proj")
+POOL_LAYERS = ("attn/q", "attn/kv", "attn/out", "mlp/c_fc", "mlp/c_proj")
+BLOCK_TARGETS = f"encoder/(trunk|tail)/({'|'.join(BLOCK_LAYERS)})"
+# The thesis adapts all of the pooling but its q, k and v.
+POOL_TARGETS = "pool/(attn/out|mlp/(c_fc|c_proj))"
+
+
+@METHODS.register("lora")
+def lora(
+    config: LoRAConfig,
+    *,
+    targets: Sequence[str] = (BLOCK_TARGETS, POOL_TARGETS),
+    pool_apart: bool = False,
+    name: str = "lora",
+) -> Method:
+    """LoRA, or DoRA where config says so, on the dense layers that `targets` match; the heads.
+
+    pool_apart puts the pooling's adapters in the group pooling, which in the thesis has a rate
+    of its own, instead of adapter_a, adapter_b and magnitude.
+    """
+    rules = AdapterRules(rules=tuple((target, config) for target in targets))
+    return Method(name=name, groups=(*HEADS, *adapter_groups(rules, pool_apart)), rules=rules)
+
+
+@METHODS.register("lora_plus")
+def lora_plus(config: LoRAConfig, **arguments: Any) -> Method:
+    """LoRA whose A and B learn at rates of their own (Hayou et al. 2024, arXiv:2402.12354).
+
+    What is adapted is LoRA's; the groups adapter_a and adapter_b carry the two rates.
+    """
+    return lora(config, name="lora_plus", **arguments)
+
+
+@METHODS.register("dora")
+def dora(config: LoRAConfig, **arguments: Any) -> Method:
+    """DoRA, and the heads."""
+    return lora(dataclasses.replace(config, dora=True), name="dora", **arguments)
+
+
+def adapter_groups(rules: AdapterRules, pool_apart: bool) -> list[tuple[str, str]]:
+    """Returns the groups of what `rules` add, then the frozen rest."""
+    pool = [f"pool/{layer}" for layer in POOL_LAYERS]
+    layers = [f"encoder/{part}/{name}" for part in ("trunk", "tail") for name in BLOCK_LAYERS]
+    groups = []
+    if rules.per_task is not None and rules.per_task.probe:
+        groups.append(("pool/task_probe", "pooling"))
+    if not pool_apart:
+        layers += pool
+    elif any(rules.match(path) or rules.match_task(path) for path in pool):
+        groups.append(("pool/.*/(lora_a|lora_b|dora_magnitude)", "pooling"))
+    found = [path for path in layers if rules.match(path) or rules.match_task(path)]
+    if found:
+        groups += [(".*/lora_a", "adapter_a"), (".*/lora_b", "adapter_b")]
+    if any(isinstance(c := rules.match(path), LoRAConfig) and c.dora for path in found):
+        groups.append((".*/dora_magnitude", "magnitude"))
+    return [*groups, (".*", FROZEN)]
+
+
+@METHODS.register("mtlora")
+def mtlora(
+    config: LoRAConfig,
+    *,
+    task_rank: int | None = None,
+    task_alpha: float | None = None,
+    task_dropout: float = 0.0,
+    base_input: Literal["shared", "task"] = "shared",
+    placement: Literal["thesis", "paper"] = "thesis",
+    pool_apart: bool = False,
+) -> Method:
+    """MTLoRA: shared blocks, and a last block with low-rank parts of each task's own.
+
+    thesis: the blocks before the last have the adapters of `config`; the last block and the
+    pooling, its probe included, have each task's plain LoRA alone. paper (Agiza et al. 2024,
+    arXiv:2403.20320): the adapters of `config` everywhere, and in the last block each task's own
+    on out, c_fc and c_proj, in front of the frozen pooling.
+
+    Args:
+      config: the shared adapters.
+      task_rank: R of a task's own, and task_alpha its alpha; None: those of config.
+      task_alpha: see task_rank.
+      task_dropout: dropout on the input of a task's own.
+      base_input: what the last block's kernels read, see `TaskRules`.
+      placement: where the adapters are.
+      pool_apart: see `lora`.
+    """
+    own = dataclasses.replace(
+        config,
+        dora=False,
+        dropout=task_dropout,
+        rank=config.rank if task_rank is None else task_rank,
+        alpha=config.alpha if task_alpha is None else task_alpha,
+    )
+    trunk, tail = (f"encoder/{part}/({{}})" for part in ("trunk", "tail"))
+    shared = [(trunk.format("|".join(BLOCK_LAYERS)), config)]
+    targets: tuple[str, ...]
+    if placement == "thesis":
+        targets = (tail.format("|".join(BLOCK_LAYERS)), f"pool/({'|'.join(POOL_LAYERS)})")
+    else:
+        # The shared stream ends before c_proj, where an adapter of its would never learn.
+        shared.append((tail.format("|".join(BLOCK_LAYERS[:3])), config))
+        targets = (tail.format("|".join(BLOCK_LAYERS[1:])),)
+    rules = AdapterRules(
+        rules=tuple(shared),
+        per_task=TaskRules(
+            rules=tuple((target, own) for target in targets),
+            base_input=base_input,
+            probe=placement == "thesis",
+        ),
+    )
+    return Method(name="mtlora", groups=(*HEADS, *adapter_groups(rules, pool_apart)), rules=rules, tail=1)
+
+
+def method(name: str, **arguments: Any) -> Method:
+    """Returns the method `name`, built with its own arguments.
+
+    Raises:
+      UserError: no such method, or arguments it does not take.
+    """
+    build = METHODS[name]
+    try:
+        inspect.signature(build).bind(**arguments)
+    except TypeError as error:
+        raise UserError(
+            "bad method arguments",
+            where=f"method {name}",
+            expected=f"{name}{inspect.signature(build)}".split(" ->")[0],
+            found=str(error),
+            fix="correct config.method",
+        ) from error
+    return build(**arguments)

@@ -1,0 +1,133 @@
+"""How long work reports to a user: messages, one progress line, durations and percentages."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+_EVERY = 10.0  # seconds between two progress lines where they cannot replace each other
+
+
+class Console:
+    """Prints messages, keeps one progress line below them, and lets work be interrupted.
+
+    On a terminal the progress line is redrawn in place, with a bar; elsewhere it is a line of its
+    own. Functions that take a console never print by themselves.
+
+    Args:
+      active: whether anything is printed; False on all processes but the first.
+      out: where to print; None: standard output.
+      check: called between two parts of long work; raises to end it.
+    """
+
+    def __init__(
+        self, *, active: bool = True, out: TextIO | None = None, check: Callable[[], None] = lambda: None
+    ):
+        self.active, self._out, self.check = active, out or sys.stdout, check
+        self._live: _Live | None = None
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        if self._live is not None:
+            self._live.say(text)
+        elif self.active:
+            print(text, file=self._out, flush=True)
+
+    def show(self, line: str, done: int, total: int) -> None:
+        """Shows the progress line: `done` of `total` parts."""
+        if not self.active:
+            return
+        if self._out.isatty():
+            if self._live is None:
+                self._live = _Live(self._out)
+            self._live.show(line, done, total)
+        else:
+            print(line, file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Leaves the progress line as it is; a later `show` starts a new one."""
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+    def meter(self, name: str, total: int, *, unit: str = "images") -> "Meter":
+        """Returns the progress of one piece of work over `total` units."""
+        return Meter(self, name, total, unit)
+
+
+QUIET = Console(active=False)
+
+
+class Meter:
+    """Progress of one piece of work: shown every ten seconds, on a terminal ten times a second.
+
+    Args:
+      console: where it is shown.
+      name: what the line starts with.
+      total: how many units there are.
+      unit: what they are called.
+    """
+
+    def __init__(self, console: Console, name: str, total: int, unit: str):
+        self._console, self._name, self._total, self._unit = console, name, total, unit
+        self.done = 0
+        self._begun = self._shown = time.perf_counter()
+
+    def add(self, n: int = 1) -> None:
+        """Counts n more units."""
+        self.done += n
+        now = time.perf_counter()
+        live = self._console.active and self._console._out.isatty()
+        if now - self._shown >= (0.1 if live else _EVERY):
+            self._shown = now
+            self.show()
+
+    def show(self) -> None:
+        """Shows how far the work is, its rate and the time left."""
+        spent = max(time.perf_counter() - self._begun, 1e-9)
+        line = f"{self._name}: {self.done:,} of {self._total:,} {self._unit}, {self.done / spent:,.1f} per second"
+        if 0 < self.done < self._total:
+            line += f", {duration(spent / self.done * (self._total - self.done))} left"
+        self._console.show(line, self.done, self._total)
+
+
+class _Live:
+    """The progress line at the bottom of a terminal."""
+
+    def __init__(self, out: TextIO):
+        from rich import console, progress, table
+
+        one_line = table.Column(no_wrap=True, overflow="ellipsis")
+        self._bar = progress.Progress(
+            progress.BarColumn(bar_width=16),
+            progress.TextColumn("{task.description}", table_column=one_line, markup=False),
+            console=console.Console(file=out, highlight=False),
+            auto_refresh=False,
+        )
+        self._task = self._bar.add_task("")
+
+    def show(self, line: str, done: int, total: int) -> None:
+        self._bar.start()  # does nothing where it has been started
+        self._bar.update(self._task, completed=done, total=total, description=line, refresh=True)
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as minutes and seconds, with hours where there are any.
+
+    >>> duration(75), duration(3700)
+    ('1:15', '1:01:40')
+    """
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """Returns a share as a percentage without its sign: `percent(0.5)` is '50.00'."""
+    return f"{100 * share:.{digits}f}"

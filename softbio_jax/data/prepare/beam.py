@@ -1,0 +1,96 @@
+"""Apache Beam for data sets that are too large for one machine, through TFDS's own support.
+
+The workers take whole groups of rows (VGGFace2: one identity a group) and leave beside the records
+what became of each; the account of the split is put together from that at the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from etils import epath
+
+from softbio_jax.data.prepare.account import Account, Checked
+from softbio_jax.data.prepare.ingest import ingest
+from softbio_jax.data.prepare.rows import Outcome, Row
+from softbio_jax.errors import UserError
+
+_ROWS_A_GROUP = 10**7  # keys are group * this + row: the order of the source
+
+
+class GroupedBuilder(Protocol):
+    """What Beam needs of a builder."""
+
+    TASKS: tuple[str, ...]
+    COLUMNS: tuple[str, ...]
+    storage: Callable[[Row, bytes], bytes]
+
+    def groups(self, split: str) -> Sequence[str]: ...
+
+    def group_rows(self, split: str, group: str) -> Iterator[Outcome]: ...
+
+    def example(self, checked: Checked) -> dict[str, Any]: ...
+
+
+def examples(groups: Sequence[str], split: str, remake: Callable[[], GroupedBuilder], folder: str) -> Any:
+    """Makes the Beam transform that yields (key, example) of a split.
+
+    Args:
+      groups: the groups of the split's rows.
+      split: the split's name.
+      remake: makes the builder in a worker; must be picklable.
+      folder: where all workers can write what became of the rows.
+    """
+    import apache_beam as beam
+
+    work = functools.partial(_group_examples, split=split, remake=remake, folder=folder)
+    return beam.Create(list(enumerate(groups))) | beam.Reshuffle() | beam.FlatMap(work)
+
+
+def collect(account: Account, num_groups: int, folder: str) -> None:
+    """Adds to an account what the workers left, in the order of the groups."""
+    for number in range(num_groups):
+        account.add_json(json.loads(_outcome(folder, account.split, number).read_text()))
+
+
+def config(options: Sequence[str]) -> Any:
+    """Makes TFDS's configuration of a run from Beam's own flags.
+
+    Args:
+      options: such as "--runner=DirectRunner" and "--direct_num_workers=8".
+
+    Raises:
+      UserError: Apache Beam is not installed.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError(
+            "Apache Beam is not installed", where="--beam", fix="pip install apache-beam"
+        ) from error
+    return tfds.download.DownloadConfig(beam_options=PipelineOptions(list(options)))
+
+
+def _group_examples(
+    group: tuple[int, str], *, split: str, remake: Callable[[], GroupedBuilder], folder: str
+) -> Iterator[tuple[int, dict]]:
+    number, name = group
+    builder = remake()
+    account = Account(split, tasks=builder.TASKS, columns=builder.COLUMNS)
+    rows = builder.group_rows(split, name)
+    checked = ingest(rows, account, threads=1, transform=builder.storage, journal=None)
+    for row_number, kept in enumerate(checked):
+        yield number * _ROWS_A_GROUP + row_number, builder.example(kept)
+    # A group that a worker does again writes the same once more.
+    path = _outcome(folder, split, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(account.to_json()))
+
+
+def _outcome(folder: str, split: str, number: int) -> epath.Path:
+    return epath.Path(folder) / split / f"{number:07d}.json"

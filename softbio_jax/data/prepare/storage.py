@@ -1,0 +1,103 @@
+"""How pictures are stored in records: the source's own bytes, or a square of the model's size."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from softbio_jax.data import decode
+from softbio_jax.data.faces import FaceFinder, crop, square_crop
+from softbio_jax.data.prepare.rows import Row
+from softbio_jax.errors import UserError
+
+Encoding = Literal["source", "jpeg", "png", "raw"]
+JPEG_QUALITY = 95  # of crops, and of pre-resized pictures unless told otherwise
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Turns a row's picture into the bytes to store, and checks on the way that it decodes.
+
+    Args:
+      image_size: side S in pixels to resize to, the aspect ratio not kept; None keeps the size.
+      encoding: "source" keeps the bytes (JPEG where a crop or a resize forbids that), "jpeg",
+        "png" (lossless), or "raw" (uncompressed, as PPM: the fastest to read, S x S x 3 bytes).
+      quality: of JPEG, 1 to 100.
+      face_finder: cuts the square around the largest face out of every picture that its row
+        does not give a box for.
+      crops: the pictures are of a face each, even those that look like photographs.
+    """
+
+    image_size: int | None = None
+    encoding: Encoding = "source"
+    quality: int = JPEG_QUALITY
+    face_finder: FaceFinder | None = None
+    crops: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(
+                "not an image size",
+                where="--image_size",
+                expected="1 or more",
+                found=str(self.image_size),
+                fix="give the side in pixels",
+            )
+        if not 1 <= self.quality <= 100:
+            raise UserError(
+                "not a JPEG quality",
+                where="--quality",
+                expected="1 to 100",
+                found=str(self.quality),
+                fix="take 95, for instance",
+            )
+
+    def __call__(self, row: Row, data: bytes) -> bytes:
+        """Returns the bytes to store.
+
+        Raises:
+          UndecodableImage: a broken picture, an empty box, no face.
+        """
+        cut = row.box is not None or self.face_finder is not None
+        at_least = 2 * self.image_size if self.image_size and not cut else 0
+        image = decode.decode_full(data, at_least=at_least)
+        if row.box is not None:
+            image = crop(image, row.box)
+        elif self.face_finder is not None:
+            faces = self.face_finder.find(image)
+            if not faces:
+                raise decode.UndecodableImage("no face found")
+            image = square_crop(image, faces[0])
+        if not cut and self.image_size is None and self.encoding == "source":
+            return data
+        if self.image_size is not None:
+            image = decode.squash(image, self.image_size)
+        return encode(image, self.encoding, quality=self.quality)
+
+    def protocol(self) -> dict[str, str]:
+        """Tells the choices, for the report."""
+        told: dict[str, str] = {"encoding": self.encoding}
+        if self.image_size is not None:
+            told["image_size"] = str(self.image_size)
+        if self.face_finder is not None:
+            told["faces"] = self.face_finder.name
+        return told
+
+
+def encode(image: np.ndarray, encoding: Encoding, *, quality: int = JPEG_QUALITY) -> bytes:
+    """Encodes (H, W, 3) uint8 RGB; "source" means JPEG here."""
+    image = np.ascontiguousarray(image)
+    if encoding == "raw":
+        height, width = image.shape[:2]
+        return b"P6\n%d %d\n255\n" % (width, height) + image.tobytes()
+    if encoding == "png":
+        import cv2
+
+        _, data = cv2.imencode(".png", image[..., ::-1])
+        return data.tobytes()
+    import simplejpeg
+
+    # Colour at full resolution: at these sizes halving it costs more than it saves.
+    return simplejpeg.encode_jpeg(image, quality=quality, colorsubsampling="444")

@@ -1,0 +1,149 @@
+"""How far probabilities can be trusted: proper scores, reliability, temperature scaling."""
+
+import dataclasses
+
+import numpy as np
+
+# A probability that underflowed to zero costs -log(1e-12) = 27.6 nats instead of infinity.
+LEAST_PROBABILITY = 1e-12
+NUM_BINS = 15
+TEMPERATURE_RANGE = (0.05, 20.0)
+
+
+def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Returns -log p_y of each example in nats.
+
+    Args:
+      labels: (n,) true classes.
+      probabilities: (n, C), rows that sum to one.
+
+    Returns:
+      (n,) float64.
+    """
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(chosen, LEAST_PROBABILITY))
+
+
+def brier(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Returns the Brier score sum_c (p_c - [y = c])^2 of each example, from 0 to 2.
+
+    Args:
+      labels: (n,) true classes.
+      probabilities: (n, C), rows that sum to one.
+
+    Returns:
+      (n,) float64.
+
+    Source: Brier, Monthly Weather Review 1950, in its original form for several classes.
+    """
+    errors = probabilities.astype(np.float64)
+    errors[np.arange(len(labels)), labels] -= 1
+    return (errors**2).sum(axis=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Confidence against accuracy in equal-width bins of the top probability.
+
+    Args:
+      edges: (M + 1,) bin borders from 0 to 1; a bin holds (low, high].
+      n: (M,) examples in each bin.
+      confidence: (M,) mean top probability, NaN in an empty bin.
+      accuracy: (M,) share of correct predictions, NaN in an empty bin.
+    """
+
+    edges: np.ndarray
+    n: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error, sum_m n_m / n |accuracy_m - confidence_m|."""
+        filled = self.n > 0
+        gaps = np.abs(self.accuracy - self.confidence)[filled]
+        return float((self.n[filled] * gaps).sum() / self.n.sum())
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, *, num_bins: int = NUM_BINS) -> Reliability:
+    """Bins examples by the probability of the predicted class.
+
+    Args:
+      labels: (n,) true classes.
+      probabilities: (n, C), rows that sum to one.
+      num_bins: M.
+
+    Returns:
+      The bins; their `ece` is the expected calibration error.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2.
+    """
+    confidence, correct = top(labels, probabilities)
+    bins = bin_of(confidence, num_bins)
+    n = np.bincount(bins, minlength=num_bins)
+    with np.errstate(invalid="ignore"):
+        return Reliability(
+            edges=np.linspace(0, 1, num_bins + 1),
+            n=n,
+            confidence=np.bincount(bins, weights=confidence, minlength=num_bins) / n,
+            accuracy=np.bincount(bins, weights=correct, minlength=num_bins) / n,
+        )
+
+
+def top(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each example's confidence max_c p_c and whether that class is right, (n,) float64."""
+    return (
+        probabilities.max(axis=1).astype(np.float64),
+        (probabilities.argmax(axis=1) == labels).astype(np.float64),
+    )
+
+
+def bin_of(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+    """Returns the index of the bin (low, high] of each confidence.
+
+    Args:
+      confidence: (n,) in [0, 1], or above by the tolerance of `Predictions`.
+      num_bins: M, of equal width.
+
+    Returns:
+      (n,) int64 in [0, M).
+    """
+    return np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns softmax(log p / T), which is softmax(logits / T) for p = softmax(logits).
+
+    Args:
+      probabilities: (n, C), rows that sum to one.
+      temperature: T > 0; above 1 it softens, below 1 it sharpens.
+
+    Returns:
+      (n, C) float64, with the same predicted classes.
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY)) / temperature
+    values = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return values / values.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Finds the temperature with the least mean negative log-likelihood.
+
+    Args:
+      labels: (n,) true classes of validation examples, never of the test set.
+      probabilities: (n, C), rows that sum to one.
+
+    Returns:
+      T within `TEMPERATURE_RANGE`.
+
+    Source: Guo et al., ICML 2017, section 4.2.
+    """
+    from scipy import optimize
+
+    def loss(log_temperature: float) -> float:
+        scaled = with_temperature(probabilities, float(np.exp(log_temperature)))
+        return float(negative_log_likelihood(labels, scaled).mean())
+
+    bounds = tuple(np.log(TEMPERATURE_RANGE))
+    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))

@@ -1,0 +1,176 @@
+"""Age error in years from probabilities over age groups."""
+
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.tasks import MISSING, TASKS
+
+
+def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts (true, predicted) pairs on the host.
+
+    Args:
+      labels: (N,) true classes; rows with `MISSING` are not counted.
+      predicted: (N,) predicted classes.
+      num_classes: C.
+
+    Returns:
+      (C, C) int64 counts.
+    """
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    known = labels != MISSING
+    cell = labels[known].astype(np.int64) * num_classes + predicted[known]
+    return np.bincount(cell, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def per_class(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns precision, recall, F1 and the number of true examples of each class.
+
+    precision_c = TP_c / predicted_c, recall_c = TP_c / true_c, F1_c = 2 TP_c / (true_c +
+    predicted_c); a ratio with a zero denominator is NaN.
+
+    Args:
+      counts: (C, C) confusion counts.
+
+    Returns:
+      `precision`, `recall`, `f1` (C,) float64 and `n`, `predicted` (C,) int64.
+    """
+    counts = np.asarray(counts)
+    hit, true, predicted = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "precision": hit / predicted,
+            "recall": hit / true,
+            "f1": 2 * hit / (true + predicted),
+            "n": true,
+            "predicted": predicted,
+        }
+
+
+def accuracy(counts: np.ndarray) -> np.ndarray:
+    """Returns the share of correct predictions, sum_c TP_c / n, for counts (..., C, C)."""
+    counts = np.asarray(counts)
+    with np.errstate(invalid="ignore"):
+        return np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1))
+
+
+def balanced_accuracy(counts: np.ndarray) -> np.ndarray:
+    """Returns the mean recall over the classes that occur, for counts (..., C, C)."""
+    return _mean_of_defined(per_class(counts)["recall"])
+
+
+def macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Returns the mean F1 over the classes that occur or are predicted, for counts (..., C, C)."""
+    return _mean_of_defined(per_class(counts)["f1"])
+
+
+def majority(counts: np.ndarray) -> np.ndarray:
+    """Returns the accuracy of always saying the commonest class (the floor): max_c n_c / n, for
+    counts (..., C, C)."""
+    counts = np.asarray(counts)
+    with np.errstate(invalid="ignore"):
+        return counts.sum(-1).max(-1) / counts.sum((-2, -1))
+
+
+def one_off(counts: np.ndarray) -> np.ndarray:
+    """Returns the share of predictions at most one ordered class off, for counts (..., C, C)."""
+    counts = np.asarray(counts)
+    position = np.arange(counts.shape[-1])
+    near = np.abs(position[:, None] - position[None, :]) <= 1
+    with np.errstate(invalid="ignore"):
+        return (counts * near).sum((-2, -1)) / counts.sum((-2, -1))
+
+
+def shares(task: str, counts: np.ndarray) -> dict[str, float]:
+    """Returns the figures between 0 and 1 that are read first.
+
+    Args:
+      task: the task's name.
+      counts: (C, C) confusion counts with at least one example.
+
+    Returns:
+      `accuracy`, `balanced_accuracy`, `macro_f1`, and for age `one_off_accuracy`.
+    """
+    found = {
+        "accuracy": accuracy(counts),
+        "balanced_accuracy": balanced_accuracy(counts),
+        "macro_f1": macro_f1(counts),
+    }
+    if task == "age":
+        found["one_off_accuracy"] = one_off(counts)
+    return {name: float(value) for name, value in found.items()}
+
+
+def from_counts(task: str, counts: np.ndarray) -> dict[str, Any]:
+    """Returns every count-based figure of one task on one test set, as plain JSON values.
+
+    Args:
+      task: the task's name.
+      counts: (C, C) confusion counts with at least one example.
+
+    Returns:
+      `n`, what `shares` returns, `majority`, `per_class` (name -> n, precision, recall, f1) and
+      `confusion` (C lists of C counts).
+    """
+    classes = per_class(counts)
+    return {
+        "n": int(np.sum(counts)),
+        **shares(task, counts),
+        "majority": float(majority(counts)),
+        "per_class": {
+            name: {
+                "n": int(classes["n"][i]),
+                **{k: _none_if_nan(classes[k][i]) for k in ("precision", "recall", "f1")},
+            }
+            for i, name in enumerate(TASKS[task].classes)
+        },
+        "confusion": np.asarray(counts).tolist(),
+    }
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(-1) / defined.sum(-1)
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+# The middle of each group in completed years, as in (10 + 19) / 2; 75 stands for the open group
+# "70+", a convention, since nothing in a group label says more.
+REPRESENTATIVE_YEARS = (1.0, 6.0, 14.5, 24.5, 34.5, 44.5, 54.5, 64.5, 75.0)
+
+
+def expected_age(probabilities: np.ndarray) -> np.ndarray:
+    """Returns the expected age sum_c p_c a_c in years, a_c from `REPRESENTATIVE_YEARS`.
+
+    Args:
+      probabilities: (n, 9) over the age groups.
+
+    Returns:
+      (n,) float64 years.
+    """
+    return probabilities.astype(np.float64) @ np.array(REPRESENTATIVE_YEARS)
+
+
+def absolute_error(
+    labels: np.ndarray, probabilities: np.ndarray, *, years: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns |expected age - true age| of each example in years.
+
+    Args:
+      labels: (n,) true age groups.
+      probabilities: (n, 9).
+      years: (n,) true ages where the data set has them; NaN, or no array at all, falls back to
+        the representative of the true group. Errors of the two kinds are not comparable.
+
+    Returns:
+      (n,) float64 years.
+    """
+    true = np.array(REPRESENTATIVE_YEARS)[labels]
+    if years is not None:
+        true = np.where(np.isnan(years), true, years)
+    return np.abs(expected_age(probabilities) - true)

@@ -1,0 +1,162 @@
+"""Is one model better than another on the same examples? Paired tests."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.errors import UserError
+from softbio_jax.evaluation.metrics import classification, intervals
+from softbio_jax.evaluation.predictions import Predictions, rows_text
+from softbio_jax.tasks import MISSING, TASKS
+
+
+def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, Any]:
+    """Tests whether two models are right equally often, by their disagreements alone.
+
+    Args:
+      first_right: (n,) bool, the first model is right.
+      second_right: (n,) bool, the second model is right on the same example.
+
+    Returns:
+      `first_only`, `second_only` (counts) and `p_value`, exact and two-sided: Binomial(
+      first_only + second_only, 1/2).
+
+    Source: McNemar, Psychometrika 1947; the exact form by scipy's binomial test.
+    """
+    from scipy import stats
+
+    first_only = int(np.sum(first_right & ~second_right))
+    second_only = int(np.sum(~first_right & second_right))
+    n = first_only + second_only
+    p_value = float(stats.binomtest(first_only, n).pvalue) if n else 1.0
+    return {"first_only": first_only, "second_only": second_only, "p_value": p_value}
+
+
+def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any]:
+    """Compares two models on the examples of one test set.
+
+    Args:
+      first: one model's predictions.
+      second: another's on the same examples, in any order.
+      task: a task that both have.
+
+    Returns:
+      `n`, McNemar's counts and p-value, and for accuracy, balanced accuracy and macro-F1 the
+      difference first - second with its paired bootstrap interval.
+
+    Raises:
+      UserError: the examples or their labels differ.
+    """
+    second = aligned(second, first)
+    labels, one = first.labelled(task)
+    other_labels, two = second.labelled(task)
+    if not np.array_equal(first.labels[task], second.labels[task]):
+        bad = np.flatnonzero(first.labels[task] != second.labels[task])
+        raise UserError(
+            f"{task} labels differ between two predictions of one test set",
+            where=f"{first.name!r} {rows_text(bad)} (id {str(first.ids[bad[0]])!r})",
+            expected=str(first.labels[task][bad[0]]),
+            found=str(second.labels[task][bad[0]]),
+            fix="evaluate both on the same data",
+        )
+    one, two = one.argmax(axis=1), two.argmax(axis=1)
+    figures: dict[str, Any] = {"n": len(labels), **mcnemar(one == labels, two == other_labels)}
+    figures["differences"] = differences(labels, one, two, TASKS[task].num_classes)
+    return figures
+
+
+def differences(
+    labels: np.ndarray, one: np.ndarray, two: np.ndarray, num_classes: int
+) -> dict[str, dict[str, Any]]:
+    """Returns first - second with a paired bootstrap interval for each count-based metric.
+
+    Examples are resampled as (true, first, second) triples, which keeps the pairing, by a
+    multinomial draw over the C^3 table of triples.
+
+    Args:
+      labels: (n,) true classes.
+      one: (n,) classes predicted by the first model.
+      two: (n,) classes predicted by the second.
+      num_classes: C.
+
+    Returns:
+      Metric -> `difference` and `interval`.
+    """
+    shape = (num_classes,) * 3
+    cells = np.ravel_multi_index((labels, one, two), shape)
+    triples = np.bincount(cells, minlength=num_classes**3).reshape(shape)
+    draws = intervals.resampled_counts(triples)
+    found = {}
+    for name, figure in {"accuracy": classification.accuracy, **intervals.COUNT_FIGURES}.items():
+        change = figure(draws.sum(-1)) - figure(draws.sum(-2))
+        found[name] = {
+            "difference": float(figure(triples.sum(-1)) - figure(triples.sum(-2))),
+            "interval": list(intervals.percentiles(change)),
+        }
+    return found
+
+
+def aligned(predictions: Predictions, reference: Predictions) -> Predictions:
+    """Returns `predictions` in the order of `reference`, which must hold the same ids.
+
+    Raises:
+      UserError: ids that are missing from, or unknown to, the reference test set, with rows.
+    """
+    unknown = np.flatnonzero(~np.isin(predictions.ids, reference.ids))
+    missing = np.flatnonzero(~np.isin(reference.ids, predictions.ids))
+    where = f"predictions {predictions.name!r}"
+    if len(unknown):
+        raise UserError(
+            "unknown id",
+            where=f"{where} {rows_text(unknown)}",
+            expected=f"ids of test set {reference.name!r}",
+            found=repr(str(predictions.ids[unknown[0]])),
+            fix="use the ids of the test set",
+        )
+    if len(missing):
+        raise UserError(
+            "missing id",
+            where=f"{where} lacks {rows_text(missing)} of test set {reference.name!r}",
+            expected=repr(str(reference.ids[missing[0]])),
+            found="no such row",
+            fix="predict every example of the test set",
+        )
+    order = np.argsort(predictions.ids)
+    return predictions.take(order[np.searchsorted(predictions.ids, reference.ids, sorter=order)])
+
+
+def labelled_like(predictions: Predictions, reference: Predictions) -> Predictions:
+    """Returns third-party `predictions` as predictions on the test set `reference`.
+
+    They take the reference's order, labels, audit columns and name. Labels that they bring
+    along must agree.
+
+    Raises:
+      UserError: other ids (see `aligned`), or a label that contradicts the reference's.
+    """
+    ordered = aligned(predictions, reference)
+    for task, labels in ordered.labels.items():
+        own = reference.labels.get(task, np.full(len(reference), MISSING, np.int32))
+        bad = np.flatnonzero((labels != MISSING) & (own != labels))
+        if len(bad):
+            raise UserError(
+                f"{task} label contradicts the test set's",
+                where=f"predictions {predictions.name!r} id {str(reference.ids[bad[0]])!r}",
+                expected=_name(task, own[bad[0]]),
+                found=_name(task, labels[bad[0]]),
+                fix="correct the label, or leave the column out",
+            )
+    shared = [task for task in ordered.probabilities if task in reference.labels]
+    return dataclasses.replace(
+        ordered,
+        name=reference.name,
+        labels={task: reference.labels[task] for task in shared},
+        probabilities={task: ordered.probabilities[task] for task in shared},
+        audit=reference.audit,
+        synthetic_labels=reference.synthetic_labels,
+    )
+
+
+def _name(task: str, label: int) -> str:
+    return "no label" if label == MISSING else TASKS[task].classes[label]

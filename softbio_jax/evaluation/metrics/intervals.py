@@ -1,0 +1,177 @@
+"""Confidence intervals for every figure: Wilson for shares, the bootstrap for the rest."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from softbio_jax.evaluation.metrics import averages, calibration, classification
+from softbio_jax.evaluation.predictions import Predictions
+from softbio_jax.tasks import MISSING
+
+LEVEL = 0.95
+REPLICATES = 1000
+SEED = 2025
+
+
+def wilson(hits: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Returns the Wilson score interval of a share hits / n.
+
+    Args:
+      hits: successes.
+      n: trials, at least one.
+      level: the coverage.
+
+    Returns:
+      The lower and upper bound, within 0 and 1.
+
+    Source: Wilson, JASA 1927; computed by scipy.
+    """
+    from scipy import stats
+
+    found = stats.binomtest(int(hits), int(n)).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def wilson_difference(
+    hits: tuple[int, int], n: tuple[int, int], *, level: float = LEVEL
+) -> tuple[float, float]:
+    """Returns an interval of p_1 - p_2 for two independent groups.
+
+    d -+ sqrt((p_1 - l_1)^2 + (u_2 - p_2)^2), with each group's Wilson bounds l and u.
+
+    Args:
+      hits: successes of the two groups.
+      n: sizes of the two groups.
+      level: the coverage.
+
+    Returns:
+      The lower and upper bound.
+
+    Source: Newcombe, Statistics in Medicine 1998, method 10.
+    """
+    (low_1, high_1), (low_2, high_2) = (wilson(h, m, level=level) for h, m in zip(hits, n, strict=True))
+    p_1, p_2 = hits[0] / n[0], hits[1] / n[1]
+    return (
+        p_1 - p_2 - float(np.hypot(p_1 - low_1, high_2 - p_2)),
+        p_1 - p_2 + float(np.hypot(high_1 - p_1, p_2 - low_2)),
+    )
+
+
+def resampled_counts(counts: np.ndarray, *, replicates: int = REPLICATES, seed: int = SEED) -> np.ndarray:
+    """Draws bootstrap replicates of a table of counts.
+
+    Drawing n examples with replacement is a multinomial draw over the cells, so no example is
+    touched and a set of any size costs the same.
+
+    Args:
+      counts: integer counts of any shape.
+      replicates: R.
+      seed: of the draws.
+
+    Returns:
+      (R, *shape) int64 counts.
+    """
+    counts = np.asarray(counts)
+    n = int(counts.sum())
+    draws = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=replicates)
+    return draws.reshape(replicates, *counts.shape)
+
+
+def percentiles(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:
+    """Returns the percentile interval of bootstrap replicates (R,)."""
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def of_counts(
+    counts: np.ndarray, figures: Mapping[str, Callable[[np.ndarray], np.ndarray]]
+) -> dict[str, tuple[float, float]]:
+    """Returns the bootstrap interval of each function of a confusion matrix.
+
+    Args:
+      counts: (C, C).
+      figures: name -> function of counts (R, C, C) that returns (R,).
+    """
+    draws = resampled_counts(counts)
+    return {name: percentiles(figure(draws)) for name, figure in figures.items()}
+
+
+def resampled_weights(n: int, *, seed: int = SEED) -> Iterator[np.ndarray]:
+    """Yields how often each of n examples is drawn, (n,), for `REPLICATES` draws of n with
+    replacement; a weighted sum over examples is several times faster than picking them.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(REPLICATES):
+        yield np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+
+
+def of_means(values: np.ndarray) -> list[tuple[float, float]]:
+    """Returns the bootstrap interval of the mean of each column.
+
+    Args:
+      values: (n, K) one value an example.
+
+    Returns:
+      K intervals.
+    """
+    n = len(values)
+    means = np.stack([weights @ values / n for weights in resampled_weights(n)])  # (R, K)
+    return [percentiles(column) for column in means.T]
+
+
+def of_ece(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """Returns the bootstrap interval of the expected calibration error.
+
+    Replicates sit above the estimate when calibration is good, since ECE cannot be negative.
+
+    Args:
+      labels: (n,) true classes.
+      probabilities: (n, C).
+    """
+    confidence, correct = calibration.top(labels, probabilities)
+    bins = calibration.bin_of(confidence, calibration.NUM_BINS)
+    gap, n = correct - confidence, len(labels)
+    sums = np.stack([np.bincount(bins, weights=w * gap) for w in resampled_weights(n)])
+    return percentiles(np.abs(sums).sum(axis=1) / n)
+
+
+def of_averages(
+    sets: Sequence[Predictions], synthetic_labels: Mapping[str, Collection[str]]
+) -> dict[str, tuple[float, float]]:
+    """Returns the bootstrap interval of each task's average accuracy and of the overall one.
+
+    Examples are drawn test set by test set, with all their tasks at once: a multinomial draw
+    over the patterns of right, wrong and unlabelled, so that tasks judged on the same faces
+    stay paired. A replicate that draws no label of a task leaves it out.
+
+    Args:
+      sets: the test sets.
+      synthetic_labels: see `averages.task_averages`.
+
+    Returns:
+      The keys of `averages.task_averages`.
+    """
+    drawn: dict[str, dict[str, np.ndarray]] = {}  # test set -> task -> (R,) accuracies
+    for seed, item in enumerate(sets, start=SEED):
+        tasks = list(item.tasks())
+        right = [item.probabilities[task].argmax(axis=1) == item.labels[task] for task in tasks]
+        states = np.stack(
+            [np.where(item.labels[t] == MISSING, 2, r) for t, r in zip(tasks, right, strict=True)]
+        )
+        patterns, counts = np.unique(states, axis=1, return_counts=True)  # (T, P), (P,)
+        draws = resampled_counts(counts, seed=seed)
+        with np.errstate(invalid="ignore"):
+            drawn[item.name] = {
+                task: draws @ (row == 1) / (draws @ (row != 2))
+                for task, row in zip(tasks, patterns, strict=True)
+            }
+    # The rule only adds and divides, so it averages all replicates at once.
+    replicates: dict[str, Any] = averages.task_averages(cast(Any, drawn), synthetic_labels=synthetic_labels)
+    return {key: percentiles(values) for key, values in replicates.items()}
+
+
+COUNT_FIGURES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "balanced_accuracy": classification.balanced_accuracy,
+    "macro_f1": classification.macro_f1,
+}

@@ -1,0 +1,69 @@
+"""How fast a trained run predicts."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from softbio_jax import parallel
+from softbio_jax.data.loading import PADDING
+from softbio_jax.runs.session import Session
+from softbio_jax.tasks import MISSING
+
+_PASSES = 5  # at least
+_SECONDS = 2.0  # at least
+
+
+def measure(session: Session, *, passes: int = _PASSES, seconds: float = _SECONDS) -> dict[str, Any]:
+    """Times forward passes of images that are on the devices already, adapters unmerged.
+
+    Each pass is waited for, and the median counts; the first one, which compiles, does not.
+
+    Args:
+      session: the run.
+      passes: at least how many are timed at each batch size.
+      seconds: at least how long.
+
+    Returns:
+      `latency_ms` of one image a device, `throughput` {batch over all devices: images/s} at one
+      image a device and at the run's evaluation batch, and the `device`.
+    """
+    devices = session.mesh.size
+    times = {
+        batch: _median_seconds(session, batch, passes, seconds)
+        for batch in (devices, session.run.config.train.eval_batch_size)
+    }
+    return {
+        "latency_ms": 1e3 * times[devices],
+        "throughput": {str(batch): batch / median for batch, median in times.items()},
+        "device": f"{devices} x {jax.devices()[0].device_kind}",
+    }
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """Returns what `measure` found in a line."""
+    rates = ", ".join(f"{rate:,.0f} images/s at batch {b}" for b, rate in found["throughput"].items())
+    return f"a pass of one image a device {found['latency_ms']:.1f} ms; {rates} ({found['device']})"
+
+
+def _median_seconds(session: Session, batch: int, passes: int, seconds: float) -> float:
+    placed = _batch(session, batch)
+    jax.block_until_ready(session.forward(placed))
+    found: list[float] = []
+    # Every process makes as many passes, whatever its own clock says: they meet in each.
+    while len(found) < passes or (jax.process_count() == 1 and sum(found) < seconds):
+        begun = time.perf_counter()
+        jax.block_until_ready(session.forward(placed))
+        found.append(time.perf_counter() - begun)
+    return statistics.median(found)
+
+
+def _batch(session: Session, size: int) -> dict[str, jax.Array]:
+    rows, side = size // jax.process_count(), session.run.image_size
+    batch = {"image": np.zeros((rows, side, side, 3), np.uint8), "example": np.full(rows, PADDING, np.int32)}
+    unknown = np.full(rows, MISSING, np.int32)
+    batch |= {f"labels/{task}": unknown for task in session.run.config.tasks}
+    return parallel.to_global(batch, session.mesh)

@@ -1,0 +1,189 @@
+"""Zero-shot classification: an image is of the class whose prompts it is closest to."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softbio_jax.errors import UserError
+from softbio_jax.evaluation.zero_shot.prompts import Prompts
+from softbio_jax.evaluation.zero_shot.tokenizer import tokenize
+from softbio_jax.interop import formats, stacking
+from softbio_jax.interop.official import OFFICIAL
+from softbio_jax.interop.safe_load import load_arrays, resolve, save_arrays
+from softbio_jax.models.config import TEXT, ComputeConfig, vision_config
+from softbio_jax.models.text import TextTower, normalise, similarity_logits
+from softbio_jax.params import Tree, unflatten
+
+# Part of the cache's key: raise it when the features of the same weights and ids would change.
+_CACHE_VERSION = 1
+# Text features are computed once, so that exactness costs nothing.
+EXACT = ComputeConfig(matmul_precision="highest")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ZeroShotClassifier:
+    """A linear classifier a task whose rows are text features.
+
+    Args:
+      text_features: task -> (C, out) float32, rows of norm 1, in label order.
+      logit_scale: the logarithm of the factor on the cosines.
+    """
+
+    text_features: Mapping[str, np.ndarray]
+    logit_scale: float
+
+    def logits(self, image_features: jax.Array) -> dict[str, jax.Array]:
+        """Returns exp(logit_scale) cos(image, class) for each task; it may be jitted.
+
+        Args:
+          image_features: (B, out), the vision tower's projected output, not normalised.
+
+        Returns:
+          task -> (B, C) float32.
+        """
+        return {
+            task: similarity_logits(image_features, jnp.asarray(features), self.logit_scale)
+            for task, features in self.text_features.items()
+        }
+
+    def probabilities(self, image_features: jax.Array) -> dict[str, jax.Array]:
+        """Returns the softmax of `logits` over each task's classes: task -> (B, C) float32."""
+        logits = self.logits(image_features)
+        return {task: jax.nn.softmax(values, axis=-1) for task, values in logits.items()}
+
+
+def zero_shot_classifier(
+    checkpoint: str | pathlib.Path,
+    *,
+    variant: str,
+    prompts: Prompts,
+    compute: ComputeConfig = EXACT,
+    cache: str | pathlib.Path | None = None,
+    tokenizer: str | pathlib.Path | None = None,
+) -> ZeroShotClassifier:
+    """Builds the classifier of a checkpoint and prompts, or reads it from the cache.
+
+    Args:
+      checkpoint: a file with both towers (official, open_clip or our own), or a hub id.
+      variant: the checkpoint's variant.
+      prompts: what each class is called.
+      compute: how the text tower is computed.
+      cache: a folder where text features are kept, by the digest of the checkpoint's bytes, the
+        token ids and `compute`; None computes them anew.
+      tokenizer: CLIP's tokenizer.json, see `tokenizer.tokenize`.
+
+    Raises:
+      UserError: the variant or the file has no text tower, the file is unreadable or of another
+        variant, or a prompt needs a tokenizer that is not there.
+    """
+    config, path = vision_config(variant), resolve(str(checkpoint))
+    ids = _ids(prompts, variant=config.name, file=tokenizer)
+    kept = None
+    if cache is not None:
+        key = _digest(path, ids, compute)
+        kept = pathlib.Path(cache) / f"text_features_{key[:16]}.safetensors"
+        if kept.is_file():
+            arrays, _ = load_arrays(kept)
+            return ZeroShotClassifier(
+                text_features={task: arrays[task] for task in ids}, logit_scale=float(arrays["logit_scale"])
+            )
+    state = formats.read(path, config=config)
+    texts = {key: array for key, array in state.items() if not key.startswith("visual.")}
+    if "logit_scale" not in texts:
+        raise UserError(
+            "no text tower in the checkpoint",
+            where=str(path),
+            expected="a whole model, image and text",
+            found="a vision tower alone",
+            fix=f"give the official {config.name} file",
+        )
+    params = unflatten(stacking.stack(OFFICIAL.forward(texts)))
+    classifier = _classifier(params, ids, variant=config.name, compute=compute)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scale = np.asarray(classifier.logit_scale, np.float32)
+        arrays = {**classifier.text_features, "logit_scale": scale}
+        save_arrays(kept, arrays, metadata={"variant": config.name, "prompts": prompts.name})
+    return classifier
+
+
+def classifier_from_params(
+    params: Mapping[str, Any],
+    *,
+    variant: str,
+    prompts: Prompts,
+    compute: ComputeConfig = EXACT,
+    tokenizer: str | pathlib.Path | None = None,
+) -> ZeroShotClassifier:
+    """Builds the classifier from the two-tower model's parameters, `text` and `logit_scale`.
+
+    A class's feature is the mean of its prompts' normalised embeddings, normalised again.
+
+    Args:
+      params: nested dict, as `models.clip.CLIP` has it; other entries are not read.
+      variant: see `zero_shot_classifier`, as for the rest.
+      prompts: what each class is called.
+      compute: how the text tower is computed.
+      tokenizer: CLIP's tokenizer.json, see `tokenizer.tokenize`.
+
+    Raises:
+      UserError: the variant has no text tower, or a prompt needs a tokenizer that is not there.
+    """
+    name = vision_config(variant).name
+    ids = _ids(prompts, variant=name, file=tokenizer)
+    return _classifier(params, ids, variant=name, compute=compute)
+
+
+Ids = dict[str, list[np.ndarray]]  # task -> class -> (prompts, context)
+
+
+def _ids(prompts: Prompts, *, variant: str, file: str | pathlib.Path | None) -> Ids:
+    if variant not in TEXT:
+        raise UserError(
+            "variant without a text tower",
+            where="model.variant",
+            expected=f"one of {', '.join(TEXT)}",
+            found=repr(variant),
+            fix="zero-shot needs a Core variant",
+        )
+    context = TEXT[variant].context
+    return {
+        task: [tokenize(texts, context=context, file=file) for texts in classes]
+        for task, classes in prompts.tasks.items()
+    }
+
+
+def _classifier(
+    params: Tree | Mapping[str, Any], ids: Ids, *, variant: str, compute: ComputeConfig
+) -> ZeroShotClassifier:
+    tower = TextTower(TEXT[variant], compute)
+
+    @jax.jit
+    def embed(text_params: Tree, rows: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision(compute.matmul_precision):
+            embeddings = jnp.asarray(tower.apply({"params": text_params}, rows))
+            return normalise(embeddings.astype(jnp.float32))
+
+    rows = np.concatenate([rows for classes in ids.values() for rows in classes])
+    embeddings = iter(np.asarray(embed(params["text"], rows)))
+    features = {}
+    for task, classes in ids.items():
+        means = [np.mean([next(embeddings) for _ in rows], axis=0) for rows in classes]
+        features[task] = np.asarray(normalise(jnp.stack(means)))
+    return ZeroShotClassifier(text_features=features, logit_scale=float(params["logit_scale"]))
+
+
+def _digest(path: pathlib.Path, ids: Ids, compute: ComputeConfig) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(f"{_CACHE_VERSION} {compute}".encode())
+    for task, classes in ids.items():
+        for rows in classes:
+            digest.update(f"{task} {rows.shape} ".encode() + rows.astype("<i4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""Prompts a task and class, from the sets carried here or from a file of the same form."""
+
+import dataclasses
+import importlib.resources
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from softbio_jax.errors import UserError
+from softbio_jax.tasks import TASKS, TaskSpec
+
+# thesis: one prompt a class, 18 in all, those of the sibling thesis code of 2025 (there is no
+# official set for age and gender); fer2013: the official templates for facial expressions.
+CARRIED = ("thesis", "fer2013")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What each class is called: `tasks[task][c]` are the texts of class c, in label order."""
+
+    name: str
+    tasks: Mapping[str, tuple[tuple[str, ...], ...]]
+
+    def texts(self) -> list[str]:
+        """Returns all texts, task by task and class by class."""
+        return [text for classes in self.tasks.values() for texts in classes for text in texts]
+
+
+def load_prompts(source: str = "thesis") -> Prompts:
+    """Reads a set of prompts.
+
+    Args:
+      source: a name of `CARRIED`, or a JSON file: task -> `templates`, texts in which {} stands
+        for the class, and `names`, what to put there for each of the task's classes.
+
+    Returns:
+      The prompts of the tasks that the file has, in the vocabulary's order.
+
+    Raises:
+      UserError: no such file, not JSON, an unknown task, a template without {}, or classes that
+        are not exactly the task's.
+    """
+    content = _read(source)
+    unknown = sorted(set(content) - set(TASKS))
+    if unknown or not content:
+        raise UserError(
+            "unknown task in prompts",
+            where=source,
+            expected=" or ".join(TASKS),
+            found=", ".join(unknown) or "none",
+            fix="correct its name",
+        )
+    tasks = {
+        name: _expand(content[name], spec, where=f"{source}: {name}")
+        for name, spec in TASKS.items()
+        if name in content
+    }
+    return Prompts(name=source if source in CARRIED else pathlib.Path(source).stem, tasks=tasks)
+
+
+def _read(source: str) -> dict[str, Any]:
+    carried = importlib.resources.files(__name__) / f"{source}.json"
+    try:
+        path = carried if source in CARRIED else pathlib.Path(source)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            "no such prompts",
+            where=source,
+            expected=f"{', '.join(CARRIED)} or a JSON file",
+            found="neither",
+            fix="correct the path",
+        ) from error
+    except ValueError as error:  # JSON and UTF-8 alike
+        raise UserError(
+            "prompts are not JSON",
+            where=source,
+            expected="a JSON object",
+            found=str(error),
+            fix="correct the file",
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(
+            "prompts are not an object",
+            where=source,
+            expected="task -> prompts",
+            found=type(content).__name__,
+            fix="correct the file",
+        )
+    return content
+
+
+def _expand(entry: Any, task: TaskSpec, *, where: str) -> tuple[tuple[str, ...], ...]:
+    templates, names = _parts(entry, where=where)
+    if set(names) != set(task.classes):
+        missing = [name for name in task.classes if name not in names]
+        extra = [name for name in names if name not in task.classes]
+        raise UserError(
+            "prompts for other classes",
+            where=where,
+            expected=", ".join(task.classes),
+            found=f"missing {missing}, unknown {extra}",
+            fix="name exactly the task's classes",
+        )
+    # Label order is the task's, whatever the file's.
+    return tuple(
+        tuple(template.replace("{}", names[name]) for template in templates) for name in task.classes
+    )
+
+
+def _parts(entry: Any, *, where: str) -> tuple[list[str], dict[str, str]]:
+    match entry:
+        case {"templates": [_, *_] as templates, "names": dict() as names} if (
+            len(entry) == 2
+            and all(isinstance(text, str) and text.count("{}") == 1 for text in templates)
+            and all(isinstance(name, str) for name in names.values())
+        ):
+            return templates, names
+    raise UserError(
+        "prompts of another form",
+        where=where,
+        expected='{"templates": [texts with one {} each], "names": {class: text}}',
+        found=json.dumps(entry)[:80],
+        fix="see softbio_jax/evaluation/prompts/thesis.json",
+    )

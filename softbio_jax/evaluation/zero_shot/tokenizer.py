@@ -1,0 +1,155 @@
+"""Texts to token ids as the reference's byte-pair tokenizer gives them.
+
+The vocabulary comes from a library, not from here. The ids of the prompts that the package
+carries are stored beside them, so that these need neither.
+"""
+
+import functools
+import html
+import importlib.resources
+import json
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from softbio_jax.errors import UserError
+
+START, END, PAD = 49406, 49407, 0
+# Any of CLIP's repositories has the same file.
+_HUB_REPOSITORY, _HUB_FILE = "openai/clip-vit-base-patch32", "tokenizer.json"
+
+Encode = Callable[[str], Sequence[int]]
+
+
+def tokenize(texts: Sequence[str], *, context: int, file: str | pathlib.Path | None = None) -> np.ndarray:
+    """Returns the ids of each text between start and end marks, padded or cut to the context.
+
+    A text that is too long keeps its first context - 1 ids and ends with the end mark.
+
+    Args:
+      texts: C texts.
+      context: N >= 2, the text tower's context length.
+      file: a `tokenizer.json` of CLIP; None for instant-clip-tokenizer, or where that is not
+        installed for CLIP's file on the hub.
+
+    Returns:
+      (C, N) int32, 0 after the end mark.
+
+    Raises:
+      UserError: a text that is not stored, and no tokenizer for it.
+    """
+    ids = np.full((len(texts), context), PAD, np.int32)
+    for row, text in zip(ids, texts, strict=True):
+        known = stored_ids().get(text) if file is None else None
+        whole = known or [START, *load_encoder(file)(clean(text)), END]
+        row[: len(whole)] = whole[:context]
+        if len(whole) > context:
+            row[-1] = END
+    return ids
+
+
+def clean(text: str) -> str:
+    """Returns a text as the reference cleans it: repaired, unescaped, one space, lower case.
+
+    Raises:
+      UserError: ftfy is not installed.
+    """
+    try:
+        import ftfy
+    except ImportError as error:
+        raise UserError(
+            "ftfy is needed to clean prompts",
+            where=repr(text),
+            expected="ftfy installed, or a prompt that the package carries",
+            fix="pip install 'softbio-jax[text]'",
+        ) from error
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text.strip()).strip().lower()
+
+
+@functools.cache
+def stored_ids() -> dict[str, list[int]]:
+    """Returns the ids, with start and end marks, of every prompt that the package carries."""
+    folder = importlib.resources.files("softbio_jax.evaluation") / "prompts"
+    return json.loads((folder / "ids.json").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def load_encoder(file: str | pathlib.Path | None = None) -> Encode:
+    """Returns a function from a clean text to its ids, without start and end marks.
+
+    Args:
+      file: see `tokenize`.
+
+    Raises:
+      UserError: no tokenizer installed, or no usable file.
+    """
+    if file is None:
+        try:
+            import instant_clip_tokenizer
+
+            return instant_clip_tokenizer.Tokenizer().encode
+        except ImportError:  # it has no wheel for python 3.13
+            file = _hub_file()
+    return _load_file(str(file))
+
+
+def _load_file(path: str) -> Encode:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise _no_tokenizer() from error
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(path)
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(
+            "unreadable tokenizer file",
+            where=path,
+            expected="CLIP's tokenizer.json",
+            found=str(error),
+            fix="fetch it again",
+        ) from error
+    if tokenizer.get_vocab_size() != END + 1:
+        raise UserError(
+            "another tokenizer",
+            where=path,
+            expected=f"CLIP's {END + 1} tokens",
+            found=str(tokenizer.get_vocab_size()),
+            fix=f"take {_HUB_REPOSITORY}:{_HUB_FILE}",
+        )
+    # The text is clean already, and its own normaliser does more than the reference.
+    tokenizer.normalizer = None
+    # Its marks are spelled otherwise than the reference's, where they are ordinary text.
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def _hub_file() -> str:
+    try:
+        import huggingface_hub
+        import tokenizers  # noqa: F401  (asked for before anything is fetched)
+    except ImportError as error:
+        raise _no_tokenizer() from error
+    try:
+        return huggingface_hub.hf_hub_download(_HUB_REPOSITORY, _HUB_FILE)
+    except Exception as error:  # its errors have no common base
+        raise UserError(
+            "cannot fetch the tokenizer",
+            where=f"{_HUB_REPOSITORY}:{_HUB_FILE}",
+            expected="the network, or a cached copy",
+            found=type(error).__name__,
+            fix="give it by --tokenizer, or take prompts that the package carries",
+        ) from error
+
+
+def _no_tokenizer() -> UserError:
+    return UserError(
+        "no tokenizer installed",
+        where="prompts",
+        expected="instant-clip-tokenizer, or tokenizers and huggingface_hub",
+        fix="pip install 'softbio-jax[text,hub]'",
+    )

@@ -1,0 +1,154 @@
+"""Export for LiteRT, the runtime of phones and robots: a .tflite file, one picture a call.
+
+The program becomes StableHLO, which `litert-converter` turns into the file; TensorFlow is not
+involved. int8 weights are `ai-edge-quantizer`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from softbio_jax.errors import UserError
+from softbio_jax.files import new_folder
+from softbio_jax.inference.bundle import Bundle
+from softbio_jax.inference.export import program
+from softbio_jax.inference.export.stablehlo import INPUT, portable, write_config
+
+FORMAT, FILE, INT8_FILE = "litert", "model.tflite", "model.int8.tflite"
+_SIGNATURE = "serving_default"
+_COMPOSITE = "aten.gelu.default"  # the converter's name for a GELU that it knows
+
+
+def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) -> None:
+    """Writes a folder with model.tflite, model.int8.tflite if asked, and config.json.
+
+    Args:
+      directory: a new folder.
+      bundle: what to export.
+      int8: also write a file whose kernels are int8, a scale a channel.
+
+    Raises:
+      UserError: the folder exists, or the converter is not installed.
+    """
+    files = [FILE, INT8_FILE] if int8 else [FILE]
+    with new_folder(directory) as folder:
+        module = _stablehlo(portable(bundle))
+        _convert(module, [task.name for task in bundle.tasks], folder / FILE)
+        if int8:
+            _quantize(folder / FILE, folder / INT8_FILE)
+        write_config(folder, bundle, form=FORMAT, batch=1, files=files, signature=_SIGNATURE)
+
+
+def load(path: str | pathlib.Path, *, threads: int = 1) -> Callable[[np.ndarray], dict[str, Any]]:
+    """Returns the function of a .tflite file: uint8 (1, S, S, 3) -> {task: logits (1, C)}."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(model_path=str(path), num_threads=threads).get_signature_runner(_SIGNATURE)
+    return lambda images: runner(**{INPUT: images})
+
+
+def _stablehlo(bundle: Bundle) -> bytes:
+    """Returns the forward pass of one picture as a portable StableHLO module."""
+    size = bundle.image_size
+    picture = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+
+    def logits(images: jax.Array) -> list[jax.Array]:
+        found = bundle.forward(bundle.variables, images)
+        return [found[task.name] for task in bundle.tasks]
+
+    traced = program.trace(logits, picture)
+    function = jax.jit(lambda images: tuple(_run(traced, images)))
+    return jax.export.export(function, platforms=["cpu"])(picture).mlir_module_serialized
+
+
+def _run(traced: program.Program, *arguments: Any) -> list[Any]:
+    """Runs a program with JAX, its operations in the forms that LiteRT has an operator for."""
+    env: dict[Any, Any] = dict(zip(traced.inputs, arguments, strict=True))
+
+    def read(operand: Any) -> Any:
+        return env[operand] if isinstance(operand, program.Value) else operand
+
+    for op in traced.ops:
+        inputs = [read(operand) for operand in op.inputs]
+        if op.name == program.GELU:
+            results = [_gelu(inputs[0])]
+        elif op.name == "dot_general":
+            product = _dense(*inputs) if _is_dense(op) else _batched(inputs[0], inputs[1], op)
+            results = [product.reshape(op.outputs[0].shape)]
+        else:
+            bound = op.primitive.bind(*inputs, **op.params)
+            results = bound if op.primitive.multiple_results else [bound]
+        env |= dict(zip(op.outputs, results, strict=True))
+    return [read(operand) for operand in traced.outputs]
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    def decomposition(x: jax.Array, *, approximate: str) -> jax.Array:
+        return jax.nn.gelu(x, approximate=approximate != "none")
+
+    return jax.lax.composite(decomposition, _COMPOSITE)(x, approximate="none")
+
+
+def _is_dense(op: program.Op) -> bool:
+    """Tells a dense layer: the last axis of a tensor times a constant matrix."""
+    tensor, kernel = op.inputs
+    last = len(tensor.shape) - 1
+    return isinstance(kernel, np.ndarray) and op.params["dimension_numbers"] == (((last,), (0,)), ((), ()))
+
+
+def _dense(x: jax.Array, kernel: np.ndarray) -> jax.Array:
+    # Over rows: a fully connected operator, where a batched product would stay a general one.
+    return x.reshape(-1, x.shape[-1]) @ kernel
+
+
+def _batched(left: jax.Array, right: jax.Array, op: program.Op) -> jax.Array:
+    """Batch axes, rows and columns: the converter fails on some products of more free axes."""
+    (left_sum, right_sum), (left_batch, right_batch) = op.params["dimension_numbers"]
+    first, summed = range(len(left_batch)), range(-len(left_sum), 0)
+    left = jnp.moveaxis(left, (*left_batch, *left_sum), (*first, *summed))
+    right = jnp.moveaxis(right, (*right_batch, *right_sum), (*first, *summed))
+    batch = left.shape[: len(left_batch)]
+    size = math.prod(left.shape[left.ndim - len(left_sum) :])
+    left, right = left.reshape(*batch, -1, size), right.reshape(*batch, -1, size)
+    return left @ right.mT
+
+
+def _convert(module: bytes, outputs: list[str], path: pathlib.Path) -> None:
+    try:
+        from litert_converter import converter_api_ext as converter
+        from litert_converter.mlir import ir, passmanager
+        from litert_converter.mlir.dialects import stablehlo
+    except ImportError as error:
+        raise UserError(
+            "the LiteRT converter is missing",
+            where="--format=litert",
+            expected="litert-converter, ai-edge-litert",
+            found=str(error),
+            fix="pip install 'softbio-jax[litert]'",
+        ) from error
+    context = ir.Context()
+    converter.prepare_mlir_context(context)
+    with context:
+        parsed = stablehlo.deserialize_portable_artifact(context, module)
+        converter.set_signature(parsed.operation, _SIGNATURE, [INPUT], outputs)
+        config = converter.ConvertToTFLConfig()
+        config.canonicalizing_inf_as_min_max_float = False
+        converter.run_convert_to_tfl_passes(parsed, passmanager.PassManager(), config)
+        converter.export_flatbuffer_to_file(parsed.operation, str(path))
+
+
+def _quantize(source: pathlib.Path, path: pathlib.Path) -> None:
+    from ai_edge_quantizer import qtyping, quantizer
+
+    job = quantizer.Quantizer(str(source))
+    # Dense layers alone: attention's products have no kernels to shrink.
+    job.add_dynamic_config(regex=".*", operation_name=qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
+    done = job.quantize(enable_progress_bar=False, enable_progress_report=False)
+    done.export_model(str(path))

@@ -1,0 +1,221 @@
+"""A forward pass as a flat list of operations: what converters to other formats read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+Shape = tuple[Any, ...]  # sizes; symbolic ones where the batch is polymorphic
+GELU = "gelu"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Value:
+    """A tensor that is known only when the program runs."""
+
+    shape: Shape
+    dtype: np.dtype
+
+
+Operand = Value | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Op:
+    """A JAX primitive (or `gelu`, without one) applied to values and constants."""
+
+    name: str
+    inputs: Sequence[Operand]
+    outputs: Sequence[Value]
+    params: Mapping[str, Any]
+    primitive: Any = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """Operations in an order in which they can run."""
+
+    inputs: Sequence[Value]
+    outputs: Sequence[Value]
+    ops: Sequence[Op]
+
+
+def needed(ops: Sequence[Op], outputs: Sequence[Value]) -> list[Op]:
+    """Drops the operations that no output depends on."""
+    wanted = set(outputs)
+    kept = []
+    for op in reversed(ops):
+        if any(out in wanted for out in op.outputs):
+            kept.append(op)
+            wanted |= {value for value in op.inputs if isinstance(value, Value)}
+    return kept[::-1]
+
+
+_Makers = Mapping[Value, Op]
+
+
+def fuse(ops: Sequence[Op]) -> list[Op]:
+    """Returns the operations with the exact GELU, and products kept apart by rows, as one each.
+
+    What the replaced ones were made from stays, for `program.needed` to drop.
+    """
+    made_by = {out: op for op in ops for out in op.outputs}
+    return [_gelu(op, made_by) or _joined(op, made_by) or op for op in ops]
+
+
+def _maker(operand: Operand, name: str, made_by: _Makers) -> Op | None:
+    """Returns the operation of that name that made an operand."""
+    op = made_by.get(operand) if isinstance(operand, Value) else None
+    return op if op is not None and op.name == name else None
+
+
+def _gelu(op: Op, made_by: _Makers) -> Op | None:
+    """(x / 2) erfc(-x / sqrt 2), as jax.nn.gelu has it without the approximation."""
+    if op.name != "mul":
+        return None
+    for half, rest in (op.inputs, op.inputs[::-1]):
+        erfc = _maker(rest, "erfc", made_by)
+        scaled = _times(erfc.inputs[0], np.sqrt(0.5), made_by) if erfc else None
+        negative = _maker(scaled, "neg", made_by) if scaled is not None else None
+        if negative and _times(half, 0.5, made_by) is negative.inputs[0]:
+            return Op(name=GELU, inputs=negative.inputs, outputs=op.outputs, params={})
+    return None
+
+
+def _times(operand: Operand, constant: float, made_by: _Makers) -> Operand | None:
+    """Returns x of constant x."""
+    if (op := _maker(operand, "mul", made_by)) is None:
+        return None
+    for one, other in (op.inputs, op.inputs[::-1]):
+        if isinstance(one, np.ndarray) and one.size == 1 and np.isclose(one, constant):
+            return other
+    return None
+
+
+def _joined(op: Op, made_by: _Makers) -> Op | None:
+    """stack([x[0] W, x[1] W, ...]), as the model has it for tasks, is x W."""
+    if op.name != "stack" or op.params["axis"] != 0:
+        return None
+    products = [_maker(row, "dot_general", made_by) for row in op.inputs]
+    wholes = [_sliced(p, i, made_by) if p else None for i, p in enumerate(products)]
+    first, whole = products[0], wholes[0]
+    if first is None or whole is None or whole.shape[0] != len(products):
+        return None
+    kernel, last = first.inputs[1], len(whole.shape) - 1
+    if first.params["dimension_numbers"] != (((last - 1,), (0,)), ((), ())):
+        return None
+    if any(x is not whole for x in wholes) or any(p.inputs[1] is not kernel for p in products if p):
+        return None
+    params = {**first.params, "dimension_numbers": (((last,), (0,)), ((), ()))}
+    return Op(
+        name="dot_general",
+        inputs=[whole, kernel],
+        outputs=op.outputs,
+        params=params,
+        primitive=first.primitive,
+    )
+
+
+def _sliced(product: Op, i: int, made_by: _Makers) -> Operand | None:
+    """Returns x of x[i] W, W a constant."""
+    squeeze = _maker(product.inputs[0], "squeeze", made_by)
+    row = _maker(squeeze.inputs[0], "slice", made_by) if squeeze else None
+    if row is None or not isinstance(product.inputs[1], np.ndarray):
+        return None
+    x = row.inputs[0]
+    only = row.params["start_indices"][0] == i and row.outputs[0].shape == (1, *x.shape[1:])
+    return x if only else None
+
+
+_SAME = ("copy", "stop_gradient", "optimization_barrier")
+
+
+def trace(function: Callable[[Any], Sequence[Any]], *arguments: jax.ShapeDtypeStruct) -> Program:
+    """Returns the program of a function from arrays to a sequence of arrays.
+
+    Args:
+      function: pure; arrays it closes over become constants.
+      arguments: shapes, symbolic ones from `jax.export.symbolic_shape` allowed.
+    """
+    closed = jax.make_jaxpr(lambda *xs: tuple(function(*xs)))(*arguments)
+    inputs = [_value(var.aval) for var in closed.jaxpr.invars]
+    ops: list[Op] = []
+    found = _flatten(closed.jaxpr, closed.consts, inputs, ops)
+    outputs = [output for output in found if isinstance(output, Value)]
+    if len(outputs) != len(found):
+        raise ValueError("an output that does not depend on the input")
+    return Program(inputs=inputs, outputs=outputs, ops=needed(fuse(ops), outputs))
+
+
+def _value(aval: Any) -> Value:
+    return Value(shape=tuple(aval.shape), dtype=np.dtype(aval.dtype))
+
+
+def _flatten(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Operand], ops: list[Op]) -> list[Operand]:
+    env: dict[Any, Operand] = {
+        var: np.asarray(const) for var, const in zip(jaxpr.constvars, consts, strict=True)
+    }
+    env |= dict(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Operand:
+        return np.asarray(atom.val) if isinstance(atom, core.Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        results = _equation(eqn, [read(atom) for atom in eqn.invars], ops)
+        env |= dict(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _equation(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
+    name, params = eqn.primitive.name, eqn.params
+    inner = params.get("jaxpr", params.get("call_jaxpr"))
+    if name == "scan":
+        return _unrolled(eqn, inputs, ops)
+    if name == "platform_index":  # the converter's runtimes are none of JAX's platforms
+        return [np.array(params["platforms"].index(None), np.int32)]
+    if name == "cond" and isinstance(inputs[0], np.ndarray):
+        inner, inputs = params["branches"][int(inputs[0])], inputs[1:]
+    if inner is not None:
+        return _flatten(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, ops)
+    if name in _SAME:
+        return inputs
+    outputs = [_value(var.aval) for var in eqn.outvars]
+    concrete = all(isinstance(size, int) for out in outputs for size in out.shape)
+    if concrete and all(isinstance(operand, np.ndarray) for operand in inputs):
+        found = eqn.primitive.bind(*inputs, **params)
+        return [np.asarray(x) for x in (found if eqn.primitive.multiple_results else [found])]
+    ops.append(Op(name=name, inputs=inputs, outputs=outputs, params=params, primitive=eqn.primitive))
+    return list(outputs)
+
+
+def _unrolled(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
+    """Runs a scan's body once a layer."""
+    params, body, stacks = eqn.params, eqn.params["jaxpr"], []
+    # Constants, carry, rows: what is scanned over has an axis more outside than inside. The
+    # parameters that say so have other names from one version of JAX to the next.
+    carried = _of_one_shape(eqn.outvars, body.jaxpr.outvars)
+    fixed = _of_one_shape(eqn.invars, body.jaxpr.invars) - carried
+    constants, carry = inputs[:fixed], inputs[fixed : fixed + carried]
+    steps = list(range(params["length"]))
+    for i in steps[::-1] if params["reverse"] else steps:
+        rows = [np.asarray(stacked)[i] for stacked in inputs[fixed + carried :]]
+        outputs = _flatten(body.jaxpr, body.consts, [*constants, *carry, *rows], ops)
+        carry = outputs[:carried]
+        stacks.append(outputs[carried:])
+    in_order = stacks[::-1] if params["reverse"] else stacks
+    return carry + [_stacked(rows, ops) for rows in zip(*in_order, strict=True)]
+
+
+def _of_one_shape(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    return sum(a.aval.ndim == b.aval.ndim for a, b in zip(outside, inside, strict=True))
+
+
+def _stacked(rows: Sequence[Operand], ops: list[Op]) -> Operand:
+    shapes = [jax.ShapeDtypeStruct(row.shape, row.dtype) for row in rows]
+    closed = jax.make_jaxpr(lambda *rows: jax.numpy.stack(rows))(*shapes)
+    return _flatten(closed.jaxpr, closed.consts, rows, ops)[0]

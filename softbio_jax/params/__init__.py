@@ -1,1 +1,0 @@
-"""Parameter trees: paths, partition by predicate, counts."""

@@ -1,1 +1,0 @@
-"""The thesis' comparison as one resumable study: its runs, their order, its tables."""

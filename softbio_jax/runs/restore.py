@@ -1,0 +1,40 @@
+"""A trained run, back on the devices."""
+
+import dataclasses
+
+from etils import epath
+
+from softbio_jax import files
+from softbio_jax.checkpoints.manager import CheckpointManager
+from softbio_jax.errors import UserError
+from softbio_jax.models import attention
+from softbio_jax.runs import build, directory
+from softbio_jax.runs.session import Session
+
+
+def restore_run(workdir: epath.PathLike, *, data_root: str | None = None) -> Session:
+    """Returns the session of a run directory at the checkpoint its config evaluates.
+
+    Raises:
+      UserError: no run, no checkpoint, or one that does not fit.
+    """
+    workdir = files.directory(workdir)
+    config = directory.read_config(workdir)
+    config = dataclasses.replace(config, compute=attention.on_this_machine(config.compute))
+    if data_root:
+        data = dataclasses.replace(config.data, root=data_root)
+        config = dataclasses.replace(config, data=data)
+    session = Session(build.parts(config))
+    manager = CheckpointManager(workdir, keep=config.train.keep, base=session.base)
+    best = directory.read_best(workdir) if config.train.evaluate == "best" else None
+    restored = manager.restore_newest(session.state) if best is None else manager.restore(best, session.state)
+    if restored is None:
+        raise UserError(
+            "no checkpoint",
+            where=str(workdir),
+            expected="a trained run",
+            found="none that was finished",
+            fix="run scripts/train.py first",
+        )
+    session.state = restored.state
+    return session

@@ -1,0 +1,326 @@
+"""What a frozen tower makes of every picture, computed once: for methods that train heads alone."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jax.sharding import Mesh
+
+from softbio_jax import files, parallel
+from softbio_jax.adapters.methods import FROZEN
+from softbio_jax.checkpoints import leaves
+from softbio_jax.data import pipeline
+from softbio_jax.data.augment import augment, normalize
+from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.errors import UserError
+from softbio_jax.params import Tree, flatten
+from softbio_jax.runs.build import Parts
+
+SHARD_ROWS = 1024
+
+
+class FeatureStore:
+    """The features of N pictures in one view, as safetensors files of 1,024 rows.
+
+    A file has `features` (n, D), float32 or the bits of bfloat16, and `decoded` (n,), False where
+    the picture could not be decoded. It is written under a temporary name first: what an
+    interrupted pass leaves is whole shards.
+
+    Args:
+      root: folder of all stores.
+      identity: JSON values that the features follow from. Another identity is another folder.
+      rows: N.
+    """
+
+    def __init__(self, root: pathlib.Path, identity: Mapping[str, Any], *, rows: int):
+        self._text = json.dumps(identity, indent=2, sort_keys=True) + "\n"
+        self.folder = root / hashlib.sha256(self._text.encode()).hexdigest()[:16]
+        self._rows = rows
+
+    def shards(self) -> Iterator[slice]:
+        """Yields the rows of each shard."""
+        for start in range(0, self._rows, SHARD_ROWS):
+            yield slice(start, min(start + SHARD_ROWS, self._rows))
+
+    def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns a shard's features (n, D) and decoded (n,), None where it is not there.
+
+        A shard whose bytes are not those that were written counts as not there.
+        """
+        path = self._path(rows)
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, "numpy") as file:
+                about = file.metadata()
+                features, decoded = file.get_tensor("features"), file.get_tensor("decoded")
+            features, written = features.view(np.dtype(about["dtype"])), about["digest"]
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
+            return None
+        whole = written == _digest(features, decoded) and len(decoded) == rows.stop - rows.start
+        return (features, decoded) if whole else None
+
+    def write(self, rows: slice, features: np.ndarray, decoded: np.ndarray) -> None:
+        """Writes a shard.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        about = {"dtype": features.dtype.name, "digest": _digest(features, decoded)}
+        # numpy has no bfloat16 that safetensors knows: the bits go in as whole numbers.
+        bits = features.view(np.uint16) if features.dtype == ml_dtypes.bfloat16 else features
+        arrays = {"features": np.ascontiguousarray(bits), "decoded": decoded}
+        data = safetensors.numpy.save(arrays, about)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with files.whole(self._path(rows)) as temporary:
+                temporary.write_bytes(data)
+            if not (told := self.folder / "identity.json").exists():
+                files.write_text(told, self._text)
+        except OSError as error:
+            raise UserError(
+                "features cannot be written",
+                where=str(self.folder),
+                found=str(error),
+                fix="check space and permissions, or give another train.cache_dir; whole shards are kept",
+            ) from error
+
+    def _path(self, rows: slice) -> pathlib.Path:
+        return self.folder / f"{rows.start:07d}-{rows.stop:07d}.safetensors"
+
+
+def _digest(features: np.ndarray, decoded: np.ndarray) -> str:
+    return leaves.of_array(features) + leaves.of_array(decoded)
+
+
+_TOLD_EVERY = 10.0  # seconds
+_ABOVE = ("heads/", "balance/")  # what lies above the features
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Features:
+    """The features of N pictures of a data set in V views, on the host."""
+
+    values: np.ndarray  # (V, N, D), in the type that the tower gives
+    decoded: np.ndarray  # (N,) bool, False: the picture is black, its labels do not count
+
+
+def check_cacheable(run: Parts) -> None:
+    """Raises UserError unless the heads, and the balancer, are all that a run trains."""
+    below = {group for path, group in run.groups.items() if not path.startswith(_ABOVE)}
+    if trained := sorted(below - {FROZEN}):
+        raise UserError(
+            "features cannot be cached",
+            where="train.cache_features",
+            expected="a method that trains the heads alone, such as lp",
+            found=f"{run.method.name}, which trains {', '.join(trained)}",
+            fix="switch train.cache_features off, or take lp",
+        )
+    if run.config.train.cache_views < 1:
+        raise UserError(
+            "bad config value",
+            where="train.cache_views",
+            expected="at least 1",
+            found=str(run.config.train.cache_views),
+            fix="correct it",
+        )
+    if jax.process_count() > 1:
+        raise UserError(
+            "features cannot be cached",
+            where="train.cache_features",
+            expected="one process, with any number of devices",
+            found=f"{jax.process_count()} processes",
+            fix="run on one host: heads need no more",
+        )
+
+
+class FeatureExtractor:
+    """The frozen tower as a function of a data set; what it computed before is read from disk.
+
+    View 0 is the picture as it is. View v >= 1 is augmented by the run's settings with a key of
+    its own, folded from seed, v, the data set and the row, so it does not depend on devices,
+    batches or on the other data sets.
+
+    Args:
+      run: the parts of the run.
+      frozen: the frozen tree on the devices, and base the digest that names it.
+      base: see frozen.
+      mesh: over which batches are split.
+      root: where the stores are.
+    """
+
+    def __init__(self, run: Parts, frozen: Tree, *, base: str, mesh: Mesh, root: pathlib.Path):
+        check_cacheable(run)
+        self._run, self._frozen, self._mesh, self._root = run, frozen, mesh, root
+        self._base = base
+        model, task, settings = run.model, run.config.tasks[0], run.config.augment
+
+        def tower(frozen: Tree, images: jax.Array) -> jax.Array:
+            features = model.apply({"params": frozen}, images, method="features")
+            return cast(dict[str, jax.Array], features)[task]  # the same for every task
+
+        def clean(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
+            del key, rows
+            return tower(frozen, normalize(images))
+
+        def augmented(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> Any:
+            return tower(frozen, augment(images, key, rows, config=settings))
+
+        whole = parallel.replicated(mesh)
+        self._clean = jax.jit(clean, out_shardings=whole)
+        self._augmented = jax.jit(augmented, out_shardings=whole)
+        shape = (1, run.image_size, run.image_size, 3)
+        self._one = jax.eval_shape(tower, frozen, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+    def __call__(
+        self,
+        dataset: PreparedDataset,
+        *,
+        views: int,
+        name: str,
+        say: Say = lambda line: None,
+        between: Callable[[], None] = lambda: None,
+    ) -> Features:
+        """Returns a data set's features; every finished shard is kept.
+
+        Args:
+          dataset: its pictures.
+          views: V.
+          name: what lines of progress call it.
+          say: takes one line.
+          between: called before every batch; it may raise to end the pass.
+
+        Raises:
+          UserError: too many pictures cannot be decoded, or a shard cannot be written.
+        """
+        size = len(dataset)
+        values = np.empty((views, size, self._one.shape[-1]), self._one.dtype)
+        decoded = np.ones(size, bool)
+        stores = [self._store(dataset, view) for view in range(views)]
+        progress = _Progress(name, size * views, say)
+        for rows in stores[0].shards():
+            missing = []
+            for view, store in enumerate(stores):
+                shard = store.read(rows)
+                if shard is None:
+                    missing.append(view)
+                else:
+                    values[view, rows], decoded[rows] = shard
+            if missing:
+                decoded[rows] = self._compute(dataset, rows, missing, values, progress, between)
+            for view in missing:
+                stores[view].write(rows, values[view, rows], decoded[rows])
+        progress.end()
+        _check_decoded(decoded, name)
+        return Features(values=values, decoded=decoded)
+
+    def _compute(
+        self,
+        dataset: PreparedDataset,
+        rows: slice,
+        views: Sequence[int],
+        values: np.ndarray,
+        progress: "_Progress",
+        between: Callable[[], None],
+    ) -> np.ndarray:
+        """Fills values[views, rows]; returns which of the rows' pictures could be decoded."""
+        part, config = dataset.take(np.arange(rows.start, rows.stop)), self._run.config
+        batches = pipeline.eval_batches(
+            part,
+            image_size=self._run.image_size,
+            batch_size=config.train.eval_batch_size,
+            tasks=config.tasks,
+            max_rejected=1.0,  # of a shard: the data set is checked whole
+        )
+        keys = {view: self._view_key(dataset, view) for view in views}
+        for batch in batches:
+            between()
+            own = batch["example"][batch["valid"]] + rows.start
+            placed = parallel.to_global(
+                {"image": batch["image"], "row": batch["example"] + rows.start}, self._mesh
+            )
+            for view in views:
+                forward = self._augmented if view else self._clean
+                with jax.default_matmul_precision(config.compute.matmul_precision):
+                    found = forward(self._frozen, placed["image"], keys[view], placed["row"])
+                values[view, own] = np.asarray(found)[: len(own)]
+            progress.add(len(own) * len(views))
+        broken = {rejected.id for rejected in batches.rejected}
+        names = (f"{part.name}/{part.split}:{example}" for example in part.columns["id"])
+        return np.array([name not in broken for name in names])
+
+    def _view_key(self, dataset: PreparedDataset, view: int) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(self._run.config.seed + 2), view)
+        return jax.random.fold_in(key, int(dataset.fingerprint[:8], 16))
+
+    def _store(self, dataset: PreparedDataset, view: int) -> FeatureStore:
+        """Returns the store of a view, named after all that decides on its values."""
+        run, config = self._run, self._run.config
+        identity: dict[str, Any] = {
+            "data": f"{dataset.name}/{dataset.split}",
+            "fingerprint": dataset.fingerprint,
+            "base": self._base,
+            "tower": dataclasses.asdict(run.model.config),
+            "feature": config.model.feature,
+            "image_size": run.image_size,
+            "frozen_types": sorted({leaf.dtype.name for leaf in flatten(self._frozen).values()}),
+            "dtype": self._one.dtype.name,
+            "compute": config.compute.dtype,
+            "matmul_precision": config.compute.matmul_precision,
+            "view": view,
+        }
+        if view:
+            identity |= {"augment": dataclasses.asdict(config.augment), "seed": config.seed}
+        return FeatureStore(self._root, identity, rows=len(dataset))
+
+
+class _Progress:
+    """Tells how far a pass over a data set is, every ten seconds and at its end."""
+
+    def __init__(self, name: str, size: int, say: Say):
+        self._name, self._size, self._say = name, size, say
+        self._done, self._begun = 0, time.perf_counter()
+        self._told = self._begun
+
+    def add(self, images: int) -> None:
+        """Takes in how many more images the tower has seen."""
+        self._done += images
+        if time.perf_counter() - self._told > _TOLD_EVERY:
+            self._told = time.perf_counter()
+            self._tell()
+
+    def end(self) -> None:
+        """Tells the outcome."""
+        if self._done:
+            self._tell()
+        else:
+            self._say(f"features of {self._name}: {self._size:,} read")
+
+    def _tell(self) -> None:
+        rate = self._done / max(time.perf_counter() - self._begun, 1e-9)
+        self._say(
+            f"features of {self._name}: {self._done:,} of {self._size:,} computed, {rate:,.1f} images/s"
+        )
+
+
+def _check_decoded(decoded: np.ndarray, name: str) -> None:
+    broken = int((~decoded).sum())
+    if broken > pipeline.MAX_REJECTED * len(decoded):
+        raise UserError(
+            "too many pictures cannot be decoded",
+            where=name,
+            expected=f"at most {int(pipeline.MAX_REJECTED * len(decoded))} of {len(decoded)}",
+            found=str(broken),
+            fix="prepare the data again",
+        )

@@ -1,0 +1,262 @@
+"""A study's course: what is done is not done again, whatever ended it."""
+
+import concurrent.futures
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from softbio_jax.errors import UserError
+from softbio_jax.thesis.study import conduct, results, worker
+from softbio_jax.thesis.study.study import Run
+from tests.thesis.small_study import ROOT, result, study_on, values_on
+
+
+@pytest.fixture
+def study(data_root):
+    return study_on(data_root)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Runs that are made up, in threads; returns the list of those done."""
+    done = []
+
+    def train(study, run, workdir, tower):
+        if len(done) == quick_end.get("after"):
+            raise KeyboardInterrupt
+        done.append(run)
+        assert tower.endswith("tower.safetensors")
+        values = result(run, loss=2.0 if run.factor == 0.5 else 1.0)
+        results.write(results.folder_of(workdir, run) / "result.json", values)
+        return values
+
+    def pretrain(study, path):
+        done.append("tower")
+        path.write_bytes(b"")
+        return {"loss": 1.0, "steps": 3, "images": 20, "seconds": 1.0, "parts": {}}
+
+    quick_end = {}
+    monkeypatch.setattr(worker, "train", train)
+    monkeypatch.setattr(worker, "pretrain", pretrain)
+    monkeypatch.setattr(conduct, "_pool", concurrent.futures.ThreadPoolExecutor)
+    return done, quick_end
+
+
+def test_every_run_is_done_once_and_the_tower_first(study, quick, tmp_path):
+    done, lines = quick[0], []
+    found = conduct.conduct(study, tmp_path, jobs=2, say=lines.append)
+    assert done[0] == "tower" and len(done) == 1 + study.size() == len(set(done))
+    assert {run.factor for run in done[1:] if run.seed == 1} == {1.0}
+    assert found["complete"] and len(found["runs"]) == 6
+    assert sum(run["chosen"] for run in found["runs"]) == 4
+    assert json.loads((tmp_path / conduct.COLLECTED).read_text()) == json.loads(json.dumps(found))
+    assert lines[-1].startswith("[6/6]") and "about 0 min left" in lines[-1]
+    done.clear()
+    again = conduct.conduct(study, tmp_path, jobs=1, say=lines.append)
+    assert done == [] and again["runs"] == found["runs"]
+
+
+@pytest.mark.parametrize("after", [1, 3, 6])
+def test_what_is_started_again_goes_on(study, quick, tmp_path, after):
+    done, end = quick
+    end["after"] = after
+    with pytest.raises(KeyboardInterrupt):
+        conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+    kept = json.loads((tmp_path / conduct.COLLECTED).read_text())
+    assert not kept["complete"] and len(kept["runs"]) == after - 1
+    end.clear()
+    whole = conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+    assert whole["complete"] and len(done) == len(set(done)) == 1 + study.size()
+
+
+def test_a_damaged_result_is_done_again(study, quick, tmp_path):
+    conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+    run = Run(cell="lp", factor=1.0, seed=1)
+    (results.folder_of(tmp_path, run) / "result.json").write_text('{"cell": "l')
+    quick[0].clear()
+    assert conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)["complete"]
+    assert quick[0] == [run]
+
+
+def test_another_study_in_the_same_folder_is_told(study, quick, tmp_path):
+    conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+    moved = dataclasses.replace(study, data_root="elsewhere")
+    conduct.conduct(moved, tmp_path, jobs=1, say=lambda line: None)
+    other = dataclasses.replace(study, seeds=(0, 2), pretrain=dataclasses.replace(study.pretrain, steps=4))
+    with pytest.raises(UserError, match=r"another study.*pretrain.steps was 3, is 4, seeds was "):
+        conduct.conduct(other, tmp_path, jobs=1, say=lambda line: None)
+
+
+def test_two_at_a_time_in_one_folder_are_told(study, quick, tmp_path):
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="workdir is in use"):
+            conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+
+
+@pytest.mark.parametrize("jobs", [0, 10_000])
+def test_a_wrong_number_of_jobs_is_told(study, tmp_path, jobs):
+    with pytest.raises(UserError, match="--jobs"):
+        conduct.conduct(study, tmp_path / "new", jobs=jobs)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_worker_that_is_killed_is_told(study, quick, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise concurrent.futures.process.BrokenProcessPool
+
+    monkeypatch.setattr(worker, "train", killed)
+    with pytest.raises(UserError, match=r"a worker process was ended.*start the same command"):
+        conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+
+
+def test_missing_data_are_told(study, tmp_path):
+    run = Run(cell="lora", factor=1.0, seed=0)
+    missing = dataclasses.replace(study, data_root=str(tmp_path / "nothing"))
+    with pytest.raises(UserError) as error:
+        worker.train(missing, run, tmp_path, "tower")
+    assert "nothing" in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.long
+def test_a_real_run_leaves_its_figures_and_a_second_pass_agrees(study, tmp_path):
+    about = worker.pretrain(study, tmp_path / "tower.safetensors")
+    assert about["parts"]["pretraining"]["n"] == 20
+    run = Run(cell="lora", factor=1.0, seed=1)
+    tower = str(tmp_path / "tower.safetensors")
+    first = worker.train(study, run, tmp_path, tower)
+    folder = results.folder_of(tmp_path, run)
+    metrics = json.loads((folder / "eval" / "metrics.json").read_text())
+    assert first["averages"] == metrics["averages"] and set(first["datasets"]) == {
+        "synthetic_utkface",
+        "synthetic_raf_db",
+    }
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["val/loss"] for line in lines if "val/loss" in line]
+    assert len(losses) == 2 and first["validation_loss"] == min(losses)
+    assert 0 < first["trainable_params"] < first["total_params"] and first["rate"] == 1e-2
+    assert results.read_all(study, tmp_path) == {run: json.loads(json.dumps(first))}
+    (folder / "result.json").unlink()  # killed between the evaluation and the result
+    second = worker.train(study, run, tmp_path, tower)
+    assert second["averages"] == first["averages"]
+    assert second["validation_loss"] == first["validation_loss"]
+
+
+def test_a_run_that_diverges_is_a_result(study, tmp_path, monkeypatch):
+    from softbio_jax.train import loop
+    from softbio_jax.train.early_stopping import DivergedError
+
+    def diverges(*arguments):
+        raise DivergedError("loss or gradient is not finite", where="step 3")
+
+    monkeypatch.setattr(loop, "train_and_evaluate", diverges)
+    run = Run(cell="lora", factor=1.0, seed=0)
+    tower = tmp_path / "tower.safetensors"
+    found = worker.train(study, run, tmp_path, str(tower))
+    assert found["validation_loss"] is None and "not finite" in found["failed"]
+    assert results.read_all(study, tmp_path) == {run: found}
+
+
+# From here on the command itself, with its processes.
+
+
+@pytest.fixture
+def command(data_root, tmp_path):
+    """Starts the script on a small study."""
+    file = tmp_path / "study.py"
+    values = values_on(data_root)
+    cells = values.pop("cells")
+    file.write_text(
+        "import ml_collections\n\n\ndef get_config():\n"
+        f"    cells = ml_collections.ConfigDict({cells!r}, sort_keys=False)\n"
+        f"    return ml_collections.ConfigDict({values!r} | {{'cells': cells}}, sort_keys=False)\n"
+    )
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "scripts/small_reproduction.py",
+                f"--config={file}",
+                f"--workdir={tmp_path / 'work'}",
+                *arguments,
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            start_new_session=True,
+        )
+
+    return start, tmp_path / "work"
+
+
+@pytest.mark.long
+def test_the_command_survives_kills(command):
+    start, workdir = command
+    told = []
+    for _ in range(3):  # killed while it pretrains, in the middle, near the end
+        process = start("--jobs=2")
+        begun = time.monotonic()
+        for line in process.stdout:
+            told.append(line)
+            if line.startswith("[") or time.monotonic() - begun > 300:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        time.sleep(2)  # its workers see that it is gone
+    process = start("--jobs=2")
+    output, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-3000:]
+    found = json.loads((workdir / conduct.COLLECTED).read_text())
+    assert found["complete"] and len(found["runs"]) == 6 and found["jobs"] == 2
+    finished = [line.split()[1] for line in [*told, *output.splitlines()] if line[0] == "["]
+    assert len(finished) == len(set(finished)), "a finished run is not repeated"
+    assert all(np.isfinite(run["validation_loss"]) for run in found["runs"])
+    tables = subprocess.run(
+        [sys.executable, "scripts/small_reproduction.py", f"--report={workdir / conduct.COLLECTED}"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "| LoRA |" in tables.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--report=nothing.json"], "no collected figures"),
+        ([], "nothing to do"),
+        (["--config=configs/small_reproduction.py:scale=thesis", "--workdir=x"], "config.pretrained"),
+    ],
+)
+def test_a_mistake_of_the_command_is_one_line(tmp_path, arguments, told):
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "scripts" / "small_reproduction.py"),
+            *(a.replace("configs/", f"{ROOT}/configs/") for a in arguments),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1 and told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
