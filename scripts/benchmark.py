@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 
 from absl import flags
-from benchmarks.comparison import cases, machine, results, runner
 
+from benchmarks.comparison import cases, machine, results, runner
 from softbio_jax import command, files
 from softbio_jax.errors import UserError
 

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import flags
-from dev import torch_reference
 
+from dev import torch_reference
 from softbio_jax import command
 from softbio_jax.errors import UserError
 from softbio_jax.interop import formats, goldens, ladder, safe_load

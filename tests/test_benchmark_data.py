@@ -1,4 +1,4 @@
-"""What scripts/benchmark_data.py measures, on a few pictures."""
+"""What scripts/benchmarks/data.py measures, on a few images."""
 
 import pathlib
 
@@ -12,12 +12,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 @pytest.fixture
 def data_probe(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from benchmarks import data_probe
+    from benchmarks.probes import data
 
-    return data_probe
+    return data
 
 
-def test_every_figure_is_measured(data_probe, tmp_path, monkeypatch):
+def test_every_value_is_measured(data_probe, tmp_path, monkeypatch):
     monkeypatch.setattr(data_probe, "_BATCH", 4)
     encoded = data_probe.pictures(None, count=2)
     rates = data_probe.reading(encoded, tmp_path, batches=1)
@@ -28,7 +28,7 @@ def test_every_figure_is_measured(data_probe, tmp_path, monkeypatch):
 
 def test_planted_copies_are_found(data_probe, tmp_path):
     make_fairface(tmp_path / "raw", train=20, val=5)
-    figures = data_probe.fairface(str(tmp_path / "raw"), tmp_path, planted=10)
-    assert figures["rows prepared"] == 25
-    assert figures["pictures audited"] == 35
-    assert figures["recall of planted copies"] == 1.0
+    values = data_probe.fairface(str(tmp_path / "raw"), tmp_path, planted=10)
+    assert values["rows prepared"] == 25
+    assert values["pictures audited"] == 35
+    assert values["recall of planted copies"] == 1.0

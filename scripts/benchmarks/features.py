@@ -35,6 +35,7 @@ flags.mark_flags_as_required(["out"])
 def main(argv: Sequence[str]) -> None:
     del argv
     import jax
+
     from probes import features as benchmark
 
     if unknown := set(_PARTS.value) - {"epoch", "sweep", "tower"}:

@@ -208,7 +208,7 @@ def load(folder: str | pathlib.Path, case: Case) -> dict[str, np.ndarray]:
             where=str(path),
             expected="a file of that name",
             found="nothing",
-            fix="take --reference=official, or scripts/make_goldens.py",
+            fix="take --reference=official, or scripts/dev/make_goldens.py",
         )
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

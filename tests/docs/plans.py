@@ -21,7 +21,7 @@ NOT_RUN = (
     (r"--topology=", "minutes of the TPU compiler: tests/planning where libtpu is installed", ""),
     (r"--multihost|^#SBATCH", "other machines: tests/distributed starts processes of this one", ""),
     (r"tpu_pod\.sh|gs://", "a cloud", ""),
-    (r"scripts/benchmark\.py", "minutes of torch: tests/test_benchmark.py", ""),
+    (r"scripts/benchmark\.py", "minutes of torch: tests/test_benchmark_comparison.py", ""),
     (r"--checkout=", "a checkout of the official code", ""),
     (r"small_reproduction\.py", "hours: tests/thesis conducts a study of seconds", ""),
     (

@@ -11,13 +11,13 @@ from tests.docs.blocks import ROOT
 
 PAGE = ROOT / "docs" / "architecture.md"
 PICTURE = ROOT / "docs" / "images" / "import_graph.svg"
-RENEW = "renew it: python scripts/import_graph.py --out=docs/images/import_graph.svg"
+RENEW = "renew it: python scripts/dev/import_graph.py"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "dev"))
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def layout(importable):
 
 @pytest.fixture
 def draw(importable):
-    from structure import picture
+    from structure import drawing
 
-    return picture.draw
+    return drawing.draw
 
 
 def named():

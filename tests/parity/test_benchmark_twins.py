@@ -28,7 +28,7 @@ def importable(monkeypatch):
 
 
 def a_workload(method, **changes):
-    from benchmarks.workload import Workload
+    from benchmarks.comparison.workload import Workload
 
     shape = {"variant": "tiny-test", "batch": 4, "image_size": 32, "rank": 4}
     return Workload(**{"work": "train", "method": method} | shape | changes)
@@ -36,7 +36,7 @@ def a_workload(method, **changes):
 
 def ours_with_weights(workload):
     """The model, and parameters of which every adapter is away from its start."""
-    from benchmarks import ours
+    from benchmarks.ours import step as ours
 
     run = ours.parts(workload)
     base = stacking.stack(OFFICIAL.forward(named_state(vision_shapes(CONFIG))), tail=run.model.tail)
@@ -50,7 +50,7 @@ def ours_with_weights(workload):
 
 
 def twin_with_base(workload, monkeypatch):
-    from benchmarks import twin
+    from benchmarks.twins import step as twin
 
     def loaded(workload):
         model = plain(workload)
@@ -109,7 +109,7 @@ def load_mtlora(tower, params):
 
 
 def test_mtlora_features_are_ours(monkeypatch):
-    from benchmarks.workload import example_batch
+    from benchmarks.comparison.workload import example_batch
 
     workload = a_workload("mtlora")
     model, params = ours_with_weights(workload)
@@ -128,9 +128,8 @@ def test_mtlora_features_are_ours(monkeypatch):
 
 
 def test_losses_are_ours():
-    from benchmarks import twin
-    from benchmarks.workload import example_batch
-
+    from benchmarks.comparison.workload import example_batch
+    from benchmarks.twins import step as twin
     from softbio_jax.losses import balancing
     from softbio_jax.runs.step import task_losses
 
@@ -157,7 +156,8 @@ def test_losses_are_ours():
 
 @pytest.mark.parametrize("method", ["lora", "dora", "mtlora", "ft4"])
 def test_as_many_parameters_are_trained(method):
-    from benchmarks import ours, twin
+    from benchmarks.ours import step as ours
+    from benchmarks.twins import step as twin
 
     workload = a_workload(method, **_DEEP if method == "ft4" else {})
     run = ours.parts(workload)
@@ -178,7 +178,7 @@ def test_as_many_parameters_are_trained(method):
     ],
 )
 def test_the_torch_side_runs(work, method, dtype):
-    from benchmarks import twin
+    from benchmarks.twins import step as twin
 
     workload = a_workload(method, work=work, dtype=dtype, **_DEEP if method == "ft4" else {})
     repetition, facts = twin.prepare(workload.to_json(), "eager")
@@ -188,7 +188,7 @@ def test_the_torch_side_runs(work, method, dtype):
 
 def test_side_by_side(tmp_path):
     """Both processes, taking turns, at the smallest size."""
-    from benchmarks import cases, runner, table
+    from benchmarks.comparison import cases, results, runner
 
     (case,) = cases.choose("cpu", ["lora-b16"], scratch=str(tmp_path), small=True)
     eager = tuple(entry for entry in case.entries if "compiled" not in (entry.form or ""))
@@ -198,4 +198,4 @@ def test_side_by_side(tmp_path):
     assert list(result["entries"]) == ["ours", "eager"]
     assert all(len(entry["samples"]) == 2 for entry in result["entries"].values())
     assert result["facts"]["ours"]["trainable"] == result["facts"]["eager"]["trainable"]
-    assert "(eager)" in table.row(result)
+    assert "(eager)" in results.row(result)

@@ -27,7 +27,7 @@ def _load(name):
     return module
 
 
-torch_reference = _load("torch_reference")
+torch_reference = _load("dev/torch_reference")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 from benchmarks.comparison.case import Case, Entry
 from benchmarks.comparison.input_work import InputWork
 from benchmarks.comparison.workload import FeatureWork, IdleWork, StartWork, Workload
-
 from softbio_jax.errors import UserError
 
 _B16: dict[str, Any] = {"variant": "PE-Core-B16-224", "image_size": 224}

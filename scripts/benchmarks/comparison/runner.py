@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from benchmarks.comparison.case import Case, Entry
 from benchmarks.comparison.machine import Watch
 from benchmarks.comparison.results import compare
-
 from softbio_jax.errors import UserError
 
 _SCRIPTS = pathlib.Path(__file__).resolve().parents[2]

@@ -7,7 +7,6 @@ from benchmarks.comparison.input_work import InputWork
 from benchmarks.comparison.workload import Workload
 from benchmarks.ours.input import dataset
 from benchmarks.ours.step import parts
-
 from softbio_jax.data import pipeline
 from softbio_jax.runs.session import Session
 from softbio_jax.train.progress import IdleClock

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from benchmarks.comparison.input_work import InputWork, pictures_in
 
+from benchmarks.comparison.input_work import InputWork, pictures_in
 from softbio_jax import parallel
 from softbio_jax.data import pipeline, sources
 from softbio_jax.data.augment import normalize

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from benchmarks.comparison.workload import Workload, example_batch
 
+from benchmarks.comparison.workload import Workload, example_batch
 from softbio_jax import parallel
 from softbio_jax.data.augment import OFF
 from softbio_jax.models.config import ComputeConfig

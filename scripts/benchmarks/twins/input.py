@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from benchmarks.comparison.input_work import InputWork, pictures_in
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
+
+from benchmarks.comparison.input_work import InputWork, pictures_in
 
 
 class Pictures(Dataset):

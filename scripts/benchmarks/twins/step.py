@@ -5,10 +5,10 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from benchmarks.comparison.workload import Workload, example_batch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.comparison.workload import Workload, example_batch
 from softbio_jax.models.config import TIMM_NAMES, VISION
 from softbio_jax.tasks import MISSING, TASKS
 

@@ -41,9 +41,9 @@ class FakeWorker:
 
 
 def a_case(**changes):
-    from benchmarks.case import Case
-    from benchmarks.cases import against_twin
-    from benchmarks.workload import Workload
+    from benchmarks.comparison.case import Case
+    from benchmarks.comparison.cases import against_twin
+    from benchmarks.comparison.workload import Workload
 
     work = Workload(work="train", method="lora", variant="tiny-test", batch=4, image_size=32)
     case = Case(name="lora", title="LoRA step", entries=against_twin(work, forms=FORMS), target=0.9, images=4)
@@ -51,80 +51,80 @@ def a_case(**changes):
 
 
 def test_medians_spread_and_ratios():
-    from benchmarks import summary
+    from benchmarks.comparison import results
 
     samples = {
         "ours": [1.0, 2.0, 9.0, 2.0, 2.0],
         "eager": [4.0, 5.0, 4.0, 4.0, 4.0],
         "compiled": [2.0, 4.0, 2.5, 8.0, 4.0],
     }
-    found = summary.compare(samples, 0.5)
+    found = results.compare(samples, 0.5)
     assert found["best"] == "eager"  # of two that are level the first
     assert found["ratio"] == 2.0 / 4.0
     assert found["entries"]["ours"] == {"median": 2.0, "spread": 0.0, "samples": samples["ours"]}
     assert found["reached"] is True
-    assert summary.compare(samples, 0.49)["reached"] is False
-    assert summary.compare(samples, None)["reached"] is None
+    assert results.compare(samples, 0.49)["reached"] is False
+    assert results.compare(samples, None)["reached"] is None
 
 
 def test_the_best_opponent_counts():
-    from benchmarks import summary
+    from benchmarks.comparison import results
 
-    found = summary.compare({"ours": [2.0], "eager": [4.0], "compiled": [2.5]}, 0.9)
+    found = results.compare({"ours": [2.0], "eager": [4.0], "compiled": [2.5]}, 0.9)
     assert (found["best"], found["ratio"]) == ("compiled", 0.8)
 
 
 def test_paired_ratio_sees_through_load_that_comes_and_goes():
-    from benchmarks import summary
+    from benchmarks.comparison import results
 
     load = [1.0, 10.0, 1.0, 7.0, 1.0, 3.0, 1.0]
     ours, theirs = [0.8 * x for x in load], [1.0 * x for x in load]
-    assert summary.paired_ratio(ours, theirs) == pytest.approx(0.8)
-    assert summary.paired_ratio(ours, list(reversed(theirs))) == pytest.approx(0.8)
+    assert results.paired_ratio(ours, theirs) == pytest.approx(0.8)
+    assert results.paired_ratio(ours, list(reversed(theirs))) == pytest.approx(0.8)
 
 
 def test_a_figure_alone_is_held_against_its_target():
-    from benchmarks import summary
+    from benchmarks.comparison import results
 
-    found = summary.compare({"ours": [20.0, 30.0, 24.0]}, 25.0)
+    found = results.compare({"ours": [20.0, 30.0, 24.0]}, 25.0)
     assert found["reached"] and "ratio" not in found
 
 
 def test_entries_take_turns_and_the_first_turn_is_dropped():
-    from benchmarks import runner
+    from benchmarks.comparison import runner
 
-    diary, times = [], {"ours": [100.0, 1.0, 2.0, 3.0], "twin": [100.0, 100.0, *[4.0, 5.0] * 3]}
+    diary, times = [], {"ours.step": [100.0, 1.0, 2.0, 3.0], "twins.step": [100.0, 100.0, *[4.0, 5.0] * 3]}
     result = runner.run(a_case(), lambda side: FakeWorker(side, times[side], diary), repeats=3)
     ran = [(side, name) for side, do, name in diary if do == "run"]
-    assert ran == [("ours", "ours"), ("twin", "eager"), ("twin", "compiled")] * 4
+    assert ran == [("ours.step", "ours"), ("twins.step", "eager"), ("twins.step", "compiled")] * 4
     samples = {label: entry["samples"] for label, entry in result["entries"].items()}
     assert samples == {"ours": [1.0, 2.0, 3.0], "eager": [4.0] * 3, "compiled": [5.0] * 3}
     assert (result["best"], result["ratio"], result["reached"]) == ("eager", 0.5, True)
-    assert [side for side, do, _ in diary if do == "close"] == ["ours", "twin"]
+    assert [side for side, do, _ in diary if do == "close"] == ["ours.step", "twins.step"]
 
 
 def test_sides_that_train_different_models_are_not_compared():
-    from benchmarks import runner
+    from benchmarks.comparison import runner
 
     def start(side):
-        return FakeWorker(side, [1.0] * 9, [], trainable=7 if side == "ours" else 8)
+        return FakeWorker(side, [1.0] * 9, [], trainable=7 if side == "ours.step" else 8)
 
     with pytest.raises(RuntimeError, match="train different models"):
         runner.run(a_case(), start, repeats=1)
 
 
 def test_memory_and_facts_are_measured_in_fresh_processes():
-    from benchmarks import runner
-    from benchmarks.case import Entry
+    from benchmarks.comparison import runner
+    from benchmarks.comparison.case import Entry
 
-    diary, peaks = [], {"ours": [500.0], "twin": [1000.0]}
+    diary, peaks = [], {"ours.step": [500.0], "twins.step": [1000.0]}
     case = a_case(measure="memory", target=0.8)
     result = runner.run(case, lambda side: FakeWorker(side, peaks[side], diary))
     assert [do for _, do, _ in diary] == ["prepare", "memory", "close"] * 3
     assert result["ratio"] == 0.5
 
     diary.clear()
-    entries = (Entry(label="ours", side="ours_start", work=case.entries[0].work),)
+    entries = (Entry(label="ours", side="ours.start", work=case.entries[0].work),)
     case = a_case(measure="fact", fact="compile_seconds", entries=entries, target=2.0)
     result = runner.run(case, lambda side: FakeWorker(side, [], diary), repeats=2)
     assert [do for _, do, _ in diary] == ["prepare", "close"] * 3
@@ -133,7 +133,7 @@ def test_memory_and_facts_are_measured_in_fresh_processes():
 
 
 def test_units_divide_and_a_rate_too_low_is_not_reached():
-    from benchmarks import runner
+    from benchmarks.comparison import runner
 
     case = a_case()
     first = dataclasses.replace(case.entries[0], units=2.0)
@@ -141,25 +141,25 @@ def test_units_divide_and_a_rate_too_low_is_not_reached():
     result = runner.run(case, lambda side: FakeWorker(side, [1.0, 0.1], []), repeats=1)
     assert (result["entries"]["ours"]["median"], result["ratio"]) == (0.05, 0.5)
     assert result["cpu_ratio"] == pytest.approx(0.5)
-    assert result["reached"] is False  # 4 images in 0.05 s are 80 a second
+    assert result["reached"] is False  # 4 images in 0.05 s are 80 per second
 
 
 def test_table_says_what_is_not_reached_and_when_the_machine_was_loaded():
-    from benchmarks import runner, table
+    from benchmarks.comparison import results, runner
 
-    times = {"ours": [2.0] * 3, "twin": [2.0] * 6}
+    times = {"ours.step": [2.0] * 3, "twins.step": [2.0] * 6}
     result = runner.run(a_case(), lambda side: FakeWorker(side, times[side], []), repeats=2)
     result["facts"]["ours"]["other_cores"] = 1.3
-    line = table.row(result)
+    line = results.row(result)
     assert "| 2.00 ± 0.00 s, 2 images/s | 2.00 ± 0.00 s, 2 images/s (eager) | 1.00 | 1.00 |" in line
     assert "| <= 0.9 | **not reached** (others used 1.3 cores; ratio of processor time 1.00) |" in line
-    head, rule, body = table.markdown([result]).splitlines()
+    head, rule, body = results.markdown([result]).splitlines()
     assert head.count("|") == rule.count("|") == body.count("|")
 
 
 @pytest.mark.parametrize("suite", ["cpu", "gpu"])
 def test_suites(suite, tmp_path):
-    from benchmarks import cases
+    from benchmarks.comparison import cases
 
     chosen = cases.choose(suite, [], scratch=str(tmp_path), small=True)
     names = [case.name for case in chosen]
@@ -173,8 +173,7 @@ def test_suites(suite, tmp_path):
 
 
 def test_unknown_case_is_a_mistake(tmp_path):
-    from benchmarks import cases
-
+    from benchmarks.comparison import cases
     from softbio_jax.errors import UserError
 
     with pytest.raises(UserError, match="no such case"):
@@ -191,22 +190,21 @@ def test_unknown_case_is_a_mistake(tmp_path):
 )
 def test_own_side_runs_at_the_smallest_size(suite, work, method):
     """The type and the number of steps in a repetition are those of the suites."""
-    from benchmarks import ours
-    from benchmarks.workload import Workload
+    from benchmarks.comparison.workload import Workload
+    from benchmarks.ours import step
 
     kind = {"dtype": "bfloat16", "steps": 2} if suite == "gpu" else {}
     workload = Workload(
         work=work, method=method, variant="tiny-test", batch=8, image_size=32, rank=4, layers=2, **kind
     )
-    repetition, facts = ours.prepare(workload.to_json(), "jit")
+    repetition, facts = step.prepare(workload.to_json(), "jit")
     repetition()
     assert facts["trainable"] > 0
     assert Workload.from_json(json.loads(json.dumps(workload.to_json()))) == workload
 
 
 def test_without_a_gpu_the_gpu_suite_says_so():
-    from benchmarks import runner
-
+    from benchmarks.comparison import runner
     from softbio_jax.errors import UserError
 
     class OnCpu(FakeWorker):
@@ -218,8 +216,7 @@ def test_without_a_gpu_the_gpu_suite_says_so():
 
 
 def test_a_side_that_cannot_be_imported_is_a_mistake_in_one_line(monkeypatch, tmp_path):
-    from benchmarks import runner
-
+    from benchmarks.comparison import runner
     from softbio_jax.errors import UserError
 
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
@@ -233,22 +230,22 @@ def test_a_side_that_cannot_be_imported_is_a_mistake_in_one_line(monkeypatch, tm
     start = runner.starter(torch_python=sys.executable, platform="cpu")
     missing = pytest.raises(UserError, match=r"a package is missing.*no torch here")
     with missing, runner.Workers(start) as workers:
-        workers.of("twin").ask("describe")
+        workers.of("twins.step").ask("describe")
 
 
 def test_worker_answers_over_its_pipes(tmp_path):
-    """A real process of this side: the start's figures, its errors, its end."""
-    from benchmarks import runner
-    from benchmarks.workload import StartWork, Workload
+    """A real process of this side: the start's values, its errors, its end."""
+    from benchmarks.comparison import runner
+    from benchmarks.comparison.workload import StartWork, Workload
 
     work = Workload(work="train", method="lora", variant="tiny-test", batch=1, image_size=32)
     start = StartWork(workload=work, cache=os.environ.get("JAX_COMPILATION_CACHE_DIR", ""))
     with runner.Workers(lambda side: runner.Process(side)) as workers:
-        worker = workers.of("ours_start")
+        worker = workers.of("ours.start")
         facts = worker.ask("prepare", name="start", work=start.to_json(), form="jit")
         assert 0 < facts["package_seconds"] < facts["import_seconds"]
         assert facts["compile_seconds"] < facts["prepare_seconds"]
         assert worker.ask("run", name="start")["seconds"] < 1
         assert worker.ask("memory", name="start", repetitions=1)["peak_mib"] > 10
-        with pytest.raises(RuntimeError, match=r"ours_start, asked to prepare.*no form 'eager'"):
+        with pytest.raises(RuntimeError, match=r"ours\.start, asked to prepare.*no form 'eager'"):
             worker.ask("prepare", name="start", work=start.to_json(), form="eager")

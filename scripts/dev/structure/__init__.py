@@ -1,0 +1,1 @@
+"""The import graph: read from the code, laid out, drawn."""

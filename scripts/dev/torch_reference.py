@@ -1,0 +1,184 @@
+"""Runs the PyTorch implementations and returns their stages as arrays, for the parity commands."""
+
+import contextlib
+import importlib
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from softbio_jax.errors import UserError
+from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
+from softbio_jax.models.config import TIMM_NAMES, TextConfig, VisionConfig
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def official_module(checkout: str) -> ModuleType:
+    """Imports the reference's model module from a checkout of perception_models.
+
+    Raises:
+      UserError: no such checkout, or a package that it imports is absent.
+    """
+    root = pathlib.Path(checkout)
+    if not (root / "core" / "vision_encoder" / "pe.py").is_file():
+        raise UserError(
+            "no checkout of perception_models",
+            where=checkout or "--checkout",
+            expected="a folder with core/vision_encoder/pe.py",
+            found="none",
+            fix="git clone https://github.com/facebookresearch/perception_models and name its folder",
+        )
+    sys.path.insert(0, str(root))
+    try:
+        return _import("core.vision_encoder.pe")
+    finally:
+        sys.path.remove(str(root))
+
+
+def official_rungs(
+    checkout: str, config: VisionConfig, state: Arrays, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Runs the reference vision tower; see `ladder.vision_rungs` for the stages and arguments."""
+    module, torch = official_module(checkout), _import("torch")
+    model = module.VisionTransformer(
+        patch_size=config.patch_size,
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        mlp_ratio=config.mlp_width / config.width,
+        use_ln_post=config.ln_post,
+        ls_init_value=config.layer_scale,
+        image_size=config.image_size,
+        use_cls_token=config.class_token,
+        output_dim=config.out_dim,
+        attn_pooler_heads=config.pool_heads,
+        pool_type=config.pooling,
+    )
+    _load(torch, model, {key.removeprefix("visual."): array for key, array in state.items()})
+    stages = {"conv": model.conv1, "pre": model.ln_pre, "tokens": model.ln_post}
+    rungs = _run(torch, model, stages, model.transformer.resblocks, images)
+    turn = model.rope.freq[0].numpy()
+    rotary = np.concatenate([np.sin(turn), np.cos(turn)], axis=-1)
+    if config.pooling == "attn":
+        with torch.inference_mode():
+            pooled = model.attn_pool(torch.from_numpy(rungs["tokens"]))[:, 0].numpy()
+    else:
+        pooled = model._pool(torch.from_numpy(rungs["tokens"])).numpy()
+    return {"rotary": rotary} | _finish(rungs, pooled, projected=config.out_dim is not None)
+
+
+def official_text_rungs(
+    checkout: str, config: TextConfig, state: Arrays, ids: np.ndarray, embedding: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Runs the reference text tower; see `ladder.text_rungs` for the stages and arguments."""
+    module, torch = official_module(checkout), _import("torch")
+    model = module.TextTransformer(
+        context_length=config.context,
+        vocab_size=config.vocab,
+        width=config.width,
+        heads=config.heads,
+        layers=config.layers,
+        output_dim=config.out_dim,
+    )
+    state = {key: array for key, array in state.items() if not key.startswith("visual.")}
+    scale = torch.tensor(state.pop("logit_scale"))
+    _load(torch, model, state)
+    with torch.inference_mode():
+        text = model(torch.from_numpy(ids.astype(np.int64)))
+        normalised = torch.nn.functional.normalize(text, dim=-1)
+        image = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=-1)
+        logits = scale.exp() * image @ normalised.T
+    return {"text": text.numpy(), "text_normalised": normalised.numpy(), "logits": logits.numpy()}
+
+
+def timm_rungs(config: VisionConfig, state: Arrays, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Runs timm's tower at its native resolution; see `ladder.vision_rungs`."""
+    torch, timm = _import("torch"), _import("timm")
+    names = {variant: name for name, variant in TIMM_NAMES.items()}
+    # Without num_classes the dense variants get no head, as their checkpoints have none.
+    model = timm.create_model(
+        names[config.name],
+        depth=config.layers,
+        dynamic_img_size=True,
+        num_classes=config.out_dim or 0,
+        global_pool="map" if config.pooling == "attn" else "",
+    )
+    _load(torch, model, OFFICIAL_TO_TIMM.forward(state))
+    stages = {"conv": model.patch_embed.proj, "pre": model.norm_pre, "tokens": model.norm}
+    if config.pooling == "attn":
+        stages["pooled"] = model.attn_pool
+    rungs = _run(torch, model, stages, model.blocks, images)
+    grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
+    rotary = model.rope.get_embed(shape=grid).numpy()  # of the patches alone
+    if config.class_token:
+        half = rotary.shape[1] // 2
+        unturned = np.concatenate([np.zeros((1, half)), np.ones((1, half))], axis=-1)
+        rotary = np.concatenate([unturned.astype(np.float32), rotary])
+    pooled = rungs.get("pooled", rungs["tokens"])
+    return {"rotary": rotary} | _finish(rungs, pooled, projected=config.out_dim is not None)
+
+
+def _load(torch: Any, model: Any, state: Arrays) -> None:
+    tensors = {key: torch.from_numpy(np.array(array)) for key, array in state.items()}
+    model.load_state_dict(tensors, strict=True)
+    model.eval()
+
+
+def _run(
+    torch: Any, model: Any, stages: Mapping[str, Any], blocks: Any, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Runs the model on (B, H, W, 3), recording the named modules and each block."""
+    rungs: dict[str, np.ndarray] = {}
+    named = dict(stages) | {f"block_{i + 1:02d}": block for i, block in enumerate(blocks)}
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    with _recorded(named, rungs), torch.inference_mode():
+        rungs["output"] = model(pixels).numpy()
+    return rungs
+
+
+@contextlib.contextmanager
+def _recorded(modules: Mapping[str, Any], rungs: dict[str, np.ndarray]) -> Iterator[None]:
+    def record(name: str) -> Any:
+        def hook(_module: Any, inputs: tuple, output: Any) -> None:
+            if name == "pre":
+                rungs["positions"] = inputs[0].numpy().copy()
+            rungs[name] = output.numpy().copy()
+
+        return hook
+
+    handles = [module.register_forward_hook(record(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _finish(rungs: dict[str, np.ndarray], pooled: np.ndarray, *, projected: bool) -> dict[str, np.ndarray]:
+    """Renames what was recorded to the ladder's rungs, in forward order."""
+    maps = rungs.pop("conv")
+    result = {"patches": maps.reshape(*maps.shape[:2], -1).transpose(0, 2, 1)}
+    result |= {name: array for name, array in rungs.items() if name not in ("pooled", "output")}
+    result["pooled"] = pooled
+    if projected:
+        output = rungs["output"]
+        norm = np.maximum(np.linalg.norm(output, axis=-1, keepdims=True), 1e-12)
+        result |= {"embedding": output, "embedding_normalised": output / norm}
+    return result
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            "a package is missing",
+            where=name,
+            expected="the parity extra",
+            found=str(error),
+            fix="make test-parity sets it up, or pip install 'softbio-jax[parity]'",
+        ) from error
