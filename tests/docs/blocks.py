@@ -68,7 +68,7 @@ def commands(page: pathlib.Path) -> Iterator[tuple[int, str, str]]:
             continue
         joined = re.sub(r"\\\n\s*", " ", block.text)
         for line in joined.splitlines():
-            found = re.search(r"(?:^|\s)(?:python3? )?(scripts/\w+\.py)(.*)", line)
+            found = re.search(r"(?:^|\s)(?:python3? )?(scripts/[\w/]+\.py)(.*)", line)
             if found and line.lstrip().startswith(("python", "scripts/", "srun", "find", "$")):
                 arguments = re.sub(r"\s#\s.*", "", found[2])
                 yield block.line, f"{found[1]}{arguments}", block.not_run
@@ -77,5 +77,5 @@ def commands(page: pathlib.Path) -> Iterator[tuple[int, str, str]]:
 def inline_commands(page: pathlib.Path) -> Iterator[str]:
     """Yields the commands with flags that stand in sentences, between backticks."""
     text = _FENCE.sub("", page.read_text())
-    for match in re.finditer(r"`(?:python )?(scripts/\w+\.py\s[^`]*--[^`]*)`", text):
+    for match in re.finditer(r"`(?:python )?(scripts/[\w/]+\.py\s[^`]*--[^`]*)`", text):
         yield " ".join(match[1].split())
