@@ -142,8 +142,6 @@ MakeSampler = Callable[[Sequence[PreparedDataset], int], Sampler]
 SAMPLERS = Registry[Callable[..., Sampler]](
     "sampler", where="data.sampler.name", group="softbio_jax.samplers"
 )
-    "sampler", where="data.sampler.name", group="softbio_jax.samplers"
-)
 
 
 @SAMPLERS.register("natural")
