@@ -63,13 +63,15 @@ def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def write_text(path: epath.Path, text: str) -> None:
-    """Writes a file that appears only once it is whole."""
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes a UTF-8 text file that appears only once complete, and missing folders above it."""
+    target = epath.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if is_local(path):
-        write_text(path, text)
+        with whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        target.write_text(text)
 
 
 def upload(folder: pathlib.Path, target: epath.Path, *, last: str = "") -> None:

@@ -3,6 +3,7 @@
 import bisect
 import math
 import re
+from collections.abc import Mapping
 
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING, TASKS
@@ -27,10 +28,9 @@ EMOTION_WORDS = {
     )
     for word in words
 }
-# A task without words of its own here is known by its classes alone.
-WORDS = {
-    name: {word.lower(): label for label, word in enumerate(task.classes)} for name, task in TASKS.items()
-} | {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
+# task -> {lower-case word: label}. A task without an entry is known by the names of its classes; the
+# module that registers a task may add its synonyms here.
+WORDS = {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
 
 
 # A spreadsheet takes 3-9 and 10-19 for dates: the third of September, or March the ninth.
@@ -62,7 +62,7 @@ def class_of(task: str, word: str) -> int | None:
     Returns:
       The label, or None for a word that the vocabulary does not know.
     """
-    return WORDS[task].get(word.strip().lower())
+    return _words(task).get(word.strip().lower())
 
 
 def require_class(task: str, word: str, *, where: str) -> int:
@@ -86,9 +86,14 @@ def require_class(task: str, word: str, *, where: str) -> int:
 def known_words(task: str) -> str:
     """Lists every accepted word of a task, for an error message."""
     by_label: dict[int, list[str]] = {}
-    for word, label in WORDS[task].items():
+    for word, label in _words(task).items():
         by_label.setdefault(label, []).append(word)
     return ", ".join("/".join(by_label[label]) for label in sorted(by_label))
+
+
+def _words(task: str) -> Mapping[str, int]:
+    classes = {word.lower(): label for label, word in enumerate(TASKS[task].classes)}
+    return WORDS.get(task, classes)
 
 
 def age_class(years: float) -> int:

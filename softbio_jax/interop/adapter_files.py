@@ -20,7 +20,6 @@ from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
 from softbio_jax.tasks import TASKS, TaskSpec
-from softbio_jax.thesis import files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +84,8 @@ def read(path: pathlib.Path, config: VisionConfig, layout: str) -> Adaptation:
     Raises:
       UserError: unreadable, of another variant, or of another layout.
     """
+    from softbio_jax.thesis import files
+
     match layout:
         case "peft":
             adapter = peft.read(path, config)
@@ -115,6 +116,8 @@ def write(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig, layo
     Raises:
       UserError: the layout has no place for a part.
     """
+    from softbio_jax.thesis import files
+
     match layout:
         case "peft":
             if checkpoint.leaves:

@@ -60,7 +60,7 @@ def load_prompts(source: str = "thesis") -> Prompts:
 
 
 def _read(source: str) -> dict[str, Any]:
-    carried = importlib.resources.files(__name__) / f"{source}.json"
+    carried = importlib.resources.files(__package__) / "prompt_sets" / f"{source}.json"
     try:
         path = carried if source in CARRIED else pathlib.Path(source)
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -122,5 +122,5 @@ def _parts(entry: Any, *, where: str) -> tuple[list[str], dict[str, str]]:
         where=where,
         expected='{"templates": [texts with one {} each], "names": {class: text}}',
         found=json.dumps(entry)[:80],
-        fix="see softbio_jax/evaluation/prompts/thesis.json",
+        fix="see softbio_jax/evaluation/zero_shot/prompt_sets/fer2013.json",
     )

@@ -72,7 +72,7 @@ def clean(text: str) -> str:
 @functools.cache
 def stored_ids() -> dict[str, list[int]]:
     """Returns the ids, with start and end marks, of every prompt that the package carries."""
-    folder = importlib.resources.files("softbio_jax.evaluation") / "prompts"
+    folder = importlib.resources.files(__package__) / "prompt_sets"
     return json.loads((folder / "ids.json").read_text(encoding="utf-8"))
 
 
