@@ -18,7 +18,6 @@ from absl import flags
 from softbio_jax import command
 from softbio_jax.data.builders import BUILDERS
 from softbio_jax.errors import UserError
-from softbio_jax.tasks import TASKS
 
 if TYPE_CHECKING:
     from softbio_jax.data.prepare import prepare
@@ -58,7 +57,7 @@ _TOLD = 10  # rejected rows that are printed
 
 # Choices of single layouts: (flag, the layouts that know it).
 _CHOICES = (
-    (flags.DEFINE_enum("task", None, [*TASKS], "folder: the task of the folder names."), ("folder",)),
+    (flags.DEFINE_string("task", None, "folder: the task of the folder names."), ("folder",)),
     (
         flags.DEFINE_bool("fix_excel_ages", False, "fairface: read 03-Sep as 3-9, Oct-19 as 10-19."),
         ("fairface",),

@@ -17,6 +17,7 @@ from softbio_jax.data.builders import (
     utkface,
     vggface2,
 )
+from softbio_jax.data.drawing import synthetic
 from softbio_jax.data.prepare.base import BUILDERS
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "imdb_clean",
     "lagenda",
     "rafdb",
+    "synthetic",
     "table",
     "utkface",
     "vggface2",
