@@ -1,31 +1,32 @@
-"""docs/mistakes.md: the table for users, its lines those that the commands say.
+"""docs/mistakes.md lists the messages that the commands print.
 
-python -m tests.mistakes.page  # makes every mistake and writes the lines anew
+python -m tests.mistakes.page            makes every mistake and prints the sections that changed
+python -m tests.mistakes.page --write    also writes them to the page
 """
 
+import argparse
 import pathlib
 import re
 import sys
 import tempfile
 
-from tests.mistakes.running import ROOT, Mistake, Told, World
+from tests.mistakes.running import ROOT, Mistake, Output, Sandbox
 
 PAGE = ROOT / "docs" / "mistakes.md"
 _SECTION = re.compile(r"### (.+)\n\n```\n(.*)\n```\n")
 
 
-def line_of(told: Told, world: World) -> str:
-    """Returns the line as the page has it: without the folders of this machine."""
-    (line,) = told.lines
-    for folder, name in ((world.tmp, ""), (world.data, "data")):
+def line_of(output: Output, sandbox: Sandbox) -> str:
+    """Returns the message as printed on the page: without the folders of this machine."""
+    (line,) = output.lines
+    for folder, name in ((sandbox.tmp, ""), (sandbox.data, "data")):
         line = line.replace(f"{folder}/", f"{name}/" if name else "")
         line = line.replace(str(folder), name or ".")
     return line
 
 
-def write(made: dict[str, str], groups: dict[str, list[Mistake]]) -> None:
-    """Writes the sections; what could not be made here keeps the line it had."""
-    text = PAGE.read_text()
+def filled(text: str, made: dict[str, str], groups: dict[str, list[Mistake]]) -> str:
+    """Returns the page with new sections; mistakes that could not be made here keep their message."""
     before = dict(_SECTION.findall(text))
     for title, mistakes in groups.items():
         sections = "\n".join(
@@ -34,20 +35,23 @@ def write(made: dict[str, str], groups: dict[str, list[Mistake]]) -> None:
         found = re.search(rf"^## {title}\n(.*?)(?=^## )", text, re.S | re.M)
         assert found, title
         text = f"{text[: found.start(1)]}\n{sections}\n{text[found.end(1) :]}"
-    PAGE.write_text(text)
+    return text
 
 
-def main() -> None:
+def main() -> int:
     import jax
     import pytest
 
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the page")
+    write = parser.parse_args().write
     jax.config.update("jax_num_cpu_devices", 8)
-    from tests.mistakes import labels, pictures, settings, weights
+    from tests.mistakes import images, labels, settings, weights
     from tests.runs import tiny
 
     groups = {
         "Labels": list(labels.MISTAKES),
-        "Pictures and folders": list(pictures.MISTAKES),
+        "Images and folders": list(images.MISTAKES),
         "Settings and runs": list(settings.MISTAKES),
         "Weights and predictions": list(weights.MISTAKES),
     }
@@ -58,20 +62,28 @@ def main() -> None:
         for number, mistake in enumerate(m for group in groups.values() for m in group):
             with pytest.MonkeyPatch.context() as patch:
                 (root / str(number)).mkdir()
-                world = World(
+                sandbox = Sandbox(
                     tmp=root / str(number),
                     data=root / "data",
                     config=tiny.config_on(root / "data"),
                     patch=patch,
                 )
                 try:
-                    told = mistake.make(world, True)()
+                    output = mistake.make(sandbox, True)()
                 except pytest.skip.Exception as reason:
                     print(f"{mistake.name}: {reason}", file=sys.stderr)
                     continue
-                made[mistake.name] = line_of(told, world)
-    write(made, groups)
+                made[mistake.name] = line_of(output, sandbox)
+    before = PAGE.read_text()
+    after = filled(before, made, groups)
+    old = dict(_SECTION.findall(before))
+    changed = {name: line for name, line in _SECTION.findall(after) if old.get(name) != line}
+    for name, line in changed.items():
+        print(f"{name}\n    {line}")
+    if write:
+        PAGE.write_text(after)
+    return 0 if write or after == before else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What a mistake is, and running a command or a call as a user would, without a new process."""
+"""Runs a command or a call as a user would, without a new process, and checks its error."""
 
 import contextlib
 import dataclasses
@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
-    """What a user sees: the exit code and the lines on stderr and stdout."""
+class Output:
+    """The exit code, the lines on stderr, and stdout."""
 
     code: int
     lines: tuple[str, ...]
@@ -27,13 +27,13 @@ class Told:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class World:
-    """Where a mistake is made.
+class Sandbox:
+    """The folder and data in which a mistake is made.
 
     Args:
-      tmp: an empty folder of its own.
-      data: prepared sets of drawn faces.
-      config: a run on them, as a nested dict to be changed.
+      tmp: an empty folder.
+      data: prepared sets of rendered faces.
+      config: the configuration of a run on them, as a nested dict.
       patch: pytest's monkeypatch.
     """
 
@@ -42,8 +42,8 @@ class World:
     config: dict[str, Any]
     patch: Any
 
-    def script(self, name: str, *arguments: object) -> Told:
-        """Runs a script; its folder of the repository is not left."""
+    def script(self, name: str, *arguments: object) -> Output:
+        """Runs a script in this process."""
         self.patch.setattr(app, "run", _run)
         path = str(ROOT / "scripts" / name)
         self.patch.setattr(sys, "argv", [path, *map(str, arguments)])
@@ -54,13 +54,13 @@ class World:
                 code = 0
             except SystemExit as stop:
                 code = stop.code or 0
-        return Told(code, tuple(err.getvalue().splitlines()), out.getvalue())
+        return Output(code, tuple(err.getvalue().splitlines()), out.getvalue())
 
-    def train(self, *arguments: object, **changes: object) -> Told:
+    def train(self, *arguments: object, **changes: object) -> Output:
         """Runs scripts/train.py on the run with dotted keys changed (__ for the dot)."""
         from tests.runs.tiny import changed
 
-        # Beside the tree whose files are counted, for it is not what the command writes.
+        # Outside tmp, whose files are compared before and after the command.
         path = self.tmp.parent / f"{self.tmp.name}_config.py"
         path.write_text(
             "import ml_collections\n\n\ndef get_config():\n"
@@ -69,16 +69,16 @@ class World:
         workdir = self.tmp / "run"
         return self.script("train.py", f"--config={path}", f"--workdir={workdir}", *arguments)
 
-    def call(self, function: Callable[[], object]) -> Told:
-        """Makes a call of the Python API; what a script would print of its error."""
+    def call(self, function: Callable[[], object]) -> Output:
+        """Calls the Python API; returns the error as a script would print it."""
         try:
             function()
         except Exception as error:
             line = command.describe(error)
             if line is None:
                 raise
-            return Told(1, (f"error: {line}",))
-        return Told(0, ())
+            return Output(1, (f"error: {line}",))
+        return Output(0, ())
 
     def files(self) -> set[str]:
         return {str(path) for path in self.tmp.rglob("*")}
@@ -86,30 +86,30 @@ class World:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A row of the table.
+    """One section of docs/mistakes.md.
 
     Args:
-      name: what was done, in the words of docs/mistakes.md.
-      make: prepares the world and returns what to run; `wrong` False makes it right instead.
-      cause: the regex of what the line must say is wrong.
-      fix: the regex of what it must say to do, after "fix: ".
-      right: whether the right input is run as well, and must pass.
-      code: the exit code; 2 is for what is wrong with the command line itself.
+      name: the heading in docs/mistakes.md.
+      make: prepares the sandbox and returns the call to run; with `wrong` False, the correct one.
+      cause: a regex for the cause in the message.
+      fix: a regex for the remedy after "fix: ".
+      right: whether the correct input is also run, and must pass.
+      code: the exit code; 2 for errors in the command line itself.
     """
 
     name: str
-    make: Callable[[World, bool], Callable[[], Told]]
+    make: Callable[[Sandbox, bool], Callable[[], Output]]
     cause: str
     fix: str
     right: bool = True
     code: int = 1
 
-    def check(self, told: Told) -> None:
-        assert len(told.lines) == 1, "\n".join(told.lines) or "nothing was said"
-        (line,) = told.lines
-        assert told.code == self.code, line
+    def check(self, output: Output) -> None:
+        assert len(output.lines) == 1, "\n".join(output.lines) or "nothing was printed"
+        (line,) = output.lines
+        assert output.code == self.code, line
         assert line.startswith("error: "), line
-        # Of rejected rows the line has their own fixes, too; the last one is its own.
+        # Rejected rows are quoted with their own fixes; the last fix is that of the line.
         said, found, advice = line.rpartition("; fix: " if self.code == 1 else "; see ")
         assert found, f"no fix: {line}"
         assert re.search(self.cause, said), f"cause: {line}"
@@ -117,7 +117,7 @@ class Mistake:
 
 
 def _run(main: Callable, flags_parser: Callable) -> None:
-    # app.run without what it does to the process: handlers, faulthandler, profiling.
+    # app.run without its side effects: handlers, faulthandler, profiling.
     sys.exit(main(flags_parser(sys.argv)))
 
 

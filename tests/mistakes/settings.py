@@ -1,4 +1,4 @@
-"""Mistakes in configurations and in what a run is given. The right run is built, not trained."""
+"""Mistakes in configurations and in what a run is given. The correct run is built, not trained."""
 
 import copy
 import shutil
@@ -12,15 +12,15 @@ from tests.runs.tiny import changed
 
 
 def _run(name, *, cause, fix, base=None, override="", **changes):
-    """A mistake made by changing the tiny run; `base` changes that are right."""
+    """A mistake made by changing the tiny run; `base` holds correct changes."""
 
-    def make(world, wrong):
-        config = changed(world.config, **(base or {}))
+    def make(sandbox, wrong):
+        config = changed(sandbox.config, **(base or {}))
         if wrong:
-            world.config.clear()
-            world.config.update(changed(config, **changes))
-            return lambda: world.train(*([override] if override else []))
-        return lambda: world.call(lambda: _checked(config))
+            sandbox.config.clear()
+            sandbox.config.update(changed(config, **changes))
+            return lambda: sandbox.train(*([override] if override else []))
+        return lambda: sandbox.call(lambda: _checked(config))
 
     return Mistake(name=name, make=make, cause=cause, fix=fix)
 
@@ -31,27 +31,27 @@ def _checked(config):
     data.check(open_all(given.data), tasks=given.tasks, batch_size=given.train.batch_size)
 
 
-def _other_workdir(world, wrong):
-    run = build.parts(build.config_from(world.config))
-    (world.tmp / "run").mkdir()
-    directory.write_start(run, open_all(run.config.data), world.tmp / "run")
-    config = changed(world.config, seed=4) if wrong else world.config
+def _other_workdir(sandbox, wrong):
+    run = build.parts(build.config_from(sandbox.config))
+    (sandbox.tmp / "run").mkdir()
+    directory.write_start(run, open_all(run.config.data), sandbox.tmp / "run")
+    config = changed(sandbox.config, seed=4) if wrong else sandbox.config
     given = build.config_from(config)
     if not wrong:
-        return lambda: world.call(lambda: directory.check_workdir(given, world.tmp / "run"))
-    return lambda: world.train(seed=4)
+        return lambda: sandbox.call(lambda: directory.check_workdir(given, sandbox.tmp / "run"))
+    return lambda: sandbox.train(seed=4)
 
 
-def _overlap(world, wrong):
-    """Two splits of one's own folder with the same pictures in both."""
-    make_emotions(world.tmp / "raw")
+def _overlap(sandbox, wrong):
+    """Two splits of a folder with the same images in both."""
+    make_emotions(sandbox.tmp / "raw")
     if wrong:
-        for path in (world.tmp / "raw" / "train").rglob("*.png"):
-            shutil.copy(path, world.tmp / "raw" / "test" / path.parent.name / path.name)
-    prepare.prepare("folder", source=str(world.tmp / "raw"), out=world.tmp / "mine", task="emotion")
+        for path in (sandbox.tmp / "raw" / "train").rglob("*.png"):
+            shutil.copy(path, sandbox.tmp / "raw" / "test" / path.parent.name / path.name)
+    prepare.prepare("folder", source=str(sandbox.tmp / "raw"), out=sandbox.tmp / "mine", task="emotion")
     given = {
         "tasks": ("emotion",),
-        "data__root": str(world.tmp),
+        "data__root": str(sandbox.tmp),
         "data__train": ("mine/train",),
         "data__test": ("mine/test",),
         "data__val_fraction": 0.0,
@@ -60,15 +60,15 @@ def _overlap(world, wrong):
         "mesh": {"fsdp": 1},
     }
     if not wrong:
-        return lambda: world.call(lambda: _checked(changed(world.config, **given)))
-    return lambda: world.train(**given)
+        return lambda: sandbox.call(lambda: _checked(changed(sandbox.config, **given)))
+    return lambda: sandbox.train(**given)
 
 
-def _memory(world, wrong):
+def _memory(sandbox, wrong):
     import jax.numpy as jnp
 
     # More than a processor can address.
-    return lambda: world.call(lambda: jnp.zeros((1 << (46 if wrong else 4),)))
+    return lambda: sandbox.call(lambda: jnp.zeros((1 << (46 if wrong else 4),)))
 
 
 _RATES = {"adapter_b": 1e-3, "heads": 1e-3, "log_sigma": 1e-3}
@@ -109,45 +109,45 @@ MISTAKES = (
         "A mistyped task", tasks=("age", "gendre"), cause="unknown task.*found 'gendre'", fix="write 'gender'"
     ),
     _run(
-        "More blocks to fine-tune than there are",
+        "More blocks to fine-tune than the encoder has",
         method={"name": "ft", "blocks": 99},
-        cause="more last blocks than the tower has.*at most 3, found 99",
+        cause="blocks.*tiny-test: expected at most 3, found 99",
         fix="method.blocks",
     ),
     _run(
         "A rank larger than the matrix",
         method__lora__rank=4096,
-        cause="rank larger than the matrix.*at most 32, found 4096",
+        cause="encoder/trunk/attn/qkv.*at most 32, found 4096",
         fix="lower lora.rank",
     ),
     _run(
         "An adapter target that matches nothing",
         method__targets=("encoder/trunk/attn/qvk",),
-        cause="target matches no layer.*nearest are encoder/trunk/attn/qkv",
+        cause="'encoder/trunk/attn/qvk'.*encoder/trunk/attn/qkv",
         fix="correct",
     ),
     _run(
         "A parameter group without a learning rate",
         optimizer__rates={"adaptor_a": 1e-3, **_RATES},
-        cause="without a learning rate.*none for adapter_a",
+        cause="optimizer.rates.*none for adapter_a",
         fix="rename 'adaptor_a'",
     ),
     _run(
         "A warm-up longer than the run",
         optimizer__warmup_steps=100,
-        cause="warm-up longer than the run.*train.steps = 8, found 100",
-        fix="shorten it",
+        cause="optimizer.warmup_steps.*train.steps = 8, found 100",
+        fix="shorten|lower",
     ),
     _run(
-        "Pictures that are not whole patches",
+        "An image size that is not a multiple of the patch size",
         model__image_size=50,
-        cause="not whole patches.*a multiple of 8, found 50",
+        cause="model.image_size.*a multiple of 8, found 50",
         fix="set it to 48 or 56",
     ),
     _run(
-        "A batch that the devices cannot share",
+        "A batch that cannot be divided among the devices",
         train__batch_size=12,
-        cause="batch does not fit the mesh.*multiple of 8 devices.*found 12",
+        cause="train.batch_size.*multiple of 8 devices.*found 12",
         fix="batch size",
     ),
     _run(
@@ -159,21 +159,16 @@ MISTAKES = (
     _run(
         "A batch larger than the training set",
         train__batch_size=512,
-        cause="batch larger than the training set.*at most 54 rows, found 512",
+        cause="train.batch_size.*at most 54 rows, found 512",
         fix="lower it",
     ),
     _run(
-        "A validation share that leaves nothing",
+        "A validation fraction that leaves no rows",
         data__val_fraction=0.001,
-        cause="a split without rows: data.val_fraction.*0.001 of 40",
+        cause="data.val_fraction.*0.001 of 40",
         fix="between 0 and 1",
     ),
-    _run(
-        "Data that was moved",
-        data__root="/moved",
-        cause="no such prepared split: /moved/synthetic_fairface",
-        fix="check the path",
-    ),
+    _run("Data that was moved", data__root="/moved", cause="/moved/synthetic_fairface", fix="check the path"),
     _run(
         "A split that does not exist",
         data__train=("synthetic_fairface/training",),
@@ -181,15 +176,15 @@ MISTAKES = (
         fix="check the path and the split",
     ),
     _run(
-        "Testing on the training pictures",
+        "Testing on the training images",
         data__test=("synthetic_fairface/train",),
-        cause="test pictures are trained on.*40 of 40",
+        cause="data.test: synthetic_fairface/train.*40 of 40",
         fix="another split",
     ),
     Mistake(
         name="Two splits that overlap",
         make=_overlap,
-        cause="test pictures are trained on.*mine/test.*6 of 6",
+        cause="data.test: mine/test.*6 of 6",
         fix="another split",
     ),
     _run(
@@ -202,14 +197,14 @@ MISTAKES = (
         tasks=("emotion",),
         data__train=("synthetic_raf_db/train",),
         data__test=("synthetic_utkface/test",),
-        cause="without labels of the tasks.*utkface.*expected emotion",
+        cause="data.test: synthetic_utkface/test: expected emotion",
         fix="drop it",
     ),
     _run(
         "A task without a training label",
         data__train=("synthetic_fairface/train",),
-        cause="no training labels for emotion",
-        fix="name one, or drop emotion",
+        cause="emotion.*data.train.*found synthetic_fairface",
+        fix="drop emotion",
     ),
     Mistake(
         name="A batch too large for the device",
@@ -220,7 +215,7 @@ MISTAKES = (
     Mistake(
         name="A workdir of another run",
         make=_other_workdir,
-        cause="workdir holds another run.*seed was 3, is 4",
+        cause="run: .*seed was 3, is 4",
         fix="another --workdir",
     ),
 )
