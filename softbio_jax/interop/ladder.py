@@ -12,8 +12,8 @@ from softbio_jax.interop import stacking
 from softbio_jax.interop.official import OFFICIAL
 from softbio_jax.models import positions
 from softbio_jax.models.config import ComputeConfig, TextConfig, VisionConfig
-from softbio_jax.models.text import TextTower, normalise, similarity_logits
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.text import TextEncoder, normalise, similarity_logits
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import unflatten
 
 Arrays = Mapping[str, np.ndarray]
@@ -76,7 +76,7 @@ def vision_rungs(
       rotary (N, 2 head_dim) [sin, cos], patches, positions (their sum), pre, block_01..,
       tokens, pooled, and, where the variant projects, embedding and embedding_normalised.
     """
-    tower = VisionTower(config, compute or ComputeConfig())
+    tower = VisionEncoder(config, compute or ComputeConfig())
     vision = {key: array for key, array in state.items() if key.startswith("visual.")}
     params = unflatten(stacking.stack(OFFICIAL.forward(vision)))
     with jax.default_matmul_precision("highest"):
@@ -115,7 +115,7 @@ def text_rungs(
     """
     text = {key: array for key, array in state.items() if not key.startswith("visual.")}
     params = unflatten(stacking.stack(OFFICIAL.forward(text)))
-    tower = TextTower(config)
+    tower = TextEncoder(config)
     with jax.default_matmul_precision("highest"):
         features = jax.jit(lambda p, x: tower.apply({"params": p}, x))(params["text"], ids)
         logits = similarity_logits(jnp.asarray(embedding), features, params["logit_scale"])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from softbio_jax.models.blocks import gelu
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.tasks import TaskSpec
 
 
@@ -80,8 +80,8 @@ class Heads(nn.Module):
         return {task.name: getattr(self, task.name)(features[task.name], train=train) for task in self.tasks}
 
 
-class MultitaskModel(VisionTower):
-    """VisionTower with heads; `features` then `classify`, so that a step can run the tower over
+class MultitaskModel(VisionEncoder):
+    """VisionEncoder with heads; `features` then `classify`, so that a step can run the tower over
     microbatches and the heads, with their batch statistics, once over the whole batch."""
 
     tasks: tuple[TaskSpec, ...] = ()
@@ -100,7 +100,7 @@ class MultitaskModel(VisionTower):
         return self.classify(self.features(images, rows=rows), train=train)
 
     def features(self, images: jax.Array, *, rows: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Returns the feature each task's head reads: {task: (B, D)}; rows as in `VisionTower`."""
+        """Returns the feature each task's head reads: {task: (B, D)}; rows as in `VisionEncoder`."""
         pooled = self.pooled(images, rows=rows)
         feature = self.project(pooled) if self.feature == "projected" else pooled
         if self.adapters.per_task is None:

@@ -13,10 +13,10 @@ from softbio_jax.models.blocks import Block
 from softbio_jax.models.config import ComputeConfig, TextConfig
 from softbio_jax.models.norm import LayerNorm
 from softbio_jax.models.stack import stack
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 
 
-class TextTower(nn.Module):
+class TextEncoder(nn.Module):
     """A Perception Encoder's text side: causal pre-norm blocks without rotary positions.
 
     Parameters: token_embedding (V, D), positional_embedding (context, D), trunk, ln_final and
@@ -85,8 +85,8 @@ def similarity_logits(
     return jnp.exp(logit_scale) * jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST)
 
 
-class CLIP(VisionTower):
-    """VisionTower with a text tower; parameters `text` and `logit_scale` beside the vision ones.
+class CLIP(VisionEncoder):
+    """VisionEncoder with a text tower; parameters `text` and `logit_scale` beside the vision ones.
 
     Source: perception_models `core/vision_encoder/pe.py`, `CLIP`.
     """
@@ -95,7 +95,7 @@ class CLIP(VisionTower):
 
     def setup(self) -> None:
         super().setup()
-        self.text = TextTower(self.text_config, self.compute, self.adapters)
+        self.text = TextEncoder(self.text_config, self.compute, self.adapters)
         self.logit_scale = self.param(
             "logit_scale", nn.initializers.constant(math.log(1 / 0.07)), (), jnp.float32
         )

@@ -62,7 +62,7 @@ class AttentionPooling(nn.Module):
         return x[..., 0, :]
 
 
-class VisionTower(nn.Module):
+class VisionEncoder(nn.Module):
     """A Perception Encoder's vision side; parameters `encoder`, `pool` and `proj`."""
 
     config: VisionConfig

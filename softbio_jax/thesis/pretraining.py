@@ -13,7 +13,7 @@ import optax
 
 from softbio_jax.data.augment import OFF, AugmentConfig, augment
 from softbio_jax.models.config import VisionConfig
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import Tree
 
 
@@ -52,7 +52,7 @@ def pretrain(
     Returns:
       The tower's parameters and the last loss reported.
     """
-    tower = VisionTower(config)
+    tower = VisionEncoder(config)
     tower_key, read_key = jax.random.split(jax.random.key(seed))
     size, factors = images.shape[1], targets.shape[1]
     classes = 0 if labels is None else int(labels.max()) + 1

@@ -10,7 +10,7 @@ from softbio_jax.interop import formats
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VISION
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import flatten
 
 CONFIG = VISION["tiny-test"]
@@ -30,7 +30,7 @@ def test_the_tree_fits_the_model_and_gives_one_answer_for_every_tail(checkpoint)
     outputs = []
     for tail in (0, 1, 3):
         params = load_pretrained(checkpoint, config=CONFIG, tail=tail)
-        tower = VisionTower(CONFIG, tail=tail)
+        tower = VisionEncoder(CONFIG, tail=tail)
         expected = jax.eval_shape(tower.init, jax.random.key(0), IMAGE)["params"]
         shapes = {path: leaf.shape for path, leaf in flatten(expected).items()}
         assert {path: leaf.shape for path, leaf in flatten(params).items()} == shapes

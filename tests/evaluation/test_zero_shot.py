@@ -19,7 +19,7 @@ from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import TEXT, VISION, ComputeConfig
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import unflatten
 from softbio_jax.tasks import EMOTION, TASKS
 
@@ -51,7 +51,7 @@ def embed(params, variant, pictures):
     pixels = np.stack([decode(data, size=size, resize="reference") for data in pictures])
     images = pixels.astype(np.float32) / 127.5 - 1
     with jax.default_matmul_precision("highest"):
-        return VisionTower(VISION[variant]).apply({"params": params}, images)
+        return VisionEncoder(VISION[variant]).apply({"params": params}, images)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import TEXT, VISION, ComputeConfig
 from softbio_jax.models.flops import zero_shot_flops
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import unflatten
 from softbio_jax.runs.data import open_tests
 from softbio_jax.tasks import AGE
@@ -56,7 +56,7 @@ def test_rows_are_those_of_the_towers_called_by_hand(state, data_root, tmp_path)
         params, variant="tiny-test", prompts=load_prompts("thesis"), compute=EXACT
     )
     with jax.default_matmul_precision("highest"):
-        features = VisionTower(VISION["tiny-test"]).apply(
+        features = VisionEncoder(VISION["tiny-test"]).apply(
             {"params": tower}, pixels.astype(np.float32) / 127.5 - 1
         )
         expected = np.asarray(classifier.probabilities(features)["age"])

@@ -14,7 +14,7 @@ from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.export import onnx
 from softbio_jax.interop import peft
 from softbio_jax.interop.safe_load import load_arrays
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import flatten
 from softbio_jax.runs.restore import restore_run
 from softbio_jax.thesis import files
@@ -69,7 +69,7 @@ def test_the_merged_tower_has_the_adapted_ones_features(workdir, tmp_path, keys,
     features = quick_jit(
         lambda net, params: net.apply({"params": params}, images, method="pooled"), static_argnums=0
     )
-    pooled = features(VisionTower(model.config), tower)
+    pooled = features(VisionEncoder(model.config), tower)
     np.testing.assert_allclose(pooled, features(model, session.params()), atol=1e-5)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.models.config import TEXT, VISION
-from softbio_jax.models.text import CLIP, TextTower, normalise, similarity_logits
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.text import CLIP, TextEncoder, normalise, similarity_logits
+from softbio_jax.models.vision import VisionEncoder
 
 VARIANT = "tiny-test"
 MODEL = CLIP(VISION[VARIANT], text_config=TEXT[VARIANT])
@@ -19,7 +19,7 @@ def params():
 
 
 def test_the_vision_side_is_at_the_root_with_the_towers_own_names(params):
-    tower = jax.eval_shape(VisionTower(VISION[VARIANT]).init, jax.random.key(0), IMAGES)["params"]
+    tower = jax.eval_shape(VisionEncoder(VISION[VARIANT]).init, jax.random.key(0), IMAGES)["params"]
     assert set(params) == {*tower, "text", "logit_scale"}
     rest = {name: params[name] for name in tower}
     assert jax.tree.map(jnp.shape, rest) == jax.tree.map(jnp.shape, tower)
@@ -28,7 +28,7 @@ def test_the_vision_side_is_at_the_root_with_the_towers_own_names(params):
 def test_the_towers_alone_give_the_same_embeddings(params):
     image = MODEL.apply({"params": params}, IMAGES, method="encode_image")
     text = MODEL.apply({"params": params}, IDS, method="encode_text")
-    tower, text_tower = VisionTower(VISION[VARIANT]), TextTower(TEXT[VARIANT])
+    tower, text_tower = VisionEncoder(VISION[VARIANT]), TextEncoder(TEXT[VARIANT])
     np.testing.assert_array_equal(image, tower.apply({"params": params}, IMAGES))
     np.testing.assert_array_equal(text, text_tower.apply({"params": params["text"]}, IDS))
 

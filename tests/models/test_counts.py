@@ -7,8 +7,8 @@ import pytest
 from softbio_jax.interop import formats, official, stacking
 from softbio_jax.interop.keymap import hollow, shapes_of
 from softbio_jax.models.config import TEXT, VISION
-from softbio_jax.models.text import TextTower
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.text import TextEncoder
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import count, flatten
 
 # variant: vision, of which pool, of which projection (measured on the official code)
@@ -41,12 +41,12 @@ TEXT_COUNTS = {
 def abstract_tower(variant, tail=0):
     config = VISION[variant]
     image = jax.ShapeDtypeStruct((1, config.patch_size, 2 * config.patch_size, 3), jnp.float32)
-    return jax.eval_shape(VisionTower(config, tail=tail).init, jax.random.key(0), image)["params"]
+    return jax.eval_shape(VisionEncoder(config, tail=tail).init, jax.random.key(0), image)["params"]
 
 
 def abstract_text(variant):
     ids = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-    return jax.eval_shape(TextTower(TEXT[variant]).init, jax.random.key(0), ids)["params"]
+    return jax.eval_shape(TextEncoder(TEXT[variant]).init, jax.random.key(0), ids)["params"]
 
 
 def test_the_table_names_every_released_variant():

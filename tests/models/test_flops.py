@@ -21,8 +21,8 @@ from softbio_jax.models.flops import (
     zero_shot_flops,
 )
 from softbio_jax.models.multitask import HeadConfig, MultitaskModel
-from softbio_jax.models.text import CLIP, TextTower
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.text import CLIP, TextEncoder
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import count
 from softbio_jax.tasks import AGE, EMOTION, GENDER
 
@@ -67,12 +67,12 @@ class TestAgainstTheTracedModel:
     @pytest.mark.parametrize("variant", VISION)
     def test_every_vision_tower(self, variant):
         config = VISION[variant]
-        found = traced_model(VisionTower(config), image(config, config.grid, config.grid))
+        found = traced_model(VisionEncoder(config), image(config, config.grid, config.grid))
         assert vision_flops(config).total == found
 
     def test_another_grid(self):
         config = VISION[L14]
-        found = traced_model(VisionTower(config), image(config, 9, 14))
+        found = traced_model(VisionEncoder(config), image(config, 9, 14))
         table = jax.ShapeDtypeStruct((config.tokens, config.width), jnp.float32)
         resampling = traced_flops(
             lambda t: positions.resample(t, stored=config.grid, grid=(9, 14), class_token=True), table
@@ -83,9 +83,9 @@ class TestAgainstTheTracedModel:
     def test_every_text_tower(self, variant):
         config = TEXT[variant]
         ids = jax.ShapeDtypeStruct((1, config.context), jnp.int32)
-        assert text_flops(config).total == traced_model(TextTower(config), ids)
+        assert text_flops(config).total == traced_model(TextEncoder(config), ids)
         short = jax.ShapeDtypeStruct((1, 7), jnp.int32)
-        assert text_flops(config, tokens=7).total == traced_model(TextTower(config), short)
+        assert text_flops(config, tokens=7).total == traced_model(TextEncoder(config), short)
 
     def test_image_and_prompts(self):
         vision, text = VISION[L14], TEXT[L14]
@@ -109,7 +109,7 @@ class TestAgainstTheTracedModel:
         config = VISION["tiny-test"]
         adapter = LoRAConfig(rank=3, alpha=6, dora=dora)
         rules = AdapterRules(rules=tuple((target, adapter) for target in targets))
-        model = VisionTower(config, adapters=rules, tail=tail)
+        model = VisionEncoder(config, adapters=rules, tail=tail)
         expected = vision_flops(config) + adapter_flops(config, rules, tail=tail)
         expected += dora_norm_flops(config, rules, tail=tail)
         assert expected.total == traced_model(model, image(config, config.grid, config.grid))

@@ -4,10 +4,10 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import VISION
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 
 CONFIG = VISION["tiny-test"]
-TOWER = VisionTower(CONFIG)
+TOWER = VisionEncoder(CONFIG)
 IMAGES = jax.random.uniform(jax.random.key(1), (2, 24, 40, 3), minval=-1)
 
 
@@ -57,7 +57,7 @@ def test_a_kept_apart_tail_changes_nothing(variables):
     split["params"]["encoder"]["trunk"] = jax.tree.map(lambda x: x[:1], trunk)
     split["params"]["encoder"]["tail"] = jax.tree.map(lambda x: x[1:], trunk)
     layers = (0, 1, 2)
-    found = intermediates(split, layers, tower=VisionTower(CONFIG, tail=2))
+    found = intermediates(split, layers, tower=VisionEncoder(CONFIG, tail=2))
     np.testing.assert_allclose(found, intermediates(variables, layers), atol=1e-6)
 
 

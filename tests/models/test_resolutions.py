@@ -12,7 +12,7 @@ from softbio_jax.interop import stacking
 from softbio_jax.interop.official import OFFICIAL
 from softbio_jax.models import encoder, positions
 from softbio_jax.models.config import VISION
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import unflatten
 
 LIMIT = 1e-6  # of normalised embeddings
@@ -35,7 +35,7 @@ def difference(tower, size):
     """The largest difference of normalised embeddings between this package and timm."""
     params = unflatten(stacking.stack(OFFICIAL.forward(REFERENCE.weights(tower))))
     # A new function each time, so that nothing traced before a mistake is used after it.
-    run = jax.jit(lambda p, x: VisionTower(tower).apply({"params": p}, x))
+    run = jax.jit(lambda p, x: VisionEncoder(tower).apply({"params": p}, x))
     with jax.default_matmul_precision("highest"):
         found = run(params, REFERENCE.images(size))
     name = f"{'class' if tower.class_token else 'plain'}-{size[0]}x{size[1]}"

@@ -11,7 +11,7 @@ from softbio_jax.interop.goldens import named_state
 from softbio_jax.models import blocks
 from softbio_jax.models.config import TEXT, ComputeConfig
 from softbio_jax.models.norm import LayerNorm
-from softbio_jax.models.text import TextTower
+from softbio_jax.models.text import TextEncoder
 
 START, END = 49406, 49407
 SMALL = TEXT["tiny-test"]
@@ -20,7 +20,7 @@ IDS = np.array([[START, 320, 1125, 539, 900, END, 0, 0, 0, 0]], np.int32)
 
 @pytest.fixture(scope="module")
 def params():
-    made = jax.jit(TextTower(SMALL).init)(jax.random.key(0), jnp.asarray(IDS))["params"]
+    made = jax.jit(TextEncoder(SMALL).init)(jax.random.key(0), jnp.asarray(IDS))["params"]
     # Tokens of one, positions and attention large enough to be seen.
     made["token_embedding"] = 50 * made["token_embedding"]
     made["positional_embedding"] = 50 * made["positional_embedding"]
@@ -28,7 +28,7 @@ def params():
 
 
 def embed(params, ids, **compute):
-    tower = TextTower(SMALL, ComputeConfig(**compute))
+    tower = TextEncoder(SMALL, ComputeConfig(**compute))
     return np.asarray(jax.jit(tower.apply)({"params": params}, jnp.asarray(ids)), np.float32)
 
 

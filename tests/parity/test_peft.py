@@ -23,7 +23,7 @@ from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, vision_shapes
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import vision_config
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import flatten, unflatten
 
 CONFIG = vision_config("tiny-test")
@@ -77,7 +77,7 @@ def run_torch(model):
 
 
 def run_ours(params, rules, tail=0):
-    tower = VisionTower(CONFIG, adapters=rules, tail=tail)
+    tower = VisionEncoder(CONFIG, adapters=rules, tail=tail)
     return jax.jit(lambda p: tower.apply({"params": p}, jnp.asarray(IMAGES)))(params)
 
 
@@ -114,7 +114,7 @@ def test_an_adapter_that_peft_saved_gives_its_outputs(kind, tmp_path):
 def test_an_adapter_that_we_wrote_loads_in_peft_and_comes_back(kind, tmp_path):
     method = methods.lora(KINDS[kind], targets=[methods.BLOCK_TARGETS, "pool/.*"])
     rng = np.random.default_rng(7)
-    tower = VisionTower(CONFIG, adapters=method.rules)
+    tower = VisionEncoder(CONFIG, adapters=method.rules)
     fresh = tower.init(jax.random.key(0), jnp.asarray(IMAGES))["params"]
     flat = flatten(fresh) | flatten(plain_params())
     for path, leaf in flat.items():

@@ -9,7 +9,7 @@ import pytest
 
 from softbio_jax.interop import stacking
 from softbio_jax.interop.official import OFFICIAL
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import unflatten
 
 PATH = pathlib.Path(__file__).parent / "resolution_reference.py"
@@ -24,7 +24,7 @@ def test_blocks_and_embedding(class_token, size):
     tower = REFERENCE.config(class_token)
     blocks, embedding = REFERENCE.timm_tokens_and_embedding(tower, size)
     params = unflatten(stacking.stack(OFFICIAL.forward(REFERENCE.weights(tower))))
-    model, images = VisionTower(tower), REFERENCE.images(size)
+    model, images = VisionEncoder(tower), REFERENCE.images(size)
     with jax.default_matmul_precision("highest"):
         ours = jax.jit(lambda p: model.apply({"params": p}, images))(params)
         layers = jax.jit(lambda p: model.apply({"params": p}, images, (0, -1), method="intermediates"))(

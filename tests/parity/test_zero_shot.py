@@ -19,7 +19,7 @@ from softbio_jax.interop import stacking
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
 from softbio_jax.models.config import TEXT, VISION
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import unflatten
 
 IMAGES = 8
@@ -54,7 +54,7 @@ def test_logits_on_real_images(checkout, real_data):
     pixels = [decode(data, size=config.image_size, resize="reference") for data in pictures]
     images = np.stack(pixels).astype(np.float32) / 127.5 - 1
     with jax.default_matmul_precision("highest"):
-        features = VisionTower(config).apply({"params": params}, images)
+        features = VisionEncoder(config).apply({"params": params}, images)
     classifier = classifier_from_params(params, variant=config.name, prompts=prompts)
     logits = classifier.logits(features)
 

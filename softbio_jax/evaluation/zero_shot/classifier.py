@@ -17,7 +17,7 @@ from softbio_jax.interop import formats, stacking
 from softbio_jax.interop.official import OFFICIAL
 from softbio_jax.interop.safe_load import load_arrays, resolve, save_arrays
 from softbio_jax.models.config import TEXT, ComputeConfig, vision_config
-from softbio_jax.models.text import TextTower, normalise, similarity_logits
+from softbio_jax.models.text import TextEncoder, normalise, similarity_logits
 from softbio_jax.params import Tree, unflatten
 
 # Part of the cache's key: raise it when the features of the same weights and ids would change.
@@ -162,7 +162,7 @@ def _ids(prompts: Prompts, *, variant: str, file: str | pathlib.Path | None) -> 
 def _classifier(
     params: Tree | Mapping[str, Any], ids: Ids, *, variant: str, compute: ComputeConfig
 ) -> ZeroShotClassifier:
-    tower = TextTower(TEXT[variant], compute)
+    tower = TextEncoder(TEXT[variant], compute)
 
     @jax.jit
     def embed(text_params: Tree, rows: jax.Array) -> jax.Array:

@@ -20,8 +20,8 @@ from softbio_jax.evaluation.zero_shot.classifier import zero_shot_classifier
 from softbio_jax.evaluation.zero_shot.prompts import Prompts
 from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
 from softbio_jax.models.flops import Flops, zero_shot_flops
-from softbio_jax.models.text import TextTower
-from softbio_jax.models.vision import VisionTower
+from softbio_jax.models.text import TextEncoder
+from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import count
 from softbio_jax.runs import directory
 
@@ -68,7 +68,7 @@ def evaluate_zero_shot(
         cache=out / "text_features",
         tokenizer=tokenizer,
     )
-    tower = VisionTower(config, compute)
+    tower = VisionEncoder(config, compute)
     params = parallel.replicate(load_pretrained(checkpoint, config=config), mesh)
     tasks = tuple(classifier.text_features)
 
@@ -139,5 +139,5 @@ def _text_parameters(variant: str) -> int:
     """Returns the text tower's parameters and logit_scale's one."""
     config = TEXT[variant]
     ids = jax.ShapeDtypeStruct((1, config.context), jnp.int32)
-    shapes = jax.eval_shape(TextTower(config).init, jax.random.key(0), ids)
+    shapes = jax.eval_shape(TextEncoder(config).init, jax.random.key(0), ids)
     return count(shapes["params"]) + 1
