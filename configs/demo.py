@@ -60,7 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
             "compute": {"remat": "none"},
             "mesh": {"fsdp": 1},
             "optimizer": {
-                "rates": {"adapter_a": 1e-3, "adapter_b": 2e-3, "heads": 1e-3, "log_sigma": 5e-3},
+                "rates": {"adapter_a": 1e-3, "adapter_b": 2e-3, "heads": 1e-3, "log_var": 5e-3},
                 "schedule": "cosine",
                 "warmup_steps": 20,
                 "weight_decay": 0.01,

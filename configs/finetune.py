@@ -76,7 +76,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                     "adapter_a": rate,
                     "adapter_b": 2 * rate if chosen["method"] == "lora_plus" else rate,
                     "magnitude": rate,
-                    "log_sigma": 5e-3,
+                    "log_var": 5e-3,
                 },
                 "schedule": "cosine",
                 "warmup_steps": min(20, steps // 10),

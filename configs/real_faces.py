@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
             "compute": {"remat": "none"},
             "mesh": {"fsdp": 1},
             "optimizer": {
-                "rates": {"blocks": rate, "pooling": rate, "heads": 2 * rate, "log_sigma": 5e-3},
+                "rates": {"blocks": rate, "pooling": rate, "heads": 2 * rate, "log_var": 5e-3},
                 "schedule": "cosine",
                 "warmup_steps": 100,
                 "weight_decay": 0.05,

@@ -120,7 +120,7 @@ def _small_cell(
                 "adapter_a": rate,
                 "adapter_b": _RATIO * rate if method == "lora_plus" else rate,
                 "magnitude": rate,
-                "log_sigma": 5e-3,
+                "log_var": 5e-3,
             },
             "schedule": "cosine",
             "warmup_steps": steps // 20,

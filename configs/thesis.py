@@ -108,7 +108,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                 "rates": {
                     "heads": _RATE,
                     "pooling": _RATE,
-                    "log_sigma": _RATE,
+                    "log_var": _RATE,
                     "blocks": _TOWER_RATE,
                     "adapter_a": _TOWER_RATE,
                     "magnitude": _TOWER_RATE,

@@ -29,7 +29,7 @@ def test_every_method_builds_with_a_rate_for_all_it_trains(finetune, method):
     run = build.parts(build.config_from(config.to_dict()))
     trained = set(run.groups.values()) - {"frozen"}
     assert trained <= set(run.config.optimizer.rates)
-    assert "log_sigma" not in trained, "one task has nothing to balance"
+    assert "log_var" not in trained, "one task has nothing to balance"
     assert run.config.optimizer.rates["heads"] == 2e-4
 
 

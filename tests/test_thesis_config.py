@@ -39,7 +39,7 @@ def test_every_row_builds_and_trains_its_groups(thesis, row, tasks):
         "dora": {"adapter_a", "adapter_b", "magnitude", "pooling"},
         "mtlora": {"adapter_a", "adapter_b", "magnitude", "pooling"},
     }
-    balance = {"log_sigma"} if "+" in tasks else set()
+    balance = {"log_var"} if "+" in tasks else set()
     assert groups == {"frozen", "heads"} | balance | trained[row]
 
 
@@ -48,7 +48,7 @@ def test_the_dora_row_has_the_thesis_adapters(thesis):
     counts = by_group(build.abstract_params(run.config, run.model), run.groups)
     adapters = ("adapter_a", "adapter_b", "magnitude", "pooling")
     assert sum(counts[group] for group in adapters) == 26_179_584
-    assert counts["heads"] == 3_173_394 and counts["log_sigma"] == 3
+    assert counts["heads"] == 3_173_394 and counts["log_var"] == 3
 
 
 def test_an_epoch_has_the_thesis_draws(thesis):

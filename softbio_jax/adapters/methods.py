@@ -14,9 +14,9 @@ METHODS = Registry[Callable[..., "Method"]]("method", where="method.name", group
 FROZEN = "frozen"  # the group that is not trained
 # Every method trains the heads, and the balancer's parameters where it has any.
 HEADS = (("heads/.*", "heads"),)
-_BALANCE = ("balance/.*", "log_sigma")
+_BALANCE = ("balance/.*", "log_var")
 # The groups of all methods that are here: a config may have a rate for each and not need it.
-GROUPS = ("heads", "pooling", "blocks", "adapter_a", "adapter_b", "magnitude", "log_sigma")
+GROUPS = ("heads", "pooling", "blocks", "adapter_a", "adapter_b", "magnitude", "log_var")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ class Balancer:
     """total = sum_t w_t L_t + regulariser_t, over the tasks present in the global batch.
 
     A subclass says which `kind` it is and overrides what it has; its fields are its arguments in
-    the config. What is learned is trained beside the tower, in the group log_sigma; what runs
+    the config. What is learned is trained beside the tower, in the group log_var; what runs
     along is kept with the run's statistics, and no gradient reaches it.
     """
 

@@ -57,6 +57,21 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        # The group's name before 0.2, in older configurations and run directories.
+        if "log_sigma" not in self.rates:
+            return
+        if "log_var" in self.rates:
+            raise UserError(
+                "two learning rates for one group",
+                where="optimizer.rates.log_sigma",
+                expected="log_var only, its present name",
+                found="both",
+                fix="remove log_sigma",
+            )
+        rates = {"log_var" if group == "log_sigma" else group: r for group, r in self.rates.items()}
+        object.__setattr__(self, "rates", rates)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:

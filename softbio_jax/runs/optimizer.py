@@ -12,8 +12,10 @@ from softbio_jax.errors import UserError, nearest
 from softbio_jax.params import Tree, flatten, unflatten
 from softbio_jax.runs.config import OptimizerConfig
 
-# Leaves that shrink under weight decay; the rest are biases, norms, magnitudes, probes, log-sigma.
+# Leaves that shrink under weight decay; the rest are biases, norms, magnitudes, probes, log-variances.
 _DECAYED = ("kernel", "lora_a", "lora_b")
+# Optimizer states in checkpoints hold this group under its name before 0.2.
+_STORED = {"log_var": "log_sigma"}
 
 
 def schedule(peak: float, config: OptimizerConfig, *, steps: int) -> optax.Schedule:
@@ -98,8 +100,8 @@ def make(
         )
         return _lowered(inner, least=config.least_rate / peak if config.least_rate else 0.0)
 
-    labels = unflatten(dict(groups))
-    transforms = {group: adamw(group) for group in sorted(wanted)}
+    labels = unflatten({path: _STORED.get(group, group) for path, group in groups.items()})
+    transforms = {_STORED.get(group, group): adamw(group) for group in sorted(wanted)}
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(*clip, optax.partition(transforms, labels))
 

@@ -148,7 +148,7 @@ def test_per_task_adapters_learn_for_each_task_apart():
 
 def test_the_known_groups_are_those_of_the_methods():
     own = {group for method in towers.METHODS.values() for _, group in method.groups}
-    assert own - {methods.FROZEN} | {"log_sigma"} == set(GROUPS)
+    assert own - {methods.FROZEN} | {"log_var"} == set(GROUPS)
 
 
 def test_low_rank_layers_are_in_the_groups_of_their_rates():

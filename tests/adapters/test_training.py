@@ -17,7 +17,7 @@ from softbio_jax.runs.step import StepConfig, make_train_step
 from tests.adapters import towers
 from tests.compiling import quick_jit
 
-GROUPS = ("adapter_a", "adapter_b", "magnitude", "heads", "pooling", "blocks", "log_sigma")
+GROUPS = ("adapter_a", "adapter_b", "magnitude", "heads", "pooling", "blocks", "log_var")
 NAMES = [task.name for task in towers.TASK_SPECS]
 
 

@@ -39,7 +39,7 @@ def test_every_adapter_is_whole(variant):
         model__variant=variant,
         method={"name": "dora", "lora": {"rank": 64, "alpha": 64.0}},
         optimizer__rates=dict.fromkeys(
-            ("adapter_a", "adapter_b", "magnitude", "pooling", "heads", "log_sigma"), 1e-3
+            ("adapter_a", "adapter_b", "magnitude", "pooling", "heads", "log_var"), 1e-3
         ),
     )
     state, _ = build.abstract_start(build.parts(build.config_from(config)))
@@ -63,7 +63,7 @@ def sessions(data_root):
                     config_on(data_root),
                     mesh={"fsdp": fsdp},
                     method={"name": "full"},
-                    optimizer__rates={"blocks": 1e-3, "pooling": 1e-3, "heads": 1e-2, "log_sigma": 1e-2},
+                    optimizer__rates={"blocks": 1e-3, "pooling": 1e-3, "heads": 1e-2, "log_var": 1e-2},
                     # Adam divides by the root of the second moment: without a large epsilon what
                     # is zero but for rounding would move a weight by up to the rate.
                     optimizer__eps=1e-2,

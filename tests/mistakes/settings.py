@@ -71,7 +71,7 @@ def _memory(sandbox, wrong):
     return lambda: sandbox.call(lambda: jnp.zeros((1 << (46 if wrong else 4),)))
 
 
-_RATES = {"adapter_b": 1e-3, "heads": 1e-3, "log_sigma": 1e-3}
+_RATES = {"adapter_b": 1e-3, "heads": 1e-3, "log_var": 1e-3}
 
 MISTAKES = (
     _run(

@@ -28,7 +28,7 @@ SMALL = dataclasses.replace(
     L14, name="L14 in small", width=128, heads=2, mlp_width=512, out_dim=128, image_size=112
 )
 NARROW = LoRAConfig(rank=8, alpha=8.0)  # L14's 64 in small
-GROUPS = ("adapter_a", "adapter_b", "magnitude", "heads", "pooling", "blocks", "log_sigma")
+GROUPS = ("adapter_a", "adapter_b", "magnitude", "heads", "pooling", "blocks", "log_var")
 CPU = ComputeConfig(attention="xla")
 
 

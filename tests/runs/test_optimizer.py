@@ -52,3 +52,15 @@ def test_a_group_without_a_rate_is_told_in_one_line():
     config = dataclasses.replace(CONFIG, rates={"heads": 1.0})
     with pytest.raises(UserError, match=r"optimizer\.rates: expected a rate for adapter_a, heads"):
         optimizer.make(config, GROUPS, steps=10)
+
+
+def test_the_older_name_of_a_group_is_read():
+    old = OptimizerConfig(rates={"heads": 1e-2, "log_sigma": 1e-3})
+    assert old == OptimizerConfig(rates={"heads": 1e-2, "log_var": 1e-3})
+    with pytest.raises(UserError, match=r"optimizer\.rates\.log_sigma: .* remove log_sigma"):
+        OptimizerConfig(rates={"log_var": 1e-2, "log_sigma": 1e-3})
+
+
+def test_states_of_older_checkpoints_keep_their_paths():
+    made = optimizer.make(OptimizerConfig(rates={"log_var": 1e-3}), {"s": "log_var"}, steps=10)
+    assert list(made.init({"s": jnp.zeros(())})[-1].inner_states) == ["log_sigma"]

@@ -22,6 +22,6 @@ def test_it_has_every_trained_leaf_and_no_other(tmp_path):
 def test_frozen_blocks_that_no_file_gives_are_noticed(tmp_path, method, pretrained, random):
     config = config_on(tmp_path) | {"method": {"name": method}}
     config["model"] = config["model"] | {"pretrained": pretrained}
-    rates = {"heads": 1e-3, "pooling": 1e-3, "blocks": 1e-4, "log_sigma": 1e-3}
+    rates = {"heads": 1e-3, "pooling": 1e-3, "blocks": 1e-4, "log_var": 1e-3}
     config["optimizer"] = config["optimizer"] | {"rates": rates}
     assert build.parts(build.config_from(config)).has_random_frozen_blocks() is random

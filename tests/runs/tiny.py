@@ -33,7 +33,7 @@ def config_on(data_root):
                 "adapter_b": 1e-3,
                 "pooling": 1e-3,
                 "heads": 1e-2,
-                "log_sigma": 1e-2,
+                "log_var": 1e-2,
             },
             "warmup_steps": 2,
         },

@@ -23,7 +23,7 @@ def test_every_cell_builds_from_shapes_alone(scale, cell):
     parts = build.parts(study.config(run, tower="tower", workdir=pathlib.Path("work")))
     trained = set(parts.groups.values()) - {"frozen"}
     assert trained <= set(parts.config.optimizer.rates)
-    assert ("log_sigma" in trained) == (len(parts.config.tasks) > 1 and cell != "lora_fixed")
+    assert ("log_var" in trained) == (len(parts.config.tasks) > 1 and cell != "lora_fixed")
     blocks = "encoder/tail/attn/qkv/kernel"
     if cell.startswith("ft"):
         shapes = build.abstract_params(parts.config, parts.model)
@@ -87,7 +87,7 @@ def test_a_run_has_its_seed_its_tower_and_its_rates(data_root, tmp_path):
     base = study.cells["lora"]["optimizer"]["rates"]
     assert lora.seed == 7 and lora.model.pretrained == "T"
     assert lora.optimizer.rates["heads"] == 0.5 * base["heads"]
-    assert lora.optimizer.rates["log_sigma"] == base["log_sigma"]
+    assert lora.optimizer.rates["log_var"] == base["log_var"]
     probe = study.config(Run(cell="lp", factor=1.0, seed=0), tower="T", workdir=tmp_path)
     assert probe.model.pretrained == "" and probe.data.root == str(data_root)
     assert probe.train.cache_dir.startswith(str(tmp_path)) and lora.train.cache_dir == ""

@@ -20,7 +20,7 @@ from softbio_jax.runs.chips import chip_of
 from softbio_jax.runs.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from softbio_jax.runs.session import Session
 
-_GROUPS = ("heads", "log_sigma", "pooling", "blocks", "adapter_a", "adapter_b", "magnitude")
+_GROUPS = ("heads", "log_var", "pooling", "blocks", "adapter_a", "adapter_b", "magnitude")
 _FORWARD = ("image", "labels", "example")  # what a forward pass reads
 _RATE = 1e-4
 _STEPS = 1_000_000  # the length of the schedule, more than is ever run

@@ -202,7 +202,7 @@ def _config(variant: str, head: str, *, root: str, batch: int, steps: int) -> di
         "model": {"variant": variant, "head": {"kind": head, "batch_norm": True, "dropout": 0.5}},
         "method": {"name": "lp"},
         "data": {"root": root, "train": ("synthetic_fairface/train",), "val_fraction": 0.0},
-        "optimizer": {"rates": {"heads": 1e-3, "log_sigma": 1e-3}},
+        "optimizer": {"rates": {"heads": 1e-3, "log_var": 1e-3}},
         "train": {"steps": steps, "batch_size": batch, "eval_batch_size": batch, "log_every": 50},
     }
 

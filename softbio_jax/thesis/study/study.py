@@ -11,7 +11,7 @@ from softbio_jax.runs import build
 from softbio_jax.runs.config import RunConfig, from_mapping
 
 # What has a rate of its own in every run: the balancer's log-variances.
-_UNSCALED = ("log_sigma",)
+_UNSCALED = ("log_var",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
