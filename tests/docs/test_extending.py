@@ -1,13 +1,11 @@
-"""docs/extending.md: each extension is one new file and one line, and the page can be followed."""
+"""docs/extending.md: a package of one's own adds a task, a data set, methods and a balancer."""
 
 import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
-import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,62 +19,30 @@ from tests.docs.blocks import ROOT, blocks
 
 PAGE = ROOT / "docs" / "extending.md"
 FILE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
-SECTIONS = ("A task", "A data set", "A method", "An adapter with another formula", "A loss balancer")
-COPIED = ("softbio_jax", "scripts", "configs", "assets")
+FILES = dict(FILE.findall(PAGE.read_text()))
 
 
-def section(heading):
-    text = PAGE.read_text()
-    return re.search(rf"^##+ {heading}\n(.*?)^##", text, re.DOTALL | re.MULTILINE)[1]
+def definition(path, name, monkeypatch):
+    """What a file of the page defines, which it registers for this test only."""
+    from softbio_jax.adapters.methods import METHODS
+    from softbio_jax.losses.balancing import BALANCERS
+
+    for registry in (METHODS, BALANCERS):
+        monkeypatch.setattr(registry, "_values", dict(registry._values))
+    found = {"__name__": "of_the_page"}
+    exec(compile(FILES[path], path, "exec"), found)
+    return found[name]
 
 
-def new_files(text):
-    return dict(FILE.findall(text))
+def test_the_page_writes_nothing_into_the_package():
+    assert sorted(FILES) == [
+        f"my_faces/{name}.py"
+        for name in ("__init__", "bitfit", "drawings", "glasses", "ia3", "weight_average")
+    ]
 
 
-def diffs(text):
-    return re.findall(r"^```diff\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-def module(path):
-    """A module of the page, made without its file."""
-    made = types.ModuleType("of_the_page")
-    exec(compile(new_files(PAGE.read_text())[path], path, "exec"), made.__dict__)
-    return made
-
-
-def patch(tree, diff):
-    return subprocess.run(
-        ["patch", "-p1", "--forward", "--fuzz=0"],
-        cwd=tree,
-        input=diff,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("heading", SECTIONS)
-def test_an_extension_is_one_new_file_at_most_and_one_line(heading, tmp_path):
-    text = section(heading)
-    assert len(new_files(text)) == (0 if heading == "A task" else 1)
-    for path in new_files(text):
-        assert not (ROOT / path).exists(), "the file is new"
-    (diff,) = diffs(text)
-    changes = re.findall(r"^[+-](?!\+\+ |-- ).*$", diff, re.MULTILINE)
-    assert len(changes) == 1 and changes[0].startswith("+")
-    path = re.search(r"^\+\+\+ b/(.*)$", diff, re.MULTILINE)[1]
-    (tmp_path / path).parent.mkdir(parents=True)
-    shutil.copy(ROOT / path, tmp_path / path)
-    page = diffs(PAGE.read_text())
-    for earlier in page[: page.index(diff) + 1]:
-        if f"+++ b/{path}\n" in earlier:
-            done = patch(tmp_path, earlier)
-            assert done.returncode == 0, f"renew the diff of {heading!r}: {done.stdout}"
-
-
-def test_the_method_trains_biases_and_heads_alone():
-    method = module("softbio_jax/adapters/methods/bitfit.py").bitfit()
+def test_the_method_trains_only_biases_and_heads(monkeypatch):
+    method = definition("my_faces/bitfit.py", "bitfit", monkeypatch)()
     groups = method.label(list(towers.flatten(towers.abstract(method, "tiny-test"))))
     trained = {path for path, group in groups.items() if group != "frozen"}
     assert {path for path in trained if path.startswith("encoder/")} == {
@@ -86,13 +52,13 @@ def test_the_method_trains_biases_and_heads_alone():
     assert not {path for path in trained if path.endswith("kernel") and "heads/" not in path}
 
 
-def test_the_other_formula_changes_no_bit_at_first_and_merges():
-    method = module("softbio_jax/adapters/methods/ia3.py").ia3()
+def test_the_other_formula_changes_no_bit_at_first_and_merges(monkeypatch):
+    method = definition("my_faces/ia3.py", "ia3", monkeypatch)()
     model = towers.model(method)
     variables, twin = towers.variables(model), towers.plain_twin(model)
     groups = method.label(list(towers.flatten(variables["params"])))
     own = {path for path, group in groups.items() if group == "adapter_a"}
-    # Of each block: one number a query, key and value channel, one a hidden unit of the MLP.
+    # Per block: one number per query, key and value channel, one per hidden unit of the MLP.
     width, hidden = model.config.width, model.config.mlp_width
     sizes = {path: towers.flatten(variables["params"])[path].size for path in own}
     assert sum(sizes.values()) == model.config.layers * (3 * width + hidden)
@@ -117,8 +83,8 @@ def test_the_other_formula_changes_no_bit_at_first_and_merges():
 
 
 @pytest.fixture
-def balancer():
-    found = module("softbio_jax/losses/balancers/weight_average.py").DynamicWeightAverage()
+def balancer(monkeypatch):
+    found = definition("my_faces/weight_average.py", "DynamicWeightAverage", monkeypatch)()
     assert isinstance(found, Balancer)
     return found
 
@@ -149,48 +115,105 @@ class TestBalancer:
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory):
-    """A copy in which everything of the page was done, and what its commands said."""
+def tree(tmp_path_factory):
+    """A folder without a checkout: the page's files, and the commands as they are."""
     tree = tmp_path_factory.mktemp("extending")
-    for name in COPIED:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for name in ("scripts", "configs", "assets"):
+        (tree / name).symlink_to(ROOT / name)
+    for path, text in FILES.items():
+        (tree / path).parent.mkdir(exist_ok=True)
+        (tree / path).write_text(text)
+    return tree
+
+
+def start(tree, command, text="", **variables):
     environment = os.environ | {
-        "PYTHONPATH": str(tree),
+        "PYTHONPATH": f"{tree}{os.pathsep}{ROOT}",
         "JAX_PLATFORMS": "cpu",
         "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
+    return subprocess.run(
+        command,
+        cwd=tree,
+        env=environment | variables,
+        text=True,
+        capture_output=True,
+        timeout=900,
+        check=False,
+        input=text,
+    )
 
-    def run(command, text=""):
-        done = subprocess.run(
-            command,
-            cwd=tree,
-            env=environment,
-            text=True,
-            capture_output=True,
-            timeout=900,
-            check=False,
-            input=text,
-        )
-        assert done.returncode == 0, f"{text}\n{(done.stdout + done.stderr)[-3000:]}"
-        return done.stdout
 
-    files, said = new_files(PAGE.read_text()), []
-    by_text = {text: path for path, text in files.items()}
+def run(tree, command, text="", **variables):
+    done = start(tree, command, text, **variables)
+    assert done.returncode == 0, f"{text}\n{(done.stdout + done.stderr)[-3000:]}"
+    return done.stdout
+
+
+DRY_RUN = (
+    "python scripts/train.py --dry_run --workdir=runs/dry"
+    " --config=configs/finetune.py:method=bitfit,tasks=gender+glasses,batch_size=8"
+    " --config.model.variant=tiny-test --config.balancing.kind=weight_average"
+)
+
+
+class TestPlugin:
+    """The package is named on the command line."""
+
+    def test_a_run_trains_with_its_method_task_and_balancer(self, tree):
+        said = run(tree, ["bash", "-e"], f"{DRY_RUN} --plugin=my_faces")
+        assert re.search(r"^blocks +1\.0e-04 +\d+ +[\d,]+$", said, re.MULTILINE)
+        assert "glasses" in said
+
+    def test_without_it_the_command_ends_in_one_line_that_names_the_fix(self, tree):
+        done = start(tree, ["bash", "-e"], DRY_RUN)
+        assert done.returncode == 1
+        assert re.fullmatch(r"error: unknown \w+: .*fix: .*--plugin=MODULE.*\n", done.stderr)
+
+    def test_a_data_set_and_its_task_are_prepared(self, tree):
+        (block,) = (b for b in blocks(PAGE) if b.language == "python" and "ImageDraw" in b.text)
+        run(tree, [sys.executable, "-"], block.text)
+        prepare = "python scripts/prepare_data.py --plugin=my_faces --dry_run"
+        assert "96 rows" in run(tree, ["bash", "-e"], f"{prepare} --dataset=drawings --source=drawings")
+
+    def test_a_folder_per_class_of_its_task_is_read(self, tree, tmp_path):
+        for split in ("train", "test"):
+            for word in ("with", "without"):
+                folder = tmp_path / split / word
+                folder.mkdir(parents=True)
+                (folder / "0.png").write_bytes(b"not decoded in a dry run")
+        prepare = f"python scripts/prepare_data.py --dry_run --dataset=folder --source={tmp_path}"
+        said = run(tree, ["bash", "-e"], f"{prepare} --plugin=my_faces --task=glasses")
+        assert "train: 2 rows" in said
+
+
+def test_an_installed_package_needs_no_flag(tree, tmp_path):
+    (entry_points,) = re.findall(r"^   ```toml\n(.*?)^   ```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    text = re.sub(r'^ *\[project\.entry-points\."(.*)"\]', r"[\1]", entry_points, flags=re.MULTILINE)
+    text = re.sub(r'^ *(\w+) = "(.*)"', r"\1 = \2", text, flags=re.MULTILINE)
+    info = tmp_path / "my_faces-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-faces\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(text)
+    path = os.pathsep.join(map(str, (tmp_path, tree, ROOT)))
+    assert "glasses" in run(tree, ["bash", "-e"], DRY_RUN, PYTHONPATH=path)
+
+
+@pytest.fixture(scope="module")
+def followed(tree):
+    """The folder after everything of the page was done, and what its commands printed."""
+    said = []
     for block in blocks(PAGE):
-        if block.language == "diff":
-            assert patch(tree, block.text).returncode == 0, block.text
-        elif path := by_text.get(block.text):
-            (tree / path).write_text(block.text)
-        elif block.language == "python":
-            said.append(run([sys.executable, "-"], block.text))
-        else:
-            said.append(run(["bash", "-e"], block.text))
-    return tree, "\n".join(said), run
+        if block.language == "python" and block.text not in FILES.values():
+            said.append(run(tree, [sys.executable, "-"], block.text))
+        elif block.text.startswith("python "):
+            said.append(run(tree, ["bash", "-e"], block.text))
+    return tree, "\n".join(said)
 
 
 MOVED = """
 import json
+import my_faces
 import numpy as np
 from softbio_jax.params import flatten
 from softbio_jax.runs import restore
@@ -207,9 +230,6 @@ print(json.dumps([moved, trained.base == fresh.base]))
 @pytest.mark.long
 class TestFollowed:
     """What came of it, beyond the page's own assertions."""
-
-    def test_the_dry_run_names_what_the_method_trains(self, followed):
-        assert re.search(r"^blocks +1\.0e-04 +\d+ +[\d,]+$", followed[1], re.MULTILINE)
 
     def test_the_new_tasks_rows_are_in_the_metrics(self, followed):
         metrics = json.loads((followed[0] / "runs/extended/eval/metrics.json").read_text())
@@ -235,7 +255,7 @@ class TestFollowed:
         assert np.ptp(weights[:, 0]) > 1e-3
 
     def test_biases_and_heads_moved_and_the_rest_is_as_it_was(self, followed):
-        moved, same = json.loads(followed[2]([sys.executable, "-"], MOVED).splitlines()[-1])
+        moved, same = json.loads(run(followed[0], [sys.executable, "-"], MOVED).splitlines()[-1])
         assert same, "the frozen tree's digest"
         in_tower = [path for path in moved if not path.startswith("heads/")]
         assert in_tower and all(path.endswith("/bias") for path in in_tower)
@@ -250,7 +270,7 @@ class TestFollowed:
 
     def test_the_other_formula_was_trained(self, followed):
         code = MOVED.replace("runs/extended", "runs/rescaled")
-        moved, same = json.loads(followed[2]([sys.executable, "-"], code).splitlines()[-1])
+        moved, same = json.loads(run(followed[0], [sys.executable, "-"], code).splitlines()[-1])
         assert same, "the frozen tree's digest"
         in_tower = [path for path in moved if not path.startswith(("heads/", "balance/"))]
         assert in_tower and all(path.endswith("/ia3") and moved[path] for path in in_tower)
