@@ -17,7 +17,7 @@ _INDENTED = re.compile(r"(?:(?<=\n\n)|\A)(?: {4}[^\n]+\n)+", re.MULTILINE)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Block:
-    """A block of a page: its language, its text, its line, and why it is not run if it is not."""
+    """A block of a page: its language, text and line, and the reason if it is not run."""
 
     language: str
     text: str
@@ -26,7 +26,7 @@ class Block:
 
 
 def blocks(page: pathlib.Path) -> Iterator[Block]:
-    """Yields the blocks of a page in their order."""
+    """Yields the blocks of a page in order."""
     text = page.read_text()
     for match in _FENCE.finditer(text):
         indent = len(match["indent"])
@@ -37,7 +37,7 @@ def blocks(page: pathlib.Path) -> Iterator[Block]:
             not_run=match["why"] or "",
             line=text.count("\n", 0, match.start("text")),
         )
-    # Fenced blocks blanked, so that what is indented inside of one is not found again.
+    # Blank the fenced blocks, so that indented text inside of them is not found again.
     rest = _FENCE.sub(lambda m: re.sub(r"[^\n]", "", m[0]), text)
     for match in _INDENTED.finditer(rest):
         lines = [line[4:] for line in match[0].splitlines()]
@@ -48,12 +48,12 @@ _COMMAND = re.compile(r"(?:python |make |pip |git |find |for |srun |NAME=|#SBATC
 
 
 def is_shell(block: Block) -> bool:
-    """Tells a block of commands from output, whose fences look the same."""
+    """Returns whether a block holds commands, not output (the fences look the same)."""
     return block.language in ("", "bash", "sh", "console") and bool(_COMMAND.match(block.text))
 
 
 def steps(block: Block) -> list[str]:
-    """The commands of a shell block: its lines, continued ones joined; a loop is one."""
+    """Returns the commands of a shell block, with continued lines joined; a loop is one command."""
     text = re.sub(r"\\\n\s*", " ", block.text).strip()
     if re.search(r"^(for|while|if|#SBATCH) ?", text, re.MULTILINE):
         return [text]
@@ -62,7 +62,7 @@ def steps(block: Block) -> list[str]:
 
 
 def commands(page: pathlib.Path) -> Iterator[tuple[int, str, str]]:
-    """Yields (line, command, why not run) of every script that a page's blocks call."""
+    """Yields (line, command, reason if not run) for every script called in a page's blocks."""
     for block in blocks(page):
         if block.language not in ("", "bash", "sh", "console"):
             continue
@@ -75,7 +75,7 @@ def commands(page: pathlib.Path) -> Iterator[tuple[int, str, str]]:
 
 
 def inline_commands(page: pathlib.Path) -> Iterator[str]:
-    """Yields the commands with flags that stand in sentences, between backticks."""
+    """Yields the commands with flags in sentences, between backticks."""
     text = _FENCE.sub("", page.read_text())
     for match in re.finditer(r"`(?:python )?(scripts/[\w/]+\.py\s[^`]*--[^`]*)`", text):
         yield " ".join(match[1].split())

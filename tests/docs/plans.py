@@ -1,6 +1,6 @@
-"""How each page is followed in miniature, and what of it is not run and why.
+"""How each page is executed at small scale, and which of its commands are not run and why.
 
-python -m tests.docs.plans      prints what is not run
+python -m tests.docs.plans      prints the commands that are not run
 """
 
 import dataclasses
@@ -14,19 +14,19 @@ import pytest
 from tests.docs import standins
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, is_shell, steps
 
-# A step in which the pattern occurs is not run, for the reason; with a module named, only where
-# that is not installed.
+# (pattern, reason, module): a step that matches the pattern is not run. With a module, it is only
+# skipped if the module is not installed.
 NOT_RUN = (
-    (r"^pip install|^make setup", "installs packages: the tests run in what make installed", ""),
+    (r"^pip install|^make setup", "installs packages: the tests use the environment that make installed", ""),
     (r"--topology=", "minutes of the TPU compiler: tests/planning where libtpu is installed", ""),
     (r"--multihost|^#SBATCH", "other machines: tests/distributed starts processes of this one", ""),
     (r"tpu_pod\.sh|gs://", "a cloud", ""),
     (r"scripts/benchmark\.py", "minutes of torch: tests/test_benchmark_comparison.py", ""),
     (r"--checkout=", "a checkout of the official code", ""),
-    (r"small_reproduction\.py", "hours: tests/thesis conducts a study of seconds", ""),
+    (r"small_reproduction\.py", "hours: tests/thesis runs a study of seconds", ""),
     (
         r"data/prepared|runs/full|L14-336 --reference=goldens",
-        "all of the thesis' data, or its tower: tests/data and tests/interop have small ones",
+        "the complete data or encoder of the thesis: tests/data and tests/interop use small ones",
         "",
     ),
     (r"demo_app\.py", "a server: make test-app opens its page in a browser", ""),
@@ -34,7 +34,7 @@ NOT_RUN = (
     (r"\blitert\b|ai_edge_litert", "LiteRT: make test-app", "litert_converter"),
     (r"import timm|reference=timm|format=thesis", "torch and timm: make test-parity", "timm"),
 )
-# The heavy towers and long runs of the pages, small.
+# Small replacements for the large encoders and long runs of the pages.
 _TINY_RUN = (
     r"\1 --config.train.steps=4 --config.train.batch_size=8 --config.train.eval_batch_size=8"
     r" --config.train.eval_every=2 --config.optimizer.warmup_steps=0"
@@ -60,15 +60,15 @@ wanted = softbio_jax.load("runs/demo/run").logits(faces)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a page is followed.
+    """How a page is executed.
 
     Args:
-      page: its path from docs/ without .md; README and CONTRIBUTING lie beside docs/.
-      given: makers of what the page takes as given, called with the tree.
-      demo: whether a small run of the demo is given, at runs/demo.
-      exchanged: (regex, replacement): what of its steps is made small.
-      checks: (regex, code): code that ends a Python block in which the regex occurs.
-      only: a regex; steps and Python blocks without it are passed over.
+      page: its path below docs/ without .md; README and CONTRIBUTING are beside docs/.
+      given: functions that create what the page assumes, called with the tree.
+      demo: whether a small run of the demo is provided at runs/demo.
+      exchanged: (regex, replacement): replacements that make its steps small.
+      checks: (regex, code): code appended to a Python block that matches the regex.
+      only: a regex; steps and Python blocks that do not match are skipped.
       mark: the suite.
     """
 
@@ -81,7 +81,7 @@ class Plan:
     mark: str = "long"
 
     def small(self, text: str) -> str:
-        """A step with what is exchanged."""
+        """Returns a step with the replacements applied."""
         for pattern, replacement in self.exchanged:
             text = re.sub(pattern, replacement, text)
         return text
@@ -91,7 +91,7 @@ class Plan:
         return list(blocks(path / f"{self.page}.md"))
 
 
-# Targets of make are only looked up here: .ci/run calls each of them.
+# Only check that targets of make exist: .ci/run calls each of them.
 _MAKE = (r"^make (?!setup)", "make --dry-run --always-make ")
 _EXPORT = {
     "demo": True,
@@ -159,14 +159,14 @@ _OWN = (
     Plan(page="index", exchanged=(_MAKE,)),
     Plan(page="own_data", given=(standins.own_faces,)),
     Plan(page="add_backbone"),
-    Plan(page="architecture", exchanged=((r"=docs/images/", "="),)),
+    Plan(page="architecture", exchanged=((r"(import_graph\.py)", r"\1 --out=import_graph.svg"),)),
     Plan(page="tours/tpu"),
     Plan(page="tours/parity"),
     Plan(
         page="tours/parity",
         mark="parity",
         only="--reference=timm",
-        given=(standins.tower,),
+        given=(standins.encoder,),
         exchanged=((r"--variant=PE-Core-L14-336", "--variant=PE-Core-T16-384"),),
     ),
     Plan(
@@ -206,13 +206,13 @@ _OWN = (
     ),
     Plan(
         page="parity",
-        given=(standins.official_tower,),
+        given=(standins.official_encoder,),
         exchanged=(
             (r"=PE-Core-L14-336 --src=facebook/PE-Core-L14-336", "=tiny-test --src=official.safetensors"),
         ),
     ),
     Plan(page="performance", exchanged=(_MAKE,)),
-    # A picture that cannot be read is left out and told, with exit code 1.
+    # An unreadable image is skipped and reported, with exit code 1.
     Plan(
         page="using",
         demo=True,
@@ -222,8 +222,8 @@ _OWN = (
     Plan(page="export", mark="app", **_EXPORT),
     Plan(page="export", mark="parity", only=r"keys=timm|import timm|=thesis", **_EXPORT),
 )
-ELSEWHERE = ("extending",)  # tests/docs/test_extending.py follows it
-# Any other page is followed as it is.
+ELSEWHERE = ("extending",)  # see tests/docs/test_extending.py
+# Every other page is executed unchanged.
 PLANS = (
     *_OWN,
     *(
@@ -237,11 +237,11 @@ PLANS = (
 
 
 def why_not(text: str, *, bare: bool = False) -> str:
-    """The reason why a step or a Python block is not run; empty if it is.
+    """Returns the reason why a step or a Python block is not run; empty if it is run.
 
     Args:
       text: the step.
-      bare: as if no module beyond those of make test were installed.
+      bare: assume that only the modules of make test are installed.
     """
     for pattern, why, module in NOT_RUN:
         away = not module or bare or importlib.util.find_spec(module) is None
@@ -251,7 +251,7 @@ def why_not(text: str, *, bare: bool = False) -> str:
 
 
 def left_out() -> Iterator[tuple[str, str, str]]:
-    """Yields (page, step, why) of all that no suite runs."""
+    """Yields (page, step, reason) of every step that no suite runs."""
     for page in PAGES:
         name = page.relative_to(ROOT).as_posix()
         for block in blocks(page):
@@ -262,7 +262,7 @@ def left_out() -> Iterator[tuple[str, str, str]]:
 
 
 def parameters() -> list[Any]:
-    """The plans, as parameters of a test."""
+    """Returns the plans as test parameters."""
     return [
         pytest.param(plan, marks=getattr(pytest.mark, plan.mark), id=f"{plan.page}-{plan.mark}")
         for plan in PLANS

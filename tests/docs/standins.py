@@ -1,4 +1,4 @@
-"""What pages take as given, in miniature: the reader's folders, pictures, runs and checkpoints."""
+"""Small versions of what pages assume: the reader's folders, images, runs and checkpoints."""
 
 import pathlib
 import shutil
@@ -12,12 +12,12 @@ from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import save_arrays
 from tests.data.trees import make_fairface, write_image, write_table
 
-# Drawn faces that the detector takes for faces.
+# Rendered faces that the detector finds.
 FOUND = (3, 4, 5)
 
 
 def own_faces(root: pathlib.Path) -> None:
-    """A folder a class, faces/, and a table with its pictures, table/."""
+    """One folder per class, faces/, and a table with its images, table/."""
     rows = []
     for split, count in (("train", 24), ("test", 8)):
         for i in range(count):
@@ -29,7 +29,7 @@ def own_faces(root: pathlib.Path) -> None:
 
 
 def known_sets(root: pathlib.Path) -> None:
-    """FairFace, and a folder a class of emotions, FER."""
+    """FairFace, and one folder per emotion, FER."""
     make_fairface(root / "FairFace", train=60, val=20)
     for number in range(80):
         split, name = ("train", "train", "test")[number % 3], ("happy", "anger")[number % 2]
@@ -37,7 +37,7 @@ def known_sets(root: pathlib.Path) -> None:
 
 
 def table(root: pathlib.Path) -> None:
-    """A table whose columns are named as people name them."""
+    """A table with custom column names."""
     rows = []
     for i in range(8):
         write_image(root / "mine" / f"{i}.jpg", i)
@@ -47,7 +47,7 @@ def table(root: pathlib.Path) -> None:
 
 
 def photographs(root: pathlib.Path) -> None:
-    """Photos/{split}/{class}/, faces with something around them."""
+    """Photos/{split}/{class}/, faces with a background."""
     for split in ("train", "test"):
         for row, gender in zip(FOUND, ("male", "female", "male"), strict=True):
             page = np.full((340, 360, 3), 128, np.uint8)
@@ -58,12 +58,12 @@ def photographs(root: pathlib.Path) -> None:
 
 
 def face(row: int) -> np.ndarray:
-    """A drawn face (240, 240, 3) that the detector finds."""
+    """A rendered face (240, 240, 3) that the detector finds."""
     return synthetic.draw("synthetic_fairface", "test", row, size=240, seed=5).image
 
 
 def moving_page(root: pathlib.Path) -> None:
-    """A video of three seconds, and a file that is no picture."""
+    """A video of three seconds, and a file that is not an image."""
     import cv2
 
     (root / "faces").mkdir()
@@ -76,26 +76,26 @@ def moving_page(root: pathlib.Path) -> None:
     writer.release()
 
 
-def official_tower(root: pathlib.Path) -> None:
-    """A checkpoint of both towers, its weights drawn by name."""
+def official_encoder(root: pathlib.Path) -> None:
+    """A checkpoint of both encoders with name-seeded weights."""
     state = named_state(formats.official_shapes("tiny-test", text=True))
     save_arrays(root / "official.safetensors", state, metadata={})
 
 
-def tower(root: pathlib.Path) -> None:
-    """A vision tower that timm has too, its weights drawn by name."""
+def encoder(root: pathlib.Path) -> None:
+    """A vision encoder that timm also has, with name-seeded weights."""
     state = named_state(formats.official_shapes("PE-Core-T16-384", text=False))
     save_arrays(root / "tower.safetensors", formats.FORMATS["official"].closed(state), metadata={})
 
 
 def other_predictions(root: pathlib.Path) -> None:
-    """Another model's predictions for a test set of the demo: the run's own."""
+    """Predictions of another model for a test set of the demo: here, those of the run."""
     run = root / "runs" / "demo" / "run"
     shutil.copy(run / "eval" / "predictions" / "synthetic_fairface.csv", root / "mivolo.csv")
 
 
 def identities(root: pathlib.Path) -> None:
-    """VGGFace2, and the file of its ages."""
+    """VGGFace2, and its table of ages."""
     for number, name in enumerate(("n000001/0001_01.jpg", "n000009/0001_01.jpg")):
         for split in ("train", "test"):
             write_image(root / "VGGFace2" / split / name, number)

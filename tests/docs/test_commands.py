@@ -16,7 +16,7 @@ _DEFINES = re.compile(r"DEFINE_(\w+)")
 
 @functools.cache
 def flags_of(script):
-    """Flag name -> (kind, the values of an enum or None), read from the script's text."""
+    """Returns flag name -> (kind, values of an enum or None), read from the script's text."""
     found = {}
     for path in (ROOT / script, ROOT / "softbio_jax" / "command.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -36,7 +36,7 @@ def flags_of(script):
 
 
 def mistakes(command, *, configs=True):
-    """What is wrong with a command line: unknown flags, values, config keys."""
+    """Returns the errors of a command line: unknown flags, values, configuration keys."""
     command = re.sub(r"\[[^\]]*\]", "", command)  # optional parts of a form
     script, *arguments = shlex.split(command)
     if not (ROOT / script).is_file():
@@ -90,7 +90,7 @@ def all_commands():
 
 @pytest.mark.parametrize(("page", "command", "why"), list(all_commands()))
 def test_the_flags_of_a_command_exist(page, command, why):
-    # A page that changes code changes what a config takes; test_pages runs it.
+    # A page that changes code changes the configuration keys; test_pages runs it.
     changes = any(block.language == "diff" for block in blocks(ROOT / page))
     assert mistakes(command, configs=not changes) == []
 
@@ -101,7 +101,7 @@ def test_the_flags_of_commands_in_sentences_exist(page):
         assert mistakes(command) == [], command
 
 
-def test_a_wrong_command_is_seen():
+def test_a_wrong_command_is_detected():
     assert mistakes("scripts/train.py --confg=x") == ["scripts/train.py has no --confg"]
     assert mistakes("scripts/trian.py") == ["no scripts/trian.py"]
     assert mistakes("scripts/train.py --config=configs/demo.py --config.train.step=1") == [

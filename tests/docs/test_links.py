@@ -1,4 +1,4 @@
-"""Every relative link of every page leads to a file of the repository, and to its heading."""
+"""Every relative link of every page points to a file of the repository, and to an existing heading."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ _CODE = re.compile(r"^( *)```.*?^\1```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
 def links(page):
-    """Targets of a page's links that are no addresses; those inside of code are none."""
+    """Yields the relative targets of a page's links, except those inside of code."""
     text = re.sub(r"(\[[^\]]*\])", lambda m: m[0].replace("`", ""), page.read_text())
     for target in _LINK.findall(_CODE.sub("", text)):
         if not re.match(r"[a-z]+:", target):
@@ -20,7 +20,7 @@ def links(page):
 
 
 def anchors(page):
-    """The anchors of a page's headings, as GitHub and mkdocs make them."""
+    """Yields the anchors of a page's headings, as GitHub and mkdocs create them."""
     for heading in re.findall(r"^#+ (.+)$", _CODE.sub("", page.read_text()), re.MULTILINE):
         plain = re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()
         yield re.sub(r"\s+", "-", plain)

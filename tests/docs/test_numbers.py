@@ -1,4 +1,4 @@
-"""docs/numbers.md and the pages it gathers figures from say the same."""
+"""docs/numbers.md agrees with the pages that it collects numbers from."""
 
 import re
 
@@ -16,16 +16,16 @@ def rows():
             yield pytest.param(*cells, id=cells[0])
 
 
-@pytest.mark.parametrize(("what", "figures", "command", "when", "page"), list(rows()))
-def test_a_figure_stands_on_its_page(what, figures, command, when, page):
+@pytest.mark.parametrize(("what", "numbers", "command", "when", "page"), list(rows()))
+def test_a_number_is_on_its_page(what, numbers, command, when, page):
     target = re.fullmatch(r"\[[^\]]+\]\(([^)#]+)[^)]*\)", page)
     text = (PAGE.parent / target[1]).read_text()
-    assert [figure for figure in figures.split("; ") if figure not in text] == []
+    assert [number for number in numbers.split("; ") if number not in text] == []
     assert re.search(r"20\d\d", when)
     assert command
 
 
-def test_every_page_with_dated_figures_is_gathered():
+def test_every_page_with_dated_numbers_is_listed():
     dated = re.compile(r"20\d\d-\d\d-\d\d|(January|October|November|December) 20\d\d")
     elsewhere = {"numbers.md", "responsible_use.md"}
     linked = PAGE.read_text()

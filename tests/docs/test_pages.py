@@ -1,7 +1,7 @@
-"""Every page followed in a fresh copy: its diffs apply, its commands and code run, in miniature.
+"""Every page is executed in a fresh copy at small scale: its diffs apply, its commands and code run.
 
-What stands in for the reader's data and large towers, and what is not run, is in plans.py. A block
-with an HTML comment in front of it, <!-- not run: why -->, is passed over too.
+plans.py has the replacements for the reader's data and large encoders, and the commands that are not
+run. A block after an HTML comment <!-- not run: why --> is skipped, too.
 """
 
 import os
@@ -33,7 +33,7 @@ COPIED = (
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """What make demo leaves, of few drawings and few steps."""
+    """The output of make demo with few images and few steps."""
     out = tmp_path_factory.mktemp("demo") / "demo"
     small = ("--faces=300", "--test_faces=24", "--steps=22")
     subprocess.run(
@@ -49,7 +49,7 @@ def demo(tmp_path_factory):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of what the pages work on."""
+    """A copy of the files that the pages use."""
     for name in COPIED:
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
@@ -61,7 +61,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def run(tree, tmp_path_factory):
-    """Runs a program in the tree; a hub of this machine answers it."""
+    """Runs a program in the tree, with a local hub server."""
     with hub_server.serve() as server:
         environment = os.environ | hub_server.environment(server, tmp_path_factory.mktemp("hub"))
         environment |= {
@@ -87,7 +87,7 @@ def run(tree, tmp_path_factory):
 
 
 @pytest.mark.parametrize("plan", parameters())
-def test_page_can_be_followed(plan, tree, run, request):
+def test_page_can_be_executed(plan, tree, run, request):
     if plan.demo:
         shutil.copytree(request.getfixturevalue("demo"), tree / "runs" / "demo")
     for make in plan.given:
@@ -108,7 +108,7 @@ def test_page_can_be_followed(plan, tree, run, request):
         elif is_shell(block):
             chosen = [plan.small(step) for step in steps(block) if _wanted(plan, step)]
             if chosen:
-                # bash -e goes on after the first half of `a && b` has failed.
+                # bash -e continues after the first half of `a && b` has failed.
                 run(["bash", "-o", "pipefail"], "".join(f"{{ {s}\n}} || exit\n" for s in chosen))
             done += len(chosen)
             continue
@@ -123,20 +123,20 @@ def _wanted(plan, text):
     return not why_not(text) and (not plan.only or bool(re.search(plan.only, text)))
 
 
-def test_every_page_with_commands_is_followed():
+def test_every_page_with_commands_is_executed():
     planned = {*ELSEWHERE, *(plan.page for plan in PLANS)}
     assert len(planned) > 15
     for page in PAGES:
         name = page.relative_to(ROOT).as_posix().removeprefix("docs/").removesuffix(".md")
         code = any(is_shell(b) or b.language in ("python", "diff") for b in blocks(page))
         assert not code or name in planned, name
-        # What looks like output is none.
+        # No commands in a block that looks like output.
         for block in blocks(page):
             hidden = re.search(r"^python scripts/", block.text, re.MULTILINE)
             assert not hidden or is_shell(block), f"{name}:{block.line}"
 
 
-def test_what_is_not_run_is_little_and_each_reason_is_needed():
+def test_few_commands_are_not_run_and_each_reason_is_needed():
     found = [row for row in left_out() if row[0] != "docs/full_reproduction.md"]
     assert len(found) <= 28, "\n".join(f"{page}: {step}" for page, step, _ in found)
     text = "\n".join(step for page in PAGES for b in blocks(page) for step in (*steps(b), b.text))
@@ -144,7 +144,7 @@ def test_what_is_not_run_is_little_and_each_reason_is_needed():
         assert re.search(pattern, text, re.MULTILINE), f"no page has it: {why}"
 
 
-def test_what_is_exchanged_stands_on_its_page():
+def test_replacements_match_their_page():
     for plan in PLANS:
         for pattern in (p for p, _ in (*plan.exchanged, *plan.checks)):
             lines = [line for b in plan.blocks() for line in (*steps(b), b.text)]
