@@ -1,7 +1,7 @@
-"""Files of a run directory, on a disk or in an object store such as gs://.
+"""Files and folders that are complete or absent, on a disk or in an object store such as gs://.
 
-An object store can neither append nor rename, but an object appears whole or not at all. So
-what a disk appends to is kept in memory and written anew there.
+An object store can neither append nor rename, but its objects appear complete. A file that grows
+is therefore kept in memory and rewritten there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from etils import epath
 
 from softbio_jax.errors import UserError
 
-EVERY = 60.0  # seconds between two writings of an object that grows
+EVERY = 60.0  # seconds between two uploads of an object that grows
 
 
 def is_local(path: epath.PathLike) -> bool:
@@ -32,7 +32,7 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
 
 def directory(path: epath.PathLike) -> epath.Path:
-    """Returns a run's directory, which may not exist yet.
+    """Returns a directory, which may not exist yet.
 
     Raises:
       UserError: it is in a store that cannot be reached.
@@ -53,34 +53,30 @@ def directory(path: epath.PathLike) -> epath.Path:
 
 
 def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:
-    """Returns a path that has to be on a disk.
-
-    Raises:
-      UserError: it is not.
-    """
+    """Returns a path on a disk; raises UserError for one in an object store."""
     if not is_local(path):
         raise UserError(f"{what} has to be on a disk", where=os.fspath(path), fix=fix)
     return pathlib.Path(path)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Writes a UTF-8 text file that appears only once complete, and missing folders above it."""
+    """Writes a UTF-8 text file that appears only once complete, and creates missing folders."""
     target = epath.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if is_local(path):
-        with whole(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     else:
         target.write_text(text)
 
 
 def upload(folder: pathlib.Path, target: epath.Path, *, last: str = "") -> None:
-    """Copies a folder to an object store in place of what is there.
+    """Replaces a folder of an object store by a copy of a local one.
 
     Args:
-      folder: on a disk.
-      target: where to.
-      last: the file by which the whole is known: first to go, last to come.
+      folder: the local folder.
+      target: its destination.
+      last: the file that marks a complete folder: deleted first, written last.
     """
     if last:
         (target / last).unlink(missing_ok=True)
@@ -94,9 +90,9 @@ def upload(folder: pathlib.Path, target: epath.Path, *, last: str = "") -> None:
 
 @contextlib.contextmanager
 def staged(directory: epath.PathLike, *, name: str, last: str) -> Iterator[pathlib.Path]:
-    """Yields a folder on a disk whose subfolder `name` ends up in a directory, local or not.
+    """Yields a local folder whose subfolder `name` ends up in a directory, local or remote.
 
-    For what writes with the disk's own means; `last` is that of `upload`.
+    For code that can only write to a disk; `last` is that of `upload`.
     """
     if is_local(directory):
         yield pathlib.Path(directory)
@@ -109,11 +105,11 @@ def staged(directory: epath.PathLike, *, name: str, last: str) -> Iterator[pathl
 class LineFile:
     """A text file that grows by lines.
 
-    On a disk every line is there at once; an object is written anew every minute and by `flush`.
+    On a disk every line is written at once; an object is rewritten every minute and by `flush`.
 
     Args:
       path: the file.
-      lines: what it holds at first, in place of what it held; None: that.
+      lines: replaces its content; None appends to it.
     """
 
     def __init__(self, path: epath.PathLike, lines: Sequence[str] | None = None):
@@ -128,7 +124,7 @@ class LineFile:
             self._written, self._fresh = time.monotonic(), False
 
     def write(self, line: str) -> None:
-        """Adds a line."""
+        """Appends a line."""
         if self._local:
             self._file.write(f"{line}\n")
             self._file.flush()
@@ -139,33 +135,29 @@ class LineFile:
             self.flush()
 
     def flush(self) -> None:
-        """Makes sure that every line so far outlives the process."""
+        """Uploads the lines that are not in the object store yet."""
         if not self._local and self._fresh:
             write_text(self._path, "".join(self._text))
             self._written, self._fresh = time.monotonic(), False
 
     def close(self) -> None:
-        """Flushes and closes."""
+        """Flushes and closes the file."""
         self.flush()
         if self._local:
             self._file.close()
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`, whose file takes the place of `path` at the end.
+def atomic_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; its file replaces `path` when the block succeeds.
 
-    Where the block does not end well, `path` is as it was and nothing else is left.
+    If the block raises, `path` is unchanged and the temporary file is removed.
 
-    >>> import tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> with whole(folder / "table.csv") as temporary:
+    >>> with atomic_file(folder / "table.csv") as temporary:
     ...     _ = temporary.write_text("id,age\\n")
-    ...     assert not (folder / "table.csv").exists()
-    >>> (folder / "table.csv").read_text()
-    'id,age\\n'
-    >>> len(list(folder.iterdir()))
-    1
+    >>> [path.name for path in folder.iterdir()]
+    ['table.csv']
 
     Args:
       path: a file on a disk, in a folder that exists.
@@ -180,14 +172,14 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def new_folder(directory: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a folder to write to, which gets its name once everything in it is written.
+def atomic_folder(directory: str | os.PathLike, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder beside `directory` that is renamed to it when the block succeeds.
 
     Raises:
-      UserError: the folder exists.
+      UserError: the directory exists and is not to be overwritten.
     """
     directory = pathlib.Path(directory)
-    if directory.exists():
+    if directory.exists() and not overwrite:
         raise UserError(
             "the destination exists",
             where=str(directory),
@@ -195,12 +187,24 @@ def new_folder(directory: str | pathlib.Path) -> Iterator[pathlib.Path]:
             found="something there",
             fix="remove it or name another",
         )
-    directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary.mkdir(parents=True)
     try:
         yield temporary
-        temporary.rename(directory)
+        replace_folder(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: pathlib.Path, final: pathlib.Path) -> None:
+    """Renames `new` to `final` and removes the folder that was there."""
+    old = final.with_name(f".{final.name}.old")  # a folder cannot be renamed over a full one
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+whole, new_folder = atomic_file, atomic_folder

@@ -1,0 +1,56 @@
+import pytest
+
+from softbio_jax import files
+from softbio_jax.errors import UserError
+
+
+def test_a_file_appears_once_it_is_complete(tmp_path):
+    path = tmp_path / "table.csv"
+    with files.atomic_file(path) as temporary:
+        temporary.write_text("id,age\n")
+        assert temporary.parent == tmp_path  # so that it can be renamed
+        assert not path.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+    assert path.read_text() == "id,age\n"
+
+
+def test_a_failure_leaves_the_file_unchanged(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), files.atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+    assert path.read_text() == "old"
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), files.atomic_file(tmp_path / "table.csv"):
+        pass
+
+
+def test_text_makes_its_folders(tmp_path):
+    files.write_text(tmp_path / "a" / "b.txt", "σ²")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == "σ²".encode()
+
+
+def test_a_folder_appears_once_it_is_complete(tmp_path):
+    with files.atomic_folder(tmp_path / "a" / "model") as temporary:
+        (temporary / "weights").touch()
+        assert not (tmp_path / "a" / "model").exists()
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["model"]
+    with pytest.raises(UserError, match="the destination exists"), files.atomic_folder(tmp_path / "a"):
+        pass
+
+
+def test_a_folder_is_replaced_or_kept(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").touch()
+    with pytest.raises(OSError, match="full"), files.atomic_folder(folder, overwrite=True) as temporary:
+        (temporary / "new").touch()
+        raise OSError("full")
+    assert [p.name for p in tmp_path.rglob("*")] == ["model", "old"]
+    with files.atomic_folder(folder, overwrite=True) as temporary:
+        (temporary / "new").touch()
+    assert [p.name for p in tmp_path.rglob("*")] == ["model", "new"]
