@@ -157,7 +157,7 @@ def _tower(out: pathlib.Path) -> str:
 
 
 def _adapters(out: pathlib.Path) -> str:
-    from softbio_jax.files import new_folder
+    from softbio_jax.files import atomic_folder
     from softbio_jax.inference import bundle
     from softbio_jax.interop import peft
     from softbio_jax.runs.restore import restore_run
@@ -182,7 +182,7 @@ def _adapters(out: pathlib.Path) -> str:
             found=session.run.method.name,
             fix="use --format=safetensors",
         )
-    with new_folder(out) as folder:
+    with atomic_folder(out) as folder:
         if _FORMAT.value == "peft":
             adapter = peft.collect(params, model.adapters)
             peft.write(folder, adapter, base_model=model.config.name)

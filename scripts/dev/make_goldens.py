@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     chosen = [case for case in goldens.CASES if _ONLY.value in case.name]
     for i, case in enumerate(chosen):
         print(f"[{i + 1}/{len(chosen)}] {case.name}", flush=True)
-        with files.whole(out / f"{case.name}.npz") as temporary, temporary.open("wb") as file:
+        with files.atomic_file(out / f"{case.name}.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **goldens.sampled(_rungs(case)))
     versions = {name: sys.modules[name].__version__ for name in ("torch", "timm", "numpy")}
     about = {"reference": "facebookresearch/perception_models", "versions": versions}

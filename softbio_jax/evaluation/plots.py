@@ -113,7 +113,7 @@ def save_png(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _lay_out_once(figure)
-    with files.whole(path) as temporary:
+    with files.atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=160)
     return path
 

@@ -40,7 +40,7 @@ def save(predictions: Predictions, path: str | os.PathLike) -> pathlib.Path:
         header.append(name)
         columns.append(values.tolist())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with files.atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(zip(*columns, strict=True))

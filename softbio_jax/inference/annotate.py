@@ -78,7 +78,7 @@ def save(image: np.ndarray, folder: str | os.PathLike[str], name: str, seconds: 
     path = pathlib.Path(folder, *parts)
     path = path / f"{seconds}.jpg" if seconds else path.with_name(path.name + ".jpg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole(path) as temporary:
+    with files.atomic_file(path) as temporary:
         Image.fromarray(image).save(temporary, "jpeg", quality=90)
     return path
 

@@ -20,7 +20,7 @@ from softbio_jax.adapters.merge import merge
 from softbio_jax.checkpoints import leaves
 from softbio_jax.data.augment import normalize
 from softbio_jax.errors import UserError
-from softbio_jax.files import new_folder
+from softbio_jax.files import atomic_folder
 from softbio_jax.interop import stacking
 from softbio_jax.interop.keymap import check_finite, check_shapes, shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
@@ -187,7 +187,7 @@ def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
     directory = pathlib.Path(directory)
     arrays = {path: np.asarray(leaf) for path, leaf in flatten(bundle.variables).items()}
     notes = {"format": FORMAT, "variant": bundle.tower.name}
-    with new_folder(directory) as folder:
+    with atomic_folder(directory) as folder:
         save_arrays(folder / WEIGHTS, arrays, metadata=notes)
         (folder / CONFIG).write_text(json.dumps(to_json(bundle), indent=2) + "\n")
         # Safetensors are written for their owner alone; the folder's readers are those of any file.

@@ -190,7 +190,7 @@ def save_arrays(
         )
     # ascontiguousarray makes a scalar (1,), hence the reshape.
     arrays = {key: np.ascontiguousarray(array).reshape(array.shape) for key, array in arrays.items()}
-    with files.whole(path) as temporary:
+    with files.atomic_file(path) as temporary:
         if path.suffix == ".pt":
             torch = _require_torch(path)
             torch.save({key: _to_torch(array, torch) for key, array in arrays.items()}, temporary)
@@ -210,7 +210,7 @@ def save_nested(path: str | pathlib.Path, tree: Mapping[str, Mapping[str, np.nda
         name: {key: _to_torch(np.array(array), torch) for key, array in arrays.items()}
         for name, arrays in tree.items()
     }
-    with files.whole(path) as temporary:
+    with files.atomic_file(path) as temporary:
         torch.save(tensors, temporary)
 
 

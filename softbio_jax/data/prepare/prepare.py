@@ -219,7 +219,7 @@ def uncompress(directory: pathlib.Path) -> None:
     from array_record.python import array_record_data_source, array_record_module
 
     for path in sorted(directory.glob("*.array_record-*")):
-        with files.whole(path) as temporary:
+        with files.atomic_file(path) as temporary:
             writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), "group_size:1,uncompressed")
             with array_record_data_source.ArrayRecordDataSource(os.fspath(path)) as records:
                 for number in range(len(records)):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax.errors import UserError
-from softbio_jax.files import new_folder
+from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import program
 from softbio_jax.inference.export.stablehlo import INPUT, portable, write_config
@@ -38,7 +38,7 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
       UserError: the folder exists, or the converter is not installed.
     """
     files = [FILE, INT8_FILE] if int8 else [FILE]
-    with new_folder(directory) as folder:
+    with atomic_folder(directory) as folder:
         module = _stablehlo(portable(bundle))
         _convert(module, [task.name for task in bundle.tasks], folder / FILE)
         if int8:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax.errors import UserError
-from softbio_jax.files import new_folder
+from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import onnx_ops, program
 from softbio_jax.inference.export.program import Operand, Program, Shape, Value
@@ -158,7 +158,7 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
             found=str(error),
             fix="pip install 'softbio-jax[onnx]'",
         ) from error
-    with new_folder(directory) as folder:
+    with atomic_folder(directory) as folder:
         model = _model(portable(bundle))
         large = model.ByteSize() > INLINE_BYTES
         onnx.save(model, str(folder / FILE), save_as_external_data=large, location=f"{FILE}.data")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 import softbio_jax
 from softbio_jax.errors import UserError
-from softbio_jax.files import new_folder
+from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import PREPROCESSING, Bundle, Images
 
 CONFIG = "config.json"
@@ -87,7 +87,7 @@ def write(directory: str | pathlib.Path, bundle: Bundle) -> None:
     shape = jax.export.symbolic_shape(f"batch, {size}, {size}, 3")
     function = jax.jit(lambda images: bundle.forward(bundle.variables, images))
     exported = jax.export.export(function, platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
-    with new_folder(directory) as folder:
+    with atomic_folder(directory) as folder:
         (folder / FILE).write_bytes(exported.serialize())
         write_config(
             folder,

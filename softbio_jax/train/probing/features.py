@@ -83,7 +83,7 @@ class FeatureStore:
         data = safetensors.numpy.save(arrays, about)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with files.whole(self._path(rows)) as temporary:
+            with files.atomic_file(self._path(rows)) as temporary:
                 temporary.write_bytes(data)
             if not (told := self.folder / "identity.json").exists():
                 files.write_text(told, self._text)
