@@ -19,7 +19,7 @@ def data_probe(monkeypatch):
 
 def test_every_value_is_measured(data_probe, tmp_path, monkeypatch):
     monkeypatch.setattr(data_probe, "_BATCH", 4)
-    encoded = data_probe.pictures(None, count=2)
+    encoded = data_probe.jpegs(None, count=2)
     rates = data_probe.reading(encoded, tmp_path, batches=1)
     assert len(rates) == 6
     assert all(rate > 0 for rate in rates.values())
@@ -30,5 +30,5 @@ def test_planted_copies_are_found(data_probe, tmp_path):
     make_fairface(tmp_path / "raw", train=20, val=5)
     values = data_probe.fairface(str(tmp_path / "raw"), tmp_path, planted=10)
     assert values["rows prepared"] == 25
-    assert values["pictures audited"] == 35
+    assert values["images audited"] == 35
     assert values["recall of planted copies"] == 1.0

@@ -1,4 +1,4 @@
-"""Measures what the digests of a checkpoint cost of the time it takes to save it.
+"""Measures the share of the digests in the time of saving a checkpoint.
 
 python scripts/benchmarks/checkpoint.py --megabytes=300 --folder=/tmp
 """
@@ -15,8 +15,8 @@ from softbio_jax import command
 _MEGABYTES = flags.DEFINE_integer(
     "megabytes", 300, "Size of the state; 26 M parameters and their two moments have 312."
 )
-_SAVES = flags.DEFINE_integer("saves", 9, "How many are timed, after one that is not.")
-_FOLDER = flags.DEFINE_string("folder", None, "Where to save; a folder of its own is made there.")
+_SAVES = flags.DEFINE_integer("saves", 9, "Number of timed saves, after an untimed one.")
+_FOLDER = flags.DEFINE_string("folder", None, "Parent of a temporary folder for the saves.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -21,9 +21,9 @@ from softbio_jax import command
 from softbio_jax.errors import UserError
 
 _OUT = flags.DEFINE_string("out", None, "Where to write benchmark_data.json.")
-_PICTURES = flags.DEFINE_string("pictures", None, "JPEGs to use; by default drawn faces.")
+_PICTURES = flags.DEFINE_string("pictures", None, "JPEGs to use; default: drawn faces.")
 _FAIRFACE = flags.DEFINE_string("fairface", None, "A FairFace folder to prepare and audit.")
-_COUNT = flags.DEFINE_integer("count", 512, "Pictures of the decoding benchmark.")
+_COUNT = flags.DEFINE_integer("count", 512, "Number of images of the decoding benchmark.")
 _BATCHES = flags.DEFINE_integer("batches", 60, "Batches of 64 that each rate is measured over.")
 
 
@@ -36,8 +36,8 @@ def main(_: Sequence[str]) -> None:
     results["date"] = time.strftime("%Y-%m-%d")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        pictures = data_probe.pictures(_PICTURES.value, count=_COUNT.value)
-        results["reading"] = data_probe.reading(pictures, folder, batches=_BATCHES.value)
+        jpegs = data_probe.jpegs(_PICTURES.value, count=_COUNT.value)
+        results["reading"] = data_probe.reading(jpegs, folder, batches=_BATCHES.value)
         _show("images per second and core", results["reading"])
         results["memory_growth_mib"] = data_probe.memory_growth(folder / "source")
         print(f"memory growth over a pass of the pipeline: {results['memory_growth_mib']:.1f} MiB")

@@ -3,8 +3,8 @@
 python scripts/benchmarks/features.py --out=DIR --parts=epoch,sweep
 python scripts/benchmarks/features.py --out=DIR --parts=tower --variant=PE-Core-B16-224 --images=240
 
-Writes benchmark_features.json, adding to what other parts wrote there. What is extrapolated from
-fewer images or steps says so.
+Writes benchmark_features.json, adding to what other parts wrote there. Values extrapolated from
+fewer images or steps are marked.
 """
 
 import json
@@ -23,12 +23,12 @@ from softbio_jax.errors import UserError
 
 _OUT = flags.DEFINE_string("out", None, "Where benchmark_features.json is written.")
 _PARTS = flags.DEFINE_list("parts", ["epoch", "sweep", "tower"], "Which: epoch, sweep, tower.")
-_VARIANT = flags.DEFINE_string("variant", "PE-Core-B16-224", "Tower of the part tower.")
+_VARIANT = flags.DEFINE_string("variant", "PE-Core-B16-224", "Encoder of the part tower.")
 _IMAGES = flags.DEFINE_integer("images", 240, "Images that the part tower is measured on.")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns that the part tower takes.")
-_BATCH = flags.DEFINE_integer("batch", 16, "Images a step of the part tower.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns of the part tower.")
+_BATCH = flags.DEFINE_integer("batch", 16, "Images per step of the part tower.")
 _ROWS = flags.DEFINE_integer("rows", 168_362, "Features of an epoch.")
-_SWEEP_STEPS = flags.DEFINE_integer("sweep_steps", 490, "Most steps a sweep is measured over.")
+_SWEEP_STEPS = flags.DEFINE_integer("sweep_steps", 490, "Maximum number of measured steps of a sweep.")
 flags.mark_flags_as_required(["out"])
 
 
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
             measured = tower["images_a_round"] * tower["rounds"]
             print(
                 f"LP, {found['epochs']} epochs on {found['images']:,} images, {_VARIANT.value}, "
-                f"{head} heads: {found['ratio']:.3f} of running the tower every epoch, "
+                f"{head} heads: {found['ratio']:.3f} of running the encoder every epoch, "
                 f"{found['processor_ratio']:.3f} in processor time, "
                 f"extrapolated from {measured} images"
             )

@@ -1,4 +1,4 @@
-"""Makes assets/tiny_demo.safetensors, the demo's frozen tower: it regresses drawing parameters.
+"""Makes assets/tiny_demo.safetensors, the demo's frozen encoder: it regresses drawing parameters.
 
 python scripts/dev/pretrain_tiny.py --out=assets/tiny_demo.safetensors
 """

@@ -42,7 +42,7 @@ def official_module(checkout: str) -> ModuleType:
 def official_rungs(
     checkout: str, config: VisionConfig, state: Arrays, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Runs the reference vision tower; see `ladder.vision_rungs` for the stages and arguments."""
+    """Runs the reference vision encoder; see `ladder.vision_rungs` for the stages and arguments."""
     module, torch = official_module(checkout), _import("torch")
     model = module.VisionTransformer(
         patch_size=config.patch_size,
@@ -74,7 +74,7 @@ def official_rungs(
 def official_text_rungs(
     checkout: str, config: TextConfig, state: Arrays, ids: np.ndarray, embedding: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Runs the reference text tower; see `ladder.text_rungs` for the stages and arguments."""
+    """Runs the reference text encoder; see `ladder.text_rungs` for the stages and arguments."""
     module, torch = official_module(checkout), _import("torch")
     model = module.TextTransformer(
         context_length=config.context,
@@ -96,7 +96,7 @@ def official_text_rungs(
 
 
 def timm_rungs(config: VisionConfig, state: Arrays, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Runs timm's tower at its native resolution; see `ladder.vision_rungs`."""
+    """Runs timm's encoder at its native resolution; see `ladder.vision_rungs`."""
     torch, timm = _import("torch"), _import("timm")
     names = {variant: name for name, variant in TIMM_NAMES.items()}
     # Without num_classes the dense variants get no head, as their checkpoints have none.

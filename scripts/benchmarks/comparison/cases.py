@@ -13,7 +13,7 @@ from softbio_jax.errors import UserError
 _B16: dict[str, Any] = {"variant": "PE-Core-B16-224", "image_size": 224}
 _L14: dict[str, Any] = {"variant": "PE-Core-L14-336", "image_size": 336}
 _EITHER = ("eager", "blocks compiled")
-_PASSES = ("eager", "compiled")  # compiled whole, torch may lay frozen weights out anew
+_PASSES = ("eager", "compiled")  # when it compiles everything, torch may change the layout of frozen weights
 _THESIS_RANK = 64
 
 
@@ -279,7 +279,7 @@ def _features() -> list[Case]:
         ),
         case(
             "lp-probe",
-            "LP, 20 epochs on 12,500 images: features once vs the tower every epoch",
+            "LP, 20 epochs on 12,500 images: features once vs the encoder every epoch",
             0.08,
             "probe_ratio",
             "probe",
@@ -294,7 +294,7 @@ def gpu_suite(scratch: str) -> list[Case]:
     step = Workload(work="train", method="lora", batch=64, **common)
     dora = dataclasses.replace(step, method="dora")
     passes = Workload(work="forward", method="merged", batch=128, **common)
-    pictures = InputWork(folder=scratch, source_side=384, image_size=336)
+    images = InputWork(folder=scratch, source_side=384, image_size=336)
     sides = ("compiled",)  # eager is slower on a GPU, and its memory would not leave room
 
     def case(name: str, title: str, work: Workload, rate: float) -> Case:
@@ -321,7 +321,7 @@ def gpu_suite(scratch: str) -> list[Case]:
             name="idle",
             title="share of the LoRA step's time that waits for input",
             target=3.0,
-            entries=(Entry(label="ours", side="ours.idle", work=IdleWork(workload=step, pictures=pictures)),),
+            entries=(Entry(label="ours", side="ours.idle", work=IdleWork(workload=step, images=images)),),
             measure="fact",
             fact="idle_percent",
             repeats=1,
@@ -341,9 +341,9 @@ def choose(
     Args:
       suite: "cpu" or "gpu".
       names: what --only was given.
-      scratch: a folder for pictures and compiled programs.
+      scratch: a folder for images and compiled programs.
       remat: the remat policy of this package's steps; empty: its default.
-      small: whether the smallest tower stands in for theirs.
+      small: whether to use the smallest encoder instead.
 
     Raises:
       UserError: no case of that name.

@@ -1,11 +1,11 @@
-"""What the input pipelines are asked to do, and the pictures both read."""
+"""What the input pipelines are asked to do, and the images that both read."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-_PICTURES = 512
+_IMAGES = 512
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class InputWork:
     """JPEG files to batches on the device, float32 in [-1, 1].
 
     Args:
-      folder: where the pictures are, written by `pictures_in` where they are not there yet.
+      folder: of the images; `images_in` writes them if they are missing.
       source_side: their side in pixels.
       image_size: S, that of the batches.
       batch: B.
@@ -38,9 +38,9 @@ class InputWork:
         return InputWork(**values)
 
 
-def pictures_in(work: InputWork) -> pathlib.Path:
-    """Returns the folder of the pictures, which are drawn faces under a photograph's noise."""
-    folder = pathlib.Path(work.folder) / f"pictures-{work.source_side}"
+def images_in(work: InputWork) -> pathlib.Path:
+    """Returns the folder of the images, which are drawn faces under a photograph's noise."""
+    folder = pathlib.Path(work.folder) / f"images-{work.source_side}"
     if folder.exists():
         return folder
     import cv2
@@ -53,7 +53,7 @@ def pictures_in(work: InputWork) -> pathlib.Path:
     unfinished.mkdir(parents=True, exist_ok=True)
     name, rng = next(iter(synthetic.SOURCES)), np.random.default_rng(0)
     side = work.source_side
-    for row in range(_PICTURES):
+    for row in range(_IMAGES):
         face = synthetic.draw(name, "train", row, size=side, seed=0).image
         noise = cv2.GaussianBlur(rng.normal(0, 12, face.shape).astype(np.float32), (0, 0), 1.0)
         face = np.clip(face + 2 * noise, 0, 255).astype(np.uint8)

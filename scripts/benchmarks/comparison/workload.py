@@ -12,13 +12,13 @@ from softbio_jax.tasks import TASKS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A train step or a forward pass of the adapted tower with its heads.
+    """A train step or a forward pass of the adapted encoder with its heads.
 
     Args:
       work: "train", an optimizer step from uint8 images on the host; "forward", a pass in
         evaluation mode from the same.
-      method: how the tower is adapted; "merged" has no adapters and only makes sense forward.
-      variant: the tower, by its PE name.
+      method: how the encoder is adapted; "merged" has no adapters and only makes sense forward.
+      variant: the encoder, by its PE name.
       batch: B, images.
       image_size: S, pixels.
       layers: L; 0: the variant's own.
@@ -67,13 +67,13 @@ class StartWork:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IdleWork:
-    """A train step, and the pictures of an `InputWork` that feed it."""
+    """A train step, and the images of an `InputWork` that feed it."""
 
     workload: Workload
-    pictures: Any
+    images: Any
 
     def to_json(self) -> dict[str, Any]:
-        return {"workload": self.workload.to_json(), "pictures": self.pictures.to_json()}
+        return {"workload": self.workload.to_json(), "images": self.images.to_json()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

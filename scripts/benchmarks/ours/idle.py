@@ -15,7 +15,7 @@ _WARM, _STEPS = 5, 40
 
 
 def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], dict[str, Any]]:
-    """Trains on the pictures of an `IdleWork`; `form` is "jit".
+    """Trains on the images of an `IdleWork`; `form` is "jit".
 
     Returns:
       Nothing to repeat, and idle_percent, the share of the time in which no step ran.
@@ -25,7 +25,7 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
     workload = Workload.from_json(values["workload"])
     run = parts(workload)
     stream = pipeline.train_batches(
-        [dataset(InputWork.from_json(values["pictures"]))],
+        [dataset(InputWork.from_json(values["images"]))],
         image_size=run.image_size,
         batch_size=workload.batch,
         tasks=workload.tasks,

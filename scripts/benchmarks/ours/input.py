@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.comparison.input_work import InputWork, pictures_in
+from benchmarks.comparison.input_work import InputWork, images_in
 from softbio_jax import parallel
 from softbio_jax.data import pipeline, sources
 from softbio_jax.data.augment import normalize
@@ -15,16 +15,16 @@ from softbio_jax.data.prepare import prepare as preparation
 
 
 def dataset(work: InputWork) -> sources.PreparedDataset:
-    """Returns the pictures as a prepared data set, their bytes as they are."""
-    pictures = pictures_in(work)
+    """Returns the images as a prepared data set, their bytes as they are."""
+    images = images_in(work)
     folder = pathlib.Path(work.folder) / f"prepared-{work.source_side}"
     if not folder.exists():
-        preparation.prepare("folder", source=str(pictures), out=folder, task="gender")
+        preparation.prepare("folder", source=str(images), out=folder, task="gender")
     return sources.open_prepared(folder, "train")
 
 
 def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], float], dict[str, Any]]:
-    """Returns a repetition of the pipeline, which tells its seconds; `form` is "jit"."""
+    """Returns a repetition of the pipeline, which returns its seconds; `form` is "jit"."""
     if form != "jit":
         raise ValueError(f"no form {form!r} on this side")
     work = InputWork.from_json(values)

@@ -64,7 +64,7 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
 
     Returns:
       A function that runs one repetition to its end, and what is known of it: the number of
-      trained parameters, the matrix operations (of a pass, the plain tower's), and the device's
+      trained parameters, the matrix operations (of a pass, the plain encoder's), and the device's
       peak of them where that is known.
     """
     if form != "jit":
@@ -112,7 +112,7 @@ def _method(workload: Workload) -> dict[str, Any]:
     lora = {"rank": workload.rank, "alpha": float(workload.rank)}
     match workload.method:
         case "merged":
-            return {"name": "lp"}  # merged adapters leave the plain tower
+            return {"name": "lp"}  # merged adapters leave the plain encoder
         case "ft4":
             return {"name": "ft", "blocks": 4}
         case name:

@@ -1,4 +1,4 @@
-"""How fast this machine reads, prepares and audits pictures."""
+"""How fast this machine reads, prepares and audits images."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _QUALITY = 90
 _WARM_UP = 4
 
 
-def pictures(folder: str | None, *, count: int) -> list[bytes]:
-    """Makes `count` JPEGs of 384 x 384 from the pictures of a folder, or from drawn faces."""
+def jpegs(folder: str | None, *, count: int) -> list[bytes]:
+    """Makes `count` JPEGs of 384 x 384 from the images of a folder, or from drawn faces."""
     if folder is None:
         name = next(iter(synthetic.SOURCES))
         images: Iterator[np.ndarray] = (
@@ -45,7 +45,7 @@ def reading(encoded: Sequence[bytes], folder: pathlib.Path, *, batches: int) -> 
       folder: where the records may be written.
       batches: how many batches each rate is measured over.
     """
-    raw = folder / "pictures"
+    raw = folder / "images"
     for number, data in enumerate(encoded):
         path = raw / "train" / "male" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def fairface(source: str, folder: pathlib.Path, *, planted: int = 500) -> dict[s
     return {
         "rows prepared": sum(part["rows_read"] for part in report["splits"].values()),
         "seconds to prepare": prepared_in,
-        "pictures audited": len(together),
+        "images audited": len(together),
         "seconds to audit": time.monotonic() - start,
         "recall of recompressed copies": float(hits[~mirrored].mean()),
         "recall of mirrored copies": float(hits[mirrored].mean()),

@@ -1,4 +1,4 @@
-"""How fast heads train on cached features, and what that saves against running the tower.
+"""How fast heads train on cached features, and what that saves against running the encoder.
 
 Beside seconds stand those of processor time, summed over cores: other work on the machine moves
 them little, and where both cores are in use they are up to twice the others.
@@ -63,14 +63,14 @@ def epoch(head: str, *, rows: int = THESIS_ROWS, epochs: int = 2) -> dict[str, A
 
 
 def sweep(*, pairs: int = 50, rows: int, epochs: int, batch_norm: bool, steps: int) -> dict:
-    """Measures steps of a sweep of linear heads, and tells what all its epochs would take.
+    """Measures steps of a sweep of linear heads, and extrapolates to all its epochs.
 
     Args:
       pairs: rates times decays.
       rows: features an epoch.
       epochs: of the sweep.
       batch_norm: whether heads have one, whose output each pair has for itself.
-      steps: how many are measured; those of the whole sweep at most.
+      steps: maximum number of measured steps.
     """
     run = _heads_alone("linear", rows=rows, epochs=epochs, batch_norm=batch_norm)
     rates, decays = np.geomspace(1e-4, 1e-1, pairs), np.full(pairs, 1e-2)
@@ -108,12 +108,12 @@ def sweep(*, pairs: int = 50, rows: int, epochs: int, batch_norm: bool, steps: i
 
 
 def probe(variant: str, folder: pathlib.Path, *, images: int, rounds: int, batch: int) -> dict:
-    """Measures the tower in a training step against the tower in a feature pass, in turns.
+    """Measures the encoder in a training step against the encoder in a feature pass, in turns.
 
     Both decode and resize the same JPEGs. The training step augments, the pass does not.
 
     Args:
-      variant: of the tower; its weights are random.
+      variant: of the encoder; its weights are random.
       folder: for data and features.
       images: drawn faces, of which each round takes its part.
       rounds: how many times each is measured.
@@ -208,7 +208,7 @@ def _config(variant: str, head: str, *, root: str, batch: int, steps: int) -> di
 
 
 def _heads_alone(head: str, *, rows: int, epochs: int, batch_norm: bool = True) -> Parts:
-    """Returns a run with PE-Core-L14-336's feature on a tower of one block, which never runs."""
+    """Returns a run with PE-Core-L14-336's feature on an encoder of one block, which never runs."""
     config = _config("PE-Core-L14-336", head, root="", batch=BATCH, steps=epochs * rows)
     config["model"]["head"]["batch_norm"] = batch_norm
     run = build.parts(build.config_from(config))
@@ -217,7 +217,7 @@ def _heads_alone(head: str, *, rows: int, epochs: int, batch_norm: bool = True) 
 
 
 def _labelled(rows: int) -> RunData:
-    """Returns rows with labels in the thesis' proportions, and no pictures."""
+    """Returns rows with labels in the thesis' proportions, and no images."""
     draw = np.random.default_rng(0)
     labels = {}
     for task, known in (("age", 0.81), ("gender", 1.0), ("emotion", 0.055)):

@@ -10,14 +10,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
 
-from benchmarks.comparison.input_work import InputWork, pictures_in
+from benchmarks.comparison.input_work import InputWork, images_in
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """The JPEG files of a folder, resized and, in the form "float", normalised by the workers."""
 
     def __init__(self, work: InputWork, form: str):
-        self._paths = sorted(map(str, pictures_in(work).rglob("*.jpg")))
+        self._paths = sorted(map(str, images_in(work).rglob("*.jpg")))
         steps: list[Any] = []
         if work.source_side != work.image_size:
             steps.append(v2.Resize((work.image_size, work.image_size)))
@@ -35,7 +35,7 @@ class Pictures(Dataset):
 
 
 def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], float], dict[str, Any]]:
-    """Returns a repetition of the pipeline, which tells its seconds.
+    """Returns a repetition of the pipeline, which returns its seconds.
 
     Args:
       values: the `InputWork` as JSON.
@@ -44,12 +44,12 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], float], 
     """
     work = InputWork.from_json(values)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pictures = Pictures(work, form)
+    dataset = Images(work, form)
     # One epoch outlasts a repetition: no worker is started in the time that counts.
     enough = work.batch * (work.warm + work.batches + 4 * work.workers)
     loader = DataLoader(
-        pictures,
-        sampler=RandomSampler(pictures, replacement=True, num_samples=enough),
+        dataset,
+        sampler=RandomSampler(dataset, replacement=True, num_samples=enough),
         batch_size=work.batch,
         num_workers=work.workers,
         pin_memory=device.type == "cuda",

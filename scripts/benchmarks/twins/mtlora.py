@@ -1,6 +1,6 @@
-"""MTLoRA as its reference computes it, on timm's tower.
+"""MTLoRA as its reference computes it, on timm's encoder.
 
-The scheme (Agiza et al. 2024, arXiv:2403.20320, as used on this tower): shared adapters in all
+The scheme (Agiza et al. 2024, arXiv:2403.20320, as used on this encoder): shared adapters in all
 blocks but the last; there and in the pooling every projection has a low-rank update a task. In the
 last block a frozen projection reads the shared stream, in the pooling each task's own. q, k and v
 are apart, and each is computed once for the shared stream and once more for every task.
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 def shared_targets(blocks: int) -> str:
-    """Returns peft's target regex for the blocks before the last of a tower of that many."""
+    """Returns peft's target regex for the blocks before the last of an encoder of that many."""
     numbers = "|".join(map(str, range(blocks - 1)))
     return rf"blocks\.({numbers})\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"
 
@@ -112,7 +112,7 @@ class TaskPooling(nn.Module):
 
 
 class MTLoRATower(nn.Module):
-    """timm's tower with the parting in the place of its last block and its pooling."""
+    """timm's encoder with the parting in the place of its last block and its pooling."""
 
     def __init__(self, tower: nn.Module, *, tasks: int, rank: int):
         super().__init__()

@@ -19,7 +19,7 @@ _RATE, _DECAY, _CLIP = 1e-4, 0.01, 1.0
 
 
 class Twin(nn.Module):
-    """The tower, one head a task, and the log-variances that balance the losses."""
+    """The encoder, one head per task, and the log-variances that balance the losses."""
 
     def __init__(self, tower: nn.Module, width: int, workload: Workload):
         super().__init__()
@@ -40,7 +40,7 @@ class Twin(nn.Module):
 
 
 def tower(workload: Workload) -> nn.Module:
-    """Returns timm's tower of the workload's shape, with random weights, ending at the pooling."""
+    """Returns timm's encoder of the workload's shape, with random weights, ending at the pooling."""
     import timm
 
     config = VISION[workload.variant]
@@ -186,7 +186,7 @@ def _head(width: int, task: str, workload: Workload) -> nn.Module:
 
 
 def _add_adapters(model: nn.Module, workload: Workload, targets: str) -> None:
-    """Puts peft's adapters into the tower, in place."""
+    """Puts peft's adapters into the encoder, in place."""
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(

@@ -23,7 +23,7 @@ _COLOURS = (
 
 
 def draw(packages: Mapping[str, Box], graph: Mapping[str, set[str]]) -> str:
-    """Returns the picture as SVG; the same code gives the same text."""
+    """Returns the image as SVG; the same code gives the same text."""
     arrows = reduced(graph)
     drawn = [name for name in packages if name != GROUND]
     level, (wide, high) = levels(drawn, arrows), BOX

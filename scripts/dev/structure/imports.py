@@ -13,7 +13,7 @@ PACKAGE = "softbio_jax"
 SCRIPTS = "scripts"
 GROUND = "errors"  # imported everywhere, so no arrow leads there
 
-# Libraries that the picture names where they are imported, by the names that people call them.
+# Libraries that the image names where they are imported, by their usual names.
 _LIBRARIES = {
     "flax": "Flax",
     "grain": "Grain",
@@ -29,7 +29,7 @@ _LIBRARIES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Box:
-    """A package of the picture, how large it is and which outside libraries it imports."""
+    """A package of the image: its name, its size and the outside libraries that it imports."""
 
     name: str
     modules: int

@@ -56,7 +56,7 @@ def places(level: Mapping[str, int], arrows: Sequence[tuple[str, str]]) -> dict[
         for left, right in itertools.pairwise(order):
             step = (_width(left) + _width(right)) / 2 + _GAP
             spread.append(max(wish[right], spread[-1] + step))
-        # A row of several goes half way back to the middle, lest the picture drift to one side.
+        # A row of several goes half way back to the middle, so that the image does not drift to one side.
         middle = statistics.fmean(wish.values()) / (2 if len(wish) > 1 else 1)
         shift = middle - statistics.fmean(spread)
         centre |= {name: x + shift for name, x in zip(order, spread, strict=True)}
