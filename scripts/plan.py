@@ -1,6 +1,6 @@
-"""Tells before anyone pays whether a run fits on given chips, and how fast it could be at best.
+"""Shows whether a run fits given chips, and an upper bound of its speed, before it starts.
 
-Compiles the real train step with the real compiler; for TPUs none is needed, only the extra `tpu`.
+Compiles the real train step with the real compiler; for TPUs this needs only the extra `tpu`.
 
 python scripts/plan.py --config=configs/thesis.py:method=lora --topology=v5e:2x4
 python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --remat=none,full
@@ -21,20 +21,23 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
 )
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", "local", "local, or chips as v4:2x2x4, v5e:4x4, v5p:4x4x4, v6e:2x4, 7x:2x2x1."
+    "topology", "local", "local, or chips such as v4:2x2x4, v5e:4x4, v5p:4x4x4, v6e:2x4, 7x:2x2x1."
 )
-_TABLE = flags.DEFINE_bool("table", False, "A line for each remat policy and batch size.")
-_REMAT = flags.DEFINE_list("remat", [], "Policies of the table; all by default.")
+_TABLE = flags.DEFINE_bool("table", False, "Print one row per remat policy and batch size.")
+_REMAT = flags.DEFINE_list("remat", [], "Remat policies of the table; default: all.")
 _ROWS = flags.DEFINE_list(
-    "rows", [], "Rows a chip in the table; by default the largest that fit and the next are sought."
+    "rows", [], "Rows per chip in the table; default: the largest number that fits and the next are searched."
 )
 _GRANULARITY = flags.DEFINE_integer(
-    "granularity", 1, "The search tries multiples of so many rows a chip.", lower_bound=1
+    "granularity", 1, "The search tries multiples of this number of rows per chip.", lower_bound=1
 )
 _EPOCH_IMAGES = flags.DEFINE_integer(
-    "epoch_images", 0, "Images an epoch; 0: the prepared sets', or the thesis'.", lower_bound=0
+    "epoch_images",
+    0,
+    "Images per epoch; 0: the prepared training rows, or those of four public data sets.",
+    lower_bound=0,
 )
-_OUT = flags.DEFINE_string("out", "", "A JSON file of rows: what it holds is not compiled again.")
+_OUT = flags.DEFINE_string("out", "", "JSON file of rows; rows that it holds are not compiled again.")
 flags.mark_flag_as_required("config")
 flags.register_validator(
     "rows",
@@ -49,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
         # With libtpu installed JAX would look for a TPU on this machine, for minutes.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+    from softbio_jax.models.stack import REMAT_POLICIES
     from softbio_jax.planning import fit, search, table
     from softbio_jax.planning.saved import SavedRows, versions
     from softbio_jax.planning.topology import devices_of
@@ -90,15 +94,12 @@ def main(argv: Sequence[str]) -> int:
         print(table.verdict(found, topology=_TOPOLOGY.value))
         return 0 if found.fits else 1
 
-    from softbio_jax.models.stack import REMAT_POLICIES
-
-    microbatches = config.train.microbatches
-    unit = len(devices) * microbatches
     print(table.HEADER)
+    microbatches = config.train.microbatches
     policies = _REMAT.value or REMAT_POLICIES
 
     def fit_rows(remat: str, rows: int) -> fit.Fit:
-        return fit_with(rows * unit, remat)
+        return fit_with(rows * len(devices) * microbatches, remat)
 
     refusals: list[search.NothingFitsError] = []
     if _ROWS.value:

@@ -1,1 +1,1 @@
-"""What a run costs before it runs: operations, memory, time."""
+"""Memory, operations and time bounds of a run before it starts."""

@@ -1,4 +1,4 @@
-"""Will a run fit, and how fast could it be at best: the real train step, compiled for any chips."""
+"""Memory and speed bounds of a run: its real train step, compiled for any devices."""
 
 import dataclasses
 import re
@@ -18,25 +18,26 @@ from softbio_jax.runs.config import DataConfig, RunConfig
 from softbio_jax.runs.data import open_all
 from softbio_jax.runs.session import trace_train_step
 
+# Training rows of FairFace, LAGENDA, CelebA-HQ and RAF-DB.
+PUBLIC_ROWS = 69_395 + 67_352 + 22_400 + 9_215
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fit:
-    """One layout, batch and remat policy, after compiling.
+    """A compiled train step.
 
     Args:
-      chips: JAX devices.
-      batch_size: examples a step over all of them.
-      remat: the policy.
+      chips: number of JAX devices.
+      batch_size: examples per step, over all chips.
       fits: whether the compiler found room.
-      arguments, temporaries: bytes a chip, 0 where it did not.
-      needed: what the compiler said it needs where it did not fit.
-      limit: bytes a chip has, 0 where unknown.
-      flops: matrix operations of a step, over all chips.
-      traffic: bytes a chip reads from and writes to its memory in a step, 0 where not compiled.
-      compute_seconds: of a step at the chips' published peak; 0 where unknown.
-      memory_seconds: of a step at their published bandwidth; 0 where unknown.
+      arguments, temporaries: bytes per chip; 0 if the step does not fit.
+      needed: the compiler's statement of what it needs if the step does not fit.
+      limit: memory of a chip in bytes; 0: unknown.
+      flops: matrix operations per step, over all chips.
+      traffic: bytes per step between a chip and its memory; 0 if not compiled.
+      compute_seconds: time of a step at the chips' published peak; 0: unknown.
+      memory_seconds: time of a step at their published bandwidth; 0: unknown.
     """
 
     chips: int
@@ -54,7 +55,7 @@ class Fit:
 
     @property
     def used(self) -> float:
-        """Bytes a chip: what it holds, or would have to; 0 where the compiler did not say."""
+        """Bytes per chip that the step needs; 0 if the compiler did not report them."""
         found = re.search(r"(?:Used |temporaries \()([\d.]+)([BKMGT])", self.needed)
         if found:
             return float(found[1]) * _UNITS[found[2]]
@@ -62,7 +63,7 @@ class Fit:
 
     @property
     def images_per_second(self) -> float | None:
-        """Returns the most that the published figures allow: the smaller of both bounds."""
+        """An upper bound: the smaller of those by compute and by memory."""
         seconds = max(self.compute_seconds, self.memory_seconds)
         return self.batch_size / seconds if seconds else None
 
@@ -73,15 +74,14 @@ class Fit:
 
 
 def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
-    """Compiles a run's train step for devices that need not be there.
+    """Compiles a run's train step for devices that need not exist.
 
     Args:
-      config: the run; its batch size, mesh and remat policy are what is tried.
       devices: what to compile for.
-      chip: their published figures.
+      chip: their published memory and speed.
 
     Raises:
-      UserError: the batch does not fit the mesh, or a name in the config does not exist.
+      UserError: the batch does not fit the mesh, or the config has an unknown name.
     """
     traced = _trace(config, devices)
     flops = matmul_flops(traced.jaxpr)
@@ -101,7 +101,7 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
             raise
         return dataclasses.replace(planned, needed=_needed(str(error)))
     memory, traffic = compiled.memory_analysis(), memory_bytes(compiled.as_text())
-    return judged(
+    return apply_limit(
         dataclasses.replace(
             planned,
             fits=True,
@@ -113,16 +113,27 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
     )
 
 
-def judged(found: Fit) -> Fit:
-    """Returns a compiled step with the verdict that its size gives: not all compilers refuse."""
+def apply_limit(found: Fit) -> Fit:
+    """Marks a compiled step that needs more than its limit: GPU compilers do not refuse it."""
     if not found.limit or found.used <= found.limit:
         return found
     used, limit = found.used / 2**30, found.limit / 2**30
     return dataclasses.replace(found, fits=False, needed=f"Used {used:.2f}G of {limit:.2f}G hbm")
 
 
+def epoch_images(config: DataConfig) -> tuple[int, str]:
+    """Returns the number of training rows of a run and its source.
+
+    Where the run's data sets are not prepared on this machine it is that of four public ones.
+    """
+    try:
+        return sum(map(len, open_all(config).train)), "the prepared training rows"
+    except UserError:
+        return PUBLIC_ROWS, "FairFace, LAGENDA, CelebA-HQ and RAF-DB"
+
+
 def _trace(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
-    """Returns the train step, laid out as a run would lay it out; no weight is made."""
+    """Returns the train step with a run's shardings, traced from shapes only."""
     if config.frozen_dtype == "auto":
         config = dataclasses.replace(
             config, frozen_dtype="float32" if devices[0].platform == "cpu" else "bfloat16"
@@ -136,36 +147,20 @@ def _trace(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
     frozen = jax.eval_shape(lambda tree: build.narrow(tree, config), frozen)
     shardings = jax.tree.map(lambda x: parallel.weight_sharding(x.shape, mesh), frozen)
     return trace_train_step(
-        run, mesh, _on(state, parallel.trained_shardings(state, mesh)), _on(frozen, shardings)
+        run, mesh, _sharded(state, parallel.trained_shardings(state, mesh)), _sharded(frozen, shardings)
     )
 
 
-def _on(tree: Any, shardings: Any) -> Any:
-    def laid_out(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+def _sharded(tree: Any, shardings: Any) -> Any:
+    def sharded(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    return jax.tree.map(laid_out, tree, shardings)
+    return jax.tree.map(sharded, tree, shardings)
 
 
 def _needed(message: str) -> str:
-    """Returns the compiler's own words on how much is missing."""
+    """Returns the part of the compiler's error that states the memory."""
     for words in (r"Used [\d.]+\w of [\d.]+\w hbm", r"temporaries \([\d.]+\w\) exceeds .*?\)"):
         if found := re.search(words, message):
             return found.group(0)
     return message.strip().splitlines()[0][:120]
-
-
-# FairFace 69,395, LAGENDA 67,352, CelebA-HQ 22,400, RAF-DB 9,215: what the thesis trains on.
-THESIS_IMAGES = 168_362
-
-
-def epoch_images(config: DataConfig) -> tuple[int, str]:
-    """Returns the training rows of a run and where the number is from.
-
-    Args:
-      config: its sets; where they are not prepared on this machine, the thesis' number is taken.
-    """
-    try:
-        return sum(map(len, open_all(config).train)), "the prepared training rows"
-    except UserError:
-        return THESIS_IMAGES, "the thesis' training rows"

@@ -1,4 +1,4 @@
-"""Rows of a plan, kept as they come: a plan that was interrupted compiles nothing twice."""
+"""Rows of a plan in a JSON file, so that an interrupted plan compiles nothing twice."""
 
 import dataclasses
 import datetime
@@ -17,13 +17,13 @@ from softbio_jax.runs.config import RunConfig
 
 
 class SavedRows:
-    """The rows of a JSON file, by topology, policy, batch, config and versions.
+    """Compiled steps by topology, config and compiler version.
 
     Args:
-      path: the file, written anew after every row; None: nothing is kept.
+      path: the file, rewritten after every row; None: rows are kept in memory only.
 
     Raises:
-      UserError: a file that holds something else.
+      UserError: the file holds something else.
     """
 
     def __init__(self, path: pathlib.Path | None):
@@ -31,7 +31,7 @@ class SavedRows:
         self._rows = _read(path) if path else []
 
     def get(self, config: RunConfig, topology: str) -> Fit | None:
-        """Returns the row of a config, if it is there."""
+        """Returns the row of a config, None if there is none."""
         key = _key(config)
         for row in self._rows:
             if (row["key"], row["topology"]) == (key, topology):
@@ -39,25 +39,19 @@ class SavedRows:
         return None
 
     def add(self, config: RunConfig, topology: str, found: Fit) -> None:
-        """Keeps a row, beside those that another process wrote meanwhile."""
+        """Adds a row, keeping those that another process has written in the meantime."""
         if self._path:
             self._rows = _read(self._path)
-        self._rows.append(
-            {
-                "topology": topology,
-                "fit": dataclasses.asdict(found),
-                "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "versions": versions(),
-                "key": _key(config),
-            }
-        )
+        day = datetime.datetime.now(datetime.UTC).date().isoformat()
+        row = {"topology": topology, "fit": dataclasses.asdict(found), "day": day}
+        self._rows.append({**row, "versions": versions(), "key": _key(config)})
         if self._path:
             files.write_text(self._path, json.dumps({"rows": self._rows}, indent=1) + "\n")
 
     def largest_rows(self, topology: str, remat: str) -> int:
-        """Returns the most rows a chip that fitted on any slice of the same chips, 0 if none did.
+        """Returns the largest number of rows per chip that fitted on any slice of the same chips, or 0.
 
-        Chips that share no weights run the same program, whatever their number: a good guess.
+        Without sharded weights a chip runs the same program in every slice, so it is a good guess.
         """
         chip = topology.partition(":")[0]
         fits = [Fit(**row["fit"]) for row in self._rows if row["topology"].partition(":")[0] == chip]
@@ -65,7 +59,7 @@ class SavedRows:
 
 
 def versions() -> str:
-    """Returns what compiles: the versions of JAX and of libtpu."""
+    """Returns the versions of JAX and libtpu, which determine the compiled program."""
     try:
         return f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}"
     except importlib.metadata.PackageNotFoundError:
@@ -91,6 +85,6 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _key(config: RunConfig) -> str:
-    """Returns a digest of all that the compiled step depends on, and of what compiles it."""
+    """Returns a digest of everything that the compiled step depends on."""
     values = dataclasses.asdict(config) | {"data": None, "seed": None, "versions": versions()}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,7 +1,4 @@
-"""Devices to compile for that need not be there.
-
-The TPU compiler comes with libtpu (the extra `tpu`) and needs no TPU.
-"""
+"""Devices to compile for; TPUs need not exist: their compiler comes with libtpu (the extra `tpu`)."""
 
 import importlib.util
 import os
@@ -13,11 +10,11 @@ from softbio_jax.errors import UserError
 from softbio_jax.runs.chips import CHIPS, Chip, chip_of
 
 GENERATIONS = ("v4", "v5e", "v5p", "v6e", "7x")
-_LAYOUT = {"7x": "tpu7x"}  # what the compiler calls a generation, where people call it otherwise
-# On a v4 chip two cores are one JAX device, as on a v5p; the compiler would take them apart.
+_LAYOUT = {"7x": "tpu7x"}  # the compiler's name of a generation where it differs
+# On a v4 chip two cores are one JAX device, as on a v5p; by default the compiler treats them as two.
 _OPTIONS = {"v4": {"chip_config_name": "megacore"}}
-# For libtpu, which looks for TPUs, their hosts and their metadata when it is loaded, and would have
-# the machine for itself: here it only compiles.
+# When libtpu is loaded it looks for TPUs, their hosts and their metadata, and locks the machine for
+# one process. Here it only compiles.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -28,13 +25,13 @@ _ENVIRONMENT = {
 
 
 def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
-    """Returns devices to compile for and their published figures.
+    """Returns devices to compile for and their published memory and speed.
 
     Args:
-      topology: such as v5e:2x4 or v5p:4x4x4; "local" for this machine's own.
+      topology: such as v5e:2x4 or v5p:4x4x4; "local" for this machine's devices.
 
     Raises:
-      UserError: no such topology, or no TPU compiler on this machine.
+      UserError: unknown topology, or no TPU compiler on this machine.
     """
     if topology == "local":
         return jax.devices(), chip_of(jax.devices()[0].device_kind)
@@ -52,7 +49,7 @@ def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
             "no TPU compiler",
             where=f"--topology={topology}",
             expected="libtpu",
-            found="it is not installed",
+            found="not installed",
             fix="pip install 'softbio-jax[tpu]'",
         )
     from jax.experimental import topologies
@@ -64,11 +61,11 @@ def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
         description = topologies.get_topology_desc(
             platform="tpu", topology_name=name, **_OPTIONS.get(generation, {})
         )
-    except Exception as error:  # a RuntimeError or XLA's own, by what is wrong
+    except Exception as error:  # a RuntimeError or an error of XLA, depending on the cause
         raise UserError(
             "no slice of this shape",
             where=f"--topology={topology}",
-            expected=f"a shape that {generation} comes in",
+            expected=f"a shape of {generation} slices",
             found=str(error).strip().splitlines()[0][:200],
             fix="correct the shape",
         ) from error

@@ -1,4 +1,4 @@
-"""The way to compute a batch that fits: compiled once for a CPU, then with memory as told here."""
+"""The way to compute a batch that fits: compiled once for a CPU, then with memory as set here."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from softbio_jax.planning import fit, search
 from softbio_jax.runs import build
 
 DEVICES = jax.devices()[:1]
-# Bytes of activations a row.
+# Bytes of activations per row.
 ROW = {"none": 100, "attention": 80, "dots": 60, "full": 20}
 WEIGHTS = 1000
 
@@ -23,7 +23,7 @@ def run(config):
 
 @pytest.fixture
 def tried(monkeypatch):
-    """Compiling is pretended: memory grows with the rows at once; what was tried is noted."""
+    """Compiling is simulated: memory grows with the rows at once; what was tried is recorded."""
     tried = []
 
     def pretended(config, devices, chip):
@@ -76,13 +76,13 @@ def test_all_policies_are_among_the_ways(run, tried):
     assert [remat for remat, parts in tried if parts == 1] == list(REMAT_POLICIES)
 
 
-def test_parts_go_evenly_over_devices(run, tried):
+def test_microbatches_divide_evenly_over_devices(run, tried):
     with pytest.raises(UserError, match="no way to compute this batch fits"):
         search.fitting(run, jax.devices()[:4], limit=WEIGHTS)
     assert tried[-1] == ("full", 4), "a row on each of four devices is the least"
 
 
-def test_the_device_says_how_much_it_has(run, tried):
+def test_the_device_reports_its_memory(run, tried):
     class Device:
         device_kind = "something new"
 
@@ -93,7 +93,7 @@ def test_the_device_says_how_much_it_has(run, tried):
     assert (config.compute.remat, config.train.microbatches) == ("dots", 1)
 
 
-def test_the_published_memory_where_the_device_says_nothing(run, tried):
+def test_the_published_memory_where_the_device_reports_none(run, tried):
     class Device:
         device_kind = "TPU v5 lite"
 

@@ -1,4 +1,4 @@
-"""The real train step, compiled for the eight simulated devices, and what its figures add up to."""
+"""The real train step, compiled for the eight simulated devices, and what its numbers add up to."""
 
 import dataclasses
 import importlib.util
@@ -27,7 +27,7 @@ def found():
 def test_the_local_step_is_compiled_without_data_or_weights(found):
     assert found.fits and found.chips == 8 and devices_of("local")[1] is None
     assert found.arguments > 0 and found.temporaries > 0
-    # The frozen tower forward, and backward to its adapters: between two and four times forward.
+    # The frozen encoder forward, and backward to its adapters: between two and four times forward.
     forward = 16 * 17 * 3 * 2 * 12 * 32**2
     assert 1.8 * forward < found.flops < 4 * forward
     assert table.verdict(found, topology="local").startswith("fits: batch 16 with remat none")
@@ -48,7 +48,7 @@ def test_the_bound_is_the_smaller_of_both(found):
     assert greedy.bound_by == "memory"
 
 
-def test_without_published_figures_there_is_no_bound(found):
+def test_without_a_published_peak_there_is_no_bound(found):
     unknown = dataclasses.replace(found, compute_seconds=0, memory_seconds=0, limit=0)
     assert unknown.images_per_second is None
     assert "images/s" not in table.details(unknown, epoch_images=100)
@@ -56,19 +56,19 @@ def test_without_published_figures_there_is_no_bound(found):
 
 def test_more_than_a_chip_has_does_not_fit(found):
     # As on a GPU, whose compiler does not refuse.
-    tight = fit.judged(dataclasses.replace(found, limit=found.used - 1))
+    tight = fit.apply_limit(dataclasses.replace(found, limit=found.used - 1))
     assert not tight.fits and tight.needed.startswith("Used ")
-    assert fit.judged(dataclasses.replace(found, limit=found.used)).fits
+    assert fit.apply_limit(dataclasses.replace(found, limit=found.used)).fits
 
 
-def test_large_weights_are_planned_as_they_will_lie(monkeypatch, found):
+def test_large_weights_are_planned_as_they_will_be_sharded(monkeypatch, found):
     monkeypatch.setattr("softbio_jax.parallel._SHARDED_FROM", 0)
-    shared = fit.fit(_config(mesh={"fsdp": 8}), devices_of("local")[0], None)
-    assert shared.arguments < 0.75 * found.arguments
-    assert shared.flops == found.flops
+    sharded = fit.fit(_config(mesh={"fsdp": 8}), devices_of("local")[0], None)
+    assert sharded.arguments < 0.75 * found.arguments
+    assert sharded.flops == found.flops
 
 
-def test_a_batch_that_does_not_fit_the_mesh_is_told():
+def test_a_batch_that_does_not_fit_the_mesh_is_reported():
     with pytest.raises(UserError, match=r"train.batch_size: expected a multiple of 8"):
         fit.fit(_config(train__batch_size=12), devices_of("local")[0], None)
 
@@ -91,7 +91,7 @@ def test_a_batch_that_does_not_fit_the_mesh_is_told():
         ("RESOURCE_EXHAUSTED: in words of its own", "RESOURCE_EXHAUSTED: in words of its own", 0),
     ],
 )
-def test_what_the_compiler_misses_is_read(found, message, words, size):
+def test_what_the_compiler_needs_is_read(found, message, words, size):
     assert fit._needed(message) == words
     refused = dataclasses.replace(found, fits=False, needed=words, arguments=0, temporaries=0)
     assert refused.used == size

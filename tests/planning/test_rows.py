@@ -7,7 +7,7 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.planning import table
-from softbio_jax.planning.fit import THESIS_IMAGES, Fit, epoch_images
+from softbio_jax.planning.fit import PUBLIC_ROWS, Fit, epoch_images
 from softbio_jax.planning.saved import SavedRows
 from softbio_jax.runs import build
 from tests.runs.tiny import SETS, changed, config_on
@@ -69,7 +69,7 @@ def test_the_same_chips_give_the_first_guess():
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"rows": [{"fit": {"chips": 8}}]}', '{"rows": 5}'])
-def test_a_file_of_something_else_is_told_and_left(tmp_path, text):
+def test_a_file_of_something_else_is_reported_and_not_changed(tmp_path, text):
     path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(UserError, match="not the rows of a plan"):
@@ -89,11 +89,11 @@ def test_a_row_shows_both_bounds():
 
 
 def test_details_and_verdict():
-    told = table.details(FITS, epoch_images=6400)
-    assert "640 images/s at most, by memory" in told and "10.0 s at least, 6,400 images" in told
-    assert "80.000 GB read and written, loops multiplied out" in told
+    shown = table.details(FITS, epoch_images=6400)
+    assert "640 images/s at most, by memory" in shown and "10.0 s at least, 6,400 images" in shown
+    assert "80.000 GB read and written, loops multiplied out" in shown
     assert table.verdict(FITS, topology="v5e:2x4") == (
-        "fits: batch 128 with remat full on v5e:2x4: 4.00 GiB a chip (25 % of 16.00 GiB)"
+        "fits: batch 128 with remat full on v5e:2x4: 4.00 GiB per chip (25 % of 16.00 GiB)"
     )
     assert table.verdict(TOO_LARGE, topology="v5e:2x4").endswith("Used 27.1G of 15.75G hbm")
     assert "needed" in table.details(TOO_LARGE) and "temporaries" not in table.details(TOO_LARGE)
@@ -108,10 +108,10 @@ def test_the_highest_bound_is_not_always_the_largest_batchs():
     assert table.highest_bound([TOO_LARGE, unknown]) == ""
 
 
-def test_an_epoch_is_that_of_the_prepared_sets_or_of_the_thesis(data_root):
+def test_an_epoch_is_that_of_the_prepared_or_of_the_public_data_sets(data_root):
     here = build.config_from(config_on(data_root)).data
     rows = sum(SETS[name.partition("/")[0]][0] for name in here.train)
     images, source = epoch_images(here)
     assert rows * 0.7 < images < rows * 0.8 and "prepared" in source
     assert epoch_images(dataclasses.replace(here, val_fraction=0.0))[0] == rows
-    assert epoch_images(dataclasses.replace(here, root="nowhere"))[0] == THESIS_IMAGES == 168_362
+    assert epoch_images(dataclasses.replace(here, root="nowhere"))[0] == PUBLIC_ROWS == 168_362

@@ -8,7 +8,7 @@ LIMIT = 16e9
 
 
 def chip(needed):
-    """Tries rows on a pretended chip: bytes needed by rows."""
+    """Tries rows on a simulated chip: bytes needed by rows."""
     tried = []
 
     def try_rows(rows):
@@ -50,8 +50,8 @@ def stepped(rows):
 def test_the_largest_fits_and_the_next_does_not(needed, guess, granularity):
     try_rows, tried = chip(needed)
     fits, next_one = largest(try_rows, granularity=granularity, guess=guess)
-    most = max(n for n in range(granularity, 5000, granularity) if needed(n) <= LIMIT)
-    assert (fits.batch_size, next_one.batch_size) == (8 * most, 8 * (most + granularity))
+    best = max(n for n in range(granularity, 5000, granularity) if needed(n) <= LIMIT)
+    assert (fits.batch_size, next_one.batch_size) == (8 * best, 8 * (best + granularity))
     assert fits.fits and not next_one.fits
     assert len(tried) == len(set(tried)) <= 14
 
@@ -74,7 +74,7 @@ def test_nothing_fits():
         largest(try_rows)
 
 
-def test_devices_of_unknown_memory_are_told():
+def test_devices_of_unknown_memory_are_reported():
     unknown = Fit(chips=1, batch_size=1, remat="none", fits=True, arguments=1, flops=1)
     with pytest.raises(UserError, match="nothing to search for"):
         largest(lambda rows: unknown)
@@ -82,11 +82,11 @@ def test_devices_of_unknown_memory_are_told():
 
 class TestEachPolicy:
     def of(self, sizes):
-        """Tries policies whose bytes a row are given."""
+        """Tries policies whose bytes per row are given."""
         chips = {policy: chip(lambda rows, size=size: size * rows)[0] for policy, size in sizes.items()}
         return largest_of_each(sizes, lambda policy, rows: chips[policy](rows))
 
-    def test_one_with_which_nothing_fits_is_passed_over(self):
+    def test_one_with_which_nothing_fits_is_skipped(self):
         found, refusals = self.of({"none": 2e10, "dots": 3e9, "full": 1e9})
         assert [fit.batch_size // 8 for fit in found] == [5, 6, 16, 17]
         assert [str(error).partition(":")[0] for error in refusals] == ["no batch fits"]
