@@ -1,4 +1,4 @@
-"""One process' slice of a batch: labels by indexing, pictures by decoding, failures on record."""
+"""Loads local batches: labels by indexing, images by decoding, ahead of time; logs failures."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
 Batch = dict[str, np.ndarray]
+PADDING = -1  # the number of an example that does not exist
 _REASON = "reason"  # travels with the batch, as workers share no memory; removed on delivery
 _REASON_BYTES = 160
-PADDING = -1
+T = TypeVar("T")
 
 
 class Loader:
-    """Makes local batches from the concatenation of data sets.
+    """Loads local batches from the concatenation of data sets.
 
-    An example whose picture does not decode keeps its place, with a black picture and every
-    mask False: taking a neighbour instead would change the label statistics.
+    An example whose image cannot be decoded keeps its place, with a black image and every mask
+    False: replacing it by a neighbour would change the label statistics.
 
     Args:
       datasets: prepared data sets, concatenated in this order.
-      tasks: the tasks to give labels of; all MISSING where a data set lacks one.
-      image_size: side S of the pictures in pixels.
+      tasks: the tasks whose labels are loaded; all MISSING where a data set lacks one.
+      image_size: side S of the images in pixels.
       resize: see `decode.decode`.
     """
 
@@ -43,88 +44,85 @@ class Loader:
         resize: decode.Resize,
     ):
         self.datasets = tuple(datasets)
-        self.tasks = tuple(tasks)
-        self.image_size = image_size
-        self.resize = resize
-        self.starts = np.cumsum([0, *(len(d) for d in self.datasets)])
-        self.labels = {task: concatenate_labels(self.datasets, task) for task in self.tasks}
+        self._image_size, self._resize = image_size, resize
+        self._starts = np.cumsum([0, *(len(d) for d in self.datasets)])
+        self._labels = {task: concatenate_labels(self.datasets, task) for task in tasks}
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return int(self._starts[-1])
 
-    def id_of(self, row: int) -> str:
-        """Names an example: the data set and the id inside it."""
-        dataset, example = self._locate(row)
-        return f"{dataset.name}/{dataset.split}:{dataset.columns['id'][example]}"
+    def id_of(self, example: int) -> str:
+        """Returns the name of an example: the data set, the split and the id inside it."""
+        dataset, number = self._locate(example)
+        return f"{dataset.name}/{dataset.split}:{dataset.columns['id'][number]}"
 
-    def load(self, rows: np.ndarray) -> Batch:
-        """Loads the examples `rows` (b,) of the concatenation; PADDING gives an empty row.
+    def load(self, examples: np.ndarray) -> Batch:
+        """Loads examples (b,) of the concatenation; PADDING gives a black image without labels.
 
         Returns:
           image (b, S, S, 3) uint8, labels/{task} int32 (b,), mask/{task} bool (b,), and the
-          reason why a picture could not be decoded, bytes (b,), empty where it could.
+          reason why an image could not be decoded, bytes (b,), empty where it could.
         """
         _one_opencv_thread()
-        images = np.zeros((len(rows), self.image_size, self.image_size, 3), np.uint8)
-        reasons = np.zeros(len(rows), f"S{_REASON_BYTES}")
-        usable = rows != PADDING
-        for position in np.flatnonzero(usable):
-            dataset, example = self._locate(int(rows[position]))
+        images = np.zeros((len(examples), self._image_size, self._image_size, 3), np.uint8)
+        reasons = np.zeros(len(examples), f"S{_REASON_BYTES}")
+        usable = examples != PADDING
+        for place in np.flatnonzero(usable):
+            dataset, number = self._locate(int(examples[place]))
             try:
-                data = dataset[example]
-                images[position] = decode.decode(data, size=self.image_size, resize=self.resize)
+                images[place] = decode.decode(dataset[number], size=self._image_size, resize=self._resize)
             except decode.UndecodableImage as error:
-                reasons[position] = str(error).encode()[:_REASON_BYTES]
-                usable[position] = False
+                reasons[place] = str(error).encode()[:_REASON_BYTES]
+                usable[place] = False
         batch: Batch = {"image": images, _REASON: reasons}
-        for task, labels in self.labels.items():
-            batch[f"labels/{task}"] = np.where(usable, labels[rows], np.int32(MISSING))
+        for task, labels in self._labels.items():
+            batch[f"labels/{task}"] = np.where(usable, labels[examples], np.int32(MISSING))
             batch[f"mask/{task}"] = batch[f"labels/{task}"] != MISSING
         return batch
 
-    def _locate(self, row: int) -> tuple[PreparedDataset, int]:
-        number = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self.datasets[number], row - int(self.starts[number])
+    def _locate(self, example: int) -> tuple[PreparedDataset, int]:
+        which = int(np.searchsorted(self._starts, example, side="right")) - 1
+        return self.datasets[which], example - int(self._starts[which])
 
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """An example whose picture could not be decoded, and why."""
+    """An example whose image could not be decoded, and why."""
 
     id: str
     reason: str
 
 
 class RejectionLog:
-    """Lists the examples that could not be decoded and stops the run when they are too many.
+    """Lists the examples that could not be decoded and stops the run when there are too many.
 
     Args:
-      loader: knows the names of the examples.
+      loader: names the examples.
       max_rejected: the share of all examples, 0 to 1, that may be rejected.
     """
 
     def __init__(self, loader: Loader, *, max_rejected: float):
         self._loader = loader
         self._limit = max_rejected * len(loader)
-        self._rows: set[int] = set()
+        self._seen: set[int] = set()
         self.rejected: list[Rejected] = []
 
-    def deliver(self, batch: Batch, rows: np.ndarray) -> Batch:
-        """Takes the reasons out of a loaded batch and records them.
+    def deliver(self, batch: Batch, examples: np.ndarray) -> Batch:
+        """Removes the reasons from a loaded batch and records them.
 
         Raises:
-          UserError: more examples than allowed are broken; tells them.
+          UserError: more examples than allowed are broken; names them.
         """
         reasons = batch.pop(_REASON)
-        for position in np.flatnonzero(reasons != b""):
-            row = int(rows[position])
-            if row not in self._rows:
-                self._rows.add(row)
-                reason = bytes(reasons[position]).decode(errors="replace")
-                self.rejected.append(Rejected(self._loader.id_of(row), reason))
+        for place in np.flatnonzero(reasons != b""):
+            example = int(examples[place])
+            if example not in self._seen:
+                self._seen.add(example)
+                reason = bytes(reasons[place]).decode(errors="replace")
+                self.rejected.append(Rejected(self._loader.id_of(example), reason))
         if len(self.rejected) > self._limit:
             raise UserError(
-                "too many pictures cannot be decoded",
+                "too many images cannot be decoded",
                 expected=f"at most {int(self._limit)} of {len(self._loader)}",
                 found="; ".join(f"{r.id}: {r.reason}" for r in self.rejected),
                 fix="prepare the data again, or raise max_rejected",
@@ -140,17 +138,14 @@ def _one_opencv_thread() -> None:
     cv2.setNumThreads(1)
 
 
-T = TypeVar("T")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How to read ahead.
+    """Reads ahead, in threads or in worker processes.
 
     Args:
-      workers: processes; 0 stays in this one.
-      threads: threads in this process or in each worker; 0: one a core, shared by the workers.
-      batches: batches held ready, in all.
+      workers: number of worker processes; 0 uses threads of this process.
+      threads: threads in this process or in each worker; 0: one per core, shared by the workers.
+      batches: batches held ready, over all workers.
     """
 
     workers: int
@@ -158,7 +153,7 @@ class Reader:
     batches: int
 
     def __call__(self, make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
-        """Iterates over make(start), ..., make(stop - 1) in this order, made ahead of time."""
+        """Yields make(start), ..., make(stop - 1) in this order, made ahead of time."""
         import grain
 
         cores = max(1, (os.cpu_count() or 1) // max(self.workers, 1))
@@ -169,19 +164,14 @@ class Reader:
             grain.ReadOptions(num_threads=self.threads or cores, prefetch_buffer_size=ahead)
         )
         if self.workers:
-            _parse_absl_flags()
+            from absl import flags
+
+            if not flags.FLAGS.is_parsed():  # Grain reads them, and only absl's own main parses them
+                flags.FLAGS.mark_as_parsed()
             batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
         return iter(batches)
 
 
 def close(iterator: Iterator) -> None:
-    """Stops the threads and the worker processes of a reader's iterator."""
+    """Stops the threads and worker processes of a reader's iterator."""
     iterator.close()  # type: ignore[attr-defined]
-
-
-def _parse_absl_flags() -> None:
-    # Grain reads absl flags in its parent process; outside of an absl main nobody parsed them.
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()

@@ -1,104 +1,127 @@
-"""Host pipeline: prepared data sets to the batches of one process, the same on any number of them.
+"""Host pipeline: prepared data sets to the batches of one process.
 
-The stream of samples is global. Global step s takes positions [s B, (s + 1) B) of it and process
-p of P the p-th of P equal slices, so the slices together are the same global batch for every P.
-Grain decodes ahead, in threads or in worker processes.
+The stream of examples is global. Global step s takes its positions [s B, (s + 1) B) and process p
+of P loads the p-th of P equal slices, so the global batches are the same for every P. Grain decodes
+ahead, in threads or in worker processes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from softbio_jax.data import loading, sampling
 from softbio_jax.data.decode import Resize
-from softbio_jax.data.loading import PADDING, Batch, Loader, Rejected, RejectionLog
+from softbio_jax.data.loading import PADDING, Batch, Loader, Reader, Rejected, RejectionLog
 from softbio_jax.data.sampling import MakeSampler, Sampler, Stream, check_stream, digest_of
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
 
+MAX_REJECTED = 0.02
+_ENDLESS = 2**40  # steps: more than any training takes
 
+
+@dataclasses.dataclass(frozen=True)
 class Slice:
-    """Step s -> positions s B + p b + [0, b) of the global stream, b = B / P.
+    """The part of each global batch that one process loads: b = B / P of its B examples.
 
     Args:
       batch_size: the global batch size B.
       process_index: the process p.
       process_count: the number of processes P.
+
+    Raises:
+      UserError: P does not divide B.
     """
 
-    def __init__(self, batch_size: int, process_index: int, process_count: int):
-        self._batch_size = batch_size
-        local = batch_size // process_count
-        self._offsets = np.arange(process_index * local, (process_index + 1) * local)
+    batch_size: int
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size <= 0 or self.batch_size % self.process_count:
+            raise UserError(
+                "the processes cannot share the batch",
+                where="batch_size",
+                expected=f"a multiple of {self.process_count} processes",
+                found=str(self.batch_size),
+                fix="change the batch size",
+            )
 
     def positions(self, step: int) -> np.ndarray:
-        """Lists the positions (b,) int64 of this process at a step."""
-        return step * self._batch_size + self._offsets
+        """Returns the positions s B + p b + [0, b) of the global stream, (b,) int64."""
+        local = self.batch_size // self.process_count
+        return step * self.batch_size + self.process_index * local + np.arange(local)
 
 
-class TrainRows(Slice):
-    """Step -> the examples (b,) that an endless stream has at this process' positions."""
+class _Examples(Protocol):
+    """Positions (b,) -> the examples at them, (b,) int64."""
 
-    def __init__(self, stream: Stream, batch_size: int, process_index: int, process_count: int):
-        super().__init__(batch_size, process_index, process_count)
-        self._stream = stream
-
-    def __call__(self, step: int) -> np.ndarray:
-        return self._stream[self.positions(step)]
+    def __getitem__(self, positions: np.ndarray, /) -> np.ndarray: ...
 
 
-class EvalRows(Slice):
-    """Step -> the examples (b,) at this process' positions, PADDING past the last of N."""
+@dataclasses.dataclass(frozen=True)
+class _InOrder:
+    """Every example once, then PADDING."""
 
-    def __init__(self, size: int, batch_size: int, process_index: int, process_count: int):
-        super().__init__(batch_size, process_index, process_count)
-        self._size = size
+    size: int
 
-    def __call__(self, step: int) -> np.ndarray:
-        positions = self.positions(step)
-        return np.where(positions < self._size, positions, np.int64(PADDING))
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        return np.where(positions < self.size, positions, np.int64(PADDING))
 
 
-MAX_REJECTED = 0.02
-_ENDLESS = 2**40  # steps: more than any training takes
+@dataclasses.dataclass(frozen=True)
+class _Load:
+    """Step -> loaded batch; not a closure, so that it can be sent to worker processes."""
+
+    loader: Loader
+    examples: _Examples
+    part: Slice
+
+    def __call__(self, step: int) -> Batch:
+        positions = self.part.positions(step)
+        return self.loader.load(self.examples[positions]) | {"index": positions}
 
 
-class TrainBatches:
-    """An endless iterator over one process' batches that resumes at any step.
-
-    Make it with `train_batches`. `sampler` tells the size of an epoch; `rejected` lists the
-    examples that could not be decoded so far.
-    """
+class _Batches:
+    """Loads the examples at a process' positions ahead of time and logs the rejected ones."""
 
     def __init__(
-        self,
-        loader: Loader,
-        sampler: Sampler,
-        *,
-        batch_size: int,
-        process_index: int,
-        process_count: int,
-        reader: loading.Reader,
-        max_rejected: float,
+        self, loader: Loader, examples: _Examples, part: Slice, reader: Reader, *, max_rejected: float
     ):
-        self.sampler = sampler
-        self._rows = TrainRows(Stream(sampler), batch_size, process_index, process_count)
-        self._load = _Load(loader, self._rows)
-        self._reader = reader
+        if not len(loader):
+            raise UserError("no examples", where="the prepared data sets", fix="check their splits")
+        self._examples, self._part, self._reader = examples, part, reader
+        self._load = _Load(loader, examples, part)
         self._log = RejectionLog(loader, max_rejected=max_rejected)
-        fingerprints = [dataset.fingerprint for dataset in loader.datasets]
-        self._stream = digest_of(sampler.digest(), batch_size, *fingerprints)
-        self._step = 0
-        self._batches: Iterator[Batch] | None = None
 
     @property
     def rejected(self) -> list[Rejected]:
+        """The examples so far that could not be decoded."""
         return self._log.rejected
+
+    def _examples_at(self, step: int) -> np.ndarray:
+        return self._examples[self._part.positions(step)]
+
+
+class TrainBatches(_Batches):
+    """An endless iterator over one process' batches that resumes at any step.
+
+    Make it with `train_batches`. `sampler.epoch_size` is the number of examples per epoch.
+    """
+
+    def __init__(self, loader: Loader, sampler: Sampler, part: Slice, reader: Reader, *, max_rejected: float):
+        super().__init__(loader, Stream(sampler), part, reader, max_rejected=max_rejected)
+        self.sampler = sampler
+        fingerprints = [dataset.fingerprint for dataset in loader.datasets]
+        self._stream = digest_of(sampler.digest(), part.batch_size, *fingerprints)
+        self._step = 0
+        self._batches: Iterator[Batch] | None = None
 
     def __iter__(self) -> TrainBatches:
         return self
@@ -108,16 +131,16 @@ class TrainBatches:
             self._batches = self._reader(self._load, self._step, _ENDLESS)
             # Workers that live until the interpreter ends complain about their shared memory.
             weakref.finalize(self, loading.close, self._batches)
-        batch = self._log.deliver(next(self._batches), self._rows(self._step))
+        batch = self._log.deliver(next(self._batches), self._examples_at(self._step))
         self._step += 1
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """Tells where the stream stands, in JSON's types."""
+        """Returns the place in the stream as JSON values."""
         return {"step": self._step, "stream": self._stream}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on where `state` was taken, by any number of processes and workers.
+        """Continues where `state` was taken, by any number of processes and workers.
 
         Raises:
           UserError: the state belongs to another stream (data, seed, sampler or batch size).
@@ -127,10 +150,34 @@ class TrainBatches:
         self._step = int(state["step"])
 
     def close(self) -> None:
-        """Stops reading ahead, worker processes included; the next batch starts it again."""
+        """Stops reading ahead, including worker processes; the next batch restarts it."""
         if self._batches is not None:
             loading.close(self._batches)
             self._batches = None
+
+
+class EvalBatches(_Batches):
+    """One process' batches of one pass over a data set, every example exactly once.
+
+    Make it with `eval_batches`. Its length is the number of batches, the same on every process.
+    """
+
+    def __init__(self, loader: Loader, part: Slice, reader: Reader, *, max_rejected: float):
+        super().__init__(loader, _InOrder(len(loader)), part, reader, max_rejected=max_rejected)
+        self._num_batches = -(-len(loader) // part.batch_size)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self._reader(self._load, 0, len(self))
+        try:
+            for step, batch in enumerate(batches):
+                examples = self._examples_at(step)
+                batch = self._log.deliver(batch, examples)
+                yield batch | {"valid": examples != PADDING, "example": examples}
+        finally:
+            loading.close(batches)
 
 
 def train_batches(
@@ -149,22 +196,22 @@ def train_batches(
     batches_ahead: int = 4,
     max_rejected: float = MAX_REJECTED,
 ) -> TrainBatches:
-    """Makes the endless stream of one process' training batches.
+    """Returns the endless stream of one process' training batches.
 
     Args:
-      datasets: prepared data sets (or `take`n rows of them), concatenated in this order.
-      image_size: side S of the pictures in pixels.
-      batch_size: the GLOBAL batch size B; a process gets b = B / process_count rows.
-      seed: which stream.
-      sampler: (data sets, seed) -> sampler over their concatenation, one of `samplers`.
+      datasets: prepared data sets (or `take`n examples of them), concatenated in this order.
+      image_size: side S of the images in pixels.
+      batch_size: the GLOBAL batch size B; each process loads b = B / process_count examples.
+      seed: of the sampler.
+      sampler: (data sets, seed) -> sampler over their concatenation, from `sampling.make`.
       process_index: this process p.
       process_count: the number of processes P.
-      tasks: the tasks to give labels of.
+      tasks: the tasks whose labels are loaded.
       resize: see `decode.decode`.
-      workers: processes that decode; 0 decodes in threads of this one.
-      threads: threads that decode, in each worker; 0: one a core.
-      batches_ahead: batches made before they are asked for, which bounds the memory.
-      max_rejected: the share of the examples that may fail to decode before the run stops.
+      workers: processes that decode; 0 decodes in threads of this process.
+      threads: decoding threads in each worker; 0: one per core.
+      batches_ahead: batches loaded in advance, which bounds the memory.
+      max_rejected: the share of examples that may fail to decode before the run stops.
 
     Returns:
       An iterator over dicts of numpy arrays: image (b, S, S, 3) uint8, labels/{task} int32 (b,),
@@ -173,58 +220,13 @@ def train_batches(
     Raises:
       UserError: no examples, or a batch size that the processes cannot share.
     """
-    loader = Loader(datasets, tasks=tasks, image_size=image_size, resize=resize)
-    _check(loader, batch_size=batch_size, process_count=process_count)
     return TrainBatches(
-        loader,
+        Loader(datasets, tasks=tasks, image_size=image_size, resize=resize),
         sampler(datasets, seed),
-        batch_size=batch_size,
-        process_index=process_index,
-        process_count=process_count,
-        reader=loading.Reader(workers=workers, threads=threads, batches=batches_ahead),
+        Slice(batch_size, process_index, process_count),
+        Reader(workers=workers, threads=threads, batches=batches_ahead),
         max_rejected=max_rejected,
     )
-
-
-class EvalBatches:
-    """One process' batches of one pass over a data set, every example exactly once.
-
-    Make it with `eval_batches`. `len` is the number of batches, the same on every process;
-    `rejected` lists the examples that could not be decoded so far.
-    """
-
-    def __init__(
-        self,
-        loader: Loader,
-        *,
-        batch_size: int,
-        process_index: int,
-        process_count: int,
-        reader: loading.Reader,
-        max_rejected: float,
-    ):
-        self._rows = EvalRows(len(loader), batch_size, process_index, process_count)
-        self._load = _Load(loader, self._rows)
-        self._reader = reader
-        self._log = RejectionLog(loader, max_rejected=max_rejected)
-        self._num_batches = -(-len(loader) // batch_size)
-
-    @property
-    def rejected(self) -> list[Rejected]:
-        return self._log.rejected
-
-    def __len__(self) -> int:
-        return self._num_batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        batches = self._reader(self._load, 0, len(self))
-        try:
-            for step, batch in enumerate(batches):
-                rows = self._rows(step)
-                batch = self._log.deliver(batch, rows)
-                yield batch | {"valid": rows != PADDING, "example": rows}
-        finally:
-            loading.close(batches)
 
 
 def eval_batches(
@@ -241,7 +243,7 @@ def eval_batches(
     batches_ahead: int = 4,
     max_rejected: float = MAX_REJECTED,
 ) -> EvalBatches:
-    """Makes one pass over a data set in its own order, padded to whole batches at the end.
+    """Returns one pass over a data set in its own order; the last batch is padded.
 
     Args:
       dataset: a prepared data set.
@@ -249,45 +251,16 @@ def eval_batches(
       **: as in `train_batches`.
 
     Returns:
-      An iterable with a length, over the dicts of `train_batches` with two keys more: valid bool
+      An iterable with a length, over the dicts of `train_batches` with two more keys: valid bool
       (b,), False for padding, and example int64 (b,), the number of the example, -1 for padding.
-      A picture that cannot be decoded is valid with every mask False.
+      An image that cannot be decoded is valid with every mask False.
 
     Raises:
       UserError: no examples, or a batch size that the processes cannot share.
     """
-    loader = Loader([dataset], tasks=tasks, image_size=image_size, resize=resize)
-    _check(loader, batch_size=batch_size, process_count=process_count)
     return EvalBatches(
-        loader,
-        batch_size=batch_size,
-        process_index=process_index,
-        process_count=process_count,
-        reader=loading.Reader(workers=workers, threads=threads, batches=batches_ahead),
+        Loader([dataset], tasks=tasks, image_size=image_size, resize=resize),
+        Slice(batch_size, process_index, process_count),
+        Reader(workers=workers, threads=threads, batches=batches_ahead),
         max_rejected=max_rejected,
     )
-
-
-class _Load:
-    """Local step -> loaded batch; an object and not a closure, so that workers can be sent it."""
-
-    def __init__(self, loader: Loader, rows: TrainRows | EvalRows):
-        self._loader = loader
-        self._rows = rows
-
-    def __call__(self, step: int) -> Batch:
-        batch = self._loader.load(self._rows(step))
-        return batch | {"index": self._rows.positions(step)}
-
-
-def _check(loader: Loader, *, batch_size: int, process_count: int) -> None:
-    if not len(loader):
-        raise UserError("no examples", where="the prepared data sets", fix="check their splits")
-    if batch_size <= 0 or batch_size % process_count:
-        raise UserError(
-            "the processes cannot share the batch",
-            where="batch_size",
-            expected=f"a multiple of {process_count} processes",
-            found=str(batch_size),
-            fix="change the batch size",
-        )

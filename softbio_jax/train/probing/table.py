@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from softbio_jax import parallel
 from softbio_jax.data import sampling
-from softbio_jax.data.pipeline import TrainRows
+from softbio_jax.data.pipeline import Slice
 from softbio_jax.data.sampling import Stream, check_stream, digest_of
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.runs.build import Parts
@@ -116,7 +116,7 @@ class RowBatches:
     def __init__(self, run: Parts, data: RunData):
         self.sampler = sampling.make(**run.config.data.sampler)(data.train, run.config.seed)
         batch = run.config.train.batch_size
-        self._rows = TrainRows(Stream(self.sampler), batch, 0, 1)
+        self._rows, self._slice = Stream(self.sampler), Slice(batch)
         prints = [dataset.fingerprint for dataset in data.train]
         self._stream = digest_of("rows", self.sampler.digest(), batch, *prints)
         self._step = 0
@@ -125,7 +125,8 @@ class RowBatches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        batch = {"row": self._rows(self._step), "index": self._rows.positions(self._step)}
+        positions = self._slice.positions(self._step)
+        batch = {"row": self._rows[positions], "index": positions}
         self._step += 1
         return batch
 
