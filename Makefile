@@ -9,7 +9,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 ACCEL ?=
-# With an accelerator the environment has a name of its own, so both can exist.
+# With an accelerator the environment has another name, so that both can exist.
 VENV ?= .venv$(if $(ACCEL),-$(ACCEL))
 PARITY_VENV ?= .venv-parity
 APP_VENV ?= .venv-app
@@ -25,9 +25,9 @@ ARGS ?=
 comma := ,
 EXTRAS = dev$(if $(ACCEL),$(comma)$(ACCEL))
 SETUP_INPUTS = pyproject.toml constraints.txt softbio_jax/__init__.py
-# The tested versions are those of a CPU; an accelerator takes the JAX that its image needs.
-# CONSTRAINTS= on the command line takes the newest of everything.
-CONSTRAINTS = $(if $(ACCEL),,constraints.txt)
+# The tested versions are for CPUs; with an accelerator, pip chooses the JAX that its image needs.
+# CONSTRAINTS= installs the newest version of everything.
+CONSTRAINTS ?= $(if $(ACCEL),,constraints.txt)
 CONSTRAIN = $(addprefix --constraint ,$(CONSTRAINTS))
 PIP = -m pip --disable-pip-version-check --quiet --quiet install
 PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
@@ -36,12 +36,12 @@ PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 help:
 	@echo "make demo         set up and run the main job on rendered faces (DEMO_DIR=$(DEMO_DIR))"
-	@echo "make test         set up and run the tests (ARGS=\"tests/data -k faces\" for some of them)"
+	@echo "make test         set up and run the tests (ARGS=\"tests/data -k faces\" selects some)"
 	@echo "make test-parity  compare with torch, timm and peft, in $(PARITY_VENV)"
-	@echo "make test-app     the page in a browser, LiteRT and docs/export.md, in $(APP_VENV)"
-	@echo "make test-long    the tests that take minutes: kills, several processes, notebooks, pages"
-	@echo "make docs         these pages and the API as a site, in build/site"
-	@echo "make lint         ruff and mypy;  make format  lets ruff rewrite"
+	@echo "make test-app     the web page in a browser, LiteRT and docs/export.md, in $(APP_VENV)"
+	@echo "make test-long    the slow tests: interruptions, several processes, notebooks, pages"
+	@echo "make docs         build the pages and the API reference, in build/site"
+	@echo "make lint         ruff and mypy;  make format  applies the fixes of ruff"
 	@echo "make clean        remove environments, caches and the demo's output"
 	@echo "ACCEL=tpu or ACCEL=cuda13 installs that build of JAX; PYTHON=python3.13 picks a python"
 
@@ -87,15 +87,15 @@ $(VENV)/.ready: $(SETUP_INPUTS) | check-python
 	$(PY) $(PIP) $(CONSTRAIN) --editable ".[$(EXTRAS)]"
 	@touch $@
 
-# The torch side has many large packages and pins of its own, so it lives apart.
-# Local wheel folders are left out: a CPU-only torch from one does not fit torchvision.
+# PyTorch comes with large packages and other pins, so it has a separate environment.
+# Local wheel folders are ignored: a CPU-only torch from one does not match torchvision.
 $(PARITY_VENV)/.ready: $(SETUP_INPUTS) | check-python
 	@echo "Setting up $(PARITY_VENV) with torch (several GB the first time)..."
 	$(PYTHON) -m venv $(PARITY_VENV)
 	env -u PIP_FIND_LINKS $(PARITY_PY) $(PIP) $(CONSTRAIN) --editable ".[dev,parity]"
 	@touch $@
 
-# Gradio wants an older Pillow and LiteRT's converter older helpers than the other tests.
+# Gradio needs an older Pillow, and LiteRT's converter older helper libraries.
 $(APP_VENV)/.ready: $(SETUP_INPUTS) constraints-app.txt | check-python
 	@echo "Setting up $(APP_VENV) with gradio and LiteRT (about 2 GB, a few minutes)..."
 	$(PYTHON) -m venv $(APP_VENV)

@@ -90,7 +90,7 @@ def _check_task(rules: AdapterRules, flat: Flat, task: int | None) -> None:
         )
 
 
-def _fold(kernel: np.ndarray, flat: Mapping, layer: str, config: LoRAConfig) -> np.ndarray:
+def _fold(kernel: np.ndarray, flat: Mapping[str, np.ndarray], layer: str, config: LoRAConfig) -> np.ndarray:
     a, b = (flat[f"{layer}/{name}"].astype(np.float32) for name in ("lora_a", "lora_b"))
     kernel = kernel + config.scale * (a @ b)
     if not config.dora:
@@ -99,7 +99,7 @@ def _fold(kernel: np.ndarray, flat: Mapping, layer: str, config: LoRAConfig) -> 
     return kernel * (flat[f"{layer}/dora_magnitude"][..., None, :] / norm)
 
 
-def _task_update(flat: Mapping, layer: str, config: LoRAConfig, task: int) -> np.ndarray:
+def _task_update(flat: Mapping[str, np.ndarray], layer: str, config: LoRAConfig, task: int) -> np.ndarray:
     """Returns s A_t B_t (..., in, out), projections side by side."""
     a, b = (flat[f"{layer}/tasks/{name}"].astype(np.float32) for name in ("lora_a", "lora_b"))
     product = config.scale * (a[..., task, :, :, :] @ b[..., task, :, :, :])  # (..., P, in, out/P)

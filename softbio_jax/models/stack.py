@@ -11,7 +11,7 @@ from softbio_jax.models.config import ComputeConfig
 
 _POLICIES = jax.checkpoint_policies
 # What the backward pass finds saved; the rest is computed again.
-REMAT_POLICIES: dict[str, Callable | None] = {
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,  # save everything
     "attention": None,  # but for attention's weights, see `attend`
     "dots": _POLICIES.dots_with_no_batch_dims_saveable,
