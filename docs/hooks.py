@@ -1,8 +1,7 @@
-"""For mkdocs: pages that exist and are in no menu yet are put there, links to code stay links.
+"""For mkdocs: links from the pages to files of the repository.
 
-The pages link to files of the repository, such as ../softbio_jax/tasks.py, which a reader on the
-web finds beside the pages and mkdocs does not know: they become links to what `repo_url` names, or
-plain code where it names nothing.
+Links such as ../softbio_jax/tasks.py lead out of docs/, which mkdocs does not serve. They become links
+below `repo_url` or, without one, plain code.
 """
 
 import posixpath

@@ -1,9 +1,11 @@
 """Registries: what is built in, what a user's package adds, and the errors of both."""
 
 import dataclasses
+import importlib.metadata
 import subprocess
 import sys
 import textwrap
+import tomllib
 
 import pytest
 
@@ -25,6 +27,14 @@ def test_what_is_built_in():
     assert {"natural", "balanced", "mixture"} <= set(SAMPLERS)
     assert list(TASKS) == ["age", "gender", "emotion"]
     assert {"fairface", "rafdb", "utkface", "csv", "folder", "synthetic", "standard"} <= set(BUILDERS)
+
+
+def test_what_the_project_installs_can_be_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for group, names in project["entry-points"].items():
+        for name, value in names.items():
+            entry = importlib.metadata.EntryPoint(name=name, value=value, group=group)
+            assert entry.load() is not None
 
 
 def test_names_agree_with_what_they_name():
