@@ -1,18 +1,17 @@
 """Saving and restoring a run's state: the only user of Orbax.
 
-checkpoints/<step>/ holds `state`, written by Orbax, and `manifest.json`, written last: a
-checkpoint without it was never finished. Nothing is restored that is not, bit for bit, what was
-saved.
+checkpoints/<step>/ holds `state`, written by Orbax, and `manifest.json`, written last: a checkpoint
+without it is unfinished. A restored state equals the saved one bit for bit, or is refused.
 """
 
+import asyncio
+import copy
 import dataclasses
 import errno
-import hashlib
-import json
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,113 +20,33 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from softbio_jax import files
-from softbio_jax.checkpoints import leaves, quiet
+from softbio_jax.checkpoints import leaves, manifest
 from softbio_jax.checkpoints.leaves import Described
+from softbio_jax.checkpoints.manifest import Damaged, Manifest
+from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 
-NAME = "manifest.json"
-# Larger files hold array values, whose digests are taken anyway: hashing them twice costs time.
-HASHED_FILES = 1 << 20  # bytes
-_FIELDS = {"step", "host", "base", "leaves", "files"}
-
-
-class Damaged(Exception):
-    """A checkpoint that is not as it was written; the message tells what."""
-
-    unfinished = False  # its manifest was never written
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a whole checkpoint says of itself."""
-
-    step: int
-    host: dict[str, Any]  # JSON values: sample stream, course of the validation loss
-    base: str  # digest of the frozen tree that the state was trained on
-    leaves: dict[str, dict[str, Any]]  # path -> shape, dtype, digest of the array that was saved
-    files: dict[str, str]  # file under the checkpoint's folder -> sha256 or size
-
-
-def describe_files(directory: epath.Path) -> dict[str, str]:
-    """Returns the `files` of a manifest: the digest of each, of large ones the size."""
-    return leaves.of_files(directory, largest=HASHED_FILES)
-
-
-def write(directory: epath.Path, manifest: Manifest) -> None:
-    """Writes the manifest, under its name only once it is whole."""
-    values = dataclasses.asdict(manifest)
-    text = json.dumps(values | {"sha256": _own_digest(values)}, indent=1)
-    files.write_text(directory / NAME, text)
-
-
-def read(directory: epath.Path) -> Manifest:
-    """Reads a manifest back.
-
-    Raises:
-      Damaged: there is none (the save was not finished), or it is not as it was written.
-    """
-    try:
-        values = json.loads((directory / NAME).read_bytes())
-        own = values.pop("sha256")
-    except FileNotFoundError:
-        unfinished = Damaged(f"no {NAME}, its save was not finished")
-        unfinished.unfinished = True
-        raise unfinished from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise Damaged(f"{NAME} cannot be read") from None
-    if set(values) != _FIELDS or own != _own_digest(values):
-        raise Damaged(f"{NAME} is not as it was written")
-    return Manifest(**values)
-
-
-def check_files(directory: epath.Path, manifest: Manifest) -> None:
-    """Raises Damaged unless every file of the checkpoint is as it was written."""
-    found = describe_files(directory)
-    found.pop(NAME, None)
-    for name in sorted(manifest.files.keys() | found.keys()):
-        if name not in found:
-            raise Damaged(f"{name} is missing")
-        if name not in manifest.files:
-            raise Damaged(f"{name} does not belong to it")
-        if manifest.files[name] != found[name]:
-            raise Damaged(f"{name} is not as it was written")
-
-
-def check_leaves(state: Any, manifest: Manifest) -> None:
-    """Raises Damaged unless the restored arrays are those that were saved."""
-    for name, leaf in leaves.named(state).items():
-        saved = manifest.leaves[name]
-        if "sha256" in saved:  # checkpoints written with SHA-256 digests
-            same = leaves.of_array(leaves.to_host(leaf)) == saved["sha256"]
-        else:
-            same = leaves.again(leaf, saved["digest"]) == saved["digest"]
-        if not same:
-            raise Damaged(f"{name} is not as it was saved")
-
-
-def _own_digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+_ORBAX_LOG = logging.getLogger("absl")
+_BARRIER_TIMEOUT = 30 * 60_000  # milliseconds: longer than any compilation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What a checkpoint held."""
+    """The content of a checkpoint: `state` and `host` as they were given to `save`."""
 
     step: int
-    state: Any  # the pytree given to save
-    host: dict[str, Any]  # the JSON values given to save
-
-
-_DISK_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
-_PATIENCE = 30 * 60_000  # milliseconds: a process may compile long, one that is gone never comes
+    state: Any
+    host: dict[str, Any]
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here, by JAX's coordination service and not by a collective.
+    """Waits until every process has arrived.
 
-    So also before the first collective, whose start gives the slowest process only 30 seconds.
+    Uses JAX's coordination service: a collective would give the slowest process only 30 seconds
+    when it is the first one.
     """
-    ocp.multihost.get_barrier_sync_fn()(key=f"softbio_{name}", timeout_ms=_PATIENCE)
+    ocp.multihost.get_barrier_sync_fn()(key=f"softbio_{name}", timeout_ms=_BARRIER_TIMEOUT)
 
 
 class CheckpointManager:
@@ -135,23 +54,23 @@ class CheckpointManager:
 
     Args:
       workdir: the run's directory, local or gs://.
-      keep: how many of the newest are kept.
-      base: digest of the frozen tree, which checkpoints do not hold but must be used with.
-      say: takes one line about a checkpoint that had to be passed over.
+      keep: number of the newest checkpoints to keep.
+      base: digest of the frozen weights, which checkpoints do not contain but depend on.
+      console: reports skipped checkpoints.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int, base: str, say: Callable[[str], None] = print):
+    def __init__(self, workdir: epath.PathLike, *, keep: int, base: str, console: Console = QUIET):
         self._directory = files.absolute(workdir) / "checkpoints"
-        self._keep, self._base, self._say = keep, base, say
+        self._keep, self._base, self._console = keep, base, console
         self._writer: ocp.AsyncCheckpointer | None = None
         self._finishing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._damaged: set[int] = set()
-        self.seconds = {"save": 0.0, "digest": 0.0}  # spent so far, the saving thread's included
-        self.last_seconds: float | None = None  # what the newest finished save took
+        self.seconds = {"save": 0.0, "digest": 0.0}  # spent so far, including the saving thread's
+        self.last_seconds: float | None = None  # duration of the newest finished save
 
     def steps(self) -> list[int]:
-        """Returns the steps of all checkpoints, unfinished ones too, newest first."""
+        """Returns the steps of all checkpoints, including unfinished ones, newest first."""
         if not self._directory.is_dir():
             return []
         found = [path.name for path in self._directory.iterdir()]
@@ -161,51 +80,57 @@ class CheckpointManager:
         """Starts saving; the arrays are copied before this returns, so state may be donated.
 
         Args:
-          step: the step that the state is of.
+          step: the step of the state.
           state: pytree of arrays.
           host: JSON values that belong to it.
-          best_step: an older checkpoint that is kept whatever its age.
+          best_step: an older checkpoint to keep regardless of its age.
         """
         self.wait()
         started, target = time.perf_counter(), self._directory / str(step)
         if jax.process_index() == 0:
-            # What an interrupted save left, or a damaged one that was passed over.
+            # Left by an interrupted save, or damaged and skipped.
             target.rmtree(missing_ok=True)
             target.mkdir(parents=True)
         begun = time.perf_counter()
         described = leaves.describe(state)
         self.seconds["digest"] += time.perf_counter() - begun
         if self._writer is None:
-            quiet.hush_failed_saves()
-            self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-        self._writer.save(target / "state", args=ocp.args.StandardSave(state))
+            handler = ocp.PyTreeCheckpointHandler(type_handler_registry=_array_types())
+            self._writer = ocp.AsyncCheckpointer(handler)
+        _ORBAX_LOG.addFilter(_no_orbax_error)
+        try:
+            self._writer.save(target / "state", args=ocp.args.PyTreeSave(state))
+        except Exception as error:
+            self._fail(error)
+            self.wait()
         self._finishing = threading.Thread(
             target=self._finish, args=(step, described, host, best_step, started), daemon=True
         )
         self._finishing.start()
 
     def wait(self) -> None:
-        """Waits for the save under way.
+        """Waits for the save in progress.
 
         Raises:
-          UserError: it could not be written; earlier checkpoints are as they were.
+          UserError: it could not be written; earlier checkpoints are unchanged.
         """
         if self._finishing is not None:
             self._finishing.join()
             self._finishing = None
+        _ORBAX_LOG.removeFilter(_no_orbax_error)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise UserError(
                 "checkpoint cannot be written",
                 where=str(self._directory),
                 found=_reason(failure),
-                fix="check space and permissions; earlier checkpoints are whole",
+                fix="check space and permissions; earlier checkpoints are complete",
             ) from failure
 
     def restore_newest(self, like: Any) -> Restored | None:
-        """Returns the newest checkpoint that is whole, None where none was ever finished.
+        """Returns the newest undamaged checkpoint, or None if no save was ever finished.
 
-        Others are named and passed over; the next save of their step replaces them.
+        Damaged ones are reported and skipped; the next save of their step replaces them.
 
         Args:
           like: pytree of the state's shapes, types and shardings.
@@ -218,14 +143,14 @@ class CheckpointManager:
             try:
                 return self._restore(step, like)
             except Damaged as damage:
-                self._say(f"checkpoint {step} passed over: {damage}")
+                self._console.say(f"checkpoint {step} skipped: {damage}")
                 if not damage.unfinished:
                     self._damaged.add(step)
         if self._damaged:
             raise UserError(
-                "no checkpoint is whole",
+                "no checkpoint is complete",
                 where=str(self._directory),
-                expected="one that is as it was written",
+                expected="an undamaged one",
                 found=f"{len(self._damaged)} damaged",
                 fix="restore the folder from a copy, or start again in another --workdir",
             )
@@ -235,7 +160,7 @@ class CheckpointManager:
         """Returns the checkpoint of one step.
 
         Raises:
-          UserError: it is not there, damaged, or belongs to another model or base.
+          UserError: it is missing, damaged, or belongs to another model or base.
         """
         try:
             return self._restore(step, like)
@@ -248,7 +173,7 @@ class CheckpointManager:
             ) from damage
 
     def close(self) -> None:
-        """Waits for a save under way, on every process."""
+        """Waits for a save in progress, on every process."""
         self.wait()
         barrier("close")
         if self._writer is not None:
@@ -257,15 +182,15 @@ class CheckpointManager:
 
     def _restore(self, step: int, like: Any) -> Restored:
         directory = self._directory / str(step)
-        saved = read(directory)
+        saved = manifest.read(directory)
         self._check_fit(saved, like, where=str(directory))
-        check_files(directory, saved)
+        manifest.check_files(directory, saved)
         try:
             reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
             state = reader.restore(directory / "state", args=ocp.args.StandardRestore(like))
         except (ValueError, KeyError, OSError) as error:
             raise Damaged(str(error).strip().splitlines()[0][:200]) from error
-        check_leaves(state, saved)
+        manifest.check_leaves(state, saved)
         return Restored(step=step, state=state, host=saved.host)
 
     def _check_fit(self, saved: Manifest, like: Any, *, where: str) -> None:
@@ -298,43 +223,85 @@ class CheckpointManager:
         best_step: int | None,
         started: float,
     ) -> None:
-        """Waits for Orbax, then commits by the manifest and drops what is no longer kept."""
+        """Waits for Orbax, then commits by writing the manifest and deletes old checkpoints."""
         try:
             assert self._writer is not None
             self._writer.wait_until_finished()
             if jax.process_index() == 0:
                 directory, begun = self._directory / str(step), time.perf_counter()
-                digests = describe_files(directory)
+                digests = manifest.describe_files(directory)
                 self.seconds["digest"] += time.perf_counter() - begun
-                write(
-                    directory,
-                    Manifest(
-                        step=step,
-                        host=host,
-                        base=self._base,
-                        files=digests,
-                        leaves={path: leaf.to_json() for path, leaf in described.items()},
-                    ),
-                )
+                arrays = {path: leaf.to_json() for path, leaf in described.items()}
+                complete = Manifest(step=step, host=host, base=self._base, files=digests, leaves=arrays)
+                manifest.write(directory, complete)
                 self._drop_old(step, best_step)
             self.last_seconds = time.perf_counter() - started
             self.seconds["save"] += self.last_seconds
-        except BaseException as error:  # told by the next wait
-            self._failure = error
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Keeps an error for the next `wait`, once Orbax's other threads have logged theirs."""
+        self._failure, self._writer = error, None  # the writer would raise it again at later saves
+        for thread in threading.enumerate():
+            if type(thread).__module__.startswith("orbax."):
+                threading.Thread.join(thread, timeout=10)  # Orbax's own join raises the thread's error
 
     def _drop_old(self, step: int, best_step: int | None) -> None:
-        """Deletes what is neither among the newest whole checkpoints up to step nor the best."""
+        """Deletes checkpoints before step except the newest complete ones and the best."""
         older = [s for s in self.steps() if s <= step and s not in self._damaged]
-        whole = [s for s in older if (self._directory / str(s) / NAME).exists()]
-        for old in {s for s in self.steps() if s < step} - {*whole[: self._keep], best_step}:
+        complete = [s for s in older if (self._directory / str(s) / manifest.NAME).exists()]
+        for old in {s for s in self.steps() if s < step} - {*complete[: self._keep], best_step}:
             directory = self._directory / str(old)
-            # First the marker: what a kill leaves of it is then no checkpoint.
-            (directory / NAME).unlink(missing_ok=True)
+            # The manifest first: if the process is killed here, the rest counts as unfinished.
+            (directory / manifest.NAME).unlink(missing_ok=True)
             directory.rmtree()
 
 
 def _reason(failure: BaseException) -> str:
-    """Returns the system's words for a disk's troubles; Orbax has long paths before them."""
+    """Returns the system's words for a disk error; Orbax precedes them with long paths."""
     text = str(failure).strip()
-    said = (os.strerror(code) for code in _DISK_TROUBLES)
-    return next((words for words in said if words in text), text.partition("\n")[0][:300])
+    known = (os.strerror(code) for code in _DISK_ERRORS)
+    return next((words for words in known if words in text), text.partition("\n")[0][:300])
+
+
+def _no_orbax_error(record: logging.LogRecord) -> bool:
+    """Drops Orbax's own errors, tracebacks of what `wait` raises as one line; on during a save only."""
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+def _array_types() -> ocp.type_handlers.TypeHandlerRegistry:
+    """Returns Orbax's handlers of arrays, made to finish all writes before one that failed is raised.
+
+    Orbax itself gives up at the first failure and closes the event loop of the other writes. Each of
+    them then prints an error: an exception that nobody retrieved, or the closed loop.
+    """
+    handler = copy.copy(ocp.type_handlers.get_type_handler(jax.Array))
+    # The metadata of the arrays is written along with them, in the same loop.
+    if (store := copy.copy(getattr(handler, "_array_metadata_store", None))) is not None:
+        write = store.write
+
+        async def write_in_patient_loop(*args: Any, **kwargs: Any) -> None:
+            _finish_before_close(asyncio.get_running_loop())
+            await write(*args, **kwargs)
+
+        store.write = write_in_patient_loop
+        handler._array_metadata_store = store
+    numpy_handler = ocp.type_handlers.NumpyHandler()
+    return ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy_handler), (jax.Array, handler))
+
+
+def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
+    """Makes one loop run its remaining tasks, and retrieve their exceptions, when it is closed."""
+    close = loop.close
+
+    async def finish() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # for the callbacks of the last ones
+
+    def finish_and_close() -> None:
+        loop.run_until_complete(finish())
+        close()
+
+    loop.close = finish_and_close  # type: ignore[method-assign]

@@ -1,3 +1,4 @@
+import io
 import json
 import random
 import shutil
@@ -10,10 +11,24 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from softbio_jax import parallel
+from softbio_jax.checkpoints import leaves, manifest
 from softbio_jax.checkpoints.manager import CheckpointManager
+from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 
 BASE = "0" * 64
+
+
+class Lines(io.StringIO):
+    """Appends each printed line to a list."""
+
+    def __init__(self, lines):
+        super().__init__()
+        self._lines = lines
+
+    def write(self, text):
+        self._lines += text.strip("\n").splitlines()
+        return len(text)
 
 
 def _state(step):
@@ -22,8 +37,8 @@ def _state(step):
 
 
 def _manager(workdir, said=None, **values):
-    arguments = {"keep": 2, "base": BASE, "say": (said if said is not None else []).append}
-    return CheckpointManager(workdir, **(arguments | values))
+    console = Console(out=Lines(said if said is not None else []))
+    return CheckpointManager(workdir, **({"keep": 2, "base": BASE, "console": console} | values))
 
 
 def _save(workdir, steps, **values):
@@ -143,7 +158,7 @@ def _assert_detected(run, seed):
     done = _mutate(run / "checkpoints" / "2", seed)
     said = []
     _assert_is(_manager(run, said).restore_newest(_state(0)), 1)
-    assert len(said) == 1 and said[0].startswith("checkpoint 2 passed over: "), done
+    assert len(said) == 1 and said[0].startswith("checkpoint 2 skipped: "), done
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -163,9 +178,7 @@ def test_two_hundred_ways_to_damage_a_checkpoint(saved, tmp_path):
 @pytest.mark.long
 def test_flips_in_large_files_are_found_by_the_values(tmp_path, monkeypatch):
     """Of a large file only the size is kept: what its flipped bits change, the leaves tell."""
-    from softbio_jax.checkpoints import manager as manager_lib
-
-    monkeypatch.setattr(manager_lib, "HASHED_FILES", 256)
+    monkeypatch.setattr(manifest, "HASHED_FILES", 256)
     _save(tmp_path / "saved", (1, 2))
     found = 0
     for seed in range(60):
@@ -187,40 +200,34 @@ def test_a_manifest_that_lies_about_the_values_is_found_out(run):
     """Files as their digests say, values not as they were saved: a fault before the disk."""
     from etils import epath
 
-    from softbio_jax.checkpoints import leaves
-    from softbio_jax.checkpoints import manager as manager_lib
-
     folder = epath.Path(run / "checkpoints" / "2")
-    true = manager_lib.read(folder)
+    true = manifest.read(folder)
     true.leaves["count"] = leaves.describe({"count": np.asarray(3, np.int32)})["count"].to_json()
-    manager_lib.write(folder, true)
+    manifest.write(folder, true)
     said = []
     _assert_is(_manager(run, said).restore_newest(_state(0)), 1)
-    assert said == ["checkpoint 2 passed over: count is not as it was saved"]
+    assert said == ["checkpoint 2 skipped: count is not as it was saved"]
 
 
 def test_checkpoints_with_sha_256_digests_are_still_read(run):
     from etils import epath
 
-    from softbio_jax.checkpoints import leaves
-    from softbio_jax.checkpoints import manager as manager_lib
-
     folder = epath.Path(run / "checkpoints" / "2")
-    saved = manager_lib.read(folder)
+    saved = manifest.read(folder)
     for path, leaf in leaves.named(_state(2)).items():
         del saved.leaves[path]["digest"]
         saved.leaves[path]["sha256"] = leaves.of_array(np.asarray(leaf))
-    manager_lib.write(folder, saved)
+    manifest.write(folder, saved)
     _assert_is(_manager(run).restore_newest(_state(0)), 2)
     saved.leaves["count"]["sha256"] = "0" * 64
-    manager_lib.write(folder, saved)
+    manifest.write(folder, saved)
     _assert_is(_manager(run).restore_newest(_state(0)), 1)
 
 
 def test_nothing_whole_is_an_error_and_never_a_fresh_start(run):
     for step in (1, 2):
         _mutate(run / "checkpoints" / str(step), 0)
-    with pytest.raises(UserError, match=r"no checkpoint is whole: .* found 2 damaged"):
+    with pytest.raises(UserError, match=r"no checkpoint is complete: .* found 2 damaged"):
         _manager(run).restore_newest(_state(0))
 
 
@@ -244,12 +251,10 @@ def test_a_damaged_one_does_not_push_a_whole_one_out(run):
 
 
 def test_a_save_that_fails_is_one_line_and_leaves_the_others(run, monkeypatch):
-    from softbio_jax.checkpoints import manager as manager_lib
-
     def full(*_):
         raise OSError(28, "No space left on device", "manifest.json")
 
-    monkeypatch.setattr(manager_lib, "write", full)
+    monkeypatch.setattr(manifest, "write", full)
     manager = _manager(run)
     manager.save(3, _state(3), {"at": 3})
     with pytest.raises(UserError, match=r"cannot be written: .* No space left on device"):
@@ -257,7 +262,7 @@ def test_a_save_that_fails_is_one_line_and_leaves_the_others(run, monkeypatch):
     monkeypatch.undo()
     said = []
     _assert_is(_manager(run, said).restore_newest(_state(0)), 2)
-    assert said == ["checkpoint 3 passed over: no manifest.json, its save was not finished"]
+    assert said == ["checkpoint 3 skipped: no manifest.json, its save was not finished"]
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):

@@ -201,7 +201,7 @@ def test_sigterm_keeps_what_was_done_or_at_most_an_interval_is_done_again(
 # A disk that needs longer for a checkpoint than the grace lasts.
 SLOW_DISK = """
 import runpy, sys, time
-from softbio_jax.checkpoints import manager as manifest
+from softbio_jax.checkpoints import manifest
 from softbio_jax.train.preemption import Preemption
 
 write, Preemption.__init__.__kwdefaults__["grace"] = manifest.write, 2.0
