@@ -66,7 +66,7 @@ def _adapt(out: pathlib.Path) -> None:
     config.data.root = str(out / "data")
     if _STEPS.value:
         config.train.steps = _STEPS.value
-    run = build.parts(build.config_from(config.to_dict()))
+    run = build.build(config.to_dict())
     loop.train_and_evaluate(run, open_all(run.config.data), out / "run")
 
 

@@ -56,9 +56,9 @@ def main(argv: Sequence[str]) -> int:
     from softbio_jax.planning import fit, search, table
     from softbio_jax.planning.saved import SavedRows, versions
     from softbio_jax.planning.topology import devices_of
-    from softbio_jax.runs import build
+    from softbio_jax.runs.config import config_from
 
-    config = build.config_from(_CONFIG.value.to_dict())
+    config = config_from(_CONFIG.value.to_dict())
     devices, chip = devices_of(_TOPOLOGY.value)
     saved = SavedRows(pathlib.Path(_OUT.value) if _OUT.value else None)
     images, source = _EPOCH_IMAGES.value, "--epoch_images"

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     from softbio_jax.train.probing import sweep
 
     rates, decays = _numbers("rates", _RATES.value), _numbers("decays", _DECAYS.value)
-    run = build.parts(build.config_from(_CONFIG.value.to_dict()))
+    run = build.build(_CONFIG.value.to_dict())
     workdir = pathlib.Path(_WORKDIR.value)
     trials = sweep.sweep(run, open_all(run.config.data), workdir, rates=rates, decays=decays)
     print(sweep.text(trials))

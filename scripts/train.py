@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from softbio_jax import command
 
 if TYPE_CHECKING:
-    from softbio_jax.runs.build import Parts
+    from softbio_jax.runs.build import Run
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         parallel.start_distributed(
             coordinator=_COORDINATOR.value, process_id=_PROCESS_ID.value, processes=_PROCESSES.value
         )
-    run = build.parts(build.config_from(_CONFIG.value.to_dict()))
+    run = build.build(_CONFIG.value.to_dict())
     if _DRY_RUN.value:
         _describe(run)
         return 0
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _describe(run: "Parts") -> None:
+def _describe(run: "Run") -> None:
     """Prints what would be trained, and what a step costs, from shapes alone."""
     from softbio_jax.planning import fit, table
     from softbio_jax.planning.topology import devices_of

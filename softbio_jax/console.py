@@ -64,7 +64,7 @@ class Meter:
     Args:
       console: where it is shown.
       name: what the line starts with.
-      total: how many units there are.
+      total: number of units; 0: unknown.
       unit: what they are called.
     """
 
@@ -85,7 +85,8 @@ class Meter:
     def show(self) -> None:
         """Shows how far the work is, its rate and the time left."""
         spent = max(time.perf_counter() - self._begun, 1e-9)
-        line = f"{self._name}: {self.done:,} of {self._total:,} {self._unit}, {self.done / spent:,.1f} per second"
+        of = f" of {self._total:,}" if self._total else ""
+        line = f"{self._name}: {self.done:,}{of} {self._unit}, {self.done / spent:,.1f} /s"
         if 0 < self.done < self._total:
             line += f", {duration(spent / self.done * (self._total - self.done))} left"
         self._console.show(line, self.done, self._total)
@@ -104,11 +105,11 @@ class _Live:
             console=console.Console(file=out, highlight=False),
             auto_refresh=False,
         )
-        self._task = self._bar.add_task("")
+        self._task = self._bar.add_task("", total=None)
 
     def show(self, line: str, done: int, total: int) -> None:
         self._bar.start()  # does nothing where it has been started
-        self._bar.update(self._task, completed=done, total=total, description=line, refresh=True)
+        self._bar.update(self._task, completed=done, total=total or None, description=line, refresh=True)
 
     def say(self, text: str) -> None:
         self._bar.console.print(text, markup=False, soft_wrap=True)

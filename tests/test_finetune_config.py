@@ -26,7 +26,7 @@ METHODS = ("lp", "ap", "ft4", "full", "lora", "lora_plus", "dora", "mtlora")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_builds_with_a_rate_for_all_it_trains(finetune, method):
     config = finetune.get_config(f"method={method},tasks=emotion,variant=tiny-demo,rate=2e-4")
-    run = build.parts(build.config_from(config.to_dict()))
+    run = build.build(config.to_dict())
     trained = set(run.groups.values()) - {"frozen"}
     assert trained <= set(run.config.optimizer.rates)
     assert "log_var" not in trained, "one task has nothing to balance"
@@ -60,4 +60,4 @@ def test_a_mistake_is_told(finetune, arguments, says):
 def test_an_unknown_method_is_told_with_those_there_are(finetune):
     config = finetune.get_config("method=lra,tasks=emotion")
     with pytest.raises(UserError, match=r"one of lp, ap, ft, .*found 'lra'; fix: write 'lora'"):
-        build.parts(build.config_from(config.to_dict()))
+        build.build(config.to_dict())

@@ -21,7 +21,7 @@ def thesis():
 
 
 def parts_of(thesis, arguments):
-    return build.parts(build.config_from(thesis.get_config(arguments).to_dict()))
+    return build.build(thesis.get_config(arguments).to_dict())
 
 
 @pytest.mark.parametrize("row", ROWS)

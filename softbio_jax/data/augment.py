@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from softbio_jax.errors import UserError
+from softbio_jax.models.forward import normalize
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,18 +77,6 @@ class AugmentConfig:
 OFF = AugmentConfig(
     flip=0, brightness=0, contrast=0, saturation=0, degrees=0, translate=0, scale=(1, 1), erase=0
 )
-
-
-def normalize(images: jax.Array) -> jax.Array:
-    """Returns x / 127.5 - 1, which is (x / 255 - 0.5) / 0.5.
-
-    Args:
-      images: (B, H, W, 3) in 0..255, of any type.
-
-    Returns:
-      (B, H, W, 3) float32 in [-1, 1].
-    """
-    return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
 
 
 def augment(images: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig) -> jax.Array:

@@ -1,109 +1,165 @@
-"""Predictions in, an evaluation directory out: figures, tables of predictions and pictures."""
+"""From a trained run to its evaluation directory: metrics, predictions, confusion matrices."""
 
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
+from scipy import special
 
 from softbio_jax import files
+from softbio_jax.console import Console, percent
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation import collect, plots, predictions_csv, speed
+from softbio_jax.evaluation import plots, predictions_csv, speed
 from softbio_jax.evaluation.metrics import averages, calibration, intervals
 from softbio_jax.evaluation.metrics.per_task import task_figures
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.runs import directory
 from softbio_jax.runs.data import open_all
+from softbio_jax.runs.predict import Outputs
 from softbio_jax.runs.restore import restore_run
 from softbio_jax.runs.session import Session
 from softbio_jax.tasks import TASKS
 
-HEADER = ("test set", "task", "n", "accuracy", "floor", "balanced", "macro-F1")
-
-
-def text(summary: Mapping[str, Any]) -> str:
-    """Lays out the figures of `evaluate.summarise` for reading, all in per cent.
-
-    Args:
-      summary: what `evaluate.summarise` or `evaluate.write` returned.
-
-    Returns:
-      Several lines: a row a test set and task with the majority class's accuracy (floor)
-      beside it, then the averages. A star marks figures that stay out of the averages.
-    """
-    rows = []
-    synthetic = summary["synthetic_labels"]
-    for name, tasks in summary["datasets"].items():
-        for task, figures in tasks.items():
-            star = " *" if task in synthetic.get(name, ()) else ""
-            rows.append(
-                (
-                    name,
-                    task + star,
-                    f"{figures['n']:,}",
-                    *(
-                        percent(figures[key])
-                        for key in ("accuracy", "majority", "balanced_accuracy", "macro_f1")
-                    ),
-                )
-            )
-    lines = [aligned([HEADER, *rows])]
-    averages = "   ".join(f"{task} {percent(value)}" for task, value in summary["averages"].items())
-    lines.append(f"averages: {averages or 'none'}")
-    if any(synthetic.values()):
-        lines.append("* labels are a model's output: not in the averages")
-    return "\n".join(lines)
-
-
-def percent(value: float) -> str:
-    """Returns a share as per cent with two decimals."""
-    return f"{100 * value:.2f}"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows of cells as aligned lines: the first two columns left, figures right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
-
-
 SCHEMA = 2  # 2: intervals of averages and classes
 DIRECTORY = "eval"
-# Enough points for a picture of the feature space, few enough to keep beside the figures.
-MAX_FEATURES = 1000
+MAX_FEATURES = 1000  # enough points for a plot of the feature space
+_HEADER = ("test set", "task", "n", "accuracy", "majority", "balanced", "macro-F1")
+
+
+def evaluate_run(
+    workdir: epath.PathLike, *, out: epath.PathLike, data_root: str | None = None, timed: bool = False
+) -> dict[str, Any]:
+    """Evaluates a run directory on its test sets, writes out/eval and prints the table.
+
+    Args:
+      workdir: the run directory.
+      out: where eval/ is written.
+      data_root: where the prepared sets are, if not where the run read them.
+      timed: also measures prediction speed, and adds it to the run's run.json.
+
+    Returns:
+      The contents of metrics.json.
+    """
+    session = restore_run(workdir, data_root=data_root)
+    data = open_all(session.run.config.data)
+    summary = evaluate(session, data.test, out, val=data.val)
+    if timed:
+        found = speed.measure(session)
+        if jax.process_index() == 0:
+            directory.update(workdir, {"inference": found})
+            Console().say(speed.text(found))
+    return summary
+
+
+def evaluate(
+    session: Session,
+    sets: Sequence[PreparedDataset],
+    workdir: epath.PathLike,
+    *,
+    val: Sequence[PreparedDataset] = (),
+    model: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Writes eval/metrics.json, predictions and confusion matrices, and prints the table.
+
+    Args:
+      session: the trained run.
+      sets: the test sets.
+      workdir: where eval/ is written, local or gs://.
+      val: the validation rows, on which each task's temperature is fitted.
+      model: see `summarise`; None: the run's summary.
+      console: where the first process prints the table; checked before every batch.
+
+    Returns:
+      The contents of metrics.json; empty without test sets.
+    """
+    first = jax.process_index() == 0
+    console = console or Console(active=first)
+    outputs = [session.predict(item, feature_rows=feature_rows(len(item)), console=console) for item in sets]
+    held = [session.predict(item, console=console) for item in val] if outputs else []
+    if not outputs or not first:
+        return {}
+    rule = session.run.config.data
+    with files.staged(workdir, name=DIRECTORY, last="metrics.json") as folder:
+        summary = write(
+            folder,
+            [
+                predictions_of(out, item, synthetic_labels=rule.synthetic_labels.get(item.name, ()))
+                for out, item in zip(outputs, sets, strict=True)
+            ],
+            model=model or session.run.summary(),
+            validation=_validation_predictions(held, val) if held else None,
+            features=features_of(outputs, sets),
+            not_averaged=rule.not_averaged,
+        )
+    console.say(text(summary))
+    return summary
+
+
+def predictions_of(
+    outputs: Outputs, dataset: PreparedDataset, *, synthetic_labels: Sequence[str] = ()
+) -> Predictions:
+    """Returns the predictions of a test set, for the tasks that it has labels of."""
+    known = outputs.tasks()
+    return Predictions(
+        name=dataset.name,
+        ids=dataset.columns["id"],
+        labels={task: outputs.labels[task] for task in known},
+        probabilities={task: special.softmax(outputs.logits[task], axis=1) for task in known},
+        audit={name: column for name, column in dataset.columns.items() if name != "id"},
+        synthetic_labels=tuple(synthetic_labels),
+    )
+
+
+def features_of(outputs: Sequence[Outputs], sets: Sequence[PreparedDataset]) -> dict[str, np.ndarray]:
+    """Returns the features that were kept of each test set: {name: (M, D)}."""
+    return {
+        item.name: out.features for out, item in zip(outputs, sets, strict=True) if out.features is not None
+    }
+
+
+def _validation_predictions(outputs: Sequence[Outputs], sets: Sequence[PreparedDataset]) -> Predictions:
+    """Returns the predictions of all validation rows, on which temperatures are fitted."""
+    joined = Outputs.concatenate(outputs)
+    known = joined.tasks()
+    ids = [np.char.add(f"{dataset.name}/", dataset.columns["id"].astype(str)) for dataset in sets]
+    return Predictions(
+        name="validation",
+        ids=np.concatenate(ids),
+        labels={task: joined.labels[task] for task in known},
+        probabilities={task: special.softmax(joined.logits[task], axis=1) for task in known},
+    )
 
 
 def summarise(
-    predictions: Sequence[Predictions], *, model: Mapping[str, Any], validation: Predictions | None = None
+    predictions: Sequence[Predictions],
+    *,
+    model: Mapping[str, Any],
+    validation: Predictions | None = None,
+    not_averaged: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, Any]:
-    """Computes every figure of one model's predictions.
+    """Computes every metric of one model's predictions.
 
     Args:
-      predictions: one item a test set, with distinct names.
-      model: `variant`, `method`, `trainable_params`, `total_params` and whatever else
-        describes the model; copied as it is.
+      predictions: one item per test set, with distinct names.
+      model: `variant`, `method`, `trainable_params`, `total_params` and other facts; copied.
       validation: predictions on validation examples, on which each task's temperature is fitted.
+      not_averaged: test set -> tasks excluded from the averages, besides those with synthetic
+        labels.
 
     Returns:
-      JSON values: `model`, `datasets` (test set -> task -> figures), `averages` (task and
+      JSON values: `model`, `datasets` (test set -> task -> metrics), `averages` (task and
       `overall` -> accuracy) and their `average_intervals`, `averaged_sets` (task -> test sets),
       `synthetic_labels`, `temperatures` (task -> T, empty without validation) and `classes`.
 
     Raises:
-      UserError: no test set, or two of the same name.
+      UserError: no test set, or two with one name.
     """
     names = [item.name for item in predictions]
     if not names or len(set(names)) != len(names):
@@ -124,19 +180,20 @@ def summarise(
         for item in predictions
     }
     accuracies = {
-        name: {task: figures["accuracy"] for task, figures in tasks.items()}
+        name: {task: metrics["accuracy"] for task, metrics in tasks.items()}
         for name, tasks in datasets.items()
     }
     synthetic = {item.name: list(item.synthetic_labels) for item in predictions if item.synthetic_labels}
+    excluded = averages.excluded_tasks(synthetic, not_averaged or {})
     return {
         "schema": SCHEMA,
         "model": dict(model),
         "datasets": datasets,
-        "averages": averages.task_averages(accuracies, synthetic_labels=synthetic),
+        "averages": averages.task_averages(accuracies, excluded),
         "average_intervals": {
-            key: list(bounds) for key, bounds in intervals.of_averages(predictions, synthetic).items()
+            key: list(bounds) for key, bounds in intervals.of_averages(predictions, excluded).items()
         },
-        "averaged_sets": averages.averaged_sets(accuracies, synthetic_labels=synthetic),
+        "averaged_sets": averages.averaged_sets(accuracies, excluded),
         "synthetic_labels": synthetic,
         "temperatures": temperatures,
         "classes": {task.name: list(task.classes) for task in TASKS.values()},
@@ -150,55 +207,52 @@ def write(
     model: Mapping[str, Any],
     validation: Predictions | None = None,
     features: Mapping[str, np.ndarray] | None = None,
+    not_averaged: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, Any]:
-    """Writes `directory/eval` whole or not at all, in place of an earlier one.
+    """Writes `directory/eval` completely or not at all, replacing an earlier one.
 
     It holds `metrics.json` (see `summarise`), `predictions/{test set}.csv`,
-    `confusion/{test set}_{task}.png`, with a validation set `validation.csv`, and with features
-    `features/{test set}.npz`: the `rows` of the table that `feature_rows` chose and their
+    `confusion/{test set}_{task}.png`, `validation.csv` if there is a validation set, and
+    `features/{test set}.npz` if there are features: the `rows` that `feature_rows` chose, and their
     `features`.
 
     Args:
       directory: the run's directory.
-      predictions: one item a test set.
+      predictions: one item per test set.
       model: see `summarise`.
       validation: see `summarise`.
-      features: test set of N examples -> (M, D) pooled features of the rows `feature_rows(N)`,
-        for pictures of the feature space.
+      features: test set of N examples -> (M, D) pooled features of the rows `feature_rows(N)`.
+      not_averaged: see `summarise`.
 
     Returns:
-      What `metrics.json` holds.
+      The contents of `metrics.json`.
 
     Raises:
       UserError: see `summarise`.
     """
-    summary = summarise(predictions, model=model, validation=validation)
-    final = pathlib.Path(directory) / DIRECTORY
-    new = final.with_name(f".{DIRECTORY}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    for item in predictions:
-        predictions_csv.save(item, new / "predictions" / f"{item.name}.csv")
-        for task, figures in summary["datasets"][item.name].items():
-            figure = plots.confusion_matrix(
-                figures["confusion"], TASKS[task].classes, title=f"{task} on {item.name}"
-            )
-            plots.save_png(figure, new / "confusion" / f"{item.name}_{task}.png")
-    if validation is not None:
-        predictions_csv.save(validation, new / "validation.csv")
-    sizes = {item.name: len(item.ids) for item in predictions}
-    for name, values in (features or {}).items():
-        _save_features(new / "features" / f"{name}.npz", feature_rows(sizes[name]), values)
-    text = json.dumps(summary, indent=1, allow_nan=False)
-    (new / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    _replace(new, final)
+    summary = summarise(predictions, model=model, validation=validation, not_averaged=not_averaged)
+    with files.atomic_folder(pathlib.Path(directory) / DIRECTORY, overwrite=True) as folder:
+        for item in predictions:
+            predictions_csv.save(item, folder / "predictions" / f"{item.name}.csv")
+            for task, metrics in summary["datasets"][item.name].items():
+                figure = plots.confusion_matrix(
+                    metrics["confusion"], TASKS[task].classes, title=f"{task} on {item.name}"
+                )
+                plots.save_png(figure, folder / "confusion" / f"{item.name}_{task}.png")
+        if validation is not None:
+            predictions_csv.save(validation, folder / "validation.csv")
+        sizes = {item.name: len(item.ids) for item in predictions}
+        for name, values in (features or {}).items():
+            _save_features(folder / "features" / f"{name}.npz", feature_rows(sizes[name]), values)
+        text = json.dumps(summary, indent=1, allow_nan=False)
+        (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     return summary
 
 
 def feature_rows(n: int) -> np.ndarray:
-    """Returns which of n examples' features are kept, ascending: all, or `MAX_FEATURES` of them.
+    """Returns the examples whose features are kept, ascending: all n, or `MAX_FEATURES` of them.
 
-    Evenly spaced, so that a table sorted by class still gives every class.
+    They are evenly spaced, so that a table sorted by class still yields every class.
 
     Returns:
       (min(n, MAX_FEATURES),) int64.
@@ -213,82 +267,39 @@ def _save_features(path: pathlib.Path, rows: np.ndarray, features: np.ndarray) -
     np.savez(path, rows=rows, features=features.astype(np.float32))
 
 
-def _replace(new: pathlib.Path, final: pathlib.Path) -> None:
-    # A directory cannot be renamed over a full one, so the old one steps aside first.
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+def text(summary: Mapping[str, Any]) -> str:
+    """Returns the table that is printed after an evaluation, in per cent.
 
-
-def evaluate(
-    session: Session,
-    sets: Sequence[PreparedDataset],
-    workdir: epath.PathLike,
-    *,
-    val: Sequence[PreparedDataset] = (),
-    between: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
-    """Writes eval/metrics.json, predictions and confusion matrices, and prints the table.
+    One row per test set and task, with the accuracy of always predicting the majority class, then
+    the averages. A star marks metrics that are excluded from the averages.
 
     Args:
-      session: the run.
-      sets: the test sets.
-      workdir: where eval/ is written, local or gs://.
-      val: the validation rows, on which each task's temperature is fitted.
-      between: called before every batch; it may raise to end the evaluation.
-
-    Returns:
-      The contents of metrics.json; empty without test sets.
+      summary: the result of `summarise`.
     """
-    outputs = [
-        session.predict(dataset, feature_rows=feature_rows(len(dataset)), between=between) for dataset in sets
+    rows = []
+    synthetic = summary["synthetic_labels"]
+    for name, tasks in summary["datasets"].items():
+        for task, metrics in tasks.items():
+            star = " *" if task in synthetic.get(name, ()) else ""
+            shares = (metrics[key] for key in ("accuracy", "majority", "balanced_accuracy", "macro_f1"))
+            rows.append((name, task + star, f"{metrics['n']:,}", *map(percent, shares)))
+    lines = [aligned([_HEADER, *rows])]
+    averages = "   ".join(f"{task} {percent(value)}" for task, value in summary["averages"].items())
+    lines.append(f"averages: {averages or 'none'}")
+    if any(synthetic.values()):
+        lines.append("* labels are a model's output: not in the averages")
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows of cells as aligned lines: the first two columns left, figures right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
     ]
-    results = [collect.predictions(out, item) for out, item in zip(outputs, sets, strict=True)]
-    held = [session.predict(dataset, between=between) for dataset in val] if results else []
-    if not results or jax.process_index() != 0:
-        return {}
-    run = session.run
-    trained, total = run.trained_and_total()
-    with files.staged(workdir, name=DIRECTORY, last="metrics.json") as folder:
-        summary = write(
-            folder,
-            results,
-            model={
-                "variant": run.model.config.name,
-                "method": run.method.name,
-                "trainable_params": trained,
-                "total_params": total,
-            },
-            validation=collect.validation_predictions(held, val) if held else None,
-            features=collect.kept_features(outputs, sets),
-        )
-    print(text(summary), flush=True)
-    return summary
-
-
-def evaluate_run(
-    workdir: epath.PathLike, *, out: epath.PathLike, data_root: str | None = None, timed: bool = False
-) -> dict[str, Any]:
-    """Evaluates a run directory on its test sets and writes out/eval.
-
-    Args:
-      workdir: the run.
-      out: where eval/ is written.
-      data_root: where the prepared sets are, if not where the run found them.
-      timed: also measures how fast it predicts and adds `inference` to the run's run.json.
-
-    Returns:
-      The contents of metrics.json.
-    """
-    session = restore_run(workdir, data_root=data_root)
-    data = open_all(session.run.config.data)
-    summary = evaluate(session, data.test, out, val=data.val)
-    if timed:
-        found = speed.measure(session)
-        if jax.process_index() == 0:
-            directory.update(workdir, {"inference": found})
-            print(speed.text(found), flush=True)
-    return summary
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""How fast a trained run predicts."""
+"""Measures how fast a trained run predicts."""
 
 import statistics
 import time
@@ -13,23 +13,23 @@ from softbio_jax.data.loading import PADDING
 from softbio_jax.runs.session import Session
 from softbio_jax.tasks import MISSING
 
-_PASSES = 5  # at least
-_SECONDS = 2.0  # at least
+_PASSES = 5  # minimum
+_SECONDS = 2.0  # minimum
 
 
 def measure(session: Session, *, passes: int = _PASSES, seconds: float = _SECONDS) -> dict[str, Any]:
-    """Times forward passes of images that are on the devices already, adapters unmerged.
+    """Times forward passes of images already on the devices, with unmerged adapters.
 
-    Each pass is waited for, and the median counts; the first one, which compiles, does not.
+    The result is a median over passes, each of which is waited for, without the first, which compiles.
 
     Args:
       session: the run.
-      passes: at least how many are timed at each batch size.
-      seconds: at least how long.
+      passes: minimum number of timed passes per batch size.
+      seconds: minimum duration.
 
     Returns:
-      `latency_ms` of one image a device, `throughput` {batch over all devices: images/s} at one
-      image a device and at the run's evaluation batch, and the `device`.
+      `latency_ms` of one image per device, `throughput` {batch over all devices: images/s} for one
+      image per device and for the run's evaluation batch, and the `device`.
     """
     devices = session.mesh.size
     times = {
@@ -44,16 +44,16 @@ def measure(session: Session, *, passes: int = _PASSES, seconds: float = _SECOND
 
 
 def text(found: Mapping[str, Any]) -> str:
-    """Returns what `measure` found in a line."""
+    """Returns the result of `measure` as one line."""
     rates = ", ".join(f"{rate:,.0f} images/s at batch {b}" for b, rate in found["throughput"].items())
-    return f"a pass of one image a device {found['latency_ms']:.1f} ms; {rates} ({found['device']})"
+    return f"one image per device takes {found['latency_ms']:.1f} ms; {rates} ({found['device']})"
 
 
 def _median_seconds(session: Session, batch: int, passes: int, seconds: float) -> float:
     placed = _batch(session, batch)
     jax.block_until_ready(session.forward(placed))
     found: list[float] = []
-    # Every process makes as many passes, whatever its own clock says: they meet in each.
+    # Processes meet in every pass, so all must make the same number of passes.
     while len(found) < passes or (jax.process_count() == 1 and sum(found) < seconds):
         begun = time.perf_counter()
         jax.block_until_ready(session.forward(placed))

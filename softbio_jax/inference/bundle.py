@@ -1,4 +1,8 @@
-"""What a trained run becomes for use: merged weights, and all that a prediction depends on."""
+"""A trained model ready for use: merged weights and every setting that a prediction depends on.
+
+A bundle comes from a run directory (`from_run`) or from a folder of `config.json` and
+`model.safetensors` (`save`, `from_directory`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import json
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +22,6 @@ import numpy as np
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, TaskRules
 from softbio_jax.adapters.merge import merge
 from softbio_jax.checkpoints import leaves
-from softbio_jax.data.augment import normalize
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.interop import stacking
@@ -26,13 +29,24 @@ from softbio_jax.interop.keymap import check_finite, check_shapes, shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.attention import on_this_machine
 from softbio_jax.models.config import ComputeConfig, VisionConfig
+from softbio_jax.models.forward import forward
 from softbio_jax.models.multitask import HeadConfig, MultitaskModel
 from softbio_jax.params import Tree, flatten, unflatten
 from softbio_jax.runs.config import from_mapping
 from softbio_jax.tasks import TaskSpec
 
-Images = jax.Array | np.ndarray
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT, SCHEMA = "softbio_jax", 1
+# Written for other programs, and checked on reading: what happens to an image before the encoder.
+PREPROCESSING = {
+    "colours": "RGB",
+    "resize": "squash to a square: area averages when shrinking more than 1.5 times, else bilinear",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
 _TRUNK = "encoder/trunk/"
+
+Images = jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,23 +54,21 @@ class Bundle:
     """A model ready for use.
 
     Args:
-      name: what tables and cards call it.
-      method: how it was adapted; a note, the weights are merged.
-      tower: shape of the vision tower.
-      image_size: side S of the pictures in pixels.
+      name: the model's name in tables and cards.
+      method: the adaptation method, for information only: its weights are merged.
+      image_size: side S of the images in pixels.
       tasks: the heads' tasks, in their order.
-      head: shape of the heads.
       feature: which feature the heads read.
       compute: types and precision of the forward pass.
-      adapters: what could not be folded into a kernel (MTLoRA's per-task part), else no rules.
-      tail: k, how many of the last blocks are kept apart; 0 without such adapters.
-      temperatures: task -> T > 0 fitted on validation rows; tasks without one are left as they are.
+      adapters: rules of adapters that cannot be merged (MTLoRA's task-specific ones).
+      tail: number of last blocks that are task-specific; 0 without such adapters.
+      temperatures: task -> T > 0 fitted on validation rows; other tasks are not calibrated.
       variables: {"params": encoder, pool, proj, heads, "batch_stats": heads}, float32.
     """
 
     name: str
     method: str
-    tower: VisionConfig
+    encoder: VisionConfig
     image_size: int
     tasks: tuple[TaskSpec, ...]
     head: HeadConfig
@@ -71,7 +83,7 @@ class Bundle:
     def model(self) -> MultitaskModel:
         """The module that `variables` belong to."""
         return MultitaskModel(
-            self.tower,
+            self.encoder,
             compute=self.compute,
             adapters=self.adapters,
             tail=self.tail,
@@ -91,14 +103,13 @@ class Bundle:
           {task: (B, C)} float32, before any temperature.
         """
         with jax.default_matmul_precision(self.compute.matmul_precision):
-            logits = self.model.apply(variables, normalize(jax.numpy.asarray(images)))
-        return cast(dict[str, jax.Array], logits)
+            return forward(self.model, variables, jax.numpy.asarray(images)).logits
 
 
 def from_run(workdir: str | pathlib.Path) -> Bundle:
-    """Returns the bundle of a run directory, at the checkpoint that its evaluation took.
+    """Returns the bundle of a run directory, at the checkpoint that its evaluation used.
 
-    The temperatures are those that the run's last evaluation fitted on its validation rows.
+    Its temperatures are those that the last evaluation fitted on validation rows.
 
     Raises:
       UserError: no run, no checkpoint, or one that does not fit.
@@ -106,18 +117,21 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
     from softbio_jax.runs.restore import restore_run
 
     workdir = pathlib.Path(workdir)
+    path = workdir.resolve()
     session = restore_run(workdir)
     model = session.run.model
-    # In float32: what the adapters add must not be rounded to the frozen kernels' type.
+    # In float32: a merged adapter must not be rounded to the frozen kernels' type.
     flat = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(session.params()).items()}
     params = unflatten({p: leaf for p, leaf in flat.items() if not p.startswith("balance/")})
     stats = {k: v for k, v in session.state.batch_stats.items() if k != "balance"}
     params, adapters, tail = folded(params, model.adapters, tail=model.tail)
     names = {task.name for task in model.tasks}
+    metrics = workdir / "eval" / "metrics.json"
+    fitted = json.loads(metrics.read_text())["temperatures"] if metrics.exists() else {}
     return Bundle(
-        name=_name(workdir.resolve()),
+        name=path.parent.name if path.name == "run" else path.name,  # scripts/demo.py trains OUT/run
         method=session.run.method.name,
-        tower=model.config,
+        encoder=model.config,
         image_size=session.run.image_size,
         tasks=model.tasks,
         head=model.head,
@@ -125,24 +139,24 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
         compute=dataclasses.replace(model.compute, remat="none"),
         adapters=adapters,
         tail=tail,
-        temperatures={t: v for t, v in _fitted(workdir).items() if t in names},
+        temperatures={t: v for t, v in fitted.items() if t in names},
         variables={"params": params, "batch_stats": jax.device_get(stats)},
     )
 
 
 def folded(params: Tree, rules: AdapterRules, *, tail: int) -> tuple[Tree, AdapterRules, int]:
-    """Folds every adapter that folds into one tower.
+    """Merges into the kernels every adapter that all tasks share.
 
-    Without per-task adapters that is all of them, and the last blocks join the others. MTLoRA's
-    trunk folds; its last block and pooling are each task's own and stay adapted.
+    Without task-specific adapters that is all of them, and the last blocks are stacked with the
+    others again. With MTLoRA the trunk is merged; its last blocks and pooling stay adapted.
 
     Args:
       params: nested dict of arrays, adapted.
-      rules: the rules it was built with.
-      tail: k, how many of the last blocks are kept apart in it.
+      rules: the rules that it was built with.
+      tail: number of last blocks that are separate in it.
 
     Returns:
-      The parameters, the rules that are left, and how many blocks are still kept apart.
+      The parameters, the rules that remain, and the number of blocks that remain separate.
     """
     if rules.per_task is None:
         plain = stacking.unstack(flatten(merge(params, rules)))
@@ -157,49 +171,28 @@ def folded(params: Tree, rules: AdapterRules, *, tail: int) -> tuple[Tree, Adapt
     return unflatten(merged | rest), dataclasses.replace(rules, rules=left), tail
 
 
-def _name(workdir: pathlib.Path) -> str:
-    # scripts/demo.py puts its run into a folder called run.
-    return workdir.parent.name if workdir.name == "run" else workdir.name
-
-
-def _fitted(workdir: pathlib.Path) -> dict[str, float]:
-    path = workdir / "eval" / "metrics.json"
-    return dict(json.loads(path.read_text())["temperatures"]) if path.exists() else {}
-
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT, SCHEMA = "softbio_jax", 1
-# What the pictures go through before the tower; written for other programs, checked on reading.
-PREPROCESSING = {
-    "colours": "RGB",
-    "resize": "squash to a square: area averages when shrinking more than 1.5 times, else bilinear",
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-}
-
-
 def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
-    """Writes a bundle to a new folder, whole or not at all.
+    """Writes a bundle to a new folder, which appears only once complete.
 
     Raises:
       UserError: the folder exists.
     """
     directory = pathlib.Path(directory)
     arrays = {path: np.asarray(leaf) for path, leaf in flatten(bundle.variables).items()}
-    notes = {"format": FORMAT, "variant": bundle.tower.name}
+    notes = {"format": FORMAT, "variant": bundle.encoder.name}
     with atomic_folder(directory) as folder:
         save_arrays(folder / WEIGHTS, arrays, metadata=notes)
         (folder / CONFIG).write_text(json.dumps(to_json(bundle), indent=2) + "\n")
-        # Safetensors are written for their owner alone; the folder's readers are those of any file.
+        # safetensors creates files that only their owner can read.
         (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     return directory
 
 
 def from_directory(directory: str | pathlib.Path) -> Bundle:
-    """Reads what `save` wrote, every key, shape and value checked.
+    """Reads a folder that `save` wrote, and checks every key, shape and value.
 
     Raises:
-      UserError: something else, damaged, or of a newer format.
+      UserError: another kind of folder, a damaged one, or one of a newer format.
     """
     directory = pathlib.Path(directory)
     bundle = _settings(directory / CONFIG)
@@ -215,13 +208,13 @@ def from_directory(directory: str | pathlib.Path) -> Bundle:
                 found=str(len(bias)),
                 fix="give weights and config.json of the same model",
             )
-    check_shapes(shapes_of(arrays), _expected(bundle), where=where, layout=f"a {bundle.tower.name} bundle")
+    check_shapes(shapes_of(arrays), _expected(bundle), where=where, layout=f"a {bundle.encoder.name} bundle")
     check_finite(arrays, where=where)
     return dataclasses.replace(bundle, variables={"batch_stats": {}} | unflatten(arrays))
 
 
 def is_bundle(directory: pathlib.Path) -> bool:
-    """Tells whether a folder holds a bundle, and not a run or something else."""
+    """Returns whether a folder holds a bundle, rather than a run or something else."""
     path = directory / CONFIG
     try:
         return path.is_file() and json.loads(path.read_text()).get("format") == FORMAT
@@ -230,7 +223,7 @@ def is_bundle(directory: pathlib.Path) -> bool:
 
 
 def label(bundle: Bundle) -> str:
-    """Returns `name@digest`, the digest that of everything predictions depend on."""
+    """Returns `name@digest` with a digest of everything that predictions depend on."""
     settings = {key: value for key, value in to_json(bundle).items() if key != "name"}
     text = json.dumps(settings, sort_keys=True) + leaves.of_tree(bundle.variables)
     return f"{bundle.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -244,7 +237,7 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
         "schema": SCHEMA,
         "name": bundle.name,
         "method": bundle.method,
-        "tower": dataclasses.asdict(bundle.tower),
+        "tower": dataclasses.asdict(bundle.encoder),  # the name since the first schema
         "image_size": bundle.image_size,
         "preprocessing": PREPROCESSING,
         "tasks": {task.name: list(task.classes) for task in bundle.tasks},
@@ -258,6 +251,7 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
 
 
 def _settings(path: pathlib.Path) -> Bundle:
+    """Returns the bundle of a config.json, without its variables."""
     if not path.is_file():
         raise UserError(
             "no model",
@@ -273,7 +267,7 @@ def _settings(path: pathlib.Path) -> Bundle:
         for name, expected in PREPROCESSING.items():
             if (found := values["preprocessing"].get(name)) != expected:
                 raise UserError(
-                    "a model of another preprocessing",
+                    "another preprocessing",
                     where=f"{path} {name}",
                     expected=str(expected),
                     found=str(found),
@@ -283,7 +277,7 @@ def _settings(path: pathlib.Path) -> Bundle:
         return Bundle(
             name=values["name"],
             method=values["method"],
-            tower=from_mapping(VisionConfig, values["tower"], "tower"),
+            encoder=from_mapping(VisionConfig, values["tower"], "tower"),
             image_size=int(values["image_size"]),
             tasks=tuple(TaskSpec(name=k, classes=tuple(v)) for k, v in values["tasks"].items()),
             head=from_mapping(HeadConfig, values["head"], "head"),
@@ -315,7 +309,7 @@ def _rules(values: Mapping[str, Any] | None) -> AdapterRules:
 
 
 def _expected(bundle: Bundle) -> dict[str, tuple[int, ...]]:
-    size = bundle.tower.patch_size  # parameters do not depend on the resolution
+    size = bundle.encoder.patch_size  # the shapes of parameters do not depend on the resolution
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return shapes_of(flatten(dict(jax.eval_shape(bundle.model.init, key, image))))

@@ -138,7 +138,7 @@ def _trace(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
         config = dataclasses.replace(
             config, frozen_dtype="float32" if devices[0].platform == "cpu" else "bfloat16"
         )
-    run = build.parts(config)
+    run = build.build(config)
     mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     parallel.check_batch(
         config.train.batch_size, mesh, microbatches=config.train.microbatches, where="train.batch_size"

@@ -1,1 +1,5 @@
-"""runs."""
+"""A run: its configuration, data, directory, state, optimizer, step and session."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

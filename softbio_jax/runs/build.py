@@ -1,4 +1,4 @@
-"""From a resolved configuration to the parts of a run."""
+"""From a configuration to a run: model, method, parameter groups and optimizer."""
 
 import collections
 import dataclasses
@@ -21,23 +21,22 @@ from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, by_group, flatten, partition, unflatten
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs import optimizer, state
-from softbio_jax.runs.config import RunConfig, from_mapping
+from softbio_jax.runs.config import RunConfig, config_from, from_mapping
 from softbio_jax.runs.state import TrainState
-from softbio_jax.runs.step import StepConfig, TrainStep, make_train_step
 from softbio_jax.tasks import TASKS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Parts:
-    """A run before its first step: what is computed and what computes it.
+class Run:
+    """A run before its first step: its configuration, and what the configuration resolves to.
 
     Args:
-      config: what it was made from; nothing below train/ and planning/ sees it.
-      model: the tower and its heads.
-      method: how the tower is adapted.
+      config: the configuration. Only runs/, train/ and planning/ read it.
+      model: encoder and heads.
+      method: how the encoder is adapted.
       shapes: "/"-joined path -> shape and type of every parameter, the balancer's included.
-      groups: the group of each path, `FROZEN` where it is not trained.
-      optimizer: for the trained ones.
+      groups: "/"-joined path -> parameter group, `FROZEN` where it is not trained.
+      optimizer: of the trained parameters.
       image_size: side S in pixels.
     """
 
@@ -50,32 +49,46 @@ class Parts:
     image_size: int
 
     def sizes(self) -> dict[str, int]:
-        """Returns the number of parameters in each group, largest first."""
+        """Returns the number of parameters per group, largest first."""
         return by_group(self.shapes, self.groups)
 
     def has_random_frozen_blocks(self) -> bool:
-        """Returns whether blocks are frozen as the seed drew them: no pretrained file is named."""
+        """Returns whether encoder blocks stay frozen at their random initialisation."""
         frozen = (path for path, group in self.groups.items() if group == FROZEN)
         return not self.config.model.pretrained and any(p.startswith("encoder/") for p in frozen)
 
     def trained_and_total(self) -> tuple[int, int]:
-        """Returns how many parameters are trained, and how many there are."""
+        """Returns the number of trained and of all parameters."""
         sizes = self.sizes()
         total = sum(sizes.values())
         return total - sizes.get(FROZEN, 0), total
 
+    def summary(self) -> dict[str, Any]:
+        """Returns how an evaluation names the model: variant, method and parameter counts."""
+        trained, total = self.trained_and_total()
+        return {
+            "variant": self.model.config.name,
+            "method": self.method.name,
+            "trainable_params": trained,
+            "total_params": total,
+        }
 
-def parts(config: RunConfig) -> Parts:
-    """Returns a run's parts, made from shapes alone: no weights are read.
+
+def build(config: RunConfig | Mapping[str, Any]) -> Run:
+    """Returns the run of a configuration; no weights are read.
+
+    Args:
+      config: resolved, or a nested mapping such as `ConfigDict.to_dict()`.
 
     Raises:
-      UserError: a name that does not exist, or a method that does not fit the model.
+      UserError: an unknown key or name, a bad value, or a method that does not fit the model.
     """
+    config = config if isinstance(config, RunConfig) else config_from(config)
     config_lib.check(config)
-    tower = _tower(config)
+    encoder = _encoder(config)
     chosen = _method(config.method)
     model = MultitaskModel(
-        tower,
+        encoder,
         compute=config.compute,
         adapters=chosen.rules,
         tail=chosen.tail,
@@ -83,20 +96,20 @@ def parts(config: RunConfig) -> Parts:
         head=config.model.head,
         feature=config.model.feature,
     )
-    image_size = config.model.image_size or tower.image_size
-    if image_size < 0 or image_size % tower.patch_size:
-        below = max(image_size // tower.patch_size, 1) * tower.patch_size
+    image_size = config.model.image_size or encoder.image_size
+    if image_size < 0 or image_size % encoder.patch_size:
+        below = max(image_size // encoder.patch_size, 1) * encoder.patch_size
         raise UserError(
-            "pictures are not whole patches",
+            "image size is not a multiple of the patch size",
             where="model.image_size",
-            expected=f"a multiple of {tower.patch_size}",
+            expected=f"a multiple of {encoder.patch_size}",
             found=str(image_size),
-            fix=f"set it to {below} or {below + tower.patch_size}",
+            fix=f"set it to {below} or {below + encoder.patch_size}",
         )
     shapes = flatten(abstract_params(config, model))
     groups = chosen.label(list(shapes))
     trainable = {path: group for path, group in groups.items() if group != FROZEN}
-    return Parts(
+    return Run(
         config=config,
         model=model,
         method=chosen,
@@ -113,28 +126,27 @@ def abstract_params(config: RunConfig, model: MultitaskModel) -> Tree:
     return variables["params"] | _balance(config)
 
 
-def start(run: Parts, mesh: Mesh | None = None) -> tuple[TrainState, Tree]:
+def start(run: Run, mesh: Mesh | None = None) -> tuple[TrainState, Tree]:
     """Returns the state before the first step and the frozen tree, all in float32.
 
-    Weights come, in this order, from the pretrained file where one is named and from the seed
-    for all it does not hold: adapters and heads, or everything. What is drawn is drawn on one
-    device, so that it is the same bits on every mesh.
+    Weights come from the pretrained file, where one is named, and from the seed for everything
+    that it does not hold. Random weights are drawn on one device, so that they are the same bits
+    on every mesh.
 
     Args:
-      run: the parts of the run.
-      mesh: where the state is put. The frozen tree stays on the host where a file gave it.
+      run: what is started.
+      mesh: where the state is placed. Frozen weights read from a file stay on the host.
     """
     key = jax.random.key(run.config.seed)
     base: dict[str, Any] = {}
     if run.config.model.pretrained:
-        base = flatten(
-            load_pretrained(run.config.model.pretrained, config=run.model.config, tail=run.model.tail)
-        )
+        model = run.model
+        base = flatten(load_pretrained(run.config.model.pretrained, config=model.config, tail=model.tail))
 
     def fresh(key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
         variables = _init(run.model, key)
         flat = flatten(variables["params"])
-        # What the file holds is not drawn: jit drops the dead code.
+        # Weights of the file are not drawn: jit drops the dead code.
         missing = {path: leaf for path, leaf in flat.items() if path not in base}
         return missing, variables.get("batch_stats", {})
 
@@ -149,50 +161,25 @@ def start(run: Parts, mesh: Mesh | None = None) -> tuple[TrainState, Tree]:
     return state.create(trainable, batch_stats, run.optimizer, mesh=mesh), frozen
 
 
-def abstract_start(run: Parts) -> tuple[TrainState, Tree]:
+def abstract_start(run: Run) -> tuple[TrainState, Tree]:
     """Returns the shapes of `start`; no weights are read or drawn."""
     model = dataclasses.replace(run.config.model, pretrained="")
     unread = dataclasses.replace(run, config=dataclasses.replace(run.config, model=model))
     return jax.eval_shape(lambda: start(unread))
 
 
-def config_from(values: Mapping[str, Any]) -> RunConfig:
-    """Returns the frozen configuration of a nested mapping, such as a ConfigDict's.
-
-    Raises:
-      UserError: an unknown or missing key, or a value of the wrong type.
-    """
-    return from_mapping(RunConfig, values)
-
-
 def narrow(frozen: Tree, config: RunConfig) -> Tree:
-    """Returns the frozen tree with kernels in the frozen type; vectors stay float32."""
+    """Returns the frozen tree with kernels in `config.frozen_dtype`; vectors stay float32."""
     dtype = config.frozen_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return unflatten(
-        {
-            path: leaf.astype(dtype) if path.endswith(("/kernel", "proj")) else leaf
-            for path, leaf in flatten(frozen).items()
-        }
-    )
+    flat = flatten(frozen)
+    kernels = {path for path in flat if path.endswith(("/kernel", "proj"))}
+    return unflatten({path: leaf.astype(dtype) if path in kernels else leaf for path, leaf in flat.items()})
 
 
-def train_step(run: Parts, *, optimizer: optax.GradientTransformationExtraArgs | None = None) -> TrainStep:
-    """Returns a run's train step, to be jitted; see `make_train_step`.
-
-    Args:
-      run: the parts of the run.
-      optimizer: in place of the run's own.
-    """
-    settings = StepConfig(
-        augment=run.config.augment, balancing=run.config.balancing, microbatches=run.config.train.microbatches
-    )
-    return make_train_step(run.model, optimizer or run.optimizer, settings)
-
-
-def describe(run: Parts) -> str:
-    """Returns the table of parameters a group that is printed at the start."""
+def describe(run: Run) -> str:
+    """Returns the table of parameters per group that is printed at the start."""
     sizes, leaves = run.sizes(), collections.Counter(run.groups.values())
     rows = [f"{'group':<14}{'rate':>10}{'leaves':>8}{'parameters':>14}"]
     for group in sorted(sizes, key=lambda g: (g == FROZEN, -sizes[g])):
@@ -203,8 +190,8 @@ def describe(run: Parts) -> str:
     return "\n".join(rows)
 
 
-def overview(run: Parts) -> str:
-    """Returns a table of every trained leaf: path, shape, type, elements."""
+def overview(run: Run) -> str:
+    """Returns a table of every trained leaf: path, shape, type, number of elements."""
     from clu import parameter_overview
 
     trained = {path: leaf for path, leaf in run.shapes.items() if run.groups[path] != FROZEN}
@@ -222,10 +209,10 @@ def _balance(config: RunConfig) -> Tree:
     return {"balance": tree} if tree else {}
 
 
-def _tower(config: RunConfig) -> VisionConfig:
-    tower = vision_config(config.model.variant)
-    # The heads read one vector an image; the dense variants are published without a pooling.
-    return dataclasses.replace(tower, pooling="avg") if tower.pooling == "none" else tower
+def _encoder(config: RunConfig) -> VisionConfig:
+    encoder = vision_config(config.model.variant)
+    # The heads read one vector per image; the dense variants are published without a pooling.
+    return dataclasses.replace(encoder, pooling="avg") if encoder.pooling == "none" else encoder
 
 
 def _method(values: Mapping[str, Any]) -> Method:

@@ -1,17 +1,17 @@
-"""The published figures of accelerator chips."""
+"""Published peak rates of accelerator chips."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-    """One device as its maker publishes it.
+    """One JAX device, as its maker specifies it.
 
     Args:
-      name: as people say it.
-      memory: bytes of HBM that one JAX device has.
-      flops: bfloat16 operations a second at the peak.
-      bandwidth: bytes a second from HBM at the peak.
+      name: the usual name.
+      memory: HBM in bytes.
+      flops: peak bfloat16 operations per second.
+      bandwidth: peak HBM bytes per second.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Chip:
 
 _GIB = 2**30
 # cloud.google.com/tpu/docs/system-architecture-tpu-vm, nvidia.com data sheets (dense, SXM), read in
-# 2025. A v4 or v5p chip is one JAX device; a 7x chip is two, so half of its figures stand here.
+# 2025. A v4 or v5p chip is one JAX device; a 7x chip is two, so half of its rates are listed.
 CHIPS = {
     "v4": Chip(name="TPU v4", memory=32 * _GIB, flops=275e12, bandwidth=1.228e12),
     "v5e": Chip(name="TPU v5e", memory=16 * _GIB, flops=197e12, bandwidth=0.819e12),
@@ -33,7 +33,7 @@ CHIPS = {
     "h100": Chip(name="NVIDIA H100", memory=80 * _GIB, flops=989e12, bandwidth=3.35e12),
     "h200": Chip(name="NVIDIA H200", memory=141 * _GIB, flops=989e12, bandwidth=4.8e12),
 }
-# What JAX calls them in device_kind, lower case.
+# JAX device_kind in lower case -> chip.
 _KINDS = {
     "tpu v4": "v4",
     "tpu v5 lite": "v5e",
@@ -48,7 +48,7 @@ _KINDS = {
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """Returns the chip behind a JAX device's `device_kind`, None where it is not known."""
+    """Returns the chip of a JAX `device_kind`, None for an unknown one."""
     kind = device_kind.lower()
     if kind in _KINDS:
         return CHIPS[_KINDS[kind]]

@@ -1,4 +1,4 @@
-"""The resolved configuration of a run, as frozen dataclasses made once from a config file."""
+"""The configuration of a run: frozen dataclasses, built once from a config file and checked."""
 
 import dataclasses
 import types
@@ -19,7 +19,7 @@ from softbio_jax.models.multitask import HeadConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The tower, the resolution it runs at and where its weights come from."""
+    """The encoder, its input resolution and its pretrained weights."""
 
     variant: str
     image_size: int = 0  # pixels; 0: the variant's own
@@ -30,26 +30,30 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Prepared data sets as NAME/SPLIT under root, and how training draws from them."""
+    """Prepared data sets, NAME/SPLIT under root, and the sampler of the training rows."""
 
     root: str
     train: tuple[str, ...]
     test: tuple[str, ...] = ()
     val_fraction: float = 0.2  # of each training set; 0: no validation
     split_seed: int = 0
-    # name and the sampler's own arguments
+    # name and arguments of the sampler
     sampler: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "natural"})
-    workers: int = 0  # decoding processes; 0: threads of this one
+    workers: int = 0  # decoding processes; 0: threads of this process
+    # test set -> tasks that its tables show and the averages exclude
+    not_averaged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # test set -> tasks whose labels are a model's output: excluded and marked as such
+    synthetic_labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with a peak rate a parameter group, one schedule and one clipping for all."""
+    """AdamW with one peak rate per parameter group, and one schedule and clipping norm for all."""
 
     rates: Mapping[str, float]  # group -> peak learning rate
     schedule: Literal["cosine", "constant", "plateau"] = "cosine"
     warmup_steps: int = 0
-    least_rate: float = 0.0  # no group's rate is lowered below it on a plateau
+    least_rate: float = 0.0  # lower bound of every rate on a plateau
     weight_decay: float = 0.01
     decay_all: bool = False  # also log-variances, norms, magnitudes, biases, probe
     clip_norm: float = 1.0  # of the trainable tree's gradient; 0: none
@@ -75,38 +79,38 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Lengths and cadences, in optimizer steps."""
+    """Lengths and intervals, in optimizer steps."""
 
     steps: int
-    batch_size: int  # examples a step, over all devices and microbatches
+    batch_size: int  # examples per step, over all devices and microbatches
     microbatches: int = 1
     eval_batch_size: int = 256
     log_every: int = 20
-    eval_every: int = 0  # 0: no validation on the way
-    checkpoint_every: int = 0  # 0: only at the end
-    keep: int = 2  # newest checkpoints kept, beside the best
+    eval_every: int = 0  # 0: only after the last step
+    checkpoint_every: int = 0  # 0: only after the last step
+    keep: int = 2  # newest checkpoints kept, besides the best
     patience: int = 0  # validations without improvement before stopping; 0: never
     plateau_patience: int = 5
     plateau_factor: float = 0.1
-    evaluate: Literal["last", "best"] = "last"  # which checkpoint the test sets see
+    evaluate: Literal["last", "best"] = "last"  # the checkpoint to evaluate on the test sets
     max_skipped: int = 10  # non-finite updates in a row before the run stops
-    profile_steps: tuple[int, ...] = ()  # (first, last) step of a profiler trace
-    compile_cache: str = ""  # folder where compiled programs are kept between runs
-    cache_features: bool = False  # of a method that trains heads alone: the tower runs once
-    cache_views: int = 1  # of each training picture: the first as it is, the others augmented
-    cache_dir: str = ""  # where features are kept; empty: WORKDIR/features
+    profile_steps: tuple[int, ...] = ()  # (first, last) step to profile
+    compile_cache: str = ""  # folder of compiled programs, shared by runs
+    cache_features: bool = False  # heads-only methods: run the encoder once
+    cache_views: int = 1  # per training image: one plain, the others augmented
+    cache_dir: str = ""  # cached features; empty: WORKDIR/features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How devices are laid out: all of them, in groups of fsdp over which large weights lie."""
+    """The device mesh: all devices, in groups of `fsdp` that shard large weights."""
 
     fsdp: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything a run is determined by."""
+    """Everything that determines a run."""
 
     seed: int
     tasks: tuple[str, ...]
@@ -119,14 +123,24 @@ class RunConfig:
     augment: AugmentConfig = AugmentConfig()
     compute: ComputeConfig = ComputeConfig()
     mesh: MeshConfig = MeshConfig()
-    frozen_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 on CPU alone
+    frozen_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 only on CPU
+
+
+def config_from(values: Mapping[str, Any]) -> RunConfig:
+    """Returns the configuration of a nested mapping, such as `ConfigDict.to_dict()`.
+
+    Raises:
+      UserError: an unknown or missing key, or a value of the wrong type.
+    """
+    config: RunConfig = from_mapping(RunConfig, values)
+    return config
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], where: str = "config") -> Any:
-    """Returns `cls` built from nested mappings, every key checked.
+    """Returns a dataclass built from nested mappings; every key and type is checked.
 
     Raises:
-      UserError: an unknown or missing key, or a value of another type, by its dotted name.
+      UserError: an unknown or missing key, or a value of the wrong type, by its dotted name.
     """
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -185,11 +199,10 @@ def _require(holds: bool, where: str, expected: str, found: Any) -> None:
 
 
 def check(config: RunConfig) -> None:
-    """Checks what needs neither data nor weights, so that a dry run tells of it too.
+    """Checks everything that needs neither data nor weights, so that a dry run reports it too.
 
     Raises:
-      UserError: a sampler or a weighted task that does not exist, or attention that this machine
-        cannot compute.
+      UserError: an unknown sampler or weighted task, or an attention kernel that this machine lacks.
     """
     if "name" not in config.data.sampler:
         raise UserError(
@@ -198,15 +211,15 @@ def check(config: RunConfig) -> None:
     sampling.make(**config.data.sampler)
     for task in sorted(set(config.balancing.weights) - set(config.tasks)):
         raise UserError(
-            "weight of a task that the run does not have",
+            "weight of a task that is not trained",
             where=f"balancing.weights.{task}",
             expected=f"one of {', '.join(config.tasks)}",
             found=task,
-            fix=nearest(task, config.tasks, otherwise="leave it out"),
+            fix=nearest(task, config.tasks, otherwise="remove it"),
         )
     if on_this_machine(config.compute) != config.compute:
         raise UserError(
-            "cuDNN's attention without a GPU",
+            "cuDNN attention without a GPU",
             where="compute.attention",
             expected="xla or auto",
             found=f"cudnn on a {jax.default_backend()}",

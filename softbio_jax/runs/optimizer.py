@@ -1,4 +1,4 @@
-"""AdamW over the trainable tree, a peak rate a group."""
+"""AdamW over the trainable tree, with one peak rate per parameter group."""
 
 import difflib
 from collections.abc import Mapping
@@ -52,14 +52,14 @@ def schedule(peak: float, config: OptimizerConfig, *, steps: int) -> optax.Sched
 def make(
     config: OptimizerConfig, groups: Mapping[str, str], *, steps: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns clip -> AdamW a group, for the trainable tree alone.
+    """Returns global-norm clipping, then AdamW per group, for the trainable tree.
 
     Its update takes `rate_scale`, which multiplies every group's rate but lowers none below
-    `config.least_rate`, as torch's ReduceLROnPlateau has it.
+    `config.least_rate`, as torch's ReduceLROnPlateau does.
 
     Args:
       config: rates, decay, clipping.
-      groups: the group of each trainable path.
+      groups: trainable path -> group.
       steps: length of the schedule.
 
     Raises:
@@ -81,11 +81,11 @@ def make(
             where=f"optimizer.rates.{unknown[0]}",
             expected=f"one of {', '.join(sorted(wanted))}",
             found=unknown[0],
-            fix=nearest(unknown[0], GROUPS, otherwise="leave it out"),
+            fix=nearest(unknown[0], GROUPS, otherwise="remove it"),
         )
 
     def mask(params: Tree) -> Tree:
-        # The other groups' leaves are placeholders here; what their mask says does not matter.
+        # Leaves of the other groups are placeholders here, so their mask has no effect.
         return unflatten({path: path.rsplit("/", 1)[-1] in _DECAYED for path in flatten(params)})
 
     def adamw(group: str) -> optax.GradientTransformation:
@@ -107,7 +107,7 @@ def make(
 
 
 def _lowered(inner: optax.GradientTransformation, *, least: float) -> optax.GradientTransformationExtraArgs:
-    """Returns `inner` with its updates times rate_scale, or times `least` where that is more."""
+    """Returns `inner` with updates scaled by max(rate_scale, least)."""
 
     def update(
         gradient: optax.Updates,

@@ -1,4 +1,4 @@
-"""A trained run, back on the devices."""
+"""Restores a trained run to the devices."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ def restore_run(workdir: epath.PathLike, *, data_root: str | None = None) -> Ses
     if data_root:
         data = dataclasses.replace(config.data, root=data_root)
         config = dataclasses.replace(config, data=data)
-    session = Session(build.parts(config))
+    session = Session(build.build(config))
     manager = CheckpointManager(workdir, keep=config.train.keep, base=session.base)
     best = directory.read_best(workdir) if config.train.evaluate == "best" else None
     restored = manager.restore_newest(session.state) if best is None else manager.restore(best, session.state)

@@ -1,38 +1,39 @@
-"""A run on its devices: placed state, compiled steps, passes over data."""
+"""A run on its devices: sharded state, compiled functions, passes over data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from softbio_jax import parallel
 from softbio_jax.checkpoints import leaves
+from softbio_jax.console import QUIET, Console
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.evaluation import collect
-from softbio_jax.evaluation.collect import Outputs
-from softbio_jax.models.flops import matmul_flops
+from softbio_jax.models.forward import forward
 from softbio_jax.params import Tree, combine, unflatten
 from softbio_jax.runs import build
-from softbio_jax.runs.build import Parts
-from softbio_jax.runs.data import eval_stream
+from softbio_jax.runs.build import Run
+from softbio_jax.runs.data import eval_batches
+from softbio_jax.runs.predict import Outputs, Packed, collect, packed
 from softbio_jax.runs.state import TrainState
-from softbio_jax.runs.step import Batch, Metrics, make_eval_step
+from softbio_jax.runs.step import Batch, Metrics, StepConfig, TrainStep, make_train_step
 
 
 class Session:
-    """Holds a run's state on a mesh and the two compiled functions over it.
+    """Holds a run's state on a mesh, and the two compiled functions that read it.
 
-    `base` is the digest of the frozen tree, before it is narrowed.
+    `base` is the digest of the frozen tree in float32.
 
     Args:
-      run: the parts of the run.
-      devices: which devices; None: all of them.
+      run: what is trained or evaluated.
+      devices: the devices to use; None: all.
     """
 
-    def __init__(self, run: Parts, *, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, run: Run, *, devices: Sequence[jax.Device] | None = None):
         config = run.config
         self.run = run
         self.mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
@@ -52,21 +53,18 @@ class Session:
             lambda: jax.random.key(config.seed + 1), out_shardings=parallel.replicated(self.mesh)
         )()
         self._compiled: Any = None
-        self._forward = self._jit_forward()
+        # Replicated, so that every process has every row.
+        self._forward = jax.jit(self._predict_batch, out_shardings=parallel.replicated(self.mesh))
 
     def params(self) -> Tree:
         """Returns every parameter on the host, trained and frozen; all processes must call it."""
         return unflatten(leaves.host_leaves(combine(self.state.trainable, self._frozen)))
 
-    def compile(self) -> int:
-        """Compiles the train step ahead of its first batch; it cannot be compiled again.
-
-        Returns:
-          The matrix operations of a step.
-        """
+    def compile(self) -> Any:
+        """Compiles the train step, once, ahead of its first batch; returns its jaxpr."""
         traced = trace_train_step(self.run, self.mesh, self.state, self._frozen)
         self._compiled = traced.lower().compile()
-        return matmul_flops(traced.jaxpr)
+        return traced.jaxpr
 
     def train(self, batch: Mapping[str, np.ndarray]) -> Metrics:
         """Runs one optimizer step on this process' rows; returns without waiting for it."""
@@ -75,71 +73,77 @@ class Session:
         return metrics
 
     def push(self, batch: Mapping[str, np.ndarray]) -> list[Metrics]:
-        """Takes in one more step and returns the metrics of those it set off, in order."""
+        """Queues one step and returns the metrics of the steps that ran, in order."""
         return [self.train(batch)]
 
     def drain(self) -> list[Metrics]:
-        """Sets off the steps that were taken in and still wait; here none ever does."""
+        """Runs the queued steps and returns their metrics; this session never queues any."""
         return []
 
-    def forward(self, batch: Batch) -> dict[str, jax.Array]:
-        """Returns logits/{task}, labels/{task}, the example and the feature (B, D) of each row of
-        a global batch, on every device; with task-specific features, the first task's."""
+    def forward(self, batch: Batch) -> Packed:
+        """Returns logits, labels, example and feature of a global batch, replicated, see `packed`.
+
+        With task-specific features, the feature is the first task's.
+        """
         with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
-            out: dict[str, jax.Array] = self._forward(self.state, self._frozen, batch)
+            out: Packed = self._forward(self.state, self._frozen, batch)
         return out
 
     def predict(
-        self,
-        dataset: PreparedDataset,
-        *,
-        feature_rows: np.ndarray | None = None,
-        between: Callable[[], None] = lambda: None,
+        self, dataset: PreparedDataset, *, feature_rows: np.ndarray | None = None, console: Console = QUIET
     ) -> Outputs:
-        """Returns every example's logits, on every process.
-
-        Args:
-          dataset: what to predict.
-          feature_rows: (M,) ascending examples whose features are wanted as well.
-          between: called before every batch; it may raise to end the pass.
-        """
-        return collect.collect(
+        """Returns the logits of every example, on every process; see `collect`."""
+        config = self.run.config
+        return collect(
             self.forward,
-            eval_stream(self.run, dataset),
+            eval_batches(
+                dataset,
+                image_size=self.run.image_size,
+                batch_size=config.train.eval_batch_size,
+                tasks=config.tasks,
+            ),
             size=len(dataset),
-            tasks=self.run.config.tasks,
+            tasks=config.tasks,
             mesh=self.mesh,
             feature_rows=feature_rows,
-            between=between,
+            console=console,
         )
 
-    def _jit_forward(self) -> Any:
-        step, tasks = make_eval_step(self.run.model), self.run.config.tasks
-
-        def forward(state: TrainState, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
-            logits, features = step(state, frozen, batch)
-            return collect.packed(batch, logits, features[tasks[0]])
-
-        # Replicated, so that every process has every row.
-        return jax.jit(forward, out_shardings=parallel.replicated(self.mesh))
+    def _predict_batch(self, state: TrainState, frozen: Tree, batch: Batch) -> Packed:
+        variables = {"params": combine(state.trainable, frozen), "batch_stats": state.batch_stats}
+        features, logits = forward(self.run.model, variables, batch["image"])
+        return packed(batch, logits, features[self.run.config.tasks[0]].astype(jnp.float32))
 
 
-def trace_train_step(run: Parts, mesh: Mesh, state: TrainState, frozen: Tree) -> jax.stages.Traced:
-    """Traces the jitted train step for arrays or shapes with their shardings.
+def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | None = None) -> TrainStep:
+    """Returns a run's train step, to be jitted; see `make_train_step`.
 
-    The state is donated and comes back laid out as it went in.
+    Args:
+      run: what is trained.
+      optimizer: replaces the run's own.
     """
-    config, whole = run.config, parallel.replicated(mesh)
-    step = build.train_step(run)
+    config = run.config
+    settings = StepConfig(
+        augment=config.augment, balancing=config.balancing, microbatches=config.train.microbatches
+    )
+    return make_train_step(run.model, optimizer or run.optimizer, settings)
+
+
+def trace_train_step(run: Run, mesh: Mesh, state: TrainState, frozen: Tree) -> jax.stages.Traced:
+    """Traces the jitted train step for arrays, or shapes with shardings.
+
+    The state is donated and keeps its shardings.
+    """
+    config, everywhere = run.config, parallel.replicated(mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
     with jax.default_matmul_precision(config.compute.matmul_precision):
-        laid_out = jax.tree.map(lambda leaf: leaf.sharding, state)
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(laid_out, whole))
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        jitted = jax.jit(train_step(run), donate_argnums=0, out_shardings=(shardings, everywhere))
         return jitted.trace(state, frozen, _abstract_batch(run, mesh), key)
 
 
-def _abstract_batch(run: Parts, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _abstract_batch(run: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     size, batch = run.image_size, run.config.train.batch_size
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "image": ((batch, size, size, 3), jnp.uint8),

@@ -1,4 +1,4 @@
-"""What changes while training."""
+"""The state that training changes."""
 
 import dataclasses
 from typing import Any
@@ -15,9 +15,9 @@ from softbio_jax.params import Tree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The trainable half of a run; the frozen half never changes and is passed beside it."""
+    """The trainable half of a run; the frozen half never changes and is passed separately."""
 
-    step: jax.Array  # () int32, optimizer steps done
+    step: jax.Array  # () int32, completed optimizer steps
     trainable: Tree  # float32
     batch_stats: Tree  # float32, the heads' running statistics
     opt_state: Any
@@ -33,8 +33,8 @@ def create(
     Args:
       trainable: the trained leaves.
       batch_stats: the heads' running statistics.
-      optimizer: what keeps its own state beside them.
-      mesh: where they are put; no device then holds more than its share. None: where they are.
+      optimizer: its state is created sharded like the trained leaves.
+      mesh: where everything is placed; None: the default device.
     """
     counters = {
         "step": jnp.zeros((), jnp.int32),

@@ -1,18 +1,19 @@
-"""One optimizer step: augment, tower, heads, masked losses, balancing, update."""
+"""One optimizer step: augmentation, forward pass, masked losses, balancing, update."""
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from softbio_jax.data.augment import AugmentConfig, augment, normalize
+from softbio_jax.data.augment import AugmentConfig, augment
 from softbio_jax.losses import balancing
 from softbio_jax.losses.balancing import BalancingConfig
 from softbio_jax.losses.masked import MaskedMean, cross_entropy, masked_mean
+from softbio_jax.models.forward import Features, Logits, classify_in_training, encode
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, combine
 from softbio_jax.runs.state import TrainState
@@ -24,19 +25,19 @@ TrainStep = Callable[[TrainState, Tree, Batch, jax.Array], tuple[TrainState, Met
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepConfig:
-    """What a step needs besides the model and the optimizer."""
+    """Settings of a step besides the model and the optimizer."""
 
     augment: AugmentConfig
     balancing: BalancingConfig
     microbatches: int = 1
 
 
-class _Pass(NamedTuple):
-    """What a forward pass gives besides the loss to minimise."""
+class _Auxiliary(NamedTuple):
+    """Outputs of the objective besides the loss to minimise."""
 
     losses: dict[str, MaskedMean]
     weights: dict[str, jax.Array]  # of each task's loss, ()
-    logits: dict[str, jax.Array]  # (B, C)
+    logits: Logits
     batch_stats: Tree
 
 
@@ -45,20 +46,20 @@ def make_train_step(
 ) -> TrainStep:
     """Returns (state, frozen, batch, key) -> (state, metrics), to be jitted with state donated.
 
-    Sums and counts of the losses, batch statistics and gradients are those of the global batch:
-    the batch arrives sharded over its first axis and jit does the rest. An update that is not
-    finite is skipped; a task without a label in the whole batch is left alone, momentum and decay
-    included.
+    Loss sums and counts, batch statistics and gradients are those of the global batch: the batch
+    arrives sharded over its first axis and jit does the rest. A non-finite update is skipped. The
+    parameters and moments of a task without a label in the global batch do not change, not even by
+    weight decay.
 
     Args:
-      model: the tower and its heads.
+      model: encoder and heads.
       optimizer: of the trainable tree.
       config: augmentation, balancing, microbatches.
 
     Returns:
       A function of the state, the frozen tree, the batch and the run's key. The batch holds image
-      (B, H, W, 3) uint8 and index (B,), or in their place feature (B, D), what a frozen tower made
-      of the pictures, and labels/{task} and mask/{task} (B,).
+      (B, H, W, 3) uint8 and index (B,), or instead of both feature (B, D) of a frozen encoder, and
+      labels/{task} and mask/{task} (B,).
     """
     tasks = [task.name for task in model.tasks]
 
@@ -67,24 +68,25 @@ def make_train_step(
     ) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = jax.random.split(key)
         dropout_key = jax.random.fold_in(dropout_key, state.step)
-        # A batch of features was through the tower before: nothing below the heads is trained.
+        # Cached features: nothing below the heads is trained.
         images = None
         if "image" in batch:
             images = augment(batch["image"], augment_key, batch["index"], config=config.augment)
 
-        def objective(trainable: Tree) -> tuple[jax.Array, _Pass]:
+        def objective(trainable: Tree) -> tuple[jax.Array, _Auxiliary]:
             params = combine(trainable, frozen)
             if images is None:
                 features = dict.fromkeys(tasks, batch["feature"])
             else:
-                features = _features(model, params, images, dropout_key, config.microbatches)
-            logits, stats = _classify(model, params, state.batch_stats, features, dropout_key)
+                features = _encode(model, params, images, dropout_key, config.microbatches)
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, stats = classify_in_training(model, variables, features, dropout_key)
             losses = task_losses(logits, batch, tasks)
             means = balancing.update_means(state.batch_stats.get("balance", {}), losses, config.balancing)
             if means:  # a running statistic like the heads' own
                 stats = stats | {"balance": means}
             total, weights = balancing.total(losses, params.get("balance", {}), config.balancing, means)
-            return total, _Pass(losses, weights, logits, stats)
+            return total, _Auxiliary(losses, weights, logits, stats)
 
         (total, found), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable)
         norm = optax.tree.norm(gradient)
@@ -112,24 +114,6 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model: MultitaskModel) -> Callable[[TrainState, Tree, Batch], tuple[dict, dict]]:
-    """Returns (state, frozen, batch) -> ({task: logits (B, C)}, {task: feature (B, D)}).
-
-    Both are float32 and without augmentation; of the batch only image (B, H, W, 3) uint8 is read.
-    """
-
-    def eval_step(
-        state: TrainState, frozen: Tree, batch: Batch
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        variables = {"params": combine(state.trainable, frozen), "batch_stats": state.batch_stats}
-        images = normalize(batch["image"])
-        features = cast(dict[str, jax.Array], model.apply(variables, images, method="features"))
-        logits = cast(dict[str, jax.Array], model.apply(variables, features, method="classify"))
-        return logits, {task: feature.astype(jnp.float32) for task, feature in features.items()}
-
-    return eval_step
-
-
 def task_losses(logits: Mapping[str, jax.Array], batch: Batch, tasks: Sequence[str]) -> dict[str, MaskedMean]:
     """Returns each task's cross-entropy over its labelled examples of the global batch.
 
@@ -145,46 +129,28 @@ def task_losses(logits: Mapping[str, jax.Array], batch: Batch, tasks: Sequence[s
     return losses
 
 
-def _features(
+def _encode(
     model: MultitaskModel, params: Tree, images: jax.Array, key: jax.Array, microbatches: int
-) -> dict[str, jax.Array]:
-    """Runs the tower over microbatches, keeping only their features: {task: (B, D)}.
+) -> Features:
+    """Runs the encoder over microbatches and keeps only their features.
 
-    Everything after the features sees the whole batch, and the tower's dropout is drawn for each
-    row of it, so accumulation is exact.
+    The heads, losses and batch statistics see the whole batch, and the encoder's dropout is drawn
+    per row of it, so accumulation is exact.
     """
 
-    def tower(images: jax.Array, rows: jax.Array) -> dict[str, jax.Array]:
-        features = model.apply(
-            {"params": params}, images, rows=rows, method="features", rngs={"dropout": key}
-        )
-        return cast(dict[str, jax.Array], features)
+    def encode_part(images: jax.Array, rows: jax.Array) -> Features:
+        return encode(model, params, images, rows=rows, dropout_key=key)
 
     rows = jnp.arange(len(images))
     if microbatches == 1:
-        return tower(images, rows)
+        return encode_part(images, rows)
     # Strided, so that every device keeps its own rows: microbatch m holds rows m, m + M, ...
     split = jax.tree.map(lambda t: t.reshape(-1, microbatches, *t.shape[1:]).swapaxes(0, 1), (images, rows))
-    features = jax.lax.map(lambda part: jax.checkpoint(tower)(*part), split)
+    features = jax.lax.map(lambda part: jax.checkpoint(encode_part)(*part), split)
     return jax.tree.map(lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]), features)
 
 
-def _classify(
-    model: MultitaskModel, params: Tree, batch_stats: Tree, features: dict[str, jax.Array], key: jax.Array
-) -> tuple[dict[str, jax.Array], Tree]:
-    """Runs the heads; returns logits {task: (B, C)} and the statistics with this batch in."""
-    logits, updated = model.apply(
-        {"params": params, "batch_stats": batch_stats},
-        features,
-        train=True,
-        method="classify",
-        rngs={"dropout": key},
-        mutable=["batch_stats"],
-    )
-    return cast(dict[str, jax.Array], logits), updated.get("batch_stats", {})
-
-
-def _task_metrics(found: _Pass, batch: Batch, tasks: Sequence[str]) -> Metrics:
+def _task_metrics(found: _Auxiliary, batch: Batch, tasks: Sequence[str]) -> Metrics:
     metrics: Metrics = {}
     for task in tasks:
         mask, labels = batch[f"mask/{task}"], batch[f"labels/{task}"]
@@ -199,7 +165,7 @@ def _task_metrics(found: _Pass, batch: Batch, tasks: Sequence[str]) -> Metrics:
 
 
 def _hold(old: TrainState, new: TrainState, present: Mapping[str, jax.Array]) -> TrainState:
-    """Returns new, with what belongs to an absent task as it was in old."""
+    """Returns `new` with the leaves of absent tasks as they were in `old`."""
 
     def choose(path: tuple[Any, ...], before: jax.Array, after: jax.Array) -> jax.Array:
         names = [str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path]

@@ -1,4 +1,4 @@
-"""What a run watches: the validation loss, updates not finite, batches that do not come."""
+"""When a run stops or slows down: validation loss, non-finite updates, a stalled input pipeline."""
 
 import contextlib
 import dataclasses
@@ -6,9 +6,11 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
 from etils import epath
 
+from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.files import LineFile
 
@@ -16,12 +18,12 @@ STALL = 60.0  # seconds without a batch
 
 
 class DivergedError(UserError):
-    """So many updates in a row were not finite that the run was ended."""
+    """Too many updates in a row were not finite."""
 
 
 @dataclasses.dataclass
-class Watch:
-    """The course of the validation loss: which step was best, when to lower the rate or stop."""
+class ValidationHistory:
+    """The best validation step so far, and the validations since: for stopping and plateaus."""
 
     best: float = math.inf
     best_step: int | None = None
@@ -29,7 +31,7 @@ class Watch:
     since_drop: int = 0
 
     def update(self, step: int, loss: float) -> None:
-        """Takes the validation loss of a step in."""
+        """Adds the validation loss of a step."""
         improved = loss < self.best
         if improved:
             self.best, self.best_step = loss, step
@@ -37,82 +39,77 @@ class Watch:
         self.since_drop = 0 if improved else self.since_drop + 1
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Returns JSON values; infinity has none and becomes null."""
+        """Returns JSON values; JSON has no infinity, so it becomes null."""
         values = dataclasses.asdict(self)
         return values | {"best": None if math.isinf(self.best) else self.best}
 
     @classmethod
-    def from_json(cls, values: dict) -> "Watch":
-        """Returns the watch of `to_json`."""
+    def from_json(cls, values: dict) -> Self:
+        """Returns the history that `to_json` wrote."""
         return cls(**values | {"best": math.inf if values["best"] is None else values["best"]})
 
 
 class SkippedUpdates:
-    """Names the steps whose loss or gradient was not finite, and ends a run that only has those.
+    """Reports the steps whose loss or gradient was not finite, and ends a run that only has those.
 
     Args:
-      path: where each such step and its examples are kept, as JSON lines; None: nowhere.
-      most: so many in a row end the run.
+      path: JSON lines with each such step and its examples; None: not written.
+      maximum: number of skipped updates in a row that ends the run.
       examples: step -> names of the examples in its global batch.
-      say: takes one line.
+      console: where each is reported.
     """
 
     def __init__(
         self,
         path: epath.Path | None,
         *,
-        most: int,
+        maximum: int,
         examples: Callable[[int], Sequence[str]],
-        say: Callable[[str], None],
+        console: Console,
     ):
-        self._path, self._most, self._examples, self._say = path, most, examples, say
+        self._path, self._maximum, self._examples, self._console = path, maximum, examples, console
         self._total = 0
 
     def update(self, step: int, in_a_row: int) -> None:
-        """Takes in how many updates up to `step` were skipped in a row.
+        """Adds the number of updates skipped in a row up to a step.
 
         Raises:
-          DivergedError: as many as the run stands.
+          DivergedError: the maximum is reached.
         """
         if not in_a_row:
             return
         self._total += 1
         names = list(self._examples(step))
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        self._say(
-            f"step {step}: loss or gradient not finite, update skipped "
-            f"({self._total} so far); its examples: {shown}"
+        self._console.say(
+            f"step {step}: loss or gradient not finite, update skipped ({self._total} so far); "
+            f"its examples: {shown}"
         )
         if self._path is not None:
             file = LineFile(self._path)
             file.write(json.dumps({"step": step, "examples": names}))
             file.close()
-        if in_a_row >= self._most:
+        if in_a_row >= self._maximum:
             raise DivergedError(
                 "loss or gradient is not finite",
                 where=f"step {step}",
                 found=f"{in_a_row} updates in a row skipped",
-                fix="lower the rates, or look at the examples of skipped.jsonl; the last good state is saved",
+                fix="lower the learning rates, or inspect the examples in skipped.jsonl; "
+                "the last finite state is saved",
             )
 
 
 @contextlib.contextmanager
-def stall_told(step: int, say: Callable[[str], None], *, seconds: float = STALL) -> Iterator[None]:
-    """Tells of a block that takes too long while it is still at it.
-
-    Args:
-      step: whose batch it waits for.
-      say: takes one line.
-      seconds: what is too long.
-    """
-
-    def tell() -> None:
-        say(
+def stall_warning(step: int, console: Console, *, seconds: float = STALL) -> Iterator[None]:
+    """Prints a warning if the block, which waits for the batch of a step, takes longer than `seconds`."""
+    timer = threading.Timer(
+        seconds,
+        console.say,
+        [
             f"no batch for step {step} in {seconds:.0f} s: the input pipeline is stalled; "
             "check the disk of data.root and data.workers"
-        )
-
-    timer = threading.Timer(seconds, tell)
+        ],
+    )
     timer.daemon = True
     timer.start()
     try:

@@ -42,7 +42,7 @@ def test_every_adapter_is_whole(variant):
             ("adapter_a", "adapter_b", "magnitude", "pooling", "heads", "log_var"), 1e-3
         ),
     )
-    state, _ = build.abstract_start(build.parts(build.config_from(config)))
+    state, _ = build.abstract_start(build.build(config))
     laid_out = parallel.trained_shardings(state.trainable, parallel.make_mesh(fsdp=4))
     spread = [path for path, sharding in flatten(laid_out).items() if sharding.spec != P()]
     assert not [path for path in spread if not path.startswith("pool/")]

@@ -5,6 +5,7 @@ import shutil
 
 from softbio_jax.data.prepare import prepare
 from softbio_jax.runs import build, data, directory
+from softbio_jax.runs.config import config_from
 from softbio_jax.runs.data import open_all
 from tests.data.trees import make_emotions
 from tests.mistakes.running import Mistake
@@ -26,17 +27,17 @@ def _run(name, *, cause, fix, base=None, override="", **changes):
 
 
 def _checked(config):
-    run = build.parts(build.config_from(copy.deepcopy(config)))
+    run = build.build(copy.deepcopy(config))
     given = run.config
     data.check(open_all(given.data), tasks=given.tasks, batch_size=given.train.batch_size)
 
 
 def _other_workdir(sandbox, wrong):
-    run = build.parts(build.config_from(sandbox.config))
+    run = build.build(sandbox.config)
     (sandbox.tmp / "run").mkdir()
     directory.write_start(run, open_all(run.config.data), sandbox.tmp / "run")
     config = changed(sandbox.config, seed=4) if wrong else sandbox.config
-    given = build.config_from(config)
+    given = config_from(config)
     if not wrong:
         return lambda: sandbox.call(lambda: directory.check_workdir(given, sandbox.tmp / "run"))
     return lambda: sandbox.train(seed=4)

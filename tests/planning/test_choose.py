@@ -8,7 +8,7 @@ import pytest
 from softbio_jax.errors import UserError
 from softbio_jax.models.stack import REMAT_POLICIES
 from softbio_jax.planning import fit, search
-from softbio_jax.runs import build
+from softbio_jax.runs.config import config_from
 
 DEVICES = jax.devices()[:1]
 # Bytes of activations per row.
@@ -18,7 +18,7 @@ WEIGHTS = 1000
 
 @pytest.fixture
 def run(config):
-    return build.config_from(config)  # a batch of 16
+    return config_from(config)  # a batch of 16
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import pytest
 from softbio_jax.errors import UserError
 from softbio_jax.planning import fit, table
 from softbio_jax.planning.topology import devices_of
-from softbio_jax.runs import build
 from softbio_jax.runs.chips import CHIPS, chip_of
+from softbio_jax.runs.config import config_from
 from tests.runs.tiny import changed, config_on
 
 SLOW = dataclasses.replace(CHIPS["v5e"], flops=1e9, bandwidth=1e9)
 
 
 def _config(**values):
-    return build.config_from(changed(config_on("nowhere"), **values))
+    return config_from(changed(config_on("nowhere"), **values))
 
 
 @pytest.fixture(scope="module")

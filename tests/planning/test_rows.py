@@ -9,7 +9,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.planning import table
 from softbio_jax.planning.fit import PUBLIC_ROWS, Fit, epoch_images
 from softbio_jax.planning.saved import SavedRows
-from softbio_jax.runs import build
+from softbio_jax.runs.config import config_from
 from tests.runs.tiny import SETS, changed, config_on
 
 GIB = 2**30
@@ -39,7 +39,7 @@ TOO_LARGE = Fit(
 
 
 def _config(**values):
-    return build.config_from(changed(config_on("nowhere"), **values))
+    return config_from(changed(config_on("nowhere"), **values))
 
 
 def test_rows_are_kept_by_topology_config_and_batch(tmp_path):
@@ -109,7 +109,7 @@ def test_the_highest_bound_is_not_always_the_largest_batchs():
 
 
 def test_an_epoch_is_that_of_the_prepared_or_of_the_public_data_sets(data_root):
-    here = build.config_from(config_on(data_root)).data
+    here = config_from(config_on(data_root)).data
     rows = sum(SETS[name.partition("/")[0]][0] for name in here.train)
     images, source = epoch_images(here)
     assert rows * 0.7 < images < rows * 0.8 and "prepared" in source

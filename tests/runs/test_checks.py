@@ -10,6 +10,7 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.runs import build
+from softbio_jax.runs.config import config_from
 from tests.runs.tiny import changed, config_on
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -37,14 +38,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 )
 def test_a_name_that_fits_nothing_is_told(change, told):
     with pytest.raises(UserError, match=told):
-        build.parts(build.config_from(changed(config_on("nowhere"), **change)))
+        build.build(config_from(changed(config_on("nowhere"), **change)))
 
 
 def test_rates_of_other_methods_groups_may_stay():
     rates = dict.fromkeys(("blocks", "magnitude"), 1e-3)
     config = config_on("nowhere")
     config["optimizer"]["rates"] |= rates
-    assert build.parts(build.config_from(config)).groups
+    assert build.build(config).groups
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tests.runs.tiny import config_on
 
 
 def test_it_has_every_trained_leaf_and_no_other(tmp_path):
-    run = build.parts(build.config_from(config_on(tmp_path)))
+    run = build.build(config_on(tmp_path))
     found = re.findall(r"^\| (\S+/\S+) +\| \((.*?)\)", build.overview(run), re.MULTILINE)
     state, _ = build.abstract_start(run)
     expected = {path: leaf.shape for path, leaf in flatten(state.trainable).items()}
@@ -24,4 +24,4 @@ def test_frozen_blocks_that_no_file_gives_are_noticed(tmp_path, method, pretrain
     config["model"] = config["model"] | {"pretrained": pretrained}
     rates = {"heads": 1e-3, "pooling": 1e-3, "blocks": 1e-4, "log_var": 1e-3}
     config["optimizer"] = config["optimizer"] | {"rates": rates}
-    assert build.parts(build.config_from(config)).has_random_frozen_blocks() is random
+    assert build.build(config).has_random_frozen_blocks() is random

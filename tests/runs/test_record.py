@@ -5,7 +5,8 @@ import json
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.runs import build, directory
+from softbio_jax.runs import directory
+from softbio_jax.runs.config import config_from
 from tests.runs.tiny import changed, run_of
 
 
@@ -31,7 +32,7 @@ def _without_younger_fields(values):
 
 def test_a_field_younger_than_the_run_is_no_difference_at_its_default(edited, config, tmp_path):
     directory.check_workdir(edited(_without_younger_fields), tmp_path)
-    other = build.config_from(changed(config, train__cache_views=2))
+    other = config_from(changed(config, train__cache_views=2))
     with pytest.raises(UserError, match=r"found train\.cache_views was 1, is 2; fix"):
         directory.check_workdir(other, tmp_path)
 

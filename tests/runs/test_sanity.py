@@ -4,8 +4,8 @@ import pytest
 
 from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
-from softbio_jax.runs import build
 from softbio_jax.runs import data as data_lib
+from softbio_jax.runs.config import config_from
 from softbio_jax.runs.data import open_all
 from tests.data.trees import write_image
 from tests.runs.tiny import changed
@@ -28,7 +28,7 @@ def test_a_share_of_five_percent(config, tmp_path, shared, refused, val_fraction
         data__val_fraction=val_fraction,
         train__batch_size=8,
     )
-    data = open_all(build.config_from(values).data)
+    data = open_all(config_from(values).data)
     if not refused:
         data_lib.check(data, tasks=("emotion",), batch_size=8)
         return

@@ -28,13 +28,7 @@ def config_on(data_root):
             "val_fraction": 0.25,
         },
         "optimizer": {
-            "rates": {
-                "adapter_a": 1e-3,
-                "adapter_b": 1e-3,
-                "pooling": 1e-3,
-                "heads": 1e-2,
-                "log_var": 1e-2,
-            },
+            "rates": {"adapter_a": 1e-3, "adapter_b": 1e-3, "pooling": 1e-3, "heads": 1e-2, "log_var": 1e-2},
             "warmup_steps": 2,
         },
         "train": {
@@ -63,5 +57,5 @@ def changed(config, **values):
 
 def run_of(config):
     """The parts of a run and its data."""
-    run = build.parts(build.config_from(config))
+    run = build.build(config)
     return run, open_all(run.config.data)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.runs import build
+from softbio_jax.runs.config import config_from
 from softbio_jax.runs.data import open_all
 from softbio_jax.thesis.study.pretext import halves, identities, open_run, pretraining_rows
 from tests.thesis.small_study import study_on
@@ -39,7 +39,7 @@ def test_an_empty_part_is_told(fraction):
 def test_no_run_sees_a_picture_that_pretrained_the_tower(data_root):
     study = study_on(data_root)
     used = set(pretraining_rows(study.pretrain, study.data_root).columns["id"])
-    config = build.config_from(study.cells["lora"]).data
+    config = config_from(study.cells["lora"]).data
     data, whole = open_run(config, study.pretrain), open_all(config)
     seen = {
         name

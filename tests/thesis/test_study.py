@@ -20,7 +20,7 @@ def test_every_cell_builds_from_shapes_alone(scale, cell):
     values = SMALL if scale == "small" else THESIS | {"pretrained": "PE-Core-L14-336.pt"}
     study = study_from(values)
     run = Run(cell=cell, factor=study.factors[-1], seed=study.seeds[-1])
-    parts = build.parts(study.config(run, tower="tower", workdir=pathlib.Path("work")))
+    parts = build.build(study.config(run, tower="tower", workdir=pathlib.Path("work")))
     trained = set(parts.groups.values()) - {"frozen"}
     assert trained <= set(parts.config.optimizer.rates)
     assert ("log_var" in trained) == (len(parts.config.tasks) > 1 and cell != "lora_fixed")

@@ -15,6 +15,7 @@ from softbio_jax.train.probing import features
 from softbio_jax.train.probing import table as table_lib
 from softbio_jax.train.probing.cached import CachedSession
 from softbio_jax.train.probing.features import FeatureExtractor
+from tests.recording import Recording
 from tests.runs.tiny import changed, config_on, run_of
 
 OFF = {
@@ -127,10 +128,10 @@ def test_an_interrupted_pass_keeps_its_whole_shards(extraction, small_shards, tm
             raise Killed
 
     with pytest.raises(Killed):
-        extract(dataset, views=1, name="train", between=between)
-    seen.clear()
-    resumed = extract(dataset, views=1, name="train", between=lambda: seen.append(0))
-    assert len(seen) == 2  # 30 rows are 4 shards, of which two had been done
+        extract(dataset, views=1, name="train", console=Recording(between))
+    console = Recording()
+    resumed = extract(dataset, views=1, name="train", console=console)
+    assert console.checks == 2  # 30 rows are 4 shards, of which two had been done
     whole = extraction(tmp_path / "whole")[0](dataset, views=1, name="train")
     np.testing.assert_array_equal(resumed.values, whole.values)
     assert not list(tmp_path.rglob("*.tmp"))
@@ -144,9 +145,9 @@ def test_a_damaged_shard_is_computed_again(extraction, small_shards, tmp_path):
     damaged[-20] ^= 1
     shards[1].write_bytes(damaged)
     shards[2].write_bytes(shards[2].read_bytes()[:50])
-    seen = []
-    after = extract(dataset, views=1, name="train", between=lambda: seen.append(0))
-    assert len(seen) == 2
+    console = Recording()
+    after = extract(dataset, views=1, name="train", console=console)
+    assert console.checks == 2
     np.testing.assert_array_equal(after.values, before.values)
 
 

@@ -11,6 +11,7 @@ import termios
 
 import pytest
 
+from softbio_jax.console import Console
 from softbio_jax.train.progress import Progress
 
 
@@ -22,8 +23,8 @@ class Clock:
 
 
 def _progress(out, clock, **values):
-    arguments = {"first": 0, "steps": 100, "batch_size": 8, "active": True} | values
-    return Progress(out=out, clock=clock, **arguments)
+    arguments = {"first": 0, "steps": 100, "batch_size": 8} | values
+    return Progress(Console(out=out), clock=clock, **arguments)
 
 
 def test_line_tells_step_rate_and_time_left():
@@ -90,15 +91,17 @@ def test_the_last_validation_stays_in_sight():
 
 
 TERMINAL = """
+from softbio_jax.console import Console
 from softbio_jax.train.progress import Progress
-progress = Progress(first=0, steps=40, batch_size=8, active=True)
-progress.say("TensorBoard: tensorboard --logdir runs/[1]/tensorboard")
+console = Console()
+progress = Progress(console, first=0, steps=40, batch_size=8)
+console.say("TensorBoard: tensorboard --logdir runs/[1]/tensorboard")
 for step in range(1, 41):
     progress.update(step, f"loss {step}.5")
     if step == 20:
-        progress.say("validation at step 20")
+        console.say("validation at step 20")
         progress.validated(20, 1.25)
-progress.close()
+console.close()
 print("done")
 """
 
@@ -147,7 +150,7 @@ def _screen(content):
 
 def test_another_process_prints_nothing():
     out = io.StringIO()
-    progress = _progress(out, Clock(), active=False)
-    progress.update(1, "a")
-    progress.say("b")
+    console = Console(out=out, active=False)
+    Progress(console, first=0, steps=100, batch_size=8, clock=Clock()).update(1, "a")
+    console.say("b")
     assert out.getvalue() == ""

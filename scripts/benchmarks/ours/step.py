@@ -46,9 +46,9 @@ def run_config(workload: Workload) -> RunConfig:
     )
 
 
-def parts(workload: Workload) -> build.Parts:
+def parts(workload: Workload) -> build.Run:
     """Returns the run's parts, with the number of blocks that the workload asks for."""
-    run = build.parts(run_config(workload))
+    run = build.build(run_config(workload))
     if not workload.layers:
         return run
     tower = dataclasses.replace(run.model.config, layers=workload.layers)

@@ -17,8 +17,8 @@ import numpy as np
 from softbio_jax.data.prepare import prepare
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.runs import build
-from softbio_jax.runs.build import Parts
-from softbio_jax.runs.data import RunData, open_all, train_stream
+from softbio_jax.runs.build import Run
+from softbio_jax.runs.data import RunData, open_all, train_batches
 from softbio_jax.runs.session import Session
 from softbio_jax.tasks import MISSING, TASKS
 from softbio_jax.train.probing.cached import CachedSession
@@ -45,7 +45,7 @@ def epoch(head: str, *, rows: int = THESIS_ROWS, epochs: int = 2) -> dict[str, A
     session, data = CachedSession(run), _labelled(rows)
     session.hold([(data.train[0], _drawn(rows))])
     session.compile()
-    batches = RowBatches(run, data)
+    batches = RowBatches(run.config, data)
     for _ in range(64):
         session.push(next(batches))
     session.drain()
@@ -78,7 +78,7 @@ def sweep(*, pairs: int = 50, rows: int, epochs: int, batch_norm: bool, steps: i
     session.hold([(data.train[0], _drawn(rows))])
     begun = time.perf_counter()
     session.compile()
-    compiling, batches = time.perf_counter() - begun, RowBatches(run, data)
+    compiling, batches = time.perf_counter() - begun, RowBatches(run.config, data)
     for _ in range(session.length):
         session.push(next(batches))
     jax.block_until_ready(session.state)
@@ -121,7 +121,7 @@ def probe(variant: str, folder: pathlib.Path, *, images: int, rounds: int, batch
     """
     config = _config(variant, "linear", root=str(folder), batch=batch, steps=10_000)
     part = images // rounds // batch * batch
-    run = build.parts(build.config_from(config))
+    run = build.build(config)
     if not (folder / "synthetic_fairface").exists():
         prepare.prepare(
             "synthetic",
@@ -137,7 +137,7 @@ def probe(variant: str, folder: pathlib.Path, *, images: int, rounds: int, batch
     extract = FeatureExtractor(
         run, session._frozen, base=session.base, mesh=session.mesh, root=folder / "features"
     )
-    stream = train_stream(run, data)
+    stream = train_batches(run.config, data, image_size=run.image_size)
 
     def train() -> None:
         for _ in range(part // batch):
@@ -207,11 +207,11 @@ def _config(variant: str, head: str, *, root: str, batch: int, steps: int) -> di
     }
 
 
-def _heads_alone(head: str, *, rows: int, epochs: int, batch_norm: bool = True) -> Parts:
+def _heads_alone(head: str, *, rows: int, epochs: int, batch_norm: bool = True) -> Run:
     """Returns a run with PE-Core-L14-336's feature on an encoder of one block, which never runs."""
     config = _config("PE-Core-L14-336", head, root="", batch=BATCH, steps=epochs * rows)
     config["model"]["head"]["batch_norm"] = batch_norm
-    run = build.parts(build.config_from(config))
+    run = build.build(config)
     model = run.model.clone(config=dataclasses.replace(run.model.config, layers=1))
     return dataclasses.replace(run, model=model)
 

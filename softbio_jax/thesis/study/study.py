@@ -7,8 +7,7 @@ from typing import Any
 
 from softbio_jax.data.augment import AugmentConfig
 from softbio_jax.errors import UserError
-from softbio_jax.runs import build
-from softbio_jax.runs.config import RunConfig, from_mapping
+from softbio_jax.runs.config import RunConfig, config_from, from_mapping
 
 # What has a rate of its own in every run: the balancer's log-variances.
 _UNSCALED = ("log_var",)
@@ -61,7 +60,7 @@ class Study:
           tower: the file of the pretrained tower.
           workdir: the study's folder, for what its runs share.
         """
-        config = build.config_from(self.cells[run.cell])
+        config = config_from(self.cells[run.cell])
         rates = {
             group: rate if group in _UNSCALED else rate * run.factor
             for group, rate in config.optimizer.rates.items()
@@ -113,7 +112,7 @@ def study_from(values: Mapping[str, Any]) -> Study:
     _check(study)
     for name, cell in study.cells.items():
         try:
-            build.config_from(cell)
+            config_from(cell)
         except UserError as error:
             raise UserError(f"cell {name!r}: {error}") from error
     return study

@@ -58,7 +58,7 @@ def train(study: Study, run: Run, workdir: pathlib.Path, tower: str) -> dict[str
 
     config = study.config(run, tower=tower, workdir=workdir)
     folder = results.folder_of(workdir, run)
-    parts, data = build.parts(config), open_run(config.data, study.pretrain)
+    parts, data = build.build(config), open_run(config.data, study.pretrain)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
         try:

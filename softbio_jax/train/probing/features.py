@@ -4,9 +4,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +18,14 @@ from jax.sharding import Mesh
 from softbio_jax import files, parallel
 from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.checkpoints import leaves
+from softbio_jax.console import QUIET, Console, Meter
 from softbio_jax.data import pipeline
-from softbio_jax.data.augment import augment, normalize
+from softbio_jax.data.augment import augment
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
+from softbio_jax.models.forward import encode
 from softbio_jax.params import Tree, flatten
-from softbio_jax.runs.build import Parts
+from softbio_jax.runs.build import Run
 
 SHARD_ROWS = 1024
 
@@ -103,9 +104,7 @@ def _digest(features: np.ndarray, decoded: np.ndarray) -> str:
     return leaves.of_array(features) + leaves.of_array(decoded)
 
 
-_TOLD_EVERY = 10.0  # seconds
 _ABOVE = ("heads/", "balance/")  # what lies above the features
-Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +115,7 @@ class Features:
     decoded: np.ndarray  # (N,) bool, False: the picture is black, its labels do not count
 
 
-def check_cacheable(run: Parts) -> None:
+def check_cacheable(run: Run) -> None:
     """Raises UserError unless the heads, and the balancer, are all that a run trains."""
     below = {group for path, group in run.groups.items() if not path.startswith(_ABOVE)}
     if trained := sorted(below - {FROZEN}):
@@ -160,37 +159,27 @@ class FeatureExtractor:
       root: where the stores are.
     """
 
-    def __init__(self, run: Parts, frozen: Tree, *, base: str, mesh: Mesh, root: pathlib.Path):
+    def __init__(self, run: Run, frozen: Tree, *, base: str, mesh: Mesh, root: pathlib.Path):
         check_cacheable(run)
         self._run, self._frozen, self._mesh, self._root = run, frozen, mesh, root
         self._base = base
         model, task, settings = run.model, run.config.tasks[0], run.config.augment
 
-        def tower(frozen: Tree, images: jax.Array) -> jax.Array:
-            features = model.apply({"params": frozen}, images, method="features")
-            return cast(dict[str, jax.Array], features)[task]  # the same for every task
-
-        def clean(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
+        def plain(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
             del key, rows
-            return tower(frozen, normalize(images))
+            return encode(model, frozen, images)[task]  # the same for every task
 
-        def augmented(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> Any:
-            return tower(frozen, augment(images, key, rows, config=settings))
+        def augmented(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
+            return encode(model, frozen, augment(images, key, rows, config=settings))[task]
 
-        whole = parallel.replicated(mesh)
-        self._clean = jax.jit(clean, out_shardings=whole)
-        self._augmented = jax.jit(augmented, out_shardings=whole)
-        shape = (1, run.image_size, run.image_size, 3)
-        self._one = jax.eval_shape(tower, frozen, jax.ShapeDtypeStruct(shape, jnp.float32))
+        everywhere = parallel.replicated(mesh)
+        self._plain = jax.jit(plain, out_shardings=everywhere)
+        self._augmented = jax.jit(augmented, out_shardings=everywhere)
+        images = jax.ShapeDtypeStruct((1, run.image_size, run.image_size, 3), jnp.uint8)
+        self._one = jax.eval_shape(lambda frozen, images: encode(model, frozen, images)[task], frozen, images)
 
     def __call__(
-        self,
-        dataset: PreparedDataset,
-        *,
-        views: int,
-        name: str,
-        say: Say = lambda line: None,
-        between: Callable[[], None] = lambda: None,
+        self, dataset: PreparedDataset, *, views: int, name: str, console: Console = QUIET
     ) -> Features:
         """Returns a data set's features; every finished shard is kept.
 
@@ -208,7 +197,7 @@ class FeatureExtractor:
         values = np.empty((views, size, self._one.shape[-1]), self._one.dtype)
         decoded = np.ones(size, bool)
         stores = [self._store(dataset, view) for view in range(views)]
-        progress = _Progress(name, size * views, say)
+        meter = console.meter(f"features of {name}", size * views)
         for rows in stores[0].shards():
             missing = []
             for view, store in enumerate(stores):
@@ -218,10 +207,13 @@ class FeatureExtractor:
                 else:
                     values[view, rows], decoded[rows] = shard
             if missing:
-                decoded[rows] = self._compute(dataset, rows, missing, values, progress, between)
+                decoded[rows] = self._compute(dataset, rows, missing, values, meter, console)
             for view in missing:
                 stores[view].write(rows, values[view, rows], decoded[rows])
-        progress.end()
+        if meter.done:
+            meter.show()
+        else:
+            console.say(f"features of {name}: {size:,} read")
         _check_decoded(decoded, name)
         return Features(values=values, decoded=decoded)
 
@@ -231,8 +223,8 @@ class FeatureExtractor:
         rows: slice,
         views: Sequence[int],
         values: np.ndarray,
-        progress: "_Progress",
-        between: Callable[[], None],
+        meter: Meter,
+        console: Console,
     ) -> np.ndarray:
         """Fills values[views, rows]; returns which of the rows' pictures could be decoded."""
         part, config = dataset.take(np.arange(rows.start, rows.stop)), self._run.config
@@ -245,17 +237,17 @@ class FeatureExtractor:
         )
         keys = {view: self._view_key(dataset, view) for view in views}
         for batch in batches:
-            between()
+            console.check()
             own = batch["example"][batch["valid"]] + rows.start
             placed = parallel.to_global(
                 {"image": batch["image"], "row": batch["example"] + rows.start}, self._mesh
             )
             for view in views:
-                forward = self._augmented if view else self._clean
+                forward = self._augmented if view else self._plain
                 with jax.default_matmul_precision(config.compute.matmul_precision):
                     found = forward(self._frozen, placed["image"], keys[view], placed["row"])
                 values[view, own] = np.asarray(found)[: len(own)]
-            progress.add(len(own) * len(views))
+            meter.add(len(own) * len(views))
         broken = {rejected.id for rejected in batches.rejected}
         names = (f"{part.name}/{part.split}:{example}" for example in part.columns["id"])
         return np.array([name not in broken for name in names])
@@ -283,35 +275,6 @@ class FeatureExtractor:
         if view:
             identity |= {"augment": dataclasses.asdict(config.augment), "seed": config.seed}
         return FeatureStore(self._root, identity, rows=len(dataset))
-
-
-class _Progress:
-    """Tells how far a pass over a data set is, every ten seconds and at its end."""
-
-    def __init__(self, name: str, size: int, say: Say):
-        self._name, self._size, self._say = name, size, say
-        self._done, self._begun = 0, time.perf_counter()
-        self._told = self._begun
-
-    def add(self, images: int) -> None:
-        """Takes in how many more images the tower has seen."""
-        self._done += images
-        if time.perf_counter() - self._told > _TOLD_EVERY:
-            self._told = time.perf_counter()
-            self._tell()
-
-    def end(self) -> None:
-        """Tells the outcome."""
-        if self._done:
-            self._tell()
-        else:
-            self._say(f"features of {self._name}: {self._size:,} read")
-
-    def _tell(self) -> None:
-        rate = self._done / max(time.perf_counter() - self._begun, 1e-9)
-        self._say(
-            f"features of {self._name}: {self._done:,} of {self._size:,} computed, {rate:,.1f} images/s"
-        )
 
 
 def _check_decoded(decoded: np.ndarray, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Rates and decays of a linear probe, tried all at once and judged by the validation loss."""
+"""Trains a linear probe at many rates and decays at once, and selects by validation loss."""
 
 import csv
 import dataclasses
@@ -16,27 +16,30 @@ import numpy as np
 
 from softbio_jax import files, parallel
 from softbio_jax.adapters.methods import FROZEN
+from softbio_jax.console import QUIET, Console
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.losses.masked import masked_mean
+from softbio_jax.models.forward import classify
 from softbio_jax.params import Tree
-from softbio_jax.runs import build, optimizer
 from softbio_jax.runs import data as data_lib
-from softbio_jax.runs.build import Parts
+from softbio_jax.runs import optimizer
+from softbio_jax.runs.build import Run
 from softbio_jax.runs.data import RunData
+from softbio_jax.runs.session import train_step
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import Batch, Metrics, TrainStep, task_losses
 from softbio_jax.tasks import MISSING
 from softbio_jax.train import loop
-from softbio_jax.train.early_stopping import Watch
+from softbio_jax.train.early_stopping import ValidationHistory
 from softbio_jax.train.metrics_log import due
 from softbio_jax.train.probing import table
 from softbio_jax.train.probing.cached import CachedSession
-from softbio_jax.train.probing.features import Features, Say
+from softbio_jax.train.probing.features import Features
 from softbio_jax.train.probing.table import RowBatches
 
-# Every leaf of the state has an axis of pairs in front, but for the step: it seeds dropout, whose
-# masks are then drawn once for all pairs.
+# Every leaf of the state has a leading axis of pairs, except the step: it seeds dropout, whose masks
+# are shared by all pairs.
 _EACH: Any = 0
 _AXES = TrainState(
     step=cast(Any, None), trainable=_EACH, batch_stats=_EACH, opt_state=_EACH, rate_scale=_EACH, skipped=_EACH
@@ -45,21 +48,20 @@ Sums = dict[str, dict[str, jax.Array]]  # {task: {loss, hits, count: (R,)}}
 
 
 class SweepSession(CachedSession):
-    """A cached session whose state is that of R runs, alike but for rate and decay.
+    """A cached session over the states of R runs that differ in learning rate and weight decay.
 
-    All start from the same weights and see the same batches, views and dropout masks, which are
-    those of a run on its own.
+    All start from the same weights and see the batches, views and dropout masks of a standalone run.
 
     Args:
-      run: the parts of the run; its own rate of the heads and its decay are not used.
+      run: what is trained; its own rate of the heads and its decay are replaced.
       rates: (R,) peak rates of the heads.
       decays: (R,) weight decays.
-      devices: which devices; None: all of them.
+      devices: the devices to use; None: all.
     """
 
     def __init__(
         self,
-        run: Parts,
+        run: Run,
         *,
         rates: Sequence[float],
         decays: Sequence[float],
@@ -90,8 +92,7 @@ class SweepSession(CachedSession):
             self._answers.append(parallel.replicate(blocks, self.mesh))
 
     def validate(self) -> dict[str, np.ndarray]:
-        """Returns val/{task}/loss, val/{task}/accuracy and val/loss of every pair, (R,) each, over
-        all validation rows, as `validate.validate` does of one run."""
+        """Returns val/{task}/loss, val/{task}/accuracy and val/loss, (R,) each; see `loop.validate`."""
         totals: dict[str, dict[str, Any]] = {}
         for (values, _), answers in zip(self.held.values(), self._answers, strict=True):
             with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
@@ -125,7 +126,7 @@ class SweepSession(CachedSession):
                 weight_decay=cast(float, decay),
             )
             update = optimizer.make(settings, trainable, steps=config.train.steps)
-            return build.train_step(self.run, optimizer=update)(state, frozen, batch, key)
+            return train_step(self.run, optimizer=update)(state, frozen, batch, key)
 
         mapped = jax.vmap(one, in_axes=(_AXES, 0, 0, None, None, None), out_axes=(_AXES, 0))
 
@@ -144,7 +145,7 @@ class SweepSession(CachedSession):
         def one(state: TrainState, block: jax.Array, labels: dict[str, jax.Array]) -> Sums:
             variables = {"params": state.trainable | proj, "batch_stats": state.batch_stats}
             features = dict.fromkeys(tasks, block)
-            logits = cast(dict[str, jax.Array], self.run.model.apply(variables, features, method="classify"))
+            logits = classify(self.run.model, variables, features)
             masks = {f"mask/{task}": labels[f"labels/{task}"] != MISSING for task in tasks}
             losses, sums = task_losses(logits, labels | masks, tasks), {}
             for task in tasks:
@@ -161,7 +162,7 @@ class SweepSession(CachedSession):
 
 @dataclasses.dataclass
 class Trial:
-    """A pair of rate and decay, and the validation that speaks for it."""
+    """A pair of rate and decay, with the validation it is judged by."""
 
     rate: float
     decay: float
@@ -178,33 +179,33 @@ class Trial:
 
 
 def sweep(
-    run: Parts,
+    run: Run,
     data: RunData,
     workdir: pathlib.Path,
     *,
     rates: Sequence[float],
     decays: Sequence[float],
-    say: Say = print,
+    console: Console = QUIET,
 ) -> list[Trial]:
-    """Trains the heads once for every pair of a rate and a decay, in one go, on cached features.
+    """Trains the heads for every pair of a rate and a decay at once, on cached features.
 
-    Each pair is what a run of its own would be, early stopping and plateaus included. Test sets
-    are not looked at. Writes sweep.json and sweep.csv.
+    Each pair equals a standalone run, including early stopping and plateaus. Test sets are not
+    read. Writes sweep.json and sweep.csv.
 
     Args:
-      run: the parts of a run that trains heads alone, with its steps and validations.
+      run: a run that trains only heads, with its steps and validations.
       data: its data sets.
-      workdir: where the results go, and features unless train.cache_dir says where.
+      workdir: where the results are written, and features unless train.cache_dir is set.
       rates: peak learning rates of the heads.
       decays: weight decays.
-      say: takes lines of progress.
+      console: prints a line after every validation.
 
     Returns:
-      The trials, the lowest validation loss first.
+      The trials, by increasing validation loss.
 
     Raises:
       UserError: nothing to try, no validation rows, data that cannot train the tasks, or a method
-        that trains the tower.
+        that trains the encoder.
     """
     config = run.config.train
     _check(rates, decays, data)
@@ -213,22 +214,23 @@ def sweep(
     session = SweepSession(
         run, rates=[trial.rate for trial in trials], decays=[trial.decay for trial in trials]
     )
-    session.cache(data, pathlib.Path(config.cache_dir or workdir / "features"), say=say)
+    session.cache(data, pathlib.Path(config.cache_dir or workdir / "features"), console=console)
     session.compile()
-    stream, watches = RowBatches(run, data), [Watch() for _ in trials]
+    stream, histories = RowBatches(run.config, data), [ValidationHistory() for _ in trials]
     begun, last = time.perf_counter(), 0
     for last in range(1, config.steps + 1):
         _count_skipped(trials, session.push(next(stream)))
         if not due(last, config.eval_every, config.steps):
             continue
         _count_skipped(trials, session.drain())
-        _take_in(trials, watches, session.validate(), last, keep=config.evaluate)
+        scalars = session.validate()
+        _add_validation(trials, histories, scalars, last, keep=config.evaluate)
         best, speed = min(trials, key=lambda t: t.loss), last / (time.perf_counter() - begun)
-        say(
+        console.say(
             f"step {last}/{config.steps}  {speed:,.1f} steps/s of all {len(trials)}  lowest loss "
             f"{best.loss:.4f} at rate {best.rate:g}, decay {best.decay:g}"
         )
-        _lower_or_stop(run, session, trials, watches)
+        _lower_or_stop(run, session, trials, histories)
         if all(trial.stopped for trial in trials):
             break
     trials.sort(key=lambda trial: trial.loss)
@@ -263,11 +265,11 @@ def _check(rates: Sequence[float], decays: Sequence[float], data: RunData) -> No
                 where=f"--{name}",
                 expected=f"different numbers, each {low} 0",
                 found=", ".join(f"{v:g}" for v in values) or "none",
-                fix=f"write for instance --{name}=1e-4,1e-3",
+                fix=f"write it as in --{name}=1e-4,1e-3",
             )
     if not data.val:
         raise UserError(
-            "nothing to choose by",
+            "no validation rows to select by",
             where="data.val_fraction",
             expected="validation rows",
             found="none",
@@ -281,28 +283,33 @@ def _count_skipped(trials: Sequence[Trial], metrics: Sequence[Any]) -> None:
             trial.skipped += int(in_a_row > 0)
 
 
-def _take_in(
-    trials: Sequence[Trial], watches: Sequence[Watch], scalars: dict[str, np.ndarray], step: int, *, keep: str
+def _add_validation(
+    trials: Sequence[Trial],
+    histories: Sequence[ValidationHistory],
+    scalars: dict[str, np.ndarray],
+    step: int,
+    *,
+    keep: str,
 ) -> None:
-    """Takes a validation in: the one that a run of its own would have evaluated stays."""
-    for i, (trial, watch) in enumerate(zip(trials, watches, strict=True)):
+    """Records a validation, keeping the one that a standalone run would have evaluated."""
+    for i, (trial, history) in enumerate(zip(trials, histories, strict=True)):
         if trial.stopped:
             continue
-        watch.update(step, float(scalars["val/loss"][i]))
-        if keep == "last" or watch.best_step == step or not trial.scalars:
+        history.update(step, float(scalars["val/loss"][i]))
+        if keep == "last" or history.best_step == step or not trial.scalars:
             trial.step = step
             trial.scalars = {name: float(values[i]) for name, values in scalars.items()}
 
 
 def _lower_or_stop(
-    run: Parts, session: SweepSession, trials: Sequence[Trial], watches: Sequence[Watch]
+    run: Run, session: SweepSession, trials: Sequence[Trial], histories: Sequence[ValidationHistory]
 ) -> None:
     config, lowered = run.config.train, np.zeros(len(trials), bool)
-    for i, (trial, watch) in enumerate(zip(trials, watches, strict=True)):
-        if config.patience and watch.since_best >= config.patience:
+    for i, (trial, history) in enumerate(zip(trials, histories, strict=True)):
+        if config.patience and history.since_best >= config.patience:
             trial.stopped = True
-        if run.config.optimizer.schedule == "plateau" and watch.since_drop >= (config.plateau_patience):
-            lowered[i], watch.since_drop = True, 0
+        if run.config.optimizer.schedule == "plateau" and history.since_drop >= (config.plateau_patience):
+            lowered[i], history.since_drop = True, 0
     if lowered.any():
         session.lower_rates(lowered, config.plateau_factor)
 

@@ -1,4 +1,4 @@
-"""The sample stream as row numbers alone, where nothing has to be decoded."""
+"""Cached features on the devices, and the stream of their rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -13,65 +13,57 @@ from softbio_jax.data import sampling
 from softbio_jax.data.pipeline import Slice
 from softbio_jax.data.sampling import Stream, check_stream, digest_of
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.runs.build import Parts
+from softbio_jax.runs.config import RunConfig
 from softbio_jax.runs.data import RunData
 from softbio_jax.tasks import MISSING
 from softbio_jax.train.probing.features import Features
 
-Table = Mapping[str, jax.Array]  # feature (V, N, D), labels/{task} (N,), MISSING where unknown
+# feature (V, N, D), labels/{task} (N,), MISSING where unknown
+FeatureTable = Mapping[str, jax.Array]
 
 
 def training_table(
     parts: Sequence[tuple[PreparedDataset, Features]], tasks: Sequence[str], mesh: Mesh
-) -> Table:
-    """Puts the training sets, one after the other, on every device.
+) -> FeatureTable:
+    """Replicates the training sets, one after the other, on every device.
 
     Args:
       parts: each set with its features (V, N_i, D).
-      tasks: whose labels.
+      tasks: names of the tasks.
       mesh: the devices.
 
     Returns:
-      feature (V, N, D) and labels/{task} (N,), N the sum of all N_i.
+      feature (V, N, D) and labels/{task} (N,), with N the sum of all N_i.
     """
     values = [features.values for _, features in parts]
     table = {"feature": values[0] if len(values) == 1 else np.concatenate(values, axis=1)}
     for task in tasks:
         columns = [labels_of(dataset, features, task) for dataset, features in parts]
         table[f"labels/{task}"] = np.concatenate(columns)
-    placed: Table = parallel.replicate(table, mesh)
+    placed: FeatureTable = parallel.replicate(table, mesh)
     return placed
 
 
 def labels_of(dataset: PreparedDataset, features: Features, task: str) -> np.ndarray:
-    """Returns a task's labels, MISSING also where the picture could not be decoded.
-
-    Args:
-      dataset: N examples.
-      features: which of them were decoded.
-      task: its name.
-
-    Returns:
-      (N,) int32.
-    """
+    """Returns a task's labels (N,) int32, MISSING also where the image could not be decoded."""
     missing = np.full(len(dataset), MISSING, np.int32)
     return np.where(features.decoded, dataset.labels.get(task, missing), np.int32(MISSING))
 
 
 def gather(
-    table: Table, rows: jax.Array, index: jax.Array, key: jax.Array, *, tasks: Sequence[str]
+    table: FeatureTable, rows: jax.Array, index: jax.Array, key: jax.Array, *, tasks: Sequence[str]
 ) -> dict[str, jax.Array]:
-    """Returns the batch of some rows: feature (B, D), labels and masks.
+    """Returns the batch of the given rows: feature (B, D), labels and masks.
 
-    Each position of the stream draws its view, so that a row that an epoch holds many times comes
-    in many views.
+    Each position of the stream draws its own view, so a row that is repeated within an epoch
+    appears in several views.
 
     Args:
       table: features and labels.
       rows: (B,) rows of the table.
       index: (B,) positions in the global stream.
       key: of the run.
-      tasks: which tasks.
+      tasks: names of the tasks.
     """
     views = table["feature"].shape[0]
 
@@ -88,16 +80,7 @@ def gather(
 
 
 def blocks(values: np.ndarray, size: int, *, fill: int = 0) -> np.ndarray:
-    """Cuts rows into blocks.
-
-    Args:
-      values: (N, ...).
-      size: rows in a block.
-      fill: what the last block is filled up with.
-
-    Returns:
-      (ceil(N / size), size, ...).
-    """
+    """Splits values (N, ...) into blocks (ceil(N / size), size, ...), the last padded with `fill`."""
     count = -(-len(values) // size)
     padded = np.full((count * size, *values.shape[1:]), fill, values.dtype)
     padded[: len(values)] = values
@@ -105,17 +88,19 @@ def blocks(values: np.ndarray, size: int, *, fill: int = 0) -> np.ndarray:
 
 
 class RowBatches:
-    """An endless iterator over batches of `row` (B,), numbers in the concatenation of the training
-    sets, and `index` (B,), positions in the global stream: the order is that of the pictures.
+    """An endless iterator over batches of `row` (B,) and `index` (B,).
+
+    Rows count through the concatenated training sets, and index is the position in the global
+    stream. The order is the same as that of image batches.
 
     Args:
-      run: the parts of a run of one process.
+      config: of a run of one process.
       data: its data sets.
     """
 
-    def __init__(self, run: Parts, data: RunData):
-        self.sampler = sampling.make(**run.config.data.sampler)(data.train, run.config.seed)
-        batch = run.config.train.batch_size
+    def __init__(self, config: RunConfig, data: RunData):
+        self.sampler = sampling.make(**config.data.sampler)(data.train, config.seed)
+        batch = config.train.batch_size
         self._rows, self._slice = Stream(self.sampler), Slice(batch)
         prints = [dataset.fingerprint for dataset in data.train]
         self._stream = digest_of("rows", self.sampler.digest(), batch, *prints)
@@ -131,11 +116,11 @@ class RowBatches:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """Tells where the stream stands, in JSON's types."""
+        """Returns the position of the stream as JSON values."""
         return {"step": self._step, "stream": self._stream}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on where `state` was taken.
+        """Resumes where `state` was taken.
 
         Raises:
           UserError: the state belongs to another stream (data, seed, sampler or batch size).
@@ -144,4 +129,4 @@ class RowBatches:
         self._step = int(state["step"])
 
     def close(self) -> None:
-        """Does nothing: no one reads ahead."""
+        """Does nothing: no thread reads ahead."""

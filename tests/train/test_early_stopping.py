@@ -4,11 +4,12 @@ import time
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.train.early_stopping import SkippedUpdates, Watch, stall_told
+from softbio_jax.train.early_stopping import SkippedUpdates, ValidationHistory, stall_warning
+from tests.recording import Recording
 
 
 def test_watch_follows_the_best_loss():
-    watch = Watch()
+    watch = ValidationHistory()
     for step, loss in enumerate((3.0, 2.0, 2.5, 2.0), start=1):
         watch.update(step, loss)
     assert (watch.best, watch.best_step, watch.since_best) == (2.0, 2, 2)
@@ -16,24 +17,24 @@ def test_watch_follows_the_best_loss():
 
 @pytest.mark.parametrize("losses", [(), (1.0, 0.5, 0.7)])
 def test_watch_survives_json(losses):
-    watch = Watch()
+    watch = ValidationHistory()
     for step, loss in enumerate(losses):
         watch.update(step, loss)
     text = json.dumps(watch.to_json(), allow_nan=False)
-    assert Watch.from_json(json.loads(text)) == watch
+    assert ValidationHistory.from_json(json.loads(text)) == watch
 
 
 def test_skipped_steps_are_named_with_their_examples(tmp_path):
-    said = []
+    console = Recording()
     skips = SkippedUpdates(
         tmp_path / "skipped.jsonl",
-        most=3,
-        say=said.append,
+        maximum=3,
+        console=console,
         examples=lambda step: [f"faces/train:{step}-{i}" for i in range(6)],
     )
     for step, in_a_row in ((1, 0), (2, 1), (3, 2), (4, 0), (5, 1)):
         skips.update(step, in_a_row)
-    assert said[1] == (
+    assert console.lines[1] == (
         "step 3: loss or gradient not finite, update skipped (2 so far); its "
         "examples: faces/train:3-0, faces/train:3-1, faces/train:3-2, "
         "faces/train:3-3 and 2 more"
@@ -46,17 +47,17 @@ def test_skipped_steps_are_named_with_their_examples(tmp_path):
 
 
 def test_a_stall_is_told_while_it_lasts():
-    said = []
-    with stall_told(5, said.append, seconds=0.02):
+    console = Recording()
+    with stall_warning(5, console, seconds=0.02):
         deadline = time.monotonic() + 20
-        while not said and time.monotonic() < deadline:
+        while not console.lines and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert said[0].startswith("no batch for step 5")
+    assert console.lines[0].startswith("no batch for step 5")
 
 
 def test_a_batch_in_time_is_not_told():
-    said = []
-    with stall_told(5, said.append, seconds=0.05):
+    console = Recording()
+    with stall_warning(5, console, seconds=0.05):
         pass
     time.sleep(0.1)
-    assert said == []
+    assert console.lines == []

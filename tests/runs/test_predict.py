@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from softbio_jax import parallel
-from softbio_jax.evaluation import collect
+from softbio_jax.console import Console
+from softbio_jax.runs.predict import Outputs, collect
 
 
 def test_rows_land_where_their_example_says_and_padding_nowhere():
@@ -16,7 +17,7 @@ def test_rows_land_where_their_example_says_and_padding_nowhere():
             rows = np.array(order[start : start + 8])
             yield {"example": rows, "x": logits[rows], "labels/age": labels[rows]}
 
-    outputs = collect.collect(
+    outputs = collect(
         lambda batch: {
             "logits/age": batch["x"],
             "labels/age": batch["labels/age"],
@@ -41,7 +42,7 @@ def test_features_of_the_wanted_rows_alone_are_kept(wanted):
             feature = object()
         return {"example": batch["example"], "feature": feature}
 
-    outputs = collect.collect(
+    outputs = collect(
         forward,
         ({"example": order[start : start + 8]} for start in (0, 8)),
         size=10,
@@ -57,11 +58,11 @@ def test_features_of_the_wanted_rows_alone_are_kept(wanted):
 
 def test_losses_are_those_of_the_labelled_examples():
     logits = np.array([[100.0, -1000.0], [0.0, 0.0], [5.0, 1.0]], np.float32)
-    outputs = collect.Outputs(
+    outputs = Outputs(
         logits={"gender": logits, "age": logits},
         labels={"gender": np.array([0, 1, -1]), "age": np.full(3, -1)},
     )
-    values = collect.losses(outputs)
+    values = outputs.losses()
     assert values == {"gender/loss": pytest.approx(np.log(2) / 2), "gender/accuracy": pytest.approx(0.5)}
     expected = -jax.nn.log_softmax(logits)[np.arange(2), [0, 1]].mean()
     assert values["gender/loss"] == pytest.approx(float(expected))
@@ -72,6 +73,11 @@ def test_a_pass_can_be_ended_between_batches():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        collect.collect(
-            lambda batch: {}, iter([{}]), size=1, tasks=(), mesh=parallel.make_mesh(), between=stop
+        collect(
+            lambda batch: {},
+            iter([{}]),
+            size=1,
+            tasks=(),
+            mesh=parallel.make_mesh(),
+            console=Console(check=stop),
         )

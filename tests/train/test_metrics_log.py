@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from softbio_jax.console import QUIET
 from softbio_jax.runs.chips import CHIPS
 from softbio_jax.runs.config import TrainConfig
 from softbio_jax.train import metrics_log
@@ -16,10 +17,10 @@ from softbio_jax.train.progress import Progress
 @pytest.fixture
 def made(tmp_path):
     writer = MetricWriter(tmp_path, resume_step=0, active=True)
-    progress = Progress(first=0, steps=4, batch_size=8, active=False)
-    skips = SkippedUpdates(None, most=9, examples=lambda step: [], say=lambda text: None)
+    progress = Progress(QUIET, first=0, steps=4, batch_size=8)
+    skips = SkippedUpdates(None, maximum=9, examples=lambda step: [], console=QUIET)
     config = TrainConfig(steps=4, batch_size=8, log_every=2)
-    made = metrics_log.Recorder(writer, progress, skips, config)
+    made = metrics_log.MetricsLog(writer, progress, skips, config)
     yield made
     made.close()
 
@@ -53,7 +54,8 @@ def test_each_due_step_is_written_once_and_the_last_always_is(made, tmp_path):
 def test_the_share_of_the_peak_is_logged_where_the_chip_is_known(made, tmp_path, monkeypatch):
     device = types.SimpleNamespace(device_kind="TPU v5e", memory_stats=lambda: None)
     monkeypatch.setattr(jax, "devices", lambda: [device])
-    made.set_step_flops(8 * 10**9)
+    monkeypatch.setattr(metrics_log, "matmul_flops", lambda jaxpr: 8 * 10**9)
+    made.set_step(None)
     made.take(1, _metrics(1))
     made.take(2, _metrics(2))
     made.flush()

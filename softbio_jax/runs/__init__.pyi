@@ -1,0 +1,10 @@
+from . import build as build
+from .build import Run as Run
+from .config import RunConfig as RunConfig
+from .config import config_from as config_from
+from .data import open_all as open_all
+from .data import open_tests as open_tests
+from .restore import restore_run as restore_run
+from .session import Session as Session
+from .state import TrainState as TrainState
+from .step import make_train_step as make_train_step
