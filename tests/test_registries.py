@@ -39,7 +39,6 @@ def test_what_the_project_installs_can_be_imported():
 
 def test_names_agree_with_what_they_name():
     assert {name: BUILDERS[name].name for name in BUILDERS} == {name: name for name in BUILDERS}
-    assert {name: BALANCERS[name].kind for name in BALANCERS} == {name: name for name in BALANCERS}
     assert {name: TASKS[name].name for name in TASKS} == {name: name for name in TASKS}
     assert all(name == METHODS[name].__name__ for name in METHODS)
 
@@ -70,7 +69,6 @@ class TestBadBalancer:
 def test_options_reach_a_balancer(monkeypatch):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Own(Balancer):
-        kind = "own"
         momentum: float
         temperature: float = 2.0
 

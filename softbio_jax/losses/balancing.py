@@ -1,7 +1,7 @@
-"""Balancing task losses: the weighted sum of the present tasks.
+"""Balancing task losses: the weighted sum over the tasks that have labels.
 
-A task absent from the global batch drops out whole, its regulariser included: were the
-regulariser kept, its log-variance would drift to a wrong fixed point.
+A task without labels in the global batch contributes nothing, not even its regulariser: with it,
+the task's log-variance would drift to a wrong fixed point.
 """
 
 import dataclasses
@@ -15,7 +15,9 @@ from softbio_jax.losses.masked import MaskedMean
 from softbio_jax.registry import Registry
 
 BALANCERS = Registry[type["Balancer"]]("balancer", where="balancing.kind", group="softbio_jax.balancers")
-Leaves = Mapping[str, jax.Array]  # {name: ()}, one task's
+Losses = Mapping[str, MaskedMean]  # by task
+Leaves = Mapping[str, jax.Array]  # {name: ()}, of one task
+PerTask = Mapping[str, Leaves]
 Values = dict[str, jax.Array]  # {task: ()}
 
 
@@ -23,35 +25,31 @@ Values = dict[str, jax.Array]  # {task: ()}
 class Balancer:
     """total = sum_t w_t L_t + regulariser_t, over the tasks present in the global batch.
 
-    A subclass says which `kind` it is and overrides what it has; its fields are its arguments in
-    the config. What is learned is trained beside the tower, in the group log_var; what runs
-    along is kept with the run's statistics, and no gradient reaches it.
+    A subclass overrides what it needs; its fields are its arguments in the config. Learned values
+    are trained with the model, in the group log_var. Running values are part of the run's
+    statistics and receive no gradient.
     """
 
-    kind = ""
-
     def init(self) -> Leaves:
-        """Returns what is learned of a task, before the first step."""
+        """Returns a task's learned values before the first step."""
         return {}
 
     def init_running(self) -> Leaves:
-        """Returns what runs along with a task's loss, before its first label."""
+        """Returns a task's running values before its first label."""
         return {}
 
     def update(self, running: Leaves, loss: jax.Array) -> Leaves:
-        """Returns a task's running values with one more loss (), which has no gradient."""
+        """Returns a task's running values after one more loss (), which has no gradient."""
         del loss
         return running
 
-    def weigh(
-        self, losses: Mapping[str, MaskedMean], learned: Mapping[str, Leaves], running: Mapping[str, Leaves]
-    ) -> tuple[Values, Values]:
+    def weigh(self, losses: Losses, learned: PerTask, running: PerTask) -> tuple[Values, Values]:
         """Returns w, and the regularisers of the tasks that have one: {task: ()} each.
 
         Args:
-          losses: the global masked mean of each task; an absent one's weight is not used.
-          learned: {task: what `init` began}.
-          running: {task: what `update` made of this step's loss}.
+          losses: global masked mean per task; the weight of an absent task is not used.
+          learned: learned values per task.
+          running: running values per task, updated with these losses.
         """
         raise NotImplementedError
 
@@ -59,20 +57,17 @@ class Balancer:
 @BALANCERS.register("uncertainty")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Uncertainty(Balancer):
-    """exp(-s) L + s/2, the thesis' L/sigma^2 + log sigma; s starts at 0, that is sigma at 1.
+    """exp(-s) L + s/2, that is L/sigma^2 + log sigma with s = log sigma^2, which starts at 0.
 
     Source: Kendall et al. 2018, arXiv:1705.07115, for classification.
     """
 
-    kind = "uncertainty"
-    clamp: tuple[float, float]  # of s, against a collapse of sigma once a loss nears zero
+    clamp: tuple[float, float]  # of s; keeps sigma from collapsing once a loss nears zero
 
     def init(self) -> Leaves:
         return {"log_var": jnp.zeros((), jnp.float32)}
 
-    def weigh(
-        self, losses: Mapping[str, MaskedMean], learned: Mapping[str, Leaves], running: Mapping[str, Leaves]
-    ) -> tuple[Values, Values]:
+    def weigh(self, losses: Losses, learned: PerTask, running: PerTask) -> tuple[Values, Values]:
         # Outside the clamp the gradient of s is zero; inside, the identity.
         s = {task: jnp.clip(learned[task]["log_var"], *self.clamp) for task in losses}
         weights = {task: jnp.exp(-s[task]) for task in losses}
@@ -91,8 +86,6 @@ class LiebelKoerner(Uncertainty):
     Source: Liebel and Koerner 2018, arXiv:1805.06334, without the factor 1/2 on L.
     """
 
-    kind = "liebel_koerner"
-
     def regulariser(self, s: jax.Array) -> jax.Array:
         """Returns log(1 + exp(s))."""
         return jax.nn.softplus(s)
@@ -101,12 +94,11 @@ class LiebelKoerner(Uncertainty):
 @BALANCERS.register("running_mean")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunningMean(Balancer):
-    """w_t = n (1/m_t) / sum_u (1/m_u) over the n tasks seen so far; m is L's running mean.
+    """w_t = n (1/m_t) / sum_u (1/m_u) over the n tasks seen so far; m is the running mean of L.
 
     m <- momentum m + (1 - momentum) L, and L itself at a task's first label.
     """
 
-    kind = "running_mean"
     momentum: float
 
     def init_running(self) -> Leaves:
@@ -117,9 +109,7 @@ class RunningMean(Balancer):
         moved = self.momentum * old + (1 - self.momentum) * loss
         return {"mean": jnp.where(old > 0, moved, loss)}
 
-    def weigh(
-        self, losses: Mapping[str, MaskedMean], learned: Mapping[str, Leaves], running: Mapping[str, Leaves]
-    ) -> tuple[Values, Values]:
+    def weigh(self, losses: Losses, learned: PerTask, running: PerTask) -> tuple[Values, Values]:
         inverse = {
             task: jnp.where(leaf["mean"] > 0, 1 / jnp.maximum(leaf["mean"], 1e-8), 0.0)
             for task, leaf in running.items()
@@ -132,40 +122,33 @@ class RunningMean(Balancer):
 @BALANCERS.register("fixed")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fixed(Balancer):
-    """w_t as given, 1 where none is."""
+    """The given w_t, 1 by default."""
 
-    kind = "fixed"
     weights: Mapping[str, float]
 
-    def weigh(
-        self, losses: Mapping[str, MaskedMean], learned: Mapping[str, Leaves], running: Mapping[str, Leaves]
-    ) -> tuple[Values, Values]:
+    def weigh(self, losses: Losses, learned: PerTask, running: PerTask) -> tuple[Values, Values]:
         return {task: jnp.float32(self.weights.get(task, 1.0)) for task in losses}, {}
-
-
-Balance = Mapping[str, Mapping[str, jax.Array]]  # {task: {name: ()}}, learned
-Means = Mapping[str, Mapping[str, jax.Array]]  # {task: {name: ()}}, running
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BalancingConfig:
-    """How task losses are summed: a kind of `losses.balancers`, and what it takes."""
+    """How task losses are summed: a kind of `BALANCERS` and its arguments."""
 
     kind: str = "uncertainty"
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of fixed
     clamp: tuple[float, float] = (-4.0, 4.0)  # of learned log-variances
     momentum: float = 0.95  # of a running mean
-    options: Mapping[str, float] = dataclasses.field(default_factory=dict)  # a kind's further ones
+    options: Mapping[str, float] = dataclasses.field(default_factory=dict)  # further ones of a kind
 
     def __post_init__(self) -> None:
         balancer(self)
 
 
 def balancer(config: BalancingConfig) -> Balancer:
-    """Returns the balancer that config names, with its arguments.
+    """Returns the configured balancer.
 
     Raises:
-      UserError: no such kind, or an option that it does not take.
+      UserError: an unknown kind, or an option that it does not have.
     """
     kind = BALANCERS[config.kind]
     taken = {field.name for field in dataclasses.fields(kind)}
@@ -182,22 +165,24 @@ def balancer(config: BalancingConfig) -> Balancer:
     return kind(**shared, **config.options)
 
 
-def init(tasks: Sequence[str], config: BalancingConfig) -> dict[str, dict[str, jax.Array]]:
-    """Returns what the balancer learns, before the first step; empty where it learns nothing."""
-    return _each(tasks, balancer(config).init)
+def init(tasks: Sequence[str], config: BalancingConfig) -> dict[str, Values]:
+    """Returns the learned values per task before the first step, of tasks that have any."""
+    return _per_task(tasks, balancer(config).init)
 
 
-def init_means(tasks: Sequence[str], config: BalancingConfig) -> dict[str, dict[str, jax.Array]]:
-    """Returns the running values before the first step, where the balancer has any."""
-    return _each(tasks, balancer(config).init_running)
+def init_means(tasks: Sequence[str], config: BalancingConfig) -> dict[str, Values]:
+    """Returns the running values per task before the first step, of tasks that have any."""
+    return _per_task(tasks, balancer(config).init_running)
 
 
-def update_means(
-    means: Means, losses: Mapping[str, MaskedMean], config: BalancingConfig
-) -> dict[str, dict[str, jax.Array]]:
-    """Returns the running values with this step's losses in.
+def _per_task(tasks: Sequence[str], make: Callable[[], Leaves]) -> dict[str, Values]:
+    return {task: leaves for task in tasks if (leaves := dict(make()))}
 
-    An absent task keeps its own. No gradient passes.
+
+def update_means(means: PerTask, losses: Losses, config: BalancingConfig) -> dict[str, Values]:
+    """Returns the running values updated with this step's losses, without gradient.
+
+    Those of absent tasks stay.
     """
     update, new = balancer(config).update, {}
     for task, old in means.items():
@@ -207,18 +192,15 @@ def update_means(
 
 
 def total(
-    losses: Mapping[str, MaskedMean], balance: Balance, config: BalancingConfig, means: Means | None = None
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the loss to minimise and the weight each task's loss has in it.
+    losses: Losses, balance: PerTask, config: BalancingConfig, means: PerTask | None = None
+) -> tuple[jax.Array, Values]:
+    """Returns the loss to minimise () and the weight of each task's loss in it, {task: ()}.
 
     Args:
-      losses: the global masked mean of each task.
-      balance: the balancer's parameters.
-      config: which balancer.
-      means: its running values, with this step's losses in.
-
-    Returns:
-      () and {task: ()}.
+      losses: global masked mean per task.
+      balance: the balancer's learned values.
+      config: the balancer.
+      means: its running values, updated with these losses.
     """
     weights, regularisers = balancer(config).weigh(losses, balance, means or {})
     terms = [
@@ -226,7 +208,3 @@ def total(
         for task, loss in losses.items()
     ]
     return jnp.sum(jnp.stack(terms)), {task: weights[task] for task in losses}
-
-
-def _each(tasks: Sequence[str], make: Callable[[], Leaves]) -> dict[str, dict[str, jax.Array]]:
-    return {task: leaves for task in tasks if (leaves := dict(make()))}

@@ -1,4 +1,4 @@
-"""The masked mean over the global batch."""
+"""The loss per example, and its masked mean over the global batch."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import optax
 
 
 class MaskedMean(NamedTuple):
-    """A sum over the unmasked examples and their count, both over the whole optimizer step."""
+    """The sum over the unmasked examples of an optimizer step, and their count."""
 
     total: jax.Array  # ()
     count: jax.Array  # type: ignore[assignment]  # (), tuple.count is not needed
@@ -27,8 +27,8 @@ class MaskedMean(NamedTuple):
 def masked_mean(values: jax.Array, mask: jax.Array) -> MaskedMean:
     """Returns the sum and count of values (B,) where mask (B,) holds.
 
-    Under jit with a sharded batch both are already global; averaging per-device means instead
-    would weight devices, not examples.
+    Under jit with a sharded batch both are global; averaging per-device means instead would weight
+    devices, not examples.
     """
     return MaskedMean(jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask, dtype=jnp.float32))
 
@@ -41,7 +41,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.
 
     Args:
       logits: (B, C).
-      labels: (B,) int, anything where mask is False.
+      labels: (B,) int, any value where mask is False.
       mask: (B,) bool.
 
     Returns:
