@@ -124,7 +124,7 @@ def _whole(out: pathlib.Path) -> str:
             onnx.write(out, bundle, int8=_INT8.value)
         case "litert":
             litert.write(out, bundle, int8=_INT8.value)
-    return f"{bundle.tower.name}, {bundle.method}"
+    return f"{bundle.encoder.name}, {bundle.method}"
 
 
 def _tower(out: pathlib.Path) -> str:
@@ -147,13 +147,13 @@ def _tower(out: pathlib.Path) -> str:
     arrays = peft.merged(params, bundle.adapters, task=task)
     if _KEYS.value == "timm":
         arrays = formats.FORMATS["timm"].from_official(formats.official.add_prefix(arrays))
-    save_arrays(out, arrays, metadata={"format": "pt", "variant": bundle.tower.name})
+    save_arrays(out, arrays, metadata={"format": "pt", "variant": bundle.encoder.name})
     try:
         torch_heads.save(_heads_of(out), params, stats, bundle.tasks, feature=bundle.feature)
     except BaseException:
         out.unlink()  # a tower without its heads would look like a whole export
         raise
-    return f"{bundle.tower.name}, {bundle.method}"
+    return f"{bundle.encoder.name}, {bundle.method}"
 
 
 def _adapters(out: pathlib.Path) -> str:

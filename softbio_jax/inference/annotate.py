@@ -1,4 +1,4 @@
-"""Pictures with what was predicted written on them."""
+"""Draws predictions on images."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from collections.abc import Sequence
 import numpy as np
 
 from softbio_jax import files
+from softbio_jax.console import percent
 from softbio_jax.inference.predictor import Prediction
 
 _COLOUR, _CHOSEN = (40, 200, 120), (255, 150, 30)
-_LEAST_SIDE = 320  # pixels: on anything smaller the text could not be read
+_MIN_SIDE = 320  # pixels: text on a smaller image could not be read
 
 
 def annotate(
     image: np.ndarray, predictions: Sequence[Prediction], *, chosen: int | None = None
 ) -> np.ndarray:
-    """Returns (H', W', 3) uint8: a box and a line a task at every face.
+    """Returns (H', W', 3) uint8 with a box per face and one line per task below it.
 
-    A picture that was taken as one face has its lines below it. Small pictures are enlarged.
+    The lines of an image without a detected face are below the image. Small images are enlarged.
 
     Args:
       image: (H, W, 3) uint8 RGB.
-      predictions: of its faces.
-      chosen: which of them has a box of another colour.
+      chosen: index of the prediction whose box has another colour.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    zoom = max(1.0, _LEAST_SIDE / min(image.shape[:2]))
+    zoom = max(1.0, _MIN_SIDE / min(image.shape[:2]))
     canvas = Image.fromarray(image)
     if zoom > 1:
         canvas = canvas.resize((round(canvas.width * zoom), round(canvas.height * zoom)))
     size = max(14, min(canvas.size) // 32)
     font = ImageFont.load_default(size)
     line = round(size * 1.35)
-    whole = [p for p in predictions if p.face is None]
-    if whole:
-        taller = Image.new("RGB", (canvas.width, canvas.height + line * (len(lines(whole[0])))))
+    if undetected := [p for p in predictions if p.face is None]:
+        texts = lines(undetected[0])
+        taller = Image.new("RGB", (canvas.width, canvas.height + line * len(texts)))
         taller.paste(canvas)
         top, canvas = canvas.height, taller
-        _write(ImageDraw.Draw(canvas), lines(whole[0]), (4, top), font, line)
+        _write(ImageDraw.Draw(canvas), texts, (4, top), font, line)
     draw = ImageDraw.Draw(canvas)
     for number, prediction in enumerate(predictions):
         if prediction.face is None:
@@ -50,17 +50,17 @@ def annotate(
         colour = _CHOSEN if number == chosen else _COLOUR
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=max(2, size // 8))
         texts = lines(prediction)
-        # Below the face where there is room, else inside its lower edge.
+        # Below the face if there is room, else inside its lower edge.
         top = min(y1 + 2, canvas.height - line * len(texts))
         _write(draw, texts, (max(0.0, x0), max(0.0, top)), font, line)
     return np.asarray(canvas)
 
 
 def lines(prediction: Prediction) -> list[str]:
-    """Returns `age 20-29 (71 %), 24.9 years` and the like, a line a task."""
+    """Returns one line per task, such as `age 20-29 (71 %), 25 years`."""
     texts = []
     for task, name in prediction.classes.items():
-        text = f"{task} {name} ({100 * prediction.probabilities[task][name]:.0f} %)"
+        text = f"{task} {name} ({percent(prediction.probabilities[task][name], 0)} %)"
         if task == "age" and prediction.expected_age is not None:
             text += f", {prediction.expected_age:.0f} years"
         texts.append(text)
@@ -68,9 +68,9 @@ def lines(prediction: Prediction) -> list[str]:
 
 
 def save(image: np.ndarray, folder: str | os.PathLike[str], name: str, seconds: str | None) -> pathlib.Path:
-    """Writes an annotated picture as `folder/name.jpg`, or `folder/name/SECONDS.jpg` of a video.
+    """Writes an annotated image to `folder/name.jpg`, or to `folder/name/SECONDS.jpg` for a video.
 
-    `name` keeps its folders, so that pictures of the same name do not collide.
+    `name` keeps its folders, so that images of the same name do not collide.
     """
     from PIL import Image
 

@@ -45,7 +45,7 @@ def of_bundle(bundle: Bundle, *, repo_id: str) -> str:
                 '---\nlibrary_name: "softbio_jax"\nlicense: "other"\nlicense_name: "see-card"\n'
                 'pipeline_tag: "image-classification"\n---',
                 f"# {bundle.name}",
-                f"{bundle.tower.name} adapted by {bundle.method} to {tasks} from faces, with softbio_jax.",
+                f"{bundle.encoder.name} adapted by {bundle.method} to {tasks} from faces, with softbio_jax.",
                 "## Results\n\nNone came with the weights: evaluate it before any use.",
                 _usage(bundle, repo_id).strip(),
                 f"## Intended use\n\n{card.USE.strip()}",

@@ -1,9 +1,10 @@
-"""Whatever people hold a picture in, to the pixels that the model is shown in evaluation."""
+"""Decodes paths, bytes, arrays and PIL images to the pixels that a model sees in evaluation."""
 
 from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,132 +14,117 @@ from softbio_jax.data import decode
 from softbio_jax.data.faces import Face, crop, enclosing_square
 from softbio_jax.errors import UserError
 
-# A path, encoded bytes, (H, W, 3) uint8 RGB, or a PIL image; PIL stays unimported until needed.
-Picture = Any
+# A path, encoded bytes, (H, W, 3) uint8 RGB, or a PIL image; PIL is not imported before it is needed.
+ImageLike = Any
 
 
-def as_list(pictures: Picture | Iterable[Picture]) -> list[Picture]:
-    """Returns one picture, a list of them or a batch (B, H, W, 3) as a list."""
-    if isinstance(pictures, str | bytes | os.PathLike) or _is_pil(pictures):
-        return [pictures]
-    if hasattr(pictures, "ndim"):
-        return list(pictures) if pictures.ndim == 4 else [pictures]
-    return list(pictures)
+def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    """Returns one image, a list of them or a batch (B, H, W, 3) as a list."""
+    if isinstance(images, str | bytes | os.PathLike) or _is_pil(images):
+        return [images]
+    if hasattr(images, "ndim"):
+        return list(images) if images.ndim == 4 else [images]
+    return list(images)
 
 
-def square(picture: Picture, *, size: int, where: str = "") -> np.ndarray:
-    """Returns a picture as evaluation decodes it: (S, S, 3) uint8, squashed to a square.
+def square(image: ImageLike, *, size: int, where: str = "") -> np.ndarray:
+    """Returns an image as evaluation decodes it: (S, S, 3) uint8, squashed to a square.
 
-    A file gives to the bit what the same bytes give there. Pixels are resized from the
-    resolution they come in, where a large JPEG file is decoded at a fraction of it.
+    An encoded image gives the same bits as in evaluation, which decodes large JPEG files at a
+    fraction of their resolution. Pixels are resized from the resolution that they have.
 
     Args:
-      picture: see `pixels`.
+      image: see `pixels`.
       size: the side S in pixels.
-      where: what errors call a picture without a path.
+      where: the name, in errors, of an image without a path.
 
     Raises:
-      UserError: no picture, with the reason.
+      UserError: not an image, with the reason.
     """
-    data = _encoded(picture, where)
+    data = _encoded(image, where)
     if data is None:
-        return decode.squash(pixels(picture, where=where), size)
+        return decode.squash(pixels(image, where=where), size)
     try:
         return decode.decode(data, size=size)
     except decode.UndecodableImage as error:
-        raise _broken(picture, where, str(error)) from error
+        raise _unreadable(image, where, str(error)) from error
 
 
-def pixels(picture: Picture, *, where: str = "") -> np.ndarray:
-    """Returns a picture in full resolution: (H, W, 3) uint8 RGB, turned as its EXIF block says.
+def pixels(image: ImageLike, *, where: str = "") -> np.ndarray:
+    """Returns an image in full resolution: (H, W, 3) uint8 RGB, rotated as its EXIF block says.
 
     Args:
-      picture: a path, encoded bytes, an array (H, W, 3) uint8 RGB, or a PIL image.
-      where: what errors call a picture without a path.
+      image: a path, encoded bytes, an array (H, W, 3) uint8 RGB, or a PIL image.
+      where: the name, in errors, of an image without a path.
 
     Raises:
-      UserError: no picture, with the reason.
+      UserError: not an image, with the reason.
     """
-    data = _encoded(picture, where)
+    data = _encoded(image, where)
     if data is not None:
         try:
             return decode.decode_full(data)
         except decode.UndecodableImage as error:
-            raise _broken(picture, where, str(error)) from error
-    if _is_pil(picture):
+            raise _unreadable(image, where, str(error)) from error
+    if _is_pil(image):
         from PIL import ImageOps
 
-        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    return _checked(np.asarray(picture), where)
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    return _checked(np.asarray(image), where)
 
 
 def face_square(image: np.ndarray, face: Face, *, size: int, margin: float = 0.0) -> np.ndarray:
-    """Returns the square around a face as (S, S, 3) uint8, black outside of the frame.
+    """Returns the square around a detected face as (S, S, 3) uint8, black outside of the image.
 
     Args:
       image: (H, W, 3) uint8 RGB.
-      face: its box is what a detector found.
       size: the side S in pixels.
-      margin: what is added on each side, as a share of the square's side. 0 is what the thesis'
-        demonstrator shows its model; crops of training sets are often wider.
+      margin: added on each side, as a fraction of the square's side. Crops of training sets often
+        have one.
 
     Raises:
-      UndecodableImage: the box misses the picture.
+      UndecodableImage: the box lies outside of the image.
     """
     x0, y0, x1, y1 = enclosing_square(face.box)
     extra = round(margin * (x1 - x0))
     return decode.squash(crop(image, (x0 - extra, y0 - extra, x1 + extra, y1 + extra)), size)
 
 
-def _encoded(picture: Picture, where: str) -> bytes | None:
-    if isinstance(picture, bytes):
-        return picture
-    if not isinstance(picture, str | os.PathLike):
+def _encoded(image: ImageLike, where: str) -> bytes | None:
+    if isinstance(image, bytes):
+        return image
+    if not isinstance(image, str | os.PathLike):
         return None
     try:
-        return pathlib.Path(picture).read_bytes()
+        return pathlib.Path(image).read_bytes()
     except OSError as error:
-        raise _broken(picture, where, error.strerror or "unreadable") from error
+        raise _unreadable(image, where, error.strerror or "unreadable") from error
 
 
 def _checked(array: np.ndarray, where: str) -> np.ndarray:
-    """Refuses arrays that would be predicted from without meaning anything."""
+    """Rejects arrays from which a prediction would have no meaning."""
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        fixes = {2: "repeat grey three times: np.repeat(x[..., None], 3, 2)"}
-        if array.ndim == 3:
-            channels_first = array.shape[0] == 3
-            fixes[3] = "x.transpose(1, 2, 0)" if channels_first else "keep red, green and blue"
-        raise UserError(
-            "not a picture",
-            where=where,
-            expected="an array (H, W, 3), RGB",
-            found=str(array.shape),
-            fix=fixes.get(array.ndim, ""),
-        )
-    if array.dtype != np.uint8:
-        raise UserError(
-            "not a picture",
-            where=where,
-            expected="uint8, 0 to 255",
-            found=str(array.dtype),
-            fix="give the pixels before any scaling and normalisation",
-        )
-    return array
+        fixes = {2: "repeat grey three times: np.repeat(x[..., None], 3, 2)", 3: "keep red, green and blue"}
+        if array.ndim == 3 and array.shape[0] == 3:
+            fixes[3] = "x.transpose(1, 2, 0)"
+        expected, found, fix = "an array (H, W, 3), RGB", str(array.shape), fixes.get(array.ndim, "")
+    elif array.dtype != np.uint8:
+        expected, found = "uint8, 0 to 255", str(array.dtype)
+        fix = "give the pixels before any scaling and normalisation"
+    else:
+        return array
+    raise UserError("not an image", where=where, expected=expected, found=found, fix=fix)
 
 
-def _broken(picture: Picture, where: str, reason: str) -> UserError:
-    name = where if isinstance(picture, bytes) else str(picture)
+def _unreadable(image: ImageLike, where: str, reason: str) -> UserError:
     return UserError(
-        "cannot read the picture",
-        where=name,
+        "cannot read the image",
+        where=where if isinstance(image, bytes) else str(image),
         found=reason,
-        fix="correct the path, or copy or download the picture again",
+        fix="correct the path, or copy or download the image again",
     )
 
 
-def _is_pil(picture: Picture) -> bool:
-    if not type(picture).__module__.startswith("PIL."):
-        return False
-    from PIL import Image
-
-    return isinstance(picture, Image.Image)
+def _is_pil(image: ImageLike) -> bool:
+    pil = sys.modules.get("PIL.Image")  # imported by whoever made a PIL image
+    return pil is not None and isinstance(image, pil.Image)

@@ -1,4 +1,4 @@
-"""What a command line names, as a stream of picture and video files."""
+"""Expands the inputs of a command line to image and video files."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ from typing import TextIO
 
 from softbio_jax.errors import UserError
 
-PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
+IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
 VIDEOS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"))
 STDIN = "-"
 
 
 def expand(arguments: Iterable[str], *, stdin: TextIO) -> Iterator[str]:
-    """Yields every file that the arguments name, each once, as it is come to.
+    """Yields every file that the arguments name, once, in order and as soon as it is known.
 
     Args:
-      arguments: files; folders, whose pictures and videos are taken at any depth, sorted; globs
-        (`**` for any depth) that no file is named like; "-" for a list on stdin, a file a line.
-      stdin: where "-" reads.
+      arguments: files; folders, searched at any depth for images and videos, sorted; globs (`**` for
+        any depth), unless a file has that name; "-" for a list on stdin, one file per line.
 
     Raises:
-      UserError: a glob or a folder without a picture or video.
+      UserError: a glob or a folder without an image or video.
     """
     seen: set[str] = set()
     for argument in arguments:
-        names = _lines(stdin) if argument == STDIN else _expanded(argument)
-        for name in names:
+        for name in _lines(stdin) if argument == STDIN else _expanded(argument):
             if name not in seen:
                 seen.add(name)
                 yield name
 
 
 def is_video(name: str) -> bool:
-    """Tells videos from pictures by the end of their names."""
+    """Returns whether a file is a video, by the end of its name."""
     return pathlib.Path(name).suffix.lower() in VIDEOS
 
 
@@ -47,11 +45,7 @@ def _expanded(argument: str) -> list[str]:
         found = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
         if not found:
             raise UserError(
-                "no file",
-                where=argument,
-                expected="a glob that matches some",
-                found="none",
-                fix="correct the pattern",
+                "no file", where=argument, expected="a match", found="none", fix="correct the pattern"
             )
         return found
     return [argument]
@@ -62,13 +56,13 @@ def _listed(folder: str) -> list[str]:
         os.path.join(parent, name)
         for parent, _, names in os.walk(folder)
         for name in names
-        if pathlib.Path(name).suffix.lower() in PICTURES | VIDEOS
+        if pathlib.Path(name).suffix.lower() in IMAGES | VIDEOS
     ]
     if not found:
         raise UserError(
-            "no picture or video",
+            "no image or video",
             where=folder,
-            expected=f"names ending in {', '.join(sorted(PICTURES | VIDEOS))}",
+            expected=f"names ending in {', '.join(sorted(IMAGES | VIDEOS))}",
             found="none",
             fix="name the files themselves",
         )

@@ -1,4 +1,4 @@
-"""Where a prediction comes from: the probability that is lost when a patch is covered."""
+"""Occlusion maps: the probability that is lost when a window of the image is covered."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ GRID = 8
 
 
 def occlusion(model: Predictor, image: np.ndarray, *, grid: int = GRID) -> dict[str, np.ndarray]:
-    """Covers one window after the other and watches the predicted class' probability.
+    """Covers one window after another and measures the predicted class' probability.
 
     drop_ij = p_c(x) - p_c(x with window ij in its mean colour), c the class predicted for x.
-    Windows are centred on a grid and two cells wide, so that neighbours overlap. It asks the
-    whole model, whatever its architecture, and shows what this prediction rests on; it does not
-    say why, and a feature seen in two places can hide from it.
+    Windows are centred on a grid and two cells wide, so neighbours overlap. The map holds for any
+    architecture and shows what this prediction depends on. It does not explain why, and it misses a
+    feature that appears in two places.
 
     Args:
-      model: the predictor; its forward pass runs grid^2 + 1 times.
+      model: its forward pass runs on grid^2 + 1 images.
       image: (S, S, 3) uint8, as the model sees it.
-      grid: G, windows a side.
+      grid: G, windows per side.
 
     Returns:
       {task: (G, G) float32}, above zero where covering makes the class less likely.
@@ -37,7 +37,7 @@ def occlusion(model: Predictor, image: np.ndarray, *, grid: int = GRID) -> dict[
 
 
 def covered(image: np.ndarray, *, grid: int) -> np.ndarray:
-    """Returns (G^2, S, S, 3) uint8: the picture with each window in its mean colour."""
+    """Returns (G^2, S, S, 3) uint8: the image with each window in the image's mean colour."""
     size = image.shape[0]
     colour = image.mean(axis=(0, 1)).round().astype(np.uint8)
     result = np.repeat(image[None], grid * grid, axis=0)
@@ -50,12 +50,12 @@ def covered(image: np.ndarray, *, grid: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, drops: np.ndarray, *, side: int = 384) -> np.ndarray:
-    """Lays drops over a picture: red where the class needs it, blue where it speaks against it.
+    """Colours a grey image by its drops: red is evidence for the class, blue against it.
 
     Args:
       image: (S, S, 3) uint8.
-      drops: (G, G); the strongest colour is the largest drop, or 5 points where all are smaller,
-        so that noise does not look like evidence.
+      drops: (G, G); the strongest colour is the largest drop, but at least 5 points, so that noise
+        does not look like evidence.
       side: of the result in pixels.
 
     Returns:
@@ -67,6 +67,6 @@ def overlay(image: np.ndarray, drops: np.ndarray, *, side: int = 384) -> np.ndar
     scaled = drops / max(float(np.abs(drops).max()), 0.05)
     strength = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_LINEAR)[..., None]
     colour = np.where(strength > 0, (220.0, 30.0, 30.0), (30.0, 80.0, 220.0))
-    share = 0.65 * np.abs(strength)
-    mixed = grey[..., None] * (1 - share) + colour * share
+    opacity = 0.65 * np.abs(strength)
+    mixed = grey[..., None] * (1 - opacity) + colour * opacity
     return mixed.clip(0, 255).astype(np.uint8)

@@ -1,14 +1,15 @@
-"""Predictions from pictures: merged weights on one device, compiled once a batch bucket."""
+"""Predictions from images: merged weights on one device, one compiled program per batch size."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import os
 import pathlib
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +19,23 @@ from softbio_jax.data.faces import Face, FaceFinder, Mtcnn
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics.classification import expected_age
 from softbio_jax.inference import bundle, hub
-from softbio_jax.inference import images as pictures_lib
-from softbio_jax.inference.bundle import Bundle, from_run
-from softbio_jax.inference.images import Picture
+from softbio_jax.inference import images as images_lib
+from softbio_jax.inference.bundle import Bundle
+from softbio_jax.inference.images import ImageLike
 from softbio_jax.tasks import AGE
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the model says about one face.
+    """The prediction for one face.
 
     Args:
       classes: task -> the class of the highest probability.
       probabilities: task -> class -> probability, calibrated where a temperature was fitted.
-      expected_age: sum_c p_c a_c in years over the age groups' middles; None without that task.
-      face: where it was found, None for a picture that was taken as it is.
+      expected_age: sum_c p_c a_c in years over the middles a_c of the age groups; None without that task.
+      face: where it was detected; None for an image that was used unchanged.
     """
 
     classes: Mapping[str, str]
@@ -41,16 +44,28 @@ class Prediction:
     face: Face | None = None
 
 
+def _former_keyword(method: F) -> F:
+    """Accepts `pictures`, the former name of the argument `images`."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if "pictures" in kwargs:
+            kwargs["images"] = kwargs.pop("pictures")
+        return method(*args, **kwargs)
+
+    return cast(F, call)
+
+
 class Predictor:
     """A bundle on a device.
 
-    A batch of n pictures runs in the bucket of the next power of two, so at most
-    log2(max_batch) + 1 programs are ever compiled. Safe to call from several threads.
+    A batch of n images is padded to the next power of two, so at most log2(max_batch) + 1 programs are
+    compiled. Several threads may use it at once.
 
     Args:
       bundle: the model.
       device: a device, or a name such as "cpu", "gpu" or "gpu:1"; None: JAX's first.
-      max_batch: the largest bucket, a power of two.
+      max_batch: maximum batch size, a power of two.
     """
 
     def __init__(self, bundle: Bundle, *, device: jax.Device | str | None = None, max_batch: int = 64):
@@ -60,7 +75,7 @@ class Predictor:
                 where="max_batch",
                 expected="1, 2, 4, ...",
                 found=str(max_batch),
-                fix="take one",
+                fix="use one of them",
             )
         self.bundle = bundle
         self.device = _device(device)
@@ -72,67 +87,69 @@ class Predictor:
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        """The batch sizes that were compiled so far."""
+        """Batch sizes compiled so far."""
         return tuple(sorted(self._programs))
 
     def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
         """Writes the model to a new folder that `softbio_jax.load` reads."""
         return bundle.save(self.bundle, pathlib.Path(directory))
 
-    def predict(self, pictures: Picture | Iterable[Picture], *, calibrated: bool = True) -> list[Prediction]:
-        """Predicts from face crops, as they are.
+    @_former_keyword
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], *, calibrated: bool = True
+    ) -> list[Prediction]:
+        """Predicts from face crops, each used unchanged.
 
         Args:
-          pictures: one or several paths, encoded bytes, (H, W, 3) uint8 RGB arrays or PIL
-            images, or a batch (B, H, W, 3).
+          images: one or several paths, encoded bytes, (H, W, 3) uint8 RGB arrays or PIL images, or a
+            batch (B, H, W, 3).
           calibrated: False gives softmax(logits), as in a run's eval/predictions.
 
         Returns:
-          A prediction a picture, in their order.
+          One prediction per image, in their order.
 
         Raises:
-          UserError: something that is no picture.
+          UserError: something that is not an image.
         """
-        given = pictures_lib.as_list(pictures)
+        given = images_lib.as_list(images)
         size = self.bundle.image_size
 
-        def read(item: tuple[int, Picture]) -> np.ndarray:
-            return pictures_lib.square(item[1], size=size, where=f"pictures[{item[0]}]")
+        def read(i: int) -> np.ndarray:
+            return images_lib.square(given[i], size=size, where=f"images[{i}]")
 
-        squares = _threaded(read, list(enumerate(given)))
-        return self.predict_squares(squares, calibrated=calibrated)
+        return self.predict_squares(_threaded(read, range(len(given))), calibrated=calibrated)
 
+    @_former_keyword
     def predict_faces(
         self,
-        pictures: Picture | Iterable[Picture],
+        images: ImageLike | Iterable[ImageLike],
         *,
         finder: FaceFinder | None = None,
         margin: float = 0.0,
         calibrated: bool = True,
     ) -> list[list[Prediction]]:
-        """Finds the faces of photographs and predicts from the square around each.
+        """Detects the faces of photographs and predicts from the square around each.
 
         Args:
-          pictures: see `predict`.
-          finder: what finds them; None: MTCNN, from the extra `faces`.
-          margin: see `pictures.face_square`; right for a model is that of its training crops.
+          images: see `predict`.
+          finder: the face detector; None: MTCNN, from the extra `faces`.
+          margin: see `images.face_square`; use that of the model's training crops.
           calibrated: see `predict`.
 
         Returns:
-          For each picture its faces' predictions, the largest face first; none where none was
-          found.
+          The predictions per image, largest face first; an empty list for an image without a face.
 
         Raises:
-          UserError: something that is no picture, or no face detector.
+          UserError: something that is not an image, or no face detector.
         """
         given = [
-            pictures_lib.pixels(picture, where=f"pictures[{i}]")
-            for i, picture in enumerate(pictures_lib.as_list(pictures))
+            images_lib.pixels(image, where=f"images[{i}]")
+            for i, image in enumerate(images_lib.as_list(images))
         ]
         found = [self.find_faces(image, finder) for image in given]
         size = self.bundle.image_size
         squares = [
-            pictures_lib.face_square(image, face, size=size, margin=margin)
+            images_lib.face_square(image, face, size=size, margin=margin)
             for image, faces in zip(given, found, strict=True)
             for face in faces
         ]
@@ -140,41 +157,41 @@ class Predictor:
         return [[dataclasses.replace(next(predictions), face=face) for face in faces] for faces in found]
 
     def find_faces(self, image: np.ndarray, finder: FaceFinder | None = None) -> list[Face]:
-        """Returns the faces of (H, W, 3) uint8 RGB, the largest first."""
+        """Returns the faces of an image (H, W, 3) uint8 RGB, largest first."""
         if finder is None:
             with self._lock:
                 self._finder = finder = self._finder or Mtcnn()
         return finder.find(image)
 
     def predict_squares(self, squares: list[np.ndarray], *, calibrated: bool = True) -> list[Prediction]:
-        """Predicts from pictures (S, S, 3) uint8 of the model's own size."""
+        """Predicts from images (S, S, 3) uint8 of the model's size."""
         if not squares:
             return []
         probabilities = self.probabilities(np.stack(squares), calibrated=calibrated)
         years = None
         if (age := probabilities.get(AGE.name)) is not None and age.shape[1] == AGE.num_classes:
             years = expected_age(age)
-        return [
-            Prediction(
-                classes={
-                    task.name: task.classes[int(probabilities[task.name][i].argmax())]
-                    for task in self.bundle.tasks
-                },
-                probabilities={
-                    task.name: dict(zip(task.classes, probabilities[task.name][i].tolist(), strict=True))
-                    for task in self.bundle.tasks
-                },
-                expected_age=None if years is None else float(years[i]),
+        predictions = []
+        for i in range(len(squares)):
+            by_task = {task: probabilities[task.name][i] for task in self.bundle.tasks}
+            predictions.append(
+                Prediction(
+                    classes={task.name: task.classes[int(p.argmax())] for task, p in by_task.items()},
+                    probabilities={
+                        task.name: dict(zip(task.classes, p.tolist(), strict=True))
+                        for task, p in by_task.items()
+                    },
+                    expected_age=None if years is None else float(years[i]),
+                )
             )
-            for i in range(len(squares))
-        ]
+        return predictions
 
     def probabilities(self, images: np.ndarray, *, calibrated: bool = True) -> dict[str, np.ndarray]:
         """Maps images (N, S, S, 3) uint8 to {task: (N, C)} float32: softmax(logits / T).
 
         Args:
           images: RGB.
-          calibrated: False takes T = 1; tasks without a fitted temperature have T = 1 anyway.
+          calibrated: False uses T = 1; tasks without a fitted temperature have T = 1 anyway.
         """
         found = {}
         for task, logits in self.logits(images).items():
@@ -219,9 +236,9 @@ class Predictor:
             return self._programs[bucket]
 
 
-def _threaded(function: Any, items: list[Any]) -> list[Any]:
+def _threaded(function: Callable[[int], np.ndarray], items: range) -> list[np.ndarray]:
     if len(items) < 2:
-        return [function(item) for item in items]
+        return list(map(function, items))
     with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(function, items))
 
@@ -244,29 +261,24 @@ def _device(wanted: jax.Device | str | None) -> jax.Device:
 
 
 def open_bundle(source: str | os.PathLike[str]) -> Bundle:
-    """Returns the bundle that a source names.
-
-    Args:
-      source: a run of scripts/train.py, a folder that `bundle_files.save` wrote, or, where no
-        such folder is, a hub id.
+    """Returns the bundle of a run of scripts/train.py, a saved folder or a hub id; folders come first.
 
     Raises:
       UserError: none of them, or a damaged one.
     """
     path = pathlib.Path(source)
     if path.is_dir():
-        return bundle.from_directory(path) if bundle.is_bundle(path) else from_run(path)
-    # Paths such as runs/mine have the form of ids: a parent that is there tells a slip.
-    slip = path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
-    if isinstance(source, str) and hub.is_id(source) and not slip:
+        return bundle.from_directory(path) if bundle.is_bundle(path) else bundle.from_run(path)
+    # Paths such as runs/mine look like hub ids; if the parent folder exists, it is a mistyped path.
+    mistyped = path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
+    if isinstance(source, str) and hub.is_id(source) and not mistyped:
         return hub.pull(source)
-    found = "a file" if path.is_file() else "nothing"
     raise UserError(
         "no such model",
         where=str(source),
-        found=found,
-        fix="correct the path",
         expected="a run directory, a saved folder or a hub id",
+        found="a file" if path.is_file() else "nothing",
+        fix="correct the path",
     )
 
 
@@ -276,9 +288,9 @@ def load(
     """Returns a trained model, ready to predict.
 
     Args:
-      source: a run of scripts/train.py, a folder that `bundle_files.save` wrote, or a hub id.
+      source: a run of scripts/train.py, a folder that `Predictor.save` wrote, or a hub id.
       device: a device, or a name such as "cpu" or "gpu:1"; None: JAX's first.
-      max_batch: how many pictures run at once at most, a power of two.
+      max_batch: maximum batch size, a power of two.
 
     Raises:
       UserError: no model, or no such device.

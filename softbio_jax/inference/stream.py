@@ -1,4 +1,4 @@
-"""Any number of files through a predictor into a table, whatever is broken among them."""
+"""Predicts from any number of image and video files into a table; unreadable files are skipped."""
 
 from __future__ import annotations
 
@@ -7,57 +7,59 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
 
+from softbio_jax.console import QUIET, Console
 from softbio_jax.data.decode import UndecodableImage
 from softbio_jax.data.faces import Face, FaceFinder
 from softbio_jax.errors import UserError
-from softbio_jax.inference import annotate, images, table
+from softbio_jax.inference import annotate, images
 from softbio_jax.inference.inputs import is_video
 from softbio_jax.inference.predictor import Predictor
-from softbio_jax.inference.table import Table
+from softbio_jax.inference.table import PredictionTable, time_text
+
+_MAX_FULL_IMAGES = 16  # in memory at once, where the full resolution is needed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Every how many frames, or every how many seconds, a frame is taken."""
+    """Which frames of a video are used: every `frames`-th, or one per `seconds`."""
 
     frames: int = 0
     seconds: float = 0.0
 
+    @classmethod
+    def parse(cls, text: str) -> Pace:
+        """Reads a pace such as "10" (frames) or "0.5s" (seconds).
 
-def pace(text: str) -> Pace:
-    """Returns the pace that a text such as "10" (frames) or "0.5s" (seconds) says.
-
-    Raises:
-      UserError: neither, or not above zero.
-    """
-    match = re.fullmatch(r"(\d+)|(\d*\.?\d+)s", text.strip())
-    found = match and Pace(frames=int(match[1] or 0), seconds=float(match[2] or 0))
-    if not found or found == Pace():
-        raise UserError(
-            "bad pace",
-            where="--every",
-            expected="frames as 10, or seconds as 0.5s",
-            found=repr(text),
-            fix="correct it",
-        )
-    return found
+        Raises:
+          UserError: neither, or not above zero.
+        """
+        match = re.fullmatch(r"(\d+)|(\d*\.?\d+)s", text.strip())
+        found = match and cls(frames=int(match[1] or 0), seconds=float(match[2] or 0))
+        if not found or found == cls():
+            raise UserError(
+                "bad pace",
+                where="--every",
+                expected="frames as 10, or seconds as 0.5s",
+                found=repr(text),
+                fix="correct it",
+            )
+        return found
 
 
 def frames(path: str, pace: Pace, *, after: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
-    """Yields (seconds from the start, (H, W, 3) uint8 RGB), turned as the video says.
+    """Yields (seconds from the start, (H, W, 3) uint8 RGB), rotated as the video's metadata says.
 
     Args:
-      path: the file.
-      pace: which frames; the first is always one of them.
-      after: frames up to this time are passed over without being decoded to pixels.
+      pace: which frames; always includes the first.
+      after: frames up to this time are skipped without being decoded to pixels.
 
     Raises:
-      UserError: no video, or not a single frame.
+      UserError: not a video, or no frame in it.
     """
     import cv2
 
@@ -66,19 +68,15 @@ def frames(path: str, pace: Pace, *, after: float | None = None) -> Iterator[tup
         rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
         number, due = 0, 0.0
         while capture.grab():
-            # The time of the frame just grabbed; some containers do not tell.
+            # The time of the frame just grabbed; some containers do not have it.
             now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 or number / rate
-            if pace.frames:
-                wanted = number % pace.frames == 0
-            else:
-                wanted = now >= due - 1e-6
-            if wanted:
+            if number % pace.frames == 0 if pace.frames else now >= due - 1e-6:
                 while pace.seconds and due <= now + 1e-6:
                     due += pace.seconds
                 if after is None or now > after + 5e-4:  # tables have milliseconds
-                    whole, picture = capture.retrieve()
-                    if whole:
-                        yield now, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                    complete, image = capture.retrieve()
+                    if complete:
+                        yield now, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             number += 1
         if number == 0:
             raise UserError(
@@ -92,145 +90,129 @@ def frames(path: str, pace: Pace, *, after: float | None = None) -> Iterator[tup
         capture.release()
 
 
-Faces = Literal["detect", "crop"]
-_FULL_PICTURES = 16  # held at once, where the full resolution is needed
+@dataclasses.dataclass(kw_only=True)
+class Counts:
+    """Results of a stream; a video's frames count as images.
+
+    Args:
+      images: with rows written now.
+      faces: rows written now.
+      done: files that already were in the table.
+      skipped: files that could not be read, or without a face.
+    """
+
+    images: int = 0
+    faces: int = 0
+    done: int = 0
+    skipped: int = 0
 
 
 @dataclasses.dataclass(kw_only=True)
-class Counts:
-    """What came of the inputs; a video's frames count as pictures."""
-
-    pictures: int = 0
-    faces: int = 0
-    skipped: int = 0  # were in the table already
-    left_out: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Job:
-    """A picture to be read, or a frame that was."""
+class _Item:
+    """An image file or a frame; `Stream._read` adds its crops, or the problem that it has."""
 
     name: str
     seconds: float | None = None
-    frame: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Read:
-    """A picture's crops, or why there is none."""
-
-    job: _Job
-    squares: list[np.ndarray]
-    found: list[Face | None]
-    image: np.ndarray | None = None  # in full, where it will be drawn on
+    image: np.ndarray | None = None  # a frame, and what will be annotated
+    faces: list[Face | None] = dataclasses.field(default_factory=list)
+    squares: list[np.ndarray] = dataclasses.field(default_factory=list)
     problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stream:
-    """What is done to every file.
+    """Settings of a stream.
 
     Args:
-      model: the predictor.
-      table: where rows go.
-      label: what rows call the model.
-      faces: "detect" finds faces, "crop" takes pictures as they are.
-      finder: finds them; None: MTCNN.
-      margin: around found faces, see `pictures.face_square`.
+      faces: "detect" finds faces, "crop" uses each image unchanged as one face.
+      finder: the face detector; None: MTCNN.
+      margin: around detected faces, see `images.face_square`.
       pace: which frames of videos.
-      annotated: a folder for annotated pictures, or None.
-      report: is told of every file that is left out, with the reason.
-      progress: is told the counts now and then.
+      annotated: a folder for annotated images, or None.
+      console: reports skipped files and the progress.
     """
 
     model: Predictor
-    table: Table
-    label: str
-    faces: Faces
+    table: PredictionTable
+    faces: Literal["detect", "crop"]
     finder: FaceFinder | None
     margin: float
     pace: Pace
     annotated: str | os.PathLike[str] | None
-    report: Callable[[str], None]
-    progress: Callable[[Counts], None]
+    console: Console = QUIET
 
     def run(self, names: Iterable[str]) -> Counts:
-        """Predicts from files and returns what came of them."""
+        """Predicts from files."""
         counts = Counts()
         full = self.annotated is not None or self.faces == "detect"
-        size = min(_FULL_PICTURES, self.model.max_batch) if full else self.model.max_batch
-        jobs = self._jobs(names, counts)
+        size = min(_MAX_FULL_IMAGES, self.model.max_batch) if full else self.model.max_batch
+        items = self._items(names, counts)
+        meter = self.console.meter("predicting", 0)
         with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            while chunk := list(itertools.islice(jobs, size)):
-                self._finish(list(pool.map(self._read, chunk)), counts)
-                self.progress(counts)
+            while chunk := list(itertools.islice(items, size)):
+                before = counts.images
+                self._predict(list(pool.map(self._read, chunk)), counts)
+                meter.add(counts.images - before)
         return counts
 
-    def _jobs(self, names: Iterable[str], counts: Counts) -> Iterator[_Job]:
+    def _items(self, names: Iterable[str], counts: Counts) -> Iterator[_Item]:
         for name in names:
             if "\n" in name or "\r" in name:
-                self._leave_out(name, "a line break in its name", counts)
+                self._skip(name, "a line break in its name", counts)
             elif is_video(name):
                 yield from self._frames(name, counts)
             elif self.table.done(name):
-                counts.skipped += 1
+                counts.done += 1
             else:
-                yield _Job(name=name)
+                yield _Item(name=name)
 
-    def _frames(self, name: str, counts: Counts) -> Iterator[_Job]:
+    def _frames(self, name: str, counts: Counts) -> Iterator[_Item]:
         after = self.table.last_seconds(name)
-        counts.skipped += after is not None
+        counts.done += after is not None
         try:
             for seconds, frame in frames(name, self.pace, after=after):
-                yield _Job(name=name, seconds=seconds, frame=frame)
+                yield _Item(name=name, seconds=seconds, image=frame)
         except UserError as error:
-            self._leave_out(name, str(error), counts)
+            self._skip(name, str(error), counts)
 
-    def _read(self, job: _Job) -> _Read:
-        size = self.model.bundle.image_size
-        wants_image = self.annotated is not None
+    def _read(self, item: _Item) -> _Item:
+        """Decodes an image and cuts out its faces; runs in several threads."""
+        size, is_frame = self.model.bundle.image_size, item.image is not None
         try:
-            if self.faces == "crop" and job.frame is None and not wants_image:
-                square = images.square(job.name, size=size)
-                return _Read(job=job, squares=[square], found=[None])
-            image = images.pixels(job.name) if job.frame is None else job.frame
-            found: list[Face | None]
             if self.faces == "crop":
-                source = image if job.frame is not None else job.name
-                squares, found = [images.square(source, size=size)], [None]
+                item.squares = [images.square(item.image if is_frame else item.name, size=size)]
+                item.faces = [None]
+                if self.annotated is not None and not is_frame:
+                    item.image = images.pixels(item.name)
             else:
-                detected = self.model.find_faces(image, self.finder)
-                squares = [
-                    images.face_square(image, face, size=size, margin=self.margin) for face in detected
-                ]
-                found = list(detected)
-            problem = ""
-            if not found and job.frame is None:  # a video may well have frames without a face
-                problem = "no face found (--faces=crop takes pictures as they are)"
-            return _Read(
-                job=job, squares=squares, found=found, problem=problem, image=image if wants_image else None
-            )
+                image = images.pixels(item.name) if item.image is None else item.image
+                found = self.model.find_faces(image, self.finder)
+                item.squares = [images.face_square(image, f, size=size, margin=self.margin) for f in found]
+                item.faces, item.image = list(found), image
+                if not found and not is_frame:  # frames without a face are normal
+                    item.problem = "no face found (--faces=crop uses images unchanged)"
         except (UserError, UndecodableImage) as error:
-            return _Read(job=job, squares=[], found=[], problem=str(error))
+            item.problem = str(error)
+        if self.annotated is None:
+            item.image = None
+        return item
 
-    def _finish(self, chunk: list[_Read], counts: Counts) -> None:
-        squares = [square for read in chunk for square in read.squares]
+    def _predict(self, items: list[_Item], counts: Counts) -> None:
+        squares = [square for item in items if not item.problem for square in item.squares]
         predictions = iter(self.model.predict_squares(squares))
-        tasks = self.model.bundle.tasks
-        for read in chunk:
-            job = read.job
-            if read.problem:
-                self._leave_out(job.name, read.problem, counts)
+        for item in items:
+            if item.problem:
+                self._skip(item.name, item.problem, counts)
                 continue
-            own = [dataclasses.replace(next(predictions), face=face) for face in read.found]
-            if read.image is not None and self.annotated is not None:
-                drawn = annotate.annotate(read.image, own)
-                annotate.save(drawn, self.annotated, job.name, table.time_text(job.seconds))
-            # After its picture, so that a row says that all is done.
-            self.table.write(table.rows(job.name, job.seconds, own, model=self.label, tasks=tasks))
-            counts.pictures += 1
+            own = [dataclasses.replace(next(predictions), face=face) for face in item.faces]
+            if self.annotated is not None and item.image is not None:
+                drawn = annotate.annotate(item.image, own)
+                annotate.save(drawn, self.annotated, item.name, time_text(item.seconds))
+            # Last, so that a row means that its image is complete.
+            self.table.write(item.name, item.seconds, own)
+            counts.images += 1
             counts.faces += len(own)
 
-    def _leave_out(self, name: str, reason: str, counts: Counts) -> None:
-        counts.left_out += 1
-        self.report(reason if name in reason else f"{name}: {reason}")
+    def _skip(self, name: str, reason: str, counts: Counts) -> None:
+        counts.skipped += 1
+        self.console.say(f"skipped: {reason}" if name in reason else f"skipped: {name}: {reason}")

@@ -1,4 +1,4 @@
-"""A growing file of rows, CSV or JSON lines, that an interrupted command goes on with."""
+"""Tables of predictions, CSV or JSON lines, that an interrupted command resumes."""
 
 from __future__ import annotations
 
@@ -8,76 +8,42 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from softbio_jax.errors import UserError
 from softbio_jax.inference.predictor import Prediction
 from softbio_jax.tasks import AGE, TaskSpec
 
-Row = dict[str, str | int | float | None]
-Key = tuple[str, str]  # input, and seconds as written
+Format = Literal["csv", "jsonl"]
+Key = tuple[str, str]  # input, and seconds as in the table
+_BOX = ("x0", "y0", "x1", "y1")
 
 
 def columns(tasks: Sequence[TaskSpec]) -> list[str]:
     """Returns the names of the columns, in their order."""
-    names = ["input", "seconds", "face", "faces", "x0", "y0", "x1", "y1", "confidence"]
+    names = ["input", "seconds", "face", "faces", *_BOX, "confidence"]
     for task in tasks:
         names += [task.name, *(f"{task.name}_{name}" for name in task.classes)]
         names += ["expected_age"] if task.name == AGE.name else []
     return [*names, "model"]
 
 
-def rows(
-    name: str,
-    seconds: float | None,
-    predictions: Sequence[Prediction],
-    *,
-    model: str,
-    tasks: Sequence[TaskSpec],
-) -> list[Row]:
-    """Returns the rows of one picture or frame, one a face."""
-    names, result = columns(tasks), []
-    for number, prediction in enumerate(predictions):
-        row: Row = dict.fromkeys(names) | {"input": name, "seconds": time_text(seconds)}
-        if (face := prediction.face) is not None:
-            row |= {"face": number, "faces": len(predictions)}
-            row |= {key: round(side) for key, side in zip(names[4:8], face.box, strict=True)}
-            row["confidence"] = _short(face.confidence)
-        for task in tasks:
-            row[task.name] = prediction.classes[task.name]
-            for label, value in prediction.probabilities[task.name].items():
-                row[f"{task.name}_{label}"] = _short(value)
-        if prediction.expected_age is not None:
-            row["expected_age"] = round(prediction.expected_age, 2)
-        result.append(row | {"model": model})
-    return result
-
-
 def time_text(seconds: float | None) -> str | None:
-    """Returns seconds as rows have them, to the millisecond."""
+    """Returns seconds as the table has them, in milliseconds."""
     return None if seconds is None else f"{seconds:.3f}"
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")
+class PredictionTable:
+    """Rows of predictions, one per face; the rows of an image are on disk together or not at all.
 
-
-Format = Literal["csv", "jsonl"]
-_BUFFER = 1 << 16
-
-
-class Table:
-    """Rows under fixed columns. What was written for a picture is on disk as a whole or undone.
-
-    Opening a file that exists keeps its rows, but cuts off a torn last line and the rows of a
-    last picture some of whose faces are missing.
+    Opening an existing file keeps its rows, but removes an incomplete last line, and the rows of a
+    last image some of whose faces are missing.
 
     Args:
-      path: the file, made with its folder if need be; None: `stream`.
+      path: the file, created with its folders if missing; None: `stream`.
       stream: where to write without a path.
-      form: CSV with a header, or one JSON object a line.
-      columns: their names.
-      model: what the column `model` holds.
+      form: CSV with a header, or one JSON object per line.
+      model: contents of the column `model`.
 
     Raises:
       UserError: the file holds something else, or another model's rows.
@@ -89,34 +55,35 @@ class Table:
         *,
         stream: IO[str],
         form: Format,
-        columns: Sequence[str],
+        tasks: Sequence[TaskSpec],
         model: str,
     ):
-        self._form, self._columns = form, list(columns)
-        self._stream: IO[str] = stream
+        self._form, self._tasks, self._columns, self._model = form, tasks, columns(tasks), model
+        self._stream, self._owned = stream, path is not None
         self._done: set[Key] = set()
         self._last: dict[str, float] = {}
-        self._owned = path is not None
         fresh = True
         if path is not None:
             path = pathlib.Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = not self._repair(path, model)
-            self._stream = path.open("a", encoding="utf-8", newline="", buffering=_BUFFER)
+            fresh = not self._repair(path)
+            # A large buffer, so that `write` passes all rows of an image to the system at once.
+            self._stream = path.open("a", encoding="utf-8", newline="", buffering=1 << 16)
         if fresh and form == "csv":
-            self._stream.write(self._line(dict(zip(self._columns, self._columns, strict=True))))
+            self._stream.write(_csv_line(self._columns))
             self._stream.flush()
 
-    def done(self, name: str, seconds: str | None = None) -> bool:
-        """Tells whether the rows of a picture, or of a video's frame, are there."""
-        return (name, seconds or "") in self._done
+    def done(self, name: str, seconds: float | None = None) -> bool:
+        """Returns whether the table has the rows of an image, or of a frame of a video."""
+        return (name, time_text(seconds) or "") in self._done
 
     def last_seconds(self, name: str) -> float | None:
         """Returns the time of the last frame of a video that has rows."""
         return self._last.get(name)
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Adds rows, which are on their way to the disk when this returns."""
+    def write(self, name: str, seconds: float | None, predictions: Sequence[Prediction]) -> None:
+        """Adds the rows of an image or a frame, and flushes them."""
+        rows = (self._row(name, seconds, predictions, number) for number in range(len(predictions)))
         self._stream.write("".join(map(self._line, rows)))
         self._stream.flush()
 
@@ -125,36 +92,44 @@ class Table:
         if self._owned:
             self._stream.close()
 
-    def _line(self, row: Mapping[str, object]) -> str:
-        if self._form == "jsonl":
-            known = {key: value for key, value in row.items() if value is not None}
-            return json.dumps(known, ensure_ascii=False) + "\n"
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow([row[name] for name in self._columns])
-        return text.getvalue()
+    def _row(
+        self, name: str, seconds: float | None, predictions: Sequence[Prediction], number: int
+    ) -> dict[str, Any]:
+        prediction = predictions[number]
+        row = {"input": name, "seconds": time_text(seconds), "model": self._model}
+        if (face := prediction.face) is not None:
+            row |= {"face": number, "faces": len(predictions), "confidence": _short(face.confidence)}
+            row |= {key: round(side) for key, side in zip(_BOX, face.box, strict=True)}
+        for task in self._tasks:
+            row[task.name] = prediction.classes[task.name]
+            for label, value in prediction.probabilities[task.name].items():
+                row[f"{task.name}_{label}"] = _short(value)
+        if prediction.expected_age is not None:
+            row["expected_age"] = round(prediction.expected_age, 2)
+        return {column: row[column] for column in self._columns if row.get(column) is not None}
 
-    def _repair(self, path: pathlib.Path, model: str) -> bool:
-        """Cuts off what is not whole and notes what is; tells whether anything is left."""
+    def _line(self, row: Mapping[str, Any]) -> str:
+        if self._form == "jsonl":
+            return json.dumps(row, ensure_ascii=False) + "\n"
+        return _csv_line([row.get(name) for name in self._columns])
+
+    def _repair(self, path: pathlib.Path) -> bool:
+        """Removes incomplete rows, records the others, and returns whether the file has any line left."""
         if not path.exists() or path.stat().st_size == 0:
             return False
-        *lines, _torn = path.read_bytes().split(b"\n")  # no row has a line break inside
-        header = 0
-        if self._form == "csv":
-            if not lines:
-                os.truncate(path, 0)
-                return False
-            header = 1
-            if lines[0].decode(errors="replace") != self._line(
-                dict(zip(self._columns, self._columns, strict=True))
-            ).rstrip("\n"):
-                raise _other(path, "the columns of this model", lines[0].decode(errors="replace"))
+        *lines, _incomplete = path.read_bytes().split(b"\n")  # no row has a line break inside
+        header = int(self._form == "csv" and bool(lines))
+        if header:
+            found = lines[0].decode(errors="replace")
+            if found != _csv_line(self._columns).rstrip("\n"):
+                raise _other(path, "the columns of this model", found)
         rows = [self._parsed(line, path) for line in lines[header:]]
         for row in rows:
-            if row["model"] != model:
-                raise _other(path, f"rows of {model}", str(row["model"]))
+            if row["model"] != self._model:
+                raise _other(path, f"rows of {self._model}", str(row["model"]))
         if rows:
             key, faces = _key(rows[-1]), int(rows[-1].get("faces") or 1)
-            present = sum(1 for row in rows[-faces:] if _key(row) == key)
+            present = sum(_key(row) == key for row in rows[-faces:])
             if present < faces:
                 del rows[len(rows) - present :]
         kept = lines[: header + len(rows)]
@@ -182,12 +157,21 @@ def _key(row: Mapping[str, str]) -> Key:
     return row["input"], row.get("seconds") or ""
 
 
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _csv_line(values: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
 def _other(path: pathlib.Path, expected: str, found: str) -> UserError:
-    shown = found if len(found) <= 80 else found[:77] + "..."
     return UserError(
         "the output holds something else",
         where=str(path),
         expected=expected,
-        found=shown,
+        found=found if len(found) <= 80 else found[:77] + "...",
         fix="name another --out, or remove it",
     )

@@ -24,7 +24,7 @@ def pixels(bundle, count=3, seed=0):
 
 
 def bundle_of(name):
-    """A bundle of a drawn model, its adapters away from their start, and what it must give."""
+    """A bundle of a random model, its adapters not at their initial values, and the model it comes from."""
     method = towers.METHODS[name]
     model = towers.model(method)
     variables = towers.variables(model)
@@ -33,7 +33,7 @@ def bundle_of(name):
     bundle = bundle_lib.Bundle(
         name=name,
         method=method.name,
-        tower=model.config,
+        encoder=model.config,
         image_size=model.config.image_size,
         tasks=model.tasks,
         head=model.head,
@@ -125,7 +125,7 @@ def changed_config(folder, **values):
         (lambda f: (f / "config.json").unlink(), "not a run directory"),
     ],
 )
-def test_a_damaged_folder_is_told_in_one_line(damage, says, tmp_path):
+def test_a_damaged_folder_is_reported_in_one_line(damage, says, tmp_path):
     bundle, _ = bundle_of("lora")
     folder = bundle_lib.save(bundle, tmp_path / "model")
     damage(folder)
@@ -134,12 +134,12 @@ def test_a_damaged_folder_is_told_in_one_line(damage, says, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_there_is_not_overwritten(tmp_path):
+def test_an_existing_folder_is_not_overwritten(tmp_path):
     bundle, _ = bundle_of("lp")
     with pytest.raises(UserError, match="the destination exists"):
         bundle_lib.save(bundle, tmp_path)
 
 
-def test_no_model_is_told(tmp_path):
+def test_no_model_is_reported(tmp_path):
     with pytest.raises(UserError, match="no such model"):
         open_bundle(tmp_path / "nothing")

@@ -89,7 +89,9 @@ def test_onnx_of_a_tower_with_other_parts_at_another_size(tmp_path):
     # No class token, layer scale, average pooling; the positions resampled to a larger picture.
     plain, _ = bundle_of("lp")
     model = towers.model(towers.METHODS["lp"], "tiny-dense")
-    bundle = dataclasses.replace(plain, tower=model.config, image_size=48, variables=towers.variables(model))
+    bundle = dataclasses.replace(
+        plain, encoder=model.config, image_size=48, variables=towers.variables(model)
+    )
     onnx_lib.write(tmp_path / "out", bundle)
     images = pixels(bundle, 2)
     run = onnx_lib.load(tmp_path / "out" / "model.onnx", threads=1)
@@ -105,7 +107,7 @@ def test_onnx_carries_the_classes_and_has_one_gelu_a_layer(tmp_path):
     assert notes["emotion"] == list(TASKS["emotion"].classes)
     kinds = [node.op_type for node in model.graph.node]
     # The blocks' and the pooling's, and one in each deep head.
-    assert kinds.count("Gelu") == bundle.tower.layers + 1 + 3
+    assert kinds.count("Gelu") == bundle.encoder.layers + 1 + 3
     assert "Erf" not in kinds
     shape = model.graph.input[0].type.tensor_type.shape.dim
     size = bundle.image_size

@@ -6,6 +6,7 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.inference import inputs, stream
+from softbio_jax.inference.stream import Pace
 
 
 def expand(*arguments, stdin=""):
@@ -53,8 +54,8 @@ def clip(tmp_path_factory):
 
 
 def taken(clip, text, **options):
-    """The numbers of the frames taken, told from their grey, and their times."""
-    found = [(round(f.mean() / 8), s) for s, f in stream.frames(clip, stream.pace(text), **options)]
+    """The numbers of the frames used, by their grey, and their times."""
+    found = [(round(f.mean() / 8), s) for s, f in stream.frames(clip, Pace.parse(text), **options)]
     assert [number / 10 for number, _ in found] == pytest.approx([s for _, s in found])
     return [number for number, _ in found]
 
@@ -70,7 +71,7 @@ def test_frames_at_a_pace(clip):
 def test_what_is_no_video_or_no_pace(tmp_path):
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match=r"x\.mp4"):
-        list(stream.frames(str(tmp_path / "x.mp4"), stream.pace("1")))
+        list(stream.frames(str(tmp_path / "x.mp4"), Pace.parse("1")))
     for text in ("0", "0s", "-1", "s", "1m", ""):
         with pytest.raises(UserError, match="bad pace"):
-            stream.pace(text)
+            Pace.parse(text)

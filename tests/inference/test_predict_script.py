@@ -16,7 +16,7 @@ from softbio_jax.data.drawing import synthetic
 from softbio_jax.inference import bundle as bundle_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Drawn faces that the detector takes for faces.
+# Drawn faces that the detector detects as faces.
 ROWS = (3, 4, 5)
 
 
@@ -51,7 +51,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_found_faces_and_a_run_that_goes_on(saved, photos, tmp_path):
+def test_found_faces_and_a_run_that_resumes(saved, photos, tmp_path):
     out, seen = tmp_path / "rows.csv", tmp_path / "seen"
     command = (f"--model={saved}", f"--out={out}", f"--annotate={seen}", photos / "*.png")
     done = predict(*command)
@@ -68,7 +68,7 @@ def test_found_faces_and_a_run_that_goes_on(saved, photos, tmp_path):
     out.write_bytes(before[:-30])
     done = predict(*command)
     assert done.returncode == 0, done.stderr
-    assert "1 pictures" in done.stderr and "3 done before" in done.stderr
+    assert "1 images" in done.stderr and "3 done before" in done.stderr
     assert len(out.read_bytes().splitlines()) == len(before.splitlines())
 
 
@@ -82,8 +82,8 @@ def test_crops_from_a_list_and_a_broken_one(saved, photos, tmp_path):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["input"] for row in rows] == [str(names[0]), str(names[2])]
     first, last = done.stderr.strip().splitlines()
-    assert first.startswith("left out: cannot read the picture") and "broken.png" in first
-    assert last.startswith("2 pictures, 2 faces, 0 done before, 1 left out")
+    assert first.startswith("skipped: cannot read the image") and "broken.png" in first
+    assert last.startswith("2 images, 2 faces, 0 done before, 1 skipped")
 
 
 @pytest.mark.parametrize(

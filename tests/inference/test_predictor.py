@@ -26,7 +26,7 @@ def model(bundle):
 
 @pytest.fixture(scope="module")
 def faces(data_root, tmp_path_factory):
-    """The test pictures of a set as files, and their ids."""
+    """The test images of a data set as files, and their ids."""
     dataset = open_prepared(data_root / "synthetic_raf_db", "test")
     folder = tmp_path_factory.mktemp("faces")
     for i in range(len(dataset)):
@@ -62,7 +62,7 @@ def test_probabilities_are_calibrated_and_age_is_in_years(model, faces):
             assert prediction.classes[task] == max(classes, key=classes.get)
 
 
-def test_every_way_of_holding_a_picture_gives_the_same(model, faces):
+def test_every_kind_of_image_gives_the_same(model, faces):
     # PNG files of the model's size: decoding and resizing then leave no room for differences.
     array = np.array(Image.open(faces[0]).convert("RGB"))
     file = io.BytesIO()
@@ -88,6 +88,7 @@ def test_every_way_of_holding_a_picture_gives_the_same(model, faces):
         for task in TASKS:
             np.testing.assert_allclose(matrix([prediction], task), matrix(wanted, task), atol=1e-6)
     assert model.predict([]) == []
+    assert model.predict(pictures=array) == wanted  # the argument's former name
 
 
 def test_photographs_turned_by_their_exif_block(model):
@@ -102,7 +103,7 @@ def test_photographs_turned_by_their_exif_block(model):
         assert model.predict(way) == model.predict(upright)
 
 
-def test_one_compilation_a_bucket(bundle, monkeypatch):
+def test_one_compilation_per_bucket(bundle, monkeypatch):
     traced = collections.Counter()
     forward = type(bundle).forward
 
@@ -140,7 +141,7 @@ def test_any_device(bundle, faces):
 
 
 class TwoFaces:
-    """Stands for a detector: two faces where the picture is large."""
+    """Stands for a detector: two faces in a large image."""
 
     name = "two"
 
@@ -155,35 +156,35 @@ def test_faces_of_photographs_are_predicted_from_their_squares(model):
     photo = np.random.default_rng(1).integers(0, 256, (100, 120, 3), np.uint8)
     none = np.zeros((40, 40, 3), np.uint8)
     found = model.predict_faces([none, photo, none], finder=TwoFaces())
-    assert [len(of_picture) for of_picture in found] == [0, 2, 0]
+    assert [len(of_image) for of_image in found] == [0, 2, 0]
     first, second = found[1]
     assert first.face.box == (10, 10, 50, 50) and second.face.confidence == 0.95
-    alone = model.predict([photo[10:50, 10:50], photo[5:35, 55:85]])  # 20 x 30 becomes 30 x 30
-    for prediction, expected in zip(found[1], alone, strict=True):
+    crops = model.predict([photo[10:50, 10:50], photo[5:35, 55:85]])  # 20 x 30 becomes 30 x 30
+    for prediction, expected in zip(found[1], crops, strict=True):
         assert prediction.probabilities == expected.probabilities
     wider = model.predict_faces(photo, finder=TwoFaces(), margin=0.25)[0]
     assert [p.face for p in wider] == [first.face, second.face]
     frame = np.zeros((46, 46, 3), np.uint8)  # 30 and 8 on each side, of which 3 are above the frame
     frame[3:] = photo[:43, 47:93]
-    alone = model.predict([photo[:60, :60], frame])
-    for prediction, expected in zip(wider, alone, strict=True):
+    crops = model.predict([photo[:60, :60], frame])
+    for prediction, expected in zip(wider, crops, strict=True):
         assert prediction.probabilities == expected.probabilities
 
 
 @pytest.mark.parametrize(
-    ("picture", "says"),
+    ("image", "says"),
     [
         ("missing.jpg", "missing.jpg.*No such file"),
-        (b"not a picture at all", r"pictures\[0\].*not a picture"),
-        (b"", r"pictures\[0\].*empty"),
+        (b"something else", r"images\[0\].*not an? (image|picture)"),
+        (b"", r"images\[0\].*empty"),
         (np.zeros((8, 8, 3), np.float32), "uint8, 0 to 255.*float32"),
         (np.zeros((8, 8), np.uint8), r"\(8, 8\).*np.repeat"),
         (np.zeros((3, 8, 8), np.uint8), r"transpose\(1, 2, 0\)"),
         (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
-        (pathlib.Path(os.sep), "cannot read the picture"),
+        (pathlib.Path(os.sep), "cannot read the image"),
     ],
 )
-def test_what_is_no_picture_is_told_in_one_line(model, picture, says):
+def test_what_is_not_an_image_is_reported_in_one_line(model, image, says):
     with pytest.raises(UserError, match=says) as caught:
-        model.predict([picture])
+        model.predict([image])
     assert "\n" not in str(caught.value)

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from softbio_jax.console import Console
 from softbio_jax.data.faces import Face
 from softbio_jax.inference import annotate, bundle
-from softbio_jax.inference import stream as stream_lib
-from softbio_jax.inference import table as table_lib
 from softbio_jax.inference.predictor import Prediction, Predictor
-from softbio_jax.inference.stream import Stream
-from softbio_jax.inference.table import Table
+from softbio_jax.inference.stream import Pace, Stream
+from softbio_jax.inference.table import PredictionTable
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,7 @@ def model(bundle):
 
 
 class Wide:
-    """Stands for a detector: one face a hundred pixels of width."""
+    """Stands for a detector: one face per hundred pixels of width."""
 
     name = "wide"
 
@@ -34,8 +33,8 @@ class Wide:
 def folder(tmp_path):
     rng = np.random.default_rng(0)
     for i, width in enumerate((100, 250, 80, 330, 100, 120)):
-        picture = rng.integers(0, 256, (90, width, 3), np.uint8)
-        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+        image = rng.integers(0, 256, (90, width, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff not much more")
     writer = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (128, 96))
     for i in range(10):
@@ -45,39 +44,36 @@ def folder(tmp_path):
 
 
 def run(model, folder, names, *, faces="crop", out="out.csv", annotated=None, every="5", margin=0.0):
-    label = bundle.label(model.bundle)
-    table = Table(
+    table = PredictionTable(
         folder / out,
         stream=io.StringIO(),
         form="csv",
-        columns=table_lib.columns(model.bundle.tasks),
-        model=label,
+        tasks=model.bundle.tasks,
+        model=bundle.label(model.bundle),
     )
-    said = []
+    printed = io.StringIO()
     stream = Stream(
         model=model,
         table=table,
-        label=label,
         faces=faces,
         finder=Wide(),
         margin=margin,
-        pace=stream_lib.pace(every),
+        pace=Pace.parse(every),
         annotated=annotated,
-        report=said.append,
-        progress=lambda counts: None,
+        console=Console(out=printed),
     )
     counts = stream.run([str(folder / name) for name in names])
     table.close()
     with (folder / out).open(newline="") as file:
-        return counts, said, list(csv.DictReader(file))
+        return counts, printed.getvalue().splitlines(), list(csv.DictReader(file))
 
 
-def test_crops_are_what_the_api_says_and_broken_files_are_told(model, folder):
+def test_crops_are_what_the_api_says_and_broken_files_are_reported(model, folder):
     names = ["0.png", "broken.jpg", "1.png", "gone.png", "2.png", "3.png", "4.png", "no\nname.png"]
-    counts, said, table = run(model, folder, names)
-    assert (counts.pictures, counts.faces, counts.left_out, counts.skipped) == (5, 5, 3, 0)
-    assert ["broken.jpg" in said[0] or "broken.jpg" in said[1], len(said)] == [True, 3]
-    assert any("gone.png" in line and "No such file" in line for line in said)
+    counts, printed, table = run(model, folder, names)
+    assert (counts.images, counts.faces, counts.skipped, counts.done) == (5, 5, 3, 0)
+    assert ["broken.jpg" in printed[0] or "broken.jpg" in printed[1], len(printed)] == [True, 3]
+    assert any("gone.png" in line and "No such file" in line for line in printed)
     good = [str(folder / name) for name in names if name[0].isdigit()]
     assert [row["input"] for row in table] == good
     for row, expected in zip(table, model.predict(good), strict=True):
@@ -87,11 +83,11 @@ def test_crops_are_what_the_api_says_and_broken_files_are_told(model, folder):
         assert float(row["expected_age"]) == pytest.approx(expected.expected_age, abs=0.01)
 
 
-def test_found_faces_are_rows_of_their_own(model, folder):
+def test_every_detected_face_is_a_row(model, folder):
     names = [f"{i}.png" for i in range(6)]
-    counts, said, table = run(model, folder, names, faces="detect")
-    assert (counts.pictures, counts.faces, counts.left_out) == (5, 8, 1)
-    assert len(said) == 1 and "2.png: no face found (--faces=crop" in said[0]
+    counts, printed, table = run(model, folder, names, faces="detect")
+    assert (counts.images, counts.faces, counts.skipped) == (5, 8, 1)
+    assert len(printed) == 1 and "2.png: no face found (--faces=crop" in printed[0]
     wide = [row for row in table if row["input"].endswith("3.png")]
     assert [(row["face"], row["faces"], row["x0"]) for row in wide] == [
         ("0", "3", "10"),
@@ -106,19 +102,19 @@ def test_found_faces_are_rows_of_their_own(model, folder):
 
 
 @pytest.mark.parametrize("faces", ["crop", "detect"])
-def test_an_interrupted_run_goes_on(model, folder, faces, monkeypatch):
+def test_an_interrupted_run_resumes(model, folder, faces, monkeypatch):
     names = ["0.png", "1.png", "v.mp4", "3.png", "4.png", "5.png"]
     _, _, whole = run(model, folder, names, faces=faces, out="whole.csv")
-    write, written = Table.write, []
+    write, written = PredictionTable.write, []
 
-    def interrupted(self, batch):
+    def interrupted(self, name, seconds, predictions):
         if len(written) == 4:
             raise KeyboardInterrupt
-        written.append(batch)
-        write(self, batch)
+        written.append(predictions)
+        write(self, name, seconds, predictions)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Table, "write", interrupted)
+        patch.setattr(PredictionTable, "write", interrupted)
         run(model, folder, names, faces=faces)
     with (folder / "out.csv").open("a") as file:
         file.write("torn,")
@@ -130,10 +126,10 @@ def test_an_interrupted_run_goes_on(model, folder, faces, monkeypatch):
     )
     counts, _, table = run(model, folder, names, faces=faces)
     assert table == whole or _close(table, whole)
-    assert counts.skipped == 3  # two pictures and a video, of which both frames were done
+    assert counts.done == 3  # two images and a video, of which both frames were done
     assert len(seen) == len(whole) - sum(map(len, written)) == counts.faces
     again, _, table = run(model, folder, names, faces=faces)
-    assert again.pictures == again.left_out == 0 and len(table) == len(whole)
+    assert again.images == again.skipped == 0 and len(table) == len(whole)
 
 
 def _close(one, other):
@@ -145,18 +141,18 @@ def _close(one, other):
     )
 
 
-def test_videos_give_a_row_a_frame(model, folder):
-    counts, said, table = run(model, folder, ["v.mp4"], faces="detect", annotated=folder / "seen")
-    assert [row["seconds"] for row in table] == ["0.000", "0.500"] and said == []
-    assert counts.pictures == 2
+def test_videos_give_one_row_per_frame(model, folder):
+    counts, printed, table = run(model, folder, ["v.mp4"], faces="detect", annotated=folder / "seen")
+    assert [row["seconds"] for row in table] == ["0.000", "0.500"] and printed == []
+    assert counts.images == 2
     drawn = sorted((folder / "seen").rglob("*.jpg"))
     assert [path.name for path in drawn] == ["0.000.jpg", "0.500.jpg"]
     (folder / "bad.mp4").write_bytes(b"no video")
-    counts, said, _ = run(model, folder, ["bad.mp4"], out="other.csv")
-    assert counts.left_out == 1 and "bad.mp4" in said[0]
+    counts, printed, _ = run(model, folder, ["bad.mp4"], out="other.csv")
+    assert counts.skipped == 1 and "bad.mp4" in printed[0]
 
 
-def test_annotated_pictures_keep_their_folders(model, folder):
+def test_annotated_images_keep_their_folders(model, folder):
     seen = folder / "seen"
     run(model, folder, ["0.png", "1.png"], faces="detect", annotated=seen)
     paths = sorted(seen.rglob("*"))
@@ -175,7 +171,7 @@ def prediction(face=None):
     )
 
 
-def test_boxes_and_lines_are_drawn_and_the_rest_is_left():
+def test_boxes_and_lines_are_drawn_and_the_rest_is_not_changed():
     image = np.full((400, 600, 3), 90, np.uint8)
     one = prediction(Face(box=(100.0, 100.0, 200.0, 200.0), confidence=1.0))
     drawn = annotate.annotate(image, [one])

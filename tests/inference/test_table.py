@@ -6,9 +6,8 @@ import pytest
 
 from softbio_jax.data.faces import Face
 from softbio_jax.errors import UserError
-from softbio_jax.inference import table as rows_lib
 from softbio_jax.inference.predictor import Prediction
-from softbio_jax.inference.table import Table
+from softbio_jax.inference.table import PredictionTable, columns
 from softbio_jax.tasks import AGE, GENDER
 
 TASKS = (AGE, GENDER)
@@ -28,7 +27,7 @@ def found(*lefts):
 
 
 # A crop, a photograph of three, a name that CSV quotes, and two frames of a video.
-PICTURES = [
+IMAGES = [
     ("a.jpg", None, [prediction()]),
     ("b.jpg", None, found(3, 30, 60)),
     ('c, "d".jpg', None, found(5, 50)),
@@ -38,13 +37,13 @@ PICTURES = [
 
 
 def open_table(path, form="csv", model="m@1"):
-    return Table(path, stream=io.StringIO(), form=form, columns=rows_lib.columns(TASKS), model=model)
+    return PredictionTable(path, stream=io.StringIO(), form=form, tasks=TASKS, model=model)
 
 
-def fill(table, pictures=PICTURES):
-    for name, seconds, predictions in pictures:
-        if not table.done(name, rows_lib.time_text(seconds)):
-            table.write(rows_lib.rows(name, seconds, predictions, model="m@1", tasks=TASKS))
+def fill(table, images=IMAGES):
+    for name, seconds, predictions in images:
+        if not table.done(name, seconds):
+            table.write(name, seconds, predictions)
     table.close()
 
 
@@ -62,18 +61,18 @@ def test_a_file_cut_off_anywhere_ends_as_if_never_cut(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_whole_pictures_are_done_and_the_last_frame_is_known(form, tmp_path):
+def test_complete_images_are_done_and_the_last_frame_is_known(form, tmp_path):
     path = tmp_path / "t"
     fill(open_table(path, form))
     table = open_table(path, form)
-    assert table.done("b.jpg") and table.done("é.mp4", "1.000") and not table.done("é.mp4")
+    assert table.done("b.jpg") and table.done("é.mp4", 1.0) and not table.done("é.mp4")
     assert table.last_seconds("é.mp4") == 1.0 and table.last_seconds("b.jpg") is None
     table.close()
     before = path.read_bytes()
     lines = before.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))  # the second face of the last frame
     table = open_table(path, form)
-    assert not table.done("é.mp4", "1.000") and table.last_seconds("é.mp4") == 0.0
+    assert not table.done("é.mp4", 1.0) and table.last_seconds("é.mp4") == 0.0
     table.close()
     assert path.read_bytes() == b"".join(lines[:-2])
 
@@ -95,11 +94,11 @@ def test_rows_say_what_was_predicted(tmp_path):
         "0.987654",
     )
     assert "x0" not in lines[0] and lines[1]["x1"] == 13 and lines[1]["gender_male"] == 0.25
-    assert list(table[0]) == rows_lib.columns(TASKS)
+    assert list(table[0]) == columns(TASKS)
     assert all(set(line) <= set(table[0]) for line in lines)
 
 
-def test_another_files_rows_are_left_alone(tmp_path):
+def test_another_files_rows_are_not_changed(tmp_path):
     path = tmp_path / "t.csv"
     fill(open_table(path))
     for content, says in (
@@ -115,7 +114,7 @@ def test_another_files_rows_are_left_alone(tmp_path):
 
 def test_without_a_path_rows_go_to_the_stream():
     stream = io.StringIO()
-    table = Table(None, stream=stream, form="csv", columns=rows_lib.columns(TASKS), model="m@1")
+    table = PredictionTable(None, stream=stream, form="csv", tasks=TASKS, model="m@1")
     fill(table)
     assert not stream.closed
     assert stream.getvalue().count("\n") == 10

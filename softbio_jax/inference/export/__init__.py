@@ -1,1 +1,5 @@
-"""export."""
+"""Exports of a trained model: StableHLO, ONNX and LiteRT."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -39,7 +39,7 @@ def write_config(
         "format": form,
         "schema": SCHEMA,
         "name": bundle.name,
-        "variant": bundle.tower.name,
+        "variant": bundle.encoder.name,
         "method": bundle.method,
         "input": {"name": INPUT, "shape": [batch, size, size, 3], "type": "uint8"},
         "outputs": {task.name: list(task.classes) for task in bundle.tasks},
@@ -78,7 +78,7 @@ def write(directory: str | pathlib.Path, bundle: Bundle) -> None:
     if weights > MOST_BYTES:
         raise UserError(
             "too large for one file",
-            where=bundle.tower.name,
+            where=bundle.encoder.name,
             expected=f"at most {MOST_BYTES:,} bytes of weights",
             found=f"{weights:,}",
             fix="export it as onnx or safetensors",
