@@ -1,16 +1,15 @@
-"""Writes a report on one or several runs: HTML, Markdown, LaTeX, JSON and a card a run.
+"""Writes a report on one or several runs: HTML, Markdown, LaTeX, JSON and one card per run.
 
   python scripts/report.py RUN [RUN ...] --out=DIR
   python scripts/report.py RUN --out=DIR --predictions=MiVOLO:mivolo.csv
   python scripts/report.py RUN --out=DIR --gallery=DATA
 
-A RUN is a folder that scripts/train.py wrote and scripts/evaluate.py judged. The first run is
-the one that the others are compared with, example by example. DIR/report.html holds everything
-in one file.
+A RUN is a folder that scripts/train.py wrote and scripts/evaluate.py evaluated. The others are
+compared with the first run, example by example. DIR/report.html holds everything in one file.
 
-Another model's predictions are a CSV file with one row an example: `id` (as in the runs'
+Another model's predictions are a CSV file with one row per example: `id` (as in the runs'
 eval/predictions), for each task the probabilities `gender_male`, `gender_female` (all classes, in
-order, summing to one), optionally `gender_label` (a class name, or nothing) and, where an id
+order, summing to one), optionally `gender_label` (a class name or an empty cell) and, where an id
 occurs in several test sets, `test_set`.
 """
 
@@ -24,16 +23,17 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from softbio_jax import command
+from softbio_jax.console import Console
 
-_OUT = flags.DEFINE_string("out", None, "The folder to write the report to.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder to write the report to.", required=True)
 _PREDICTIONS = flags.DEFINE_multi_string(
-    "predictions", [], "NAME:FILE.csv, another model's predictions on the runs' test sets; may be repeated."
+    "predictions", [], "NAME:FILE.csv, another model's predictions on the runs' test sets; repeatable."
 )
 _GALLERY = flags.DEFINE_string(
     "gallery",
     None,
-    "The root of the prepared data: also write pages with the pictures of the most confident "
-    "mistakes, to gallery/ in that root and not into the report.",
+    "Root of the prepared data: also write pages with the images of the most confident mistakes, to "
+    "gallery/ in that root and not into the report.",
 )
 _SHARE_GALLERY = flags.DEFINE_bool(
     "share_gallery", False, "Write the gallery to gallery/ in --out, where faces may be seen."
@@ -43,24 +43,20 @@ _SHARE_GALLERY = flags.DEFINE_bool(
 def main(argv: Sequence[str]) -> None:
     from softbio_jax.evaluation.report import gallery, write
     from softbio_jax.evaluation.report import runs as run_lib
+    from softbio_jax.thesis import report
 
     if _SHARE_GALLERY.value and not _GALLERY.value:
         raise app.UsageError("--share_gallery needs --gallery=DATA")
     if len(argv) < 2:
         raise app.UsageError("name at least one run: report.py RUN [RUN ...] --out=DIR")
     start = time.monotonic()
-    shown = sys.stderr.isatty()
-
-    def progress(what: str) -> None:
-        if shown:
-            print(f"\r\033[K{what} ...", end="", file=sys.stderr, flush=True)
-
-    progress("reading runs")
+    console = Console(active=sys.stderr.isatty(), out=sys.stderr)
+    console.show("reading runs", 0, 1)
     runs = run_lib.load_all(argv[1:])
     runs += run_lib.third_parties(_PREDICTIONS.value, runs)
-    page = write.write(runs, _OUT.value, progress=progress)
-    if shown:
-        print("\r\033[K", end="", file=sys.stderr)
+    page = write.write(
+        runs, _OUT.value, extra=report.sections(runs), published=report.training_set(), console=console
+    )
     if _GALLERY.value:
         root = _OUT.value if _SHARE_GALLERY.value else _GALLERY.value
         for path in gallery.write_galleries(runs, _GALLERY.value, os.path.join(root, "gallery")):

@@ -1,13 +1,11 @@
-"""The thesis' printed figures, in per cent, for the columns named Paper.
+"""The thesis' printed results, in percent, for the columns named Paper.
 
-Averages are as printed; `INCONSISTENT` names those that do not follow from the printed figures
-they are averages of.
+Averages are as printed; `INCONSISTENT` names those that do not follow from their printed terms.
 """
 
 from collections.abc import Mapping
 
-# Key -> printed name and number of test images, by which a reproduction is told from a
-# different selection under the same name.
+# Key -> printed name and number of test images, which reveals another selection of the same name.
 TEST_SETS: Mapping[str, tuple[str, int]] = {
     "fairface": ("FairFace", 10_954),
     "utkface": ("UTKFace", 24_102),
@@ -78,7 +76,7 @@ SOTA: Mapping[str, tuple[str, str, str, str, str]] = {
 SOTA_NOTES = (
     "a: not reproduced by its users; retrained models stay near 80 %.",
     "b: the two rows are swapped in the thesis; published are APViT 91.98 and POSTER++ 92.21.",
-    "RAF-DB: the thesis tests on 2,869 images (those of unsure gender left out), the published "
+    "RAF-DB: the thesis tests on 2,869 images (without those of uncertain gender), the published "
     "rows on all 3,068; these columns are not comparable.",
     "MiVOLO sees the body beside the face. UTKFace has no official split, and its age is usually "
     "an error in years; the 9-group accuracy has no peer outside the thesis.",
@@ -96,7 +94,7 @@ INCONSISTENT: Mapping[tuple[str, str], str] = {
 
 
 def test_set_key(name: str) -> str | None:
-    """Returns the thesis' test set that `name` is, or stands for in a demo; None if neither.
+    """Returns the key of the thesis' test set that a name stands for, or None.
 
     "FairFace", "fairface/val", "synthetic_raf_db" and "RAF-DB" all have a key.
     """

@@ -1,61 +1,65 @@
-"""The thesis' tables with Paper and Reproduced columns."""
+"""What the thesis adds to a report: its tables with Paper and Reproduced columns, its training set."""
 
 from collections.abc import Mapping, Sequence
 
 from softbio_jax.evaluation.metrics import averages
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import NOTHING, Section, Table, Text
-from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.evaluation.report.runs import RunResults
+from softbio_jax.evaluation.report.training import TrainingSet
 from softbio_jax.tasks import TASKS
-from softbio_jax.thesis import paper
+from softbio_jax.thesis import composite, paper, protocol
 
 OTHER_SET = "‡"
 
 
-def section(runs: Sequence[Run]) -> Section | None:
-    """Returns Tables 4.1 to 4.3, 4.11 and 4.12; None where no test set is one of theirs."""
+def training_set() -> TrainingSet:
+    """Returns the thesis' composite training set, to be shown beside those of the runs."""
+    return TrainingSet(name="Paper", counts=composite.class_counts(), drawn=composite.DRAWN)
+
+
+def sections(runs: Sequence[RunResults]) -> list[Section]:
+    """Returns Tables 4.1 to 4.3, 4.11 and 4.12; empty where no test set is one of theirs."""
     names = {name for run in runs for name in run.summary["datasets"]}
     if not any(map(paper.test_set_key, names)):
-        return None
+        return []
     own = [run for run in runs if not run.external]
     rows_of = {method: multitask_run(own, method) for method in paper.METHODS}
     shown = [run for run in rows_of.values() if run is not None]
     warning = _other_sets([*shown, *(run for run in runs if run.external)])
-    intro = Text(
-        text="Accuracies in per cent. Paper: as printed. Reproduced: the runs of this report, by "
-        "the method that each was trained with."
+    intro = (
+        "Accuracies in percent. Paper: as printed. Reproduced: the runs of this report, by the method "
+        "that each was trained with."
     )
-    return Section(
-        title="The thesis' tables",
-        blocks=(
-            intro,
-            *((Text(text=warning, warning=True),) if warning else ()),
-            zero_shot(rows_of["zs"]),
-            zero_shot_averages(rows_of["zs"]),
-            zero_shot_cost(rows_of["zs"]),
-            method_averages(rows_of, own),
-            state_of_the_art(rows_of, runs),
-            balanced_emotion(rows_of, runs),
-        ),
+    blocks = (
+        Text(text=intro),
+        *((Text(text=warning, warning=True),) if warning else ()),
+        zero_shot(rows_of["zs"]),
+        zero_shot_averages(rows_of["zs"]),
+        zero_shot_cost(rows_of["zs"]),
+        method_averages(rows_of, own),
+        state_of_the_art(rows_of, runs),
+        balanced_emotion(rows_of, runs),
     )
+    return [Section(title="The thesis' tables", blocks=blocks)]
 
 
-def multitask_run(runs: Sequence[Run], method: str) -> Run | None:
-    """Returns the first run of `method` with the most tasks, which a table's row is taken from."""
+def multitask_run(runs: Sequence[RunResults], method: str) -> RunResults | None:
+    """Returns the first run of `method` with the most tasks, for a table's row."""
     found = [run for run in runs if run.method == method]
     return max(found, key=lambda run: len(run.tasks), default=None)
 
 
-def accuracy(run: Run | None, test_set: str, task: str, *, figure: str = "accuracy") -> str:
-    """Returns a run's figure on one of the thesis' test sets, marked if it is another set."""
+def accuracy(run: RunResults | None, test_set: str, task: str, *, metric: str = "accuracy") -> str:
+    """Returns a run's metric on one of the thesis' test sets, marked if the selection differs."""
     for name, tasks in (run.summary["datasets"] if run else {}).items():
         if paper.test_set_key(name) == test_set and task in tasks:
             mark = "" if tasks[task]["n"] == paper.TEST_SETS[test_set][1] else f" {OTHER_SET}"
-            return document.percent(tasks[task][figure]) + mark
+            return document.percent(tasks[task][metric]) + mark
     return NOTHING
 
 
-def zero_shot(run: Run | None) -> Table:
+def zero_shot(run: RunResults | None) -> Table:
     """Returns Table 4.1."""
     rows = tuple(
         (paper.TEST_SETS[test_set][0], task, f"{value:.2f}", accuracy(run, test_set, task))
@@ -71,9 +75,10 @@ def zero_shot(run: Run | None) -> Table:
     )
 
 
-def zero_shot_averages(run: Run | None) -> Table:
+def zero_shot_averages(run: RunResults | None) -> Table:
     """Returns Table 4.2."""
-    by_rule = averages.task_averages(paper.ZERO_SHOT, synthetic_labels=averages.THESIS_SYNTHETIC_LABELS)
+    excluded = averages.excluded_tasks(protocol.SYNTHETIC_LABELS, protocol.NOT_AVERAGED)
+    by_rule = averages.task_averages(paper.ZERO_SHOT, excluded)
     rows = tuple(
         (key, f"{printed:.2f}", f"{by_rule[key]:.3f}", _average(run, key))
         for key, printed in paper.ZERO_SHOT_AVERAGES.items()
@@ -89,7 +94,7 @@ def zero_shot_averages(run: Run | None) -> Table:
     )
 
 
-def zero_shot_cost(run: Run | None) -> Table:
+def zero_shot_cost(run: RunResults | None) -> Table:
     """Returns Table 4.3."""
     names = {
         "text_encoder": "text encoder, parameters",
@@ -118,7 +123,7 @@ def zero_shot_cost(run: Run | None) -> Table:
     )
 
 
-def method_averages(rows_of: Mapping[str, Run | None], runs: Sequence[Run]) -> Table:
+def method_averages(rows_of: Mapping[str, RunResults | None], runs: Sequence[RunResults]) -> Table:
     """Returns Table 4.11, its arrows against the single-task run of the same method."""
     keys = ("emotion", "age", "gender", "overall")
     methods = [m for m in paper.METHODS if m in paper.AVERAGES or rows_of[m] is not None]
@@ -143,8 +148,8 @@ def method_averages(rows_of: Mapping[str, Run | None], runs: Sequence[Run]) -> T
     )
 
 
-def state_of_the_art(rows_of: Mapping[str, Run | None], runs: Sequence[Run]) -> Table:
-    """Returns Table 4.12, with third parties' predictions recomputed below the quoted rows."""
+def state_of_the_art(rows_of: Mapping[str, RunResults | None], runs: Sequence[RunResults]) -> Table:
+    """Returns Table 4.12, with third parties' recomputed predictions below the quoted rows."""
     by_name = {paper.METHODS[m]: rows_of[m] for m in ("mtlora", "lora")}
     external = {run.name: run for run in runs if run.external}
     rows = []
@@ -161,23 +166,21 @@ def state_of_the_art(rows_of: Mapping[str, Run | None], runs: Sequence[Run]) -> 
         rows=tuple(rows),
         notes=(
             *paper.SOTA_NOTES,
-            "Rows of other models are quoted; those with a Reproduced figure were recomputed "
+            "Rows of other models are quoted; those with a Reproduced value were recomputed "
             "from the predictions given with --predictions.",
         ),
     )
 
 
-def balanced_emotion(rows_of: Mapping[str, Run | None], runs: Sequence[Run]) -> Table:
+def balanced_emotion(rows_of: Mapping[str, RunResults | None], runs: Sequence[RunResults]) -> Table:
     """Returns the accuracies printed beside the thesis' confusion matrices on RAF-DB."""
     rows = []
     for key, (printed, balanced) in paper.RAF_DB_BALANCED.items():
         given = next((run for run in runs if run.external and run.name == key), None)
         run = rows_of.get(key) or given
-        found = [
-            accuracy(run, "raf_db", "emotion", figure=figure) for figure in ("accuracy", "balanced_accuracy")
-        ]
-        cells = (f"{printed:.2f}", found[0], f"{balanced:.2f}", found[1])
-        rows.append((paper.METHODS.get(key, key), *cells))
+        found = [accuracy(run, "raf_db", "emotion", metric=m) for m in ("accuracy", "balanced_accuracy")]
+        name = paper.METHODS.get(key, key)
+        rows.append((name, f"{printed:.2f}", found[0], f"{balanced:.2f}", found[1]))
     return Table(
         title="Emotion on RAF-DB: accuracy and balanced accuracy",
         groups=(("", 1), ("accuracy", 2), ("balanced accuracy", 2)),
@@ -186,21 +189,21 @@ def balanced_emotion(rows_of: Mapping[str, Run | None], runs: Sequence[Run]) -> 
     )
 
 
-def _pairs(cells: Sequence[str], run: Run | None) -> list[str]:
+def _pairs(cells: Sequence[str], run: RunResults | None) -> list[str]:
     found = []
     for cell, (test_set, task) in zip(cells, paper.SOTA_COLUMNS, strict=True):
         found += [cell or NOTHING, accuracy(run, test_set, task)]
     return found
 
 
-def _average(run: Run | None, key: str) -> str:
+def _average(run: RunResults | None, key: str) -> str:
     value = run.summary["averages"].get(key) if run else None
     if run is None or value is None:
         return NOTHING
     return document.percent(value) + (f" {OTHER_SET}" if _other_sets([run]) else "")
 
 
-def _arrow(run: Run | None, key: str, runs: Sequence[Run]) -> str:
+def _arrow(run: RunResults | None, key: str, runs: Sequence[RunResults]) -> str:
     if run is None or key not in TASKS or len(run.tasks) < 2 or key not in run.tasks:
         return ""
     single = next((r for r in runs if r.method == run.method and r.tasks == [key]), None)
@@ -210,13 +213,13 @@ def _arrow(run: Run | None, key: str, runs: Sequence[Run]) -> str:
     return "↑" if change > 0 else "↓" if change < 0 else "="
 
 
-def _other_sets(runs: Sequence[Run]) -> str:
-    """Returns a sentence naming the test sets that are not the thesis' own, or nothing."""
+def _other_sets(runs: Sequence[RunResults]) -> str:
+    """Returns a sentence naming the test sets that differ from the thesis' ones, or ""."""
     found: dict[str, None] = {}
     for run in runs:
         for name, tasks in run.summary["datasets"].items():
             key = paper.test_set_key(name)
-            n = max((figures["n"] for figures in tasks.values()), default=0)
+            n = max((metrics["n"] for metrics in tasks.values()), default=0)
             if key is None:
                 found[f"{name} is none of the thesis' test sets"] = None
             elif n != paper.TEST_SETS[key][1]:

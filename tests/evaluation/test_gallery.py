@@ -1,4 +1,4 @@
-"""The error gallery: the right pictures in the right order, only where they may be."""
+"""The error gallery: the right images in the right order, only where they may be."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from softbio_jax.evaluation.report import gallery
 from tests.evaluation.fixtures import hand_made
 from tests.evaluation.report.fixtures import write_run
 
-PNG = b"\x89PNG picture of "
+PNG = b"\x89PNG image of "
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def test_the_sample_is_of_labelled_examples(faces):
     assert rows == {0, 1, 2, 3}
 
 
-def test_a_page_shows_pictures_with_their_distributions(faces):
+def test_a_page_shows_images_with_their_distributions(faces):
     asked = []
 
-    def picture(name):
+    def read(name):
         asked.append(name)
         return PNG + name.encode()
 
-    page = gallery.render(faces, picture)
+    page = gallery.render(faces, read)
     assert asked[:3] == ["2", "1", "3"]
     assert "male, taken for female" in page and "female 90%" in page
     assert "data:image/png;base64," in page
@@ -52,17 +52,17 @@ def test_all_shown_classes_include_the_true_one():
     assert "neutral 5%" in page and 'class="bar true"' in page
 
 
-def test_galleries_of_a_run_go_where_they_are_told(tmp_path, monkeypatch):
+def test_galleries_are_written_to_the_given_folder(tmp_path, monkeypatch):
     from softbio_jax.evaluation.report import runs
 
     run = runs.load(write_run(tmp_path / "lora", tasks=("age", "gender")), name="lora")
     opened = []
 
-    def pictures(directory, split):
+    def image_reader(directory, split):
         opened.append((directory.name, split))
         return lambda _: PNG
 
-    monkeypatch.setattr(gallery, "pictures", pictures)
+    monkeypatch.setattr(gallery, "image_reader", image_reader)
     pages = gallery.write_galleries([run], tmp_path / "data", tmp_path / "data" / "gallery")
     assert opened == [("fairface", "test"), ("vggface2", "test")]
     assert [page.name for page in pages] == ["lora_fairface.html", "lora_vggface2.html"]

@@ -1,4 +1,4 @@
-"""Paper and Reproduced columns: the right figure in the right cell, marked where it must be."""
+"""Paper and Reproduced columns: the right value in the right cell, marked where it must be."""
 
 import dataclasses
 
@@ -39,18 +39,18 @@ def test_test_set_key(name, key):
 
 
 def test_a_report_on_other_test_sets_has_no_tables_of_the_thesis(loaded):
-    assert report.section(loaded) is not None
+    assert len(report.sections(loaded)) == 1
     run = loaded[0]
     mine = {"mine": next(iter(run.summary["datasets"].values()))}
     own = dataclasses.replace(run, summary=run.summary | {"datasets": mine})
-    assert report.section([own]) is None
+    assert report.sections([own]) == []
 
 
-def test_printed_figures_have_the_vocabularys_tasks():
+def test_printed_averages_have_the_vocabularys_tasks():
     for tasks in paper.ZERO_SHOT.values():
         assert set(tasks) <= set(TASKS)
-    for figures in paper.AVERAGES.values():
-        assert set(figures) == {*TASKS, "overall"}
+    for values in paper.AVERAGES.values():
+        assert set(values) == {*TASKS, "overall"}
     assert all(len(cells) == len(paper.SOTA_COLUMNS) for cells in paper.SOTA.values())
 
 
@@ -86,9 +86,9 @@ def test_another_selection_of_a_test_set_is_marked(loaded):
 
 def test_the_thesis_own_test_set_is_not_marked(loaded, monkeypatch):
     lora = loaded[0]
-    figures = lora.summary["datasets"]["fairface"]["age"]
-    monkeypatch.setattr(paper, "TEST_SETS", {"fairface": ("FairFace", figures["n"])})
-    assert report.accuracy(lora, "fairface", "age") == f"{100 * figures['accuracy']:.2f}"
+    metrics = lora.summary["datasets"]["fairface"]["age"]
+    monkeypatch.setattr(paper, "TEST_SETS", {"fairface": ("FairFace", metrics["n"])})
+    assert report.accuracy(lora, "fairface", "age") == f"{100 * metrics['accuracy']:.2f}"
 
 
 def test_arrows_against_the_single_task_run(loaded):
@@ -128,7 +128,7 @@ def test_a_third_party_named_like_a_quoted_row_fills_that_row(loaded):
 def test_balanced_emotion(loaded):
     rows, _ = rows_of(loaded)
     table = report.balanced_emotion(rows, loaded)
-    figures = loaded[0].summary["datasets"]["raf_db"]["emotion"]
+    metrics = loaded[0].summary["datasets"]["raf_db"]["emotion"]
     assert cell(table, ("LoRA",), "Paper", occurrence=1) == "85.90"
-    balanced = f"{100 * figures['balanced_accuracy']:.2f} ‡"
+    balanced = f"{100 * metrics['balanced_accuracy']:.2f} ‡"
     assert cell(table, ("LoRA",), "Reproduced", occurrence=1) == balanced

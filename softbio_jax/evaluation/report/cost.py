@@ -3,61 +3,73 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softbio_jax import console
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import NOTHING, Block, Section, Table, Text
-from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.models.config import vision_config
 from softbio_jax.models.flops import vision_flops
 
 
-def cost(runs: Sequence[Run]) -> Section:
+def cost(runs: Sequence[RunResults]) -> Section:
     """Returns parameters, FLOPs, latency, throughput, memory and time of every run."""
     own = [run for run in runs if not run.external]
-    measures = {run.name: measured(run) for run in own}
-    names = {key: None for figures in measures.values() for key in figures}
-    rows = tuple((name, *(measures[run.name].get(name, NOTHING) for run in own)) for name in names)
-    lacking = [
-        f"{run.name}: {', '.join(n for n in names if measures[run.name][n] == NOTHING)}"
-        for run in own
-        if NOTHING in measures[run.name].values()
-    ]
-    notes = (f"Not recorded: {'; '.join(lacking)}.",) if lacking else ()
+    columns = {run.name: measured(run) for run in own}
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    lacking = {
+        run: [name for name in names if column[name] == NOTHING]
+        for run, column in columns.items()
+        if NOTHING in column.values()
+    }
+    missing = "; ".join(f"{run}: {', '.join(found)}" for run, found in lacking.items())
     table = Table(
-        title="Size, speed and time", header=("", *(run.name for run in own)), rows=rows, notes=notes
+        title="Size, speed and time",
+        header=("", *columns),
+        rows=tuple((name, *(column[name] for column in columns.values())) for name in names),
+        notes=(f"Not recorded: {missing}.",) if missing else (),
     )
-    groups = [t for run in own if (t := _groups(run)) is not None]
+    groups = [
+        Table(
+            title=f"{run.name}: parameters per group",
+            header=("group", "parameters"),
+            rows=tuple((str(name), document.count(n)) for name, n in found.items()),
+        )
+        for run in own
+        if (found := (run.info.get("params") or {}).get("groups"))
+    ]
     return Section(title="Cost", blocks=(table, *groups))
 
 
-def measured(run: Run) -> dict[str, str]:
-    """Returns the measures of one run by their names in the table."""
+def measured(run: RunResults) -> dict[str, str]:
+    """Returns the measurements of one run by their names in the table."""
     model, info = run.summary["model"], run.info
     inference = info.get("inference") or {}
     trainable, total = model.get("trainable_params"), model.get("total_params")
-    share = trainable / total if trainable is not None and total else None
-    memory = info.get("memory_bytes")
+    memory, seconds = info.get("memory_bytes"), info.get("wall_time_s")
     return {
         "variant": str(model.get("variant", NOTHING)),
         "method": str(model.get("method", NOTHING)),
         "parameters": document.count(total),
         "trainable parameters": document.count(trainable),
-        "trainable share, %": document.percent(share),
-        "GFLOPs an image, tower": document.number(tower_gflops(run)),
+        "trainable share, %": document.percent(
+            trainable / total if trainable is not None and total else None
+        ),
+        "GFLOPs per image, encoder": document.number(encoder_gflops(run)),
         "latency at batch 1, ms": document.number(inference.get("latency_ms"), digits=1),
         "best inference, images/s": _best(inference.get("throughput")),
         "training, images/s": _best(info.get("throughput")),
         "peak memory, GiB": document.number(memory / 2**30 if memory else None),
-        "training time": document.duration(info.get("wall_time_s")),
+        "training time, (h:)mm:ss": NOTHING if seconds is None else console.duration(seconds),
         "device": _device(info.get("device"), inference.get("device")),
     }
 
 
-def tower_gflops(run: Run) -> float | None:
-    """Returns the forward pass of a run's vision tower for one image, in 10^9 operations.
+def encoder_gflops(run: RunResults) -> float | None:
+    """Returns the forward pass of a run's vision encoder for one image, in 10^9 operations.
 
-    Counted from shapes (`models.flops`, matrix products with attention's); None where the run
-    has no config or its variant is unknown.
+    Counted from shapes (`models.flops`: all matrix products, including attention); None where the
+    run has no config or its variant is unknown.
     """
     model = run.config.get("model") or {}
     try:
@@ -81,23 +93,12 @@ def _best(rates: Mapping[str, float] | None) -> str:
     return f"{rate:,.0f} (batch {batch})"
 
 
-def _groups(run: Run) -> Table | None:
-    groups = (run.info.get("params") or {}).get("groups")
-    if not groups:
-        return None
-    return Table(
-        title=f"{run.name}: parameters a group",
-        header=("group", "parameters"),
-        rows=tuple((str(name), document.count(n)) for name, n in groups.items()),
-    )
-
-
-def provenance(runs: Sequence[Run]) -> Section:
-    """Returns commands, versions, data and configs, by which a run can be repeated."""
+def provenance(runs: Sequence[RunResults]) -> Section:
+    """Returns commands, versions, data and configs, with which a run can be repeated."""
     blocks: list[Block] = []
     for run in runs:
         if run.external:
-            blocks.append(Text(text=f"{run.name}: figures computed from predictions given."))
+            blocks.append(Text(text=f"{run.name}: metrics computed from the given predictions."))
             continue
         facts = {
             "command": run.info.get("command"),
@@ -119,10 +120,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{name}.")
-        else:
-            found[name] = _line(value)
+        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: _line(value)}
     return found
 
 

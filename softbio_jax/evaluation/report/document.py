@@ -1,102 +1,38 @@
-"""What a report consists of, whatever it is written as."""
+"""The parts of a report, independent of the format it is written in, and the text of its cells."""
 
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-
-def percent(value: float | None, *, digits: int = 2) -> str:
-    """Returns a share as per cent, or a dash for None."""
-    return NOTHING if value is None else f"{100 * value:.{digits}f}"
-
-
-def with_bounds(value: float | None, bounds: Sequence[float] | None, *, digits: int = 1) -> str:
-    """Returns "81.25 [80.1, 82.3]" for a share and its interval, or a dash for None."""
-    if value is None or bounds is None:
-        return NOTHING
-    low, high = (percent(bound, digits=digits) for bound in bounds)
-    return f"{percent(value)} [{low}, {high}]"
-
-
-def percent_interval(figures: Mapping[str, Any], name: str) -> str:
-    """Returns a figure in per cent with its interval."""
-    return with_bounds(figures[name], figures["intervals"][name])
-
-
-def plain_interval(figures: Mapping[str, Any], name: str) -> str:
-    """Returns "1.23 [1.20, 1.27]" for a figure in its own unit."""
-    low, high = figures["intervals"][name]
-    return f"{figures[name]:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def points(value: float, interval: Sequence[float]) -> str:
-    """Returns "+1.25 [-0.1, +2.6]" for a difference in percentage points."""
-    low, high = (f"{100 * bound:+.1f}" for bound in interval)
-    return f"{100 * value:+.2f} [{low}, {high}]"
-
-
-def p_value(value: float) -> str:
-    """Returns a p-value with as many digits as it deserves."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def count(value: float | None) -> str:
-    """Returns an integer with thousands separated, or a dash for None."""
-    return NOTHING if value is None else f"{int(value):,}"
-
-
-def number(value: float | None, *, digits: int = 2) -> str:
-    """Returns a figure, or a dash for None."""
-    return NOTHING if value is None else f"{value:,.{digits}f}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Returns "age, gender and emotion"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def duration(seconds: float | None) -> str:
-    """Returns "1 h 02 min", "3 min 05 s" or "12 s"."""
-    if seconds is None:
-        return NOTHING
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
+from softbio_jax import console
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
-NOTHING = "–"  # a cell for which a run has no figure
+NOTHING = "–"  # a cell without a value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Text:
-    """A paragraph.
-
-    Args:
-      text: plain text.
-      warning: whether the reader must not miss it.
-    """
+    """A paragraph of plain text, set apart if it is a warning."""
 
     text: str
     warning: bool = False
+    kind: ClassVar[str] = "text"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells of text with a header.
+    """Cells of text below a header.
 
     Args:
       title: the caption.
-      header: one name a column.
+      header: one name per column.
       rows: the cells; every row as long as the header.
       groups: a second header line above the first, as (name, number of columns).
       notes: lines below the table.
-      text_columns: how many columns from the left hold words; the others hold figures.
+      text_columns: number of columns, from the left, that hold words; the others hold numbers.
     """
 
     title: str
@@ -105,6 +41,7 @@ class Table:
     groups: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     text_columns: int = 1
+    kind: ClassVar[str] = "table"
 
     def __post_init__(self) -> None:
         width = len(self.header)
@@ -113,16 +50,21 @@ class Table:
         if self.groups and sum(span for _, span in self.groups) != width:
             raise ValueError(f"table {self.title!r}: groups do not span {width} columns")
 
+    @property
+    def widths(self) -> list[int]:
+        """Number of characters of the longest cell of each column."""
+        return [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A picture.
+    """A matplotlib figure with its caption.
 
     Args:
       name: unique in a document; `stem` makes its file's name of it.
-      caption: what it shows, also for those who cannot see it.
+      caption: what it shows, also the alternative text.
       figure: a matplotlib figure.
-      wide: whether it needs the whole width of a page.
+      wide: whether it needs the full width of a page.
     """
 
     name: str
@@ -138,23 +80,19 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Pictures that are to be seen side by side."""
+    """Figures shown side by side."""
 
     title: str
     items: tuple[Figure, ...]
+    kind: ClassVar[str] = "figures"
 
 
 Block = Text | Table | Figures
 
 
-def file_stem(name: str) -> str:
-    """Returns a name that is safe in a path, a link and a LaTeX file, whatever `name` holds."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the blocks below it."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -167,12 +105,12 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Document:
-    """A whole report.
+    """A complete report.
 
     Args:
       title: the heading.
       subtitle: one line below it.
-      highlights: (value, name, remark) of the few figures to be seen first.
+      highlights: (value, name, remark) of the few metrics shown first.
       sections: the content.
     """
 
@@ -182,15 +120,65 @@ class Document:
     sections: tuple[Section, ...]
 
     def figures(self) -> list[Figure]:
-        """All pictures in reading order."""
-        return [
-            figure
-            for section in self.sections
-            for block in section.blocks
-            if isinstance(block, Figures)
-            for figure in block.items
-        ]
+        """All figures in reading order."""
+        blocks = [block for section in self.sections for block in section.blocks]
+        return [figure for block in blocks if isinstance(block, Figures) for figure in block.items]
 
     def tables(self) -> list[Table]:
         """All tables in reading order."""
         return [b for section in self.sections for b in section.blocks if isinstance(b, Table)]
+
+
+def file_stem(name: str) -> str:
+    """Returns a name with only characters that are safe in a path, a link and a LaTeX file."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+
+
+def percent(value: float | None, *, digits: int = 2) -> str:
+    """Returns a share as a percentage, or a dash for None."""
+    return NOTHING if value is None else console.percent(value, digits)
+
+
+def with_bounds(value: float | None, bounds: Sequence[float] | None) -> str:
+    """Returns "81.25 [80.1, 82.3]" for a share and its interval, or a dash for None."""
+    if value is None or bounds is None:
+        return NOTHING
+    low, high = (percent(bound, digits=1) for bound in bounds)
+    return f"{percent(value)} [{low}, {high}]"
+
+
+def percent_interval(metrics: Mapping[str, Any], name: str) -> str:
+    """Returns a metric between 0 and 1 as a percentage with its interval."""
+    return with_bounds(metrics[name], metrics["intervals"][name])
+
+
+def plain_interval(metrics: Mapping[str, Any], name: str) -> str:
+    """Returns "1.23 [1.20, 1.27]" for a metric in its own unit."""
+    low, high = metrics["intervals"][name]
+    return f"{metrics[name]:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def points(value: float, interval: Sequence[float]) -> str:
+    """Returns "+1.25 [-0.1, +2.6]" for a difference in percentage points."""
+    low, high = (f"{100 * bound:+.1f}" for bound in interval)
+    return f"{100 * value:+.2f} [{low}, {high}]"
+
+
+def p_value(value: float) -> str:
+    """Returns a p-value with three decimals, or "< 0.001"."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(value: float | None) -> str:
+    """Returns an integer with thousands separated, or a dash for None."""
+    return NOTHING if value is None else f"{int(value):,}"
+
+
+def number(value: float | None, *, digits: int = 2) -> str:
+    """Returns a number with thousands separated, or a dash for None."""
+    return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns "age, gender and emotion"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -2,61 +2,62 @@
 
 import importlib.util
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from softbio_jax.evaluation import charts, evaluate
 from softbio_jax.evaluation.report.document import Block, Figure, Figures, Section, Text
-from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.tasks import MISSING, TASKS
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as MatplotlibFigure
-
-MAX_POINTS = 1000  # a run; t-SNE takes seconds at this size and minutes at ten times it
+MAX_POINTS = 1000  # per run; t-SNE takes seconds at this size and minutes at ten times it
 SEED = 2025
 HAS_T_SNE = importlib.util.find_spec("sklearn") is not None
 
 
-def section(runs: Sequence[Run]) -> Section:
-    """Returns both maps of every run that kept features, one picture a task and map."""
+def section(runs: Sequence[RunResults]) -> Section:
+    """Returns both maps of every run that kept features, one figure per task and map."""
     blocks: list[Block] = []
     for run in (run for run in runs if not run.external):
         features, labels, sets = points(run)
         if len(features) < 10:
             blocks.append(Text(text=f"{run.name}: the evaluation kept no features."))
             continue
-        items = []
+        colours = {
+            task: (labels[task], spec.classes)
+            for task, spec in TASKS.items()
+            if np.any(labels[task] != MISSING)
+        }
+        names = sorted(set(sets.tolist()))
+        if len(names) > 1:
+            colours["test set"] = (np.searchsorted(names, sets), tuple(names))
         places = {"PCA": pca(features)}
         if HAS_T_SNE:
             places["t-SNE"] = t_sne(features)
-        for kind, place in places.items():
-            for task, spec in TASKS.items():
-                if np.any(labels[task] != MISSING):
-                    picture = charts.scatter(
-                        place, labels[task], spec.classes, title=f"{kind} by {task}", ordered=task == "age"
-                    )
-                    items.append(_figure(run, kind, task, picture))
-            names = sorted(set(sets.tolist()))
-            if len(names) > 1:
-                index = np.searchsorted(names, sets)
-                picture = charts.scatter(place, index, names, title=f"{kind} by test set", ordered=False)
-                items.append(_figure(run, kind, "test set", picture))
-        blocks.append(Figures(title=f"{run.name}: pooled features", items=tuple(items)))
+        items = tuple(
+            Figure(
+                name=f"{kind.lower().replace('-', '')}_{what.replace(' ', '_')}_{run.name}",
+                caption=f"{run.name}: {kind} of pooled features, coloured by {what}.",
+                figure=charts.scatter(
+                    place, values, classes, title=f"{kind} by {what}", ordered=what == "age"
+                ),
+            )
+            for kind, place in places.items()
+            for what, (values, classes) in colours.items()
+        )
+        blocks.append(Figures(title=f"{run.name}: pooled features", items=items))
     if not HAS_T_SNE:
         blocks.append(Text(text="No t-SNE: it needs scikit-learn (pip install 'softbio-jax[report]')."))
     if any(isinstance(block, Figures) for block in blocks):
-        blocks.append(
-            Text(
-                text=f"At most {MAX_POINTS:,} test images a run, evenly spaced. Distances between "
-                "clusters of a t-SNE map mean nothing."
-            )
+        text = (
+            f"At most {MAX_POINTS:,} test images per run, evenly spaced. Distances between clusters of a "
+            "t-SNE map mean nothing."
         )
+        blocks.append(Text(text=text))
     return Section(title="Feature space", blocks=tuple(blocks))
 
 
-def points(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+def points(run: RunResults) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """Reads the kept features of all test sets of a run.
 
     Returns:
@@ -65,11 +66,8 @@ def points(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     assert run.path is not None
     features, sets = [], []
     labels: dict[str, list[np.ndarray]] = {task: [] for task in TASKS}
-    files = {
-        name: file
-        for name in run.predictions
-        if (file := run.path / evaluate.DIRECTORY / "features" / f"{name}.npz").exists()
-    }
+    folder = run.path / evaluate.DIRECTORY / "features"
+    files = {name: file for name in run.predictions if (file := folder / f"{name}.npz").exists()}
     for name, file in files.items():
         with np.load(file) as kept:
             rows, values = kept["rows"], kept["features"]
@@ -88,8 +86,7 @@ def points(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
 
 def pca(features: np.ndarray, components: int = 2) -> np.ndarray:
     """Returns the first principal components (n, K) of features (n, D)."""
-    centred = features - features.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    left, scale, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
     return (left * scale)[:, :components]
 
 
@@ -103,11 +100,3 @@ def t_sne(features: np.ndarray) -> np.ndarray:
     # A thousand points are too few for threads, which would spend their time waiting.
     with threadpool_limits(1):
         return TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(reduced)
-
-
-def _figure(run: Run, kind: str, what: str, picture: "MatplotlibFigure") -> Figure:
-    return Figure(
-        name=f"{kind.lower().replace('-', '')}_{what.replace(' ', '_')}_{run.name}",
-        caption=f"{run.name}: {kind} of pooled features, coloured by {what}.",
-        figure=picture,
-    )

@@ -1,6 +1,6 @@
 """The section on fairness: gaps between groups, and every cell with its size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from softbio_jax.evaluation import charts
 from softbio_jax.evaluation.metrics import fairness
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import Block, Figure, Figures, Section, Table, Text
-from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.tasks import TASKS
 
 Audits = Mapping[str, Mapping[str, Any]]  # run -> test set -> what `fairness.audit` returns
@@ -17,11 +17,11 @@ Audits = Mapping[str, Mapping[str, Any]]  # run -> test set -> what `fairness.au
 INTRODUCTION = (
     "Race is an audit column: no model predicts it. Gender and age group are the labels. Cells "
     f"with fewer than {fairness.SMALL_CELL} examples (marked †, without colour in the maps) are "
-    "shown and left out of the gaps: one picture there is more than a percentage point."
+    "shown but excluded from the gaps: one image there is more than a percentage point."
 )
 
 
-def audits(runs: Sequence[Run]) -> Audits:
+def audits(runs: Sequence[RunResults]) -> Audits:
     """Returns the fairness audit of every run and test set that has factors."""
     found = {}
     for run in runs:
@@ -33,63 +33,51 @@ def audits(runs: Sequence[Run]) -> Audits:
 def section(found: Audits) -> Section:
     """Returns gaps, maps and tables of all audits."""
     blocks: list[Block] = [Text(text=INTRODUCTION)]
-    if not any(found.values()):
-        blocks.append(Text(text="No test set has race, gender or age labels."))
-    else:
+    if any(found.values()):
         blocks.append(_gaps(found))
+    else:
+        blocks.append(Text(text="No test set has race, gender or age labels."))
     for run, sets in found.items():
-        maps = tuple(
-            figure
-            for test_set, audit in sets.items()
-            for task, cuts in audit.items()
-            for figure in _maps(run, test_set, task, cuts)
-        )
+        judged = [(name, task, cuts) for name, audit in sets.items() for task, cuts in audit.items()]
+        maps = tuple(figure for name, task, cuts in judged for figure in _maps(run, name, task, cuts))
         if maps:
             blocks.append(Figures(title=f"{run}: accuracy by group, %", items=maps))
-        blocks.extend(
-            _cells(run, test_set, task, cuts)
-            for test_set, audit in sets.items()
-            for task, cuts in audit.items()
-        )
+        blocks += [_cells(run, name, task, cuts) for name, task, cuts in judged]
     return Section(title="Fairness", blocks=tuple(blocks))
 
 
-def _gaps(found: Audits) -> Table:
-    rows = []
-    for run, sets in found.items():
-        for test_set, audit in sets.items():
-            for task, cuts in audit.items():
-                for cut, result in cuts.items():
-                    gap = result["gap"]
-                    if gap is None:
-                        continue
-                    rows.append(
-                        (
-                            run,
-                            test_set,
-                            task,
-                            cut.replace(" x ", " × "),
-                            gap["best"],
-                            gap["worst"],
-                            document.points(gap["gap"], gap["interval"]),
-                            document.p_value(gap["p_value"]),
-                            f"{gap['smallest']['group']} ({gap['smallest']['n']:,})",
-                        )
+def gap_rows(sets: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yields the gaps of one run as cells.
+
+    Args:
+      sets: test set -> what `fairness.audit` returns.
+
+    Yields:
+      Test set, task, groups, best, worst, gap with its interval, p-value, smallest cell.
+    """
+    for test_set, audit in sets.items():
+        for task, cuts in audit.items():
+            for cut, result in cuts.items():
+                gap = result["gap"]
+                if gap is not None:
+                    yield (
+                        test_set,
+                        task,
+                        _shown(cut),
+                        gap["best"],
+                        gap["worst"],
+                        document.points(gap["gap"], gap["interval"]),
+                        document.p_value(gap["p_value"]),
+                        f"{gap['smallest']['group']} ({gap['smallest']['n']:,})",
                     )
+
+
+def _gaps(found: Audits) -> Table:
+    columns = ("test set", "task", "groups", "best", "worst", "gap", "p, all groups equal", "smallest cell")
     return Table(
         title="Accuracy gaps between groups, percentage points",
-        header=(
-            "run",
-            "test set",
-            "task",
-            "groups",
-            "best",
-            "worst",
-            "gap",
-            "p, all groups equal",
-            "smallest cell",
-        ),
-        rows=tuple(rows),
+        header=("run", *columns),
+        rows=tuple((run, *row) for run, sets in found.items() for row in gap_rows(sets)),
         notes=(
             "In brackets Newcombe's 95 % interval for these two groups, which were picked for "
             "being extreme; whether groups differ at all is the chi-square p-value.",
@@ -101,25 +89,22 @@ def _gaps(found: Audits) -> Table:
 def _maps(run: str, test_set: str, task: str, cuts: Mapping[str, Any]) -> list[Figure]:
     figures = []
     for cut in ("race x gender", "race x age", "gender x age"):
-        if cut not in cuts:
-            continue
-        first, second = cut.split(" x ")
-        rows = cuts[cut]["rows"]
+        rows = cuts[cut]["rows"] if cut in cuts else ()
         if all(row["small"] for row in rows):
             continue  # nothing in the map would be comparable
+        first, second = cut.split(" x ")
         across, down = _in_order(rows, second), _in_order(rows, first)
         values = np.full((len(down), len(across)), np.nan)
         n = np.zeros(values.shape, np.int64)
         for row in rows:
             cell = down.index(row[first]), across.index(row[second])
             values[cell], n[cell] = row["accuracy"], row["n"]
+        title = f"{task} on {test_set}, {_shown(cut)}"
         figures.append(
             Figure(
                 name=f"groups_{test_set}_{task}_{first}_{second}_{run}",
                 caption=f"{run}: {task} accuracy on {test_set} by {first} and {second}, with n.",
-                figure=charts.heat_map(
-                    values, n, down, across, title=f"{task} on {test_set}, {first} × {second}"
-                ),
+                figure=charts.heat_map(values, n, down, across, title=title),
                 wide=True,
             )
         )
@@ -127,51 +112,37 @@ def _maps(run: str, test_set: str, task: str, cuts: Mapping[str, Any]) -> list[F
 
 
 def _cells(run: str, test_set: str, task: str, cuts: Mapping[str, Any]) -> Table:
-    """The finest cut without age, or age alone: the full product is in the data files."""
+    """Returns the finest cut without age, or age: the full product is in the data files."""
     cut = next(c for c in ("race x gender", "race", "gender", "age") if c in cuts)
-    factors = cut.split(" x ")
-    shares = [
-        (name, key)
-        for name, key in (
-            ("balanced", "balanced_accuracy"),
-            ("macro-F1", "macro_f1"),
-            ("one-off", "one_off_accuracy"),
+    names = {"balanced_accuracy": "balanced", "macro_f1": "macro-F1", "one_off_accuracy": "one-off"}
+    shares = {key: name for key, name in names.items() if key in cuts[cut]["rows"][0]}
+    years = ("MAE, years",) if task == "age" else ()
+    rows = tuple(
+        (
+            fairness.group_name(row, cut.split(" x ")) + (" †" if row["small"] else ""),
+            document.count(row["n"]),
+            document.with_bounds(row["accuracy"], row["interval"]),
+            *(document.percent(row[key]) for key in shares),
+            *(document.number(row["expected_age_mae"]) for _ in years),
+            f"{row['nll']:.3f}",
+            f"{row['brier']:.3f}",
+            document.percent(row["ece"], digits=1),
         )
-        if key in cuts[cut]["rows"][0]
-    ]
-    rows = []
-    for row in cuts[cut]["rows"]:
-        low, high = row["interval"]
-        rows.append(
-            (
-                fairness.group_name(row, factors) + (" †" if row["small"] else ""),
-                document.count(row["n"]),
-                f"{document.percent(row['accuracy'])} [{100 * low:.1f}, {100 * high:.1f}]",
-                *(document.percent(row[key]) for _, key in shares),
-                *((document.number(row["expected_age_mae"]),) if task == "age" else ()),
-                f"{row['nll']:.3f}",
-                f"{row['brier']:.3f}",
-                document.percent(row["ece"], digits=1),
-            )
-        )
+        for row in cuts[cut]["rows"]
+    )
     return Table(
-        title=f"{run}: {task} on {test_set} by {cut.replace(' x ', ' × ')}, %",
-        header=(
-            "group",
-            "n",
-            "accuracy",
-            *(name for name, _ in shares),
-            *(("MAE, years",) if task == "age" else ()),
-            "NLL",
-            "Brier",
-            "ECE",
-        ),
-        rows=tuple(rows),
+        title=f"{run}: {task} on {test_set} by {_shown(cut)}, %",
+        header=("group", "n", "accuracy", *shares.values(), *years, "NLL", "Brier", "ECE"),
+        rows=rows,
         notes=("All cuts, down to race × gender × age group, are in fairness.csv beside this report.",),
     )
 
 
+def _shown(cut: str) -> str:
+    return cut.replace(" x ", " × ")
+
+
 def _in_order(rows: Sequence[Mapping[str, Any]], factor: str) -> list[str]:
     present = list(dict.fromkeys(row[factor] for row in rows))
-    order = TASKS[factor].classes if factor in TASKS else tuple(sorted(present))
+    order = TASKS[factor].classes if factor in TASKS else sorted(present)
     return [value for value in order if value in present]

@@ -1,33 +1,33 @@
-"""A run directory, or a third party's predictions, as one object."""
+"""The results of a run directory, or of a third party's predictions, as one object."""
 
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import evaluate, predictions_csv
-from softbio_jax.evaluation.metrics import comparison
+from softbio_jax.evaluation.metrics import averages, comparison
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 
 TEST_SET_COLUMN = "test_set"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class RunResults:
     """What a report knows of one model.
 
     Args:
-      name: how tables call it.
+      name: its name in tables.
       path: the run's directory, None for a third party's predictions.
       summary: what `evaluate.summarise` returns.
       predictions: test set -> predictions.
       config: the resolved config, empty if the run has none.
-      log: scalars over training, one mapping a logged step with the key `step`.
+      log: scalars over training, one mapping per logged step with the key `step`.
       info: `run.json`: versions, device, wall time, data, parameter counts, sampling.
     """
 
@@ -45,16 +45,26 @@ class Run:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that it was judged on."""
+        """The tasks with an average."""
         return [task for task in self.summary["averages"] if task != "overall"]
 
     @property
     def external(self) -> bool:
         return self.path is None
 
+    def metrics(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        """Yields every test set and task with its metrics."""
+        for test_set, tasks in self.summary["datasets"].items():
+            for task, metrics in tasks.items():
+                yield test_set, task, metrics
 
-def load_all(directories: Sequence[str | os.PathLike]) -> list[Run]:
-    """Reads run directories, named by their own names as far as these tell them apart.
+    def find(self, test_set: str, task: str) -> Mapping[str, Any] | None:
+        """Returns the metrics of one test set and task, None if it has none."""
+        return self.summary["datasets"].get(test_set, {}).get(task)
+
+
+def load_all(directories: Sequence[str | os.PathLike]) -> list[RunResults]:
+    """Reads run directories, named after their folders, with the parent's name where two are equal.
 
     Raises:
       UserError: no directory, one that was never evaluated, or a broken file in one.
@@ -71,15 +81,11 @@ def load_all(directories: Sequence[str | os.PathLike]) -> list[Run]:
     return [load(path, name=name) for path, name in zip(paths, names, strict=True)]
 
 
-def load(path: pathlib.Path, *, name: str) -> Run:
-    """Reads one run directory.
-
-    Args:
-      path: the directory that scripts/train.py wrote.
-      name: how tables call it.
+def load(path: pathlib.Path, *, name: str) -> RunResults:
+    """Reads the run directory `path`, to be called `name` in tables.
 
     Raises:
-      UserError: it is not there, was never evaluated, or one of its files is broken.
+      UserError: it does not exist, was never evaluated, or one of its files is broken.
     """
     if not path.is_dir():
         raise UserError(
@@ -89,8 +95,8 @@ def load(path: pathlib.Path, *, name: str) -> Run:
             found="no such directory",
             fix="name the --workdir that scripts/train.py had",
         )
-    metrics = path / evaluate.DIRECTORY / "metrics.json"
-    if not metrics.is_file():
+    file = path / evaluate.DIRECTORY / "metrics.json"
+    if not file.is_file():
         raise UserError(
             "run without evaluation",
             where=str(path),
@@ -98,47 +104,49 @@ def load(path: pathlib.Path, *, name: str) -> Run:
             found="no such file",
             fix="run scripts/evaluate.py --workdir=DIR first",
         )
-    summary = _json(metrics)
+    summary = _json(file)
     schema = summary.get("schema")
     if not isinstance(schema, int) or schema > evaluate.SCHEMA:
         raise UserError(
             "evaluation of another version",
-            where=str(metrics),
+            where=str(file),
             expected=f"schema {evaluate.SCHEMA} or below",
             found=str(schema),
             fix="run scripts/evaluate.py again",
         )
     predictions = {
         test_set: predictions_csv.load(
-            metrics.parent / "predictions" / f"{test_set}.csv",
+            file.parent / "predictions" / f"{test_set}.csv",
             synthetic_labels=summary["synthetic_labels"].get(test_set, ()),
         )
         for test_set in summary["datasets"]
     }
-    if schema < evaluate.SCHEMA:  # the predictions hold all that newer figures need
-        validation = metrics.parent / "validation.csv"
+    if schema < evaluate.SCHEMA:  # the predictions suffice for the metrics that are missing
+        validation = file.parent / "validation.csv"
         summary = evaluate.summarise(
             list(predictions.values()),
             model=summary["model"],
             validation=predictions_csv.load(validation) if validation.exists() else None,
+            not_averaged=averages.excluded_by(summary),
         )
-    return Run(
+    config, info, log = (path / name for name in ("config.json", "run.json", "metrics.jsonl"))
+    return RunResults(
         name=name,
         path=path,
         summary=summary,
         predictions=predictions,
-        config=_json(path / "config.json") if (path / "config.json").exists() else {},
-        log=_json_lines(path / "metrics.jsonl") if (path / "metrics.jsonl").exists() else (),
-        info=_json(path / "run.json") if (path / "run.json").exists() else {},
+        config=_json(config) if config.exists() else {},
+        log=_json_lines(log) if log.exists() else (),
+        info=_json(info) if info.exists() else {},
     )
 
 
-def third_parties(specs: Sequence[str], runs: Sequence[Run]) -> list[Run]:
-    """Reads other models' predictions and judges them like runs.
+def third_parties(specs: Sequence[str], runs: Sequence[RunResults]) -> list[RunResults]:
+    """Reads other models' predictions and evaluates them like runs.
 
-    A table follows `predictions_csv`; its label columns may be left out. Each row goes to the
-    test set that has its id, or that the column `test_set` names, and a test set must be
-    covered whole. Several tables under one name are one model.
+    A table follows `predictions_csv`; its label columns are optional. Each row goes to the test set
+    that has its id, or that the column `test_set` names, and every example of a test set needs a
+    row. Several tables under one name are one model.
 
     Args:
       specs: NAME:FILE.csv each.
@@ -162,11 +170,13 @@ def third_parties(specs: Sequence[str], runs: Sequence[Run]) -> list[Run]:
             )
         files.setdefault(name, []).append(file)
     found = []
+    excluded = averages.excluded_tasks(*(averages.excluded_by(run.summary) for run in runs))
     for name, paths in files.items():
         items = [item for path in paths for item in _third_party(path, name, references)]
-        summary = evaluate.summarise(items, model={"method": name, "variant": "third party"})
+        model = {"method": name, "variant": "third party"}
+        summary = evaluate.summarise(items, model=model, not_averaged=excluded)
         sets = {item.name: item for item in items}
-        found.append(Run(name=name, path=None, summary=summary, predictions=sets))
+        found.append(RunResults(name=name, path=None, summary=summary, predictions=sets))
     return found
 
 
@@ -183,10 +193,9 @@ def _third_party(file: str, name: str, references: Mapping[str, Predictions]) ->
     ):
         rows = np.flatnonzero(bad)
         if len(rows):
-            where = rows_text(rows, first_row=predictions_csv.FIRST_DATA_ROW)
             raise UserError(
                 what,
-                where=f"{file} {where}",
+                where=f"{file} {rows_text(rows, first_row=predictions_csv.FIRST_DATA_ROW)}",
                 expected=f"an id of one of {', '.join(references)}",
                 found=repr(str(table.ids[rows[0]])),
                 fix=fix,
@@ -202,21 +211,9 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(
-            "cannot read",
-            where=str(path),
-            expected="a JSON object",
-            found=str(error),
-            fix="evaluate the run again with scripts/evaluate.py",
-        ) from None
+        raise _unreadable(str(path), str(error)) from None
     if not isinstance(found, dict):
-        raise UserError(
-            "cannot read",
-            where=str(path),
-            expected="a JSON object",
-            found=type(found).__name__,
-            fix="evaluate the run again with scripts/evaluate.py",
-        )
+        raise _unreadable(str(path), type(found).__name__)
     return found
 
 
@@ -227,13 +224,16 @@ def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
         try:
             found.append(json.loads(line))
         except ValueError as error:
-            if number == len(lines):
-                continue  # a run that was killed, or is still writing
-            raise UserError(
-                "cannot read",
-                where=f"{path} line {number}",
-                expected="a JSON object",
-                found=str(error),
-                fix="evaluate the run again with scripts/evaluate.py",
-            ) from None
+            if number < len(lines):  # the last line may be cut: a killed run, or one still writing
+                raise _unreadable(f"{path} line {number}", str(error)) from None
     return found
+
+
+def _unreadable(where: str, found: str) -> UserError:
+    return UserError(
+        "cannot read",
+        where=where,
+        expected="a JSON object",
+        found=found,
+        fix="evaluate the run again with scripts/evaluate.py",
+    )

@@ -1,5 +1,6 @@
 """The section on training: learning curves, uncertainty weights, class and sampling shares."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,34 +9,45 @@ import numpy as np
 
 from softbio_jax.evaluation import charts
 from softbio_jax.evaluation.report.document import NOTHING, Block, Figure, Figures, Section, Table, Text
-from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.tasks import MISSING, TASKS
-from softbio_jax.thesis import composite as composite_lib
 
 Series = dict[str, tuple[list[float], list[float]]]
 
 
-def section(runs: Sequence[Run]) -> Section:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """A published training set, shown beside those of the runs.
+
+    Args:
+      name: the heading of its columns.
+      counts: task -> (C,) number of examples of each class.
+      drawn: task -> (C,) share of each class among the examples sampled in an epoch.
+    """
+
+    name: str
+    counts: Mapping[str, Sequence[float] | np.ndarray]
+    drawn: Mapping[str, Sequence[float] | np.ndarray]
+
+
+def section(runs: Sequence[RunResults], *, published: TrainingSet | None = None) -> Section:
     """Returns what the runs logged while training, and what they were trained on."""
+    own = [run for run in runs if not run.external]
     blocks: list[Block] = []
-    for run in (run for run in runs if not run.external):
+    for run in own:
         items = _curves(run)
         if items:
             blocks.append(Figures(title=f"{run.name}: curves", items=tuple(items)))
         else:
             blocks.append(Text(text=f"{run.name}: no metrics.jsonl, so no curves."))
-    for run in (run for run in runs if not run.external):
-        items = _histograms(run)
-        blocks.append(Figures(title=f"{run.name}: classes", items=tuple(items)))
+    for run in own:
+        blocks.append(Figures(title=f"{run.name}: classes", items=tuple(_histograms(run))))
         if not run.info.get("sampling"):
-            blocks.append(
-                Text(
-                    text=f"{run.name}: run.json has no sampling counts, so only the test sets' "
-                    "classes are shown."
-                )
-            )
-    if any(sampling(run, task) for run in runs for task in composite_lib.DRAWN):
-        blocks.append(_composite(runs))
+            text = f"{run.name}: run.json has no sampling counts, so only the test sets' classes are shown."
+            blocks.append(Text(text=text))
+    recorded = {run.name: {task: counts for task in TASKS if (counts := sampling(run, task))} for run in runs}
+    if any(recorded.values()):
+        blocks.append(_classes(recorded, published))
     return Section(title="Training", blocks=tuple(blocks))
 
 
@@ -43,7 +55,7 @@ def series(log: Sequence[Mapping[str, Any]], prefix: str, *, suffix: str = "") -
     """Collects the logged scalars between a prefix and a suffix of their keys.
 
     Args:
-      log: one mapping a logged step, with the key `step`.
+      log: one mapping per logged step, with the key `step`.
       prefix: such as "train/loss".
       suffix: such as "/accuracy".
 
@@ -55,10 +67,10 @@ def series(log: Sequence[Mapping[str, Any]], prefix: str, *, suffix: str = "") -
         for key, value in line.items():
             if not key.startswith(prefix) or not key.endswith(suffix) or key == "step":
                 continue
-            rest = key[len(prefix) : len(key) - len(suffix)].strip("/")
+            rest = key[len(prefix) : len(key) - len(suffix)]
             if key[len(prefix) : len(prefix) + 1] not in ("", "/"):
                 continue  # train/loss_scale is not below train/loss
-            steps, values = found.setdefault(rest or "total", ([], []))
+            steps, values = found.setdefault(rest.strip("/") or "total", ([], []))
             steps.append(line["step"])
             values.append(math.nan if value is None else float(value))
     # The same order, and so the same colours, in every panel.
@@ -66,40 +78,36 @@ def series(log: Sequence[Mapping[str, Any]], prefix: str, *, suffix: str = "") -
     return {name: found[name] for name in order}
 
 
-def _curves(run: Run) -> list[Figure]:
-    log_var = series(run.log, "train/log_var")
-    log_sigma = {task: (steps, [v / 2 for v in values]) for task, (steps, values) in log_var.items()}
+def _curves(run: RunResults) -> list[Figure]:
     log, weights = run.log, series(run.log, "train/weight")
-    validated = series(log, "val", suffix="/accuracy")
-    panels: list[tuple[str, str, str, Series]] = [
-        ("train_loss", "Training loss", "nats", series(log, "train/loss")),
-        ("val_loss", "Validation loss", "nats", series(log, "val", suffix="/loss")),
-        ("train_accuracy", "Training accuracy", "%", _percent(series(log, "train/accuracy"))),
-        ("val_accuracy", "Validation accuracy", "%", _percent(validated)),
-        ("log_sigma", "Learned uncertainty", "log σ = s / 2", log_sigma),
-        ("weights", "Loss weights", "in the sum", weights if len(weights) > 1 else {}),
+    panels: list[tuple[str, str, str, float, Series]] = [
+        ("train_loss", "Training loss", "nats", 1, series(log, "train/loss")),
+        ("val_loss", "Validation loss", "nats", 1, series(log, "val", suffix="/loss")),
+        ("train_accuracy", "Training accuracy", "%", 100, series(log, "train/accuracy")),
+        ("val_accuracy", "Validation accuracy", "%", 100, series(log, "val", suffix="/accuracy")),
+        ("log_sigma", "Learned uncertainty", "log σ = s / 2", 0.5, series(log, "train/log_var")),
+        ("weights", "Loss weights", "in the sum", 1, weights if len(weights) > 1 else {}),
     ]
     return [
         Figure(
             name=f"curve_{key}_{run.name}",
             caption=f"{run.name}: {title.lower()} over training.",
-            figure=charts.curves(lines, title=title, y_label=unit),
+            figure=charts.curves(
+                {name: (steps, [scale * v for v in values]) for name, (steps, values) in lines.items()},
+                title=title,
+                y_label=unit,
+            ),
         )
-        for key, title, unit, lines in panels
+        for key, title, unit, scale, lines in panels
         if lines
     ]
 
 
-def _percent(found: Series) -> Series:
-    return {k: (steps, [100 * v for v in values]) for k, (steps, values) in found.items()}
-
-
-def _histograms(run: Run) -> list[Figure]:
+def _histograms(run: RunResults) -> list[Figure]:
     figures = []
     for task, spec in TASKS.items():
-        shares: dict[str, Sequence[float]] = {}
-        for kind, counts in sampling(run, task).items():
-            shares[{"raw": "training set", "drawn": "as sampled"}[kind]] = normalised(counts)
+        names = {"raw": "training set", "drawn": "as sampled"}
+        shares = {names[kind]: normalised(counts) for kind, counts in sampling(run, task).items()}
         for name, item in run.predictions.items():
             labels = item.labels.get(task, np.array([MISSING]))
             labels = labels[labels != MISSING]
@@ -116,8 +124,8 @@ def _histograms(run: Run) -> list[Figure]:
     return figures
 
 
-def sampling(run: Run, task: str) -> dict[str, list[float]]:
-    """Returns the counts a class of a run's training set, as `raw` and `drawn` (C,) each.
+def sampling(run: RunResults, task: str) -> dict[str, list[float]]:
+    """Returns the counts per class of a run's training set, as `raw` and `drawn` (C,) each.
 
     Empty where run.json does not have them.
     """
@@ -125,35 +133,42 @@ def sampling(run: Run, task: str) -> dict[str, list[float]]:
 
 
 def normalised(counts: Sequence[float] | np.ndarray) -> list[float]:
-    """Returns counts as shares of their sum, zeros if there is nothing."""
+    """Returns counts as shares of their sum, zeros if all are zero."""
     total = float(np.sum(counts))
     return [float(count) / total if total else 0.0 for count in counts]
 
 
-def _composite(runs: Sequence[Run]) -> Table:
-    """The thesis' training composite beside each run's."""
-    composite = composite_lib.class_counts()
-    tasks = [task for task in composite if any(sampling(run, task) for run in runs)]
-    own = [run for run in runs if any(sampling(run, task) for task in tasks)]
+def _classes(
+    recorded: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], published: TrainingSet | None
+) -> Table:
+    """Returns the classes of the runs' training sets.
+
+    Args:
+      recorded: run -> task -> what `sampling` returns.
+      published: shown in front of them.
+    """
+    columns: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+    if published is not None:
+        columns[published.name] = {
+            task: {"raw": published.counts[task], "drawn": published.drawn[task]} for task in published.counts
+        }
+    columns |= {name: tasks for name, tasks in recorded.items() if tasks}
     rows = []
-    for task in tasks:
-        counts = composite[task]
-        shares, drawn = normalised(counts), composite_lib.DRAWN[task]
+    for task in (task for task in TASKS if any(task in tasks for tasks in recorded.values())):
         for index, name in enumerate(TASKS[task].classes):
-            cells = [f"{counts[index]:,}", f"{100 * shares[index]:.2f}", f"{drawn[index]:.2f}"]
-            for run in own:
-                known = sampling(run, task)
-                raw = known.get("raw")
-                cells.append(f"{int(raw[index]):,}" if raw else NOTHING)
+            cells = []
+            for tasks in columns.values():
+                counts = tasks.get(task, {})
+                cells.append(f"{int(counts['raw'][index]):,}" if counts.get("raw") is not None else NOTHING)
                 for kind in ("raw", "drawn"):
-                    values = known.get(kind)
-                    cells.append(f"{100 * normalised(values)[index]:.2f}" if values else NOTHING)
+                    values = counts.get(kind)
+                    share = None if values is None else normalised(values)[index]
+                    cells.append(NOTHING if share is None else f"{100 * share:.2f}")
             rows.append((task, name, *cells))
-    three = ("n", "%", "% sampled")
     return Table(
         title="Training classes",
-        groups=(("", 2), ("Paper", 3), *((run.name, 3) for run in own)),
-        header=("task", "class", *three * (1 + len(own))),
+        groups=(("", 2), *((name, 3) for name in columns)),
+        header=("task", "class", *("n", "%", "% sampled") * len(columns)),
         rows=tuple(rows),
         text_columns=2,
     )

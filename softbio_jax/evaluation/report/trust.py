@@ -1,4 +1,4 @@
-"""The sections on how far figures can be trusted: calibration and paired tests between runs."""
+"""The sections on how reliable the metrics are: calibration and paired tests between runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,46 +8,39 @@ from softbio_jax.evaluation.metrics import comparison
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import NOTHING, Block, Figure, Figures, Section, Table, Text
 from softbio_jax.evaluation.report.results import judged
-from softbio_jax.evaluation.report.runs import Run
+from softbio_jax.evaluation.report.runs import RunResults
 
 
-def calibration(runs: Sequence[Run]) -> Section:
+def calibration(runs: Sequence[RunResults]) -> Section:
     """Returns proper scores and reliability diagrams, before and after temperature scaling."""
     blocks: list[Block] = []
     for run in runs:
-        blocks.append(_calibration_table(run))
-        items = []
-        for test_set, tasks in run.summary["datasets"].items():
-            for task, figures in tasks.items():
-                scaled = figures.get("temperature", {}).get("ece")
-                items.append(
-                    Figure(
-                        name=f"reliability_{test_set}_{task}_{run.name}",
-                        caption=f"{run.name}, {task} on {test_set}: accuracy against confidence, "
-                        f"ECE {document.percent(figures['ece'], digits=1)} %.",
-                        figure=charts.reliability(
-                            figures["reliability"],
-                            ece=figures["ece"],
-                            scaled_ece=scaled,
-                            title=f"{task} on {test_set}",
-                        ),
-                    )
-                )
-        blocks.append(Figures(title=f"{run.name}: reliability", items=tuple(items)))
+        items = tuple(
+            Figure(
+                name=f"reliability_{test_set}_{task}_{run.name}",
+                caption=f"{run.name}, {task} on {test_set}: accuracy against confidence, "
+                f"ECE {document.percent(metrics['ece'], digits=1)} %.",
+                figure=charts.reliability(
+                    metrics["reliability"],
+                    ece=metrics["ece"],
+                    scaled_ece=metrics.get("temperature", {}).get("ece"),
+                    title=f"{task} on {test_set}",
+                ),
+            )
+            for test_set, task, metrics in run.metrics()
+        )
+        blocks += [_calibration_table(run), Figures(title=f"{run.name}: reliability", items=items)]
         if not run.summary["temperatures"]:
             blocks.append(Text(text=f"{run.name}: no validation predictions, so no temperature."))
     return Section(title="Calibration", blocks=tuple(blocks))
 
 
-def _calibration_table(run: Run) -> Table:
+def _calibration_table(run: RunResults) -> Table:
     rows = []
-    for test_set, tasks in run.summary["datasets"].items():
-        for task, figures in tasks.items():
-            scaled = figures.get("temperature")
-            after = [NOTHING] * 4
-            if scaled:
-                after = [document.number(scaled["value"]), *_scores(scaled)]
-            rows.append((test_set, task, *_scores(figures), *after))
+    for test_set, task, metrics in run.metrics():
+        scaled = metrics.get("temperature")
+        after = [document.number(scaled["value"]), *_scores(scaled)] if scaled else [NOTHING] * 4
+        rows.append((test_set, task, *_scores(metrics), *after))
     return Table(
         title=f"{run.name}: calibration",
         groups=(("", 2), ("as trained", 3), ("temperature fitted on validation", 4)),
@@ -55,39 +48,30 @@ def _calibration_table(run: Run) -> Table:
         rows=tuple(rows),
         notes=(
             "ECE over 15 equal bins of the top probability; Brier summed over classes (0 to 2).",
-            "Few examples a bin make ECE too large, and bootstrap draws of them larger still, so "
-            "that an interval can lie above its figure.",
+            "Few examples per bin bias ECE upwards, and its bootstrap draws even more, so an "
+            "interval can lie above its estimate.",
         ),
         text_columns=2,
     )
 
 
-def _scores(figures: Mapping[str, Any]) -> list[str]:
+def _scores(metrics: Mapping[str, Any]) -> list[str]:
     return [
-        document.plain_interval(figures, "nll"),
-        document.plain_interval(figures, "brier"),
-        document.percent_interval(figures, "ece"),
+        document.plain_interval(metrics, "nll"),
+        document.plain_interval(metrics, "brier"),
+        document.percent_interval(metrics, "ece"),
     ]
 
 
-def comparisons(runs: Sequence[Run]) -> Section | None:
+def comparisons(runs: Sequence[RunResults]) -> Section | None:
     """Returns paired tests of each run against the first; None with a single run."""
     rows = tuple(_compared(runs))
     if not rows:
         return None
+    changes = ("accuracy", "balanced", "macro-F1")
     table = Table(
         title=f"Difference to {runs[0].name} on the same examples, percentage points",
-        header=(
-            "run",
-            "test set",
-            "task",
-            "n",
-            "accuracy",
-            "balanced",
-            "macro-F1",
-            "right alone : other alone",
-            "McNemar p",
-        ),
+        header=("run", "test set", "task", "n", *changes, "only this right : only other", "McNemar p"),
         rows=rows,
         notes=(
             "In brackets paired bootstrap 95 % intervals. McNemar's test is exact and two-sided "
@@ -98,14 +82,13 @@ def comparisons(runs: Sequence[Run]) -> Section | None:
     return Section(title="Paired comparisons", blocks=(table,))
 
 
-def _compared(runs: Sequence[Run]) -> Iterator[tuple[str, ...]]:
+def _compared(runs: Sequence[RunResults]) -> Iterator[tuple[str, ...]]:
     first, *others = runs
     for run in others:
         for test_set, task in judged([run]):
-            reference = first.predictions.get(test_set)
-            if reference is None or task not in first.summary["datasets"][test_set]:
+            if first.find(test_set, task) is None:
                 continue
-            found = comparison.compare(run.predictions[test_set], reference, task)
+            found = comparison.compare(run.predictions[test_set], first.predictions[test_set], task)
             changes = found["differences"]
             yield (
                 run.name,

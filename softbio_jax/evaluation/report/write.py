@@ -1,14 +1,17 @@
-"""Puts the sections together and writes the report whole."""
+"""Puts the sections together and writes the complete report."""
 
 import csv
+import dataclasses
 import datetime
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softbio_jax.console import QUIET, Console
 from softbio_jax.evaluation import plots
 from softbio_jax.evaluation.report import (
     card,
@@ -16,37 +19,93 @@ from softbio_jax.evaluation.report import (
     document,
     features,
     groups,
-    html,
-    latex,
-    markdown,
+    render,
     results,
     training,
     trust,
 )
 from softbio_jax.evaluation.report.document import Document, Section, file_stem
-from softbio_jax.evaluation.report.runs import Run
-from softbio_jax.thesis import report
+from softbio_jax.evaluation.report.runs import RunResults
+from softbio_jax.evaluation.report.training import TrainingSet
 
-PICTURES = "figures"
 CARDS = "cards"
-FILES = ("report.html", "report.md", "report.tex", "report.json", "fairness.csv", PICTURES, CARDS)
+PAGES = ("html", "md", "tex")
+FILES = (*(f"report.{form}" for form in PAGES), "report.json", "fairness.csv", render.FIGURES, CARDS)
 
 
-def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
+def write(
+    runs: Sequence[RunResults],
+    out: str | os.PathLike,
+    *,
+    extra: Sequence[Section] = (),
+    published: TrainingSet | None = None,
+    console: Console = QUIET,
+) -> pathlib.Path:
+    """Writes report.html, .md, .tex and .json, fairness.csv, figures and cards to `out`.
+
+    Other files in `out` are kept; files of these names are replaced once all are written.
+
+    Args:
+      runs: at least one; the first is the reference of paired tests.
+      out: the directory, created if it is missing.
+      extra: sections of the caller, shown below the results.
+      published: a training set whose classes are shown beside those of the runs.
+      console: where progress is shown.
+
+    Returns:
+      The path of report.html.
+    """
+    out = pathlib.Path(out)
+    console.show("metrics per group", 0, 1)
+    audits = groups.audits(runs)
+    console.show("sections", 0, 1)
+    content = compose(runs, audits, extra=extra, published=published)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".report-") as scratch:
+        new = pathlib.Path(scratch)
+        for folder in (render.FIGURES, CARDS):
+            (new / folder).mkdir()
+        meter = console.meter("report", len(content.figures()), unit="figures")
+        for item in content.figures():
+            console.check()
+            plots.save_png(item.figure, new / render.FIGURES / f"{item.stem}.png")
+            meter.add()
+        texts = {f"report.{form}": render.document(content, form) for form in PAGES}
+        texts["report.json"] = json.dumps(as_data(runs, content, audits), indent=1) + "\n"
+        for run in (run for run in runs if not run.external):
+            texts[f"{CARDS}/{file_stem(run.name)}.md"] = card.render(run, audits[run.name])
+        for name, text in texts.items():
+            (new / name).write_text(text, encoding="utf-8")
+        _write_groups(new / "fairness.csv", audits)
+        for name in FILES:
+            if (out / name).is_dir():
+                shutil.rmtree(out / name)
+            (new / name).replace(out / name)
+    console.close()
+    return out / "report.html"
+
+
+def compose(
+    runs: Sequence[RunResults],
+    audits: groups.Audits,
+    *,
+    extra: Sequence[Section] = (),
+    published: TrainingSet | None = None,
+) -> Document:
     """Returns the report on `runs`; the first is the one that others are compared with."""
     sections: list[Section | None] = [
         results.results(runs),
-        report.section(runs),
+        *extra,
         results.confusion(runs),
         trust.comparisons(runs),
         trust.calibration(runs),
         groups.section(audits),
-        training.section(runs),
+        training.section(runs, published=published),
         features.section(runs),
         cost.cost(runs),
         cost.provenance(runs),
     ]
-    # The run that masters the most tasks, then the most accurate.
+    # The run with the most tasks, then the most accurate.
     best = max(
         (run for run in runs if not run.external),
         key=lambda run: (len(run.tasks), run.summary["averages"].get("overall", 0)),
@@ -68,83 +127,23 @@ def compose(runs: Sequence[Run], audits: groups.Audits) -> Document:
     )
 
 
-def subtitle(runs: Sequence[Run]) -> str:
-    """Returns the tasks that the runs were judged on, their names and today's date."""
+def subtitle(runs: Sequence[RunResults]) -> str:
+    """Returns the tasks that the runs were evaluated on, their names and today's date."""
     tasks = document.listed(list(dict.fromkeys(task for _, task in results.judged(runs))))
     names = ", ".join(run.name for run in runs)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return f"{tasks.capitalize()} from faces. Runs: {names}. Written {today}."
 
 
-def write(
-    runs: Sequence[Run], out: str | os.PathLike, *, progress: Callable[[str], None] = lambda _: None
-) -> pathlib.Path:
-    """Writes report.html, .md, .tex and .json, fairness.csv, pictures and cards to `out`.
-
-    Files of other names in `out` are left alone; ours are replaced once all are written.
-
-    Args:
-      runs: at least one; the first is the reference of paired tests.
-      out: the directory, made if it is missing.
-      progress: told in a few words what is being done.
-
-    Returns:
-      The path of report.html.
-    """
-    out = pathlib.Path(out)
-    progress("figures by group")
-    audits = groups.audits(runs)
-    progress("sections")
-    document = compose(runs, audits)
-    new = out / ".new"
-    shutil.rmtree(new, ignore_errors=True)
-    (new / PICTURES).mkdir(parents=True)
-    figures = document.figures()
-    for number, figure in enumerate(figures, start=1):
-        progress(f"picture {number} of {len(figures)}")
-        plots.save_png(figure.figure, new / PICTURES / f"{figure.stem}.png")
-    progress("pages")
-    (new / "report.html").write_text(html.render(document), encoding="utf-8")
-    (new / "report.md").write_text(markdown.render(document, pictures=PICTURES), encoding="utf-8")
-    (new / "report.tex").write_text(latex.render(document, pictures=PICTURES), encoding="utf-8")
-    data = json.dumps(as_data(runs, document, audits), indent=1)
-    (new / "report.json").write_text(data + "\n", encoding="utf-8")
-    _write_groups(new / "fairness.csv", audits)
-    (new / CARDS).mkdir()
-    for run in (run for run in runs if not run.external):
-        card.write(run, audits[run.name], new / CARDS / f"{file_stem(run.name)}.md")
-    for name in FILES:
-        target = out / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        (new / name).replace(target)
-    new.rmdir()
-    return out / "report.html"
-
-
-def as_data(runs: Sequence[Run], document: Document, audits: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the report's content as JSON values: runs with every figure, tables, audits."""
+def as_data(runs: Sequence[RunResults], content: Document, audits: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the report's content as JSON values: runs with every metric, tables, audits."""
+    fields = ("name", "external", "summary", "info", "config")
+    tables = [dataclasses.asdict(table) for table in content.tables()]
     return {
-        "title": document.title,
-        "runs": [
-            {
-                "name": run.name,
-                "external": run.external,
-                "summary": run.summary,
-                "info": run.info,
-                "config": run.config,
-            }
-            for run in runs
-        ],
+        "title": content.title,
+        "runs": [{field: getattr(run, field) for field in fields} for run in runs],
         "tables": [
-            {
-                "title": table.title,
-                "groups": table.groups,
-                "header": table.header,
-                "rows": table.rows,
-                "notes": table.notes,
-            }
-            for table in document.tables()
+            {key: table[key] for key in ("title", "groups", "header", "rows", "notes")} for table in tables
         ],
         "fairness": audits,
     }

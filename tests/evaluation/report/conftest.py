@@ -27,7 +27,7 @@ def run_folder(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def loaded(run_folder) -> list[runs.Run]:
+def loaded(run_folder) -> list[runs.RunResults]:
     """The three runs and a third party's predictions."""
     own = runs.load_all([run_folder / name for name in ("lora", "lora_age", "mtlora")])
     return own + runs.third_parties([f"Other & Co:{run_folder / 'other.csv'}"], own)

@@ -1,4 +1,4 @@
-"""The four forms of a document: escaping, structure, and nothing from outside."""
+"""The three formats of a document: escaping, structure, and no address outside the page."""
 
 import html.parser
 import json
@@ -7,8 +7,7 @@ import re
 import pytest
 
 from softbio_jax.evaluation import plots
-from softbio_jax.evaluation.report import html as html_page
-from softbio_jax.evaluation.report import latex, markdown
+from softbio_jax.evaluation.report import render
 from softbio_jax.evaluation.report.document import Document, Figure, Figures, Section, Table, Text, file_stem
 
 TABLE = Table(
@@ -62,7 +61,7 @@ def parsed(text: str) -> Parser:
 
 
 def test_html_escapes_and_closes():
-    page = parsed(html_page.render(document()))
+    page = parsed(render.document(document(), "html"))
     text = " ".join(page.text)
     for words in ("T & co", "1 < 2 & 3", "a_b <i>", "p < 0.05 * σ²"):
         assert words in text
@@ -84,16 +83,16 @@ def test_tables_check_their_shape():
 
 
 def test_markdown_tables_have_one_width():
-    lines = markdown.table(TABLE)
+    lines = render.table(TABLE, "md").splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert rows[0] == "| what | paper: x | paper: y |"
     assert rows[1] == "| --- | ---: | ---: |"
     assert rows[2] == r"| a_b &lt;i&gt; | 1 ↑ | 50 % \| 20-29 |"
-    assert markdown.render(document(), pictures="figures").count("](figures/a_b.png)") == 1
+    assert render.document(document(), "md").count("](figures/a_b.png)") == 1
 
 
 def test_latex_escapes_and_aligns():
-    text = latex.table(TABLE)
+    text = render.table(TABLE, "tex")
     assert r"\textbf{A \& B}" in text
     assert r"\multicolumn{2}{c}{paper}" in text and r"\cmidrule(lr){2-3}" in text
     assert r"{a\_b $<$i$>$} & {1 $\uparrow$} & {50 \% $|$ 20-29} \\" in text
@@ -103,7 +102,7 @@ def test_latex_escapes_and_aligns():
 
 def test_a_long_latex_table_breaks_over_pages():
     long = Table(title="t", header=("a",), rows=(("1",),) * 60)
-    assert r"\begin{longtable}" in latex.table(long)
+    assert r"\begin{longtable}" in render.table(long, "tex")
 
 
 def environments_match(text: str) -> bool:
@@ -128,10 +127,10 @@ def test_the_whole_report_in_every_form(report):
     assert not [c for c in tex if ord(c) > 255], "a sign that pdflatex does not know"
 
     text = (report / "report.md").read_text(encoding="utf-8")
-    pictures = re.findall(r"\]\((figures/[^)]+)\)", text)
-    assert len(pictures) == len(set(pictures)) > 10
-    assert all((report / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
-    assert set(re.findall(r"detokenize\{(figures/[^}]+)\}", tex)) == set(pictures)
+    figures = re.findall(r"\]\((figures/[^)]+)\)", text)
+    assert len(figures) == len(set(figures)) > 10
+    assert all((report / name).read_bytes().startswith(b"\x89PNG") for name in figures)
+    assert set(re.findall(r"detokenize\{(figures/[^}]+)\}", tex)) == set(figures)
 
     data = json.loads((report / "report.json").read_text(encoding="utf-8"))
     assert [run["name"] for run in data["runs"]] == ["lora", "Other & Co"]

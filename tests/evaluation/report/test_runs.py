@@ -121,7 +121,7 @@ def test_an_id_of_two_test_sets_needs_its_set_named(run_folder, loaded, tmp_path
     lora = loaded[0]
     double = {"fairface": lora.predictions["fairface"]}
     double["copy"] = lora.predictions["fairface"].take(np.arange(40), name="copy")
-    twice = runs.Run(name="twice", path=None, summary=lora.summary, predictions=double)
+    twice = runs.RunResults(name="twice", path=None, summary=lora.summary, predictions=double)
     with pytest.raises(UserError, match=r"id of several test sets.*rows 2, 3, 4 and 37 more"):
         runs.third_parties([f"X:{run_folder / 'other.csv'}"], [twice])
     lines = (run_folder / "other.csv").read_text().splitlines()

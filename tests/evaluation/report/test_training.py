@@ -7,6 +7,7 @@ import pytest
 
 from softbio_jax.evaluation.report import cost, training
 from softbio_jax.evaluation.report.document import Figures, Table, Text
+from softbio_jax.thesis import report
 
 
 def test_series_by_prefix_and_suffix():
@@ -40,13 +41,20 @@ def test_sampling_is_what_the_run_recorded(loaded):
 
 
 def test_training_classes_beside_the_thesis_composite(loaded):
-    table = next(b for b in training.section(loaded).blocks if isinstance(b, Table))
+    found = training.section(loaded, published=report.training_set())
+    table = next(b for b in found.blocks if isinstance(b, Table))
     row = next(row for row in table.rows if row[:2] == ("gender", "male"))
     assert row[2:] == ("82,147", "48.79", "49.26", "30", "30.00", "50.00")
     assert {row[0] for row in table.rows} == {"gender"}  # the only task that a run recorded
 
 
-def test_what_a_run_did_not_record_is_said(loaded):
+def test_training_classes_without_a_published_set(loaded):
+    table = next(b for b in training.section(loaded).blocks if isinstance(b, Table))
+    assert table.groups == (("", 2), ("lora", 3))
+    assert table.rows[0] == ("gender", "male", "30", "30.00", "50.00")
+
+
+def test_what_a_run_did_not_record_is_stated(loaded):
     texts = [b.text for b in training.section(loaded).blocks if isinstance(b, Text)]
     assert any("mtlora: no metrics.jsonl" in text for text in texts)
     table = cost.cost(loaded).blocks[0]
@@ -59,26 +67,26 @@ def test_cost_of_the_complete_run(loaded):
     assert found["best inference, images/s"] == "410 (batch 32)"
     assert found["training, images/s"] == "250 (batch 64)"
     assert found["peak memory, GiB"] == "–"
-    assert found["training time"] == "2 min 05 s"
+    assert found["training time, (h:)mm:ss"] == "2:05"
     assert found["device"] == "1 x cpu"
 
 
-def test_inference_on_another_device_is_told(loaded):
+def test_inference_on_another_device_is_stated(loaded):
     info = loaded[0].info | {"inference": {"latency_ms": 1.5, "device": "8 x TPU v5e"}}
     found = cost.measured(dataclasses.replace(loaded[0], info=info))
     assert found["latency at batch 1, ms"] == "1.5"
     assert found["device"] == "1 x cpu; inference: 8 x TPU v5e"
 
 
-def test_tower_gflops_follow_variant_and_size(loaded):
-    own = cost.tower_gflops(loaded[0])
+def test_encoder_gflops_follow_variant_and_size(loaded):
+    own = cost.encoder_gflops(loaded[0])
     config = {"model": {"variant": "PE-Core-T16-384", "image_size": 192}}
-    quarter = cost.tower_gflops(dataclasses.replace(loaded[0], config=config))
+    quarter = cost.encoder_gflops(dataclasses.replace(loaded[0], config=config))
     # A quarter of the patches: below a quarter of the operations, as attention shrinks faster.
     assert own / 5.5 < quarter < own / 4
-    unknown = {"model": {"variant": "no such tower"}}
-    assert cost.tower_gflops(dataclasses.replace(loaded[0], config=unknown)) is None
-    assert cost.tower_gflops(loaded[2]) is None
+    unknown = {"model": {"variant": "no such encoder"}}
+    assert cost.encoder_gflops(dataclasses.replace(loaded[0], config=unknown)) is None
+    assert cost.encoder_gflops(loaded[2]) is None
 
 
 def test_provenance_flattens_the_config(loaded):

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from softbio_jax.evaluation.metrics import comparison
-from softbio_jax.evaluation.report import html, results, trust, write
+from softbio_jax.evaluation.report import render, results, trust, write
 from softbio_jax.tasks import MISSING
+
+
+def empty(*_, **__):
+    return write.Document(title="t", subtitle="s", highlights=(), sections=())
 
 
 def test_everything_is_there_and_nothing_else(report):
@@ -21,9 +25,7 @@ def test_a_second_report_replaces_the_first_and_leaves_strangers_alone(report, l
     (tmp_path / "figures" / "old.png").write_text("old")
     (tmp_path / "report.md").write_text("old")
     (tmp_path / "mine.txt").write_text("keep")
-    monkeypatch.setattr(
-        write, "compose", lambda *_: write.Document(title="t", subtitle="s", highlights=(), sections=())
-    )
+    monkeypatch.setattr(write, "compose", empty)
     write.write(loaded[:1], tmp_path)
     assert not (tmp_path / "figures" / "old.png").exists()
     assert "old" not in (tmp_path / "report.md").read_text()
@@ -33,16 +35,15 @@ def test_a_second_report_replaces_the_first_and_leaves_strangers_alone(report, l
 def test_a_failed_report_leaves_the_first_alone(loaded, tmp_path, monkeypatch):
     (tmp_path / "report.html").write_text("old")
 
-    def broken(_):
+    def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(
-        write, "compose", lambda *_: write.Document(title="t", subtitle="s", highlights=(), sections=())
-    )
-    monkeypatch.setattr(html, "render", broken)
+    monkeypatch.setattr(write, "compose", empty)
+    monkeypatch.setattr(render, "document", broken)
     with pytest.raises(OSError, match="disk full"):
         write.write(loaded[:1], tmp_path)
     assert (tmp_path / "report.html").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_groups_file_counts_every_labelled_example(report, loaded):
@@ -60,13 +61,13 @@ def test_groups_file_counts_every_labelled_example(report, loaded):
 
 
 def test_results_table_repeats_the_evaluation(loaded):
-    figures = loaded[0].summary["datasets"]["fairface"]["age"]
+    metrics = loaded[0].summary["datasets"]["fairface"]["age"]
     section = results.results(loaded[:1])
     table = section.blocks[-1]
     row = next(row for row in table.rows if row[:2] == ("fairface", "age"))
-    assert row[2] == str(figures["n"])
-    low, high = figures["intervals"]["accuracy"]
-    assert row[3] == f"{100 * figures['accuracy']:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
+    assert row[2] == str(metrics["n"])
+    low, high = metrics["intervals"]["accuracy"]
+    assert row[3] == f"{100 * metrics['accuracy']:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
     starred = [row for row in table.rows if row[1].endswith("*")]
     assert [row[0] for row in starred] == ["vggface2"]
 

@@ -1,0 +1,102 @@
+"""Documents and tables as HTML, Markdown or LaTeX, from the templates beside this module.
+
+Templates receive plain text: every value is escaped for the format it is written in.
+"""
+
+import base64
+import functools
+import html
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+
+from softbio_jax.evaluation import plots
+from softbio_jax.evaluation.report.document import Document, Figure, Table
+
+FIGURES = "figures"  # the folder of the figures beside report.md and report.tex
+# Braces are LaTeX's own, so its templates mark expressions, statements and comments by others.
+_LATEX_MARKS = ("<<", ">>", "<%", "%>", "<#", "#>")
+_MARKS = ("{{", "}}", "{%", "%}", "{#", "#}")
+_MARKDOWN = {"\\": r"\\", "|": r"\|", "*": r"\*", "<": "&lt;", ">": "&gt;"}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{sign: f"${sign}$" for sign in "|<>"},
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "σ": r"$\sigma$",
+    "²": r"$^2$",
+    "−": r"$-$",
+    "–": "--",
+    "†": r"\dag{}",
+    "‡": r"\ddag{}",
+}
+
+
+def document(content: Document, form: str) -> str:
+    """Returns a document as the text of one file.
+
+    Args:
+      content: the document.
+      form: "html" (self-contained), "md" or "tex" (with figures in `FIGURES`).
+    """
+    return template(f"report.{form}").render(document=content)
+
+
+def table(content: Table, form: str) -> str:
+    """Returns a table as a part of a file; `form` as in `document`."""
+    return template(f"table.{form}").render(table=content)
+
+
+def template(name: str) -> jinja2.Template:
+    """Returns the template `name`.jinja; the ending of its name decides how values are escaped."""
+    return _environment(name.rpartition(".")[2]).get_template(f"{name}.jinja")
+
+
+@functools.cache
+def _environment(form: str) -> jinja2.Environment:
+    keys = [f"{part}_{end}_string" for part in ("variable", "block", "comment") for end in ("start", "end")]
+    marks: Any = dict(zip(keys, _LATEX_MARKS if form == "tex" else _MARKS, strict=True))
+    escape = {
+        "html": _html,
+        "md": lambda text: text.translate(str.maketrans(_MARKDOWN)),
+        "tex": lambda text: text.translate(str.maketrans(_LATEX)),
+    }[form]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize(escape),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **marks,
+    )
+    environment.globals |= {"figures": FIGURES, "svg": _svg}
+    return environment
+
+
+def _finalize(escape: Callable[[str], str]) -> Callable[[Any], Any]:
+    """Escapes every value but those that a template marks as safe."""
+    return lambda value: value if hasattr(value, "__html__") else escape(str(value))
+
+
+def _html(text: str) -> str:
+    # "20-29" is one word: a line must not end at its hyphen.
+    return re.sub(r"(?<=\d)-(?=\d)", "\N{NON-BREAKING HYPHEN}", html.escape(text, quote=True))
+
+
+def _svg(item: Figure) -> dict[str, Any]:
+    """Returns a figure's size in CSS pixels and its SVG in base64.
+
+    Inlined as an image, so that identifiers of two figures cannot clash.
+    """
+    width, height = (round(96 * inches) for inches in item.figure.get_size_inches())
+    data = base64.b64encode(plots.svg(item.figure).encode()).decode()
+    return {"width": width, "height": height, "data": data}
