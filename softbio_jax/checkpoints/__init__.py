@@ -1,1 +1,5 @@
-"""Checkpoints: what a run saves and what it starts from."""
+"""Checkpoints: what a run saves, and the pretrained weights that it starts from."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

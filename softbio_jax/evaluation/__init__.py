@@ -1,1 +1,5 @@
-"""From predictions to figures: metrics, intervals, fairness, tables, pictures and reports."""
+"""Evaluation: from logits to predictions, metrics, plots and reports."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
-"""Other projects' checkpoints: key maps in both directions, applied strictly."""
+"""Checkpoints of other projects: key maps in both directions, applied strictly."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
-"""Vision and text towers, heads and the multitask model: pure forward passes."""
+"""Models: the vision and text encoders, the heads, the multitask model, their operation counts."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

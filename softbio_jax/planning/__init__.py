@@ -1,1 +1,5 @@
-"""Memory, operations and time bounds of a run before it starts."""
+"""Planning: memory, operations and time bounds of a run before it starts."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

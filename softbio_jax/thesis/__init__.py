@@ -1,1 +1,5 @@
-"""thesis."""
+"""The thesis: its composite data set, files, tables and reports."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

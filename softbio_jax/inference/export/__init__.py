@@ -1,5 +1,1 @@
-"""Exports of a trained model: StableHLO, ONNX and LiteRT."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+"""Models for other runtimes: StableHLO, ONNX and LiteRT, and a comparison of them."""

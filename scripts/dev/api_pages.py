@@ -1,0 +1,86 @@
+"""Writes the API pages, docs/api/*.md, from the public names that the packages list.
+
+python scripts/dev/api_pages.py
+
+A package's public names are those of its `__init__.pyi`; of a module at the top level, all names
+are public. `make docs` puts their docstrings in the place of the names.
+"""
+
+import ast
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+
+from softbio_jax import command
+
+_OUT = flags.DEFINE_string("out", "docs/api", "The folder of the pages.")
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "softbio_jax"
+_SHAPES = "Shapes: B batch, H W image, N tokens, D width, K heads, R rank, T tasks, C classes, L layers."
+# Page -> its title, and the packages and modules on it.
+PAGES = {
+    "inference": ("Use a model", ("inference", "inference.export")),
+    "models": ("Models", ("models",)),
+    "adapters": ("Adapters and methods", ("adapters",)),
+    "losses": ("Losses", ("losses",)),
+    "data": ("Data", ("data", "data.prepare", "data.audit", "data.drawing")),
+    "runs": ("Runs", ("runs",)),
+    "train": ("Training", ("train", "train.probing")),
+    "evaluation": (
+        "Evaluation",
+        ("evaluation", "evaluation.metrics", "evaluation.report", "evaluation.zero_shot"),
+    ),
+    "planning": ("Planning", ("planning",)),
+    "interop": ("Interop and checkpoints", ("interop", "checkpoints")),
+    "core": (
+        "Tasks, parameters, errors",
+        ("tasks", "registry", "params", "errors", "console", "files", "parallel", "command"),
+    ),
+}
+
+
+def main(_: Sequence[str]) -> None:
+    for name in PAGES:
+        path = pathlib.Path(_OUT.value) / f"{name}.md"
+        path.write_text(page(name))
+        print(f"wrote {path}")
+
+
+def page(name: str) -> str:
+    """Returns the text of a page of `PAGES`."""
+    title, parts = PAGES[name]
+    return (
+        "\n\n".join([f"# {title}", _SHAPES, *(section for part in parts for section in _sections(part))])
+        + "\n"
+    )
+
+
+def public_names(part: str) -> dict[str, str]:
+    """Returns the public names of a package such as "data.prepare", each with the module that defines it.
+
+    A public module has none: its module is "".
+    """
+    stub = _PACKAGE.joinpath(*part.split("."), "__init__.pyi")
+    return {
+        alias.name: node.module or ""
+        for node in ast.parse(stub.read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def _sections(part: str) -> Iterator[str]:
+    if _PACKAGE.joinpath(*part.split(".")).with_suffix(".py").exists():
+        yield f"::: softbio_jax.{part}"
+        return
+    folder = _PACKAGE.joinpath(*part.split("."))
+    yield f"## softbio_jax.{part}"
+    yield str(ast.get_docstring(ast.parse((folder / "__init__.py").read_text())))
+    for name, module in public_names(part).items():
+        path = ".".join(filter(None, ("softbio_jax", part, module, name)))
+        yield f"::: {path}\n    options: {{heading_level: 3}}"
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,10 @@
+from . import merge as merge
+from .config import AdapterRules as AdapterRules
+from .config import LoRAConfig as LoRAConfig
+from .config import TaskRules as TaskRules
+from .dense import AdaptedDense as AdaptedDense
+from .math import Formula as Formula
+from .methods import FROZEN as FROZEN
+from .methods import HEADS as HEADS
+from .methods import METHODS as METHODS
+from .methods import Method as Method

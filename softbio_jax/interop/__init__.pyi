@@ -1,0 +1,9 @@
+from . import formats as formats
+from . import goldens as goldens
+from . import ladder as ladder
+from . import peft as peft
+from .adapter_files import ADAPTER_FORMATS as ADAPTER_FORMATS
+from .adapter_files import Adaptation as Adaptation
+from .keymap import KeyMap as KeyMap
+from .safe_load import load_arrays as load_arrays
+from .safe_load import save_arrays as save_arrays

@@ -1,0 +1,10 @@
+from .config import ComputeConfig as ComputeConfig
+from .config import TextConfig as TextConfig
+from .config import VisionConfig as VisionConfig
+from .config import vision_config as vision_config
+from .flops import vision_flops as vision_flops
+from .multitask import HeadConfig as HeadConfig
+from .multitask import MultitaskModel as MultitaskModel
+from .text import CLIP as CLIP
+from .text import TextEncoder as TextEncoder
+from .vision import VisionEncoder as VisionEncoder
