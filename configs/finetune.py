@@ -1,17 +1,17 @@
-"""Adapting a tower to one's own prepared sets, by any method.
+"""Adapts an encoder to your own prepared data sets, by any method.
 
     python scripts/train.py --workdir=runs/mine \
         --config=configs/finetune.py:method=lora,tasks=emotion,train=fer/train,test=fer/test \
         --config.model.pretrained=assets/tiny_demo.safetensors
 
-Expected, with the set that configs/real_faces.py prepares as data/fer (842 training pictures, 732
-of test): emotion 64.6 % after 4 minutes on 2 CPU cores that others used too (2026-11-22).
+Expected, with the set that configs/real_faces.py prepares as data/fer (842 training images, 732
+test images): emotion 64.6 % after 4 minutes on 2 shared CPU cores (2026-11-22).
 
-method is one of lp, ap, ft4, full, lora, lora_plus, dora, mtlora, or one of your own that takes no
-arguments. tasks, train and test take several names joined by "+". variant, steps, batch_size, rate
-and dtype can be set the same way; the weights by --config.model.pretrained. The rate is that of the
-heads, the pooling and the adapters, twice as high for B where it has one of its own (lora_plus), a
-tenth in unfrozen blocks: 1e-3 suits the demo's tiny tower; 1e-4 is where a large one may start.
+method is one of lp, ap, ft4, full, lora, lora_plus, dora, mtlora, or a registered one without
+arguments. tasks, train and test accept several names joined by "+". variant, steps, batch_size, rate
+and dtype can be set the same way; the weights by --config.model.pretrained. rate is the learning
+rate of heads, pooling and adapters; that of B is twice as high for lora_plus, that of unfrozen
+blocks a tenth. 1e-3 suits the demo's tiny encoder; start at 1e-4 for a large one.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""Age, gender and emotion together on real faces, a small tower from scratch.
+"""Age, gender and emotion on real faces: a small encoder trained from scratch.
 
     python scripts/prepare_data.py --dataset=fairface --source=FAIRFACE --out=data/fairface
     python scripts/prepare_data.py --dataset=folder --task=emotion --source=FER --out=data/fer

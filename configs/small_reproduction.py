@@ -3,13 +3,13 @@
     python scripts/small_reproduction.py --config=configs/small_reproduction.py \
         --workdir=runs/small_reproduction --jobs=2
 
-Every cell is a run's configuration. It is tried at every factor (of all its learning rates but the
-log-variances') with the first seed; the factor of the lowest validation loss then gets the other
-seeds. scale=small, the default, is a tower of our own on 10,000 + 842 real faces: pretrained on one
-half of FairFace, adapted on the other half. scale=thesis is the study itself, PE-Core-L14-336 on
-the real composite with the runs of configs/thesis.py; give it the weights by --config.pretrained
-and the data by --config.data_root. steps, batch_size and pretrain_steps can be set the same way for
-the small one, batch_size and epochs for the other, and for both cells, names joined by "+".
+Every cell is a run configuration. It is trained with the first seed at every factor (of all its
+learning rates except that of the log-variances); the factor with the lowest validation loss is then
+trained with the other seeds. scale=small, the default, is a small encoder on 10,000 + 842 real
+faces: pretrained on one half of FairFace, adapted on the other half. scale=thesis is the study
+itself, PE-Core-L14-336 on the real composite with the runs of configs/thesis.py; set the weights by
+--config.pretrained and the data by --config.data_root. Also: steps, batch_size and pretrain_steps
+for the small scale, batch_size and epochs for the other, and cells (names joined by "+") for both.
 
 Cells: lp, ft (the last sixth of the blocks, the pooling, the heads), lora, lora_plus, dora, mtlora
 and mtlora_task (what the last block's kernels read: the shared stream, or each task's own);
@@ -28,7 +28,7 @@ _DEFAULTS = {
     "small": {"steps": "750", "batch_size": "32", "pretrain_steps": "2000"},
     "thesis": {"batch_size": "256", "epochs": "20"},
 }
-_SMALL_RATE, _SMALL_PROBE_RATE = 2e-3, 8e-3  # the middle of the search; heads alone stand more
+_SMALL_RATE, _SMALL_PROBE_RATE = 2e-3, 8e-3  # the middle of the search; heads tolerate more
 _RATIO = 6  # LoRA+: B's rate over A's, as in the thesis' code
 
 
@@ -40,10 +40,10 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     cells = {name: make(chosen, **kinds[name]) for name in names}
     study = {
         "data_root": "data",
-        "pretrained": "",  # the tower's weights, where the study does not make them itself
+        "pretrained": "",  # the encoder's weights; empty where the study makes them itself
         "seeds": (0, 1, 2) if scale == "small" else (42, 43, 44),
         "factors": (0.25, 1.0, 4.0),
-        # Cells whose tower keeps its random weights.
+        # Cells whose encoder keeps its random weights.
         "untrained": tuple(name for name in names if name == "lp_untrained"),
         "cells": ml_collections.ConfigDict(cells, sort_keys=False),  # in the order of running
     }
@@ -53,7 +53,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
 
 
 def _cells() -> dict[str, dict]:
-    """Returns what sets each cell apart, the thesis' own rows first."""
+    """Returns the arguments of each cell, the rows of the thesis first."""
     cells: dict[str, dict] = {
         name: {"method": name} for name in ("lp", "ft", "lora", "lora_plus", "dora", "mtlora", "mtlora_task")
     }
@@ -183,12 +183,12 @@ def _thesis_cell(
 
 
 def _sampler(name: str, *, repeats: bool) -> dict:
-    # One task alone repeats nothing, as in the thesis' code.
+    # A single task repeats nothing, as in the thesis' code.
     return {"name": name} | ({"emotion_share": 0.334 * repeats} if name == "thesis" else {})
 
 
 def _pretrain(steps: int) -> dict:
-    """Returns how the small tower is made; race is a pretext and never an output."""
+    """Returns the small encoder's pretraining; race is a pretext and never an output."""
     return {
         "variant": "tiny-reproduction",
         "data": "fairface/train",

@@ -14,9 +14,9 @@ from absl import flags
 from softbio_jax import command
 from softbio_jax.errors import UserError
 
-_DATA = flags.DEFINE_list("data", [], "Prepared data sets, whose split train is split again.")
+_DATA = flags.DEFINE_list("data", [], "Prepared data sets; their split train is split again.")
 _MARGINS = flags.DEFINE_bool("margins", False, "Use the thesis' margins instead of data.")
-_SEED = flags.DEFINE_integer("seed", 2025, "Which 80/20 split, and which rows are repeated.")
+_SEED = flags.DEFINE_integer("seed", 2025, "Seed of the split and of the repeated rows.")
 _VAL_FRACTION = flags.DEFINE_float("val_fraction", 0.2, "Validation share of each set.")
 _OUT = flags.DEFINE_string("out", None, "A folder for composite.txt and composite.png.")
 
@@ -36,9 +36,9 @@ def main(_: Sequence[str]) -> None:
     else:
         sets = [sources.open_prepared(directory, "train") for directory in _DATA.value]
         train = sources.split_each(sets, seed=_SEED.value, val_fraction=_VAL_FRACTION.value)[0]
-        for whole, part in zip(sets, train, strict=True):
-            held = len(whole) - len(part)
-            print(f"{whole.name}: {len(whole):,} rows, {len(part):,} train, {held:,} val")
+        for full, part in zip(sets, train, strict=True):
+            held = len(full) - len(part)
+            print(f"{full.name}: {len(full):,} rows, {len(part):,} train, {held:,} val")
         print(f"composite: {sum(map(len, train)):,} train rows (thesis: 168,362)\n")
         labels = {task: sources.concatenate_labels(train, task) for task in TASKS}
     rows = composite.side_by_side(labels, seed=_SEED.value)
@@ -48,7 +48,7 @@ def main(_: Sequence[str]) -> None:
         out = pathlib.Path(_OUT.value)
         out.mkdir(parents=True, exist_ok=True)
         (out / "composite.txt").write_text(text)
-        composite.write_picture(rows, out / "composite.png")
+        composite.write_chart(rows, out / "composite.png")
         print(f"wrote {out}/composite.txt and composite.png")
 
 

@@ -24,7 +24,13 @@ _ZERO_SHOT = flags.DEFINE_bool("zero_shot", False, "Classify by the nearest prom
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: both towers' file or hub id.")
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
 _TEST = flags.DEFINE_list("test", [], "Zero-shot: test sets, NAME/SPLIT under --data.")
-_PROMPTS = flags.DEFINE_string("prompts", "thesis", "Zero-shot: a carried set or a JSON file.")
+_PROMPTS = flags.DEFINE_string("prompts", "thesis", "Zero-shot: a registered set or a JSON file.")
+_NOT_AVERAGED = flags.DEFINE_list(
+    "not_averaged", [], "Zero-shot: pairs SET:TASK to exclude from the averages; a run has config.data."
+)
+_SYNTHETIC = flags.DEFINE_list(
+    "synthetic_labels", [], "Zero-shot: pairs SET:TASK with labels of a model, to exclude and mark."
+)
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "Zero-shot, prompts of one's own: CLIP's tokenizer.json, if not installed."
 )
@@ -58,6 +64,21 @@ def main(argv: Sequence[str]) -> None:
                 found="none",
                 fix=f"add --{name}=...",
             )
+    from softbio_jax.tasks import TASKS
+
+    rules: dict[str, dict[str, tuple[str, ...]]] = {"not_averaged": {}, "synthetic_labels": {}}
+    for name, pairs in (("not_averaged", _NOT_AVERAGED.value), ("synthetic_labels", _SYNTHETIC.value)):
+        for pair in pairs:
+            test_set, _, task = pair.partition(":")
+            if task not in TASKS:
+                raise UserError(
+                    "not a test set and a task",
+                    where=f"--{name}",
+                    expected=f"SET:TASK with a task of {', '.join(TASKS)}",
+                    found=pair,
+                    fix="write for instance rafdb:gender",
+                )
+            rules[name][test_set] = (*rules[name].get(test_set, ()), task)
     evaluate_zero_shot(
         _CHECKPOINT.value,
         open_tests(_DATA.value, _TEST.value),
@@ -67,6 +88,7 @@ def main(argv: Sequence[str]) -> None:
         batch_size=_BATCH.value,
         compute=ComputeConfig(matmul_precision="highest"),
         tokenizer=_TOKENIZER.value,
+        **rules,
     )
 
 

@@ -89,7 +89,7 @@ def full() -> Method:
 BLOCK_LAYERS = ("attn/qkv", "attn/out", "mlp/c_fc", "mlp/c_proj")
 POOL_LAYERS = ("attn/q", "attn/kv", "attn/out", "mlp/c_fc", "mlp/c_proj")
 BLOCK_TARGETS = f"encoder/(trunk|tail)/({'|'.join(BLOCK_LAYERS)})"
-# The thesis adapts all of the pooling but its q, k and v.
+# All of the pooling but its q, k and v.
 POOL_TARGETS = "pool/(attn/out|mlp/(c_fc|c_proj))"
 
 
@@ -103,8 +103,8 @@ def lora(
 ) -> Method:
     """LoRA, or DoRA where config says so, on the dense layers that `targets` match; the heads.
 
-    pool_apart puts the pooling's adapters in the group pooling, which in the thesis has a rate
-    of its own, instead of adapter_a, adapter_b and magnitude.
+    pool_apart puts the pooling's adapters in the group pooling instead of adapter_a, adapter_b and
+    magnitude.
     """
     rules = AdapterRules(rules=tuple((target, config) for target in targets))
     return Method(name=name, groups=(*HEADS, *adapter_groups(rules, pool_apart)), rules=rules)
@@ -144,6 +144,47 @@ def adapter_groups(rules: AdapterRules, pool_apart: bool) -> list[tuple[str, str
     return [*groups, (".*", FROZEN)]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where MTLoRA has adapters: regexes of layers with shared ones and with one per task.
+
+    probe: whether the pooling's probe also has a part per task.
+    """
+
+    shared: tuple[str, ...]
+    per_task: tuple[str, ...]
+    probe: bool
+
+
+PLACEMENTS = Registry[Placement]("placement", where="method.placement", group="softbio_jax.placements")
+
+
+def _layers(part: str, names: Sequence[str]) -> str:
+    return f"{part}/({'|'.join(names)})"
+
+
+# Shared adapters in front of the last block; in it and in the pooling, the tasks' own.
+PLACEMENTS.add(
+    "last_block",
+    Placement(
+        shared=(_layers("encoder/trunk", BLOCK_LAYERS),),
+        per_task=(_layers("encoder/tail", BLOCK_LAYERS), _layers("pool", POOL_LAYERS)),
+        probe=True,
+    ),
+)
+# Agiza et al. 2024, arXiv:2403.20320: shared adapters everywhere, in the last block the tasks' own as
+# well, in front of the frozen pooling. The shared stream ends before the last c_proj, where an
+# adapter of its would never learn.
+PLACEMENTS.add(
+    "paper",
+    Placement(
+        shared=(_layers("encoder/trunk", BLOCK_LAYERS), _layers("encoder/tail", BLOCK_LAYERS[:3])),
+        per_task=(_layers("encoder/tail", BLOCK_LAYERS[1:]),),
+        probe=False,
+    ),
+)
+
+
 @METHODS.register("mtlora")
 def mtlora(
     config: LoRAConfig,
@@ -152,15 +193,10 @@ def mtlora(
     task_alpha: float | None = None,
     task_dropout: float = 0.0,
     base_input: Literal["shared", "task"] = "shared",
-    placement: Literal["thesis", "paper"] = "thesis",
+    placement: str = "last_block",
     pool_apart: bool = False,
 ) -> Method:
     """MTLoRA: shared blocks, and a last block with low-rank parts of each task's own.
-
-    thesis: the blocks before the last have the adapters of `config`; the last block and the
-    pooling, its probe included, have each task's plain LoRA alone. paper (Agiza et al. 2024,
-    arXiv:2403.20320): the adapters of `config` everywhere, and in the last block each task's own
-    on out, c_fc and c_proj, in front of the frozen pooling.
 
     Args:
       config: the shared adapters.
@@ -168,7 +204,7 @@ def mtlora(
       task_alpha: see task_rank.
       task_dropout: dropout on the input of a task's own.
       base_input: what the last block's kernels read, see `TaskRules`.
-      placement: where the adapters are.
+      placement: a name in `PLACEMENTS`.
       pool_apart: see `lora`.
     """
     own = dataclasses.replace(
@@ -178,21 +214,11 @@ def mtlora(
         rank=config.rank if task_rank is None else task_rank,
         alpha=config.alpha if task_alpha is None else task_alpha,
     )
-    trunk, tail = (f"encoder/{part}/({{}})" for part in ("trunk", "tail"))
-    shared = [(trunk.format("|".join(BLOCK_LAYERS)), config)]
-    targets: tuple[str, ...]
-    if placement == "thesis":
-        targets = (tail.format("|".join(BLOCK_LAYERS)), f"pool/({'|'.join(POOL_LAYERS)})")
-    else:
-        # The shared stream ends before c_proj, where an adapter of its would never learn.
-        shared.append((tail.format("|".join(BLOCK_LAYERS[:3])), config))
-        targets = (tail.format("|".join(BLOCK_LAYERS[1:])),)
+    where = PLACEMENTS[placement]
     rules = AdapterRules(
-        rules=tuple(shared),
+        rules=tuple((target, config) for target in where.shared),
         per_task=TaskRules(
-            rules=tuple((target, own) for target in targets),
-            base_input=base_input,
-            probe=placement == "thesis",
+            rules=tuple((target, own) for target in where.per_task), base_input=base_input, probe=where.probe
         ),
     )
     return Method(name="mtlora", groups=(*HEADS, *adapter_groups(rules, pool_apart)), rules=rules, tail=1)

@@ -1,4 +1,4 @@
-"""From the words that data sets use to the shared label vocabulary of `softbio_jax.tasks`."""
+"""From the words in data sets to the labels of `softbio_jax.tasks`."""
 
 import bisect
 import math
@@ -28,23 +28,22 @@ EMOTION_WORDS = {
     )
     for word in words
 }
-# task -> {lower-case word: label}. A task without an entry is known by the names of its classes; the
-# module that registers a task may add its synonyms here.
+# task -> {lower-case word: label}. A task without an entry has the names of its classes as words; a
+# module that registers a task may add its synonyms.
 WORDS = {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
 
-
-# A spreadsheet takes 3-9 and 10-19 for dates: the third of September, or March the ninth.
+# Spreadsheets read 3-9 and 10-19 as dates: the third of September, or March the ninth.
 _DATE_LIKE = re.compile(r"\d{1,4}-[A-Za-z]{3}|[A-Za-z]{3}-\d{1,4}")
 _RANGE = re.compile(r"\(?(\d{1,3})\s*(?:-|,|to)\s*(\d{1,3})\)?")
 
 
 def date_like(word: str) -> bool:
-    """Tells whether a spreadsheet may have made this of an age class such as 3-9."""
+    """Returns whether a word may be an age class such as 3-9 that a spreadsheet turned into a date."""
     return _DATE_LIKE.fullmatch(word) is not None
 
 
 def spanned(word: str) -> list[str]:
-    """Lists the age classes that a range such as 4-12 reaches from and to; none for other words."""
+    """Returns the age classes that a range such as 4-12 covers; none for other words."""
     match = _RANGE.fullmatch(word.strip())
     if match is None:
         return []
@@ -53,23 +52,18 @@ def spanned(word: str) -> list[str]:
 
 
 def class_of(task: str, word: str) -> int | None:
-    """Looks up the label of a class by one of its names, whatever the case and the spaces around.
+    """Returns the label of a class name or synonym ("anger" for "angry"), None for an unknown word.
 
-    Args:
-      task: a task's name.
-      word: a class' name or a synonym ("anger" for "angry", "more than 70" for "70+").
-
-    Returns:
-      The label, or None for a word that the vocabulary does not know.
+    Case and surrounding spaces are ignored.
     """
     return _words(task).get(word.strip().lower())
 
 
 def require_class(task: str, word: str, *, where: str) -> int:
-    """Looks up the label of a class as `class_of` does.
+    """Returns the label of a class as `class_of` does.
 
     Raises:
-      UserError: an unknown word, told with its file and row `where`.
+      UserError: an unknown word, reported with its file and row `where`.
     """
     label = class_of(task, word)
     if label is None:
@@ -84,7 +78,7 @@ def require_class(task: str, word: str, *, where: str) -> int:
 
 
 def known_words(task: str) -> str:
-    """Lists every accepted word of a task, for an error message."""
+    """Returns every accepted word of a task, for an error message."""
     by_label: dict[int, list[str]] = {}
     for word, label in _words(task).items():
         by_label.setdefault(label, []).append(word)
@@ -97,16 +91,7 @@ def _words(task: str) -> Mapping[str, int]:
 
 
 def age_class(years: float) -> int:
-    """Finds the class of an age in years: rounded half up to whole years, then binned.
-
-    Args:
-      years: the age; negative or not finite means unknown.
-
-    Returns:
-      The label 0..8, or MISSING.
-
-    Source: the thesis' rule for data sets with real-valued ages.
-    """
+    """Returns the class 0..8 of an age in years, rounded half up; MISSING if negative or not finite."""
     if not math.isfinite(years) or years < 0:
         return MISSING
     return bisect.bisect_right(_AGE_STARTS, math.floor(years + 0.5))

@@ -1,7 +1,7 @@
-"""Samplers: which example stands at each position of an endless global sample stream.
+"""Samplers: which example is at each position of an endless global sample stream.
 
-A sampler knows nothing of hosts, workers or batches; the pipeline cuts its stream into global
-batches and those into the slices of the processes.
+A sampler knows nothing of hosts, workers or batches: the pipeline cuts its stream into global
+batches, and those into one slice per process.
 """
 
 from __future__ import annotations
@@ -23,27 +23,22 @@ from softbio_jax.tasks import TASKS
 
 
 class Sampler(Protocol):
-    """An endless stream of example numbers, made of epochs that are each drawn from the seed."""
+    """An endless stream of example numbers, in epochs that are each drawn from the seed."""
 
     @property
     def epoch_size(self) -> int:
         """The number of positions in an epoch."""
 
     def epoch(self, number: int) -> np.ndarray:
-        """Lists the examples of one epoch: (epoch_size,) int64."""
+        """Returns the examples of one epoch: (epoch_size,) int64."""
 
     def digest(self) -> str:
-        """Names the stream: equal digests mean equal streams."""
+        """Returns a name of the stream: equal digests mean equal streams."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Natural:
-    """Every example once an epoch, in an order that is drawn anew for each epoch.
-
-    Args:
-      size: the number of examples N.
-      seed: which stream.
-    """
+    """Every example of `size` once per epoch, in an order drawn anew for each epoch."""
 
     size: int
     seed: int
@@ -63,15 +58,13 @@ class Weighted:
     """Examples drawn with replacement, each with its own probability.
 
     Args:
-      probabilities: (N,), of each example; they sum to one.
-      epoch_size: draws an epoch.
-      seed: which stream.
+      probabilities: (N,), which sum to one.
+      epoch_size: draws per epoch.
+      seed: of the draws.
     """
 
     def __init__(self, probabilities: np.ndarray, *, epoch_size: int, seed: int):
-        self.probabilities = probabilities
-        self.epoch_size = epoch_size
-        self.seed = seed
+        self.probabilities, self.epoch_size, self.seed = probabilities, epoch_size, seed
         self._cumulative = np.cumsum(probabilities)
         self._cumulative /= self._cumulative[-1]
 
@@ -87,19 +80,15 @@ class Weighted:
 
 
 class Stream:
-    """Looks positions of a sampler's stream up, the epoch in use kept in memory.
-
-    Args:
-      sampler: the sampler.
-    """
+    """Looks up positions of a sampler's stream; the epoch in use stays in memory."""
 
     def __init__(self, sampler: Sampler):
         self.sampler = sampler
-        # Two epochs: the batches that are read ahead cross the border.
+        # Two epochs: batches that are read ahead cross the border.
         self._epoch = functools.lru_cache(maxsize=2)(sampler.epoch)
 
     def __getitem__(self, positions: np.ndarray) -> np.ndarray:
-        """Looks up the examples (b,) int64 at positions (b,) of the stream."""
+        """Returns the examples (b,) int64 at positions (b,) of the stream."""
         numbers, offsets = np.divmod(positions, self.sampler.epoch_size)
         rows = np.empty(len(positions), np.int64)
         for number in np.unique(numbers):
@@ -115,17 +104,17 @@ class Stream:
 
 
 def generator(seed: int, epoch: int) -> np.random.Generator:
-    """Makes the random generator of one epoch; Philox is the same on every machine."""
+    """Returns the random generator of one epoch; Philox is the same on every machine."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
 
 
 def digest_of(*parts: object) -> str:
-    """Hashes what defines a stream to a short hexadecimal name."""
+    """Returns a short hexadecimal hash of what defines a stream."""
     return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()[:32]
 
 
 def check_stream(found: str, expected: str) -> None:
-    """Raises UserError unless a checkpoint's stream, as `digest_of` names it, is the run's own."""
+    """Raises UserError if a checkpoint's stream, named as by `digest_of`, is not the run's."""
     if found != expected:
         raise UserError(
             "the checkpoint belongs to another sample stream",
@@ -137,8 +126,6 @@ def check_stream(found: str, expected: str) -> None:
 
 
 MakeSampler = Callable[[Sequence[PreparedDataset], int], Sampler]
-
-
 SAMPLERS = Registry[Callable[..., Sampler]](
     "sampler", where="data.sampler.name", group="softbio_jax.samplers"
 )
@@ -146,34 +133,14 @@ SAMPLERS = Registry[Callable[..., Sampler]](
 
 @SAMPLERS.register("natural")
 def natural(datasets: Sequence[PreparedDataset], seed: int) -> Sampler:
-    """Goes through every example once an epoch."""
+    """Visits every example once per epoch."""
     return Natural(size=sum(len(dataset) for dataset in datasets), seed=seed)
-
-
-@SAMPLERS.register("thesis")
-def thesis(
-    datasets: Sequence[PreparedDataset],
-    seed: int,
-    *,
-    emotion_share: float = weighting.EMOTION_SHARE,
-    epoch_size: int | None = None,
-) -> Sampler:
-    """Follows the thesis: emotion rows repeated to a share, rows weighted by the mean rule.
-
-    Args:
-      emotion_share: the share of emotion rows in the index; 0 repeats none.
-      epoch_size: draws an epoch; by default as many as the index has rows, repetitions included.
-    """
-    labels = _labels(datasets)
-    counts = weighting.repetitions(labels, seed=seed, emotion_share=emotion_share)
-    probabilities = weighting.mean_rule(labels, counts)
-    return Weighted(probabilities, epoch_size=epoch_size or int(counts.sum()), seed=seed)
 
 
 @SAMPLERS.register("balanced")
 def balanced(datasets: Sequence[PreparedDataset], seed: int, *, epoch_size: int | None = None) -> Sampler:
-    """Draws a task, then a class, then a row, all uniformly; an epoch has as many draws as rows."""
-    probabilities = weighting.balanced(_labels(datasets))
+    """Draws a task, then a class, then a row, all uniformly; by default as many as there are rows."""
+    probabilities = weighting.balanced(label_tables(datasets))
     return Weighted(probabilities, epoch_size=epoch_size or len(probabilities), seed=seed)
 
 
@@ -188,7 +155,7 @@ def mixture(
     """Draws a data set with a fixed share, then one of its rows uniformly.
 
     Args:
-      shares: data set's name -> relative share, for every data set.
+      shares: name of each data set -> its relative share.
 
     Raises:
       UserError: a data set without a share, or a share without a data set.
@@ -210,12 +177,8 @@ def mixture(
 def make(name: str, **arguments: Any) -> MakeSampler:
     """Returns the sampler `name` with its own arguments set.
 
-    Args:
-      name: a key of SAMPLERS.
-      **arguments: its keyword arguments (epoch_size, emotion_share, shares).
-
     Raises:
-      UserError: an unknown name, or arguments that the sampler does not take or lacks.
+      UserError: an unknown name, or arguments that the sampler does not accept or lacks.
     """
     sampler = SAMPLERS[name]
     try:
@@ -227,6 +190,7 @@ def make(name: str, **arguments: Any) -> MakeSampler:
     return functools.partial(sampler, **arguments)
 
 
-def _labels(datasets: Sequence[PreparedDataset]) -> dict[str, np.ndarray]:
+def label_tables(datasets: Sequence[PreparedDataset]) -> dict[str, np.ndarray]:
+    """Returns task -> (N,) labels over all data sets, for the tasks that any of them has."""
     labelled = {task for dataset in datasets for task in dataset.labels}
     return {task: concatenate_labels(datasets, task) for task in TASKS if task in labelled}

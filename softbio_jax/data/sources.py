@@ -1,4 +1,4 @@
-"""Prepared records as random-access data sets whose labels are in memory."""
+"""Prepared records as random-access data sets with their labels in memory."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from softbio_jax.tasks import MISSING
 class PreparedDataset:
     """One split of a prepared data set, or some of its rows.
 
-    `len(dataset)` is the number of examples N and `dataset[i]` the encoded bytes of picture i.
-    The record files are opened at the first access, and again in every process that the object
-    is sent to.
+    `len(dataset)` is the number of examples N and `dataset[i]` the encoded bytes of image i. The
+    record files are opened at the first access, and again in every process that receives the object.
 
     Args:
       directory: the folder that scripts/prepare_data.py wrote.
-      name: the data set's name.
-      split: the split's name.
+      name: of the data set.
+      split: its name.
       labels: task name -> (N,) int32, MISSING where unknown.
-      columns: audit columns, (N,) str each, and `id`, a string that names the picture for good.
-      fingerprint: SHA-256 (hex) over ids, labels, digests of the pictures, and the choice of rows.
+      columns: audit columns, (N,) str each, and `id`, a permanent name of the image.
+      fingerprint: SHA-256 (hex) over ids, labels, digests of the images, and the choice of rows.
       records: (N,) int64, the record that holds each example.
     """
 
@@ -51,14 +50,7 @@ class PreparedDataset:
         return self._source[int(self.records[example])]["image"]
 
     def take(self, rows: np.ndarray) -> PreparedDataset:
-        """Keeps some examples, in the given order; repetitions are allowed.
-
-        Args:
-          rows: (M,) integers in [0, N).
-
-        Returns:
-          A data set of M examples that shares the records.
-        """
+        """Returns the M examples `rows`, integers in [0, N), in their order; repetitions are allowed."""
         rows = np.asarray(rows, dtype=np.int64)
         digest = hashlib.sha256(self.fingerprint.encode() + rows.astype("<i8").tobytes())
         return dataclasses.replace(
@@ -82,14 +74,11 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
 
     Args:
       directory: the folder given to it as --out.
-      split: "train", "val", "test", ... as the report lists them.
-
-    Returns:
-      The data set.
+      split: "train", "val", "test", ... as its report lists them.
 
     Raises:
-      UserError: no such folder or split, records and index that do not belong together, or
-        labels that were edited after the preparation.
+      UserError: no such folder or split, records and index that do not match, or labels that were
+        edited after the preparation.
     """
     folder = pathlib.Path(directory)
     index = index_lib.read(folder, split)
@@ -113,13 +102,13 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
         fingerprint=fingerprint,
         records=np.arange(len(index)),
     )
-    # The records were opened to be counted: not once more.
+    # The records were opened to count them: keep them open.
     dataset.__dict__["_source"] = source
     return dataset
 
 
 def concatenate_labels(datasets: Sequence[PreparedDataset], task: str) -> np.ndarray:
-    """Joins the labels of a task, (N,) int32 over all data sets, MISSING where one lacks it."""
+    """Returns the labels of a task, (N,) int32 over all data sets, MISSING where one lacks it."""
     parts = [np.zeros(0, np.int32)]
     parts += [d.labels.get(task, np.full(len(d), MISSING, np.int32)) for d in datasets]
     return np.concatenate(parts)
@@ -129,12 +118,12 @@ def _check_fingerprint(folder: pathlib.Path, split: str, found: str) -> None:
     path = folder / index_lib.REPORT
     if not path.is_file():
         return
-    told = json.loads(path.read_text())["splits"].get(split, {}).get("fingerprint", found)
-    if told != found:
+    reported = json.loads(path.read_text())["splits"].get(split, {}).get("fingerprint", found)
+    if reported != found:
         raise UserError(
             "prepared data was edited",
             where=f"{index_lib.path_of(folder, split)}",
-            expected=f"the fingerprint of its report, {told[:12]}",
+            expected=f"the fingerprint of its report, {reported[:12]}",
             found=found[:12],
             fix="correct the source instead and run scripts/prepare_data.py again",
         )
@@ -160,20 +149,13 @@ def _open_records(directory: str, split: str) -> Any:
 def split_each(
     datasets: Sequence[PreparedDataset], *, seed: int, val_fraction: float
 ) -> tuple[list[PreparedDataset], list[PreparedDataset]]:
-    """Splits every data set by `train_val`.
-
-    Args:
-      datasets: the sets.
-      seed: which split.
-      val_fraction: the validation share of each; 0 leaves the sets whole and validates on nothing.
+    """Splits every data set on its own by `train_val`; with a `val_fraction` of 0 none is split.
 
     Returns:
       (training parts, validation parts), in the order of the sets.
 
     Raises:
       UserError: see `train_val`.
-
-    Source: the thesis splits each set by itself; which rows it drew is not known.
     """
     if not val_fraction:
         return list(datasets), []
@@ -184,18 +166,18 @@ def split_each(
 
 
 def train_val(size: int, *, seed: int, val_fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """Draws which of N rows are for validation: round(val_fraction N) of them.
+    """Draws round(val_fraction N) of N rows for validation.
 
     Args:
-      size: the number of rows N.
-      seed: which split.
+      size: N.
+      seed: of the draw.
       val_fraction: the validation share, between 0 and 1.
 
     Returns:
       (rows of the training part, rows of the validation part), int64, each ascending.
 
     Raises:
-      UserError: a share that leaves one of the parts empty.
+      UserError: one of the parts would be empty.
     """
     num_val = round(val_fraction * size)
     if not 0 < num_val < size:

@@ -1,13 +1,13 @@
-"""What training adds to a tower, in every layout: PEFT's, the thesis' and ours.
+"""What training adds to an encoder, in every file format: PEFT's, our own and registered ones.
 
-The layouts meet in `adaptation.Adaptation`: adapters by layer, and other leaves by path. Ours is
-one safetensors file of leaves by the paths they have in a run, one entry a block.
+The formats meet in `Adaptation`: adapters by layer, and other leaves by path. Our own is one
+safetensors file of leaves by the paths they have in a run, one entry per block.
 """
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -19,18 +19,19 @@ from softbio_jax.interop.peft_layers import Adapter, Layer, check_variant
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
+from softbio_jax.registry import Registry
 from softbio_jax.tasks import TASKS, TaskSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """Shared adapters by layer, and whatever else was trained by its path.
+    """Shared adapters by layer, and everything else that was trained by its path.
 
     Args:
-      adapter: the shared adapters, one entry a block.
+      adapter: the shared adapters, one entry per block.
       leaves: path -> array: heads, balancing, trained weights, MTLoRA's block and pooling.
       batch_stats: the heads' running statistics.
-      rules: those of a model that takes it all.
+      rules: of a model with these adapters.
       tail: that model's number of last blocks kept apart.
     """
 
@@ -41,13 +42,46 @@ class Adaptation:
     tail: int
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterFormat:
+    """How an `Adaptation` of a variant is read from a path and written to one."""
+
+    read: Callable[[pathlib.Path, VisionConfig], Adaptation]
+    write: Callable[[pathlib.Path, Adaptation, VisionConfig], None]
+
+
+ADAPTER_FORMATS = Registry[AdapterFormat](
+    "adapter format", where="--dst_format", group="softbio_jax.adapter_formats"
+)
+_KIND = "softbio-adapter"
+_STATS = "batch_stats/"
+
+
+def read(path: pathlib.Path, config: VisionConfig, format_name: str) -> Adaptation:
+    """Reads adapters and heads in one of `ADAPTER_FORMATS`: a folder for peft, a file for softbio.
+
+    Raises:
+      UserError: unreadable, of another variant, or of another format.
+    """
+    return ADAPTER_FORMATS[format_name].read(path, config)
+
+
+def write(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig, format_name: str) -> None:
+    """Writes adapters and heads, the inverse of `read`.
+
+    Raises:
+      UserError: the format has no place for a part.
+    """
+    ADAPTER_FORMATS[format_name].write(path, checkpoint, config)
+
+
 def of_model(params: Tree, batch_stats: Tree, rules: AdapterRules) -> Adaptation:
-    """Returns what a model with shared adapters, or MTLoRA, adds to its tower.
+    """Returns what a model with shared adapters, or MTLoRA, adds to its encoder.
 
     Args:
       params: a model's nested dict of arrays; its plain weights are leaves like the others.
       batch_stats: the heads' running statistics.
-      rules: the rules the model was built with.
+      rules: the model's.
     """
     return Adaptation(
         adapter=peft.collect(params, rules),
@@ -59,86 +93,17 @@ def of_model(params: Tree, batch_stats: Tree, rules: AdapterRules) -> Adaptation
 
 
 def attach(params: Tree, adaptation: Adaptation) -> Tree:
-    """Returns a tower's params, of the adaptation's tail, with all that it adds."""
+    """Returns an encoder's params, stacked with the adaptation's tail, with all that it adds."""
     return unflatten(flatten(peft.attach(params, adaptation.adapter)) | dict(adaptation.leaves))
 
 
-LAYOUTS = ("peft", "thesis", "softbio")
-_KIND = "softbio-adapter"
-_STATS = "batch_stats/"
-
-
 def is_ours(path: pathlib.Path) -> bool:
-    """Tells whether a file holds adapters in our layout, rather than a tower."""
+    """Returns whether a file holds adapters in our format, rather than an encoder."""
     return path.suffix == ".safetensors" and load_arrays(path)[1].get("format") == _KIND
 
 
-def read(path: pathlib.Path, config: VisionConfig, layout: str) -> Adaptation:
-    """Reads adapters and heads.
-
-    Args:
-      path: a folder of PEFT or of the thesis, a flat file of the thesis, or a file of ours.
-      config: the variant.
-      layout: one of `LAYOUTS`.
-
-    Raises:
-      UserError: unreadable, of another variant, or of another layout.
-    """
-    from softbio_jax.thesis import files
-
-    match layout:
-        case "peft":
-            adapter = peft.read(path, config)
-            return Adaptation(
-                adapter=adapter,
-                leaves={},
-                batch_stats={},
-                rules=adapter.rules(config),
-                tail=adapter.tail(config),
-            )
-        case "thesis" if path.is_dir():
-            return files.read(path, config, _heads_of_folder(path))
-        case "thesis":
-            return files.read_flat(path, config)
-    return _read_ours(path, config)
-
-
-def write(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig, layout: str) -> None:
-    """Writes adapters and heads.
-
-    Args:
-      path: a folder for peft, a file for softbio; for the thesis a folder, or with an ending a
-        flat file.
-      checkpoint: what to write.
-      config: the variant.
-      layout: one of `LAYOUTS`.
-
-    Raises:
-      UserError: the layout has no place for a part.
-    """
-    from softbio_jax.thesis import files
-
-    match layout:
-        case "peft":
-            if checkpoint.leaves:
-                raise UserError(
-                    "PEFT has no place for heads and trained tower weights",
-                    where=str(path),
-                    expected="adapters alone",
-                    found=", ".join(list(checkpoint.leaves)[:3]),
-                    fix="add --vision_only, or name another --dst_format",
-                )
-            peft.write(path, checkpoint.adapter, base_model=config.name)
-        case "thesis" if path.suffix in (".pt", ".safetensors"):
-            files.write_flat(path, checkpoint)
-        case "thesis":
-            files.save(path, checkpoint, tasks_of(checkpoint))
-        case _:
-            _write_ours(path, checkpoint, config)
-
-
 def without_heads(checkpoint: Adaptation) -> Adaptation:
-    """Returns what is the tower's, without heads and balancing."""
+    """Returns the encoder's part, without heads and balancing."""
     leaves = {
         path: leaf for path, leaf in checkpoint.leaves.items() if not path.startswith(("heads/", "balance/"))
     }
@@ -152,19 +117,19 @@ def tasks_of(checkpoint: Adaptation) -> list[TaskSpec]:
 
 
 def into_tower(checkpoint: Adaptation, tower: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns a vision tower with adapters folded in and trained weights in their places.
+    """Returns a vision encoder with adapters folded in and trained weights in their places.
 
     Args:
       checkpoint: without heads.
-      tower: official keys, `visual.` alone.
+      tower: official keys, only those below `visual.`.
 
     Raises:
-      UserError: MTLoRA's own block and pooling, which fold into no single tower.
+      UserError: MTLoRA's per-task block and pooling, which do not fold into one encoder.
     """
     plain = official.OFFICIAL.forward(tower) | dict(checkpoint.leaves)
     if checkpoint.rules.per_task is not None:
         raise UserError(
-            "MTLoRA's last block and pooling fold into no single tower",
+            "MTLoRA's last block and pooling do not fold into one encoder",
             where="--base",
             expected="LoRA, DoRA, or trained weights",
             found="per-task adapters",
@@ -175,19 +140,23 @@ def into_tower(checkpoint: Adaptation, tower: dict[str, np.ndarray]) -> dict[str
     return official.add_prefix(peft.merged(params, checkpoint.rules))
 
 
-def _heads_of_folder(folder: pathlib.Path) -> list[TaskSpec]:
-    arrays, _ = load_arrays(folder / files.CUSTOM)
-    found = {key.split(".")[1] for key in arrays if key.startswith("prediction_layers.")}
-    known = {name.capitalize(): task for name, task in TASKS.items()}
-    if strange := sorted(found - known.keys()):
+def _read_peft(path: pathlib.Path, config: VisionConfig) -> Adaptation:
+    adapter = peft.read(path, config)
+    return Adaptation(
+        adapter=adapter, leaves={}, batch_stats={}, rules=adapter.rules(config), tail=adapter.tail(config)
+    )
+
+
+def _write_peft(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
+    if checkpoint.leaves:
         raise UserError(
-            "head of an unknown task",
-            where=str(folder / files.CUSTOM),
-            expected=", ".join(known),
-            found=", ".join(strange),
-            fix="remove it from the file",
+            "PEFT has no place for heads and trained encoder weights",
+            where=str(path),
+            expected="only adapters",
+            found=", ".join(list(checkpoint.leaves)[:3]),
+            fix="add --vision_only, or name another --dst_format",
         )
-    return [task for title, task in known.items() if title in found]
+    peft.write(path, checkpoint.adapter, base_model=config.name)
 
 
 def _write_ours(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
@@ -209,8 +178,7 @@ def _write_ours(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig
 
 
 def _read_ours(path: pathlib.Path, config: VisionConfig) -> Adaptation:
-    arrays, notes = load_arrays(path)
-    where = str(path)
+    (arrays, notes), where = load_arrays(path), str(path)
     check_finite(arrays, where=where)
     if notes.get("variant") != config.name:
         raise UserError(
@@ -251,3 +219,7 @@ def _read_ours(path: pathlib.Path, config: VisionConfig) -> Adaptation:
         rules=dataclasses.replace(rules, per_task=per_task),
         tail=1 if per_task else adapter.tail(config),
     )
+
+
+ADAPTER_FORMATS.add("peft", AdapterFormat(read=_read_peft, write=_write_peft))
+ADAPTER_FORMATS.add("softbio", AdapterFormat(read=_read_ours, write=_write_ours))

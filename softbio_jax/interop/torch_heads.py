@@ -1,4 +1,4 @@
-"""The tasks' heads as torch modules hold them: the thesis' and those of a tower that torch runs."""
+"""The tasks' heads as torch modules hold them."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Source:
-    """The arrays of a file; a missing one is a user's error."""
+    """The arrays of a file; a missing one is a UserError."""
 
     def __init__(self, arrays: Arrays, where: str):
         self.arrays, self.where = arrays, where
@@ -26,7 +26,7 @@ class Source:
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self.arrays:
             raise UserError(
-                "part missing in a thesis checkpoint",
+                "part missing in a checkpoint",
                 where=self.where,
                 expected=key,
                 found=f"{len(self.arrays)} other arrays",
@@ -41,20 +41,16 @@ def title(task: TaskSpec) -> str:
 
 
 def read_head(source: Source, task: TaskSpec) -> tuple[dict, dict]:
-    """Returns the leaves of a task's head, and its running statistics, each by its path in a model.
+    """Returns the leaves of a task's head and its running statistics, each by its path in a model.
 
-    Args:
-      source: the file's arrays, `prediction_layers.Age.0.weight` and so on.
-      task: whose head.
+    The source's keys are `prediction_layers.Age.0.weight` and so on.
 
     Raises:
-      UserError: a part missing, or a head of other classes.
+      UserError: a part is missing, or the head has other classes.
     """
     path, prefix = f"heads/{task.name}", f"prediction_layers.{title(task)}."
-    deep = f"{prefix}{_LAST}.weight" in source.arrays
-    places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
     head = {}
-    for name, i in places.items():
+    for name, i in _places(deep=f"{prefix}{_LAST}.weight" in source.arrays).items():
         head[f"{path}/{name}/kernel"] = source[f"{prefix}{i}.weight"].T
         head[f"{path}/{name}/bias"] = source[f"{prefix}{i}.bias"]
     bias = head[f"{path}/dense_out/bias"]
@@ -64,7 +60,7 @@ def read_head(source: Source, task: TaskSpec) -> tuple[dict, dict]:
             where=f"{source.where} {prefix}",
             expected=f"{task.num_classes} classes",
             found=str(len(bias)),
-            fix="give a checkpoint of the same task",
+            fix="name a checkpoint of the same task",
         )
     if f"{prefix}{_NORM}.weight" not in source.arrays:
         return head, {}
@@ -75,21 +71,16 @@ def read_head(source: Source, task: TaskSpec) -> tuple[dict, dict]:
 
 
 def write_head(flat: Arrays, stats: Arrays, task: TaskSpec) -> dict[str, np.ndarray]:
-    """Returns a task's head under the thesis' names, the inverse of `read_head`.
+    """Returns a task's head as `Age.0.weight` and so on, the inverse of `read_head`.
 
     Args:
       flat: a model's leaves by path.
       stats: its running statistics by path.
-      task: whose head.
-
-    Returns:
-      `Age.0.weight` and so on.
+      task: the head's.
     """
     path, key = f"heads/{task.name}", title(task)
-    deep = f"{path}/dense_0/kernel" in flat
-    places = {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
     head = {}
-    for name, i in places.items():
+    for name, i in _places(deep=f"{path}/dense_0/kernel" in flat).items():
         head[f"{key}.{i}.weight"] = flat[f"{path}/{name}/kernel"].T
         head[f"{key}.{i}.bias"] = flat[f"{path}/{name}/bias"]
     if f"{path}/norm/scale" in flat:
@@ -99,6 +90,10 @@ def write_head(flat: Arrays, stats: Arrays, task: TaskSpec) -> dict[str, np.ndar
             head[f"{key}.{_NORM}.{name}"] = stats[f"{path}/norm/{ours}"]
         head[f"{key}.{_NORM}.num_batches_tracked"] = np.zeros((), np.int64)
     return head
+
+
+def _places(*, deep: bool) -> dict[str, int]:
+    return {"dense_0": _FIRST, "dense_out": _LAST} if deep else {"dense_out": _FIRST}
 
 
 def save(
@@ -112,9 +107,9 @@ def save(
     Args:
       path: a new .safetensors file.
       params: a model's, with `heads`.
-      batch_stats: their running statistics.
-      tasks: whose heads.
-      feature: which feature they read, "pooled" or "projected"; noted with the classes.
+      batch_stats: the heads' running statistics.
+      tasks: to write the heads of.
+      feature: the heads' input, "pooled" or "projected"; noted with the classes.
     """
     leaves = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
     stats = {name: np.asarray(leaf) for name, leaf in flatten(batch_stats).items()}

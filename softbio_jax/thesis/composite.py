@@ -1,4 +1,4 @@
-"""The composite training set's counts, and the thesis' own beside them."""
+"""Class counts of a composite training set beside those of the thesis."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from softbio_jax.data import weighting
 from softbio_jax.tasks import MISSING, TASKS
+from softbio_jax.thesis import protocol
 
-# The training parts: set -> task -> rows of each class. They are published, or follow from what
-# is published, and sum to the thesis' tables exactly.
+# The training parts: set -> task -> rows of each class. They are published or follow from published
+# numbers, and sum exactly to the thesis' tables.
 PARTS: dict[str, dict[str, tuple[int, ...]]] = {
     "fairface": {"age": (1415, 8272, 7312, 20486, 15396, 8618, 4995, 2240, 661), "gender": (36_877, 32_518)},
     "lagenda": {"age": (1520, 7427, 8720, 9298, 9066, 9358, 9418, 8378, 4167), "gender": (33_218, 34_134)},
     "celeba_hq": {"gender": (8_084, 14_316)},
     "rafdb": {"gender": (3_968, 5_247), "emotion": (912, 218, 544, 3701, 1301, 556, 1983)},
 }
-# How gender goes with the other task of a set, the men and the women of each class: RAF-DB's
-# training part, and the validation parts of FairFace and Lagenda, whose training parts are not
-# published.
+# Set -> its other task, and the men and women of each of that task's classes: in RAF-DB's training
+# part, and in the validation parts of FairFace and Lagenda, since those of training are unpublished.
 _WITH_GENDER: dict[str, tuple[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     "fairface": (
         "age",
@@ -36,26 +36,23 @@ _WITH_GENDER: dict[str, tuple[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     ),
     "rafdb": ("emotion", ((422, 95, 223, 1443, 453, 371, 961), (490, 123, 321, 2258, 848, 185, 1022))),
 }
-# The classes' shares of the labelled draws of one epoch of its sampler, in percent.
+# Class shares of the labelled draws in one epoch of its sampler, in percent.
 DRAWN: dict[str, tuple[float, ...]] = {
     "age": (6.63, 11.31, 11.36, 16.37, 14.56, 12.14, 10.89, 9.44, 7.31),
     "gender": (49.26, 50.74),
     "emotion": (12.14, 8.44, 9.99, 26.85, 14.20, 10.25, 18.13),
 }
 _FITTING_ROUNDS = 100
+SEED = 2025
 
 
 def class_counts() -> dict[str, np.ndarray]:
-    """Sums the training rows: task -> (C,) rows of each class, over the four sets."""
+    """Returns task -> (C,) training rows of each class over the four sets."""
     return {task: np.sum([part[task] for part in PARTS.values() if task in part], axis=0) for task in DRAWN}
 
 
 def labels() -> dict[str, np.ndarray]:
-    """Makes label tables with the exact margins of every set.
-
-    Returns:
-      task -> (168362,) int32, MISSING where a set lacks the task.
-    """
+    """Returns label tables, task -> (168362,) int32, with the exact margins of every set."""
     columns: dict[str, list[np.ndarray]] = {task: [] for task in TASKS}
     for name, part in PARTS.items():
         rows = {"gender": np.repeat([0, 1], part["gender"])}
@@ -72,7 +69,7 @@ def labels() -> dict[str, np.ndarray]:
 
 
 def _with_margins(seen: np.ndarray, by_class: tuple[int, ...], by_gender: tuple[int, ...]) -> np.ndarray:
-    """Fits a (C, 2) table to margins proportionally, then rounds it with both margins kept."""
+    """Fits a (C, 2) table to margins proportionally, then rounds it keeping both margins."""
     table = seen
     for _ in range(_FITTING_ROUNDS):
         table = table * (np.array(by_class) / table.sum(axis=1))[:, None]
@@ -83,43 +80,31 @@ def _with_margins(seen: np.ndarray, by_class: tuple[int, ...], by_gender: tuple[
     return np.stack([male, np.array(by_class) - male], axis=1)
 
 
-SEED = 2025  # the thesis'
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """One class of the composite beside the thesis'.
-
-    Args:
-      task, name: the class.
-      rows: labelled rows here.
-      thesis_rows: labelled rows in the thesis.
-      drawn: expected share of the labelled draws under the thesis' sampler, 0 to 1.
-      thesis_drawn: the share that the thesis prints for one epoch.
-      z: (thesis_drawn - drawn) in standard errors of one epoch's draws.
-    """
+    """One class of the composite beside that of the thesis."""
 
     task: str
     name: str
-    rows: int
+    rows: int  # labelled
     thesis_rows: int
-    drawn: float
-    thesis_drawn: float
-    z: float
+    drawn: float  # expected share of the labelled draws under the thesis' sampler, 0 to 1
+    thesis_drawn: float  # printed for one epoch
+    z: float  # (thesis_drawn - drawn) in standard errors of one epoch's draws
 
 
 def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SEED) -> list[ClassRow]:
-    """Compares label tables, and what the thesis' sampler makes of them, with the thesis' tables.
+    """Compares label tables, and their draws by the thesis' sampler, with the thesis' tables.
 
     Args:
       labels: task -> (N,), the training rows.
-      seed: which emotion rows the sampler repeats.
+      seed: of the emotion rows that the sampler repeats.
 
     Returns:
-      A row a class, of the thesis' tasks that have labels.
+      One row per class of the thesis' tasks that have labels.
     """
-    counts = weighting.repetitions(labels, seed=seed)
-    probabilities = weighting.mean_rule(labels, counts)
+    counts = protocol.repetitions(labels, seed=seed)
+    probabilities = protocol.mean_rule(labels, counts)
     thesis_counts = class_counts()
     rows = []
     for task, values in labels.items():
@@ -147,28 +132,28 @@ def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SEED) -> list[
 
 
 def as_text(rows: Sequence[ClassRow]) -> str:
-    """Lays the comparison out as aligned columns, one block a task."""
+    """Returns the comparison as aligned columns, one block per task."""
     lines = []
     for task in TASKS:
         block = [row for row in rows if row.task == task]
         if not block:
             continue
-        total, thesis_total = sum(r.rows for r in block), sum(r.thesis_rows for r in block)
+        total, thesis_total = sum(row.rows for row in block), sum(row.thesis_rows for row in block)
         lines.append(
             f"{task:<9} {'rows':>9} {'thesis':>9} {'diff':>8}   {'drawn %':>8} {'thesis %':>8} {'z':>6}"
         )
-        for r in block:
+        for row in block:
             lines.append(
-                f"{r.name:<9} {r.rows:>9,} {r.thesis_rows:>9,} {r.rows - r.thesis_rows:>+8,}   "
-                f"{100 * r.drawn:>8.2f} {100 * r.thesis_drawn:>8.2f} {r.z:>+6.2f}"
+                f"{row.name:<9} {row.rows:>9,} {row.thesis_rows:>9,} {row.rows - row.thesis_rows:>+8,}   "
+                f"{100 * row.drawn:>8.2f} {100 * row.thesis_drawn:>8.2f} {row.z:>+6.2f}"
             )
         lines.append(f"{'total':<9} {total:>9,} {thesis_total:>9,} {total - thesis_total:>+8,}")
         lines.append("")
     return "\n".join(lines)
 
 
-def write_picture(rows: Sequence[ClassRow], path: pathlib.Path) -> None:
-    """Draws each class' share of the rows, of the draws, and of the draws in the thesis."""
+def write_chart(rows: Sequence[ClassRow], path: pathlib.Path) -> None:
+    """Plots each class' share of the rows, of the draws, and of the draws in the thesis."""
     from matplotlib.figure import Figure
 
     tasks = [task for task in TASKS if any(row.task == task for row in rows)]

@@ -1,11 +1,15 @@
-"""The thesis' flat files: trained tower parameters and heads, of LP, AP and FT, without adapters.
+"""Checkpoints of the thesis' code: folders with adapters, and flat files without.
 
-Two layouts are read: one flat state dict (`backbone.*`, `prediction_layers.Age.*`, `log_vars`),
-and the older one of three (`backbone_state_dict`, `prediction_layers`, `attn_pool`), whose keys
-start with `strategy.backbone.` and `heads.age.` and whose last layer is number 5 of the head, 4
-in the newer. The newer is written.
+A folder (LoRA, DoRA, MTLoRA) holds PEFT's adapter_config.json and adapter_model.safetensors, and
+custom_layers.pt with the heads and MTLoRA's per-task block and pooling.
 
-Facts of the layouts are those of github.com/Antuke/PE_PEFT_FT, `src/model.py`.
+A flat file (LP, AP, FT) holds trained encoder parameters and heads. Two layouts are read: one flat
+state dict (`backbone.*`, `prediction_layers.Age.*`, `log_vars`), and the older one of three
+(`backbone_state_dict`, `prediction_layers`, `attn_pool`), whose keys start with
+`strategy.backbone.` and `heads.age.` and whose last layer is number 5 of the head, 4 in the newer.
+The newer is written.
+
+Source: github.com/Antuke/PE_PEFT_FT, `src/model.py`.
 """
 
 import dataclasses
@@ -19,7 +23,7 @@ from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig
 from softbio_jax.errors import UserError
 from softbio_jax.interop import adapter_files, official, peft
-from softbio_jax.interop.adapter_files import Adaptation
+from softbio_jax.interop.adapter_files import Adaptation, AdapterFormat
 from softbio_jax.interop.keymap import check_finite, shapes_of
 from softbio_jax.interop.peft_layers import Adapter
 from softbio_jax.interop.safe_load import load_arrays, save_arrays, save_nested
@@ -48,12 +52,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def read(directory: str | pathlib.Path, config: VisionConfig, tasks: Sequence[TaskSpec]) -> Adaptation:
-    """Reads a thesis checkpoint folder.
-
-    Args:
-      directory: adapter_config.json, adapter_model.safetensors and custom_layers.pt.
-      config: the variant.
-      tasks: the tasks, in the model's order.
+    """Reads a checkpoint folder of a variant, with `tasks` in the model's order.
 
     Raises:
       UserError: unreadable, another variant's, or a task or a part missing.
@@ -91,31 +90,15 @@ def write(
     rules: AdapterRules,
     tasks: Sequence[TaskSpec],
 ) -> None:
-    """Writes a model as the thesis' code loads it.
-
-    Args:
-      directory: made if need be.
-      params: of a model with DoRA or LoRA, or MTLoRA with base_input shared.
-      batch_stats: the heads' running statistics.
-      rules: the rules the model was built with.
-      tasks: the tasks, in the model's order.
-
-    Raises:
-      UserError: a layer the thesis' modules do not have, or torch is missing.
-    """
+    """Writes a model with LoRA or DoRA, or MTLoRA with base_input shared, as a folder; see `save`."""
     save(directory, adapter_files.of_model(params, batch_stats, rules), tasks)
 
 
 def save(directory: str | pathlib.Path, checkpoint: Adaptation, tasks: Sequence[TaskSpec]) -> None:
-    """Writes what `read` gave, as the thesis' code loads it.
-
-    Args:
-      directory: made if need be.
-      checkpoint: what training added.
-      tasks: whose heads, in the model's order.
+    """Writes a folder that the thesis' code loads, with `tasks` in the model's order.
 
     Raises:
-      UserError: a layer the thesis' modules do not have, or torch is missing.
+      UserError: a layer that its modules do not have, or torch is missing.
     """
     directory = pathlib.Path(directory)
     peft.write(directory, checkpoint.adapter, naming="thesis")
@@ -174,7 +157,7 @@ def _write_part(
             for t, task in enumerate(tasks):
                 out[f"{name}.lora_tasks_A.{title(task)}"] = a[t, i].T
                 out[f"{name}.lora_tasks_B.{title(task)}"] = b[t, i].T
-            # There, but of no effect: their scale is 0.
+            # Present without effect: their scale is 0.
             out[f"{name}.lora_shared_A"] = np.zeros_like(a[0, i].T)
             out[f"{name}.lora_shared_B"] = np.zeros_like(b[0, i].T)
     for norm in norms:
@@ -188,12 +171,12 @@ _LEGACY = (
     (r"(?:prediction_layers\.)?heads\.(.+)", r"prediction_layers.\1"),
     (r"(?:backbone_state_dict|attn_pool)\.(backbone\..+)", r"\1"),
 )
-# The thesis' towers hold the blocks' fused projection as a module.
+# Its encoders hold the fused projection of a block as a module.
 _IN_PROJ = re.compile(r"(transformer\.resblocks\.\d+\.attn\.in_proj)([._])(weight|bias)")
 
 
 def read_flat(path: str | pathlib.Path, config: VisionConfig) -> Adaptation:
-    """Reads a flat file; its `leaves` are the trained ones of a tower, one entry a block.
+    """Reads a flat file; its `leaves` are trained ones of an encoder, one entry per block.
 
     Raises:
       UserError: unreadable, another variant's, or a key that belongs to neither layout.
@@ -229,7 +212,7 @@ def read_flat(path: str | pathlib.Path, config: VisionConfig) -> Adaptation:
             where=where,
             expected="backbone.*, prediction_layers.* and log_vars",
             found=", ".join(unknown[:3]),
-            fix="give its folder, if it has adapters",
+            fix="name its folder, if it has adapters",
         )
     return Adaptation(
         adapter=Adapter(layers={}), leaves=leaves, batch_stats=unflatten(stats), rules=NO_ADAPTERS, tail=0
@@ -288,9 +271,38 @@ def _check(tower: Arrays, config: VisionConfig, where: str) -> None:
     fits = [name for name, other in VISION.items() if found.items() <= official.vision_shapes(other).items()]
     first = f"{wrong[0].removeprefix('visual.')} {found[wrong[0]]}"
     raise UserError(
-        "checkpoint of another variant" if fits else "keys that the tower has not",
+        "checkpoint of another variant" if fits else "unknown keys for this encoder",
         where=where,
         expected=config.name,
         found=f"{first}, as in {', '.join(fits)}" if fits else first,
         fix="name the variant it was trained on",
     )
+
+
+def _read_any(path: pathlib.Path, config: VisionConfig) -> Adaptation:
+    return read(path, config, _tasks_of_folder(path)) if path.is_dir() else read_flat(path, config)
+
+
+def _write_any(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
+    if path.suffix in (".pt", ".safetensors"):
+        write_flat(path, checkpoint)
+    else:
+        save(path, checkpoint, adapter_files.tasks_of(checkpoint))
+
+
+def _tasks_of_folder(folder: pathlib.Path) -> list[TaskSpec]:
+    arrays, _ = load_arrays(folder / CUSTOM)
+    found = {key.split(".")[1] for key in arrays if key.startswith("prediction_layers.")}
+    known = {title(task): task for task in TASKS.values()}
+    if unknown := sorted(found - known.keys()):
+        raise UserError(
+            "head of an unknown task",
+            where=str(folder / CUSTOM),
+            expected=", ".join(known),
+            found=", ".join(unknown),
+            fix="remove it from the file",
+        )
+    return [task for name, task in known.items() if name in found]
+
+
+FORMAT = AdapterFormat(read=_read_any, write=_write_any)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from softbio_jax.data.builders import table
@@ -37,35 +37,22 @@ class Standard(FaceBuilder):
     """
 
     name = "standard"
-    OWN_PICTURES = True
+    OWN_IMAGES = True
     TASKS = tuple(TASKS)
     COLUMNS = ("ethnicity", "identity")
 
     def __init__(self, *, age_values: str = "class", **kwargs: Any) -> None:
-        if age_values not in AGE_VALUES:
-            raise UserError(
-                "unknown kind of ages",
-                where="--age_values",
-                expected=" or ".join(AGE_VALUES),
-                found=repr(age_values),
-                fix="take one of them",
-            )
+        tables.require_choice(age_values, AGE_VALUES, what="unknown kind of ages", where="--age_values")
         self.age_values = age_values
         super().__init__(**kwargs)
 
     def splits(self) -> tuple[str, ...]:
-        tables.require_folder(self.source)
-        splits = ("train", "val", "test")
-        found = tuple(s for s in splits if (self.source / s / "labels.csv").is_file())
-        if not found:
-            raise UserError(
-                "no label files",
-                where=str(self.source),
-                expected="train/labels.csv, ...",
-                found="none",
-                fix="check --source",
-            )
-        return found
+        return tables.existing_splits(
+            {split: self.source / split / "labels.csv" for split in ("train", "val", "test")},
+            source=self.source,
+            what="no label files",
+            expected="train/labels.csv, ...",
+        )
 
     def protocol(self) -> dict[str, str]:
         return {"age_values": self.age_values}
@@ -73,8 +60,7 @@ class Standard(FaceBuilder):
     def rows(self, split: str) -> Iterator[Outcome]:
         path = self.source / split / "labels.csv"
         years = table.Years()
-        for number, row in tables.read_csv(path, columns=_COLUMNS):
-            where = f"{path} row {number}"
+        for where, row in tables.read_csv(path, columns=_COLUMNS):
             labels = {
                 task: self._label(task, row[name], path, where, years) for task, name in _FIELDS.items()
             }
@@ -107,21 +93,17 @@ class Standard(FaceBuilder):
         if number not in range(TASKS[task].num_classes):
             rows = (row[_FIELDS[task]] for _, row in tables.read_csv(path, columns=_COLUMNS))
             column = [text for text in rows if text not in _MISSING]
-            raise table.out_of_range(task, value, column, where=where)
+            raise _out_of_range(task, value, column, where=where)
         return int(number)
 
     def _image(self, name: str, where: str) -> pathlib.Path:
-        # The paths start at a folder above the source: as many of their parts are dropped as it
-        # takes to find the file, none when there is no such file at all.
-        whole = tables.inside(self.source, name, where=where)
-        if not whole.suffix:
-            whole = whole.with_name(f"{whole.name}.jpg")
-        parts = whole.relative_to(self.source).parts
-        for first in range(len(parts)):
-            path = self.source.joinpath(*parts[first:])
-            if path.is_file():
-                return path
-        return whole
+        # Paths start at a folder above the source: drop leading parts until the file is found.
+        full = tables.inside(self.source, name, where=where)
+        if not full.suffix:
+            full = full.with_name(f"{full.name}.jpg")
+        parts = full.relative_to(self.source).parts
+        paths = (self.source.joinpath(*parts[first:]) for first in range(len(parts)))
+        return next((path for path in paths if path.is_file()), full)
 
 
 def _ethnicity(value: str) -> str:
@@ -130,3 +112,24 @@ def _ethnicity(value: str) -> str:
     number = value.removesuffix(".0")
     known = number.isdigit() and int(number) < len(_ETHNICITIES)
     return _ETHNICITIES[int(number)] if known else value
+
+
+def _out_of_range(task: str, value: str, column: Iterable[str], *, where: str) -> UserError:
+    """Returns the error of a number that is not a class; its fix depends on the complete column."""
+    classes = TASKS[task].num_classes
+    numbers = set(map(_number, column))
+    fix = "correct the row"
+    if numbers <= set(range(1, classes + 1)):
+        fix = f"subtract 1 from the whole column: its classes count from 1 to {classes}"
+    elif task == "age":
+        fix = "pass --age_values=years if they are years"
+    return UserError(
+        f"unknown {task} class", where=where, expected=f"0 to {classes - 1}", found=repr(value), fix=fix
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0

@@ -1,10 +1,13 @@
-"""The thesis' printed averages follow from its printed per-set accuracies, where they do."""
+"""Averages, and that the thesis' printed ones follow from its per-set accuracies, where they do."""
 
 import math
 
 import pytest
 
-from softbio_jax.evaluation.metrics.averages import THESIS_SYNTHETIC_LABELS, averaged_sets, task_averages
+from softbio_jax.evaluation.metrics.averages import averaged_sets, excluded_by, excluded_tasks, task_averages
+from softbio_jax.thesis import protocol
+
+RULE = excluded_tasks(protocol.SYNTHETIC_LABELS, protocol.NOT_AVERAGED)
 
 ZERO_SHOT = {
     "utkface": {"age": 48.62, "gender": 96.63},
@@ -20,17 +23,17 @@ def truncated(value: float) -> float:
 
 
 def test_zero_shot_task_averages_of_table_4_2():
-    averages = task_averages(ZERO_SHOT, synthetic_labels=THESIS_SYNTHETIC_LABELS)
+    averages = task_averages(ZERO_SHOT, RULE)
     assert truncated(averages["age"]) == 47.36  # without VGGFace2
     assert truncated(averages["gender"]) == 96.67  # with VGGFace2
     assert averages["emotion"] == 66.57
 
 
 def test_zero_shot_global_of_table_4_2_contradicts_its_own_footnote():
-    rule = task_averages(ZERO_SHOT, synthetic_labels=THESIS_SYNTHETIC_LABELS)
+    rule = task_averages(ZERO_SHOT, RULE)
     assert round(rule["overall"], 2) == 70.20
     # The printed 69.61 averages VGGFace2's synthetic ages in.
-    with_synthetic = task_averages(ZERO_SHOT, synthetic_labels={})
+    with_synthetic = task_averages(ZERO_SHOT, {})
     assert with_synthetic["overall"] == pytest.approx(69.61, abs=0.005)
 
 
@@ -52,7 +55,7 @@ def test_averages_of_table_4_11_from_table_4_12(row, age, overall, consistent):
         "vggface2": {"age": 0.0, "gender": 3 * gender - sum(figures["gender"])},
         "raf_db": {"emotion": emotion},
     }
-    averages = task_averages(sets, synthetic_labels=THESIS_SYNTHETIC_LABELS)
+    averages = task_averages(sets, RULE)
     assert truncated(averages["age"]) == age
     assert averages["gender"] == pytest.approx(gender)
     # 83.88 is printed where the columns give 83.86.
@@ -69,22 +72,19 @@ def test_averages_of_table_4_11_from_table_4_12(row, age, overall, consistent):
 )
 def test_overall_of_table_4_11_from_its_columns(emotion, age, gender, printed, consistent):
     sets = {"a": {"age": age, "gender": gender}, "b": {"emotion": emotion}}
-    overall = task_averages(sets, synthetic_labels={})["overall"]
+    overall = task_averages(sets, {})["overall"]
     assert (truncated(overall) == printed) is consistent
 
 
 def test_a_task_without_test_set_has_no_average_and_no_part_in_the_overall():
     sets = {"fairface": {"age": 0.5}, "vggface2": {"age": 0.1, "gender": 0.9}}
-    averages = task_averages(sets, synthetic_labels={"vggface2": ("age",)})
+    averages = task_averages(sets, {"vggface2": ("age",)})
     assert averages == {"age": 0.5, "gender": 0.9, "overall": pytest.approx(0.7)}
-    assert averaged_sets(sets, synthetic_labels={"vggface2": ("age",)}) == {
-        "age": ["fairface"],
-        "gender": ["vggface2"],
-    }
-    assert task_averages({}, synthetic_labels={}) == {}
+    assert averaged_sets(sets, {"vggface2": ("age",)}) == {"age": ["fairface"], "gender": ["vggface2"]}
+    assert task_averages({}, {}) == {}
 
 
-def test_gender_of_raf_db_and_celeba_hq_is_in_no_average():
+def test_gender_of_raf_db_and_celeba_hq_is_in_no_average_of_the_thesis():
     accuracies = {
         "utkface": {"gender": 96.0},
         "fairface": {"gender": 97.0},
@@ -92,5 +92,18 @@ def test_gender_of_raf_db_and_celeba_hq_is_in_no_average():
         "rafdb": {"gender": 10.0, "emotion": 90.0},
         "celeba_hq": {"gender": 20.0},
     }
-    found = task_averages(accuracies, synthetic_labels={})
+    found = task_averages(accuracies, RULE)
     assert found == {"gender": 97.0, "emotion": 90.0, "overall": 93.5}
+
+
+def test_no_test_set_is_excluded_by_its_name():
+    accuracies = {"utkface": {"gender": 0.9}, "celeba_hq": {"gender": 0.7}, "vggface2": {"age": 0.4}}
+    found = task_averages(accuracies, {})
+    assert found == {"age": 0.4, "gender": pytest.approx(0.8), "overall": pytest.approx(0.6)}
+
+
+def test_what_an_evaluation_excluded_is_in_its_metrics():
+    accuracies = {"vggface2": {"age": 0.4, "gender": 0.9}, "rafdb": {"gender": 0.8, "emotion": 0.7}}
+    rule = {"vggface2": ["age"], "rafdb": ["gender"]}
+    summary = {"datasets": accuracies, "averaged_sets": averaged_sets(accuracies, rule)}
+    assert excluded_by(summary) == rule

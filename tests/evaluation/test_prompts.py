@@ -4,7 +4,7 @@ import json
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation.zero_shot.prompts import CARRIED, load_prompts
+from softbio_jax.evaluation.zero_shot.prompts import PROMPTS, load_prompts
 from softbio_jax.tasks import AGE, EMOTION, GENDER, TASKS
 
 GENDER_ENTRY = {"templates": ["a {}.", "see the {}"], "names": {"female": "woman", "male": "man"}}
@@ -18,12 +18,12 @@ def write(tmp_path, content):
 
 class TestCarried:
     def test_thesis_is_one_prompt_a_class_in_label_order(self):
-        tasks = load_prompts().tasks
+        tasks = load_prompts("thesis").tasks
         assert list(tasks) == list(TASKS)
         assert {task: len(classes) for task, classes in tasks.items()} == {
             spec.name: spec.num_classes for spec in (AGE, GENDER, EMOTION)
         }
-        assert len(load_prompts().texts()) == 18 == len(set(load_prompts().texts()))
+        assert len(load_prompts("thesis").texts()) == 18 == len(set(load_prompts("thesis").texts()))
 
     @pytest.mark.parametrize(
         ("task", "label", "text"),
@@ -40,7 +40,7 @@ class TestCarried:
         assert load_prompts("thesis").tasks[task][place] == (text,)
 
     def test_every_age_prompt_names_its_own_bounds(self):
-        for label, (text,) in zip(AGE.classes, load_prompts().tasks["age"], strict=True):
+        for label, (text,) in zip(AGE.classes, load_prompts("thesis").tasks["age"], strict=True):
             assert [word for word in text.split() if word.isdigit()] == label.rstrip("+").split("-")
 
     def test_fer2013_is_the_official_six_templates(self):
@@ -62,7 +62,7 @@ class TestFile:
         assert prompts.name == "mine"
         assert prompts.tasks == {"gender": (("a man.", "see the man"), ("a woman.", "see the woman"))}
 
-    @pytest.mark.parametrize("name", CARRIED)
+    @pytest.mark.parametrize("name", PROMPTS)
     def test_a_carried_set_serves_as_a_pattern(self, tmp_path, name):
 
         text = (

@@ -7,7 +7,7 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.zero_shot import tokenizer
-from softbio_jax.evaluation.zero_shot.prompts import CARRIED, load_prompts
+from softbio_jax.evaluation.zero_shot.prompts import PROMPTS, load_prompts
 from softbio_jax.evaluation.zero_shot.tokenizer import END, START, clean, stored_ids, tokenize
 
 
@@ -76,7 +76,7 @@ class TestLibrary:
 
 
 class TestStored:
-    @pytest.mark.parametrize("name", CARRIED)
+    @pytest.mark.parametrize("name", PROMPTS)
     def test_every_carried_prompt_needs_no_tokenizer(self, name, without):
         without("instant_clip_tokenizer", "tokenizers", "ftfy", "huggingface_hub")
         texts = load_prompts(name).texts()
@@ -87,7 +87,7 @@ class TestStored:
         assert len(np.unique(rows, axis=0)) == len(texts)
 
     def test_they_are_padded_and_cut_as_all_others(self):
-        text = load_prompts().texts()[0]
+        text = load_prompts("thesis").texts()[0]
         whole = stored_ids()[text]
         assert tokenize([text], context=16)[0].tolist() == whole + [0] * (16 - len(whole))
         assert tokenize([text], context=5)[0].tolist() == [*whole[:4], END]
@@ -154,7 +154,7 @@ class TestFile:
         assert found == ["h", "a", "p", "p", "y</w>", "&</w>", "7</w>"]
 
     def test_a_carried_prompt_is_encoded_by_the_file_too(self, hub_file):
-        text = load_prompts().texts()[0]
+        text = load_prompts("thesis").texts()[0]
         assert self.ids(hub_file, text, context=72)[:3] == ["a</w>", "p", "h"]
 
     def test_the_files_own_normaliser_is_off(self, hub_file):

@@ -155,7 +155,7 @@ class TestCheckpoint:
             np.testing.assert_array_equal(from_file.text_features[task], direct.text_features[task])
 
     def test_the_features_are_kept(self, checkpoint, tmp_path, monkeypatch):
-        arguments = {"variant": "tiny-test", "prompts": load_prompts(), "cache": tmp_path / "kept"}
+        arguments = {"variant": "tiny-test", "prompts": load_prompts("thesis"), "cache": tmp_path / "kept"}
         first = zero_shot_classifier(checkpoint, **arguments)
         assert len(list((tmp_path / "kept").iterdir())) == 1
         monkeypatch.setattr("softbio_jax.interop.formats.read", lambda *a, **k: pytest.fail("read again"))
@@ -190,9 +190,9 @@ class TestCheckpoint:
         path = tmp_path / "vision.safetensors"
         alone = {key: value for key, value in small.items() if key.startswith("visual.")}
         save_arrays(path, alone, metadata={})
-        with pytest.raises(UserError, match="no text tower in the checkpoint"):
+        with pytest.raises(UserError, match="no text encoder in the checkpoint"):
             zero_shot_classifier(path, variant="tiny-test", prompts=GENDER_ONLY)
 
     def test_a_variant_without_text_is_refused(self, checkpoint):
-        with pytest.raises(UserError, match=r"without a text tower.*PE-Core-T16-384.*PE-Spatial"):
+        with pytest.raises(UserError, match=r"without a text encoder.*PE-Core-T16-384.*PE-Spatial"):
             zero_shot_classifier(checkpoint, variant="PE-Spatial-T16-512", prompts=GENDER_ONLY)

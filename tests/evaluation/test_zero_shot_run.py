@@ -82,7 +82,7 @@ def test_rows_are_those_of_the_towers_called_by_hand(state, data_root, tmp_path)
 def test_a_vision_tower_alone_is_refused(state, data_root, tmp_path):
     vision = {key: value for key, value in state.items() if key.startswith("visual.")}
     checkpoint = save(vision, tmp_path / "vision.safetensors")
-    with pytest.raises(UserError, match="no text tower"):
+    with pytest.raises(UserError, match="no text encoder"):
         evaluate_zero_shot(
             checkpoint,
             open_tests(str(data_root), [ENTRY]),

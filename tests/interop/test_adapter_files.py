@@ -113,7 +113,7 @@ def test_mistakes_with_adapters_are_one_line(tmp_path):
     (broken / peft.CONFIG).write_text(json.dumps(config | {"use_new_thing": True}))
     for flags, message in (
         ({"src": broken, "dst_format": "softbio"}, "PEFT field that is not supported"),
-        ({"src": folder, "dst_format": "timm"}, "adapters alone are no tower"),
+        ({"src": folder, "dst_format": "timm"}, "adapters without their encoder"),
         ({"src": folder, "dst_format": "softbio", "variant": "tiny-faces"}, "adapter of another variant"),
     ):
         out = tmp_path / "out.safetensors"

@@ -115,7 +115,7 @@ class TestAgainstTheTracedModel:
         assert expected.total == traced_model(model, image(config, config.grid, config.grid))
         assert (dora_norm_flops(config, rules, tail=tail) == Flops()) == (not dora)
 
-    @pytest.mark.parametrize("placement", ["thesis", "paper"])
+    @pytest.mark.parametrize("placement", ["last_block", "paper"])
     @pytest.mark.parametrize("base_input", ["shared", "task"])
     @pytest.mark.parametrize("variant", ["tiny-test", "PE-Spatial-T16-512"])
     def test_per_task_adapters(self, variant, base_input, placement):

@@ -42,7 +42,7 @@ def _reference():
 
 
 def test_logits_on_real_images(checkout, real_data):
-    reference, prompts = _reference(), load_prompts()
+    reference, prompts = _reference(), load_prompts("thesis")
     files = sorted((real_data / "fairface" / "val").glob("*.jpg"))[:IMAGES]
     pictures = [file.read_bytes() for file in files]
     assert len(pictures) == IMAGES

@@ -3,7 +3,7 @@ import numpy as np
 from softbio_jax.data import weighting
 from softbio_jax.data.sampling import Weighted
 from softbio_jax.tasks import MISSING, TASKS
-from softbio_jax.thesis import composite
+from softbio_jax.thesis import composite, protocol
 
 # The totals of the thesis' tables, which the parts of its four sets must sum to.
 TOTALS = {
@@ -43,8 +43,8 @@ def test_expected_draws_are_the_thesis_within_sampling_error():
 
 def test_a_drawn_epoch_is_the_thesis_within_sampling_error():
     labels = composite.labels()
-    counts = weighting.repetitions(labels, seed=2)
-    probabilities = weighting.mean_rule(labels, counts)
+    counts = protocol.repetitions(labels, seed=2)
+    probabilities = protocol.mean_rule(labels, counts)
     drawn = Weighted(probabilities, epoch_size=int(counts.sum()), seed=2).epoch(0)
     assert len(drawn) == 238_959
     for task, printed in composite.DRAWN.items():

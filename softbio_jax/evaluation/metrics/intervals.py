@@ -137,7 +137,7 @@ def of_ece(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]
 
 
 def of_averages(
-    sets: Sequence[Predictions], synthetic_labels: Mapping[str, Collection[str]]
+    sets: Sequence[Predictions], excluded: Mapping[str, Collection[str]]
 ) -> dict[str, tuple[float, float]]:
     """Returns the bootstrap interval of each task's average accuracy and of the overall one.
 
@@ -147,7 +147,7 @@ def of_averages(
 
     Args:
       sets: the test sets.
-      synthetic_labels: see `averages.task_averages`.
+      excluded: see `averages.task_averages`.
 
     Returns:
       The keys of `averages.task_averages`.
@@ -167,7 +167,7 @@ def of_averages(
                 for task, row in zip(tasks, patterns, strict=True)
             }
     # The rule only adds and divides, so it averages all replicates at once.
-    replicates: dict[str, Any] = averages.task_averages(cast(Any, drawn), synthetic_labels=synthetic_labels)
+    replicates: dict[str, Any] = averages.task_averages(cast(Any, drawn), excluded)
     return {key: percentiles(values) for key, values in replicates.items()}
 
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image is of the class whose prompts it is closest to."""
+"""Zero-shot classification: an image belongs to the class with the closest prompts."""
 
 import dataclasses
 import hashlib
@@ -20,32 +20,29 @@ from softbio_jax.models.config import TEXT, ComputeConfig, vision_config
 from softbio_jax.models.text import TextEncoder, normalise, similarity_logits
 from softbio_jax.params import Tree, unflatten
 
-# Part of the cache's key: raise it when the features of the same weights and ids would change.
+# Part of the cache's key: increment it when the features of the same weights and ids change.
 _CACHE_VERSION = 1
-# Text features are computed once, so that exactness costs nothing.
+# Text features are computed once, so exactness costs nothing.
 EXACT = ComputeConfig(matmul_precision="highest")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ZeroShotClassifier:
-    """A linear classifier a task whose rows are text features.
+    """A linear classifier per task whose rows are text features.
 
     Args:
       text_features: task -> (C, out) float32, rows of norm 1, in label order.
-      logit_scale: the logarithm of the factor on the cosines.
+      logit_scale: logarithm of the factor on the cosines.
     """
 
     text_features: Mapping[str, np.ndarray]
     logit_scale: float
 
     def logits(self, image_features: jax.Array) -> dict[str, jax.Array]:
-        """Returns exp(logit_scale) cos(image, class) for each task; it may be jitted.
+        """Returns exp(logit_scale) cos(image, class), task -> (B, C) float32; it may be jitted.
 
         Args:
-          image_features: (B, out), the vision tower's projected output, not normalised.
-
-        Returns:
-          task -> (B, C) float32.
+          image_features: (B, out), the vision encoder's projected output, not normalised.
         """
         return {
             task: similarity_logits(image_features, jnp.asarray(features), self.logit_scale)
@@ -70,26 +67,25 @@ def zero_shot_classifier(
     """Builds the classifier of a checkpoint and prompts, or reads it from the cache.
 
     Args:
-      checkpoint: a file with both towers (official, open_clip or our own), or a hub id.
-      variant: the checkpoint's variant.
-      prompts: what each class is called.
-      compute: how the text tower is computed.
-      cache: a folder where text features are kept, by the digest of the checkpoint's bytes, the
-        token ids and `compute`; None computes them anew.
+      checkpoint: a file with both encoders (official, open_clip or our own), or a hub id.
+      variant: the checkpoint's.
+      prompts: the texts of each class.
+      compute: how the text encoder is computed.
+      cache: a folder of text features by the digest of the checkpoint's bytes, the token ids and
+        `compute`; None: always compute them.
       tokenizer: CLIP's tokenizer.json, see `tokenizer.tokenize`.
 
     Raises:
-      UserError: the variant or the file has no text tower, the file is unreadable or of another
-        variant, or a prompt needs a tokenizer that is not there.
+      UserError: the variant or the file has no text encoder, the file is unreadable or of another
+        variant, or a prompt needs a tokenizer that is not available.
     """
     config, path = vision_config(variant), resolve(str(checkpoint))
     ids = _ids(prompts, variant=config.name, file=tokenizer)
-    kept = None
+    cached = None
     if cache is not None:
-        key = _digest(path, ids, compute)
-        kept = pathlib.Path(cache) / f"text_features_{key[:16]}.safetensors"
-        if kept.is_file():
-            arrays, _ = load_arrays(kept)
+        cached = pathlib.Path(cache) / f"text_features_{_digest(path, ids, compute)[:16]}.safetensors"
+        if cached.is_file():
+            arrays, _ = load_arrays(cached)
             return ZeroShotClassifier(
                 text_features={task: arrays[task] for task in ids}, logit_scale=float(arrays["logit_scale"])
             )
@@ -97,19 +93,19 @@ def zero_shot_classifier(
     texts = {key: array for key, array in state.items() if not key.startswith("visual.")}
     if "logit_scale" not in texts:
         raise UserError(
-            "no text tower in the checkpoint",
+            "no text encoder in the checkpoint",
             where=str(path),
-            expected="a whole model, image and text",
-            found="a vision tower alone",
-            fix=f"give the official {config.name} file",
+            expected="a complete model, image and text",
+            found="only a vision encoder",
+            fix=f"use the official {config.name} file",
         )
     params = unflatten(stacking.stack(OFFICIAL.forward(texts)))
     classifier = _classifier(params, ids, variant=config.name, compute=compute)
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    if cached is not None:
+        cached.parent.mkdir(parents=True, exist_ok=True)
         scale = np.asarray(classifier.logit_scale, np.float32)
         arrays = {**classifier.text_features, "logit_scale": scale}
-        save_arrays(kept, arrays, metadata={"variant": config.name, "prompts": prompts.name})
+        save_arrays(cached, arrays, metadata={"variant": config.name, "prompts": prompts.name})
     return classifier
 
 
@@ -121,19 +117,10 @@ def classifier_from_params(
     compute: ComputeConfig = EXACT,
     tokenizer: str | pathlib.Path | None = None,
 ) -> ZeroShotClassifier:
-    """Builds the classifier from the two-tower model's parameters, `text` and `logit_scale`.
+    """Builds the classifier from nested parameters, `text` and `logit_scale`.
 
-    A class's feature is the mean of its prompts' normalised embeddings, normalised again.
-
-    Args:
-      params: nested dict, as `models.clip.CLIP` has it; other entries are not read.
-      variant: see `zero_shot_classifier`, as for the rest.
-      prompts: what each class is called.
-      compute: how the text tower is computed.
-      tokenizer: CLIP's tokenizer.json, see `tokenizer.tokenize`.
-
-    Raises:
-      UserError: the variant has no text tower, or a prompt needs a tokenizer that is not there.
+    A class's feature is the mean of its prompts' normalised embeddings, normalised again. Other
+    arguments and errors are those of `zero_shot_classifier`.
     """
     name = vision_config(variant).name
     ids = _ids(prompts, variant=name, file=tokenizer)
@@ -146,7 +133,7 @@ Ids = dict[str, list[np.ndarray]]  # task -> class -> (prompts, context)
 def _ids(prompts: Prompts, *, variant: str, file: str | pathlib.Path | None) -> Ids:
     if variant not in TEXT:
         raise UserError(
-            "variant without a text tower",
+            "variant without a text encoder",
             where="model.variant",
             expected=f"one of {', '.join(TEXT)}",
             found=repr(variant),
@@ -162,12 +149,12 @@ def _ids(prompts: Prompts, *, variant: str, file: str | pathlib.Path | None) -> 
 def _classifier(
     params: Tree | Mapping[str, Any], ids: Ids, *, variant: str, compute: ComputeConfig
 ) -> ZeroShotClassifier:
-    tower = TextEncoder(TEXT[variant], compute)
+    encoder = TextEncoder(TEXT[variant], compute)
 
     @jax.jit
     def embed(text_params: Tree, rows: jax.Array) -> jax.Array:
         with jax.default_matmul_precision(compute.matmul_precision):
-            embeddings = jnp.asarray(tower.apply({"params": text_params}, rows))
+            embeddings = jnp.asarray(encoder.apply({"params": text_params}, rows))
             return normalise(embeddings.astype(jnp.float32))
 
     rows = np.concatenate([rows for classes in ids.values() for rows in classes])

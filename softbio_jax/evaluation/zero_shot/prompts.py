@@ -1,18 +1,20 @@
-"""Prompts a task and class, from the sets carried here or from a file of the same form."""
+"""Prompts per task and class, from a registered set or from a JSON file of the same form."""
 
 import dataclasses
 import importlib.resources
 import json
 import pathlib
 from collections.abc import Mapping
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from softbio_jax.errors import UserError
+from softbio_jax.registry import Registry
 from softbio_jax.tasks import TASKS, TaskSpec
 
-# thesis: one prompt a class, 18 in all, those of the sibling thesis code of 2025 (there is no
-# official set for age and gender); fer2013: the official templates for facial expressions.
-CARRIED = ("thesis", "fer2013")
+PROMPTS = Registry[Traversable]("prompt set", where="--prompts", group="softbio_jax.prompts")
+# The official templates for facial expressions.
+PROMPTS.add("fer2013", importlib.resources.files(__package__) / "prompt_sets" / "fer2013.json")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,15 +29,15 @@ class Prompts:
         return [text for classes in self.tasks.values() for texts in classes for text in texts]
 
 
-def load_prompts(source: str = "thesis") -> Prompts:
+def load_prompts(source: str) -> Prompts:
     """Reads a set of prompts.
 
     Args:
-      source: a name of `CARRIED`, or a JSON file: task -> `templates`, texts in which {} stands
-        for the class, and `names`, what to put there for each of the task's classes.
+      source: a name in `PROMPTS`, or a JSON file: task -> `templates`, texts in which {} stands
+        for the class, and `names`, class -> what replaces it.
 
     Returns:
-      The prompts of the tasks that the file has, in the vocabulary's order.
+      The prompts of the tasks in the file, in the order of `TASKS`.
 
     Raises:
       UserError: no such file, not JSON, an unknown task, a template without {}, or classes that
@@ -56,19 +58,18 @@ def load_prompts(source: str = "thesis") -> Prompts:
         for name, spec in TASKS.items()
         if name in content
     }
-    return Prompts(name=source if source in CARRIED else pathlib.Path(source).stem, tasks=tasks)
+    return Prompts(name=source if source in PROMPTS else pathlib.Path(source).stem, tasks=tasks)
 
 
 def _read(source: str) -> dict[str, Any]:
-    carried = importlib.resources.files(__package__) / "prompt_sets" / f"{source}.json"
     try:
-        path = carried if source in CARRIED else pathlib.Path(source)
+        path = PROMPTS[source] if source in PROMPTS else pathlib.Path(source)
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             "no such prompts",
             where=source,
-            expected=f"{', '.join(CARRIED)} or a JSON file",
+            expected=f"{', '.join(PROMPTS)} or a JSON file",
             found="neither",
             fix="correct the path",
         ) from error
@@ -103,7 +104,7 @@ def _expand(entry: Any, task: TaskSpec, *, where: str) -> tuple[tuple[str, ...],
             found=f"missing {missing}, unknown {extra}",
             fix="name exactly the task's classes",
         )
-    # Label order is the task's, whatever the file's.
+    # In the order of the task's labels, not of the file.
     return tuple(
         tuple(template.replace("{}", names[name]) for template in templates) for name in task.classes
     )

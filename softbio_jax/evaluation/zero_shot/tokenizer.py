@@ -1,7 +1,7 @@
 """Texts to token ids as the reference's byte-pair tokenizer gives them.
 
-The vocabulary comes from a library, not from here. The ids of the prompts that the package
-carries are stored beside them, so that these need neither.
+The vocabulary comes from a library. The ids of the package's own prompts are stored with them, so
+that these need no tokenizer.
 """
 
 import functools
@@ -30,22 +30,22 @@ def tokenize(texts: Sequence[str], *, context: int, file: str | pathlib.Path | N
 
     Args:
       texts: C texts.
-      context: N >= 2, the text tower's context length.
-      file: a `tokenizer.json` of CLIP; None for instant-clip-tokenizer, or where that is not
-        installed for CLIP's file on the hub.
+      context: N >= 2, the text encoder's context length.
+      file: a `tokenizer.json` of CLIP; None: instant-clip-tokenizer, or if it is not installed,
+        CLIP's file on the hub.
 
     Returns:
       (C, N) int32, 0 after the end mark.
 
     Raises:
-      UserError: a text that is not stored, and no tokenizer for it.
+      UserError: a text is not stored and no tokenizer is available.
     """
     ids = np.full((len(texts), context), PAD, np.int32)
     for row, text in zip(ids, texts, strict=True):
         known = stored_ids().get(text) if file is None else None
-        whole = known or [START, *load_encoder(file)(clean(text)), END]
-        row[: len(whole)] = whole[:context]
-        if len(whole) > context:
+        found = known or [START, *load_encoder(file)(clean(text)), END]
+        row[: len(found)] = found[:context]
+        if len(found) > context:
             row[-1] = END
     return ids
 
@@ -62,7 +62,7 @@ def clean(text: str) -> str:
         raise UserError(
             "ftfy is needed to clean prompts",
             where=repr(text),
-            expected="ftfy installed, or a prompt that the package carries",
+            expected="ftfy installed, or a prompt of the package",
             fix="pip install 'softbio-jax[text]'",
         ) from error
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
@@ -71,20 +71,17 @@ def clean(text: str) -> str:
 
 @functools.cache
 def stored_ids() -> dict[str, list[int]]:
-    """Returns the ids, with start and end marks, of every prompt that the package carries."""
+    """Returns the ids, with start and end marks, of every prompt of the package."""
     folder = importlib.resources.files(__package__) / "prompt_sets"
     return json.loads((folder / "ids.json").read_text(encoding="utf-8"))
 
 
 @functools.cache
 def load_encoder(file: str | pathlib.Path | None = None) -> Encode:
-    """Returns a function from a clean text to its ids, without start and end marks.
-
-    Args:
-      file: see `tokenize`.
+    """Returns a function from a clean text to its ids, without start and end marks; see `tokenize`.
 
     Raises:
-      UserError: no tokenizer installed, or no usable file.
+      UserError: no tokenizer is installed, or the file is unusable.
     """
     if file is None:
         try:
@@ -109,7 +106,7 @@ def _load_file(path: str) -> Encode:
             where=path,
             expected="CLIP's tokenizer.json",
             found=str(error),
-            fix="fetch it again",
+            fix="download it again",
         ) from error
     if tokenizer.get_vocab_size() != END + 1:
         raise UserError(
@@ -117,11 +114,11 @@ def _load_file(path: str) -> Encode:
             where=path,
             expected=f"CLIP's {END + 1} tokens",
             found=str(tokenizer.get_vocab_size()),
-            fix=f"take {_HUB_REPOSITORY}:{_HUB_FILE}",
+            fix=f"use {_HUB_REPOSITORY}:{_HUB_FILE}",
         )
-    # The text is clean already, and its own normaliser does more than the reference.
+    # The text is already clean, and this normaliser does more than the reference.
     tokenizer.normalizer = None
-    # Its marks are spelled otherwise than the reference's, where they are ordinary text.
+    # In the reference, the way it spells its marks is ordinary text.
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -131,18 +128,18 @@ def _load_file(path: str) -> Encode:
 def _hub_file() -> str:
     try:
         import huggingface_hub
-        import tokenizers  # noqa: F401  (asked for before anything is fetched)
+        import tokenizers  # noqa: F401  (checked before anything is downloaded)
     except ImportError as error:
         raise _no_tokenizer() from error
     try:
         return huggingface_hub.hf_hub_download(_HUB_REPOSITORY, _HUB_FILE)
     except Exception as error:  # its errors have no common base
         raise UserError(
-            "cannot fetch the tokenizer",
+            "cannot download the tokenizer",
             where=f"{_HUB_REPOSITORY}:{_HUB_FILE}",
             expected="the network, or a cached copy",
             found=type(error).__name__,
-            fix="give it by --tokenizer, or take prompts that the package carries",
+            fix="pass it by --tokenizer, or use prompts of the package",
         ) from error
 
 
