@@ -1,1 +1,5 @@
 """Models for other runtimes: StableHLO, ONNX and LiteRT, and a comparison of them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
