@@ -17,7 +17,7 @@ from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import plots, predictions_csv, speed
 from softbio_jax.evaluation.metrics import averages, calibration, intervals
-from softbio_jax.evaluation.metrics.per_task import task_figures
+from softbio_jax.evaluation.metrics.per_task import task_metrics
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.runs import directory
 from softbio_jax.runs.data import open_all
@@ -175,7 +175,7 @@ def summarise(
             temperatures[task] = calibration.fit_temperature(*validation.labelled(task))
     datasets = {
         item.name: {
-            task: task_figures(item, task, temperature=temperatures.get(task)) for task in item.tasks()
+            task: task_metrics(item, task, temperature=temperatures.get(task)) for task in item.tasks()
         }
         for item in predictions
     }

@@ -30,7 +30,7 @@ def test_write_leaves_figures_predictions_and_pictures(tmp_path, sets):
     for item in sets:
         again = predictions_csv.load(tmp_path / "eval" / "predictions" / f"{item.name}.csv")
         for task in item.tasks():
-            assert per_task.task_figures(again, task) == summary["datasets"][item.name][task]
+            assert per_task.task_metrics(again, task) == summary["datasets"][item.name][task]
             picture = tmp_path / "eval" / "confusion" / f"{item.name}_{task}.png"
             assert picture.read_bytes().startswith(b"\x89PNG")
     assert summary["averaged_sets"] == {

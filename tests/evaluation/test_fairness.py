@@ -29,17 +29,17 @@ def faces():
 
 
 def test_cells_by_hand(faces):
-    rows = fairness.table(faces, "gender", ("race",))
+    rows = fairness.by_group(faces, "gender", ("race",))
     assert [(r["race"], r["n"], r["hits"]) for r in rows] == [("Black", 200, 165), ("White", 220, 188)]
     assert rows[0]["accuracy"] == 165 / 200
     assert rows[0]["balanced_accuracy"] == pytest.approx((135 / 150 + 30 / 50) / 2)
     assert rows[0]["interval"] == list(intervals.wilson(165, 200))
-    crossed = fairness.table(faces, "gender", ("race", "gender"))
+    crossed = fairness.by_group(faces, "gender", ("race", "gender"))
     assert [(r["n"], r["small"]) for r in crossed] == [(150, False), (50, True), (100, False), (120, False)]
 
 
 def test_gap_leaves_small_cells_out_but_names_the_smallest(faces):
-    rows = fairness.table(faces, "gender", ("race", "gender"))
+    rows = fairness.by_group(faces, "gender", ("race", "gender"))
     gap = fairness.gap(rows, ("race", "gender"))
     # Black female (30 of 50) is too small to be called the worst.
     assert (gap["best"], gap["worst"]) == ("White male", "White female")
@@ -51,7 +51,7 @@ def test_gap_leaves_small_cells_out_but_names_the_smallest(faces):
 
 def test_no_gap_where_all_groups_are_alike():
     same = grouped({"A": (100, 90, 0, 0), "B": (200, 180, 0, 0)})
-    gap = fairness.gap(fairness.table(same, "gender", ("race",)), ("race",))
+    gap = fairness.gap(fairness.by_group(same, "gender", ("race",)), ("race",))
     assert gap["gap"] == 0
     assert gap["p_value"] == pytest.approx(1.0)
     assert gap["interval"][0] < 0 < gap["interval"][1]
@@ -59,12 +59,12 @@ def test_no_gap_where_all_groups_are_alike():
 
 def test_gap_needs_two_groups_that_are_large_enough():
     few = grouped({"A": (100, 90, 0, 0), "B": (20, 1, 0, 0)})
-    assert fairness.gap(fairness.table(few, "gender", ("race",)), ("race",)) is None
+    assert fairness.gap(fairness.by_group(few, "gender", ("race",)), ("race",)) is None
 
 
 def test_a_perfect_model_has_a_p_value():
     perfect = grouped({"A": (100, 100, 0, 0), "B": (100, 100, 0, 0)})
-    gap = fairness.gap(fairness.table(perfect, "gender", ("race",)), ("race",))
+    gap = fairness.gap(fairness.by_group(perfect, "gender", ("race",)), ("race",))
     assert gap["p_value"] == 1.0
     assert (gap["best"], gap["worst"]) == ("A", "B")
 

@@ -103,5 +103,5 @@ def test_synthetic_labels_have_no_part_in_average_intervals():
 
 def test_intervals_are_repeatable():
     counts = np.array([[8, 2], [3, 7]])
-    figures = intervals.COUNT_FIGURES
-    assert intervals.of_counts(counts, figures) == intervals.of_counts(counts, figures)
+    metrics = intervals.COUNT_METRICS
+    assert intervals.of_counts(counts, metrics) == intervals.of_counts(counts, metrics)

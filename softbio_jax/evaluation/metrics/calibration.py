@@ -1,4 +1,4 @@
-"""How far probabilities can be trusted: proper scores, reliability, temperature scaling."""
+"""How reliable probabilities are: proper scores, calibration error, temperature scaling."""
 
 import dataclasses
 
@@ -11,28 +11,22 @@ TEMPERATURE_RANGE = (0.05, 20.0)
 
 
 def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Returns -log p_y of each example in nats.
+    """Returns -log p_y of each example in nats, (n,) float64.
 
     Args:
       labels: (n,) true classes.
       probabilities: (n, C), rows that sum to one.
-
-    Returns:
-      (n,) float64.
     """
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.maximum(chosen, LEAST_PROBABILITY))
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Returns the Brier score sum_c (p_c - [y = c])^2 of each example, from 0 to 2.
+    """Returns the Brier score sum_c (p_c - [y = c])^2 of each example, 0 to 2, (n,) float64.
 
     Args:
       labels: (n,) true classes.
       probabilities: (n, C), rows that sum to one.
-
-    Returns:
-      (n,) float64.
 
     Source: Brier, Monthly Weather Review 1950, in its original form for several classes.
     """
@@ -64,6 +58,19 @@ class Reliability:
         gaps = np.abs(self.accuracy - self.confidence)[filled]
         return float((self.n[filled] * gaps).sum() / self.n.sum())
 
+    def filled_bins(self) -> list[dict[str, float]]:
+        """Returns `low`, `high`, `n`, `confidence` and `accuracy` of each bin with examples."""
+        return [
+            {
+                "low": float(self.edges[i]),
+                "high": float(self.edges[i + 1]),
+                "n": int(self.n[i]),
+                "confidence": float(self.confidence[i]),
+                "accuracy": float(self.accuracy[i]),
+            }
+            for i in np.flatnonzero(self.n)
+        ]
+
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, *, num_bins: int = NUM_BINS) -> Reliability:
     """Bins examples by the probability of the predicted class.
@@ -72,9 +79,6 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, *, num_bins: int 
       labels: (n,) true classes.
       probabilities: (n, C), rows that sum to one.
       num_bins: M.
-
-    Returns:
-      The bins; their `ece` is the expected calibration error.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2.
     """
@@ -99,14 +103,11 @@ def top(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def bin_of(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """Returns the index of the bin (low, high] of each confidence.
+    """Returns the index of the bin (low, high] of each confidence, (n,) int64 in [0, M).
 
     Args:
       confidence: (n,) in [0, 1], or above by the tolerance of `Predictions`.
       num_bins: M, of equal width.
-
-    Returns:
-      (n,) int64 in [0, M).
     """
     return np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
 
@@ -127,14 +128,11 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Finds the temperature with the least mean negative log-likelihood.
+    """Returns the temperature in `TEMPERATURE_RANGE` that minimises the mean NLL.
 
     Args:
       labels: (n,) true classes of validation examples, never of the test set.
       probabilities: (n, C), rows that sum to one.
-
-    Returns:
-      T within `TEMPERATURE_RANGE`.
 
     Source: Guo et al., ICML 2017, section 4.2.
     """

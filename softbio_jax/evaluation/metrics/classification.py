@@ -1,10 +1,14 @@
-"""Age error in years from probabilities over age groups."""
+"""Metrics of class predictions: those of a confusion matrix, and the age error in years."""
 
 from typing import Any
 
 import numpy as np
 
 from softbio_jax.tasks import MISSING, TASKS
+
+# The middle of each age group in completed years, as in (10 + 19) / 2. Nothing in the label of the
+# open group "70+" gives its middle: 75 is a convention.
+REPRESENTATIVE_YEARS = (1.0, 6.0, 14.5, 24.5, 34.5, 44.5, 54.5, 64.5, 75.0)
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
@@ -31,28 +35,26 @@ def per_class(counts: np.ndarray) -> dict[str, np.ndarray]:
     predicted_c); a ratio with a zero denominator is NaN.
 
     Args:
-      counts: (C, C) confusion counts.
+      counts: (..., C, C) confusion counts, rows are the true class.
 
     Returns:
-      `precision`, `recall`, `f1` (C,) float64 and `n`, `predicted` (C,) int64.
+      `precision`, `recall`, `f1` (..., C) float64 and `n`, `predicted` (..., C) int64.
     """
     counts = np.asarray(counts)
     hit, true, predicted = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "precision": hit / predicted,
-            "recall": hit / true,
-            "f1": 2 * hit / (true + predicted),
-            "n": true,
-            "predicted": predicted,
-        }
+    return {
+        "precision": _ratio(hit, predicted),
+        "recall": _ratio(hit, true),
+        "f1": _ratio(2 * hit, true + predicted),
+        "n": true,
+        "predicted": predicted,
+    }
 
 
 def accuracy(counts: np.ndarray) -> np.ndarray:
     """Returns the share of correct predictions, sum_c TP_c / n, for counts (..., C, C)."""
     counts = np.asarray(counts)
-    with np.errstate(invalid="ignore"):
-        return np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1))
+    return _ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum((-2, -1)))
 
 
 def balanced_accuracy(counts: np.ndarray) -> np.ndarray:
@@ -66,11 +68,12 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def majority(counts: np.ndarray) -> np.ndarray:
-    """Returns the accuracy of always saying the commonest class (the floor): max_c n_c / n, for
-    counts (..., C, C)."""
+    """Returns the majority baseline, the accuracy of always predicting the most frequent class.
+
+    max_c n_c / n, for counts (..., C, C).
+    """
     counts = np.asarray(counts)
-    with np.errstate(invalid="ignore"):
-        return counts.sum(-1).max(-1) / counts.sum((-2, -1))
+    return _ratio(counts.sum(-1).max(-1), counts.sum((-2, -1)))
 
 
 def one_off(counts: np.ndarray) -> np.ndarray:
@@ -78,12 +81,11 @@ def one_off(counts: np.ndarray) -> np.ndarray:
     counts = np.asarray(counts)
     position = np.arange(counts.shape[-1])
     near = np.abs(position[:, None] - position[None, :]) <= 1
-    with np.errstate(invalid="ignore"):
-        return (counts * near).sum((-2, -1)) / counts.sum((-2, -1))
+    return _ratio((counts * near).sum((-2, -1)), counts.sum((-2, -1)))
 
 
 def shares(task: str, counts: np.ndarray) -> dict[str, float]:
-    """Returns the figures between 0 and 1 that are read first.
+    """Returns the main metrics of one task, between 0 and 1.
 
     Args:
       task: the task's name.
@@ -103,15 +105,15 @@ def shares(task: str, counts: np.ndarray) -> dict[str, float]:
 
 
 def from_counts(task: str, counts: np.ndarray) -> dict[str, Any]:
-    """Returns every count-based figure of one task on one test set, as plain JSON values.
+    """Returns every count-based metric of one task on one test set, as JSON values.
 
     Args:
       task: the task's name.
       counts: (C, C) confusion counts with at least one example.
 
     Returns:
-      `n`, what `shares` returns, `majority`, `per_class` (name -> n, precision, recall, f1) and
-      `confusion` (C lists of C counts).
+      `n`, the result of `shares`, `majority`, `per_class` (name -> n, precision, recall, f1; None
+      where undefined) and `confusion` (C lists of C counts).
     """
     classes = per_class(counts)
     return {
@@ -121,7 +123,10 @@ def from_counts(task: str, counts: np.ndarray) -> dict[str, Any]:
         "per_class": {
             name: {
                 "n": int(classes["n"][i]),
-                **{k: _none_if_nan(classes[k][i]) for k in ("precision", "recall", "f1")},
+                **{
+                    key: None if np.isnan(classes[key][i]) else float(classes[key][i])
+                    for key in ("precision", "recall", "f1")
+                },
             }
             for i, name in enumerate(TASKS[task].classes)
         },
@@ -129,29 +134,11 @@ def from_counts(task: str, counts: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _mean_of_defined(values: np.ndarray) -> np.ndarray:
-    defined = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0).sum(-1) / defined.sum(-1)
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-# The middle of each group in completed years, as in (10 + 19) / 2; 75 stands for the open group
-# "70+", a convention, since nothing in a group label says more.
-REPRESENTATIVE_YEARS = (1.0, 6.0, 14.5, 24.5, 34.5, 44.5, 54.5, 64.5, 75.0)
-
-
 def expected_age(probabilities: np.ndarray) -> np.ndarray:
-    """Returns the expected age sum_c p_c a_c in years, a_c from `REPRESENTATIVE_YEARS`.
+    """Returns the expected age sum_c p_c a_c in years (n,), a_c from `REPRESENTATIVE_YEARS`.
 
     Args:
       probabilities: (n, 9) over the age groups.
-
-    Returns:
-      (n,) float64 years.
     """
     return probabilities.astype(np.float64) @ np.array(REPRESENTATIVE_YEARS)
 
@@ -159,18 +146,26 @@ def expected_age(probabilities: np.ndarray) -> np.ndarray:
 def absolute_error(
     labels: np.ndarray, probabilities: np.ndarray, *, years: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns |expected age - true age| of each example in years.
+    """Returns |expected age - true age| of each example in years (n,).
 
     Args:
       labels: (n,) true age groups.
       probabilities: (n, 9).
-      years: (n,) true ages where the data set has them; NaN, or no array at all, falls back to
-        the representative of the true group. Errors of the two kinds are not comparable.
-
-    Returns:
-      (n,) float64 years.
+      years: (n,) true ages where the data set has them; NaN, or None, falls back to the
+        representative of the true group. Errors of the two kinds are not comparable.
     """
     true = np.array(REPRESENTATIVE_YEARS)[labels]
     if years is not None:
         true = np.where(np.isnan(years), true, years)
     return np.abs(expected_age(probabilities) - true)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Returns part / whole, NaN where both are zero."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return part / whole
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))

@@ -1,4 +1,4 @@
-"""Is one model better than another on the same examples? Paired tests."""
+"""Paired tests: whether one model is better than another on the same examples."""
 
 import dataclasses
 from typing import Any
@@ -12,15 +12,15 @@ from softbio_jax.tasks import MISSING, TASKS
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, Any]:
-    """Tests whether two models are right equally often, by their disagreements alone.
+    """Tests whether two models are right equally often, from the examples on which they disagree.
 
     Args:
       first_right: (n,) bool, the first model is right.
       second_right: (n,) bool, the second model is right on the same example.
 
     Returns:
-      `first_only`, `second_only` (counts) and `p_value`, exact and two-sided: Binomial(
-      first_only + second_only, 1/2).
+      `first_only`, `second_only` (counts) and the exact two-sided `p_value` under
+      Binomial(first_only + second_only, 1/2).
 
     Source: McNemar, Psychometrika 1947; the exact form by scipy's binomial test.
     """
@@ -38,7 +38,7 @@ def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any
 
     Args:
       first: one model's predictions.
-      second: another's on the same examples, in any order.
+      second: another model's predictions on the same examples, in any order.
       task: a task that both have.
 
     Returns:
@@ -50,7 +50,7 @@ def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any
     """
     second = aligned(second, first)
     labels, one = first.labelled(task)
-    other_labels, two = second.labelled(task)
+    _, two = second.labelled(task)
     if not np.array_equal(first.labels[task], second.labels[task]):
         bad = np.flatnonzero(first.labels[task] != second.labels[task])
         raise UserError(
@@ -61,9 +61,11 @@ def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any
             fix="evaluate both on the same data",
         )
     one, two = one.argmax(axis=1), two.argmax(axis=1)
-    figures: dict[str, Any] = {"n": len(labels), **mcnemar(one == labels, two == other_labels)}
-    figures["differences"] = differences(labels, one, two, TASKS[task].num_classes)
-    return figures
+    return {
+        "n": len(labels),
+        **mcnemar(one == labels, two == labels),
+        "differences": differences(labels, one, two, TASKS[task].num_classes),
+    }
 
 
 def differences(
@@ -71,8 +73,7 @@ def differences(
 ) -> dict[str, dict[str, Any]]:
     """Returns first - second with a paired bootstrap interval for each count-based metric.
 
-    Examples are resampled as (true, first, second) triples, which keeps the pairing, by a
-    multinomial draw over the C^3 table of triples.
+    A multinomial draw over the C^3 table of (true, first, second) triples keeps the pairing.
 
     Args:
       labels: (n,) true classes.
@@ -88,10 +89,10 @@ def differences(
     triples = np.bincount(cells, minlength=num_classes**3).reshape(shape)
     draws = intervals.resampled_counts(triples)
     found = {}
-    for name, figure in {"accuracy": classification.accuracy, **intervals.COUNT_FIGURES}.items():
-        change = figure(draws.sum(-1)) - figure(draws.sum(-2))
+    for name, metric in {"accuracy": classification.accuracy, **intervals.COUNT_METRICS}.items():
+        change = metric(draws.sum(-1)) - metric(draws.sum(-2))
         found[name] = {
-            "difference": float(figure(triples.sum(-1)) - figure(triples.sum(-2))),
+            "difference": float(metric(triples.sum(-1)) - metric(triples.sum(-2))),
             "interval": list(intervals.percentiles(change)),
         }
     return found
@@ -129,8 +130,8 @@ def aligned(predictions: Predictions, reference: Predictions) -> Predictions:
 def labelled_like(predictions: Predictions, reference: Predictions) -> Predictions:
     """Returns third-party `predictions` as predictions on the test set `reference`.
 
-    They take the reference's order, labels, audit columns and name. Labels that they bring
-    along must agree.
+    The result has the reference's order, labels, audit columns and name; labels of `predictions`
+    must agree with its labels.
 
     Raises:
       UserError: other ids (see `aligned`), or a label that contradicts the reference's.
@@ -145,7 +146,7 @@ def labelled_like(predictions: Predictions, reference: Predictions) -> Predictio
                 where=f"predictions {predictions.name!r} id {str(reference.ids[bad[0]])!r}",
                 expected=_name(task, own[bad[0]]),
                 found=_name(task, labels[bad[0]]),
-                fix="correct the label, or leave the column out",
+                fix="correct the label, or omit the column",
             )
     shared = [task for task in ordered.probabilities if task in reference.labels]
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Confidence intervals for every figure: Wilson for shares, the bootstrap for the rest."""
+"""Confidence intervals of the metrics: Wilson for shares, the bootstrap for the rest."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -12,18 +12,14 @@ from softbio_jax.tasks import MISSING
 LEVEL = 0.95
 REPLICATES = 1000
 SEED = 2025
+COUNT_METRICS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "balanced_accuracy": classification.balanced_accuracy,
+    "macro_f1": classification.macro_f1,
+}
 
 
 def wilson(hits: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
-    """Returns the Wilson score interval of a share hits / n.
-
-    Args:
-      hits: successes.
-      n: trials, at least one.
-      level: the coverage.
-
-    Returns:
-      The lower and upper bound, within 0 and 1.
+    """Returns the Wilson score interval of a share hits / n, n >= 1, within 0 and 1.
 
     Source: Wilson, JASA 1927; computed by scipy.
     """
@@ -45,9 +41,6 @@ def wilson_difference(
       n: sizes of the two groups.
       level: the coverage.
 
-    Returns:
-      The lower and upper bound.
-
     Source: Newcombe, Statistics in Medicine 1998, method 10.
     """
     (low_1, high_1), (low_2, high_2) = (wilson(h, m, level=level) for h, m in zip(hits, n, strict=True))
@@ -61,8 +54,8 @@ def wilson_difference(
 def resampled_counts(counts: np.ndarray, *, replicates: int = REPLICATES, seed: int = SEED) -> np.ndarray:
     """Draws bootstrap replicates of a table of counts.
 
-    Drawing n examples with replacement is a multinomial draw over the cells, so no example is
-    touched and a set of any size costs the same.
+    Drawing n examples with replacement is a multinomial draw over the cells, so the cost does not
+    depend on the number of examples.
 
     Args:
       counts: integer counts of any shape.
@@ -85,21 +78,22 @@ def percentiles(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, flo
 
 
 def of_counts(
-    counts: np.ndarray, figures: Mapping[str, Callable[[np.ndarray], np.ndarray]]
+    counts: np.ndarray, metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]]
 ) -> dict[str, tuple[float, float]]:
-    """Returns the bootstrap interval of each function of a confusion matrix.
+    """Returns the bootstrap interval of each metric of a confusion matrix.
 
     Args:
       counts: (C, C).
-      figures: name -> function of counts (R, C, C) that returns (R,).
+      metrics: name -> function of counts (R, C, C) that returns (R,).
     """
     draws = resampled_counts(counts)
-    return {name: percentiles(figure(draws)) for name, figure in figures.items()}
+    return {name: percentiles(metric(draws)) for name, metric in metrics.items()}
 
 
 def resampled_weights(n: int, *, seed: int = SEED) -> Iterator[np.ndarray]:
-    """Yields how often each of n examples is drawn, (n,), for `REPLICATES` draws of n with
-    replacement; a weighted sum over examples is several times faster than picking them.
+    """Yields the multiplicities (n,) of n examples in each of `REPLICATES` bootstrap draws.
+
+    A weighted sum over examples is several times faster than indexing the drawn ones.
     """
     rng = np.random.default_rng(seed)
     for _ in range(REPLICATES):
@@ -107,14 +101,7 @@ def resampled_weights(n: int, *, seed: int = SEED) -> Iterator[np.ndarray]:
 
 
 def of_means(values: np.ndarray) -> list[tuple[float, float]]:
-    """Returns the bootstrap interval of the mean of each column.
-
-    Args:
-      values: (n, K) one value an example.
-
-    Returns:
-      K intervals.
-    """
+    """Returns the bootstrap interval of the mean of each of the K columns of `values` (n, K)."""
     n = len(values)
     means = np.stack([weights @ values / n for weights in resampled_weights(n)])  # (R, K)
     return [percentiles(column) for column in means.T]
@@ -123,7 +110,7 @@ def of_means(values: np.ndarray) -> list[tuple[float, float]]:
 def of_ece(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
     """Returns the bootstrap interval of the expected calibration error.
 
-    Replicates sit above the estimate when calibration is good, since ECE cannot be negative.
+    Replicates exceed the estimate when calibration is good, since ECE cannot be negative.
 
     Args:
       labels: (n,) true classes.
@@ -141,9 +128,9 @@ def of_averages(
 ) -> dict[str, tuple[float, float]]:
     """Returns the bootstrap interval of each task's average accuracy and of the overall one.
 
-    Examples are drawn test set by test set, with all their tasks at once: a multinomial draw
-    over the patterns of right, wrong and unlabelled, so that tasks judged on the same faces
-    stay paired. A replicate that draws no label of a task leaves it out.
+    Each test set is resampled with all its tasks at once, by a multinomial draw over the patterns
+    of right, wrong and unlabelled, so tasks evaluated on the same faces stay paired. A replicate
+    without a label of a task is omitted from its interval.
 
     Args:
       sets: the test sets.
@@ -169,9 +156,3 @@ def of_averages(
     # The rule only adds and divides, so it averages all replicates at once.
     replicates: dict[str, Any] = averages.task_averages(cast(Any, drawn), excluded)
     return {key: percentiles(values) for key, values in replicates.items()}
-
-
-COUNT_FIGURES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    "balanced_accuracy": classification.balanced_accuracy,
-    "macro_f1": classification.macro_f1,
-}

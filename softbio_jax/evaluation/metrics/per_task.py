@@ -1,4 +1,4 @@
-"""Every figure of one task on one set of examples."""
+"""Every metric of one task on one set of examples."""
 
 from typing import Any
 
@@ -9,76 +9,69 @@ from softbio_jax.evaluation.metrics import calibration, classification, interval
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 from softbio_jax.tasks import MISSING, TASKS
 
-YEARS_COLUMN = "years"  # of true ages, as the builders of the sets that have them name it
+YEARS_COLUMN = "years"  # true ages, as the builders of the sets that have them name it
 
 
-def proper_figures(
+def task_metrics(predictions: Predictions, task: str, *, temperature: float | None = None) -> dict[str, Any]:
+    """Returns every metric of one task on one test set, as JSON values.
+
+    Args:
+      predictions: the test set, with at least one label for `task`.
+      task: the task's name.
+      temperature: T fitted on validation, or None.
+
+    Returns:
+      The results of `classification.from_counts` and `probability_metrics`, `reliability` (bins),
+      `intervals` (metric -> 95 % bounds: Wilson for the shares, bootstrap for the rest), the same in
+      every class of `per_class`, and, with a temperature, `temperature`: its value, the metrics that
+      it changes, and their `intervals`.
+    """
+    labels, probabilities = predictions.labelled(task)
+    counts = classification.confusion_counts(labels, probabilities.argmax(axis=1), TASKS[task].num_classes)
+    years = true_years(predictions, task)
+    metrics = classification.from_counts(task, counts)
+    metrics |= probability_metrics(task, labels, probabilities, years=years)
+    bounds = _share_intervals(task, counts) | _probability_intervals(task, labels, probabilities, years)
+    metrics["intervals"] = _lists(bounds)
+    _add_class_intervals(metrics["per_class"], counts)
+    metrics["reliability"] = calibration.reliability(labels, probabilities).filled_bins()
+    if temperature is not None:
+        scaled = calibration.with_temperature(probabilities, temperature)
+        after = probability_metrics(task, labels, scaled, years=years)
+        bounds = _probability_intervals(task, labels, scaled, years)
+        metrics["temperature"] = {
+            "value": temperature,
+            **{name: after[name] for name in bounds},
+            "intervals": _lists(bounds),
+        }
+    return metrics
+
+
+def probability_metrics(
     task: str, labels: np.ndarray, probabilities: np.ndarray, *, years: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Returns the figures of one task that the probabilities themselves matter for.
+    """Returns the metrics of one task that depend on the probabilities, not only on the argmax.
 
     Args:
       task: the task's name.
       labels: (n,) true classes, none missing, n >= 1.
       probabilities: (n, C).
-      years: (n,) true ages in years, NaN where unknown; for age alone.
+      years: (n,) true ages in years, NaN where unknown; only for age.
 
     Returns:
       `nll` (nats), `brier` (0 to 2), `ece`; for age also `expected_age_mae` (years).
     """
-    figures = {
-        "nll": calibration.negative_log_likelihood(labels, probabilities).mean(),
-        "brier": calibration.brier(labels, probabilities).mean(),
-        "ece": calibration.reliability(labels, probabilities).ece,
-    }
-    if task == "age":
-        errors = classification.absolute_error(labels, probabilities, years=years)
-        figures["expected_age_mae"] = errors.mean()
-    return {name: float(value) for name, value in figures.items()}
-
-
-def task_figures(predictions: Predictions, task: str, *, temperature: float | None = None) -> dict[str, Any]:
-    """Returns every figure of one task on one test set, as JSON values.
-
-    Args:
-      predictions: the test set, with at least one label for `task`.
-      task: the task's name.
-      temperature: T fitted on validation, or None where there is none.
-
-    Returns:
-      What `metrics.from_counts` and `proper_figures` return, `reliability` (bins), `intervals`
-      (figure -> 95 % bounds: Wilson for the shares, bootstrap for the rest), the same in every
-      class of `per_class`, and, with a temperature, `temperature`: its value, the figures that
-      it changes, and their `intervals`.
-    """
-    labels, probabilities = predictions.labelled(task)
-    predicted = probabilities.argmax(axis=1)
-    counts = classification.confusion_counts(labels, predicted, TASKS[task].num_classes)
-    years = true_years(predictions, task)
-    figures: dict[str, Any] = classification.from_counts(task, counts)
-    figures |= proper_figures(task, labels, probabilities, years=years)
-    shares = _share_intervals(task, counts)
-    proper = _proper_intervals(task, labels, probabilities, years)
-    figures["intervals"] = {name: list(bounds) for name, bounds in (shares | proper).items()}
-    _add_class_intervals(figures["per_class"], counts)
-    figures["reliability"] = _bins(calibration.reliability(labels, probabilities))
-    if temperature is not None:
-        scaled = calibration.with_temperature(probabilities, temperature)
-        after = proper_figures(task, labels, scaled, years=years)
-        bounds = _proper_intervals(task, labels, scaled, years)
-        figures["temperature"] = {
-            "value": temperature,
-            **{name: after[name] for name in bounds},
-            "intervals": {name: list(values) for name, values in bounds.items()},
-        }
-    return figures
+    losses = _losses(task, labels, probabilities, years)
+    means = {name: float(values.mean()) for name, values in losses.items()}
+    ece = calibration.reliability(labels, probabilities).ece
+    return {"nll": means.pop("nll"), "brier": means.pop("brier"), "ece": ece, **means}
 
 
 def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
     """Returns the true ages (n,) of the labelled examples, None if the set has only groups.
 
     Raises:
-      UserError: a value of the column `years` that is no number.
+      UserError: a value of the column `years` that is not a number.
     """
     if task != "age" or YEARS_COLUMN not in predictions.audit:
         return None
@@ -91,37 +84,42 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
             raise UserError(
                 "not an age in years",
                 where=f"predictions {predictions.name!r} {rows_text([row])} {YEARS_COLUMN}",
-                expected="a number or nothing",
+                expected="a number or an empty cell",
                 found=repr(str(value)),
                 fix="correct the row",
             ) from None
     return years[predictions.labels[task] != MISSING]
 
 
+def _losses(
+    task: str, labels: np.ndarray, probabilities: np.ndarray, years: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Returns the metrics that are means over examples, as (n,) values."""
+    found = {
+        "nll": calibration.negative_log_likelihood(labels, probabilities),
+        "brier": calibration.brier(labels, probabilities),
+    }
+    if task == "age":
+        found["expected_age_mae"] = classification.absolute_error(labels, probabilities, years=years)
+    return found
+
+
 def _share_intervals(task: str, counts: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Intervals of the figures that only the predicted classes matter for."""
     n = int(counts.sum())
     found = {"accuracy": intervals.wilson(int(np.trace(counts)), n)}
-    found |= intervals.of_counts(counts, intervals.COUNT_FIGURES)
+    found |= intervals.of_counts(counts, intervals.COUNT_METRICS)
     if task == "age":
         near = round(float(classification.one_off(counts)) * n)
         found["one_off_accuracy"] = intervals.wilson(near, n)
     return found
 
 
-def _proper_intervals(
+def _probability_intervals(
     task: str, labels: np.ndarray, probabilities: np.ndarray, years: np.ndarray | None
 ) -> dict[str, tuple[float, float]]:
-    """Intervals of the figures that the probabilities themselves matter for."""
-    means = {
-        "nll": calibration.negative_log_likelihood(labels, probabilities),
-        "brier": calibration.brier(labels, probabilities),
-    }
-    if task == "age":
-        means["expected_age_mae"] = classification.absolute_error(labels, probabilities, years=years)
-    bounds = intervals.of_means(np.stack(list(means.values()), axis=1))
-    found = dict(zip(means, bounds, strict=True))
-    return found | {"ece": intervals.of_ece(labels, probabilities)}
+    losses = _losses(task, labels, probabilities, years)
+    bounds = intervals.of_means(np.stack(list(losses.values()), axis=1))
+    return dict(zip(losses, bounds, strict=True)) | {"ece": intervals.of_ece(labels, probabilities)}
 
 
 def _add_class_intervals(classes: dict[str, dict[str, Any]], counts: np.ndarray) -> None:
@@ -133,18 +131,8 @@ def _add_class_intervals(classes: dict[str, dict[str, Any]], counts: np.ndarray)
         bounds = {name: intervals.wilson(hits, n) for name, n in sizes.items() if n}
         if row["f1"] is not None:
             bounds["f1"] = intervals.percentiles(draws[:, index])
-        row["intervals"] = {name: list(values) for name, values in bounds.items()}
+        row["intervals"] = _lists(bounds)
 
 
-def _bins(reliability: calibration.Reliability) -> list[dict[str, float]]:
-    return [
-        {
-            "low": float(reliability.edges[i]),
-            "high": float(reliability.edges[i + 1]),
-            "n": int(reliability.n[i]),
-            "confidence": float(reliability.confidence[i]),
-            "accuracy": float(reliability.accuracy[i]),
-        }
-        for i in range(len(reliability.n))
-        if reliability.n[i]
-    ]
+def _lists(bounds: dict[str, tuple[float, float]]) -> dict[str, list[float]]:
+    return {name: list(values) for name, values in bounds.items()}

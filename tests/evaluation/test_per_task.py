@@ -1,4 +1,4 @@
-"""The figures of one task together: present, consistent, inside their intervals."""
+"""The metrics of one task together: present, consistent, inside their intervals."""
 
 import dataclasses
 import json
@@ -13,8 +13,8 @@ from tests.evaluation.fixtures import hand_made, random_predictions
 
 
 @pytest.mark.parametrize("task", ["age", "gender"])
-def test_every_interval_holds_its_figure(task):
-    found = per_task.task_figures(random_predictions("faces", n=300), task)
+def test_every_interval_holds_its_metric(task):
+    found = per_task.task_metrics(random_predictions("faces", n=300), task)
     assert {"accuracy", "balanced_accuracy", "macro_f1", "nll", "brier", "ece"} <= set(found["intervals"])
     assert ("expected_age_mae" in found["intervals"]) is (task == "age")
     for name, (low, high) in found["intervals"].items():
@@ -24,8 +24,8 @@ def test_every_interval_holds_its_figure(task):
     json.dumps(found, allow_nan=False)
 
 
-def test_every_class_has_intervals_that_hold_its_figures():
-    found = per_task.task_figures(random_predictions("faces", n=300), "age")
+def test_every_class_has_intervals_that_hold_its_metrics():
+    found = per_task.task_metrics(random_predictions("faces", n=300), "age")
     for row in found["per_class"].values():
         assert set(row["intervals"]) == {"precision", "recall", "f1"}
         for name, (low, high) in row["intervals"].items():
@@ -37,7 +37,7 @@ def test_every_class_has_intervals_that_hold_its_figures():
 
 def test_a_class_without_examples_has_no_recall_and_no_interval():
     labels, probabilities = [0, 0, 1], np.eye(7)[[0, 2, 1]]
-    found = per_task.task_figures(hand_made("faces", "emotion", labels, probabilities), "emotion")
+    found = per_task.task_metrics(hand_made("faces", "emotion", labels, probabilities), "emotion")
     disgust, happy = found["per_class"]["disgust"], found["per_class"]["happy"]
     assert disgust["recall"] is None and set(disgust["intervals"]) == {"precision", "f1"}
     assert happy["intervals"] == {}
@@ -46,7 +46,7 @@ def test_a_class_without_examples_has_no_recall_and_no_interval():
 
 def test_reliability_bins_hold_every_example_once():
     faces = random_predictions("faces", n=300)
-    found = per_task.task_figures(faces, "age")
+    found = per_task.task_metrics(faces, "age")
     assert sum(row["n"] for row in found["reliability"]) == found["n"]
     gaps = [row["n"] * abs(row["accuracy"] - row["confidence"]) for row in found["reliability"]]
     assert sum(gaps) / found["n"] == pytest.approx(found["ece"])
@@ -54,14 +54,14 @@ def test_reliability_bins_hold_every_example_once():
 
 def test_temperature_is_applied_and_reported():
     faces = random_predictions("faces", n=300)
-    found = per_task.task_figures(faces, "age", temperature=0.7)
+    found = per_task.task_metrics(faces, "age", temperature=0.7)
     labels, probabilities = faces.labelled("age")
     scaled = calibration.with_temperature(probabilities, 0.7)
     assert found["temperature"]["value"] == 0.7
     assert found["temperature"]["ece"] == pytest.approx(calibration.reliability(labels, scaled).ece)
     low, high = found["temperature"]["intervals"]["nll"]
     assert low < found["temperature"]["nll"] < high
-    assert "temperature" not in per_task.task_figures(faces, "age")
+    assert "temperature" not in per_task.task_metrics(faces, "age")
 
 
 def test_true_years_are_used_where_known():
@@ -73,7 +73,7 @@ def test_true_years_are_used_where_known():
     expected = classification.absolute_error(
         labels, probabilities, years=np.where(np.arange(50) % 2, 31.0, np.nan)[known]
     ).mean()
-    assert per_task.task_figures(faces, "age")["expected_age_mae"] == pytest.approx(expected)
+    assert per_task.task_metrics(faces, "age")["expected_age_mae"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["utkface", "lagenda", "imdb_clean", "vggface2"])
@@ -85,4 +85,4 @@ def test_years_that_are_no_number_are_named():
     faces = random_predictions("faces", n=3)
     faces = dataclasses.replace(faces, audit={per_task.YEARS_COLUMN: ["30", "", "old"]})
     with pytest.raises(UserError, match=r"not an age in years.*row 3.*'old'"):
-        per_task.task_figures(faces, "age")
+        per_task.task_metrics(faces, "age")
