@@ -158,7 +158,7 @@ class Stream:
     def _items(self, names: Iterable[str], counts: Counts) -> Iterator[_Item]:
         for name in names:
             if "\n" in name or "\r" in name:
-                self._skip(name, "a line break in its name", counts)
+                self._skip(repr(name), "a line break in its name", counts)
             elif is_video(name):
                 yield from self._frames(name, counts)
             elif self.table.done(name):

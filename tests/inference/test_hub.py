@@ -59,7 +59,7 @@ def test_what_is_pushed_is_loaded_back_and_kept(server, bundle, workdir, tmp_pat
     assert "private" in json.dumps(server.store["created"])
     text = files["README.md"].decode()
     assert 'softbio_jax.load("me/model")' in text and "## Limits" in text
-    assert "synthetic_utkface" in text  # the run's figures
+    assert "synthetic_utkface" in text  # the run's metrics
     assert str(workdir.parent) not in text and "/tmp" not in text
 
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8)
@@ -82,7 +82,7 @@ def test_what_the_hub_refuses_is_one_line(server, tmp_path):
         assert last.startswith("softbio_jax.errors.UserError") and says in last
 
 
-def test_ids_and_paths_are_told_apart(tmp_path, bundle):
+def test_ids_and_paths_are_distinguished(tmp_path, bundle):
     from softbio_jax.inference.predictor import open_bundle
 
     assert hub.is_id("me/model") and hub.is_id("me/model@v1.0")
@@ -94,8 +94,8 @@ def test_ids_and_paths_are_told_apart(tmp_path, bundle):
         hub.push(bundle, "model")
 
 
-def test_the_card_of_a_model_alone_names_no_figures(bundle):
-    text = hub.of_bundle(bundle, repo_id="me/model")
+def test_the_card_of_a_model_without_a_run_has_no_metrics(bundle):
+    text = hub.card_of_bundle(bundle, repo_id="me/model")
     assert "None came with the weights" in text and "surprise, fear, disgust" in text
     assert bundle_lib.to_json(bundle)["tasks"].keys() == {"age", "gender", "emotion"}
 
@@ -110,5 +110,5 @@ def test_the_card_of_a_model_alone_names_no_figures(bundle):
         ("", ""),
     ],
 )
-def test_folders_of_this_machine_are_left_out(text, bare):
+def test_folders_of_this_machine_are_removed(text, bare):
     assert hub._bare(text) == (bare if bare is not None else "train.py --workdir=x --config=configs/a.py")

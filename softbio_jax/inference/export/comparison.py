@@ -1,4 +1,4 @@
-"""Exported models side by side, each in its own runtime: size, latency, logits and accuracy."""
+"""Compares exported models, each in its own runtime: size, latency, logits and accuracy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from softbio_jax.console import QUIET, Console, percent
 from softbio_jax.data.decode import decode
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -20,21 +21,23 @@ from softbio_jax.inference.export import litert, onnx, stablehlo
 from softbio_jax.inference.export.stablehlo import CONFIG
 from softbio_jax.tasks import MISSING
 
-Run = Callable[[np.ndarray], Mapping[str, Any]]
-_WARM_UP = 3  # calls before the clock counts: compilation, first allocations
+Logits = Mapping[str, np.ndarray]
+Runtime = Callable[[np.ndarray], Mapping[str, Any]]
+_WARM_UP = 3  # calls before measuring: compilation, first allocations
+_PATTERNS = {"stablehlo": "*.stablehlo", "onnx": "*.onnx", "litert": "*.tflite"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A model file's line of the table.
+    """Measurements of one model file.
 
     Args:
-      name: the format and file.
-      bytes: size of the weights and program on disk.
-      milliseconds: median over pictures, one a call.
-      logit_error: largest absolute difference to JAX's float32 logits, any task and picture.
-      accuracy: task -> share of right classes among labelled pictures.
-      agreement: share of pictures and tasks with JAX's class.
+      name: format and precision.
+      bytes: size on disk of the weights and program.
+      milliseconds: median over images, one per call.
+      logit_error: largest absolute difference to JAX's float32 logits.
+      accuracy: task -> fraction of labelled images with the right class.
+      agreement: fraction of images and tasks with JAX's class.
     """
 
     name: str
@@ -51,51 +54,52 @@ def compare(
     datasets: Sequence[PreparedDataset],
     *,
     limit: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    console: Console = QUIET,
 ) -> list[Row]:
-    """Runs the model and its exports on the same pictures, in turns, one picture a call.
+    """Runs the model and its exports in turns on the same images, one image per call.
 
-    The other runtimes have one thread, JAX those it takes.
+    The other runtimes use one thread, JAX its default.
 
     Args:
       bundle: the model, the first row.
-      folders: what scripts/export.py wrote from it.
-      datasets: pictures with labels.
-      limit: pictures of each data set at most.
-      progress: told how many pictures are done.
+      folders: exports of it by scripts/export.py.
+      datasets: images with labels.
+      limit: maximum number of images per data set.
 
     Raises:
-      UserError: no pictures, or a folder that is no export.
+      UserError: no images, or a folder that is not an export.
     """
-    runs, sizes = _runs(bundle, folders)
-    logits: dict[str, list[Mapping[str, np.ndarray]]] = {name: [] for name in runs}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    runtimes, sizes = _runtimes(bundle, folders)
+    logits: dict[str, list[Logits]] = {name: [] for name in runtimes}
+    seconds: dict[str, list[float]] = {name: [] for name in runtimes}
     labels: dict[str, list[int]] = {task.name: [] for task in bundle.tasks}
-    for dataset, i in _pictures(datasets, limit):
-        picture = decode(dataset[i], size=bundle.image_size)[None]
-        for name, run in runs.items():
+    chosen = [(dataset, i) for dataset in datasets for i in range(len(dataset))[:limit]]
+    if not chosen:
+        raise UserError(
+            "no images to compare on",
+            where="--data",
+            expected="a prepared data set",
+            found="an empty one",
+            fix="name another",
+        )
+    meter = console.meter("comparing", len(chosen))
+    for dataset, i in chosen:
+        image = decode(dataset[i], size=bundle.image_size)[None]
+        for name, run in runtimes.items():
             for _ in range(0 if logits[name] else _WARM_UP):
-                jax.block_until_ready(run(picture))
+                jax.block_until_ready(run(image))
             start = time.perf_counter()
-            found = jax.block_until_ready(run(picture))
+            found = jax.block_until_ready(run(image))
             seconds[name].append(time.perf_counter() - start)
             logits[name].append({task: np.asarray(values)[0] for task, values in found.items()})
         for task, values in labels.items():
             values.append(int(dataset.labels[task][i]) if task in dataset.labels else MISSING)
-        progress(len(next(iter(labels.values()))))
-    if not next(iter(labels.values())):
-        raise UserError(
-            "no pictures to compare on",
-            where="--data",
-            expected="a prepared set",
-            found="an empty one",
-            fix="name another",
-        )
+        meter.add()
     stacked = {
         name: {task: np.stack([row[task] for row in rows]) for task in labels}
         for name, rows in logits.items()
     }
-    first = stacked[next(iter(runs))]
+    first = stacked[next(iter(runtimes))]
     truth = {task: np.array(values) for task, values in labels.items()}
     return [
         Row(
@@ -104,7 +108,7 @@ def compare(
             milliseconds=1e3 * float(np.median(seconds[name])),
             logit_error=max(float(np.abs(own[t] - first[t]).max()) for t in truth),
             accuracy=_accuracy(own, truth),
-            agreement=_agreement(own, first),
+            agreement=float(np.mean([own[t].argmax(-1) == first[t].argmax(-1) for t in truth])),
         )
         for name, own in stacked.items()
     ]
@@ -112,34 +116,27 @@ def compare(
 
 def table(rows: Sequence[Row]) -> str:
     """Returns the rows as a Markdown table, accuracy in percent and its change in points."""
-    tasks = list(rows[0].accuracy)
-    lines = [
-        "| model | MB | ms a picture | largest logit error | same class % |"
-        + "".join(f" {task} accuracy % |" for task in tasks),
-        "|---|---|---|---|---|" + "---|" * len(tasks),
-    ]
+    tasks, base = list(rows[0].accuracy), rows[0].accuracy
+    header = ["model", "MB", "ms per image", "largest logit error", "same class %"]
+    lines = [[*header, *(f"{task} accuracy %" for task in tasks)]]
+    lines.append(["---"] * len(lines[0]))
     for row in rows:
-        accuracies = "".join(
-            f" {100 * row.accuracy[t]:.2f} ({100 * (row.accuracy[t] - rows[0].accuracy[t]):+.2f}) |"
-            for t in tasks
-        )
-        figures = (
-            f" {row.bytes / 1e6:.2f} | {row.milliseconds:.2f} | {row.logit_error:.1e} |"
-            f" {100 * row.agreement:.2f} |"
-        )
-        lines.append(f"| {row.name} |{figures}{accuracies}")
-    return "\n".join(lines) + "\n"
+        changes = {t: 100 * (row.accuracy[t] - base[t]) for t in tasks}
+        cells = [row.name, f"{row.bytes / 1e6:.2f}", f"{row.milliseconds:.2f}", f"{row.logit_error:.1e}"]
+        cells += [percent(row.agreement), *(f"{percent(row.accuracy[t])} ({changes[t]:+.2f})" for t in tasks)]
+        lines.append(cells)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _runs(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str, Run], dict[str, int]]:
+def _runtimes(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str, Runtime], dict[str, int]]:
     variables = jax.device_put(bundle.variables)
     forward = jax.jit(bundle.forward)
-    runs: dict[str, Run] = {"JAX": lambda images: forward(variables, images)}
+    runtimes: dict[str, Runtime] = {"JAX": lambda images: forward(variables, images)}
     sizes = {"JAX": sum(leaf.nbytes for leaf in jax.tree.leaves(bundle.variables))}
     for folder in folders:
         try:
             form = json.loads((folder / CONFIG).read_text())["format"]
-            files = {"stablehlo": "*.stablehlo", "onnx": "*.onnx", "litert": "*.tflite"}[form]
+            pattern = _PATTERNS[form]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 "not an exported model",
@@ -148,35 +145,23 @@ def _runs(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str, Ru
                 found=type(error).__name__,
                 fix="correct the path",
             ) from error
-        for path in sorted(folder.glob(files), key=lambda path: len(path.name)):
+        for path in sorted(folder.glob(pattern), key=lambda path: len(path.name)):
             name = f"{form} {'int8' if '.int8.' in path.name else 'float32'}"
             match form:
                 case "stablehlo":
-                    runs[name] = stablehlo.load(folder)
+                    runtimes[name] = stablehlo.load(folder)
                 case "onnx":
-                    runs[name] = onnx.load(path, threads=1)
+                    runtimes[name] = onnx.load(path, threads=1)
                 case "litert":
-                    runs[name] = litert.load(path, threads=1)
+                    runtimes[name] = litert.load(path, threads=1)
             sizes[name] = sum(part.stat().st_size for part in folder.glob(f"{path.name}*"))
-    return runs, sizes
+    return runtimes, sizes
 
 
-def _pictures(
-    datasets: Sequence[PreparedDataset], limit: int | None
-) -> Iterable[tuple[PreparedDataset, int]]:
-    for dataset in datasets:
-        for i in range(len(dataset) if limit is None else min(limit, len(dataset))):
-            yield dataset, i
-
-
-def _accuracy(logits: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _accuracy(logits: Logits, truth: Logits) -> dict[str, float]:
     found = {}
     for task, labels in truth.items():
         known = labels != MISSING
         if known.any():
             found[task] = float((logits[task].argmax(-1) == labels)[known].mean())
     return found
-
-
-def _agreement(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
-    return float(np.mean([one[t].argmax(-1) == other[t].argmax(-1) for t in other]))

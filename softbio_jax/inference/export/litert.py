@@ -1,7 +1,6 @@
-"""Export for LiteRT, the runtime of phones and robots: a .tflite file, one picture a call.
+"""Export for LiteRT, the runtime of phones and robots: a .tflite file, one image per call.
 
-The program becomes StableHLO, which `litert-converter` turns into the file; TensorFlow is not
-involved. int8 weights are `ai-edge-quantizer`'s.
+`litert-converter` converts StableHLO to the file, without TensorFlow; `ai-edge-quantizer` quantizes it.
 """
 
 from __future__ import annotations
@@ -23,16 +22,14 @@ from softbio_jax.inference.export.stablehlo import INPUT, portable, write_config
 
 FORMAT, FILE, INT8_FILE = "litert", "model.tflite", "model.int8.tflite"
 _SIGNATURE = "serving_default"
-_COMPOSITE = "aten.gelu.default"  # the converter's name for a GELU that it knows
+_COMPOSITE = "aten.gelu.default"  # the converter's name of its GELU
 
 
 def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) -> None:
-    """Writes a folder with model.tflite, model.int8.tflite if asked, and config.json.
+    """Writes a new folder with model.tflite and config.json.
 
     Args:
-      directory: a new folder.
-      bundle: what to export.
-      int8: also write a file whose kernels are int8, a scale a channel.
+      int8: also write model.int8.tflite, whose kernels are int8 with one scale per channel.
 
     Raises:
       UserError: the folder exists, or the converter is not installed.
@@ -55,21 +52,21 @@ def load(path: str | pathlib.Path, *, threads: int = 1) -> Callable[[np.ndarray]
 
 
 def _stablehlo(bundle: Bundle) -> bytes:
-    """Returns the forward pass of one picture as a portable StableHLO module."""
+    """Returns the forward pass of one image as a portable StableHLO module."""
     size = bundle.image_size
-    picture = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
 
     def logits(images: jax.Array) -> list[jax.Array]:
         found = bundle.forward(bundle.variables, images)
         return [found[task.name] for task in bundle.tasks]
 
-    traced = program.trace(logits, picture)
+    traced = program.trace(logits, image)
     function = jax.jit(lambda images: tuple(_run(traced, images)))
-    return jax.export.export(function, platforms=["cpu"])(picture).mlir_module_serialized
+    return jax.export.export(function, platforms=["cpu"])(image).mlir_module_serialized
 
 
 def _run(traced: program.Program, *arguments: Any) -> list[Any]:
-    """Runs a program with JAX, its operations in the forms that LiteRT has an operator for."""
+    """Runs a program with JAX, with its operations in the forms for which LiteRT has an operator."""
     env: dict[Any, Any] = dict(zip(traced.inputs, arguments, strict=True))
 
     def read(operand: Any) -> Any:
@@ -80,7 +77,10 @@ def _run(traced: program.Program, *arguments: Any) -> list[Any]:
         if op.name == program.GELU:
             results = [_gelu(inputs[0])]
         elif op.name == "dot_general":
-            product = _dense(*inputs) if _is_dense(op) else _batched(inputs[0], inputs[1], op)
+            left, right = inputs
+            # Over rows: a fully connected operator, where a batched product would be a general one.
+            dense = _is_dense(op)
+            product = left.reshape(-1, left.shape[-1]) @ right if dense else _batched(left, right, op)
             results = [product.reshape(op.outputs[0].shape)]
         else:
             bound = op.primitive.bind(*inputs, **op.params)
@@ -97,19 +97,14 @@ def _gelu(x: jax.Array) -> jax.Array:
 
 
 def _is_dense(op: program.Op) -> bool:
-    """Tells a dense layer: the last axis of a tensor times a constant matrix."""
+    """Returns whether a product is a dense layer: the last axis of a tensor times a constant matrix."""
     tensor, kernel = op.inputs
     last = len(tensor.shape) - 1
     return isinstance(kernel, np.ndarray) and op.params["dimension_numbers"] == (((last,), (0,)), ((), ()))
 
 
-def _dense(x: jax.Array, kernel: np.ndarray) -> jax.Array:
-    # Over rows: a fully connected operator, where a batched product would stay a general one.
-    return x.reshape(-1, x.shape[-1]) @ kernel
-
-
 def _batched(left: jax.Array, right: jax.Array, op: program.Op) -> jax.Array:
-    """Batch axes, rows and columns: the converter fails on some products of more free axes."""
+    """Merges axes to (batch..., rows, columns): the converter fails on some products with more free axes."""
     (left_sum, right_sum), (left_batch, right_batch) = op.params["dimension_numbers"]
     first, summed = range(len(left_batch)), range(-len(left_sum), 0)
     left = jnp.moveaxis(left, (*left_batch, *left_sum), (*first, *summed))
@@ -148,7 +143,7 @@ def _quantize(source: pathlib.Path, path: pathlib.Path) -> None:
     from ai_edge_quantizer import qtyping, quantizer
 
     job = quantizer.Quantizer(str(source))
-    # Dense layers alone: attention's products have no kernels to shrink.
+    # Only dense layers: attention's products have no kernels.
     job.add_dynamic_config(regex=".*", operation_name=qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
     done = job.quantize(enable_progress_bar=False, enable_progress_report=False)
     done.export_model(str(path))

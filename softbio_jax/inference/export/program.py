@@ -1,4 +1,8 @@
-"""A forward pass as a flat list of operations: what converters to other formats read."""
+"""A forward pass as a flat list of operations, which converters to other formats read.
+
+`trace` reads the jaxpr of a function. It inlines nested calls, unrolls scans, evaluates what depends on
+constants only, and fuses two patterns into one operation each (`_fuse`).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,15 @@ import jax
 import numpy as np
 from jax.extend import core
 
-Shape = tuple[Any, ...]  # sizes; symbolic ones where the batch is polymorphic
 GELU = "gelu"
+_IDENTITIES = ("copy", "stop_gradient", "optimization_barrier")
+
+Shape = tuple[Any, ...]  # sizes, some of them symbolic if the batch size is
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Value:
-    """A tensor that is known only when the program runs."""
+    """A tensor that is not known before the program runs."""
 
     shape: Shape
     dtype: np.dtype
@@ -45,102 +51,12 @@ class Program:
     ops: Sequence[Op]
 
 
-def needed(ops: Sequence[Op], outputs: Sequence[Value]) -> list[Op]:
-    """Drops the operations that no output depends on."""
-    wanted = set(outputs)
-    kept = []
-    for op in reversed(ops):
-        if any(out in wanted for out in op.outputs):
-            kept.append(op)
-            wanted |= {value for value in op.inputs if isinstance(value, Value)}
-    return kept[::-1]
-
-
-_Makers = Mapping[Value, Op]
-
-
-def fuse(ops: Sequence[Op]) -> list[Op]:
-    """Returns the operations with the exact GELU, and products kept apart by rows, as one each.
-
-    What the replaced ones were made from stays, for `program.needed` to drop.
-    """
-    made_by = {out: op for op in ops for out in op.outputs}
-    return [_gelu(op, made_by) or _joined(op, made_by) or op for op in ops]
-
-
-def _maker(operand: Operand, name: str, made_by: _Makers) -> Op | None:
-    """Returns the operation of that name that made an operand."""
-    op = made_by.get(operand) if isinstance(operand, Value) else None
-    return op if op is not None and op.name == name else None
-
-
-def _gelu(op: Op, made_by: _Makers) -> Op | None:
-    """(x / 2) erfc(-x / sqrt 2), as jax.nn.gelu has it without the approximation."""
-    if op.name != "mul":
-        return None
-    for half, rest in (op.inputs, op.inputs[::-1]):
-        erfc = _maker(rest, "erfc", made_by)
-        scaled = _times(erfc.inputs[0], np.sqrt(0.5), made_by) if erfc else None
-        negative = _maker(scaled, "neg", made_by) if scaled is not None else None
-        if negative and _times(half, 0.5, made_by) is negative.inputs[0]:
-            return Op(name=GELU, inputs=negative.inputs, outputs=op.outputs, params={})
-    return None
-
-
-def _times(operand: Operand, constant: float, made_by: _Makers) -> Operand | None:
-    """Returns x of constant x."""
-    if (op := _maker(operand, "mul", made_by)) is None:
-        return None
-    for one, other in (op.inputs, op.inputs[::-1]):
-        if isinstance(one, np.ndarray) and one.size == 1 and np.isclose(one, constant):
-            return other
-    return None
-
-
-def _joined(op: Op, made_by: _Makers) -> Op | None:
-    """stack([x[0] W, x[1] W, ...]), as the model has it for tasks, is x W."""
-    if op.name != "stack" or op.params["axis"] != 0:
-        return None
-    products = [_maker(row, "dot_general", made_by) for row in op.inputs]
-    wholes = [_sliced(p, i, made_by) if p else None for i, p in enumerate(products)]
-    first, whole = products[0], wholes[0]
-    if first is None or whole is None or whole.shape[0] != len(products):
-        return None
-    kernel, last = first.inputs[1], len(whole.shape) - 1
-    if first.params["dimension_numbers"] != (((last - 1,), (0,)), ((), ())):
-        return None
-    if any(x is not whole for x in wholes) or any(p.inputs[1] is not kernel for p in products if p):
-        return None
-    params = {**first.params, "dimension_numbers": (((last,), (0,)), ((), ()))}
-    return Op(
-        name="dot_general",
-        inputs=[whole, kernel],
-        outputs=op.outputs,
-        params=params,
-        primitive=first.primitive,
-    )
-
-
-def _sliced(product: Op, i: int, made_by: _Makers) -> Operand | None:
-    """Returns x of x[i] W, W a constant."""
-    squeeze = _maker(product.inputs[0], "squeeze", made_by)
-    row = _maker(squeeze.inputs[0], "slice", made_by) if squeeze else None
-    if row is None or not isinstance(product.inputs[1], np.ndarray):
-        return None
-    x = row.inputs[0]
-    only = row.params["start_indices"][0] == i and row.outputs[0].shape == (1, *x.shape[1:])
-    return x if only else None
-
-
-_SAME = ("copy", "stop_gradient", "optimization_barrier")
-
-
 def trace(function: Callable[[Any], Sequence[Any]], *arguments: jax.ShapeDtypeStruct) -> Program:
     """Returns the program of a function from arrays to a sequence of arrays.
 
     Args:
-      function: pure; arrays it closes over become constants.
-      arguments: shapes, symbolic ones from `jax.export.symbolic_shape` allowed.
+      function: pure; arrays in its closure become constants.
+      arguments: may have symbolic shapes from `jax.export.symbolic_shape`.
     """
     closed = jax.make_jaxpr(lambda *xs: tuple(function(*xs)))(*arguments)
     inputs = [_value(var.aval) for var in closed.jaxpr.invars]
@@ -149,7 +65,7 @@ def trace(function: Callable[[Any], Sequence[Any]], *arguments: jax.ShapeDtypeSt
     outputs = [output for output in found if isinstance(output, Value)]
     if len(outputs) != len(found):
         raise ValueError("an output that does not depend on the input")
-    return Program(inputs=inputs, outputs=outputs, ops=needed(fuse(ops), outputs))
+    return Program(inputs=inputs, outputs=outputs, ops=_needed(_fuse(ops), outputs))
 
 
 def _value(aval: Any) -> Value:
@@ -176,13 +92,13 @@ def _equation(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
     inner = params.get("jaxpr", params.get("call_jaxpr"))
     if name == "scan":
         return _unrolled(eqn, inputs, ops)
-    if name == "platform_index":  # the converter's runtimes are none of JAX's platforms
+    if name == "platform_index":  # the default branch: the other runtimes are not platforms of JAX
         return [np.array(params["platforms"].index(None), np.int32)]
     if name == "cond" and isinstance(inputs[0], np.ndarray):
         inner, inputs = params["branches"][int(inputs[0])], inputs[1:]
     if inner is not None:
         return _flatten(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, ops)
-    if name in _SAME:
+    if name in _IDENTITIES:
         return inputs
     outputs = [_value(var.aval) for var in eqn.outvars]
     concrete = all(isinstance(size, int) for out in outputs for size in out.shape)
@@ -194,10 +110,10 @@ def _equation(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
 
 
 def _unrolled(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
-    """Runs a scan's body once a layer."""
+    """Repeats the body of a scan, once per layer."""
     params, body, stacks = eqn.params, eqn.params["jaxpr"], []
-    # Constants, carry, rows: what is scanned over has an axis more outside than inside. The
-    # parameters that say so have other names from one version of JAX to the next.
+    # The inputs are constants, carry and stacks; only stacks have one axis more than in the body. The
+    # parameters with the counts have different names in different versions of JAX.
     carried = _of_one_shape(eqn.outvars, body.jaxpr.outvars)
     fixed = _of_one_shape(eqn.invars, body.jaxpr.invars) - carried
     constants, carry = inputs[:fixed], inputs[fixed : fixed + carried]
@@ -219,3 +135,94 @@ def _stacked(rows: Sequence[Operand], ops: list[Op]) -> Operand:
     shapes = [jax.ShapeDtypeStruct(row.shape, row.dtype) for row in rows]
     closed = jax.make_jaxpr(lambda *rows: jax.numpy.stack(rows))(*shapes)
     return _flatten(closed.jaxpr, closed.consts, rows, ops)[0]
+
+
+def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> list[Op]:
+    """Drops the operations that no output depends on."""
+    wanted = set(outputs)
+    kept = []
+    for op in reversed(ops):
+        if any(out in wanted for out in op.outputs):
+            kept.append(op)
+            wanted |= {value for value in op.inputs if isinstance(value, Value)}
+    return kept[::-1]
+
+
+_Makers = Mapping[Value, Op]
+
+
+def _fuse(ops: Sequence[Op]) -> list[Op]:
+    """Replaces each exact GELU, and each stack of products with one kernel, by one operation.
+
+    A jaxpr has no GELU, only the products and the erfc that it is made of, while runtimes have an
+    operator for it. The model multiplies each task's rows by a shared kernel separately and stacks the
+    results; as one product it is faster, and quantizers see one kernel.
+
+    Operations that only the replaced ones need stay in the list, for `_needed` to drop.
+    """
+    made_by = {out: op for op in ops for out in op.outputs}
+    return [_gelu(op, made_by) or _joined(op, made_by) or op for op in ops]
+
+
+def _maker(operand: Operand, name: str, made_by: _Makers) -> Op | None:
+    """Returns the operation that made an operand, if it has this name."""
+    op = made_by.get(operand) if isinstance(operand, Value) else None
+    return op if op is not None and op.name == name else None
+
+
+def _gelu(op: Op, made_by: _Makers) -> Op | None:
+    """Matches (x / 2) erfc(-x / sqrt 2), the form in which jax.nn.gelu computes the exact GELU."""
+    if op.name != "mul":
+        return None
+    for half, rest in (op.inputs, op.inputs[::-1]):
+        erfc = _maker(rest, "erfc", made_by)
+        scaled = _times(erfc.inputs[0], np.sqrt(0.5), made_by) if erfc else None
+        negative = _maker(scaled, "neg", made_by) if scaled is not None else None
+        if negative and _times(half, 0.5, made_by) is negative.inputs[0]:
+            return Op(name=GELU, inputs=negative.inputs, outputs=op.outputs, params={})
+    return None
+
+
+def _times(operand: Operand, constant: float, made_by: _Makers) -> Operand | None:
+    """Returns x if the operand is `constant * x`."""
+    if (op := _maker(operand, "mul", made_by)) is None:
+        return None
+    for one, other in (op.inputs, op.inputs[::-1]):
+        if isinstance(one, np.ndarray) and one.size == 1 and np.isclose(one, constant):
+            return other
+    return None
+
+
+def _joined(op: Op, made_by: _Makers) -> Op | None:
+    """Matches stack([x[0] W, x[1] W, ...]), the model's form for tasks, which equals x W."""
+    if op.name != "stack" or op.params["axis"] != 0:
+        return None
+    products = [_maker(row, "dot_general", made_by) for row in op.inputs]
+    sources = [_sliced(p, i, made_by) if p else None for i, p in enumerate(products)]
+    first, source = products[0], sources[0]
+    if first is None or source is None or source.shape[0] != len(products):
+        return None
+    kernel, last = first.inputs[1], len(source.shape) - 1
+    if first.params["dimension_numbers"] != (((last - 1,), (0,)), ((), ())):
+        return None
+    if any(x is not source for x in sources) or any(p.inputs[1] is not kernel for p in products if p):
+        return None
+    params = {**first.params, "dimension_numbers": (((last,), (0,)), ((), ()))}
+    return Op(
+        name="dot_general",
+        inputs=[source, kernel],
+        outputs=op.outputs,
+        params=params,
+        primitive=first.primitive,
+    )
+
+
+def _sliced(product: Op, i: int, made_by: _Makers) -> Operand | None:
+    """Returns x if the product is x[i] W with a constant W."""
+    squeeze = _maker(product.inputs[0], "squeeze", made_by)
+    row = _maker(squeeze.inputs[0], "slice", made_by) if squeeze else None
+    if row is None or not isinstance(product.inputs[1], np.ndarray):
+        return None
+    x = row.inputs[0]
+    matches = row.params["start_indices"][0] == i and row.outputs[0].shape == (1, *x.shape[1:])
+    return x if matches else None

@@ -1,4 +1,7 @@
-"""Export as StableHLO: one file for cpu, cuda and tpu, any batch; reading it needs only jax."""
+"""Export as StableHLO: one file for cpu, cuda and tpu, any batch size; reading it needs only jax.
+
+Also holds what all exported folders have in common: their config.json and the portable bundle.
+"""
 
 from __future__ import annotations
 
@@ -17,76 +20,30 @@ from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import PREPROCESSING, Bundle, Images
 
-CONFIG = "config.json"
-SCHEMA = 1
-INPUT = "images"
-
-
-def write_config(
-    folder: pathlib.Path, bundle: Bundle, *, form: str, batch: int | str, **settings: Any
-) -> None:
-    """Writes config.json: input, outputs with their classes, preprocessing and temperatures.
-
-    Args:
-      folder: the export's.
-      bundle: what was exported.
-      form: the format.
-      batch: pictures a call, or the name of the free axis.
-      settings: what else holds for the format.
-    """
-    size = bundle.image_size
-    values = {
-        "format": form,
-        "schema": SCHEMA,
-        "name": bundle.name,
-        "variant": bundle.encoder.name,
-        "method": bundle.method,
-        "input": {"name": INPUT, "shape": [batch, size, size, 3], "type": "uint8"},
-        "outputs": {task.name: list(task.classes) for task in bundle.tasks},
-        "temperatures": dict(bundle.temperatures),
-        "preprocessing": {**PREPROCESSING, "normalisation": "inside the model"},
-        "versions": {"softbio_jax": softbio_jax.__version__, "jax": jax.__version__},
-        **settings,
-    }
-    (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
-
-
-def portable(bundle: Bundle) -> Bundle:
-    """Returns the bundle in float32 with plain attention, which every runtime can do."""
-    compute = dataclasses.replace(bundle.compute, dtype="float32", attention="xla", remat="none")
-    return dataclasses.replace(bundle, compute=compute)
-
-
+CONFIG, SCHEMA, INPUT = "config.json", 1, "images"
 FORMAT, FILE = "stablehlo", "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
-# The file is a flatbuffer, whose offsets are signed 32-bit numbers.
-MOST_BYTES = 2**31 - 1
+MAX_BYTES = 2**31 - 1  # the file is a flatbuffer, whose offsets are signed 32-bit numbers
 
 
 def write(directory: str | pathlib.Path, bundle: Bundle) -> None:
-    """Writes a folder with model.stablehlo and config.json.
-
-    Args:
-      directory: a new folder.
-      bundle: what to export.
+    """Writes a new folder with model.stablehlo and config.json.
 
     Raises:
       UserError: the folder exists, or the weights are too large for one file.
     """
     bundle = portable(bundle)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(bundle.variables))
-    if weights > MOST_BYTES:
+    if weights > MAX_BYTES:
         raise UserError(
             "too large for one file",
             where=bundle.encoder.name,
-            expected=f"at most {MOST_BYTES:,} bytes of weights",
+            expected=f"at most {MAX_BYTES:,} bytes of weights",
             found=f"{weights:,}",
             fix="export it as onnx or safetensors",
         )
-    size = bundle.image_size
-    shape = jax.export.symbolic_shape(f"batch, {size}, {size}, 3")
     function = jax.jit(lambda images: bundle.forward(bundle.variables, images))
-    exported = jax.export.export(function, platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
+    exported = jax.export.export(function, platforms=PLATFORMS)(any_batch(bundle))
     with atomic_folder(directory) as folder:
         (folder / FILE).write_bytes(exported.serialize())
         write_config(
@@ -104,7 +61,7 @@ def load(directory: str | pathlib.Path) -> Callable[[Images], dict[str, jax.Arra
     """Returns the function of an exported folder: uint8 (B, S, S, 3) -> {task: logits (B, C)}.
 
     Raises:
-      UserError: no such export, or one that this jax cannot read.
+      UserError: not such an export, or one that this jax cannot read.
     """
     directory = pathlib.Path(directory)
     try:
@@ -119,3 +76,42 @@ def load(directory: str | pathlib.Path) -> Callable[[Images], dict[str, jax.Arra
             fix="export it again",
         ) from error
     return jax.jit(exported.call)
+
+
+def portable(bundle: Bundle) -> Bundle:
+    """Returns the bundle in float32 with plain attention, which every runtime supports."""
+    compute = dataclasses.replace(bundle.compute, dtype="float32", attention="xla", remat="none")
+    return dataclasses.replace(bundle, compute=compute)
+
+
+def any_batch(bundle: Bundle) -> jax.ShapeDtypeStruct:
+    """Returns the input of a bundle with a symbolic batch size: ("batch", S, S, 3) uint8."""
+    size = bundle.image_size
+    return jax.ShapeDtypeStruct(jax.export.symbolic_shape(f"batch, {size}, {size}, 3"), jnp.uint8)
+
+
+def write_config(
+    folder: pathlib.Path, bundle: Bundle, *, form: str, batch: int | str, **settings: Any
+) -> None:
+    """Writes config.json: input, outputs with their classes, preprocessing and temperatures.
+
+    Args:
+      form: the format.
+      batch: images per call, or the name of the symbolic axis.
+      settings: further values of the format.
+    """
+    size = bundle.image_size
+    values = {
+        "format": form,
+        "schema": SCHEMA,
+        "name": bundle.name,
+        "variant": bundle.encoder.name,
+        "method": bundle.method,
+        "input": {"name": INPUT, "shape": [batch, size, size, 3], "type": "uint8"},
+        "outputs": {task.name: list(task.classes) for task in bundle.tasks},
+        "temperatures": dict(bundle.temperatures),
+        "preprocessing": {**PREPROCESSING, "normalisation": "inside the model"},
+        "versions": {"softbio_jax": softbio_jax.__version__, "jax": jax.__version__},
+        **settings,
+    }
+    (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
