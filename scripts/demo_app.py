@@ -1,10 +1,10 @@
-"""A page to try a model on: a photograph or the webcam in, faces and distributions out.
+"""A web page that demonstrates a model: a photograph or the webcam in, faces and distributions out.
 
   pip install -e '.[app,faces]'
   python scripts/demo_app.py --model=runs/demo/run
 
-Nothing leaves the machine: the page is served to this machine alone, without analytics, sharing
-or anything from other servers. Pictures lie in a temporary folder until the program ends.
+Nothing leaves the machine: the page is served to this machine only, without analytics, sharing or
+files of other servers. Images are in a temporary folder until the program ends.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from absl import flags
 from softbio_jax import command
 
 _MODEL = flags.DEFINE_string("model", None, "A run, a folder with a saved model, or a hub id.", required=True)
-_PORT = flags.DEFINE_integer("port", 7860, "Of the page.")
+_PORT = flags.DEFINE_integer("port", 7860, "Port of the page.")
 _HOST = flags.DEFINE_string(
-    "host", "127.0.0.1", "The address to listen on; another one lets other machines in."
+    "host", "127.0.0.1", "Address to listen on; with another one, other machines can connect."
 )
-_DEVICE = flags.DEFINE_string("device", None, "Such as cpu, gpu or gpu:1; by default JAX's first.")
+_DEVICE = flags.DEFINE_string("device", None, "Such as cpu, gpu or gpu:1; default: JAX's first.")
 
 NOTES = """\
 **What leaves this machine: nothing.** The program runs here, loads nothing from other servers and
-sends nothing to any. Pictures lie in a temporary folder until it ends.
+sends nothing to any. Images are in a temporary folder until it ends.
 
 Age is apparent age, gender is what annotators perceived and not identity, emotion is the displayed
 expression and not a felt state. Not for access control, hiring, policing or age gates; inferring
 emotions at work or in education is prohibited in the EU.
 
-The map covers one patch of the face after the other and colours how much the predicted class'
-probability falls: red patches speak for it, blue ones against it. It shows what the model used, not
-why.
+For the map, one patch of the face after another is covered. Its colours show how much the predicted
+class' probability falls: red patches are evidence for the class, blue ones against it. The map shows
+what the model used, not why.
 """
-FIND, CROP = "find faces", "the picture is one face"
+FIND, CROP = "find faces", "the image is one face"
 CSS = "footer {display: none !important}"
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    # Ended by another program it must remove the pictures as well.
+    # The images must also be removed if another program ends this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="softbio-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
         _warm(model)
         page = build(gradio, model)
         print(f"http://{_HOST.value}:{_PORT.value}  (Ctrl-C ends it)", flush=True)
-        fonts = ["system-ui", "sans-serif"]  # the themes' own come from a server
+        fonts = ["system-ui", "sans-serif"]  # the fonts of the themes come from a server
         page.launch(
             server_name=_HOST.value,
             server_port=_PORT.value,
@@ -82,7 +82,7 @@ def build(gradio, model):
         )
         options = {"height": 340, "buttons": ["fullscreen"]}
         with gradio.Row():
-            picture = gradio.Image(
+            image = gradio.Image(
                 label="photograph or webcam", sources=["upload", "webcam"], elem_id="input", **options
             )
             options["interactive"] = False
@@ -90,7 +90,7 @@ def build(gradio, model):
             covered = gradio.Image(label="occlusion", elem_id="occlusion", **options)
         with gradio.Row():
             with gradio.Column():
-                how = gradio.Radio([FIND, CROP], value=FIND, label="the picture")
+                how = gradio.Radio([FIND, CROP], value=FIND, label="the image")
                 margin = gradio.Slider(0, 0.5, value=0, step=0.05, label="margin around a face")
                 which = gradio.Dropdown([1], value=1, label="face in orange, the largest is 1")
                 task = gradio.Radio(tasks, value=tasks[0], label="map of")
@@ -99,23 +99,20 @@ def build(gradio, model):
         gradio.Markdown(NOTES)
         outputs = [which, boxed, *labels, covered, timing]
 
-        def again(image, how, margin, task, which):
+        def analyse(image, how, margin, task, which=1):
             return _analyse(gradio, model, image, how, margin, task, which or 1)
 
-        def anew(image, how, margin, task):
-            return _analyse(gradio, model, image, how, margin, task, 1)
-
         calls = {"outputs": outputs, "show_progress": "minimal", "api_visibility": "private"}
-        given = [picture, how, margin, task]
-        picture.change(anew, given, **calls)
-        how.input(anew, given, **calls)
+        given = [image, how, margin, task]
+        image.change(analyse, given, **calls)  # another image: its largest face
+        how.input(analyse, given, **calls)
         for choice in (which.input, margin.release, task.input):
-            choice(again, [*given, which], **calls)
+            choice(analyse, [*given, which], **calls)
     return page
 
 
 def _analyse(gradio, model, image, how, margin, task, which):
-    """Returns the values of every output for one picture."""
+    """Returns the values of all outputs for one image."""
     import numpy as np
 
     from softbio_jax.data.decode import squash
@@ -130,8 +127,8 @@ def _analyse(gradio, model, image, how, margin, task, which):
     faces = [None] if how == CROP else model.find_faces(image)
     found = time.perf_counter()
     if not faces:
-        said = f"No face found. Choose “{CROP}” if it is one."
-        return [gradio.Dropdown([1], value=1), image, *[None] * len(tasks), None, said]
+        message = f"No face found. Choose “{CROP}” if it is one."
+        return [gradio.Dropdown([1], value=1), image, *[None] * len(tasks), None, message]
     squares = [
         squash(image, size) if f is None else face_square(image, f, size=size, margin=margin) for f in faces
     ]
@@ -164,7 +161,7 @@ def _analyse(gradio, model, image, how, margin, task, which):
 
 
 def _warm(model):
-    """Compiles what a few faces and a map need, so that no picture waits for it."""
+    """Compiles the batch sizes of a few faces and a map, so that no image has to wait for them."""
     import numpy as np
 
     size = model.bundle.image_size
@@ -197,7 +194,7 @@ def _gradio():
         raise UserError(
             "gradio is needed for the page",
             where="scripts/demo_app.py",
-            expected="it installed",
+            expected="the package",
             found=str(error),
             fix="pip install 'softbio-jax[app]'",
         ) from error

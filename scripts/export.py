@@ -9,11 +9,11 @@
   python scripts/export.py --model=runs/mine --compare=exports/onnx,exports/litert \\
       --data=data/fairface,data/utkface --out=exports/table.md
 
-stablehlo, onnx and litert are whole models, uint8 pictures in and logits out, in a new folder
-with a config.json that names the classes; safetensors is the vision tower with its adapters
-folded in, and the heads in a second file; peft and thesis are the adapters, which only a run still
-has apart. --compare runs whole models on the test pictures of prepared data and writes a table of
-size, latency and accuracy. docs/export.md says how each is read.
+stablehlo, onnx and litert are complete models, uint8 images in and logits out, in a new folder with a
+config.json that names the classes; safetensors is the encoder with its adapters merged, and the heads
+in a second file; peft and thesis are the adapters, which only a run still has. --compare runs complete
+models on the test images of prepared data and writes a table of size, latency and accuracy.
+docs/export.md describes how each is read.
 """
 
 import pathlib
@@ -23,21 +23,25 @@ from collections.abc import Sequence
 from absl import flags
 
 from softbio_jax import command, files
+from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 
 _MODELS, _ADAPTERS = ("stablehlo", "onnx", "litert"), ("peft", "thesis")
 _MODEL = flags.DEFINE_string("model", None, "A run of scripts/train.py, or a saved model.", required=True)
-_FORMAT = flags.DEFINE_enum("format", None, [*_MODELS, "safetensors", *_ADAPTERS], "The form.")
-_COMPARE = flags.DEFINE_list("compare", None, "Exported folders to run, in place of --format.")
+_FORMAT = flags.DEFINE_enum("format", None, [*_MODELS, "safetensors", *_ADAPTERS], "What to write.")
+_COMPARE = flags.DEFINE_list("compare", None, "Exported folders to compare, instead of --format.")
 _DATA = flags.DEFINE_list(
     "data", None, "compare: folders of prepared data, DIR for its test split or DIR:SPLIT."
 )
-_PICTURES = flags.DEFINE_integer("pictures", None, "compare: at most so many a data set.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", None, "What to write; it must not exist.", required=True)
-_INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also a file with int8 weights.")
-_KEYS = flags.DEFINE_enum("keys", "official", ["official", "timm"], "safetensors: its names.")
-_TASK = flags.DEFINE_string("task", None, "safetensors: whose tower, where MTLoRA has several.")
-# Which formats a flag that changes nothing elsewhere belongs to.
+_IMAGES = flags.DEFINE_integer(
+    "images", None, "compare: maximum number of images per data set.", lower_bound=1
+)
+flags.DEFINE_alias("pictures", "images")  # the former name
+_OUT = flags.DEFINE_string("out", None, "Folder or file to write; must not exist.", required=True)
+_INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also write a file with int8 weights.")
+_KEYS = flags.DEFINE_enum("keys", "official", ["official", "timm"], "safetensors: names of the weights.")
+_TASK = flags.DEFINE_string("task", None, "safetensors: whose encoder, where MTLoRA has several.")
+# Flags that only some formats have.
 _BELONGS = {"int8": ("onnx", "litert"), "keys": ("safetensors",), "task": ("safetensors",)}
 
 
@@ -74,15 +78,15 @@ def main(argv: Sequence[str]) -> None:
                 fix="drop it",
             )
     out.parent.mkdir(parents=True, exist_ok=True)
-    write = dict.fromkeys(_MODELS, _whole) | dict.fromkeys(_ADAPTERS, _adapters)
-    model = write.get(_FORMAT.value, _tower)(out)
-    files = sorted(out.iterdir()) if out.is_dir() else [out, _heads_of(out)]
-    sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files)
+    write = dict.fromkeys(_MODELS, _complete) | dict.fromkeys(_ADAPTERS, _adapters)
+    model = write.get(_FORMAT.value, _encoder)(out)
+    written = sorted(out.iterdir()) if out.is_dir() else [out, _heads_of(out)]
+    sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in written)
     print(f"wrote {out}: {model}, as {_FORMAT.value} ({sizes})")
 
 
-def _heads_of(tower: pathlib.Path) -> pathlib.Path:
-    return tower.with_name(f"{tower.stem}.heads{tower.suffix}")
+def _heads_of(encoder: pathlib.Path) -> pathlib.Path:
+    return encoder.with_name(f"{encoder.stem}.heads{encoder.suffix}")
 
 
 def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
@@ -92,27 +96,28 @@ def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
 
     if not _DATA.value:
         raise UserError(
-            "no pictures to compare on",
+            "no images to compare on",
             where="--data",
             expected="folders of prepared data",
             found="none",
             fix="add --data=DIR[,DIR]",
         )
     named = [text.partition(":") for text in _DATA.value]
+    console = Console(out=sys.stderr)
     rows = comparison.compare(
         open_bundle(_MODEL.value),
         [pathlib.Path(folder) for folder in folders],
         [open_prepared(pathlib.Path(folder), split or "test") for folder, _, split in named],
-        limit=_PICTURES.value,
-        progress=lambda done: print(f"\r{done} pictures", end="", file=sys.stderr, flush=True),
+        limit=_IMAGES.value,
+        console=console,
     )
-    print(file=sys.stderr)
+    console.close()
     text = comparison.table(rows)
     files.write_text(out, text)
     print(text, end="")
 
 
-def _whole(out: pathlib.Path) -> str:
+def _complete(out: pathlib.Path) -> str:
     from softbio_jax.inference.export import litert, onnx, stablehlo
     from softbio_jax.inference.predictor import open_bundle
 
@@ -127,7 +132,7 @@ def _whole(out: pathlib.Path) -> str:
     return f"{bundle.encoder.name}, {bundle.method}"
 
 
-def _tower(out: pathlib.Path) -> str:
+def _encoder(out: pathlib.Path) -> str:
     from softbio_jax.inference.predictor import open_bundle
     from softbio_jax.interop import formats, peft, torch_heads
     from softbio_jax.interop.safe_load import save_arrays
@@ -151,22 +156,21 @@ def _tower(out: pathlib.Path) -> str:
     try:
         torch_heads.save(_heads_of(out), params, stats, bundle.tasks, feature=bundle.feature)
     except BaseException:
-        out.unlink()  # a tower without its heads would look like a whole export
+        out.unlink()  # an encoder without its heads would look like a complete export
         raise
     return f"{bundle.encoder.name}, {bundle.method}"
 
 
 def _adapters(out: pathlib.Path) -> str:
-    from softbio_jax.files import atomic_folder
     from softbio_jax.inference import bundle
     from softbio_jax.interop import peft
     from softbio_jax.runs.restore import restore_run
-    from softbio_jax.thesis import files
+    from softbio_jax.thesis import files as thesis_files
 
     run = pathlib.Path(_MODEL.value)
     if bundle.is_bundle(run):
         raise UserError(
-            "a saved model has its adapters folded in",
+            "a saved model has its adapters merged",
             where=str(run),
             expected="a run of scripts/train.py",
             found="a saved model",
@@ -182,13 +186,13 @@ def _adapters(out: pathlib.Path) -> str:
             found=session.run.method.name,
             fix="use --format=safetensors",
         )
-    with atomic_folder(out) as folder:
+    with files.atomic_folder(out) as folder:
         if _FORMAT.value == "peft":
             adapter = peft.collect(params, model.adapters)
             peft.write(folder, adapter, base_model=model.config.name)
         else:
             stats = session.state.batch_stats
-            files.write(folder, params, stats, model.adapters, model.tasks)
+            thesis_files.write(folder, params, stats, model.adapters, model.tasks)
     return f"{model.config.name}, {session.run.method.name}"
 
 

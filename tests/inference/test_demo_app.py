@@ -1,4 +1,4 @@
-"""The page in a real browser: a picture goes in, three distributions come out, nothing leaves."""
+"""The page in a real browser: an image goes in, three distributions come out, nothing leaves."""
 
 import base64
 import os
@@ -23,7 +23,7 @@ from tests.evaluation.report.test_browser import CHROMIUM, Browser
 
 ROOT = pathlib.Path(__file__).parents[2]
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no browser here: apt-get install chromium")
-# The program, which writes down every address it connects to.
+# The program, which logs every address it connects to.
 WATCHED = """
 import runpy, socket, sys
 log, real = open({log!r}, "a", buffering=1), socket.socket.connect
@@ -50,8 +50,8 @@ def photo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(bundle, tmp_path_factory):
-    """A running page's address, the list of addresses it connected to, and where pictures lie."""
-    folder, pictures = tmp_path_factory.mktemp("app"), tmp_path_factory.mktemp("pictures")
+    """A running page's address, the list of addresses it connected to, and where images are stored."""
+    folder, images = tmp_path_factory.mktemp("app"), tmp_path_factory.mktemp("images")
     model = bundle_lib.save(bundle, folder / "model")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -64,7 +64,7 @@ def served(bundle, tmp_path_factory):
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(pictures)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(images)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,11 +76,11 @@ def served(bundle, tmp_path_factory):
                     break
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/", folder / "connected", pictures
+        yield f"http://127.0.0.1:{port}/", folder / "connected", images
     finally:
         process.terminate()
         process.wait(30)
-    assert list(pictures.iterdir()) == []
+    assert list(images.iterdir()) == []
 
 
 def wait(browser, expression, seconds=90):
@@ -102,8 +102,8 @@ def choose(browser, text):
 
 @pytest.mark.app
 @needs_browser
-def test_a_picture_gives_three_results(served, photo, tmp_path):
-    address, connected, pictures = served
+def test_an_image_gives_three_results(served, photo, tmp_path):
+    address, connected, images = served
     browser = Browser(tmp_path / "profile")
     try:
         for domain in ("Page", "Network", "Runtime", "Log", "DOM"):
@@ -129,7 +129,7 @@ def test_a_picture_gives_three_results(served, photo, tmp_path):
             wait(browser, f"document.querySelector('#{name} img')?.naturalWidth > 100")
         choose(browser, "emotion")
         wait(browser, "document.querySelector('#timing').innerText.includes('drop of emotion')")
-        choose(browser, "the picture is one face")
+        choose(browser, "the image is one face")
         wait(browser, "document.querySelector('#timing').innerText.includes('find 1 face(s)')")
         if name := os.environ.get("SOFTBIO_SCREENSHOT"):
             choose(browser, "find faces")
@@ -148,7 +148,7 @@ def test_a_picture_gives_three_results(served, photo, tmp_path):
         assert said == []
     finally:
         browser.close()
-    assert any(path.suffix == ".png" for path in pictures.rglob("*"))  # until the program ends
+    assert any(path.suffix == ".png" for path in images.rglob("*"))  # until the program ends
     addresses = [line for line in connected.read_text().splitlines() if "127.0.0.1" not in line]
     assert addresses == []
 

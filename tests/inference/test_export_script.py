@@ -119,7 +119,7 @@ def test_adapters_of_a_run_are_read_back(workdir, tmp_path):
 def test_a_saved_folder_has_no_adapters_left(form, saved, tmp_path):
     done = export(saved, tmp_path / "out", format=form)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: a saved model has its adapters folded in: ")
+    assert done.stderr.startswith("error: a saved model has its adapters merged: ")
     assert "give the run it came from" in done.stderr and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
