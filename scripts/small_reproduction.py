@@ -1,11 +1,11 @@
-"""The thesis' comparison in one resumable command: every method, single-task twins, ablations.
+"""The thesis' comparison in one resumable command: every method, single-task models, ablations.
 
 python scripts/small_reproduction.py --config=configs/small_reproduction.py \
     --workdir=runs/small_reproduction --jobs=2
 python scripts/small_reproduction.py --report=runs/small_reproduction/small_reproduction.json
 
-The figures are collected in WORKDIR/small_reproduction.json after every run; --report prints them
-as Markdown tables, and with --page writes them between the markers of a page.
+The results are collected in WORKDIR/small_reproduction.json after every run; --report prints them
+as Markdown tables, and with --page writes the tables between the markers of a page.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The study's folder.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each with its share of the CPU cores.")
-_REPORT = flags.DEFINE_string("report", None, "Collected figures to print as tables, not to train.")
+_REPORT = flags.DEFINE_string("report", None, "Collected results to print as tables; nothing is trained.")
 _PAGE = flags.DEFINE_string("page", None, "With --report: the page whose tables are replaced.")
 
 
@@ -33,11 +33,12 @@ def main(argv: Sequence[str]) -> None:
         return
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise UserError("nothing to do", expected="--config and --workdir, or --report", fix="add them")
+    from softbio_jax.console import Console
     from softbio_jax.thesis.study import conduct
     from softbio_jax.thesis.study.study import study_from
 
     study, workdir = study_from(_CONFIG.value.to_dict()), pathlib.Path(_WORKDIR.value)
-    found = conduct.conduct(study, workdir, jobs=_JOBS.value, say=lambda line: print(line, flush=True))
+    found = conduct.conduct(study, workdir, jobs=_JOBS.value, console=Console())
     print(
         f"{len(found['runs'])} runs; tables: python scripts/small_reproduction.py "
         f"--report={workdir / conduct.COLLECTED}"

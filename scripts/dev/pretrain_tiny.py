@@ -20,6 +20,7 @@ def main(argv: Sequence[str]) -> None:
     import numpy as np
 
     from softbio_jax.checkpoints.pretrained import save_pretrained
+    from softbio_jax.console import Console
     from softbio_jax.data.drawing import synthetic
     from softbio_jax.models.config import vision_config
     from softbio_jax.thesis.pretraining import pretrain
@@ -27,7 +28,8 @@ def main(argv: Sequence[str]) -> None:
     config = vision_config("tiny-demo")
     rows = synthetic.pretext_rows(size=config.image_size, seed=1, count=_FACES.value)
     images, targets = (np.stack(part) for part in zip(*rows, strict=True))
-    print(f"drew {len(images):,} faces with {targets.shape[1]} parameters each", flush=True)
+    console = Console()
+    console.say(f"drew {len(images):,} faces with {targets.shape[1]} parameters each")
     params, loss = pretrain(
         config,
         images,
@@ -36,11 +38,9 @@ def main(argv: Sequence[str]) -> None:
         batch_size=64,
         rate=2e-3,
         seed=0,
-        report=lambda step, loss, rate: print(
-            f"step {step}/{_STEPS.value}  {rate:,.0f} images/s  error {loss:.3f} of the variance", flush=True
-        ),
+        console=console,
     )
-    # Half the file; what the rounding costs is far below the pretext's own error.
+    # Half the size; the rounding error is far below that of the pretext task.
     half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
     save_pretrained(_OUT.value, half, variant=config.name, pretext="drawing parameters", error=f"{loss:.3f}")
 

@@ -3,7 +3,7 @@
 import pathlib
 import runpy
 
-from softbio_jax.thesis.study.study import Run, study_from
+from softbio_jax.thesis.study.study import Trial, study_from
 from tests.runs.tiny import changed, config_on
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -16,19 +16,19 @@ def get_config(arguments=""):
 
 
 def values_on(data_root):
-    """Two cells, two factors, two seeds: six runs of four steps, and a tower made in three."""
+    """Two cells, two factors, two seeds: six trials of four steps, and an encoder made in three."""
     run = changed(
         config_on(data_root), train__steps=4, train__eval_every=2, train__checkpoint_every=0, train__keep=1
     )
     probe = changed(run, method={"name": "lp"}, train__cache_features=True)
-    whole = get_config()["pretrain"]
+    pretrain = get_config()["pretrain"]
     return {
         "data_root": str(data_root),
         "seeds": (0, 1),
         "factors": (0.5, 1.0),
         "cells": {"lora": run, "lp": probe},
-        # Drawn faces have no audit column: their ids are one class each.
-        "pretrain": whole
+        # Drawn faces have no audit column: every id is a class.
+        "pretrain": pretrain
         | {
             "variant": "tiny-test",
             "data": "synthetic_fairface/train",
@@ -44,12 +44,12 @@ def study_on(data_root):
     return study_from(values_on(data_root))
 
 
-def result(run: Run, *, loss=1.0, emotion=0.5, age=0.3, gender=0.7):
-    """A finished run's figures, made up."""
+def result(trial: Trial, *, loss=1.0, emotion=0.5, age=0.3, gender=0.7):
+    """A finished trial's result, made up."""
     tasks = {"emotion": emotion, "age": age, "gender": gender}
     averages = tasks | {"overall": sum(tasks.values()) / 3}
 
-    def figures(value):
+    def metrics(value):
         return {
             "n": 100,
             "accuracy": value,
@@ -60,16 +60,16 @@ def result(run: Run, *, loss=1.0, emotion=0.5, age=0.3, gender=0.7):
         }
 
     return {
-        "cell": run.cell,
-        "factor": run.factor,
-        "rate": 1e-2 * run.factor,
-        "seed": run.seed,
+        "cell": trial.cell,
+        "factor": trial.factor,
+        "rate": 1e-2 * trial.factor,
+        "seed": trial.seed,
         "validation_loss": loss,
         "validation": {"val/loss": loss},
         "best_step": 4,
         "datasets": {
-            "faces": {task: figures(tasks[task]) for task in ("age", "gender")},
-            "expressions": {"emotion": figures(emotion)},
+            "faces": {task: metrics(tasks[task]) for task in ("age", "gender")},
+            "expressions": {"emotion": metrics(emotion)},
         },
         "averages": averages,
         "average_intervals": {task: [v - 0.04, v + 0.04] for task, v in averages.items()},

@@ -57,7 +57,7 @@ def test_a_drawn_epoch_is_the_thesis_within_sampling_error():
         assert np.abs(z).max() < 3, (task, z)
 
 
-def test_natural_draws_are_told_apart_from_the_thesis():
+def test_natural_draws_differ_from_the_thesis():
     labels = composite.labels()
     share = weighting.drawn_shares(labels["age"], np.full(168_362, 1 / 168_362), 9)
     error = np.sqrt(share * (1 - share) / 137_000)
@@ -65,10 +65,10 @@ def test_natural_draws_are_told_apart_from_the_thesis():
     assert np.abs(z).max() > 30
 
 
-def test_report_as_text_and_picture(tmp_path):
+def test_report_as_text_and_chart(tmp_path):
     rows = composite.side_by_side({"gender": composite.labels()["gender"]})
     text = composite.as_text(rows)
     assert "male         82,147    82,147       +0" in text
     assert "emotion" not in text
-    composite.write_picture(rows, tmp_path / "composite.png")
+    composite.write_chart(rows, tmp_path / "composite.png")
     assert (tmp_path / "composite.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,8 +1,9 @@
-"""A study's course: what is done is not done again, whatever ended it."""
+"""Conducting a study: finished trials are not repeated, however it ended."""
 
 import concurrent.futures
 import dataclasses
 import fcntl
+import io
 import json
 import os
 import signal
@@ -13,9 +14,10 @@ import time
 import numpy as np
 import pytest
 
+from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.thesis.study import conduct, results, worker
-from softbio_jax.thesis.study.study import Run
+from softbio_jax.thesis.study.study import Trial
 from tests.thesis.small_study import ROOT, result, study_on, values_on
 
 
@@ -26,20 +28,20 @@ def study(data_root):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Runs that are made up, in threads; returns the list of those done."""
+    """Made-up trials, in threads; returns the list of those done."""
     done = []
 
-    def train(study, run, workdir, tower):
+    def train(study, trial, workdir, encoder):
         if len(done) == quick_end.get("after"):
             raise KeyboardInterrupt
-        done.append(run)
-        assert tower.endswith("tower.safetensors")
-        values = result(run, loss=2.0 if run.factor == 0.5 else 1.0)
-        results.write(results.folder_of(workdir, run) / "result.json", values)
+        done.append(trial)
+        assert encoder.endswith("tower.safetensors")
+        values = result(trial, loss=2.0 if trial.factor == 0.5 else 1.0)
+        results.write(results.folder_of(workdir, trial) / "result.json", values)
         return values
 
     def pretrain(study, path):
-        done.append("tower")
+        done.append("encoder")
         path.write_bytes(b"")
         return {"loss": 1.0, "steps": 3, "images": 20, "seconds": 1.0, "parts": {}}
 
@@ -50,91 +52,92 @@ def quick(monkeypatch):
     return done, quick_end
 
 
-def test_every_run_is_done_once_and_the_tower_first(study, quick, tmp_path):
-    done, lines = quick[0], []
-    found = conduct.conduct(study, tmp_path, jobs=2, say=lines.append)
-    assert done[0] == "tower" and len(done) == 1 + study.size() == len(set(done))
+def test_every_trial_is_done_once_and_the_encoder_first(study, quick, tmp_path):
+    done, lines = quick[0], io.StringIO()
+    found = conduct.conduct(study, tmp_path, jobs=2, console=Console(out=lines))
+    assert done[0] == "encoder" and len(done) == 1 + study.size() == len(set(done))
     assert {run.factor for run in done[1:] if run.seed == 1} == {1.0}
     assert found["complete"] and len(found["runs"]) == 6
     assert sum(run["chosen"] for run in found["runs"]) == 4
     assert json.loads((tmp_path / conduct.COLLECTED).read_text()) == json.loads(json.dumps(found))
-    assert lines[-1].startswith("[6/6]") and "about 0 min left" in lines[-1]
+    last = lines.getvalue().splitlines()[-1]
+    assert last.startswith("[6/6]") and "about 0 min left" in last
     done.clear()
-    again = conduct.conduct(study, tmp_path, jobs=1, say=lines.append)
+    again = conduct.conduct(study, tmp_path, jobs=1, console=Console(out=lines))
     assert done == [] and again["runs"] == found["runs"]
 
 
 @pytest.mark.parametrize("after", [1, 3, 6])
-def test_what_is_started_again_goes_on(study, quick, tmp_path, after):
+def test_a_study_that_is_started_again_resumes(study, quick, tmp_path, after):
     done, end = quick
     end["after"] = after
     with pytest.raises(KeyboardInterrupt):
-        conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+        conduct.conduct(study, tmp_path, jobs=1)
     kept = json.loads((tmp_path / conduct.COLLECTED).read_text())
     assert not kept["complete"] and len(kept["runs"]) == after - 1
     end.clear()
-    whole = conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
-    assert whole["complete"] and len(done) == len(set(done)) == 1 + study.size()
+    complete = conduct.conduct(study, tmp_path, jobs=1)
+    assert complete["complete"] and len(done) == len(set(done)) == 1 + study.size()
 
 
 def test_a_damaged_result_is_done_again(study, quick, tmp_path):
-    conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
-    run = Run(cell="lp", factor=1.0, seed=1)
-    (results.folder_of(tmp_path, run) / "result.json").write_text('{"cell": "l')
+    conduct.conduct(study, tmp_path, jobs=1)
+    trial = Trial(cell="lp", factor=1.0, seed=1)
+    (results.folder_of(tmp_path, trial) / "result.json").write_text('{"cell": "l')
     quick[0].clear()
-    assert conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)["complete"]
-    assert quick[0] == [run]
+    assert conduct.conduct(study, tmp_path, jobs=1)["complete"]
+    assert quick[0] == [trial]
 
 
-def test_another_study_in_the_same_folder_is_told(study, quick, tmp_path):
-    conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+def test_another_study_in_the_same_folder_is_reported(study, quick, tmp_path):
+    conduct.conduct(study, tmp_path, jobs=1)
     moved = dataclasses.replace(study, data_root="elsewhere")
-    conduct.conduct(moved, tmp_path, jobs=1, say=lambda line: None)
+    conduct.conduct(moved, tmp_path, jobs=1)
     other = dataclasses.replace(study, seeds=(0, 2), pretrain=dataclasses.replace(study.pretrain, steps=4))
     with pytest.raises(UserError, match=r"another study.*pretrain.steps was 3, is 4, seeds was "):
-        conduct.conduct(other, tmp_path, jobs=1, say=lambda line: None)
+        conduct.conduct(other, tmp_path, jobs=1)
 
 
-def test_two_at_a_time_in_one_folder_are_told(study, quick, tmp_path):
+def test_two_at_a_time_in_one_folder_are_reported(study, quick, tmp_path):
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="workdir is in use"):
-            conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+            conduct.conduct(study, tmp_path, jobs=1)
 
 
 @pytest.mark.parametrize("jobs", [0, 10_000])
-def test_a_wrong_number_of_jobs_is_told(study, tmp_path, jobs):
+def test_a_wrong_number_of_jobs_is_reported(study, tmp_path, jobs):
     with pytest.raises(UserError, match="--jobs"):
         conduct.conduct(study, tmp_path / "new", jobs=jobs)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_worker_that_is_killed_is_told(study, quick, tmp_path, monkeypatch):
+def test_a_worker_that_is_killed_is_reported(study, quick, tmp_path, monkeypatch):
     def killed(*arguments):
         raise concurrent.futures.process.BrokenProcessPool
 
     monkeypatch.setattr(worker, "train", killed)
     with pytest.raises(UserError, match=r"a worker process was ended.*start the same command"):
-        conduct.conduct(study, tmp_path, jobs=1, say=lambda line: None)
+        conduct.conduct(study, tmp_path, jobs=1)
 
 
-def test_missing_data_are_told(study, tmp_path):
-    run = Run(cell="lora", factor=1.0, seed=0)
+def test_missing_data_are_reported(study, tmp_path):
+    trial = Trial(cell="lora", factor=1.0, seed=0)
     missing = dataclasses.replace(study, data_root=str(tmp_path / "nothing"))
     with pytest.raises(UserError) as error:
-        worker.train(missing, run, tmp_path, "tower")
+        worker.train(missing, trial, tmp_path, "tower")
     assert "nothing" in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.long
-def test_a_real_run_leaves_its_figures_and_a_second_pass_agrees(study, tmp_path):
+def test_a_real_trial_leaves_its_result_and_a_second_pass_agrees(study, tmp_path):
     about = worker.pretrain(study, tmp_path / "tower.safetensors")
     assert about["parts"]["pretraining"]["n"] == 20
-    run = Run(cell="lora", factor=1.0, seed=1)
+    trial = Trial(cell="lora", factor=1.0, seed=1)
     tower = str(tmp_path / "tower.safetensors")
-    first = worker.train(study, run, tmp_path, tower)
-    folder = results.folder_of(tmp_path, run)
+    first = worker.train(study, trial, tmp_path, tower)
+    folder = results.folder_of(tmp_path, trial)
     metrics = json.loads((folder / "eval" / "metrics.json").read_text())
     assert first["averages"] == metrics["averages"] and set(first["datasets"]) == {
         "synthetic_utkface",
@@ -144,14 +147,14 @@ def test_a_real_run_leaves_its_figures_and_a_second_pass_agrees(study, tmp_path)
     losses = [line["val/loss"] for line in lines if "val/loss" in line]
     assert len(losses) == 2 and first["validation_loss"] == min(losses)
     assert 0 < first["trainable_params"] < first["total_params"] and first["rate"] == 1e-2
-    assert results.read_all(study, tmp_path) == {run: json.loads(json.dumps(first))}
+    assert results.read_all(study, tmp_path) == {trial: json.loads(json.dumps(first))}
     (folder / "result.json").unlink()  # killed between the evaluation and the result
-    second = worker.train(study, run, tmp_path, tower)
+    second = worker.train(study, trial, tmp_path, tower)
     assert second["averages"] == first["averages"]
     assert second["validation_loss"] == first["validation_loss"]
 
 
-def test_a_run_that_diverges_is_a_result(study, tmp_path, monkeypatch):
+def test_a_trial_that_diverges_is_a_result(study, tmp_path, monkeypatch):
     from softbio_jax.train import loop
     from softbio_jax.train.early_stopping import DivergedError
 
@@ -159,11 +162,11 @@ def test_a_run_that_diverges_is_a_result(study, tmp_path, monkeypatch):
         raise DivergedError("loss or gradient is not finite", where="step 3")
 
     monkeypatch.setattr(loop, "train_and_evaluate", diverges)
-    run = Run(cell="lora", factor=1.0, seed=0)
+    trial = Trial(cell="lora", factor=1.0, seed=0)
     tower = tmp_path / "tower.safetensors"
-    found = worker.train(study, run, tmp_path, str(tower))
+    found = worker.train(study, trial, tmp_path, str(tower))
     assert found["validation_loss"] is None and "not finite" in found["failed"]
-    assert results.read_all(study, tmp_path) == {run: found}
+    assert results.read_all(study, tmp_path) == {trial: found}
 
 
 # From here on the command itself, with its processes.
@@ -204,12 +207,12 @@ def command(data_root, tmp_path):
 @pytest.mark.long
 def test_the_command_survives_kills(command):
     start, workdir = command
-    told = []
+    printed = []
     for _ in range(3):  # killed while it pretrains, in the middle, near the end
         process = start("--jobs=2")
         begun = time.monotonic()
         for line in process.stdout:
-            told.append(line)
+            printed.append(line)
             if line.startswith("[") or time.monotonic() - begun > 300:
                 break
         process.send_signal(signal.SIGKILL)
@@ -220,7 +223,7 @@ def test_the_command_survives_kills(command):
     assert process.returncode == 0, errors[-3000:]
     found = json.loads((workdir / conduct.COLLECTED).read_text())
     assert found["complete"] and len(found["runs"]) == 6 and found["jobs"] == 2
-    finished = [line.split()[1] for line in [*told, *output.splitlines()] if line[0] == "["]
+    finished = [line.split()[1] for line in [*printed, *output.splitlines()] if line[0] == "["]
     assert len(finished) == len(set(finished)), "a finished run is not repeated"
     assert all(np.isfinite(run["validation_loss"]) for run in found["runs"])
     tables = subprocess.run(
@@ -236,14 +239,14 @@ def test_the_command_survives_kills(command):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["--report=nothing.json"], "no collected figures"),
+        (["--report=nothing.json"], "no collected results"),
         ([], "nothing to do"),
         (["--config=configs/small_reproduction.py:scale=thesis", "--workdir=x"], "config.pretrained"),
     ],
 )
-def test_a_mistake_of_the_command_is_one_line(tmp_path, arguments, told):
+def test_a_mistake_of_the_command_is_one_line(tmp_path, arguments, message):
     done = subprocess.run(
         [
             sys.executable,
@@ -257,6 +260,6 @@ def test_a_mistake_of_the_command_is_one_line(tmp_path, arguments, told):
         timeout=120,
         check=False,
     )
-    assert done.returncode == 1 and told in done.stderr
+    assert done.returncode == 1 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from tests.thesis.small_study import study_on
 IDS = np.array([f"train/{i}.jpg" for i in range(101)])
 
 
-def test_the_parts_are_disjoint_and_whole():
+def test_the_parts_are_disjoint_and_complete():
     first, second = halves(IDS, fraction=0.5, seed=1)
     assert len(first) == 50 and len(second) == 51
     assert sorted([*first, *second]) == list(range(101))
@@ -31,12 +31,12 @@ def test_a_known_split_stays_what_it_is():
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])
-def test_an_empty_part_is_told(fraction):
-    with pytest.raises(UserError, match="a part without pictures"):
+def test_an_empty_part_is_reported(fraction):
+    with pytest.raises(UserError, match="a part without images"):
         halves(IDS, fraction=fraction, seed=0)
 
 
-def test_no_run_sees_a_picture_that_pretrained_the_tower(data_root):
+def test_no_run_sees_an_image_that_pretrained_the_encoder(data_root):
     study = study_on(data_root)
     used = set(pretraining_rows(study.pretrain, study.data_root).columns["id"])
     config = config_from(study.cells["lora"]).data
@@ -55,9 +55,9 @@ def test_no_run_sees_a_picture_that_pretrained_the_tower(data_root):
     ]
 
 
-def test_the_parts_are_told_by_their_ids(data_root):
+def test_the_parts_are_identified_by_their_ids(data_root):
     study = study_on(data_root)
-    told = identities(study.pretrain, study.data_root)
-    assert [told[part]["n"] for part in ("pretraining", "adaptation")] == [20, 20]
-    assert told["pretraining"]["ids_sha256"] != told["adaptation"]["ids_sha256"]
-    assert told == identities(study.pretrain, study.data_root)
+    found = identities(study.pretrain, study.data_root)
+    assert [found[part]["n"] for part in ("pretraining", "adaptation")] == [20, 20]
+    assert found["pretraining"]["ids_sha256"] != found["adaptation"]["ids_sha256"]
+    assert found == identities(study.pretrain, study.data_root)

@@ -1,4 +1,4 @@
-"""docs/small_reproduction.md holds what the committed figures give."""
+"""docs/small_reproduction.md shows the committed results."""
 
 import json
 
@@ -9,12 +9,12 @@ PAGE = ROOT / "docs" / "small_reproduction.md"
 COLLECTED = ROOT / "docs" / "small_reproduction.json"
 
 
-def test_the_page_shows_what_the_committed_figures_give():
+def test_the_page_shows_the_committed_results():
     text = PAGE.read_text()
     assert tables.filled(text, tables.tables_of(COLLECTED)) == text
 
 
-def test_the_committed_figures_are_figures_alone():
+def test_the_committed_results_hold_only_numbers():
     values = json.loads(COLLECTED.read_text())
     text = COLLECTED.read_text()
     assert "/home" not in text and "/tmp" not in text and ".jpg" not in text

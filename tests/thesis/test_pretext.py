@@ -1,12 +1,14 @@
 """The pretext: whitened gradient histograms and a class, neither of which is kept."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import safetensors
 
 from softbio_jax.checkpoints.pretrained import load_pretrained
+from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import vision_config
 from softbio_jax.params import flatten
@@ -42,7 +44,7 @@ def test_a_histogram_sees_edges_and_not_brightness():
     assert np.abs(mirrored - plain).max() > 0.1
 
 
-def test_every_picture_comes_with_its_mirror_image(study):
+def test_every_image_comes_with_its_mirror_image(study):
     dataset = pretraining_rows(study.pretrain, study.data_root)
     images, targets, classes = pretext.examples(dataset, study.pretrain, size=32)
     n = len(dataset)
@@ -51,9 +53,9 @@ def test_every_picture_comes_with_its_mirror_image(study):
     assert np.array_equal(classes[:n], classes[n:]) and classes.max() == n - 1
 
 
-def test_the_saved_tower_has_no_head(study, tmp_path):
-    path, lines = tmp_path / "tower.safetensors", []
-    about = pretext.make_tower(study.pretrain, study.data_root, path, say=lines.append)
+def test_the_saved_encoder_has_no_head(study, tmp_path):
+    path, lines = tmp_path / "encoder.safetensors", io.StringIO()
+    about = pretext.make_encoder(study.pretrain, study.data_root, path, console=Console(out=lines))
     with safetensors.safe_open(path, "numpy") as file:
         assert {key.split("/")[0] for key in file.keys()} == {"encoder", "pool", "proj"}
         assert file.metadata()["variant"] == "tiny-test"
@@ -61,11 +63,11 @@ def test_the_saved_tower_has_no_head(study, tmp_path):
     loaded = load_pretrained(path, config=vision_config("tiny-test"))
     assert all(np.isfinite(leaf).all() for leaf in flatten(loaded).values())
     assert about["images"] == 20 and np.isfinite(about["loss"])
-    assert "loss" in lines[-1] and "3/3" in lines[-1]
+    assert "3/3" in lines.getvalue() and "loss" in lines.getvalue()
 
 
-def test_a_column_that_is_not_there_is_told(study, tmp_path):
+def test_a_column_that_is_missing_is_reported(study, tmp_path):
     settings = dataclasses.replace(study.pretrain, column="race")
     with pytest.raises(UserError, match=r"no such column.*expected race"):
-        pretext.make_tower(settings, study.data_root, tmp_path / "t", say=print)
+        pretext.make_encoder(settings, study.data_root, tmp_path / "t", console=QUIET)
     assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,11 @@
-"""The order of a study's runs: the search first, by validation alone, then the other seeds."""
+"""The order of a study's trials: the search first, by validation alone, then the other seeds."""
 
 import math
 
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.thesis.study import conduct
-from softbio_jax.thesis.study.study import Run
+from softbio_jax.thesis.study.study import Trial
 from tests.thesis.small_study import result, study_on
 
 
@@ -15,52 +14,52 @@ def study(data_root):
     return study_on(data_root)
 
 
-def runs(cell, *pairs):
-    return [Run(cell=cell, factor=factor, seed=seed) for factor, seed in pairs]
+def trials(cell, *pairs):
+    return [Trial(cell=cell, factor=factor, seed=seed) for factor, seed in pairs]
 
 
 def test_a_search_comes_before_the_other_seeds(study):
-    search = runs("lora", (0.5, 0), (1.0, 0)) + runs("lp", (0.5, 0), (1.0, 0))
-    assert conduct.ready(study, {}) == search
+    search = trials("lora", (0.5, 0), (1.0, 0)) + trials("lp", (0.5, 0), (1.0, 0))
+    assert study.ready({}) == search
     losses = {search[0]: 2.0, search[1]: 1.0}
     done = {run: result(run, loss=loss) for run, loss in losses.items()}
-    assert conduct.ready(study, done) == runs("lora", (1.0, 1)) + search[2:]
+    assert study.ready(done) == trials("lora", (1.0, 1)) + search[2:]
 
 
 def test_the_last_run_leaves_nothing(study):
     done = {}
-    while waiting := conduct.ready(study, done):
+    while waiting := study.ready(done):
         done[waiting[0]] = result(waiting[0])
     assert len(done) == study.size() == 6
-    assert [len(conduct.chosen_runs(study, cell, done)) for cell in study.cells] == [2, 2]
+    assert [len(study.chosen(cell, done)) for cell in study.cells] == [2, 2]
 
 
 def test_validation_chooses_whatever_the_tests_say(study):
-    low, high = runs("lora", (0.5, 0), (1.0, 0))
+    low, high = trials("lora", (0.5, 0), (1.0, 0))
     done = {low: result(low, loss=1.0, emotion=0.1), high: result(high, loss=1.1, emotion=0.9)}
-    assert conduct.chosen_factor(study, "lora", done) == 0.5
+    assert study.chosen_factor("lora", done) == 0.5
     for values in done.values():  # nothing but the loss is looked at
         for key in set(values) - {"validation_loss"}:
             del values[key]
-    assert conduct.chosen_factor(study, "lora", done) == 0.5
+    assert study.chosen_factor("lora", done) == 0.5
 
 
 def test_nothing_is_chosen_before_the_search_is_done(study):
-    (low,) = runs("lora", (0.5, 0))
-    assert conduct.chosen_factor(study, "lora", {low: result(low)}) is None
-    assert conduct.chosen_runs(study, "lora", {low: result(low)}) == []
+    (low,) = trials("lora", (0.5, 0))
+    assert study.chosen_factor("lora", {low: result(low)}) is None
+    assert study.chosen("lora", {low: result(low)}) == []
 
 
 def test_the_lower_rate_wins_a_draw(study):
-    done = {run: result(run) for run in runs("lora", (1.0, 0), (0.5, 0))}
-    assert conduct.chosen_factor(study, "lora", done) == 0.5
+    done = {run: result(run) for run in trials("lora", (1.0, 0), (0.5, 0))}
+    assert study.chosen_factor("lora", done) == 0.5
 
 
 @pytest.mark.parametrize("loss", [None, math.nan, math.inf])
 def test_a_run_that_diverged_is_never_chosen(study, loss):
-    low, high = runs("lora", (0.5, 0), (1.0, 0))
+    low, high = trials("lora", (0.5, 0), (1.0, 0))
     done = {low: result(low, loss=loss), high: result(high, loss=5.0)}
-    assert conduct.chosen_factor(study, "lora", done) == 1.0
+    assert study.chosen_factor("lora", done) == 1.0
     done[high] = result(high, loss=loss)
     with pytest.raises(UserError, match=r"every learning rate of a cell diverged.*lora"):
-        conduct.chosen_factor(study, "lora", done)
+        study.chosen_factor("lora", done)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from softbio_jax.thesis.study.charts import over_seeds, paired
+from softbio_jax.thesis.study.collected import over_seeds, paired
 
 FIRST, SECOND = [61.2, 63.9, 60.1], [58.0, 61.5, 59.4]
 

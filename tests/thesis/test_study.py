@@ -6,7 +6,7 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.runs import build
-from softbio_jax.thesis.study.study import Run, study_from
+from softbio_jax.thesis.study.study import Trial, study_from
 from tests.runs.tiny import changed
 from tests.thesis.small_study import get_config, values_on
 
@@ -19,17 +19,17 @@ METHODS = ["lp", "ft", "lora", "lora_plus", "dora", "mtlora", "mtlora_task"]
 def test_every_cell_builds_from_shapes_alone(scale, cell):
     values = SMALL if scale == "small" else THESIS | {"pretrained": "PE-Core-L14-336.pt"}
     study = study_from(values)
-    run = Run(cell=cell, factor=study.factors[-1], seed=study.seeds[-1])
-    parts = build.build(study.config(run, tower="tower", workdir=pathlib.Path("work")))
-    trained = set(parts.groups.values()) - {"frozen"}
-    assert trained <= set(parts.config.optimizer.rates)
-    assert ("log_var" in trained) == (len(parts.config.tasks) > 1 and cell != "lora_fixed")
+    trial = Trial(cell=cell, factor=study.factors[-1], seed=study.seeds[-1])
+    run = build.build(study.config(trial, encoder="encoder", workdir=pathlib.Path("work")))
+    trained = set(run.groups.values()) - {"frozen"}
+    assert trained <= set(run.config.optimizer.rates)
+    assert ("log_var" in trained) == (len(run.config.tasks) > 1 and cell != "lora_fixed")
     blocks = "encoder/tail/attn/qkv/kernel"
     if cell.startswith("ft"):
-        shapes = build.abstract_params(parts.config, parts.model)
+        shapes = build.abstract_params(run.config, run.model)
         whole = shapes["encoder"]["trunk"]["ln_1"]["scale"].shape[0]
         last = shapes["encoder"]["tail"]["ln_1"]["scale"].shape[0]
-        assert parts.groups[blocks] == "blocks" and last / (whole + last) == pytest.approx(1 / 6)
+        assert run.groups[blocks] == "blocks" and last / (whole + last) == pytest.approx(1 / 6)
 
 
 def test_both_scales_have_the_same_cells_and_the_methods_come_first():
@@ -43,7 +43,7 @@ def test_the_small_study_is_given_every_cell_the_same_budget():
     assert study_from(SMALL).size() == len(SMALL["cells"]) * 5
 
 
-def test_some_cells_alone_are_a_study_too():
+def test_some_cells_are_a_study_too():
     some = get_config("cells=ft+lora,steps=7")
     assert list(some["cells"]) == ["ft", "lora"] and some["untrained"] == ()
     assert some["cells"]["ft"] == SMALL["cells"]["ft"] | {
@@ -81,20 +81,20 @@ def test_race_is_a_pretext_and_no_task_of_any_cell():
         assert set(cell["tasks"]) <= {"age", "gender", "emotion"}
 
 
-def test_a_run_has_its_seed_its_tower_and_its_rates(data_root, tmp_path):
+def test_a_run_has_its_seed_its_encoder_and_its_rates(data_root, tmp_path):
     study = study_from(values_on(data_root) | {"untrained": ("lp",)})
-    lora = study.config(Run(cell="lora", factor=0.5, seed=7), tower="T", workdir=tmp_path)
+    lora = study.config(Trial(cell="lora", factor=0.5, seed=7), encoder="T", workdir=tmp_path)
     base = study.cells["lora"]["optimizer"]["rates"]
     assert lora.seed == 7 and lora.model.pretrained == "T"
     assert lora.optimizer.rates["heads"] == 0.5 * base["heads"]
     assert lora.optimizer.rates["log_var"] == base["log_var"]
-    probe = study.config(Run(cell="lp", factor=1.0, seed=0), tower="T", workdir=tmp_path)
+    probe = study.config(Trial(cell="lp", factor=1.0, seed=0), encoder="T", workdir=tmp_path)
     assert probe.model.pretrained == "" and probe.data.root == str(data_root)
     assert probe.train.cache_dir.startswith(str(tmp_path)) and lora.train.cache_dir == ""
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"seeds": (0, 0)}, "config.seeds.*all different"),
         ({"factors": ()}, "config.factors.*none"),
@@ -107,19 +107,19 @@ def test_a_run_has_its_seed_its_tower_and_its_rates(data_root, tmp_path):
         ({"sedes": (1,)}, "unknown config key.*sedes"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(data_root, changes, told):
-    with pytest.raises(UserError, match=told) as error:
+def test_a_mistake_is_reported_in_one_line(data_root, changes, message):
+    with pytest.raises(UserError, match=message) as error:
         study_from(changed(values_on(data_root), **changes))
     assert "\n" not in str(error.value)
 
 
-def test_a_study_without_weights_is_told():
+def test_a_study_without_weights_is_reported():
     with pytest.raises(UserError, match=r"config.pretrained.*neither.*--config.pretrained=FILE"):
         study_from(THESIS)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("scale=large", "scale is one of"),
         ("stps=3", "a key of steps"),
@@ -129,6 +129,6 @@ def test_a_study_without_weights_is_told():
         ("cells=lora+lra", "cells are lp, .*'lra'"),
     ],
 )
-def test_a_wrong_argument_of_the_config_is_told(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_argument_of_the_config_is_reported(arguments, message):
+    with pytest.raises(ValueError, match=message):
         get_config(arguments)

@@ -1,26 +1,27 @@
-"""From collected figures to tables, with made-up numbers."""
+"""From collected results to tables, with made-up numbers."""
 
 import pytest
 from scipy import stats
 
 from softbio_jax.errors import UserError
-from softbio_jax.thesis.study import charts, results, tables
-from softbio_jax.thesis.study.study import Run
+from softbio_jax.thesis.study import results, tables
+from softbio_jax.thesis.study.collected import Collected
+from softbio_jax.thesis.study.study import Trial
 from tests.thesis.small_study import result
 
 EMOTION = {"lora": (0.60, 0.62, 0.58), "ft": (0.50, 0.52, 0.54), "lora_emotion": (0.55, 0.59, 0.56)}
 
 
-def collected():
+def collected_values():
     """Three cells of three seeds; the second factor lost the search."""
     runs, cells = [], {}
     for cell, values in EMOTION.items():
         tasks = ("emotion",) if cell == "lora_emotion" else ("emotion", "age", "gender")
         cells[cell] = {"tasks": tasks, "steps": 4, "batch_size": 16}
         for seed, emotion in enumerate(values):
-            run = Run(cell=cell, factor=1.0, seed=seed)
+            run = Trial(cell=cell, factor=1.0, seed=seed)
             runs.append(result(run, loss=1.0 + seed, emotion=emotion) | {"chosen": True})
-        lost = Run(cell=cell, factor=4.0, seed=0)
+        lost = Trial(cell=cell, factor=4.0, seed=0)
         runs.append(result(lost, loss=9.0, emotion=0.99) | {"chosen": False})
     failed = {"cell": "ft", "factor": 16.0, "rate": 1.0, "seed": 0, "validation_loss": None}
     runs.append(failed | {"failed": "not finite", "chosen": False, "date": "2026-11-22"})
@@ -41,7 +42,7 @@ def collected():
 
 @pytest.fixture
 def made_up():
-    return charts.Figures(values=collected())
+    return Collected(values=collected_values())
 
 
 def rows_of(table):
@@ -59,16 +60,16 @@ def test_a_cell_has_mean_both_intervals_and_the_arrow(made_up):
     assert rows["LoRA"][0] == "60.0 ± 5.0 [56.0, 64.0] (↑)"
     assert rows["LoRA"][1] == "30.0 ± 0.0 [26.0, 34.0]", "no single-task twin, no arrow"
     assert rows["LoRA"][4:] == ["1,234", "10"]
-    assert rows["largest class"][:4] == ["25.0"] * 4
+    assert rows["majority"][:4] == ["25.0"] * 4
     assert "LP" not in rows, "a cell that is not done has no row"
 
 
 def test_an_arrow_without_brackets_means_that_the_interval_excludes_zero():
-    values = collected()
+    values = collected_values()
     for run in values["runs"]:
         if run["cell"] == "lora_emotion":
             run["averages"]["emotion"] = EMOTION["lora"][run["seed"]] + 0.05
-    rows = rows_of(tables.methods(charts.Figures(values=values)))
+    rows = rows_of(tables.methods(Collected(values=values)))
     assert rows["LoRA"][0].endswith("] ↓")
 
 
@@ -84,9 +85,9 @@ def test_a_difference_is_paired_by_seed(made_up):
 
 
 def test_only_seeds_that_both_have_are_compared():
-    values = collected()
+    values = collected_values()
     values["runs"] = [r for r in values["runs"] if (r["cell"], r["seed"]) != ("ft", 1)]
-    change = charts.Figures(values=values).difference("lora", "ft", "emotion")
+    change = Collected(values=values).difference("lora", "ft", "emotion")
     assert change.n == 2 and change.mean == pytest.approx((10.0 + 4.0) / 2)
 
 
@@ -95,7 +96,7 @@ def test_the_search_is_shown_with_what_it_chose(made_up):
     assert rows["`ft`"] == ["**1.0000**", "9.0000", "diverged", "0.01"]
 
 
-def test_other_figures_are_averaged_over_the_test_sets(made_up):
+def test_other_metrics_are_averaged_over_the_test_sets(made_up):
     rows = rows_of(tables.balanced(made_up, tables.METHODS))
     assert rows["LoRA"][0].startswith("50.0 ± ") and rows["LoRA"][1] == "20.0 ± 0.0"
     assert rows["LoRA"][4].startswith("40.0 ± ")
@@ -107,13 +108,13 @@ def test_the_state_counts_what_is_missing(made_up):
 
 
 def test_all_tasks_against_three_models():
-    values = collected()
+    values = collected_values()
     for cell in ("lora_age", "lora_gender"):
         values["cells"][cell] = {"tasks": (cell.removeprefix("lora_"),), "steps": 4, "batch_size": 16}
         for seed in range(3):
-            run = Run(cell=cell, factor=1.0, seed=seed)
+            run = Trial(cell=cell, factor=1.0, seed=seed)
             values["runs"].append(result(run, age=0.33, gender=0.7) | {"chosen": True})
-    rows = rows_of(tables.single(charts.Figures(values=values)))
+    rows = rows_of(tables.single(Collected(values=values)))
     assert rows["LoRA, all tasks minus one"][1:3] == ["**-3.0 ± 0.0**", "+0.0 ± 0.0"]
     expected = (60.0 - (55.0 + 59.0 + 56.0) / 3 - 3.0 + 0.0) / 3
     assert rows["LoRA, all tasks minus one"][3].startswith(f"{expected:+.1f}")
@@ -127,18 +128,18 @@ def test_a_page_gets_its_tables_and_nothing_else_changes():
 
 
 @pytest.mark.parametrize("text", ["# Page\n", "<!-- table: nothing -->\n<!-- end -->\n"])
-def test_a_page_without_the_right_markers_is_told(text):
-    with pytest.raises(UserError, match="nowhere to put the tables"):
+def test_a_page_without_the_right_markers_is_reported(text):
+    with pytest.raises(UserError, match="no place for the tables"):
         tables.filled(text, {"rates": "| a |"})
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
-    [(None, "no collected figures"), ("{", "damaged figures"), ("{}", "schema"), ("[]", "schema")],
+    ("content", "message"),
+    [(None, "no collected results"), ("{", "damaged results"), ("{}", "schema"), ("[]", "schema")],
 )
-def test_what_cannot_be_read_is_told(tmp_path, content, told):
-    path = tmp_path / "figures.json"
+def test_what_cannot_be_read_is_reported(tmp_path, content, message):
+    path = tmp_path / "results.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         tables.tables_of(path)

@@ -1,19 +1,19 @@
-"""The small tower's pretraining: a pretext that is none of the three tasks.
+"""Pretraining of the small encoder on a pretext task that is none of the three tasks.
 
-From an augmented view the tower tells an audit column's class and regresses the leading whitened
-components of the clean picture's gradient histogram. Neither read-out is kept.
+From an augmented view the encoder predicts the class of an audit column and the leading whitened
+components of the unaugmented image's gradient histogram. Both read-outs are dropped.
 """
 
-import dataclasses
 import hashlib
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from softbio_jax.checkpoints.pretrained import save_pretrained
+from softbio_jax.console import QUIET, Console
 from softbio_jax.data import decode, sources
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -25,53 +25,52 @@ from softbio_jax.thesis.study.study import Pretrain
 
 
 def halves(ids: Sequence[str] | np.ndarray, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits N pictures by the SHA-256 of seed and id: which part one is in depends on nothing
-    else but its rank among the others, not on their order.
+    """Splits N images by the rank of the SHA-256 of seed and id, whatever the order of the images.
 
     Args:
       ids: (N,) different strings.
       fraction: the first part's share.
-      seed: which split.
+      seed: of the split.
 
     Returns:
       (rows of the first part, rows of the second), int64, each ascending.
 
     Raises:
-      UserError: a share that leaves one of the parts empty.
+      UserError: one of the parts would be empty.
     """
     digests = [hashlib.sha256(f"{seed}:{name}".encode()).hexdigest() for name in ids]
     order, first = np.argsort(np.array(digests)), round(fraction * len(digests))
     if not 0 < first < len(order):
         raise UserError(
-            "a part without pictures",
+            "a part without images",
             where="config.pretrain.fraction",
             found=f"{fraction} of {len(order)}",
-            fix="set another share",
+            fix="set another fraction",
         )
     return np.sort(order[:first]), np.sort(order[first:])
 
 
 def pretraining_rows(settings: Pretrain, root: str) -> PreparedDataset:
-    """Opens the part of the training set that pretrains the tower."""
+    """Opens the part of the training set that pretrains the encoder."""
     dataset = _open(root, settings.data)
     return dataset.take(_parts(dataset, settings)[0])
 
 
 def identities(settings: Pretrain, root: str) -> dict[str, Any]:
     """Returns n and the SHA-256 of the sorted ids of both parts."""
-    dataset, told = _open(root, settings.data), {}
-    for role, rows in zip(("pretraining", "adaptation"), _parts(dataset, settings), strict=True):
+    dataset, found = _open(root, settings.data), {}
+    for part, rows in zip(("pretraining", "adaptation"), _parts(dataset, settings), strict=True):
         names = "\n".join(sorted(dataset.columns["id"][rows]))
-        told[role] = {"n": len(rows), "ids_sha256": hashlib.sha256(names.encode()).hexdigest()}
-    return told
+        found[part] = {"n": len(rows), "ids_sha256": hashlib.sha256(names.encode()).hexdigest()}
+    return found
 
 
 def open_run(config: DataConfig, settings: Pretrain | None) -> RunData:
-    """Opens a run's data sets as `open_all` does, without the pictures that pretrained its tower.
+    """Opens a run's data sets as `open_all` does, without the images that pretrained its encoder.
 
     Args:
       config: the run's data.
-      settings: how the tower was made; None: not from these data.
+      settings: of the pretraining; None: it did not use these data.
     """
     if settings is None:
         return open_all(config)
@@ -90,21 +89,17 @@ def _parts(dataset: PreparedDataset, settings: Pretrain) -> tuple[np.ndarray, np
 
 
 def _open(root: str, entry: str) -> PreparedDataset:
-    whole = dataclasses.replace(_ONE, root=root, train=(entry,))
-    return open_all(whole).train[0]
-
-
-_ONE = DataConfig(root="", train=(), val_fraction=0.0)
+    return open_all(DataConfig(root=root, train=(entry,), val_fraction=0.0)).train[0]
 
 
 _CELL, _BINS = 8, 9  # pixels; directions between 0 and 180 degrees
 
 
 def gradient_histograms(images: np.ndarray) -> np.ndarray:
-    """Computes each picture's histogram of oriented gradients, of its luminance.
+    """Computes each image's histogram of oriented gradients of its luminance.
 
-    Unsigned directions in 9 bins, each gradient's length shared linearly between the two next to
-    it and summed over cells of 8 x 8 pixels; every block of 2 x 2 cells is divided by its length.
+    Unsigned directions in 9 bins; each gradient's length is divided linearly between the two
+    nearest and summed over cells of 8 x 8 pixels; every block of 2 x 2 cells has length 1.
 
     Args:
       images: (N, S, S, 3) uint8, S a multiple of 8.
@@ -126,7 +121,7 @@ def _histogram(images: np.ndarray) -> np.ndarray:
     share = place - lower
     n, cells = len(images), images.shape[1] // _CELL
     bins = np.zeros((n, cells, cells, _BINS), np.float32)
-    for k in range(_BINS):  # the bins are a circle
+    for k in range(_BINS):  # circular
         part = length * np.where(lower % _BINS == k, 1 - share, 0)
         part += length * np.where((lower + 1) % _BINS == k, share, 0)
         bins[..., k] = part.reshape(n, cells, _CELL, cells, _CELL).sum(axis=(2, 4))
@@ -141,7 +136,7 @@ def whitened_components(features: np.ndarray, count: int) -> np.ndarray:
 
     Args:
       features: (N, F).
-      count: how many, at most F.
+      count: number of components, at most F.
 
     Returns:
       (N, count) float32.
@@ -155,8 +150,8 @@ def whitened_components(features: np.ndarray, count: int) -> np.ndarray:
 def examples(
     dataset: PreparedDataset, settings: Pretrain, *, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns pictures (2N, S, S, 3), targets (2N, K) and classes (2N,): every picture and its
-    mirror image, each with targets of its own.
+    """Returns images (2N, S, S, 3), targets (2N, K) and classes (2N,): every image and its mirror
+    image, each with its own targets.
 
     Raises:
       UserError: the data set lacks the column.
@@ -169,37 +164,32 @@ def examples(
             found=", ".join(dataset.columns),
             fix="prepare the set with it, or set config.pretrain.column",
         )
-    pictures = np.stack([decode.decode(dataset[i], size=size) for i in range(len(dataset))])
-    pictures = np.concatenate([pictures, pictures[:, :, ::-1]])
-    targets = whitened_components(gradient_histograms(pictures), settings.components)
+    images = np.stack([decode.decode(dataset[i], size=size) for i in range(len(dataset))])
+    images = np.concatenate([images, images[:, :, ::-1]])
+    targets = whitened_components(gradient_histograms(images), settings.components)
     _, classes = np.unique(dataset.columns[settings.column], return_inverse=True)
-    return pictures, targets, np.tile(classes.astype(np.int32), 2)
+    return images, targets, np.tile(classes.astype(np.int32), 2)
 
 
-def make_tower(
-    settings: Pretrain, root: str, path: pathlib.Path, *, say: Callable[[str], None]
+def make_encoder(
+    settings: Pretrain, root: str, path: pathlib.Path, *, console: Console = QUIET
 ) -> dict[str, Any]:
-    """Pretrains the tower from scratch and writes it as safetensors.
+    """Pretrains the encoder from scratch and writes it as safetensors.
 
     Args:
-      settings: the pretraining.
+      settings: of the pretraining.
       root: of the prepared data sets.
       path: the file.
-      say: takes lines of progress.
+      console: shows the progress.
 
     Returns:
-      JSON values: the last mean loss, steps, pictures, seconds, and the identity of both parts.
+      JSON values: the last mean loss, steps, images, seconds, and the identity of both parts.
     """
     begun, config = time.perf_counter(), vision_config(settings.variant)
-    pictures, targets, classes = examples(pretraining_rows(settings, root), settings, size=config.image_size)
-
-    def report(step: int, loss: float, rate: float) -> None:
-        if step % 250 == 0 or step == settings.steps:
-            say(f"pretraining {step}/{settings.steps}  {rate:,.0f} images/s  loss {loss:.3f}")
-
+    images, targets, classes = examples(pretraining_rows(settings, root), settings, size=config.image_size)
     params, loss = pretrain(
         config,
-        pictures,
+        images,
         targets,
         labels=classes,
         augmentation=settings.augment,
@@ -207,7 +197,7 @@ def make_tower(
         batch_size=settings.batch_size,
         rate=settings.rate,
         seed=settings.seed,
-        report=report,
+        console=console,
     )
     about = f"{settings.column} and {settings.components} gradient components"
     save_pretrained(path, params, variant=config.name, pretext=about, loss=f"{loss:.4f}")
@@ -215,7 +205,7 @@ def make_tower(
         "pretext": about,
         "loss": loss,
         "steps": settings.steps,
-        "images": len(pictures) // 2,
+        "images": len(images) // 2,
         "seconds": time.perf_counter() - begun,
         "parts": identities(settings, root),
     }

@@ -1,4 +1,4 @@
-"""What a finished run leaves for the study, and the study's collected figures."""
+"""The results of finished trials, and all of them collected in one JSON file."""
 
 import datetime
 import json
@@ -9,25 +9,24 @@ from typing import Any
 
 from softbio_jax import files
 from softbio_jax.runs.config import RunConfig
-from softbio_jax.thesis.study.conduct import Results, chosen_runs, ready
-from softbio_jax.thesis.study.study import Run, Study
+from softbio_jax.thesis.study.study import Results, Study, Trial
 
 SCHEMA = 1
-_FIGURES = ("n", "accuracy", "balanced_accuracy", "macro_f1", "majority")
+_METRICS = ("n", "accuracy", "balanced_accuracy", "macro_f1", "majority")
 
 
-def folder_of(workdir: pathlib.Path, run: Run) -> pathlib.Path:
-    """Returns a run's own folder."""
-    return workdir / "runs" / run.name
+def folder_of(workdir: pathlib.Path, trial: Trial) -> pathlib.Path:
+    """Returns a trial's run directory."""
+    return workdir / "runs" / trial.name
 
 
 def write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON file that appears only once it is whole."""
+    """Writes a JSON file that appears only once complete."""
     files.write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def read(path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns a JSON file's object, None where there is none or it is damaged."""
+    """Returns the object in a JSON file, None if it is missing or damaged."""
     try:
         found = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
@@ -35,39 +34,40 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def read_all(study: Study, workdir: pathlib.Path) -> dict[Run, dict[str, Any]]:
-    """Returns the finished runs of a study."""
-    found = {}
-    for cell in study.cells:
-        for factor in study.factors:
-            for seed in study.seeds:
-                run = Run(cell=cell, factor=factor, seed=seed)
-                values = read(folder_of(workdir, run) / "result.json")
-                if values is not None:
-                    found[run] = values
-    return found
+def read_all(study: Study, workdir: pathlib.Path) -> dict[Trial, dict[str, Any]]:
+    """Returns the results of a study's finished trials."""
+    trials = [
+        Trial(cell=cell, factor=factor, seed=seed)
+        for cell in study.cells
+        for factor in study.factors
+        for seed in study.seeds
+    ]
+    found = {trial: read(folder_of(workdir, trial) / "result.json") for trial in trials}
+    return {trial: values for trial, values in found.items() if values is not None}
 
 
-def of_run(run: Run, config: RunConfig, folder: pathlib.Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a finished run's figures: of its tests, its best validation, its size and time.
+def of_trial(
+    trial: Trial, config: RunConfig, folder: pathlib.Path, metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the result of a finished trial: its tests, best validation, size and time.
 
     Args:
-      run: which.
+      trial: the finished one.
       config: its configuration.
-      folder: its own folder.
-      metrics: what its eval/metrics.json holds.
+      folder: its run directory.
+      metrics: the contents of its eval/metrics.json.
     """
     about = read(folder / "run.json") or {}
     best = best_validation(folder)
-    return _identity(run, config) | {
+    return _identity(trial, config) | {
         "validation_loss": best["val/loss"],
         "validation": {name: value for name, value in best.items() if name.startswith("val/")},
         "best_step": best["step"],
         "datasets": {
             name: {
-                task: {key: figures[key] for key in _FIGURES}
-                | {"accuracy_interval": figures["intervals"]["accuracy"]}
-                for task, figures in tasks.items()
+                task: {key: values[key] for key in _METRICS}
+                | {"accuracy_interval": values["intervals"]["accuracy"]}
+                for task, values in tasks.items()
             }
             for name, tasks in metrics["datasets"].items()
         },
@@ -82,63 +82,63 @@ def of_run(run: Run, config: RunConfig, folder: pathlib.Path, metrics: Mapping[s
     }
 
 
-def of_failed(run: Run, config: RunConfig, told: str) -> dict[str, Any]:
-    """Returns what is kept of a run that diverged: it is counted, and never chosen."""
-    return _identity(run, config) | {"validation_loss": None, "failed": told, "date": _today()}
+def of_diverged(trial: Trial, config: RunConfig, message: str) -> dict[str, Any]:
+    """Returns the result of a trial that diverged: it is counted, and never chosen."""
+    return _identity(trial, config) | {"validation_loss": None, "failed": message, "date": _today()}
 
 
 def best_validation(folder: pathlib.Path) -> dict[str, Any]:
     """Returns the line of metrics.jsonl with the lowest validation loss."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    judged = [line for line in lines if line.get("val/loss") is not None]
-    return min(judged, key=lambda line: line["val/loss"])
+    validations = [line for line in lines if line.get("val/loss") is not None]
+    return min(validations, key=lambda line: line["val/loss"])
 
 
-def collect(study: Study, done: Results, *, tower: Mapping[str, Any], jobs: int) -> dict[str, Any]:
-    """Returns the study's figures: no pictures, no paths.
+def collect(study: Study, done: Results, *, encoder: Mapping[str, Any], jobs: int) -> dict[str, Any]:
+    """Returns all results of a study, without images and paths.
 
     Args:
-      study: which.
-      done: its finished runs.
-      tower: what is known of the tower's pretraining.
-      jobs: how many runs were done at a time.
+      study: the study.
+      done: results of its finished trials.
+      encoder: about the encoder's pretraining.
+      jobs: number of trials at a time.
     """
-    chosen = {run for cell in study.cells for run in chosen_runs(study, cell, done)}
+    chosen = {trial for cell in study.cells for trial in study.chosen(cell, done)}
+    order = list(study.cells)
     runs = [
-        {key: value for key, value in done[run].items() if key not in ("versions", "device")}
-        | {"chosen": run in chosen}
-        for run in sorted(done, key=lambda run: (list(study.cells).index(run.cell), run))
+        {key: value for key, value in done[trial].items() if key not in ("versions", "device")}
+        | {"chosen": trial in chosen}
+        for trial in sorted(done, key=lambda trial: (order.index(trial.cell), trial))
     ]
-    last: Mapping[str, Any] = next((done[run] for run in done if "versions" in done[run]), {"versions": {}})
+    finished: Mapping[str, Any] = next((r for r in done.values() if "versions" in r), {"versions": {}})
     return {
         "schema": SCHEMA,
-        "complete": not ready(study, done),
+        "complete": not study.ready(done),
         "date": max((run["date"] for run in runs), default=_today()),
-        "machine": _machine(last),
+        "machine": _machine(finished),
         "jobs": jobs,
-        "versions": last["versions"],
+        "versions": finished["versions"],
         "seeds": list(study.seeds),
         "factors": list(study.factors),
-        "tower": dict(tower),
+        "tower": dict(encoder),
         "cells": {name: _about(cell) for name, cell in study.cells.items()},
         "runs": runs,
     }
 
 
 def _about(cell: Mapping[str, Any]) -> dict[str, Any]:
-    train = cell["train"]
     return {
         "tasks": cell["tasks"],
         "method": cell["method"],
         "variant": cell["model"]["variant"],
-        "steps": train["steps"],
-        "batch_size": train["batch_size"],
+        "steps": cell["train"]["steps"],
+        "batch_size": cell["train"]["batch_size"],
     }
 
 
-def _identity(run: Run, config: RunConfig) -> dict[str, Any]:
+def _identity(trial: Trial, config: RunConfig) -> dict[str, Any]:
     rate = config.optimizer.rates["heads"]
-    return {"cell": run.cell, "factor": run.factor, "rate": rate, "seed": run.seed}
+    return {"cell": trial.cell, "factor": trial.factor, "rate": rate, "seed": trial.seed}
 
 
 def _machine(result: Mapping[str, Any]) -> str:

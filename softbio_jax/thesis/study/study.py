@@ -1,6 +1,7 @@
-"""A study as frozen dataclasses: cells, each tried at several rates, then with several seeds."""
+"""A study: cells, each trained at several learning rates and then with several seeds."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,17 +10,17 @@ from softbio_jax.data.augment import AugmentConfig
 from softbio_jax.errors import UserError
 from softbio_jax.runs.config import RunConfig, config_from, from_mapping
 
-# What has a rate of its own in every run: the balancer's log-variances.
+# The balancer's log-variances have the same rate in every trial.
 _UNSCALED = ("log_var",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """How the tower is made where there are no weights: from one part of a training set.
+    """How the encoder is pretrained if there are no weights: on one part of a training set.
 
-    `fraction` of `data` (NAME/SPLIT), chosen by `split_seed` and the pictures' ids, is for this
-    alone. `column` is the audit column that the tower learns to tell, `components` how many
-    components of the gradient histogram it regresses.
+    `fraction` of `data` (NAME/SPLIT), selected by `split_seed` and the images' ids, is used for
+    nothing but this. The targets are the classes of the audit column `column` and the first
+    `components` of the gradient histogram.
     """
 
     variant: str
@@ -35,13 +36,30 @@ class Pretrain:
     augment: AugmentConfig
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
+class Trial:
+    """One training run: a cell at a factor of its learning rates with a seed."""
+
+    cell: str
+    factor: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The trial's folder inside the study's `runs`."""
+        return f"{self.cell}/x{self.factor:g}-seed{self.seed}"
+
+
+Results = Mapping[Trial, Mapping[str, Any]]  # of the finished trials
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
     """Cells and their budget.
 
-    Every cell is tried at every factor of its learning rates with the first seed; the factor of
-    the lowest validation loss then gets the other seeds. `untrained` names the cells whose tower
-    keeps its random weights.
+    Every cell is trained at every factor of its learning rates with the first seed; the factor
+    with the lowest validation loss is then trained with the other seeds. `untrained` names the
+    cells whose encoder keeps its random weights.
     """
 
     data_root: str
@@ -52,50 +70,78 @@ class Study:
     untrained: tuple[str, ...] = ()
     pretrain: Pretrain | None = None
 
-    def config(self, run: "Run", *, tower: str, workdir: pathlib.Path) -> RunConfig:
-        """Returns the configuration of one run.
+    def config(self, trial: Trial, *, encoder: str, workdir: pathlib.Path) -> RunConfig:
+        """Returns the configuration of a trial.
 
         Args:
-          run: which.
-          tower: the file of the pretrained tower.
-          workdir: the study's folder, for what its runs share.
+          trial: one of the study's.
+          encoder: the file of the pretrained encoder.
+          workdir: the study's folder, for what its trials share.
         """
-        config = config_from(self.cells[run.cell])
+        config = config_from(self.cells[trial.cell])
         rates = {
-            group: rate if group in _UNSCALED else rate * run.factor
+            group: rate if group in _UNSCALED else rate * trial.factor
             for group, rate in config.optimizer.rates.items()
         }
-        cached = config.train.cache_features
         return dataclasses.replace(
             config,
-            seed=run.seed,
-            model=dataclasses.replace(config.model, pretrained="" if run.cell in self.untrained else tower),
+            seed=trial.seed,
+            model=dataclasses.replace(
+                config.model, pretrained="" if trial.cell in self.untrained else encoder
+            ),
             data=dataclasses.replace(config.data, root=self.data_root),
             optimizer=dataclasses.replace(config.optimizer, rates=rates),
             train=dataclasses.replace(
                 config.train,
                 compile_cache=str(workdir / "compiled"),
-                cache_dir=str(workdir / "features") if cached else "",
+                cache_dir=str(workdir / "features") if config.train.cache_features else "",
             ),
         )
 
     def size(self) -> int:
-        """Returns how many runs there are."""
+        """Returns the number of trials."""
         return len(self.cells) * (len(self.factors) + len(self.seeds) - 1)
 
+    def search(self, cell: str) -> list[Trial]:
+        """Returns the trials among which a cell's factor is chosen."""
+        return [Trial(cell=cell, factor=factor, seed=self.seeds[0]) for factor in self.factors]
 
-@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
-class Run:
-    """One training: a cell at a factor of its rates with a seed."""
+    def chosen_factor(self, cell: str, done: Results) -> float | None:
+        """Returns the factor with the lowest validation loss, None while its search is unfinished.
 
-    cell: str
-    factor: float
-    seed: int
+        Test sets play no part. Of equal losses the lower factor wins.
 
-    @property
-    def name(self) -> str:
-        """The run's folder inside the study's `runs`."""
-        return f"{self.cell}/x{self.factor:g}-seed{self.seed}"
+        Raises:
+          UserError: no trial of the cell has a finite loss.
+        """
+        trials = self.search(cell)
+        if any(trial not in done for trial in trials):
+            return None
+        losses = {trial.factor: _loss(done[trial]) for trial in trials}
+        best = min(sorted(losses), key=losses.__getitem__)
+        if math.isinf(losses[best]):
+            raise UserError(
+                "every learning rate of a cell diverged",
+                where=f"cell {cell!r}",
+                found=f"factors {', '.join(f'{f:g}' for f in losses)}",
+                fix="lower its rates, in another --workdir",
+            )
+        return best
+
+    def chosen(self, cell: str, done: Results) -> list[Trial]:
+        """Returns a cell's trials at its chosen factor, one per seed; none before it is chosen."""
+        factor = self.chosen_factor(cell, done)
+        return [] if factor is None else [Trial(cell=cell, factor=factor, seed=seed) for seed in self.seeds]
+
+    def ready(self, done: Results) -> list[Trial]:
+        """Returns the unfinished trials that depend on no other, cell by cell."""
+        trials = [trial for cell in self.cells for trial in (*self.search(cell), *self.chosen(cell, done))]
+        return [trial for trial in dict.fromkeys(trials) if trial not in done]
+
+
+def _loss(result: Mapping[str, Any]) -> float:
+    loss = result["validation_loss"]
+    return math.inf if loss is None or not math.isfinite(loss) else float(loss)
 
 
 def study_from(values: Mapping[str, Any]) -> Study:
@@ -104,8 +150,7 @@ def study_from(values: Mapping[str, Any]) -> Study:
     Raises:
       UserError: an unknown or missing key, a value of the wrong type, or a study without weights.
     """
-    rest = {name: value for name, value in values.items() if name != "pretrain"}
-    study: Study = from_mapping(Study, rest)
+    study: Study = from_mapping(Study, {name: v for name, v in values.items() if name != "pretrain"})
     if "pretrain" in values:
         pretrain = from_mapping(Pretrain, values["pretrain"], "config.pretrain")
         study = dataclasses.replace(study, pretrain=pretrain)
@@ -120,32 +165,23 @@ def study_from(values: Mapping[str, Any]) -> Study:
 
 def _check(study: Study) -> None:
     for name, values in (("seeds", study.seeds), ("factors", study.factors)):
-        _require(
-            len(values) > 0 and len(set(values)) == len(values),
-            f"config.{name}",
-            "at least one, all different",
-            values,
-        )
+        different = len(values) > 0 and len(set(values)) == len(values)
+        _require(different, f"config.{name}", "at least one, all different", values)
     _require(min(study.factors) > 0, "config.factors", "numbers above 0", study.factors)
     _require(len(study.cells) > 0, "config.cells", "at least one", ())
     unknown = [name for name in study.untrained if name not in study.cells]
     _require(not unknown, "config.untrained", "names of config.cells", unknown)
     if study.pretrain is not None:
-        _require(
-            0 < study.pretrain.fraction < 1,
-            "config.pretrain.fraction",
-            "a number between 0 and 1",
-            (study.pretrain.fraction,),
-        )
+        fraction = study.pretrain.fraction
+        _require(0 < fraction < 1, "config.pretrain.fraction", "a number between 0 and 1", (fraction,))
     if bool(study.pretrained) == (study.pretrain is not None):
+        both = bool(study.pretrained)
         raise UserError(
-            "the tower's weights",
+            "the encoder's weights",
             where="config.pretrained",
-            expected="a weights file, or a config.pretrain that makes them",
-            found="both" if study.pretrained else "neither",
-            fix="clear --config.pretrained"
-            if study.pretrained
-            else "name the file: --config.pretrained=FILE",
+            expected="a weights file, or a config.pretrain that makes one",
+            found="both" if both else "neither",
+            fix="clear --config.pretrained" if both else "name the file: --config.pretrained=FILE",
         )
 
 

@@ -1,4 +1,4 @@
-"""A study's figures as Markdown tables."""
+"""The collected results of a study as Markdown tables."""
 
 import pathlib
 import re
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.thesis import paper
-from softbio_jax.thesis.study import charts
-from softbio_jax.thesis.study.charts import Estimate, Figures, Kind
+from softbio_jax.thesis.study import collected
+from softbio_jax.thesis.study.collected import Collected, Estimate, Metric
 
 COLUMNS = ("emotion", "age", "gender", "overall")
 METHODS = {
-    "lp_untrained": "LP, random tower",
+    "lp_untrained": "LP, random encoder",
     "lp": "LP",
     "ft": "FT",
     "lora": "LoRA",
@@ -28,7 +28,7 @@ ABLATIONS = {
     "lora_low_rank": "a quarter of the rank",
     "lora_high_rank": "four times the rank",
 }
-# first, second, and the rows of the thesis' Table 4.11 that say something about first - second.
+# first, second, and the two rows of the thesis' Table 4.11 with the same difference.
 COMPARISONS = (
     ("lp", "lp_untrained", ()),
     ("ft", "lp", ("ft4", "lp")),
@@ -46,111 +46,106 @@ COMPARISONS = (
 )
 
 
-def all_tables(figures: Figures) -> dict[str, str]:
+def all_tables(study: Collected) -> dict[str, str]:
     """Returns every table by name."""
     return {
-        "state": state(figures),
-        "methods": methods(figures),
-        "balanced": balanced(figures, METHODS),
-        "single": single(figures),
-        "comparisons": comparisons(figures),
-        "ablations": ablations(figures),
-        "balanced-ablations": balanced(figures, ABLATIONS),
-        "rates": rates(figures),
+        "state": state(study),
+        "methods": methods(study),
+        "balanced": balanced(study, METHODS),
+        "single": single(study),
+        "comparisons": comparisons(study),
+        "ablations": ablations(study),
+        "balanced-ablations": balanced(study, ABLATIONS),
+        "rates": rates(study),
     }
 
 
-def state(figures: Figures) -> str:
-    """Returns in a sentence what was run, when and on what."""
-    values = figures.values
-    cells = values["cells"]
-    seconds = sum(run["train_seconds"] for run in values["runs"] if "failed" not in run)
-    failed = sum("failed" in run for run in values["runs"])
+def state(study: Collected) -> str:
+    """Returns the sentence about what was run, when, on what and for how long."""
+    values, encoder = study.values, study.values["tower"]
+    cells, runs = values["cells"], values["runs"]
+    finished = [run for run in runs if "failed" not in run]
     steps = sorted({(cell["steps"], cell["batch_size"]) for cell in cells.values()})
     shown = ", ".join(f"{steps:,} steps of {batch}" for steps, batch in steps)
-    whole = len(cells) * (len(values["factors"]) + len(values["seeds"]) - 1)
-    tower = values["tower"]
-    made = (
-        ""
-        if not tower
-        else (
-            f" The tower was pretrained for {tower['steps']:,} steps on {tower['images']:,} pictures "
-            f"in {tower['seconds'] / 60:.0f} min, to a loss of {tower['loss']:.3f}."
+    total = len(cells) * (len(values["factors"]) + len(values["seeds"]) - 1)
+    text = (
+        f"{len(runs)} of {total} runs, {len(runs) - len(finished)} of them diverged; {shown} each; "
+        f"{sum(run['train_seconds'] for run in finished) / 60:.0f} min of training, {values['jobs']} at a "
+        f"time; {values['date']}, {values['machine']}, JAX {values['versions'].get('jax', '?')}."
+    )
+    if encoder:
+        text += (
+            f" The encoder was pretrained for {encoder['steps']:,} steps on {encoder['images']:,} images "
+            f"in {encoder['seconds'] / 60:.0f} min, to a loss of {encoder['loss']:.3f}."
         )
-    )
-    return (
-        f"{len(values['runs'])} of {whole} runs, {failed} of them diverged; {shown} each; "
-        f"{seconds / 60:.0f} min of training, {values['jobs']} at a time; {values['date']}, "
-        f"{values['machine']}, JAX {values['versions'].get('jax', '?')}.{made}"
-    )
+    return text
 
 
-def methods(figures: Figures) -> str:
+def methods(study: Collected) -> str:
     """Returns the analogue of the thesis' Table 4.11."""
-    rows = [["largest class", *_majority(figures), "-", "-"]]
+    rows = [["majority", *_majority(study), "-", "-"]]
     for cell, label in METHODS.items():
-        if figures.has(cell):
+        if study.has(cell):
             twin = cell if cell in ("lp", "ft") else "lora"
-            row = [_figure(figures, cell, task, twin) for task in COLUMNS]
-            rows.append([label, *row, *_cost(figures, cell)])
-    return _table(["method", *COLUMNS, "trained parameters", "seconds a run"], rows)
+            row = [_estimate(study, cell, task, twin) for task in COLUMNS]
+            rows.append([label, *row, *_cost(study, cell)])
+    return _table(["method", *COLUMNS, "trained parameters", "seconds per run"], rows)
 
 
-def single(figures: Figures) -> str:
-    """Returns the single-task twins, and what training all tasks at once changes."""
+def single(study: Collected) -> str:
+    """Returns the single-task models, and their differences from the multitask ones."""
     rows = []
     for method in ("lp", "ft", "lora"):
         twins = {task: f"{method}_{task}" for task in COLUMNS[:3]}
-        if not figures.has(method, *twins.values()):
+        if not study.has(method, *twins.values()):
             continue
-        alone = [_figure(figures, cell, task) for task, cell in twins.items()]
-        change = [_signed(figures.difference(method, cell, task)) for task, cell in twins.items()]
-        mean = figures.against_single_tasks(method)
-        rows.append([f"{METHODS[method]}, one model a task", *alone, "-"])
+        single = [_estimate(study, cell, task) for task, cell in twins.items()]
+        change = [_signed(study.difference(method, cell, task)) for task, cell in twins.items()]
+        mean = study.against_single_tasks(method)
+        rows.append([f"{METHODS[method]}, one model per task", *single, "-"])
         rows.append([f"{METHODS[method]}, all tasks minus one", *change, _signed(mean) if mean else "-"])
     return _table(["model", *COLUMNS[:3], "mean"], rows)
 
 
-def comparisons(figures: Figures) -> str:
+def comparisons(study: Collected) -> str:
     """Returns differences between cells beside those of the thesis' Table 4.11."""
     rows = []
     for first, second, published in COMPARISONS:
-        if figures.has(first, second):
-            changes = [figures.difference(first, second, task) for task in COLUMNS]
+        if study.has(first, second):
+            changes = [study.difference(first, second, task) for task in COLUMNS]
             label = f"{_name(first)} - {_name(second)}"
             rows.append([label, *map(_signed, changes), _published(published), _verdict(changes[-1])])
     header = ["difference", *COLUMNS, "overall in the thesis", "overall here"]
     return _table(header, rows)
 
 
-def ablations(figures: Figures) -> str:
+def ablations(study: Collected) -> str:
     """Returns LoRA and its variants."""
     rows = [
-        [label, *(_figure(figures, cell, task) for task in COLUMNS), *_cost(figures, cell)]
+        [label, *(_estimate(study, cell, task) for task in COLUMNS), *_cost(study, cell)]
         for cell, label in ABLATIONS.items()
-        if figures.has(cell)
+        if study.has(cell)
     ]
-    return _table(["variant", *COLUMNS, "trained parameters", "seconds a run"], rows)
+    return _table(["variant", *COLUMNS, "trained parameters", "seconds per run"], rows)
 
 
-def balanced(figures: Figures, labels: dict[str, str]) -> str:
+def balanced(study: Collected, labels: dict[str, str]) -> str:
     """Returns balanced accuracies, and macro-F1 of the two tasks with rare classes."""
     rows = []
     for cell, label in labels.items():
-        if figures.has(cell):
-            kinds: list[tuple[str, Kind]] = [(task, "balanced_accuracy") for task in COLUMNS]
-            kinds += [("emotion", "macro_f1"), ("age", "macro_f1")]
-            found = [figures.over_seeds(cell, task, kind) for task, kind in kinds]
-            rows.append([label, *map(_plain, found)])
+        if study.has(cell):
+            columns: list[tuple[str, Metric]] = [(task, "balanced_accuracy") for task in COLUMNS]
+            columns += [("emotion", "macro_f1"), ("age", "macro_f1")]
+            rows.append([label, *(_plain(study.over_seeds(cell, task, metric)) for task, metric in columns)])
     return _table(["balanced accuracy", *COLUMNS, "emotion macro-F1", "age macro-F1"], rows)
 
 
-def rates(figures: Figures) -> str:
+def rates(study: Collected) -> str:
     """Returns the validation loss of every factor of the search; the chosen one is bold."""
-    factors, first = figures.values["factors"], figures.values["seeds"][0]
+    factors, first = study.values["factors"], study.values["seeds"][0]
     rows = []
-    for cell in figures.values["cells"]:
-        searched = {run["factor"]: run for run in figures.all_runs(cell) if run["seed"] == first}
+    for cell in study.values["cells"]:
+        searched = {run["factor"]: run for run in study.all_runs(cell) if run["seed"] == first}
         shown = []
         for factor in factors:
             run = searched.get(factor)
@@ -159,32 +154,37 @@ def rates(figures: Figures) -> str:
                 continue
             text = f"{run['validation_loss']:.4f}"
             shown.append(f"**{text}**" if run["chosen"] else text)
-        rate = next((f"{run['rate']:g}" for run in figures.runs(cell)), "-")
+        rate = next((f"{run['rate']:g}" for run in study.chosen(cell)), "-")
         rows.append([f"`{cell}`", *shown, rate])
     header = [f"factor {factor:g}" for factor in factors]
     return _table(["cell", *header, "chosen rate of the heads"], rows)
 
 
-def _figure(figures: Figures, cell: str, task: str, twin: str = "") -> str:
-    """Returns mean, half the interval over seeds, the interval over examples, and the arrow."""
-    low, high = figures.over_examples(cell, task)
-    text = f"{_plain(figures.over_seeds(cell, task))} [{low:.1f}, {high:.1f}]"
-    alone = f"{twin}_{task}"
-    if not twin or cell == "lp_untrained" or not figures.has(alone):
+def _estimate(study: Collected, cell: str, task: str, twin: str = "") -> str:
+    """Returns the mean -+ half the interval over seeds [interval over examples] and an arrow.
+
+    The arrow shows the change against the single-task twin, in brackets if it may be zero.
+    """
+    low, high = study.over_examples(cell, task)
+    text = f"{_plain(study.over_seeds(cell, task))} [{low:.1f}, {high:.1f}]"
+    single_task = f"{twin}_{task}"
+    if not twin or cell == "lp_untrained" or not study.has(single_task):
         return text
-    change = figures.difference(cell, alone, task)
+    change = study.difference(cell, single_task, task)
     arrow = "↑" if change.mean > 0 else "↓"
     return f"{text} {arrow if change.excludes_zero else f'({arrow})'}"
 
 
 def _plain(estimate: Estimate) -> str:
-    half = "" if estimate.n < 2 else f" ± {estimate.half:.1f}"
-    return f"{estimate.mean:.1f}{half}"
+    return f"{estimate.mean:.1f}{_half(estimate)}"
+
+
+def _half(estimate: Estimate) -> str:
+    return "" if estimate.n < 2 else f" ± {estimate.half:.1f}"
 
 
 def _signed(estimate: Estimate) -> str:
-    half = "" if estimate.n < 2 else f" ± {estimate.half:.1f}"
-    text = f"{estimate.mean:+.1f}{half}"
+    text = f"{estimate.mean:+.1f}{_half(estimate)}"
     return f"**{text}**" if estimate.excludes_zero else text
 
 
@@ -194,23 +194,22 @@ def _verdict(estimate: Estimate) -> str:
     return "higher" if estimate.mean > 0 else "lower"
 
 
-def _cost(figures: Figures, cell: str) -> tuple[str, str]:
-    runs = [run for run in figures.all_runs(cell) if "failed" not in run]
+def _cost(study: Collected, cell: str) -> tuple[str, str]:
+    runs = [run for run in study.all_runs(cell) if "failed" not in run]
     seconds = sorted(run["train_seconds"] for run in runs)
     return f"{runs[0]['trainable_params']:,}", f"{seconds[len(seconds) // 2]:.0f}"
 
 
-def _majority(figures: Figures) -> list[str]:
-    """Returns the share of the largest class of each task, over the test sets that judge it."""
-    found: dict[str, list[float]] = {}
-    for run in figures.values["runs"]:
-        for tasks in run["datasets"].values() if "datasets" in run else ():
-            for task, values in tasks.items():
-                found.setdefault(task, []).append(100 * values["majority"])
-    means = {task: sum(values) / len(values) for task, values in found.items()}
-    tasks = [task for task in COLUMNS if task in means]
-    whole = sum(means[task] for task in tasks) / max(len(tasks), 1)
-    return [f"{means[task]:.1f}" if task in means else "-" for task in COLUMNS[:3]] + [f"{whole:.1f}"]
+def _majority(study: Collected) -> list[str]:
+    """Returns the share of the largest class of each task, averaged over its test sets."""
+    shares: dict[str, list[float]] = {task: [] for task in COLUMNS}
+    for run in study.values["runs"]:
+        for tasks in run.get("datasets", {}).values():
+            for task, metrics in tasks.items():
+                shares[task].append(100 * metrics["majority"])
+    means = {task: sum(values) / len(values) for task, values in shares.items() if values}
+    overall = sum(means.values()) / max(len(means), 1)
+    return [f"{means[task]:.1f}" if task in means else "-" for task in COLUMNS[:3]] + [f"{overall:.1f}"]
 
 
 def _published(rows: Sequence[str]) -> str:
@@ -233,12 +232,12 @@ _BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re
 
 
 def tables_of(source: pathlib.Path) -> dict[str, str]:
-    """Returns the tables of a file of collected figures, by name.
+    """Returns the tables of a file of collected results, by name.
 
     Raises:
       UserError: no such file, or another content.
     """
-    return all_tables(charts.read(source))
+    return all_tables(collected.read(source))
 
 
 def text(tables: Mapping[str, str]) -> str:
@@ -247,8 +246,7 @@ def text(tables: Mapping[str, str]) -> str:
 
 
 def filled(page: str, tables: Mapping[str, str]) -> str:
-    """Returns a page with the tables between its markers, `<!-- table: NAME -->` and
-    `<!-- end -->`.
+    """Returns a page with tables between its markers `<!-- table: NAME -->` and `<!-- end -->`.
 
     Raises:
       UserError: no marker, or one of a table that does not exist.
@@ -257,7 +255,7 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
     unknown = [name for name in names if name not in tables]
     if not names or unknown:
         raise UserError(
-            "nowhere to put the tables",
+            "no place for the tables",
             expected=f"<!-- table: NAME --> with a name of {', '.join(tables)}, then <!-- end -->",
             found=unknown[0] if unknown else "no marker",
             fix="correct the page",
@@ -266,5 +264,5 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
 
 
 def fill(path: pathlib.Path, tables: Mapping[str, str]) -> None:
-    """Writes the tables into a page; it is whole at any time."""
+    """Writes the tables into a page, which is complete at any time."""
     files.write_text(path, filled(path.read_text(), tables))

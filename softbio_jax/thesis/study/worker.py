@@ -1,4 +1,4 @@
-"""What a worker process does: takes its share of the cores, then one run after another."""
+"""The work of a process: its share of the cores, then one trial after another."""
 
 import contextlib
 import logging
@@ -9,20 +9,20 @@ import time
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
-from softbio_jax.thesis.study import results
-from softbio_jax.thesis.study.pretext import make_tower, open_run
-from softbio_jax.thesis.study.study import Run, Study
+from softbio_jax.console import Console
+from softbio_jax.thesis.study import pretext, results
+from softbio_jax.thesis.study.study import Study, Trial
 
 
 def begin(counter: "Synchronized[int]", jobs: int, parent: int) -> None:
-    """Pins this process to its share of the cores, and ends it when its parent is gone.
+    """Pins this process to its share of the cores, and ends it once its parent is gone.
 
-    It has to come before JAX starts its threads, one a core that it sees.
+    Must run before JAX starts its threads, one per visible core.
 
     Args:
-      counter: how many processes have begun.
-      jobs: how many share the cores.
-      parent: the process that started this one.
+      counter: number of processes that have begun.
+      jobs: number of processes that share the cores.
+      parent: id of the process that started this one.
     """
     with counter.get_lock():
         turn = counter.value
@@ -33,44 +33,40 @@ def begin(counter: "Synchronized[int]", jobs: int, parent: int) -> None:
             os.sched_setaffinity(0, own)
     for name in ("jax", "orbax", "absl", "etils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
 def pretrain(study: Study, path: pathlib.Path) -> dict[str, Any]:
-    """Makes the study's own tower; returns what is known of it."""
+    """Makes the study's encoder; see `pretext.make_encoder`."""
     if study.pretrain is None:
         raise ValueError("a study with weights has nothing to pretrain")
-    return make_tower(study.pretrain, study.data_root, path, say=lambda line: print(line, flush=True))
+    return pretext.make_encoder(study.pretrain, study.data_root, path, console=Console())
 
 
-def train(study: Study, run: Run, workdir: pathlib.Path, tower: str) -> dict[str, Any]:
-    """Does one run, from its last checkpoint where it has one, and keeps its figures.
-
-    Returns:
-      The figures.
+def train(study: Study, trial: Trial, workdir: pathlib.Path, encoder: str) -> dict[str, Any]:
+    """Runs a trial, from its last checkpoint if it has one, and writes and returns its result.
 
     Raises:
-      UserError: of the run; a run that diverges is a result.
+      UserError: of the run; a trial that diverges is a result.
     """
-    from softbio_jax.runs import build
+    from softbio_jax.runs.build import build
     from softbio_jax.train import loop
     from softbio_jax.train.early_stopping import DivergedError
 
-    config = study.config(run, tower=tower, workdir=workdir)
-    folder = results.folder_of(workdir, run)
-    parts, data = build.build(config), open_run(config.data, study.pretrain)
+    config = study.config(trial, encoder=encoder, workdir=workdir)
+    folder = results.folder_of(workdir, trial)
+    run, data = build(config), pretext.open_run(config.data, study.pretrain)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
         try:
-            metrics = loop.train_and_evaluate(parts, data, folder)
-            result = results.of_run(run, config, folder, metrics)
+            result = results.of_trial(trial, config, folder, loop.train_and_evaluate(run, data, folder))
         except DivergedError as error:
-            result = results.of_failed(run, config, str(error))
+            result = results.of_diverged(trial, config, str(error))
     results.write(folder / "result.json", result)
     return result
 
 
-def _leave_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
