@@ -6,51 +6,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softbio_jax.evaluation.metrics.fairness import SMALL_CELL
-from softbio_jax.evaluation.plots import GRID, INK, MUTED, SERIES, new_figure
-
-STEADY_BIN = 10  # below it, a bin's accuracy is mostly chance
+from softbio_jax.evaluation.plots import GRID, INK, MUTED, SERIES, new_figure, separate_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+STEADY_BIN = 10  # below it, a bin's accuracy is mostly chance
+_LINE = "#9aa5b1"  # axes and reference lines
+
 
 def accuracies(
     rows: Sequence[tuple[str, float]], runs: Mapping[str, Sequence[tuple[float, float, float] | None]]
 ) -> "Figure":
-    """Draws accuracies with their intervals, a line a test set and task.
+    """Draws accuracies with their intervals, one line per test set and task.
 
     Args:
-      rows: label and majority floor of each line.
-      runs: run -> for each line its accuracy, lower and upper bound, None where it has none.
-
-    Returns:
-      A figure with shares on a per cent axis; a grey tick marks the floor.
+      rows: label and majority baseline of each line; a grey tick marks the baseline.
+      runs: run -> for each line its accuracy, lower and upper bound, or None.
     """
     figure = new_figure(5.4, 0.9 + len(rows) * (0.2 + 0.13 * len(runs)))
-    axes = _axes(figure, grid="x")
+    axes = _axes(figure, grid="x", x_label="accuracy, % (95 % Wilson interval)")
     offsets = np.linspace(-0.3, 0.3, len(runs) + 2)[1:-1]
-    for line, (_, floor) in enumerate(rows):
-        axes.plot([100 * floor] * 2, [line - 0.36, line + 0.36], color="#9aa5b1", linewidth=2)
+    for line, (_, majority) in enumerate(rows):
+        axes.plot([100 * majority] * 2, [line - 0.36, line + 0.36], color=_LINE, linewidth=2)
     for index, (name, values) in enumerate(runs.items()):
-        color = SERIES[index % len(SERIES)]
         known = [(line, value) for line, value in enumerate(values) if value is not None]
-        y = [line + offsets[index] for line, _ in known]
         point, low, high = (100 * np.array([v[i] for _, v in known]) for i in range(3))
         axes.errorbar(
             point,
-            y,
+            [line + offsets[index] for line, _ in known],
             xerr=[point - low, high - point],
             fmt="o",
             markersize=4.5,
-            color=color,
+            color=SERIES[index % len(SERIES)],
             elinewidth=1.6,
             label=name,
         )
-    axes.plot([], [], color="#9aa5b1", linewidth=2, label="majority class")
+    axes.plot([], [], color=_LINE, linewidth=2, label="majority class")
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("accuracy, % (95 % Wilson interval)", color=MUTED, fontsize=8)
     _legend(figure, axes)
     return figure
 
@@ -61,55 +56,43 @@ def curves(
     """Draws lines over training steps.
 
     Args:
-      series: name -> steps and values; values that are not finite leave a hole.
+      series: name -> steps and values; values that are not finite leave a gap.
       title: the figure's heading.
-      y_label: what the values are, with the unit.
-
-    Returns:
-      A figure.
+      y_label: name of the values, with the unit.
     """
     figure = new_figure(4.6, 2.9)
-    axes = _axes(figure, grid="y")
+    axes = _axes(figure, grid="y", title=title, x_label="optimizer step", y_label=y_label)
     for index, (name, (steps, values)) in enumerate(series.items()):
-        shown = np.where(np.isfinite(values), values, np.nan)
         axes.plot(
             steps,
-            shown,
+            np.where(np.isfinite(values), values, np.nan),
             color=SERIES[index % len(SERIES)],
             linestyle=("-", "--", ":")[index // len(SERIES) % 3],
             linewidth=1.5,
-            marker="o" if len(shown) < 12 else None,
+            marker="o" if len(values) < 12 else None,
             markersize=3,
             label=name,
         )
-    axes.set_title(title, color=INK, fontsize=9.5, fontweight="bold", loc="left")
-    axes.set_xlabel("optimizer step", color=MUTED, fontsize=8)
-    axes.set_ylabel(y_label, color=MUTED, fontsize=8)
     _legend(figure, axes)
     return figure
 
 
 def histogram(classes: Sequence[str], series: Mapping[str, Sequence[float]], *, title: str) -> "Figure":
-    """Draws the share of each class, a bar a series.
+    """Draws the share of each class, one bar per series.
 
     Args:
       classes: C names.
       series: name -> C shares between 0 and 1.
       title: the figure's heading.
-
-    Returns:
-      A figure with per cent on the y axis.
     """
     figure = new_figure(max(3.2, 1.6 + 0.42 * len(classes)), 2.9)
-    axes = _axes(figure, grid="y")
+    axes = _axes(figure, grid="y", title=title, y_label="%")
     width = 0.8 / len(series)
     for index, (name, shares) in enumerate(series.items()):
         x = np.arange(len(classes)) - 0.4 + width * (index + 0.5)
         color = SERIES[index % len(SERIES)]
         axes.bar(x, 100 * np.array(shares), width * 0.92, color=color, label=name)
     axes.set_xticks(range(len(classes)), classes, rotation=40 if len(classes) > 4 else 0)
-    axes.set_title(title, color=INK, fontsize=9.5, fontweight="bold", loc="left")
-    axes.set_ylabel("%", color=MUTED, fontsize=8)
     if len(series) > 1:
         _legend(figure, axes)
     return figure
@@ -118,24 +101,23 @@ def histogram(classes: Sequence[str], series: Mapping[str, Sequence[float]], *, 
 def reliability(
     bins: Sequence[Mapping[str, float]], *, ece: float, scaled_ece: float | None, title: str
 ) -> "Figure":
-    """Draws a reliability diagram: accuracy a confidence bin, its size as a bar below.
+    """Draws a reliability diagram: accuracy per confidence bin, with the bin's size as a bar.
+
+    Bins of fewer than `STEADY_BIN` examples are hollow and not connected.
 
     Args:
       bins: `low`, `high`, `n`, `confidence`, `accuracy` of each filled bin.
       ece: the expected calibration error.
-      scaled_ece: the same after temperature scaling, None where there is none.
-      title: what was evaluated on what.
-
-    Returns:
-      A figure; bins of fewer than `STEADY_BIN` examples are hollow and off the line.
+      scaled_ece: the same after temperature scaling, or None.
+      title: the task and test set.
     """
     figure = new_figure(2.9, 3.2)
-    axes = _axes(figure, grid="both")
+    axes = _axes(figure, grid="both", x_label="confidence")
     width = bins[0]["high"] - bins[0]["low"]
     middle = [(row["low"] + row["high"]) / 2 for row in bins]
     share = np.array([row["n"] for row in bins]) / sum(row["n"] for row in bins)
     axes.bar(middle, share, width * 0.9, color="#d5dde6", label="share of examples")
-    axes.plot([0, 1], [0, 1], color="#9aa5b1", linewidth=1, linestyle="--")
+    axes.plot([0, 1], [0, 1], color=_LINE, linewidth=1, linestyle="--")
     for steady in (True, False):
         chosen = [row for row in bins if (row["n"] >= STEADY_BIN) is steady]
         axes.plot(
@@ -150,11 +132,8 @@ def reliability(
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("confidence", color=MUTED, fontsize=8)
-    words = f"ECE {100 * ece:.1f} %"
-    if scaled_ece is not None:
-        words += f", scaled {100 * scaled_ece:.1f} %"
-    axes.set_title(f"{title}\n{words}", color=INK, fontsize=8.5, loc="left")
+    scaled = "" if scaled_ece is None else f", scaled {100 * scaled_ece:.1f} %"
+    axes.set_title(f"{title}\nECE {100 * ece:.1f} %{scaled}", color=INK, fontsize=8.5, loc="left")
     _legend(figure, axes)
     return figure
 
@@ -164,20 +143,19 @@ def heat_map(
 ) -> "Figure":
     """Draws accuracies of crossed groups with the size of every cell.
 
+    Cells with fewer than `SMALL_CELL` examples have no colour and italics.
+
     Args:
       values: (G, H) shares, NaN in an empty cell.
       n: (G, H) sizes.
       rows: G names.
       columns: H names.
       title: the figure's heading.
-
-    Returns:
-      A figure; cells with fewer than `SMALL_CELL` examples have no colour and italics.
     """
     figure = new_figure(max(3.4, 1.7 + 0.6 * len(columns)), 1.0 + 0.36 * len(rows))
     axes = figure.add_subplot()
     large = np.where(n >= SMALL_CELL, values, np.nan)
-    # Colours span the groups that can be compared; a narrow span is widened to five points.
+    # Colours span the comparable groups; a narrow span is widened to five points.
     known = large[~np.isnan(large)]
     high = known.max() if known.size else 1.0
     low = min(known.min() if known.size else 0.0, high - 0.05)
@@ -200,11 +178,8 @@ def heat_map(
         )
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set_xticks(np.arange(-0.5, len(columns)), minor=True)
-    axes.set_yticks(np.arange(-0.5, len(rows)), minor=True)
-    axes.grid(which="minor", color=GRID, linewidth=0.8)
+    separate_cells(axes, values.shape, color=GRID, linewidth=0.8)
     axes.tick_params(which="both", length=0, colors=INK, labelsize=7.5)
-    axes.spines[:].set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9, fontweight="bold")
     return figure
 
@@ -212,17 +187,14 @@ def heat_map(
 def scatter(
     points: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, title: str, ordered: bool
 ) -> "Figure":
-    """Draws points in the plane, coloured by class.
+    """Draws points in the plane, coloured by class, without axes: PCA and t-SNE have no units.
 
     Args:
       points: (n, 2).
       labels: (n,) class index, negative where unknown (drawn grey and small).
       classes: C names.
       title: the figure's heading.
-      ordered: whether the classes have an order, which picks a sequential palette.
-
-    Returns:
-      A figure without axes, since neither PCA nor t-SNE has units.
+      ordered: whether the classes have an order, which selects a sequential palette.
     """
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba_array
@@ -242,21 +214,28 @@ def scatter(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color(GRID)
-    axes.set_title(title, color=INK, fontsize=9.5, fontweight="bold", loc="left")
+    _title(axes, title)
     legend = figure.legend(loc="outside right center", fontsize=7.5, frameon=False, markerscale=1.8)
     for text in legend.get_texts():
         text.set_color(INK)
     return figure
 
 
-def _axes(figure: "Figure", *, grid: Any) -> "Axes":
+def _axes(figure: "Figure", *, grid: Any, title: str = "", x_label: str = "", y_label: str = "") -> "Axes":
     axes = figure.add_subplot()
     axes.grid(axis=grid, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color("#9aa5b1")
+    axes.spines[["bottom", "left"]].set_color(_LINE)
     axes.tick_params(length=0, colors=INK, labelsize=8)
+    axes.set_xlabel(x_label, color=MUTED, fontsize=8)
+    axes.set_ylabel(y_label, color=MUTED, fontsize=8)
+    _title(axes, title)
     return axes
+
+
+def _title(axes: "Axes", title: str) -> None:
+    axes.set_title(title, color=INK, fontsize=9.5, fontweight="bold", loc="left")
 
 
 def _legend(figure: "Figure", axes: "Axes") -> None:

@@ -1,4 +1,7 @@
-"""Pictures of an evaluation, drawn without pyplot and so without global state."""
+"""The confusion matrix, and what every matplotlib figure here shares: colours, size, files.
+
+Figures are drawn without pyplot and so without global state.
+"""
 
 import io
 import os
@@ -12,6 +15,7 @@ from softbio_jax import files
 from softbio_jax.evaluation.metrics import classification
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#1c2733"
@@ -22,15 +26,12 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#00
 
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) -> "Figure":
-    """Draws a confusion matrix: colour by share of the true class, count and per cent in words.
+    """Draws a confusion matrix: colour by share of the true class, percentage and count as text.
 
     Args:
       counts: (C, C) counts, rows are the true class.
       classes: C names.
-      title: what was evaluated on what; n, accuracy and balanced accuracy stand below it.
-
-    Returns:
-      A matplotlib figure, to be passed to `save_png` or `svg`.
+      title: the task and test set; n, accuracy and balanced accuracy are written below it.
     """
     counts = np.asarray(counts)
     totals = counts.sum(axis=1, keepdims=True)
@@ -42,41 +43,31 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     for (row, column), count in np.ndenumerate(counts):
-        ink = "white" if shares[row, column] > 0.55 else INK
+        centred: Any = {"ha": "center", "va": "center", "in_layout": False}
         if not count:
-            axes.text(column, row, "·", ha="center", va="center", color=MUTED, fontsize=8, in_layout=False)
+            axes.text(column, row, "·", color=MUTED, fontsize=8, **centred)
             continue
-        axes.annotate(
-            f"{100 * shares[row, column]:.1f}%",
-            (column, row),
-            xytext=(0, 4.5),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=8.5,
-            fontweight="bold" if row == column else "normal",
-            in_layout=False,
-        )
-        axes.annotate(
-            f"{count:,}",
-            (column, row),
-            xytext=(0, -7),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=6.5,
-            in_layout=False,
-        )
+        ink = "white" if shares[row, column] > 0.55 else INK
+        weight = "bold" if row == column else "normal"
+        for text, offset, size, bold in (
+            (f"{100 * shares[row, column]:.1f}%", 4.5, 8.5, weight),
+            (f"{count:,}", -7, 6.5, "normal"),
+        ):
+            axes.annotate(
+                text,
+                (column, row),
+                xytext=(0, offset),
+                textcoords="offset points",
+                color=ink,
+                fontsize=size,
+                fontweight=bold,
+                **centred,
+            )
     axes.set_xticks(range(side), classes, rotation=40 if side > 4 else 0, ha="center")
     names = [f"{name}\nn={n:,}" for name, n in zip(classes, totals[:, 0].tolist(), strict=True)]
     axes.set_yticks(range(side), names)
-    axes.set_xticks(np.arange(-0.5, side), minor=True)
-    axes.set_yticks(np.arange(-0.5, side), minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
+    separate_cells(axes, counts.shape, color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0, colors=INK, labelsize=8)
-    axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted", color=MUTED, fontsize=9)
     axes.set_ylabel("true", color=MUTED, fontsize=9)
     subtitle = (
@@ -92,14 +83,22 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
         textcoords="offset points",
         ha="center",
         color=INK,
-        fontsize=11 * min(1, 8.5 * width / len(title)),  # no wider than the picture
+        fontsize=11 * min(1, 8.5 * width / len(title)),  # no wider than the figure
         fontweight="bold",
     )
     return figure
 
 
+def separate_cells(axes: "Axes", shape: Sequence[int], *, color: str, linewidth: float) -> None:
+    """Draws lines between the cells of a matrix plot, and no frame."""
+    axes.set_xticks(np.arange(-0.5, shape[1]), minor=True)
+    axes.set_yticks(np.arange(-0.5, shape[0]), minor=True)
+    axes.grid(which="minor", color=color, linewidth=linewidth)
+    axes.spines[:].set_visible(False)
+
+
 def new_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure of that size in inches, laid out so that nothing is cut off."""
+    """Returns an empty figure, its size in inches, with a layout that cuts nothing off."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -109,7 +108,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_png(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
-    """Writes `figure` to the PNG file `path` at 160 dots an inch."""
+    """Writes a figure to a PNG file at 160 dots per inch."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _lay_out_once(figure)
@@ -119,13 +118,13 @@ def save_png(figure: "Figure", path: str | os.PathLike) -> pathlib.Path:
 
 
 def svg(figure: "Figure") -> str:
-    """Returns `figure` as an SVG element that stands inside an HTML page, its text as text."""
+    """Returns a figure as an SVG element; equal figures give equal text."""
     import matplotlib
 
     buffer = io.StringIO()
     settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "softbio_jax",  # the same picture twice is the same text
+        "svg.fonttype": "none",  # text as text
+        "svg.hashsalt": "softbio_jax",
         "font.family": "sans-serif",
     }
     _lay_out_once(figure)
@@ -136,7 +135,7 @@ def svg(figure: "Figure") -> str:
 
 
 def _lay_out_once(figure: "Figure") -> None:
-    # The layout takes half of a drawing's time and would be repeated for every format.
+    # The layout takes half of the drawing time and would be repeated for every format.
     engine = figure.get_layout_engine()
     if engine is not None and figure.axes:
         engine.execute(figure)

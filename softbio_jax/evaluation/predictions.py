@@ -1,4 +1,4 @@
-"""One model's class probabilities on one test set, checked once and for all on construction."""
+"""One model's class probabilities on one test set, checked on construction."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,16 +14,16 @@ SUM_TOLERANCE = 1e-3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Class probabilities and labels of one test set, one row an example.
+    """Class probabilities and labels of one test set, one row per example.
 
     Args:
-      name: the test set's name, which is also its key in every table and its file's name.
+      name: the test set's name, also its key in every table and its file's name.
       ids: (N,) unique, non-empty strings, stable between runs.
       labels: task -> (N,) int32 class index, `MISSING` where the example has no label.
       probabilities: task -> (N, C) float32, rows that sum to one; the same tasks as `labels`.
       audit: column -> (N,) strings for audits only (race, ...), empty where unknown.
       synthetic_labels: tasks whose labels are another model's output; they are reported but
-        stay out of the averages (VGGFace2's ages in the thesis).
+        excluded from the averages.
 
     Raises:
       UserError: an empty set, duplicate ids, a label out of range, probabilities that are
@@ -65,7 +65,7 @@ class Predictions:
         return self.labels[task][known], self.probabilities[task][known]
 
     def take(self, rows: np.ndarray, *, name: str | None = None) -> "Predictions":
-        """Returns the examples `rows` (indices or a boolean mask) in that order."""
+        """Returns the examples at `rows` (indices, in that order, or a boolean mask)."""
         return dataclasses.replace(
             self,
             name=self.name if name is None else name,
@@ -84,7 +84,7 @@ def _check_ids(name: str, ids: np.ndarray) -> None:
             where=where,
             expected="at least one example",
             found="none",
-            fix="give a set with examples",
+            fix="provide a set with examples",
         )
     empty = np.flatnonzero(ids == "")
     if len(empty):
@@ -92,7 +92,7 @@ def _check_ids(name: str, ids: np.ndarray) -> None:
             "missing id",
             where=f"{where} {rows_text(empty)}",
             expected="a string",
-            found="nothing",
+            found="an empty cell",
             fix="give every row an id",
         )
     _, first = np.unique(ids, return_index=True)
@@ -116,7 +116,7 @@ def _check_tasks(predictions: Predictions) -> None:
                 where=where,
                 expected=" or ".join(TASKS),
                 found=repr(task),
-                fix="take one of them",
+                fix="choose one of them",
             )
     if not predictions.labels or set(predictions.labels) != set(predictions.probabilities):
         raise UserError(
@@ -124,7 +124,7 @@ def _check_tasks(predictions: Predictions) -> None:
             where=where,
             expected=f"probabilities for {sorted(predictions.labels)}",
             found=str(sorted(predictions.probabilities)),
-            fix="give both for each task",
+            fix="provide both for each task",
         )
     n = len(predictions)
     for kind in ("labels", "probabilities", "audit"):
@@ -136,7 +136,7 @@ def _check_tasks(predictions: Predictions) -> None:
                     where=f"{where} {key!r}",
                     expected=str(expected),
                     found=str(values.shape),
-                    fix="give a row an example",
+                    fix="provide one row per example",
                 )
 
 

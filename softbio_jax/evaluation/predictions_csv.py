@@ -1,13 +1,13 @@
-"""Predictions as a table: one row an example, written and read under one column contract.
+"""Predictions as a CSV table with one row per example.
 
 Columns:
   id                 a unique string, the first column.
   {task}_label       the true class's name (`20-29`, `female`, `happy`), empty where unknown.
   {task}_{class}     the class's probability; all classes of the task in the vocabulary's order.
-  anything else      an audit column of strings (`race`, ...), which no metric predicts.
+  all others         audit columns of strings (`race`, ...), which no model predicts.
 
-A task is present with all its columns or with none of them. `load(..., labels="optional")` also
-accepts a table without label columns, which a third party's predictions may be.
+A task has all its columns or none of them. `load(..., labels="optional")` also accepts a table
+without label columns, such as a third party's predictions.
 """
 
 import csv
@@ -54,20 +54,17 @@ def load(
     synthetic_labels: Sequence[str] = (),
     labels: str = "required",
 ) -> Predictions:
-    """Reads predictions from a CSV file under the module's column contract.
+    """Reads predictions; a task without a label column has only MISSING labels.
 
     Args:
       path: the CSV file.
       name: the test set's name, by default the file's stem.
-      synthetic_labels: tasks whose labels stay out of the averages.
+      synthetic_labels: see `Predictions`.
       labels: "required", or "optional" where labels come from elsewhere.
-
-    Returns:
-      The checked predictions; a task without a label column has only MISSING labels.
 
     Raises:
       UserError: a missing file, an unknown, missing or misplaced column, an unknown class, a
-        value that is no number, or anything `Predictions` refuses; rows count from the header.
+        value that is not a number, or anything that `Predictions` rejects. Row 1 is the header.
     """
     path = pathlib.Path(path)
     header, rows = _read(path)
@@ -77,7 +74,7 @@ def load(
             where=str(path),
             expected="at least one row",
             found="none",
-            fix="give a table with rows",
+            fix="provide a table with rows",
         )
     tasks = [task for task in TASKS.values() if _has_task(header, task, path, labels)]
     if not tasks:
@@ -86,7 +83,7 @@ def load(
             where=str(path),
             expected="columns such as gender_label, gender_male, gender_female",
             found=", ".join(header),
-            fix="name the columns so",
+            fix="rename the columns accordingly",
         )
     taken = {"id"}
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
@@ -129,13 +126,13 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
             found=", ".join(header),
             fix="correct the first row",
         )
-    short = [i for i, row in enumerate(rows) if len(row) != len(header)]
-    if short:
+    odd = [i for i, row in enumerate(rows) if len(row) != len(header)]
+    if odd:
         raise UserError(
             "row of another length",
-            where=f"{path} {rows_text(short, first_row=FIRST_DATA_ROW)}",
+            where=f"{path} {rows_text(odd, first_row=FIRST_DATA_ROW)}",
             expected=f"{len(header)} values",
-            found=str(len(rows[short[0]])),
+            found=str(len(rows[odd[0]])),
             fix="complete or delete the rows",
         )
     return header, rows
@@ -175,7 +172,7 @@ def _labels(values: Sequence[str] | None, task: TaskSpec, path: pathlib.Path, n:
         raise UserError(
             f"unknown {task.name} class",
             where=f"{path} {rows_text(unknown, first_row=FIRST_DATA_ROW)}",
-            expected=", ".join(task.classes) + " or nothing",
+            expected=", ".join(task.classes) + " or an empty cell",
             found=repr(values[unknown[0]]),
             fix="correct the rows",
         )
@@ -183,22 +180,18 @@ def _labels(values: Sequence[str] | None, task: TaskSpec, path: pathlib.Path, n:
 
 
 def _numbers(values: Sequence[str], column: str, path: pathlib.Path) -> np.ndarray:
-    try:
-        return np.array(values, dtype=np.float64).astype(np.float32)
-    except ValueError:
-        bad = [i for i, value in enumerate(values) if not _is_number(value)]
+    numbers, bad = np.empty(len(values)), []
+    for row, value in enumerate(values):
+        try:
+            numbers[row] = float(value)
+        except ValueError:
+            bad.append(row)
+    if bad:
         raise UserError(
             "not a probability",
             where=f"{path} {rows_text(bad, first_row=FIRST_DATA_ROW)} column {column}",
             expected="a number",
             found=repr(values[bad[0]]),
             fix="correct the rows",
-        ) from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        )
+    return numbers.astype(np.float32)
