@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import jax
 from etils import epath
@@ -94,7 +94,8 @@ class Training:
         self._run, self._data, self._workdir = run, data, workdir
         self._preemption, self._started = preemption, time.perf_counter()
         self._profile = Profile(config.profile_steps, workdir / "profile")
-        self.console = Console(active=self._chief, check=self._leave_if_preempted)
+        preemption.leave = self.leave
+        self.console = Console(active=self._chief, check=preemption.check)
         if config.compile_cache:
             jax.config.update("jax_compilation_cache_dir", config.compile_cache)
         self.console.say(describe(run))
@@ -214,7 +215,7 @@ class Training:
         self._log.resume()
         return False
 
-    def leave(self) -> None:
+    def leave(self) -> NoReturn:
         """Waits for the newest checkpoint and raises Preempted."""
         self.manager.wait()
         self._preemption.unsaved = False
@@ -252,10 +253,6 @@ class Training:
         self.history = ValidationHistory.from_json(restored.host["watch"])
         self.console.say(f"resumed from step {restored.step}")
         return restored.step
-
-    def _leave_if_preempted(self) -> None:
-        if self._preemption.noted():
-            self.leave()
 
 
 def validate(session: Session, sets: Sequence[PreparedDataset], *, console: Console) -> dict[str, float]:

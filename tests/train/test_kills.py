@@ -220,7 +220,7 @@ def test_where_saving_outlasts_the_grace_an_interval_is_lost_at_most(config_file
     newest, last = _newest(tmp_path / "run"), _told(said + output)
     print(f"RESULT SIGTERM slow disk: exit {process.returncode}, step {last} told, {newest} kept")
     assert process.returncode == EXIT_FELL_BACK, errors[-4000:]
-    assert "goes back to the last checkpoint" in errors
+    assert "falls back to the last checkpoint" in errors
     assert last - INTERVAL <= newest < last
     _finish(config_file, tmp_path / "run")
     assert _result(tmp_path / "run") == unbroken

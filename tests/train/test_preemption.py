@@ -13,8 +13,19 @@ def test_sigterm_is_noted_and_the_old_handler_comes_back():
     with Preemption() as preemption:
         assert not preemption.stops_after(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert preemption.noted() and preemption.stops_after(2)
+        assert preemption.stops_after(2)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_check_leaves_once_the_signal_was_seen():
+    left = []
+    with Preemption() as preemption:
+        preemption.leave = lambda: left.append(True)
+        preemption.check()
+        assert left == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        preemption.check()
+    assert left == [True]
 
 
 @pytest.mark.parametrize(("unsaved", "code"), [(True, EXIT_FELL_BACK), (False, EXIT_SAVED)])
@@ -55,7 +66,8 @@ with Preemption() as preemption:
     while not seen and time.monotonic() < deadline:
         time.sleep(0.01)
     assert seen == [signal.SIGTERM], seen
-    assert not preemption.noted()  # before all have agreed on a step
+    preemption.leave = lambda: os._exit(3)
+    preemption.check()  # does not leave before all have agreed on a step
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
