@@ -226,7 +226,7 @@ MISTAKES = (
         name="Zero-shot without a text encoder",
         make=_no_text_encoder,
         cause="a.safetensors.*text",
-        fix="give the official",
+        fix="official tiny-test",
     ),
     Mistake(
         name="An adapter of another variant",
