@@ -1,6 +1,6 @@
-"""The main job on rendered faces: draw them, adapt a frozen tiny tower by multitask LoRA, evaluate.
+"""Draws synthetic faces, adapts a small frozen encoder with multitask LoRA, and evaluates it.
 
-The tower is assets/tiny_demo.safetensors, which scripts/dev/pretrain_tiny.py makes.
+The encoder is assets/tiny_demo.safetensors, made by scripts/dev/pretrain_tiny.py.
 
 python scripts/demo.py --out=runs/demo
 """
@@ -14,10 +14,10 @@ from absl import flags
 
 from softbio_jax import command
 
-_OUT = flags.DEFINE_string("out", "runs/demo", "Folder for data and run.")
-_FACES = flags.DEFINE_integer("faces", 8000, "Training faces over the four sets.")
-_TEST_FACES = flags.DEFINE_integer("test_faces", 600, "Faces a test set.")
-_STEPS = flags.DEFINE_integer("steps", 0, "Training steps; 0: as configs/demo.py has it.")
+_OUT = flags.DEFINE_string("out", "runs/demo", "Folder of the data and the run.")
+_FACES = flags.DEFINE_integer("faces", 8000, "Training faces over all four sets.")
+_TEST_FACES = flags.DEFINE_integer("test_faces", 600, "Faces per test set.")
+_STEPS = flags.DEFINE_integer("steps", 0, "Training steps; 0: those of configs/demo.py.")
 
 _SIZE = 48  # pixels
 

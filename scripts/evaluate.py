@@ -1,4 +1,4 @@
-"""Evaluates a trained run, or a two-tower checkpoint without training, on test sets.
+"""Evaluates a trained run, or a zero-shot classifier from an image and a text encoder, on test sets.
 
 python scripts/evaluate.py --workdir=runs/demo/run [--latency]
 python scripts/evaluate.py --zero_shot --workdir=runs/zs --checkpoint=PE-Core-L14-336.pt \
@@ -13,15 +13,15 @@ from absl import flags
 from softbio_jax import command
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "A run of scripts/train.py; with --zero_shot, the folder to write.", required=True
+    "workdir", None, "A run directory; with --zero_shot, the folder to write.", required=True
 )
-_OUT = flags.DEFINE_string("out", None, "Folder for eval/; the run's own by default.")
-_DATA = flags.DEFINE_string("data", None, "Root of the prepared sets; the run's own by default.")
+_OUT = flags.DEFINE_string("out", None, "Folder for eval/; default: the run directory.")
+_DATA = flags.DEFINE_string("data", None, "Root of the prepared data sets; default: that of the run.")
 _LATENCY = flags.DEFINE_bool(
-    "latency", False, "Also time the forward pass and add latency and throughput to the run's run.json."
+    "latency", False, "Also time the forward pass, and add latency and throughput to run.json."
 )
 _ZERO_SHOT = flags.DEFINE_bool("zero_shot", False, "Classify by the nearest prompt.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: both towers' file or hub id.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: file or hub id with both encoders.")
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
 _TEST = flags.DEFINE_list("test", [], "Zero-shot: test sets, NAME/SPLIT under --data.")
 _PROMPTS = flags.DEFINE_string("prompts", "thesis", "Zero-shot: a registered set or a JSON file.")
@@ -32,9 +32,9 @@ _SYNTHETIC = flags.DEFINE_list(
     "synthetic_labels", [], "Zero-shot: pairs SET:TASK with labels of a model, to exclude and mark."
 )
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "Zero-shot, prompts of one's own: CLIP's tokenizer.json, if not installed."
+    "tokenizer", None, "Zero-shot with custom prompts: CLIP's tokenizer.json, if no tokenizer is installed."
 )
-_BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images a pass over all devices.")
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images per batch, over all devices.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -53,7 +53,11 @@ def main(argv: Sequence[str]) -> None:
 
     if _LATENCY.value:
         raise UserError(
-            "a run's flag", where="--latency", expected="no --zero_shot", found="both", fix="drop one"
+            "flag of a trained run",
+            where="--latency",
+            expected="no --zero_shot",
+            found="both",
+            fix="drop one",
         )
     for name, value in (("checkpoint", _CHECKPOINT.value), ("data", _DATA.value), ("test", _TEST.value)):
         if not value:
@@ -76,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
                     where=f"--{name}",
                     expected=f"SET:TASK with a task of {', '.join(TASKS)}",
                     found=pair,
-                    fix="write for instance rafdb:gender",
+                    fix="write it as in rafdb:gender",
                 )
             rules[name][test_set] = (*rules[name].get(test_set, ()), task)
     evaluate_zero_shot(

@@ -1,4 +1,4 @@
-"""Trains a run, from its newest checkpoint if it has one, and evaluates it on its test sets.
+"""Trains a run, resuming from its newest checkpoint, and evaluates it on its test sets.
 
 python scripts/train.py --config=configs/demo.py --workdir=runs/demo
 python scripts/train.py --config=configs/real_faces.py --workdir=runs/faces --config.seed=1
@@ -6,8 +6,8 @@ python scripts/train.py --workdir=runs/mine \\
     --config=configs/finetune.py:method=lora,tasks=emotion,train=mine/train,test=mine/test \\
     --config.data.root=data --config.model.pretrained=assets/tiny_demo.safetensors
 
-The last one adapts a tower to sets of one's own, prepared by scripts/prepare_data.py. What follows
-the colon is for the config file to read; --config.KEY=VALUE sets one value in what it returns.
+The last command adapts an encoder to your own data sets, prepared by scripts/prepare_data.py. The text
+after the colon is passed to the config file; --config.KEY=VALUE overrides one value of its result.
 """
 
 import sys
@@ -26,19 +26,21 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run, local or gs://: checkpoints, metrics, evaluation."
+    "workdir", None, "Run directory, local or gs://: checkpoints, metrics, evaluation."
 )
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print what would be trained and what a step costs, without data."
+    "dry_run", False, "Print the trained parameters and the cost of a step, without reading data."
 )
 _MULTIHOST = flags.DEFINE_bool(
-    "multihost", False, "Start JAX's distributed runtime; on TPU pods and under SLURM as it is."
+    "multihost", False, "Start JAX's distributed runtime; TPU pods and SLURM need no other flag."
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "Elsewhere: HOST:PORT of process 0, the same for every process."
+    "coordinator", None, "HOST:PORT of process 0; required with --multihost outside TPU pods and SLURM."
 )
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Elsewhere: this process, from 0.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "Elsewhere: how many there are.")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Index of this process (0-based); required like --coordinator."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes; required like --coordinator.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -62,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if run.has_random_frozen_blocks() and jax.process_index() == 0:
         print(
-            "note: no pretrained tower is named and its blocks are frozen: they stay random; "
+            "note: frozen encoder blocks keep random weights, since no pretrained checkpoint is named; "
             "fix: --config.model.pretrained=FILE",
             flush=True,
         )
@@ -76,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _describe(run: "Run") -> None:
-    """Prints what would be trained, and what a step costs, from shapes alone."""
+    """Prints the trained parameters and the cost of a step, from shapes only."""
     from softbio_jax.planning import fit, table
     from softbio_jax.planning.topology import devices_of
     from softbio_jax.runs import build
