@@ -23,7 +23,7 @@ AGE = TaskSpec(
     name="age", classes=("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 )
 GENDER = TaskSpec(name="gender", classes=("male", "female"))
-# RAF-DB's order, which the thesis kept.
+# RAF-DB's order.
 EMOTION = TaskSpec(
     name="emotion", classes=("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 )

@@ -74,7 +74,7 @@ class TaskRules:
             raise UserError(
                 "DoRA on a task's own layers",
                 where="method.task_lora.dora",
-                expected="plain LoRA, as the thesis has it",
+                expected="plain LoRA",
                 found="dora=True",
                 fix="set it on the shared layers alone",
             )

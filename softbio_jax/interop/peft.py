@@ -230,7 +230,8 @@ def write(
     Args:
       directory: made if need be; each file appears only once it is whole.
       adapter: as `collect` or `read` gives it.
-      naming: the modules it is for; "thesis" is the official naming on the thesis' changed tower.
+      naming: of the modules; "official_linear" is the official naming where every projection is a
+        linear layer that is called.
       base_model: noted in the configuration.
 
     Raises:

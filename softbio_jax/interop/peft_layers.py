@@ -14,7 +14,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.models.config import VISION, VisionConfig
 from softbio_jax.models.flops import dense_layers
 
-Naming = Literal["timm", "official", "thesis"]
+Naming = Literal["timm", "official", "official_linear"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ _POOL = {
 }
 _PARENT = {"timm": "blocks", "official": "transformer.resblocks"}
 # The official modules whose wrapped forward is never called: PEFT would load an adapter and
-# nothing would change. The thesis' towers are changed so that it is called.
+# nothing would change, unless the modules are changed so that they are called (official_linear).
 _DEAD = ("attn.in_proj", "attn.out_proj")
 _PREFIX = re.compile(
     r"(?:base_model\.model\.)?(?:visual\.trunk\.|visual\.|trunk\.|backbone\.|vision_model\.|model\.)?"

@@ -64,7 +64,7 @@ class TaskBlock(nn.Module):
 
     With the shared stream s and each task's t, and every update as `TwoStreamDense` has it:
     s = x + attn(ln_1(x)), t = x + attn_t(ln_1(x)); y_t = t + mlp_t(ln_2(s), ln_2(t)). Where all
-    layers have a task's update and none a shared one (the thesis):
+    layers have a task's update and none a shared one (placement "last_block"):
     y_t = Block(x) + s B_o A_o attn_t + s B_2 A_2 gelu(h + s B_1 A_1 ln_2(t)),
     h = c_fc(ln_2(s)), attn_t the attention with q_t, k_t, v_t of their own, and t = s + s B_o A_o
     attn_t. Parameters are those of `Block`, with the adapters beside them.

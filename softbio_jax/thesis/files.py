@@ -101,7 +101,7 @@ def save(directory: str | pathlib.Path, checkpoint: Adaptation, tasks: Sequence[
       UserError: a layer that its modules do not have, or torch is missing.
     """
     directory = pathlib.Path(directory)
-    peft.write(directory, checkpoint.adapter, naming="thesis")
+    peft.write(directory, checkpoint.adapter, naming="official_linear")
     flat = dict(checkpoint.leaves)
     stats = {path: np.asarray(leaf) for path, leaf in flatten(checkpoint.batch_stats).items()}
     tree: dict[str, dict[str, np.ndarray]] = {"prediction_layers": {}}

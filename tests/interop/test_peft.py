@@ -45,7 +45,7 @@ def edit_weights(folder, change):
 
 
 @pytest.mark.parametrize("name", ["lora", "dora", "rslora", "mtlora"])
-@pytest.mark.parametrize("naming", ["timm", "thesis"])
+@pytest.mark.parametrize("naming", ["timm", "official_linear"])
 def test_what_is_written_is_read_back(name, naming, tmp_path):
     model, params = drawn(name)
     peft.write(tmp_path, peft.collect(params, model.adapters), naming=naming)

@@ -1,6 +1,6 @@
 """The demo's composite: drawn faces in four training sources and four test sets.
 
-They copy the label masks, the proportions and the class shares of the thesis' data sets and nothing
+They copy the label masks, the proportions and the class shares of the real data sets and nothing
 else: accuracies on them say nothing about photographs of people.
 """
 
@@ -33,7 +33,7 @@ class FaceSet:
     """One synthetic data set.
 
     Args:
-      size: rows in the thesis' data set that it stands for.
+      size: rows in the real data set that it stands for.
       tasks: the tasks that it labels.
       age, gender, emotion: relative class frequencies.
       style: its look.
@@ -135,7 +135,7 @@ class Drawn(NamedTuple):
 
 
 def composite_counts(total: int) -> dict[str, int]:
-    """Splits a number of training rows over the sources in the thesis' proportions.
+    """Splits a number of training rows over the sources in the proportions of the real sets.
 
     Args:
       total: rows of all four sources together.
@@ -270,7 +270,7 @@ class Synthetic(FaceBuilder):
         "test" if it is a test set, and both if it is both.
       size: side of the pictures in pixels.
       seed: which faces; the same seed gives the same bytes.
-      count: rows of the training split; None keeps as many as the thesis' data set has.
+      count: rows of the training split; None keeps as many as the real data set has.
       test_count: rows of the test split, likewise.
       **kwargs: see FaceBuilder.
     """
