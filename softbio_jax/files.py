@@ -148,7 +148,7 @@ class LineFile:
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; its file replaces `path` when the block succeeds.
 
     If the block raises, `path` is unchanged and the temporary file is removed.
@@ -156,7 +156,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> with atomic_file(folder / "table.csv") as temporary:
     ...     _ = temporary.write_text("id,age\\n")
-    >>> [path.name for path in folder.iterdir()]
+    >>> os.listdir(folder)
     ['table.csv']
 
     Args:
@@ -172,7 +172,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(directory: str | os.PathLike, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
+def atomic_folder(directory: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """Yields a temporary folder beside `directory` that is renamed to it when the block succeeds.
 
     Raises:
