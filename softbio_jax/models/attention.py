@@ -22,11 +22,11 @@ def attend(
 
     Args:
       q: (B, N, K, head_dim), or (T, B, N, K, head_dim).
-      k: the same with M rows for N; v alike.
-      implementation: as `jax.nn.dot_product_attention` has it; "auto" leaves the choice to it.
-      causal: mask what comes later (text tower).
-      recompute: the backward pass makes the weights (B, K, N, M) again instead of keeping them,
-        as fused kernels do; docs/performance.md has what that saves and costs.
+      k: the same with M for N; v alike.
+      implementation: of `jax.nn.dot_product_attention`; "auto" leaves the choice to it.
+      causal: mask later positions (text encoder).
+      recompute: recompute the weights (B, K, N, M) in the backward pass instead of saving them,
+        as fused kernels do; docs/performance.md shows what that saves and costs.
 
     Returns:
       (B, N, K * head_dim), or (T, B, N, K * head_dim).
@@ -41,12 +41,12 @@ def attend(
         one = jax.checkpoint(one, prevent_cse=False)
     if q.ndim == 4:
         return one(q, k, v)
-    # A task at a time, as in `adapters.math.apart`.
+    # One task at a time, as in `adapters.math.apart`.
     return jnp.stack([one(q[t], k[t], v[t]) for t in range(len(q))])
 
 
 def on_this_machine(compute: ComputeConfig) -> ComputeConfig:
-    """Returns how to compute here what was trained elsewhere: cuDNN needs a GPU."""
+    """Returns compute with an attention that this machine supports: cuDNN needs a GPU."""
     if compute.attention != "cudnn" or jax.default_backend() == "gpu":
         return compute
     return dataclasses.replace(compute, attention="auto")

@@ -1,4 +1,4 @@
-"""The transformer block both towers share."""
+"""The transformer block of both encoders."""
 
 import functools
 from typing import Any
@@ -21,7 +21,7 @@ Rotation = tuple[jax.Array, jax.Array]  # cos and sin, (N, head_dim) each
 def gelu(x: jax.Array) -> jax.Array:
     """Returns the exact GELU x (1 + erf(x / sqrt 2)) / 2 of x (..., D), not jax.nn.gelu's default.
 
-    Its backward pass keeps x alone, where autodiff keeps three arrays of the MLP's width.
+    The backward pass saves only x, where autodiff saves three arrays of the MLP's width.
 
     Source: Hendrycks and Gimpel 2016, arXiv:1606.08415.
     """
@@ -62,14 +62,8 @@ class SelfAttention(nn.Module):
         q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
         if rotation is not None:
             q, k = positions.rotate(q, *rotation), positions.rotate(k, *rotation)
-        out = attend(
-            q,
-            k,
-            v,
-            implementation=self.compute.attention,
-            causal=self.causal,
-            recompute=self.compute.recompute,
-        )
+        how: dict[str, Any] = {"implementation": self.compute.attention, "recompute": self.compute.recompute}
+        out = attend(q, k, v, causal=self.causal, **how)
         return AdaptedDense(width, name="out", **dense)(out, rows)
 
 

@@ -15,11 +15,11 @@ Resample = Literal["official", "timm"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """Shape of a vision tower: L blocks of width D over a (image_size / patch_size)^2 grid.
+    """Shape of a vision encoder: L blocks of width D over a (image_size / patch_size)^2 grid.
 
-    resample says what happens at other grids. "official": the positional embedding bilinear
-    without antialias, rotary positions as they are; "timm": bicubic with antialias, rotary
-    positions rescaled to the stored grid. At image_size the two are the same.
+    resample is the treatment of other grids. "official": bilinear positional embedding without
+    antialias, integer rotary positions; "timm": bicubic with antialias, rotary positions rescaled
+    to the stored grid. At image_size the two are the same.
     """
 
     name: str
@@ -44,7 +44,7 @@ class VisionConfig:
                 where="model.resample",
                 expected=" or ".join(get_args(Resample)),
                 found=repr(self.resample),
-                fix="take one of them",
+                fix="use one of them",
             )
 
     @property
@@ -62,7 +62,7 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Shape of a text tower."""
+    """Shape of a text encoder."""
 
     context: int
     width: int
@@ -78,47 +78,29 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How a tower is computed; it changes speed and memory, never the parameters.
+    """How an encoder is computed; it changes speed and memory, never the parameters."""
 
-    dtype is the activations' type (norms, softmax and losses stay float32), remat one of
-    `REMAT_POLICIES`, unroll the blocks per scan iteration, attention the implementation that
-    `jax.nn.dot_product_attention` takes ("auto" lets it choose), matmul_precision what
-    `jax.default_matmul_precision` takes ("highest" for parity).
-    """
-
-    dtype: str = "float32"
-    remat: str = "none"
-    unroll: int = 1
-    attention: Literal["auto", "xla", "cudnn"] = "xla"
-    matmul_precision: str = "default"
+    dtype: str = "float32"  # of activations; norms, softmax and losses stay float32
+    remat: str = "none"  # one of `REMAT_POLICIES`
+    unroll: int = 1  # blocks per scan iteration
+    attention: Literal["auto", "xla", "cudnn"] = "xla"  # for jax.nn.dot_product_attention
+    matmul_precision: str = "default"  # for jax.default_matmul_precision; "highest" for parity
 
     @property
     def recompute(self) -> bool:
-        """Whether the backward pass makes attention's weights again."""
+        """Whether the backward pass recomputes attention's weights."""
         return self.remat == "attention"
 
 
 def _core(
-    name: str, image: int, patch: int, width: int, layers: int, heads: int, out: int, **kw: Any
+    name: str, image: int, patch: int, width: int, layers: int, heads: int, out: int | None, **kw: Any
 ) -> VisionConfig:
-    shape: dict[str, Any] = {"mlp_width": 4 * width} | kw
-    return VisionConfig(
-        name=name,
-        image_size=image,
-        patch_size=patch,
-        width=width,
-        layers=layers,
-        heads=heads,
-        out_dim=out,
-        **shape,
-    )
+    shape: dict[str, Any] = {"mlp_width": 4 * width, "image_size": image, "patch_size": patch} | kw
+    return VisionConfig(name=name, width=width, layers=layers, heads=heads, out_dim=out, **shape)
 
 
 def _dense(name: str, image: int, patch: int, width: int, layers: int, heads: int, **kw: Any) -> VisionConfig:
-    shape: dict[str, Any] = {"mlp_width": 4 * width, "pooling": "none", "ln_post": False} | kw
-    return VisionConfig(
-        name=name, image_size=image, patch_size=patch, width=width, layers=layers, heads=heads, **shape
-    )
+    return _core(name, image, patch, width, layers, heads, None, pooling="none", ln_post=False, **kw)
 
 
 _GIGANTIC = {"mlp_width": 8960, "class_token": False}
@@ -137,7 +119,7 @@ _CONFIGS = (
     _dense("PE-Spatial-B16-512", 512, 16, 768, 12, 12),
     _dense("PE-Spatial-L14-448", 448, 14, 1024, 24, 16),
     _dense("PE-Spatial-G14-448", 448, 14, 1536, 50, 16, layer_scale=0.1, **_GIGANTIC),
-    # The same architecture with smaller numbers, for tests, the demo and small studies.
+    # Small ones for tests, the demo and small studies.
     _core("tiny-test", 32, 8, 32, 3, 2, 24),
     _core("tiny-demo", 48, 8, 96, 6, 4, 64),
     _core("tiny-faces", 48, 8, 192, 4, 6, 192),
@@ -176,21 +158,20 @@ TIMM_NAMES = {
 
 
 def vision_config(name: str) -> VisionConfig:
-    """Returns the variant `name`, which may be a PE name or a timm name.
+    """Returns a variant by its PE name, or by timm's with or without the tag.
 
     Raises:
       UserError: no such variant.
     """
-    if name in TIMM_NAMES:
-        return VISION[TIMM_NAMES[name]]
-    if name.removesuffix(".fb") + ".fb" in TIMM_NAMES:  # timm's name without its tag
-        return VISION[TIMM_NAMES[name.removesuffix(".fb") + ".fb"]]
+    for timm_name in (name, f"{name}.fb"):
+        if timm_name in TIMM_NAMES:
+            return VISION[TIMM_NAMES[timm_name]]
     if name not in VISION:
         raise UserError(
             "unknown variant",
             where="model.variant",
             expected=f"one of {', '.join(VISION)}",
             found=repr(name),
-            fix=nearest(name, VISION, otherwise="take a name of that list, or its timm name"),
+            fix=nearest(name, VISION, otherwise="use a name of that list, or its timm name"),
         )
     return VISION[name]

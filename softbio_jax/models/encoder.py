@@ -35,7 +35,7 @@ class PatchEmbedding(nn.Module):
         return patches @ kernel.reshape(-1, self.width).astype(images.dtype)
 
 
-# By what a kernel of the block reads where the tasks part.
+# The block where the tasks part, by `TaskRules.base_input`.
 _PARTING = {"shared": TaskBlock, "task": Block}
 
 
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
     """Maps images to tokens: patches, positions, trunk, tail, final norm.
 
     The trunk holds the first L - tail blocks, the tail the last ones, which a method treats
-    apart; either may be empty. With per-task adapters the tail is the block where the tasks
+    separately; either may be empty. With per-task adapters the tail is the block where the tasks
     part, and the tokens have a leading task axis.
     """
 
@@ -62,19 +62,19 @@ class Encoder(nn.Module):
         norm: bool = True,
         after: tuple[int, ...] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the tokens and, when capture, the states on the way.
+        """Returns the tokens and, with capture, the intermediate states.
 
         Args:
-          images: (B, H, W, 3), normalised to [-1, 1]; H and W at least a patch, floor to patches.
+          images: (B, H, W, 3) in [-1, 1]; H and W at least a patch, rounded down to patches.
           rows: (B,) int32, turns the adapters' dropout on, see `AdaptedDense`.
           capture: also return patches, positions, pre and blocks (L, B, N, D), without the
             block where tasks part.
           norm: whether the final norm is applied.
-          after: the tokens wanted are those after these blocks, in [-L, L); needs capture.
+          after: return the tokens after these blocks, in [-L, L); needs capture.
 
         Returns:
-          (B, N, D), (T, B, N, D) with per-task adapters, or (len(after), B, N, D), and a dict
-          of states.
+          (B, N, D), (T, B, N, D) with per-task adapters, or (len(after), B, N, D); and a dict of
+          states.
         """
         c, dtype = self.config, jnp.dtype(self.compute.dtype)
         size = c.patch_size

@@ -1,8 +1,9 @@
-"""Floating-point operations of the towers and heads, forward, from shapes alone.
+"""Floating-point operations of encoders, heads and adapters in the forward pass, from shapes only.
 
 Two conventions side by side, see docs/counting.md: `Flops.total` counts every multiply-add of a
-matrix product twice, attention's included; `Flops.profiler` is what torch's profiler prints,
-which leaves attention out and adds elementwise products and sums.
+matrix product twice, including attention's; `Flops.profiler` is what torch's profiler prints,
+which leaves attention out and adds elementwise products and sums. `matmul_flops` counts the
+products of a traced function.
 """
 
 import dataclasses
@@ -16,9 +17,13 @@ from softbio_jax.adapters.config import Adapter, AdapterRules, LoRAConfig
 from softbio_jax.models.config import TextConfig, VisionConfig
 from softbio_jax.models.multitask import HeadConfig
 
-# What the profiler sees the reference's rotation do to one number of q or k: two products and,
-# by a constant scale of one, two more; then one sum.
+Grid = tuple[int, int] | None  # rows and columns of patches; None: the variant's own
+
+# What the profiler counts for one number of q or k in the reference's rotation: two products, two
+# more by a constant scale of one, and a sum.
 _ROTATION = 4 + 1
+# Projections side by side in one kernel; per-task adapters have an A and a B for each.
+_PROJECTIONS = {"attn/qkv": 3, "attn/kv": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,8 +31,8 @@ class Flops:
     """Operations by kind; they add up and multiply by a number of images or texts.
 
     Args:
-      dense: matrix products with weights and the patch convolution, two a multiply-add.
-      attention: q k^T and its product with v, two a multiply-add, masked places included.
+      dense: matrix products with weights and the patch convolution, two per multiply-add.
+      attention: q k^T and its product with v, two per multiply-add, including masked positions.
       elementwise: the products and sums of the reference's forward pass that torch's profiler
         counts, one each: positions, rotation, LayerScale, residuals.
     """
@@ -38,12 +43,12 @@ class Flops:
 
     @property
     def total(self) -> int:
-        """All matrix products, attention included."""
+        """All matrix products, including attention."""
         return self.dense + self.attention
 
     @property
     def profiler(self) -> int:
-        """The figure of torch.profiler with_flops, which has no formula for fused attention."""
+        """The count of torch.profiler with_flops, which has no formula for fused attention."""
         return self.dense + self.elementwise
 
     def __add__(self, other: "Flops") -> "Flops":
@@ -53,17 +58,15 @@ class Flops:
             elementwise=self.elementwise + other.elementwise,
         )
 
-    def __mul__(self, times: int) -> "Flops":
-        return Flops(
-            dense=times * self.dense, attention=times * self.attention, elementwise=times * self.elementwise
-        )
+    def __mul__(self, n: int) -> "Flops":
+        return Flops(dense=n * self.dense, attention=n * self.attention, elementwise=n * self.elementwise)
 
     __rmul__ = __mul__
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenseLayer:
-    """`layers` equal matrices (inputs, outputs) applied to `rows` rows an image.
+    """`layers` equal matrices (inputs, outputs), each applied to `rows` rows per image.
 
     The path is the one that `AdapterRules` match, such as encoder/trunk/attn/qkv.
     """
@@ -79,21 +82,12 @@ class DenseLayer:
         return 2 * self.rows * self.inputs * self.outputs * self.layers
 
 
-def dense_layers(
-    config: VisionConfig, *, grid: tuple[int, int] | None = None, tail: int = 0
-) -> Iterator[DenseLayer]:
-    """Yields the tower's matrices that adapters may adapt.
-
-    Args:
-      config: the variant.
-      grid: rows and columns of patches; None for the variant's own.
-      tail: how many last blocks are kept apart.
-    """
+def dense_layers(config: VisionConfig, *, grid: Grid = None, tail: int = 0) -> Iterator[DenseLayer]:
+    """Yields the matrices of a vision encoder that adapters may adapt; tail is its last blocks."""
     tokens, width = tokens_of(config, grid), config.width
     for part, layers in (("trunk", config.layers - tail), ("tail", tail)):
         if layers:
-            sizes = _block_sizes(width, config.mlp_width)
-            for name, (inputs, outputs) in sizes.items():
+            for name, (inputs, outputs) in _block_sizes(width, config.mlp_width).items():
                 yield DenseLayer(
                     path=f"encoder/{part}/{name}", rows=tokens, inputs=inputs, outputs=outputs, layers=layers
                 )
@@ -105,16 +99,14 @@ def dense_layers(
             yield DenseLayer(path=f"pool/{name}", rows=rows, inputs=inputs, outputs=outputs)
 
 
-def vision_flops(
-    config: VisionConfig, *, grid: tuple[int, int] | None = None, projected: bool = True
-) -> Flops:
-    """Returns the operations of the vision tower for one image.
+def vision_flops(config: VisionConfig, *, grid: Grid = None, projected: bool = True) -> Flops:
+    """Returns the operations of a vision encoder for one image.
 
-    Resampling the positional embedding at another grid is once a pass and not counted.
+    Resampling the positional embedding happens once per pass and is not counted.
 
     Args:
       config: the variant.
-      grid: rows and columns of patches; None for the variant's own.
+      grid: rows and columns of patches.
       projected: whether the projection is applied; heads on the pooled feature skip it.
     """
     rows, columns = grid or (config.grid, config.grid)
@@ -134,12 +126,7 @@ def vision_flops(
 
 
 def text_flops(config: TextConfig, *, tokens: int | None = None) -> Flops:
-    """Returns the operations of the text tower for one text.
-
-    Args:
-      config: the variant.
-      tokens: length of the padded text; None for the whole context.
-    """
+    """Returns the operations of a text encoder for one text, padded to `tokens` or the context."""
     n, width, layers = config.context if tokens is None else tokens, config.width, config.layers
     sizes = _block_sizes(width, config.mlp_width).values()
     return Flops(
@@ -150,31 +137,19 @@ def text_flops(config: TextConfig, *, tokens: int | None = None) -> Flops:
 
 
 def zero_shot_flops(vision: VisionConfig, text: TextConfig, *, prompts: int) -> Flops:
-    """Returns the operations for one image and some texts, with their similarities.
-
-    Args:
-      vision: the image's tower.
-      text: the texts' tower.
-      prompts: how many texts.
-    """
+    """Returns the operations for one image and a number of texts, with their similarities."""
     similarity = Flops(dense=2 * text.out_dim * prompts)
     return vision_flops(vision) + prompts * text_flops(text) + similarity
 
 
 def head_flops(config: HeadConfig, *, width: int, classes: int) -> Flops:
-    """Returns the operations of one task's head on one feature: 2 D C, deep 2 D^2 + 2 D C.
-
-    Args:
-      config: linear or deep.
-      width: D of the feature.
-      classes: C.
-    """
+    """Returns the operations of one task's head on one feature: 2 D C, deep 2 D^2 + 2 D C."""
     hidden = 2 * width**2 if config.kind == "deep" else 0
     return Flops(dense=hidden + 2 * width * classes)
 
 
-def tokens_of(config: VisionConfig, grid: tuple[int, int] | None) -> int:
-    """Returns N on a grid of patches, or on the variant's own."""
+def tokens_of(config: VisionConfig, grid: Grid) -> int:
+    """Returns N, the number of tokens on a grid."""
     rows, columns = grid or (config.grid, config.grid)
     return rows * columns + int(config.class_token)
 
@@ -188,22 +163,11 @@ def _block_sizes(width: int, hidden: int) -> dict[str, tuple[int, int]]:
     }
 
 
-# How many projections a kernel holds side by side; a task's own have an A and a B each.
-_PROJECTIONS = {"attn/qkv": 3, "attn/kv": 2}
-
-
-def adapter_flops(
-    config: VisionConfig, rules: AdapterRules, *, grid: tuple[int, int] | None = None, tail: int = 0
-) -> Flops:
+def adapter_flops(config: VisionConfig, rules: AdapterRules, *, grid: Grid = None, tail: int = 0) -> Flops:
     """Returns what unmerged adapters add for one image; merged ones add nothing.
 
-    Each adapted matrix (in, out) costs 2 R (in + out) more a row.
-
-    Args:
-      config: the variant.
-      rules: which layers are adapted.
-      grid: rows and columns of patches; None for the variant's own.
-      tail: how many last blocks are kept apart.
+    Each adapted matrix (in, out) costs 2 R (in + out) more per row. tail is the encoder's last
+    blocks.
     """
     dense = 0
     for layer in dense_layers(config, grid=grid, tail=tail):
@@ -214,14 +178,9 @@ def adapter_flops(
 
 
 def dora_norm_flops(config: VisionConfig, rules: AdapterRules, *, tail: int = 0) -> Flops:
-    """Returns what DoRA's column norms add to each forward pass, whatever its batch.
+    """Returns what DoRA's column norms add to each forward pass, regardless of its batch.
 
-    A^T W, A^T A and (A^T A) B for each adapted matrix, as `adapters.math.dora_gain` has them.
-
-    Args:
-      config: the variant.
-      rules: which layers are adapted, and which of them by DoRA.
-      tail: how many last blocks are kept apart.
+    A^T W, A^T A and (A^T A) B for each matrix adapted by DoRA, as in `adapters.math.dora_gain`.
     """
     dense = 0
     for layer in dense_layers(config, tail=tail):
@@ -232,17 +191,13 @@ def dora_norm_flops(config: VisionConfig, rules: AdapterRules, *, tail: int = 0)
     return Flops(dense=dense)
 
 
-def task_flops(config: VisionConfig, rules: AdapterRules, *, grid: tuple[int, int] | None = None) -> Flops:
-    """Returns what T tasks' own streams add for one image to `adapter_flops` with a tail of one.
+def task_flops(config: VisionConfig, rules: AdapterRules, *, grid: Grid = None) -> Flops:
+    """Returns what the streams of T = rules.per_task.tasks tasks add for one image.
 
-    Each per-task matrix of P projections costs 2 T R (P in + out) a row. From the first one on,
-    attention is each task's own, beside the shared stream's, and so is all of the pooling; with
-    base_input "task" every kernel after it reads T streams.
-
-    Args:
-      config: the variant.
-      rules: which layers are adapted, per_task.tasks being T.
-      grid: rows and columns of patches; None for the variant's own.
+    It comes on top of `adapter_flops` with a tail of one. Each per-task matrix of P projections
+    costs 2 T R (P in + out) per row. From the first one on, attention runs per task, beside the
+    shared stream's, and so does the pooling; with base_input "task" every later kernel reads T
+    streams.
     """
     own = rules.per_task
     if own is None:
@@ -278,14 +233,14 @@ def _products(adapter: Adapter, layer: DenseLayer) -> int:
 
 
 def matmul_flops(jaxpr: Any) -> int:
-    """Counts two operations a multiply-add of every matrix product and convolution in a jaxpr.
+    """Returns two operations per multiply-add of every matrix product and convolution in a jaxpr.
 
-    A scan's body counts as often as it runs, which XLA's own cost analysis does not do; what remat
-    computes again counts again. Where platforms differ, the default's way counts; of the branches
-    of a condition the dearest.
+    A scan's body counts as often as it runs, unlike in XLA's own cost analysis, and recomputation
+    by remat counts again. Of a platform-dependent choice the default counts, of the branches of a
+    condition the most expensive one.
 
     Args:
-      jaxpr: a jaxpr, closed or open.
+      jaxpr: open or closed.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     return sum(_equation_flops(equation) for equation in jaxpr.eqns)

@@ -1,4 +1,4 @@
-"""The multitask model: a vision tower, one pooled feature, one head a task."""
+"""The multitask model: a vision encoder, its pooled feature, one head per task."""
 
 import dataclasses
 from typing import Literal
@@ -25,7 +25,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation over B with torch's conventions: eps 1e-5, momentum 0.1, and the
     running variance unbiased where the normalising one is not (flax's is biased in both).
 
-    Under jit the statistics are those of the global batch, whatever its sharding.
+    Under jit the statistics are those of the global batch, regardless of its sharding.
     """
 
     momentum: float = 0.1
@@ -67,7 +67,7 @@ class Head(nn.Module):
 
 
 class Heads(nn.Module):
-    """One head a task; parameters `heads/{task}`."""
+    """One head per task; parameters `heads/{task}`."""
 
     tasks: tuple[TaskSpec, ...]
     config: HeadConfig
@@ -81,8 +81,8 @@ class Heads(nn.Module):
 
 
 class MultitaskModel(VisionEncoder):
-    """VisionEncoder with heads; `features` then `classify`, so that a step can run the tower over
-    microbatches and the heads, with their batch statistics, once over the whole batch."""
+    """VisionEncoder with heads; `features` then `classify`, so that a step can run the encoder over
+    microbatches and the heads, with their batch statistics, once over the complete batch."""
 
     tasks: tuple[TaskSpec, ...] = ()
     head: HeadConfig = HeadConfig()

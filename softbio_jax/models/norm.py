@@ -1,4 +1,4 @@
-"""Layer normalisation in float32, with sums that do not depend on what is fused around them."""
+"""Layer normalisation in float32, with sums that do not depend on the fusions around them."""
 
 import functools
 
@@ -12,7 +12,7 @@ from softbio_jax.adapters.math import apart
 class LayerNorm(nn.Module):
     """y = (x - mean(x)) / sqrt(var(x) + eps) scale + bias over the last axis, in float32.
 
-    The variance is the plain one, mean((x - mean)^2), as torch has it; scale and bias are (D,).
+    The variance is mean((x - mean)^2), as in torch; scale and bias are (D,).
 
     Source: Ba et al. 2016, arXiv:1607.06450.
     """
@@ -43,7 +43,7 @@ def _standardise(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
 def _normalise_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    # x alone, in the type it has: it is there anyhow, and the rest is cheap to make again.
+    # Only x, in its own type: it is live anyway, and the rest is cheap to recompute.
     return _normalise(x, scale, bias, epsilon), (x, scale)
 
 
@@ -65,16 +65,16 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 def row_mean(x: jax.Array) -> jax.Array:
     """Returns the mean over the last axis: x (..., D) float32 to (..., 1).
 
-    On the CPU it is a matrix product. A sum there is fused with what makes its input, and its
-    order then depends on that: a term that is zero would move the result, and a fresh adapter
-    is to leave a tower bit for bit.
+    On the CPU it is a matrix product. XLA fuses a sum there with the computation of its input,
+    which then determines the order of summation: adding a term that is zero would change the
+    result, but a fresh adapter must leave an encoder's output bit for bit.
     """
     return _row_mean(x, x.shape[-1])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _row_mean(x: jax.Array, size: int) -> jax.Array:
-    del size  # the backward pass needs it, and nothing else
+    del size  # for the backward pass only
     return jax.lax.platform_dependent(x, cpu=_by_product, default=_by_sum)
 
 

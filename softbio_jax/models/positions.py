@@ -1,4 +1,4 @@
-"""Absolute positional embeddings at other grids."""
+"""Positions: absolute embeddings resampled to other grids, and two-dimensional rotation (RoPE)."""
 
 import jax
 import jax.numpy as jnp
@@ -6,23 +6,24 @@ import numpy as np
 
 from softbio_jax.models.config import Resample
 
-# For jax.image.resize: its name of the kernel and whether it is widened when shrinking.
+# jax.image.resize's method, and whether its kernel is widened when shrinking.
 _RESIZE: dict[Resample, tuple[str, bool]] = {"official": ("linear", False), "timm": ("cubic", True)}
+_BASE = 10_000.0
 
 
 def resample(
     table: jax.Array, *, stored: int, grid: tuple[int, int], class_token: bool, method: Resample = "official"
 ) -> jax.Array:
-    """Returns the positional embedding for `grid`; the class token's row is kept as it is.
+    """Returns the positional embedding for another grid; the class token's row is unchanged.
 
     "official" is bilinear without antialias, "timm" bicubic (a = -0.5) with it.
 
     Args:
       table: (class_token + stored^2, D).
       stored: rows (= columns) of the stored grid.
-      grid: rows and columns wanted.
+      grid: rows and columns of the result.
       class_token: whether the first row is the class token's.
-      method: whose interpolation.
+      method: the interpolation.
 
     Returns:
       (class_token + rows * columns, D).
@@ -39,40 +40,33 @@ def resample(
     return jnp.concatenate([first, resized.reshape(-1, patches.shape[-1])])
 
 
-_BASE = 10_000.0
-
-
 def angles(
     grid: tuple[int, int], head_dim: int, *, class_token: bool, rescale_to: int | None = None
 ) -> np.ndarray:
-    """Returns the rotation angle of each token and channel, in radians.
+    """Returns the rotation angle of each token and channel, (N, head_dim) float32 in radians.
 
-    With d = head_dim / 2 channels an axis, f_i = 10000^(-2i/d), each repeated for the pair
-    (2i, 2i+1); the first half of the channels turns with x, the second with y. With a class
-    token the patches count from 1 and its own row, the first, is 0. Positions are integers;
-    with rescale_to = g, position p of n becomes p g / n.
+    With d = head_dim / 2 channels per axis, f_i = 10000^(-2i/d), each repeated for the pair
+    (2i, 2i+1); the first half of the channels turns with x, the second with y. With a class token,
+    the patches count from 1 and its own row, the first, is 0. Positions are integers; with
+    rescale_to = g, position p of n becomes p g / n.
 
     Args:
       grid: rows and columns of patches.
-      head_dim: channels a head, divisible by 4.
+      head_dim: channels per head, divisible by 4.
       class_token: whether a class token comes first.
-      rescale_to: rows (= columns) of the stored grid, or None for positions as they are.
-
-    Returns:
-      (N, head_dim) float32.
+      rescale_to: rows (= columns) of the stored grid, or None for integer positions.
 
     Source: perception_models `core/vision_encoder/rope.py`, `Rope2D`; the rescaling is timm's
     `ref_feat_shape`.
     """
     rows, columns = grid
-    offset = int(class_token)
     axis = head_dim // 2
     # float32 throughout: the reference's table is float32 whatever the weights' type.
     exponents = np.arange(0, axis, 2, dtype=np.float32) / np.float32(axis)
     frequencies = (np.float32(1) / np.float32(_BASE) ** exponents).astype(np.float32)
 
     def turn(n: int) -> np.ndarray:
-        places = np.arange(n, dtype=np.float32) + np.float32(offset)
+        places = np.arange(n, dtype=np.float32) + np.float32(class_token)
         if rescale_to is not None:
             places = places / np.float32(n) * np.float32(rescale_to)
         return np.repeat(places[:, None] * frequencies, 2, axis=-1)
@@ -86,14 +80,14 @@ def angles(
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Turns each channel pair (a, b) of x into (a cos - b sin, b cos + a sin).
+    """Turns each channel pair (a, b) of x into (a cos - b sin, b cos + a sin), in float32.
 
     Args:
       x: (B, N, K, head_dim).
       cos: (N, head_dim) float32; sin alike.
 
     Returns:
-      x's shape and type; the arithmetic is float32.
+      x's shape and type.
     """
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)

@@ -10,10 +10,10 @@ from softbio_jax.models.blocks import Block, Rotation
 from softbio_jax.models.config import ComputeConfig
 
 _POLICIES = jax.checkpoint_policies
-# What the backward pass finds saved; the rest is computed again.
+# What the forward pass saves for the backward pass; the rest is recomputed.
 REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,  # save everything
-    "attention": None,  # but for attention's weights, see `attend`
+    "attention": None,  # except attention's weights, see `attend`
     "dots": _POLICIES.dots_with_no_batch_dims_saveable,
     "full": _POLICIES.nothing_saveable,
 }
@@ -28,7 +28,7 @@ class _ScannedBlock(nn.Module):
         self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None
     ) -> tuple[jax.Array, object]:
         block = self.make("block")
-        nn.share_scope(self, block)  # the block's parameters without a level of their own
+        nn.share_scope(self, block)  # no level of its own in the parameter tree
         x = block(x, rotation, rows)
         return x, (x if self.capture else None)
 
@@ -36,17 +36,14 @@ class _ScannedBlock(nn.Module):
 def stack(
     make: Callable[[str], Block], *, layers: int, name: str, compute: ComputeConfig, capture: bool
 ) -> nn.Module:
-    """Returns a module that maps x (B, N, D) through `layers` blocks.
-
-    Calling it with (x, rotation, rows) gives (x, states): states is (layers, B, N, D), every
-    block's output, when capture, else None.
+    """Returns a module that maps (x (B, N, D), rotation, rows) to (x, states).
 
     Args:
       make: builds a block of the given name.
       layers: L >= 1.
       name: the stack's name in the parameter tree.
       compute: its remat and unroll are used.
-      capture: whether to return every block's output.
+      capture: whether states are every block's output (L, B, N, D), else None.
 
     Raises:
       UserError: no such remat policy.
@@ -58,14 +55,12 @@ def stack(
 def over_layers(
     body: type[nn.Module], *, length: int, inputs: int, compute: ComputeConfig
 ) -> type[nn.Module]:
-    """Returns a module scanned over layers, which keeps what the remat policy saves.
-
-    Its parameters have a leading layer axis.
+    """Returns a module scanned over layers, its parameters with a leading layer axis.
 
     Args:
-      body: a layer: (carry, inputs) to (carry, output).
-      length: how many layers.
-      inputs: how many inputs there are beside the carry, the same for every layer.
+      body: a layer: (carry, *inputs) to (carry, output).
+      length: number of layers.
+      inputs: number of inputs beside the carry, the same for every layer.
       compute: its remat and unroll are used.
 
     Raises:
@@ -77,7 +72,7 @@ def over_layers(
             where="compute.remat",
             expected=f"one of {', '.join(REMAT_POLICIES)}",
             found=repr(compute.remat),
-            fix="take a name of that list",
+            fix="use a name of that list",
         )
     if REMAT_POLICIES[compute.remat] is not None:
         # Inside a scan nothing can be merged across iterations, so CSE need not be prevented.

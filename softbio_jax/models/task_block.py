@@ -1,4 +1,4 @@
-"""The block where the tasks part: one shared stream in, one stream a task out."""
+"""The block where the tasks part: one shared stream in, one stream per task out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ Streams = tuple[jax.Array, jax.Array | None]  # shared (B, N, D), the tasks' (T,
 
 
 class TaskAttention(nn.Module):
-    """Self-attention of the shared stream, and of each task's where its q, k, v are its own."""
+    """Self-attention of the shared stream, and of each task's where q, k, v are per task."""
 
     heads: int
     compute: ComputeConfig
@@ -60,14 +60,14 @@ class TaskMLP(nn.Module):
 
 
 class TaskBlock(nn.Module):
-    """A pre-norm block that runs once, with a low-rank side branch a task.
+    """A pre-norm block that runs once, with a low-rank side branch per task.
 
-    With the shared stream s and each task's t, and every update as `TwoStreamDense` has it:
+    With the shared stream s, each task's t, and every update as in `TwoStreamDense`:
     s = x + attn(ln_1(x)), t = x + attn_t(ln_1(x)); y_t = t + mlp_t(ln_2(s), ln_2(t)). Where all
-    layers have a task's update and none a shared one (placement "last_block"):
+    layers have a per-task update and none a shared one:
     y_t = Block(x) + s B_o A_o attn_t + s B_2 A_2 gelu(h + s B_1 A_1 ln_2(t)),
-    h = c_fc(ln_2(s)), attn_t the attention with q_t, k_t, v_t of their own, and t = s + s B_o A_o
-    attn_t. Parameters are those of `Block`, with the adapters beside them.
+    h = c_fc(ln_2(s)), attn_t the attention with q_t, k_t, v_t, and t = s + s B_o A_o attn_t.
+    Parameters are those of `Block`, with the adapters beside them.
     """
 
     heads: int
@@ -106,18 +106,14 @@ class _Fork(nn.Module):
         self, carry: None, x: jax.Array, rotation: Rotation, rows: jax.Array | None
     ) -> tuple[None, jax.Array]:
         block = self.make("block")
-        nn.share_scope(self, block)  # the block's parameters without a level of their own
+        nn.share_scope(self, block)  # no level of its own in the parameter tree
         return carry, block(x, rotation, rows)
 
 
 def fork(make: Callable[[str], nn.Module], *, name: str, compute: ComputeConfig) -> nn.Module:
     """Returns a module that maps (None, x (B, N, D), rotation, rows) to (None, (1, T, B, N, D)).
 
-    A scan of length 1, so that the parameters have the layer axis they have in a plain tail.
-
-    Args:
-      make: builds the block of the given name.
-      name: its name in the parameter tree.
-      compute: its remat is used.
+    A scan of length 1, so that the parameters have the layer axis of a plain tail; make builds the
+    block of the given name.
     """
     return over_layers(_Fork, length=1, inputs=3, compute=compute)(make, name=name)

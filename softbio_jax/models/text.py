@@ -1,4 +1,4 @@
-"""The text tower: token ids to one embedding a text."""
+"""The text encoder: token ids to one embedding per text; and CLIP, which has both encoders."""
 
 import dataclasses
 import functools
@@ -31,21 +31,18 @@ class TextEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, ids: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
-        """Returns the embedding of each text, read where its id is largest, the end-of-text.
+        """Returns the embeddings (B, out), not normalised, read at the end-of-text, the largest id.
 
         Args:
-          ids: (B, N) int32 in [0, V), N <= context; what follows the end-of-text is not read.
+          ids: (B, N) int32 in [0, V), N <= context; ids after the end-of-text are not read.
           rows: (B,) int32, turns the adapters' dropout on, see `AdaptedDense`.
-
-        Returns:
-          (B, out), not normalised.
         """
         c, dtype = self.config, jnp.dtype(self.compute.dtype)
         table = self.param("token_embedding", nn.initializers.normal(0.02), (c.vocab, c.width), jnp.float32)
         places = self.param(
             "positional_embedding", nn.initializers.normal(0.01), (c.context, c.width), jnp.float32
         )
-        # Rows are gathered before the cast, so that the whole vocabulary is never copied.
+        # Rows are gathered before the cast, so that the vocabulary is never copied.
         x = table[ids].astype(dtype) + places[: ids.shape[1]].astype(dtype)
         make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters)
         run = stack(make, layers=c.layers, name="trunk", compute=self.compute, capture=False)
@@ -63,30 +60,21 @@ def _block(name: str, *, config: TextConfig, compute: ComputeConfig, adapters: A
 
 
 def normalise(x: jax.Array) -> jax.Array:
-    """Returns x / max(||x||, 1e-12) for x (..., D), as torch's F.normalize has it."""
+    """Returns x / max(||x||, 1e-12) for x (..., D), as torch's F.normalize."""
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def similarity_logits(
     image_features: jax.Array, text_features: jax.Array, logit_scale: jax.Array | float
 ) -> jax.Array:
-    """Returns exp(logit_scale) norm(image) . norm(text)^T, in float32.
-
-    Args:
-      image_features: (B, out).
-      text_features: (C, out).
-      logit_scale: (), the logarithm of the factor.
-
-    Returns:
-      (B, C).
-    """
+    """Returns exp(logit_scale) norm(image) . norm(text)^T in float32: (B, out), (C, out) to (B, C)."""
     image, text = (normalise(x.astype(jnp.float32)) for x in (image_features, text_features))
-    # The factor is near 100: cosines from bfloat16 passes would be off by whole tenths of a logit.
+    # The factor is near 100: cosines from bfloat16 passes would be off by tenths of a logit.
     return jnp.exp(logit_scale) * jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST)
 
 
 class CLIP(VisionEncoder):
-    """VisionEncoder with a text tower; parameters `text` and `logit_scale` beside the vision ones.
+    """VisionEncoder with a text encoder; parameters `text` and `logit_scale` beside the vision ones.
 
     Source: perception_models `core/vision_encoder/pe.py`, `CLIP`.
     """
@@ -103,15 +91,7 @@ class CLIP(VisionEncoder):
     def __call__(  # type: ignore[override]
         self, images: jax.Array, ids: jax.Array
     ) -> jax.Array:
-        """Returns the logit of each text for each image.
-
-        Args:
-          images: (B, H, W, 3) in [-1, 1].
-          ids: (C, N) int32.
-
-        Returns:
-          (B, C) float32.
-        """
+        """Returns logits (B, C) float32 of images (B, H, W, 3) in [-1, 1] and texts (C, N) int32."""
         return similarity_logits(self.encode_image(images), self.encode_text(ids), self.logit_scale)
 
     def encode_image(self, images: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The vision tower: encoder, pooling and projection."""
+"""The vision encoder with its pooling and projection."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class ProbeAttention(nn.Module):
         kv = AdaptedDense(2 * width, projections=2, name="kv", **dense)(tokens, rows)
         k, v = jnp.split(kv, 2, axis=-1)
         q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
-        # One query row: the fused kernels have nothing to gain here.
+        # One query row: fused kernels gain nothing here.
         out = attend(q, k, v, implementation="xla")
         return AdaptedDense(width, name="out", **dense)(out, rows)
 
@@ -50,7 +50,7 @@ class AttentionPooling(nn.Module):
         probe = self.param("probe", nn.initializers.normal(1.0), (1, 1, width), jnp.float32)
         per_task = self.adapters.per_task
         if per_task is not None and per_task.probe:
-            # Beside the pretrained one, from which every task's starts.
+            # Beside the pretrained one, which every task's starts from.
             start = jnp.broadcast_to(probe, (per_task.tasks, *probe.shape))
             probe = self.param("task_probe", lambda _: start)
         probe = jnp.broadcast_to(probe.astype(tokens.dtype), (*tokens.shape[:-2], 1, width))
@@ -74,11 +74,11 @@ class VisionEncoder(nn.Module):
         self.build(self.adapters)
 
     def build(self, adapters: AdapterRules) -> None:
-        """Makes the tower's parts."""
+        """Makes the submodules and the projection."""
         c = self.config
         if not 0 <= self.tail <= c.layers:
             raise UserError(
-                "more last blocks than the tower has",
+                "more last blocks than the encoder has",
                 where=c.name,
                 expected=f"at most {c.layers}",
                 found=str(self.tail),
@@ -92,14 +92,11 @@ class VisionEncoder(nn.Module):
             self.proj = self.param("proj", init, (c.width, c.out_dim), jnp.float32)
 
     def __call__(self, images: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
-        """Returns what the reference's forward gives: the projected pooled feature.
+        """Returns the projected pooled feature (B, out), or (B, N, D) of variants without pooling.
 
         Args:
           images: (B, H, W, 3) in [-1, 1].
           rows: (B,) int32, turns the adapters' dropout on, see `AdaptedDense`.
-
-        Returns:
-          (B, out), or (B, N, D) for variants without pooling.
         """
         return self.project(self.pooled(images, rows=rows))
 
@@ -122,7 +119,7 @@ class VisionEncoder(nn.Module):
                 return tokens
 
     def project(self, pooled: jax.Array) -> jax.Array:
-        """Applies the projection, where the variant has one."""
+        """Applies the projection of variants that have one."""
         return pooled if self.config.out_dim is None else pooled @ self.proj.astype(pooled.dtype)
 
     def intermediates(
@@ -133,28 +130,22 @@ class VisionEncoder(nn.Module):
         Args:
           images: (B, H, W, 3) in [-1, 1].
           layers: indices of blocks, negative ones from the end.
-          norm: whether the final norm is applied to them, where the variant has one.
+          norm: whether to apply the final norm of variants that have one.
 
         Returns:
-          (len(layers), B, N, D), the class token first where there is one.
+          (len(layers), B, N, D), with any class token first.
 
         Raises:
           UserError: no such block.
         """
         count = self.config.layers
-        for layer in layers:
-            if not -count <= layer < count:
-                raise UserError(
-                    "no such block",
-                    where="layers",
-                    expected=f"{-count} to {count - 1}",
-                    found=str(layer),
-                    fix="take an index of that range",
-                )
+        if wrong := [layer for layer in layers if not -count <= layer < count]:
+            expected = f"{-count} to {count - 1}"
+            raise UserError("no such block", where="layers", expected=expected, found=str(wrong[0]))
         return self.encoder(images, capture=True, norm=norm, after=layers)[0]
 
     def states(self, images: jax.Array) -> dict[str, jax.Array]:
-        """Returns every rung of the forward pass by name, for parity and probing."""
+        """Returns every stage of the forward pass by name, for parity and probing."""
         tokens, states = self.encoder(images, capture=True)
         pooled = self.pool_tokens(tokens)
         return states | {"tokens": tokens, "pooled": pooled, "embedding": self.project(pooled)}

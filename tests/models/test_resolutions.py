@@ -67,7 +67,7 @@ class TestMistakesAreSeen:
             assert rescale_to == 8
             return original(*arguments, **keywords)
 
-        monkeypatch.setattr(encoder.rope, "angles", angles)
+        monkeypatch.setattr(encoder.positions, "angles", angles)
         assert self.fails()
 
     def test_axes_rescaled_by_each_other(self, monkeypatch):
@@ -78,7 +78,7 @@ class TestMistakesAreSeen:
             patches = turned[1:].reshape(*grid[::-1], -1).swapaxes(0, 1)
             return np.concatenate([turned[:1], patches.reshape(len(turned) - 1, -1)])
 
-        monkeypatch.setattr(encoder.rope, "angles", angles)
+        monkeypatch.setattr(encoder.positions, "angles", angles)
         assert self.fails()
 
     @pytest.mark.parametrize("kernel", [("linear", True), ("cubic", False), ("lanczos3", True)])
