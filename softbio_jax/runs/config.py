@@ -15,6 +15,7 @@ from softbio_jax.losses.balancing import BalancingConfig
 from softbio_jax.models.attention import on_this_machine
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.multitask import HeadConfig
+from softbio_jax.tasks import TASKS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,13 +203,26 @@ def check(config: RunConfig) -> None:
     """Checks everything that needs neither data nor weights, so that a dry run reports it too.
 
     Raises:
-      UserError: an unknown sampler or weighted task, or an attention kernel that this machine lacks.
+      UserError: an unknown sampler or task, or an attention kernel that this machine lacks.
     """
     if "name" not in config.data.sampler:
         raise UserError(
             "missing config key", where="config.data.sampler.name", fix="set it in the config file"
         )
     sampling.make(**config.data.sampler)
+    for field, rule in (
+        ("not_averaged", config.data.not_averaged),
+        ("synthetic_labels", config.data.synthetic_labels),
+    ):
+        for name, tasks in rule.items():
+            for task in set(tasks) - set(TASKS):
+                raise UserError(
+                    "unknown task",
+                    where=f"data.{field}.{name}",
+                    expected=f"a tuple of {', '.join(TASKS)}",
+                    found=repr(task),
+                    fix=nearest(task, TASKS, otherwise="correct the name"),
+                )
     for task in sorted(set(config.balancing.weights) - set(config.tasks)):
         raise UserError(
             "weight of a task that is not trained",

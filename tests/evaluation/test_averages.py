@@ -4,8 +4,10 @@ import math
 
 import pytest
 
+from softbio_jax.evaluation import evaluate
 from softbio_jax.evaluation.metrics.averages import averaged_sets, excluded_by, excluded_tasks, task_averages
 from softbio_jax.thesis import protocol
+from tests.evaluation.fixtures import random_predictions
 
 RULE = excluded_tasks(protocol.SYNTHETIC_LABELS, protocol.NOT_AVERAGED)
 
@@ -107,3 +109,14 @@ def test_what_an_evaluation_excluded_is_in_its_metrics():
     rule = {"vggface2": ["age"], "rafdb": ["gender"]}
     summary = {"datasets": accuracies, "averaged_sets": averaged_sets(accuracies, rule)}
     assert excluded_by(summary) == rule
+
+
+def test_a_set_of_your_own_called_celeba_hq_has_its_gender_average():
+    faces = random_predictions("celeba_hq", tasks=("gender",))
+    model = {"variant": "tiny", "method": "lp", "trainable_params": 1, "total_params": 2}
+    summary = evaluate.summarise([faces], model=model)
+    assert summary["averages"]["gender"] == summary["datasets"]["celeba_hq"]["gender"]["accuracy"]
+    assert summary["averaged_sets"] == {"gender": ["celeba_hq"]} and summary["average_intervals"]
+    ruled = evaluate.summarise([faces], model=model, not_averaged={"celeba_hq": ("gender",)})
+    assert ruled["averages"] == ruled["averaged_sets"] == ruled["average_intervals"] == {}
+    assert ruled["datasets"] == summary["datasets"]

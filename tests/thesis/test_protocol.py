@@ -1,5 +1,8 @@
 """What the thesis adds to the registries: its sampler, averages, prompts, placement and files."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -9,8 +12,11 @@ from softbio_jax.data import sources
 from softbio_jax.data.prepare import prepare
 from softbio_jax.data.sampling import SAMPLERS
 from softbio_jax.errors import UserError
+from softbio_jax.runs import directory
+from softbio_jax.runs.config import check, config_from
 from softbio_jax.thesis import protocol
 from tests.data.trees import make_emotions, make_fairface
+from tests.runs.tiny import changed, config_on
 
 # Six rows: two with age and gender, two with gender alone, two with gender and emotion.
 LABELS = {
@@ -92,3 +98,20 @@ def test_an_older_run_keeps_the_rule_that_it_was_judged_by():
     assert protocol.upgrade(older)["data"] == older["data"] | RULE
     newer = {"data": older["data"] | {"not_averaged": {}, "synthetic_labels": {"faces": ["age"]}}}
     assert protocol.upgrade(newer) == newer
+
+
+def test_a_run_directory_without_the_rule_is_read_and_resumed(data_root, tmp_path):
+    now = changed(config_on(data_root), data__not_averaged={"synthetic_utkface": ("age",)})
+    older = json.loads(json.dumps(dataclasses.asdict(config_from(now))))
+    del older["data"]["not_averaged"], older["data"]["synthetic_labels"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    read = directory.read_config(tmp_path).data
+    assert read.not_averaged == {"synthetic_raf_db": ("gender",)} and read.synthetic_labels == {}
+    directory.check_workdir(config_from(now), tmp_path)  # no finished step depends on the rule
+
+
+@pytest.mark.parametrize("field", ["not_averaged", "synthetic_labels"])
+def test_a_rule_for_an_unknown_task_is_reported(data_root, field):
+    values = changed(config_on(data_root), **{f"data__{field}": {"faces": ("gander",)}})
+    with pytest.raises(UserError, match=rf"data\.{field}\.faces.*'gander'; fix: write 'gender'"):
+        check(config_from(values))
