@@ -129,7 +129,8 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
     metrics = workdir / "eval" / "metrics.json"
     fitted = json.loads(metrics.read_text())["temperatures"] if metrics.exists() else {}
     return Bundle(
-        name=path.parent.name if path.name == "run" else path.name,  # scripts/demo.py trains OUT/run
+        # scripts/demo.py trains in OUT/run.
+        name=path.parent.name if path.name == "run" else path.name,
         method=session.run.method.name,
         encoder=model.config,
         image_size=session.run.image_size,
@@ -145,7 +146,7 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
 
 
 def folded(params: Tree, rules: AdapterRules, *, tail: int) -> tuple[Tree, AdapterRules, int]:
-    """Merges into the kernels every adapter that all tasks share.
+    """Merges into the kernels every adapter that all tasks share; returns what remains of the arguments.
 
     Without task-specific adapters that is all of them, and the last blocks are stacked with the
     others again. With MTLoRA the trunk is merged; its last blocks and pooling stay adapted.
@@ -154,9 +155,6 @@ def folded(params: Tree, rules: AdapterRules, *, tail: int) -> tuple[Tree, Adapt
       params: nested dict of arrays, adapted.
       rules: the rules that it was built with.
       tail: number of last blocks that are separate in it.
-
-    Returns:
-      The parameters, the rules that remain, and the number of blocks that remain separate.
     """
     if rules.per_task is None:
         plain = stacking.unstack(flatten(merge(params, rules)))
@@ -252,14 +250,6 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
 
 def _settings(path: pathlib.Path) -> Bundle:
     """Returns the bundle of a config.json, without its variables."""
-    if not path.is_file():
-        raise UserError(
-            "no model",
-            where=str(path.parent),
-            expected=f"{CONFIG} and {WEIGHTS}",
-            found="no config.json",
-            fix="correct the path",
-        )
     try:
         values = json.loads(path.read_text())
         if values["format"] != FORMAT or values["schema"] != SCHEMA:
@@ -290,7 +280,7 @@ def _settings(path: pathlib.Path) -> Bundle:
         )
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             "not a model's configuration",
             where=str(path),

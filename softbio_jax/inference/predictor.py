@@ -63,7 +63,6 @@ class Predictor:
     compiled. Several threads may use it at once.
 
     Args:
-      bundle: the model.
       device: a device, or a name such as "cpu", "gpu" or "gpu:1"; None: JAX's first.
       max_batch: maximum batch size, a power of two.
     """
@@ -142,10 +141,8 @@ class Predictor:
         Raises:
           UserError: something that is not an image, or no face detector.
         """
-        given = [
-            images_lib.pixels(image, where=f"images[{i}]")
-            for i, image in enumerate(images_lib.as_list(images))
-        ]
+        listed = enumerate(images_lib.as_list(images))
+        given = [images_lib.pixels(image, where=f"images[{i}]") for i, image in listed]
         found = [self.find_faces(image, finder) for image in given]
         size = self.bundle.image_size
         squares = [
@@ -173,25 +170,21 @@ class Predictor:
             years = expected_age(age)
         predictions = []
         for i in range(len(squares)):
-            by_task = {task: probabilities[task.name][i] for task in self.bundle.tasks}
+            rows = {task: probabilities[task.name][i].tolist() for task in self.bundle.tasks}
+            by_class = {task.name: dict(zip(task.classes, row, strict=True)) for task, row in rows.items()}
             predictions.append(
                 Prediction(
-                    classes={task.name: task.classes[int(p.argmax())] for task, p in by_task.items()},
-                    probabilities={
-                        task.name: dict(zip(task.classes, p.tolist(), strict=True))
-                        for task, p in by_task.items()
-                    },
+                    classes={task: max(p, key=p.__getitem__) for task, p in by_class.items()},
+                    probabilities=by_class,
                     expected_age=None if years is None else float(years[i]),
                 )
             )
         return predictions
 
     def probabilities(self, images: np.ndarray, *, calibrated: bool = True) -> dict[str, np.ndarray]:
-        """Maps images (N, S, S, 3) uint8 to {task: (N, C)} float32: softmax(logits / T).
+        """Maps images (N, S, S, 3) uint8 RGB to {task: (N, C)} float32: softmax(logits / T).
 
-        Args:
-          images: RGB.
-          calibrated: False uses T = 1; tasks without a fitted temperature have T = 1 anyway.
+        T = 1 for tasks without a fitted temperature, and for all if not `calibrated`.
         """
         found = {}
         for task, logits in self.logits(images).items():
@@ -225,12 +218,9 @@ class Predictor:
     def _program(self, bucket: int) -> Any:
         with self._lock:
             if bucket not in self._programs:
-                size = self.bundle.image_size
-                images = jax.ShapeDtypeStruct(
-                    (bucket, size, size, 3),
-                    jnp.uint8,
-                    sharding=jax.sharding.SingleDeviceSharding(self.device),
-                )
+                shape = (bucket, self.bundle.image_size, self.bundle.image_size, 3)
+                here = jax.sharding.SingleDeviceSharding(self.device)
+                images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=here)
                 lowered = jax.jit(self.bundle.forward).lower(self._variables, images)
                 self._programs[bucket] = lowered.compile()
             return self._programs[bucket]

@@ -29,15 +29,12 @@ class Fit:
 
     Args:
       chips: number of JAX devices.
-      batch_size: examples per step, over all chips.
-      fits: whether the compiler found room.
       arguments, temporaries: bytes per chip; 0 if the step does not fit.
       needed: the compiler's statement of what it needs if the step does not fit.
       limit: memory of a chip in bytes; 0: unknown.
       flops: matrix operations per step, over all chips.
       traffic: bytes per step between a chip and its memory; 0 if not compiled.
-      compute_seconds: time of a step at the chips' published peak; 0: unknown.
-      memory_seconds: time of a step at their published bandwidth; 0: unknown.
+      compute_seconds, memory_seconds: time of a step at the chips' published peak and bandwidth; 0: unknown.
     """
 
     chips: int
@@ -74,11 +71,7 @@ class Fit:
 
 
 def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
-    """Compiles a run's train step for devices that need not exist.
-
-    Args:
-      devices: what to compile for.
-      chip: their published memory and speed.
+    """Compiles a run's train step for devices that need not exist, with their published memory and speed.
 
     Raises:
       UserError: the batch does not fit the mesh, or the config has an unknown name.

@@ -17,10 +17,7 @@ from softbio_jax.runs.config import RunConfig
 
 
 class SavedRows:
-    """Compiled steps by topology, config and compiler version.
-
-    Args:
-      path: the file, rewritten after every row; None: rows are kept in memory only.
+    """Compiled steps by topology, config and compiler version, in memory and in a file if there is a path.
 
     Raises:
       UserError: the file holds something else.

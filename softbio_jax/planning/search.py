@@ -122,10 +122,6 @@ def largest_of_each(
 ) -> tuple[list[Fit], list[NothingFitsError]]:
     """Runs `largest` for each remat policy; policies with which nothing fits are skipped.
 
-    Args:
-      fit_with: compiles a step with a policy and a number of rows per chip.
-      guess: rows per chip to start with, by policy.
-
     Returns:
       The largest batch of each policy and the next one, and the errors of the skipped policies.
 

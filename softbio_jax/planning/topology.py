@@ -27,8 +27,7 @@ _ENVIRONMENT = {
 def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
     """Returns devices to compile for and their published memory and speed.
 
-    Args:
-      topology: such as v5e:2x4 or v5p:4x4x4; "local" for this machine's devices.
+    A topology is a generation and a shape such as v5e:2x4, or "local" for this machine's devices.
 
     Raises:
       UserError: unknown topology, or no TPU compiler on this machine.

@@ -63,7 +63,6 @@ def compare(
     Args:
       bundle: the model, the first row.
       folders: exports of it by scripts/export.py.
-      datasets: images with labels.
       limit: maximum number of images per data set.
 
     Raises:
@@ -72,7 +71,6 @@ def compare(
     runtimes, sizes = _runtimes(bundle, folders)
     logits: dict[str, list[Logits]] = {name: [] for name in runtimes}
     seconds: dict[str, list[float]] = {name: [] for name in runtimes}
-    labels: dict[str, list[int]] = {task.name: [] for task in bundle.tasks}
     chosen = [(dataset, i) for dataset in datasets for i in range(len(dataset))[:limit]]
     if not chosen:
         raise UserError(
@@ -92,15 +90,17 @@ def compare(
             found = jax.block_until_ready(run(image))
             seconds[name].append(time.perf_counter() - start)
             logits[name].append({task: np.asarray(values)[0] for task, values in found.items()})
-        for task, values in labels.items():
-            values.append(int(dataset.labels[task][i]) if task in dataset.labels else MISSING)
         meter.add()
+    names = [task.name for task in bundle.tasks]
     stacked = {
-        name: {task: np.stack([row[task] for row in rows]) for task in labels}
-        for name, rows in logits.items()
+        runtime: {task: np.stack([row[task] for row in rows]) for task in names}
+        for runtime, rows in logits.items()
     }
-    first = stacked[next(iter(runtimes))]
-    truth = {task: np.array(values) for task, values in labels.items()}
+    first = stacked["JAX"]
+    truth = {
+        task: np.array([d.labels[task][i] if task in d.labels else MISSING for d, i in chosen])
+        for task in names
+    }
     return [
         Row(
             name=name,

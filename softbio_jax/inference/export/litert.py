@@ -18,7 +18,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import program
-from softbio_jax.inference.export.stablehlo import INPUT, portable, write_config
+from softbio_jax.inference.export.stablehlo import INPUT, logits, portable, write_config
 
 FORMAT, FILE, INT8_FILE = "litert", "model.tflite", "model.int8.tflite"
 _SIGNATURE = "serving_default"
@@ -56,11 +56,7 @@ def _stablehlo(bundle: Bundle) -> bytes:
     size = bundle.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
 
-    def logits(images: jax.Array) -> list[jax.Array]:
-        found = bundle.forward(bundle.variables, images)
-        return [found[task.name] for task in bundle.tasks]
-
-    traced = program.trace(logits, image)
+    traced = program.trace(logits(bundle), image)
     function = jax.jit(lambda images: tuple(_run(traced, images)))
     return jax.export.export(function, platforms=["cpu"])(image).mlir_module_serialized
 

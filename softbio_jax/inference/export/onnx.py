@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 from softbio_jax.errors import UserError
@@ -16,7 +15,7 @@ from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import onnx_graph, program
 from softbio_jax.inference.export.onnx_graph import BATCH, OPSET
-from softbio_jax.inference.export.stablehlo import INPUT, any_batch, portable, write_config
+from softbio_jax.inference.export.stablehlo import INPUT, any_batch, logits, portable, write_config
 
 if TYPE_CHECKING:
     import onnx
@@ -74,15 +73,9 @@ def load(path: str | pathlib.Path, *, threads: int = 0) -> Callable[[np.ndarray]
 
 
 def _model(bundle: Bundle) -> onnx.ModelProto:
-    tasks = [task.name for task in bundle.tasks]
-
-    def logits(images: jax.Array) -> list[jax.Array]:
-        found = bundle.forward(bundle.variables, images)
-        return [found[task] for task in tasks]
-
-    traced = program.trace(logits, any_batch(bundle))
+    traced = program.trace(logits(bundle), any_batch(bundle))
     metadata = {task.name: json.dumps(task.classes) for task in bundle.tasks}
-    return onnx_graph.model(traced, inputs=[INPUT], outputs=tasks, metadata=metadata)
+    return onnx_graph.model(traced, inputs=[INPUT], outputs=list(metadata), metadata=metadata)
 
 
 def _quantize(source: pathlib.Path, path: pathlib.Path, *, external: bool) -> None:

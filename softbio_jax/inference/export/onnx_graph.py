@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,12 +31,7 @@ _REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min
 def model(
     program: Program, *, inputs: Sequence[str], outputs: Sequence[str], metadata: dict[str, str]
 ) -> onnx.ModelProto:
-    """Returns the ONNX model of a program.
-
-    Args:
-      inputs: names of its inputs.
-      outputs: names of its outputs.
-      metadata: properties that the file has.
+    """Returns the ONNX model of a program, with these names of its inputs and outputs.
 
     Raises:
       UserError: a primitive without a rule.
@@ -43,7 +39,7 @@ def model(
     graph = Graph(program, names=inputs)
     for op in program.ops:
         _add(graph, op)
-    return graph.model(list(zip(outputs, program.outputs, strict=True)), metadata=metadata)
+    return graph.model(dict(zip(outputs, program.outputs, strict=True)), metadata=metadata)
 
 
 class Graph:
@@ -55,18 +51,16 @@ class Graph:
         self._make, self._tensor = helper, numpy_helper.from_array
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self._shared: dict[tuple[Any, ...], str] = {}
-        self._kept: list[
-            np.ndarray
-        ] = []  # `_shared` has ids of arrays, which are unique only while the arrays exist
+        self.names: dict[Value, str] = dict(zip(program.inputs, names, strict=True))
+        # Constants by contents or id, with the array itself: an id is unique only while it exists.
+        self._shared: dict[tuple[Any, ...], tuple[str, np.ndarray]] = {}
         self._count = itertools.count()
-        self._names: dict[Value, str] = dict(zip(program.inputs, names, strict=True))
         self._inputs = program.inputs
         self._rows = ""
 
     def operand(self, operand: Operand) -> str:
         """Returns the name of a value or constant."""
-        return self._names[operand] if isinstance(operand, Value) else self.constant(operand)
+        return self.names[operand] if isinstance(operand, Value) else self.constant(operand)
 
     def constant(self, array: np.ndarray) -> str:
         """Returns the name of an initializer with this array, which is stored once."""
@@ -75,9 +69,12 @@ class Graph:
         if key not in self._shared:
             name = f"c{next(self._count)}"
             self.constants.append(self._tensor(array, name))
-            self._shared[key] = name
-            self._kept.append(array)
-        return self._shared[key]
+            self._shared[key] = name, array
+        return self._shared[key][0]
+
+    def integers(self, values: Iterable[Any]) -> str:
+        """Returns the name of a constant vector of int64."""
+        return self.constant(np.array([int(value) for value in values], np.int64))
 
     def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """Adds a node and returns the name of its first output."""
@@ -85,56 +82,42 @@ class Graph:
         self.nodes.append(self._make.make_node(kind, list(inputs), names, **attributes))
         return names[0]
 
-    def outputs_of_last(self) -> list[str]:
-        """Returns the names of the outputs of the node added last."""
-        return list(self.nodes[-1].output)
-
-    def name(self, value: Value, name: str) -> None:
-        """Records the name of a value."""
-        self._names[value] = name
-
     def reshape(self, name: str, shape: Shape) -> str:
         """Adds a reshape; one axis may be symbolic."""
         sizes = [size if isinstance(size, int) else -1 for size in shape]
         if sizes.count(-1) > 1:
             raise NotImplementedError(f"a shape with two free axes: {shape}")
-        return self.add("Reshape", name, self.constant(np.array(sizes, np.int64)))
+        return self.add("Reshape", name, self.integers(sizes))
 
     def expand(self, name: str, shape: Shape) -> str:
         """Adds a broadcast to a shape whose symbolic sizes are multiples of the batch."""
-        sizes = [
-            self.constant(np.array([size], np.int64)) if isinstance(size, int) else self._free(size)
-            for size in shape
-        ]
+        sizes = [self.integers([size]) if isinstance(size, int) else self._free(size) for size in shape]
         joined = self.add("Concat", *sizes, axis=0) if len(sizes) > 1 else sizes[0]
         return self.add("Expand", name, joined)
+
+    def transpose(self, name: str, order: Iterable[Any]) -> str:
+        """Adds a transpose, unless it would change nothing."""
+        order = [int(axis) for axis in order]
+        return name if order == sorted(order) else self.add("Transpose", name, perm=order)
 
     def _free(self, size: Any) -> str:
         """Returns the name of a symbolic size, a multiple of the batch size known at run time."""
         if not self._rows:
             self._rows = self.add("Shape", self.operand(self._inputs[0]), start=0, end=1)
         times = int(size // self._inputs[0].shape[0])
-        factor = self.constant(np.array([times], np.int64))
-        return self._rows if times == 1 else self.add("Mul", self._rows, factor)
+        return self._rows if times == 1 else self.add("Mul", self._rows, self.integers([times]))
 
-    def model(self, outputs: Sequence[tuple[str, Value]], *, metadata: dict[str, str]) -> onnx.ModelProto:
+    def model(self, outputs: Mapping[str, Value], *, metadata: dict[str, str]) -> onnx.ModelProto:
         """Returns the finished model with these named outputs."""
-        for name, value in outputs:
-            self.nodes.append(self._make.make_node("Identity", [self.operand(value)], [name]))
-        graph = self._make.make_graph(
-            self.nodes,
-            "softbio_jax",
-            [self._info(self.operand(x), x) for x in self._inputs],
-            [self._info(name, value) for name, value in outputs],
-            self.constants,
-        )
-        model = self._make.make_model(
-            graph,
-            opset_imports=[self._make.make_opsetid("", OPSET)],
-            ir_version=IR,
-            producer_name="softbio_jax",
-        )
-        self._make.set_model_props(model, metadata)
+        make = self._make
+        for name, value in outputs.items():
+            self.nodes.append(make.make_node("Identity", [self.operand(value)], [name]))
+        inputs = [self._info(self.operand(x), x) for x in self._inputs]
+        infos = [self._info(name, value) for name, value in outputs.items()]
+        graph = make.make_graph(self.nodes, "softbio_jax", inputs, infos, self.constants)
+        operators = [make.make_opsetid("", OPSET)]
+        model = make.make_model(graph, opset_imports=operators, ir_version=IR, producer_name="softbio_jax")
+        make.set_model_props(model, metadata)
         return model
 
     def element_type(self, dtype: Any) -> int:
@@ -147,24 +130,26 @@ class Graph:
 
 
 def _add(graph: Graph, op: Op) -> None:
-    if op.name in _SIMPLE:
-        names = [graph.add(_SIMPLE[op.name], *map(graph.operand, op.inputs))]
-    elif op.name in _REDUCTIONS:
-        axes = graph.constant(np.array([int(axis) for axis in op.params["axes"]], np.int64))
-        names = [graph.add(_REDUCTIONS[op.name], graph.operand(op.inputs[0]), axes, keepdims=0)]
-    elif op.name in _RULES:
-        found = _RULES[op.name](graph, op)
-        names = found if isinstance(found, list) else [found]
-    else:
+    """Adds the nodes of an operation."""
+    if op.name not in _RULES:
         raise UserError(
             "no ONNX rule for an operation",
             where=op.name,
-            expected=", ".join(sorted({*_SIMPLE, *_REDUCTIONS, *_RULES})),
+            expected=", ".join(sorted(_RULES)),
             found=op.name,
             fix="export as stablehlo",
         )
-    for value, name in zip(op.outputs, names, strict=True):
-        graph.name(value, name)
+    found = _RULES[op.name](graph, op)
+    names = found if isinstance(found, list) else [found]
+    graph.names |= dict(zip(op.outputs, names, strict=True))
+
+
+def _simple(kind: str, graph: Graph, op: Op) -> str:
+    return graph.add(kind, *map(graph.operand, op.inputs))
+
+
+def _reduction(kind: str, graph: Graph, op: Op) -> str:
+    return graph.add(kind, graph.operand(op.inputs[0]), graph.integers(op.params["axes"]), keepdims=0)
 
 
 def _square(graph: Graph, op: Op) -> str:
@@ -173,7 +158,11 @@ def _square(graph: Graph, op: Op) -> str:
 
 
 def _rsqrt(graph: Graph, op: Op) -> str:
-    return graph.add("Reciprocal", graph.add("Sqrt", graph.operand(op.inputs[0])))
+    return graph.add("Reciprocal", _simple("Sqrt", graph, op))
+
+
+def _erfc(graph: Graph, op: Op) -> str:
+    return graph.add("Sub", graph.constant(np.array(1, op.outputs[0].dtype)), _simple("Erf", graph, op))
 
 
 def _reshape(graph: Graph, op: Op) -> str:
@@ -191,8 +180,7 @@ def _broadcast(graph: Graph, op: Op) -> str:
 
 
 def _transpose(graph: Graph, op: Op) -> str:
-    order = [int(axis) for axis in op.params["permutation"]]
-    return _transposed(graph, graph.operand(op.inputs[0]), order)
+    return graph.transpose(graph.operand(op.inputs[0]), op.params["permutation"])
 
 
 def _concatenate(graph: Graph, op: Op) -> str:
@@ -201,30 +189,23 @@ def _concatenate(graph: Graph, op: Op) -> str:
 
 def _stack(graph: Graph, op: Op) -> str:
     axis = int(op.params["axis"])
-    place = graph.constant(np.array([axis], np.int64))
-    rows = [graph.add("Unsqueeze", graph.operand(x), place) for x in op.inputs]
+    rows = [graph.add("Unsqueeze", graph.operand(x), graph.integers([axis])) for x in op.inputs]
     return graph.add("Concat", *rows, axis=axis)
 
 
 def _slice(graph: Graph, op: Op) -> str:
-    x, params = op.inputs[0], op.params
-    cut = [
-        axis
-        for axis, size in enumerate(x.shape)
-        if (params["start_indices"][axis], params["limit_indices"][axis]) != (0, size)
-    ]
-    strides = params["strides"] or (1,) * len(x.shape)
-    table = (params["start_indices"], params["limit_indices"], range(len(x.shape)), strides)
-    rows = [graph.constant(np.array([row[axis] for axis in cut], np.int64)) for row in table]
+    x, starts, limits = op.inputs[0], op.params["start_indices"], op.params["limit_indices"]
+    cut = [axis for axis, size in enumerate(x.shape) if (starts[axis], limits[axis]) != (0, size)]
+    strides = op.params["strides"] or (1,) * len(x.shape)
+    table = (starts, limits, range(len(x.shape)), strides)
+    rows = [graph.integers(row[axis] for axis in cut) for row in table]
     return graph.add("Slice", graph.operand(x), *rows)
 
 
 def _split(graph: Graph, op: Op) -> list[str]:
-    sizes = graph.constant(np.array([int(size) for size in op.params["sizes"]], np.int64))
-    graph.add(
-        "Split", graph.operand(op.inputs[0]), sizes, outputs=len(op.outputs), axis=int(op.params["axis"])
-    )
-    return graph.outputs_of_last()
+    x, sizes = graph.operand(op.inputs[0]), graph.integers(op.params["sizes"])
+    graph.add("Split", x, sizes, outputs=len(op.outputs), axis=int(op.params["axis"]))
+    return list(graph.nodes[-1].output)
 
 
 def _gather(graph: Graph, op: Op) -> str:
@@ -242,63 +223,34 @@ def _gather(graph: Graph, op: Op) -> str:
 
 
 def _cast(graph: Graph, op: Op) -> str:
-    to = graph.element_type(op.params["new_dtype"])
-    return graph.add("Cast", graph.operand(op.inputs[0]), to=to)
+    return graph.add("Cast", graph.operand(op.inputs[0]), to=graph.element_type(op.params["new_dtype"]))
 
 
 def _dot(graph: Graph, op: Op) -> str:
     """MatMul of (batch..., free, summed) and (batch..., summed, free), axes of the same kind merged."""
     left, right = op.inputs
     (left_sum, right_sum), (left_batch, right_batch) = op.params["dimension_numbers"]
-    names = graph.operand(left), graph.operand(right)
-    rank = len(left.shape)
-    if not left_batch and (*left_sum, *right_sum) == (rank - 1, 0) and len(right.shape) == 2:
-        return graph.add("MatMul", *names)
-    free, free_too = _free(left, left_sum, left_batch), _free(right, right_sum, right_batch)
-    a = _transposed(graph, names[0], [*left_batch, *free, *left_sum])
-    b = _transposed(graph, names[1], [*right_batch, *right_sum, *free_too])
-    single = len(free) == len(free_too) == len(left_sum) == 1
-    if not single:
-        rows = tuple(left.shape[axis] for axis in left_batch)
-        summed = _product(left, left_sum)
-        a = graph.reshape(a, (*rows, _product(left, free), summed))
-        b = graph.reshape(b, (*rows, summed, _product(right, free_too)))
-    product = graph.add("MatMul", a, b)
-    return product if single else graph.reshape(product, op.outputs[0].shape)
-
-
-def _free(operand: Operand, summed: Sequence[int], batch: Sequence[int]) -> list[int]:
-    return [axis for axis in range(len(operand.shape)) if axis not in (*summed, *batch)]
-
-
-def _product(operand: Operand, axes: Sequence[int]) -> Any:
-    return math.prod(operand.shape[axis] for axis in axes)
-
-
-def _transposed(graph: Graph, name: str, order: list[Any]) -> str:
-    order = [int(axis) for axis in order]
-    return name if order == sorted(order) else graph.add("Transpose", name, perm=order)
-
-
-def _erfc(graph: Graph, op: Op) -> str:
-    erf = graph.add("Erf", graph.operand(op.inputs[0]))
-    return graph.add("Sub", graph.constant(np.array(1, op.outputs[0].dtype)), erf)
+    a, b = graph.operand(left), graph.operand(right)
+    if not left_batch and (*left_sum, *right_sum) == (len(left.shape) - 1, 0) and len(right.shape) == 2:
+        return graph.add("MatMul", a, b)
+    free = [axis for axis in range(len(left.shape)) if axis not in (*left_sum, *left_batch)]
+    free_too = [axis for axis in range(len(right.shape)) if axis not in (*right_sum, *right_batch)]
+    a = graph.transpose(a, (*left_batch, *free, *left_sum))
+    b = graph.transpose(b, (*right_batch, *right_sum, *free_too))
+    if len(free) == len(free_too) == len(left_sum) == 1:
+        return graph.add("MatMul", a, b)
+    rows = tuple(left.shape[axis] for axis in left_batch)
+    summed = math.prod(left.shape[axis] for axis in left_sum)
+    a = graph.reshape(a, (*rows, math.prod(left.shape[axis] for axis in free), summed))
+    b = graph.reshape(b, (*rows, summed, math.prod(right.shape[axis] for axis in free_too)))
+    return graph.reshape(graph.add("MatMul", a, b), op.outputs[0].shape)
 
 
 _RULES: dict[str, Callable[[Graph, Op], str | list[str]]] = {
-    "square": _square,
-    "rsqrt": _rsqrt,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
-    "broadcast_in_dim": _broadcast,
-    "transpose": _transpose,
-    "concatenate": _concatenate,
-    "stack": _stack,
-    "slice": _slice,
-    "split": _split,
-    "gather": _gather,
-    "convert_element_type": _cast,
-    "dot_general": _dot,
-    "erfc": _erfc,
+    **{name: functools.partial(_simple, kind) for name, kind in _SIMPLE.items()},
+    **{name: functools.partial(_reduction, kind) for name, kind in _REDUCTIONS.items()},
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshape),
+    **{"square": _square, "rsqrt": _rsqrt, "erfc": _erfc, "convert_element_type": _cast},
+    **{"broadcast_in_dim": _broadcast, "transpose": _transpose, "concatenate": _concatenate, "stack": _stack},
+    **{"slice": _slice, "split": _split, "gather": _gather, "dot_general": _dot},
 }

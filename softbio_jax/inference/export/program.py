@@ -31,7 +31,7 @@ class Value:
 Operand = Value | np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Op:
     """A JAX primitive (or `gelu`, without one) applied to values and constants."""
 
@@ -105,7 +105,7 @@ def _equation(eqn: Any, inputs: list[Operand], ops: list[Op]) -> list[Operand]:
     if concrete and all(isinstance(operand, np.ndarray) for operand in inputs):
         found = eqn.primitive.bind(*inputs, **params)
         return [np.asarray(x) for x in (found if eqn.primitive.multiple_results else [found])]
-    ops.append(Op(name=name, inputs=inputs, outputs=outputs, params=params, primitive=eqn.primitive))
+    ops.append(Op(name, inputs, outputs, params, eqn.primitive))
     return list(outputs)
 
 
@@ -179,7 +179,7 @@ def _gelu(op: Op, made_by: _Makers) -> Op | None:
         scaled = _times(erfc.inputs[0], np.sqrt(0.5), made_by) if erfc else None
         negative = _maker(scaled, "neg", made_by) if scaled is not None else None
         if negative and _times(half, 0.5, made_by) is negative.inputs[0]:
-            return Op(name=GELU, inputs=negative.inputs, outputs=op.outputs, params={})
+            return Op(GELU, negative.inputs, op.outputs, params={})
     return None
 
 
@@ -208,13 +208,7 @@ def _joined(op: Op, made_by: _Makers) -> Op | None:
     if any(x is not source for x in sources) or any(p.inputs[1] is not kernel for p in products if p):
         return None
     params = {**first.params, "dimension_numbers": (((last,), (0,)), ((), ()))}
-    return Op(
-        name="dot_general",
-        inputs=[source, kernel],
-        outputs=op.outputs,
-        params=params,
-        primitive=first.primitive,
-    )
+    return Op("dot_general", [source, kernel], op.outputs, params, first.primitive)
 
 
 def _sliced(product: Op, i: int, made_by: _Makers) -> Operand | None:

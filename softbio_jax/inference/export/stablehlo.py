@@ -84,6 +84,16 @@ def portable(bundle: Bundle) -> Bundle:
     return dataclasses.replace(bundle, compute=compute)
 
 
+def logits(bundle: Bundle) -> Callable[[jax.Array], list[jax.Array]]:
+    """Returns the function from images to the logits of the tasks, in their order."""
+
+    def function(images: jax.Array) -> list[jax.Array]:
+        found = bundle.forward(bundle.variables, images)
+        return [found[task.name] for task in bundle.tasks]
+
+    return function
+
+
 def any_batch(bundle: Bundle) -> jax.ShapeDtypeStruct:
     """Returns the input of a bundle with a symbolic batch size: ("batch", S, S, 3) uint8."""
     size = bundle.image_size
@@ -95,10 +105,7 @@ def write_config(
 ) -> None:
     """Writes config.json: input, outputs with their classes, preprocessing and temperatures.
 
-    Args:
-      form: the format.
-      batch: images per call, or the name of the symbolic axis.
-      settings: further values of the format.
+    `batch` is the number of images per call, or the name of the symbolic axis.
     """
     size = bundle.image_size
     values = {
