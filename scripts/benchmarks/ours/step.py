@@ -12,7 +12,7 @@ from benchmarks.comparison.workload import Workload, example_batch
 from softbio_jax import parallel
 from softbio_jax.data.augment import OFF
 from softbio_jax.models.config import ComputeConfig
-from softbio_jax.models.flops import vision_flops
+from softbio_jax.models.flops import matmul_flops, vision_flops
 from softbio_jax.models.multitask import HeadConfig
 from softbio_jax.params import flatten
 from softbio_jax.runs import build
@@ -76,7 +76,7 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
     facts: dict[str, Any] = {"trainable": int(trained)}
     batch = example_batch(workload)
     if workload.work == "train":
-        flops = session.compile()
+        flops = matmul_flops(session.compile())
         del batch["example"]
         repetition = _train(session, batch, workload.steps)
     else:
