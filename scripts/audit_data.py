@@ -1,9 +1,9 @@
-"""Looks through prepared data for duplicates, leaks between splits, and broken or odd pictures.
+"""Searches prepared data for duplicates, leaks between splits, and broken or odd images.
 
   python scripts/audit_data.py --data=DIR[,DIR] --out=DIR
 
-Writes audit.json and audit.html, and the verdict beside the records, whose hash a training writes
-into its checkpoints. The page shows the pictures of every pair: keep it as private as the data.
+Writes audit.json and audit.html, and the verdict beside the records, whose hash a training run
+records in its checkpoints. The page shows the images of every pair: keep it as private as the data.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _OUT = flags.DEFINE_string("out", None, "Where to write audit.json and audit.htm
 
 
 def main(_: Sequence[str]) -> None:
-    from rich import console, progress
-
+    from softbio_jax import files
+    from softbio_jax.console import Console
     from softbio_jax.data import sources
     from softbio_jax.data.audit import expected, findings, page, verdict
     from softbio_jax.data.prepare import prepare
@@ -36,24 +36,21 @@ def main(_: Sequence[str]) -> None:
         for split in report["splits"]:
             datasets.append(sources.open_prepared(directory, split))
             sets.append(expected.set_of(report["dataset"], report["protocol"]))
-    with progress.Progress(console=console.Console(stderr=True)) as bar:
-        job = bar.add_task("looking at pictures", total=sum(len(d) for d in datasets))
-        found = findings.audit(
-            datasets,
-            sets=sets,
-            digests=[findings.digests_of(d.directory, d.split) for d in datasets],
-            on_picture=lambda count: bar.update(job, advance=count),
-        )
+    found = findings.audit(
+        datasets,
+        sets=sets,
+        digests=[findings.digests_of(d.directory, d.split) for d in datasets],
+        console=Console(),
+    )
     out = pathlib.Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "audit.html").write_text(page.as_html(found, datasets))
-    (out / "audit.json").write_text(json.dumps(found, indent=2) + "\n")
+    files.write_text(out / "audit.html", page.as_html(found, datasets))
+    files.write_text(out / "audit.json", json.dumps(found, indent=2) + "\n")
     for directory in _DATA.value:
         verdict.store(directory, found["verdict"])
     for name, part in found["splits"].items():
-        for task, really in (part["expected"] or {"exchanged": {}})["exchanged"].items():
+        for task, swapped in (part["expected"] or {"exchanged": {}})["exchanged"].items():
             print(
-                f"{name}: {task} classes in another order: {really}; fix: correct the labels "
+                f"{name}: {task} classes in another order: {swapped}; fix: correct the labels "
                 "of the source and prepare it again"
             )
     for key, value in found["verdict"].items():

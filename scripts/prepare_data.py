@@ -1,4 +1,4 @@
-"""Turns a folder of labelled faces as people have it into records for training.
+"""Turns a folder of labelled faces, as distributed, into records for training.
 
 python scripts/prepare_data.py --dataset=fairface --source=DIR --out=DIR
 python scripts/prepare_data.py --dataset=folder --task=emotion --source=DIR --out=DIR
@@ -7,11 +7,9 @@ python scripts/prepare_data.py --dataset=fairface --source=DIR --dry_run
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
@@ -19,44 +17,39 @@ from softbio_jax import command
 from softbio_jax.data.builders import BUILDERS
 from softbio_jax.errors import UserError
 
-if TYPE_CHECKING:
-    from softbio_jax.data.prepare import prepare
-
 _DATASET = flags.DEFINE_string(
-    "dataset", None, f"Which layout (docs/data.md: what each is): {', '.join(sorted(BUILDERS))}."
+    "dataset", None, f"The layout of the source (see docs/data.md): {', '.join(sorted(BUILDERS))}."
 )
 _SOURCE = flags.DEFINE_string(
-    "source", None, "The folder of the whole set (csv: the file; synthetic: the set)."
+    "source", None, "The folder of the complete set (csv: the file; synthetic: the set)."
 )
 _OUT = flags.DEFINE_string("out", None, "The folder to write; it must not exist.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only check the source and say what is missing.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only check the source and list what is missing.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.")
 _MAX_REJECTED = flags.DEFINE_float(
-    "max_rejected", 0.05, "Give up when more than this share of a split's rows is unusable."
+    "max_rejected", 0.05, "Stop if more than this share of a split's rows is unusable."
 )
-_THREADS = flags.DEFINE_integer("threads", 0, "Pictures checked at once; 0: one a core.")
+_THREADS = flags.DEFINE_integer("threads", 0, "Images checked at the same time; 0: one per core.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Store squares of this side, ready for the model.")
 _ENCODING = flags.DEFINE_enum(
     "encoding",
     "source",
     ["source", "jpeg", "png", "raw"],
-    "How pictures are stored: source keeps the bytes, png and raw are lossless.",
+    "How images are stored: source keeps the bytes, png and raw are lossless.",
 )
 _BEAM = flags.DEFINE_list(
-    "beam", None, "vggface2: prepare by Apache Beam, with its flags: --runner=DirectRunner,..."
+    "beam", None, "vggface2: prepare with Apache Beam and its flags: --runner=DirectRunner,..."
 )
 _FACES = flags.DEFINE_bool(
     "faces",
     None,
     "Find the largest face of every photograph and keep the square around it; --nofaces: the "
-    "pictures are crops already, even those that look like photographs.",
+    "images are crops already, even those that look like photographs.",
 )
-_QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized pictures.")
+_QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized images.")
 
-_TOLD = 10  # rejected rows that are printed
-
-# Choices of single layouts: (flag, the layouts that know it).
-_CHOICES = (
+# Options of single layouts: (flag, the layouts that have it).
+_OPTIONS = (
     (flags.DEFINE_string("task", None, "folder: the task of the folder names."), ("folder",)),
     (
         flags.DEFINE_bool("fix_excel_ages", False, "fairface: read 03-Sep as 3-9, Oct-19 as 10-19."),
@@ -65,9 +58,9 @@ _CHOICES = (
     (
         flags.DEFINE_enum(
             "raf_filter",
-            "thesis",
-            ["thesis", "official"],
-            "rafdb: leave pictures of unsure gender out, or keep them without gender.",
+            "sure",
+            ["sure", "official", "thesis"],
+            "rafdb: omit images of unsure gender, or keep them without gender; thesis: former name of sure.",
         ),
         ("rafdb",),
     ),
@@ -87,78 +80,82 @@ _CHOICES = (
     (flags.DEFINE_string("ferplus", None, "fer2013: the FER+ table of votes."), ("fer2013",)),
     (
         flags.DEFINE_enum(
-            "age_values", "class", ["class", "years"], "csv, standard: what the age column holds."
+            "age_values", "class", ["class", "years"], "csv, standard: the values of the age column."
         ),
         ("csv", "standard"),
     ),
     (flags.DEFINE_list("columns", [], "csv: role=column pairs: path=file,age=age_group,..."), ("csv",)),
     (flags.DEFINE_list("values", [], "csv: task:word=class pairs: gender:0=male,..."), ("csv",)),
     (flags.DEFINE_string("images", None, "csv: the folder that the paths start at."), ("csv",)),
-    (flags.DEFINE_integer("size", 64, "synthetic: side of the pictures."), ("synthetic",)),
-    (flags.DEFINE_integer("seed", 0, "synthetic: which faces."), ("synthetic",)),
-    (flags.DEFINE_integer("count", None, "synthetic: training rows."), ("synthetic",)),
-    (flags.DEFINE_integer("test_count", None, "synthetic: test rows."), ("synthetic",)),
+    (flags.DEFINE_integer("size", 64, "synthetic: side of the images in pixels."), ("synthetic",)),
+    (flags.DEFINE_integer("seed", 0, "synthetic: seed of the faces."), ("synthetic",)),
+    (flags.DEFINE_integer("count", None, "synthetic: number of training rows."), ("synthetic",)),
+    (flags.DEFINE_integer("test_count", None, "synthetic: number of test rows."), ("synthetic",)),
 )
+_LISTED = 10  # rejected rows that are printed
 
 
 def main(_: Sequence[str]) -> None:
-    for flag in (_DATASET, _SOURCE, *(() if _DRY_RUN.value else (_OUT,))):
-        if flag.value is None:
-            example = {"dataset": "folder", "source": "DIR", "out": "data/mine"}[flag.name]
+    for flag, example in ((_DATASET, "folder"), (_SOURCE, "DIR"), (_OUT, "data/mine")):
+        if flag.value is None and not (flag is _OUT and _DRY_RUN.value):
             raise UserError(
                 "a flag is missing",
                 where=f"--{flag.name}",
                 fix=f"for example --{flag.name}={example}; see --help",
             )
-    from softbio_jax.data.prepare import prepare, rows, survey
+    from softbio_jax.console import Console
+    from softbio_jax.data.prepare import prepare
+    from softbio_jax.data.prepare.survey import plot_classes
 
-    dataset, source = _DATASET.value, _SOURCE.value
-    options = _dataset_options(dataset)
+    options = _options(_DATASET.value)
     if _DRY_RUN.value:
-        found = prepare.survey(dataset, source=source, **options)
-        _tell(found)
+        for split, found in prepare.survey(_DATASET.value, source=_SOURCE.value, **options).items():
+            print(f"{split}: {found.rows:,} rows, {found.missing:,} images missing")
+            for path in found.first_missing:
+                print(f"  missing {path}")
+            found.check_files(split, max_rejected=_MAX_REJECTED.value)
+        print("the labels are valid; no image was decoded")
         return
-    report = _prepare_with_progress(dataset, source, options)
-    survey.write(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
+    report = prepare.prepare(
+        _DATASET.value,
+        source=_SOURCE.value,
+        out=_OUT.value,
+        overwrite=_OVERWRITE.value,
+        beam_options=_BEAM.value,
+        console=Console(),
+        max_rejected=_MAX_REJECTED.value,
+        threads=_THREADS.value,
+        **options,
+    )
+    plot_classes(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
     for split, part in report["splits"].items():
-        print(f"{split}: {part['rows_read']:,} rows read, {part['kept']:,} kept", end="")
-        print(f", {part['skipped']:,} left out, {part['rejected']:,} rejected")
-        for what in ("skipped", "rejected", "masked"):
-            for reason, count in part[f"{what}_by_reason"].items():
-                print(f"  {what} {count:,}: {reason}")
-        for rejection in part["rejected_rows"][:_TOLD]:
-            print(f"  {rows.Rejection(**rejection)}")
-        if part["rejected"] > _TOLD:
-            print(f"  the other {part['rejected'] - _TOLD:,} are in {_OUT.value}/report.json")
-        for task, counts in part["class_counts"].items():
-            listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-            print(f"  {task}: {listed}")
+        _print_split(split, part)
     speed = f"{report['images_per_second']:,.0f} images/s"
     print(f"wrote {_OUT.value} in {report['seconds']:.1f} s ({speed})")
 
 
-def _tell(found: prepare.Survey) -> None:
-    for split, part in found.splits.items():
-        print(f"{split}: {part.rows:,} rows, {part.missing:,} pictures missing")
-        for path in part.first_missing:
-            print(f"  missing {path}")
-        if part.missing > _MAX_REJECTED.value * part.rows:
-            raise UserError(
-                "too many pictures are missing",
-                where=f"split {split!r}",
-                expected=f"at most {_MAX_REJECTED.value:.1%} of the rows",
-                found=f"{part.missing:,} of {part.rows:,} ({part.first_missing[0]}, ...)",
-                fix="complete the source, or raise --max_rejected",
-            )
-    print("the labels are sound; no picture was decoded")
+def _print_split(split: str, part: dict[str, Any]) -> None:
+    from softbio_jax.data.prepare.rows import Rejection
+
+    counts = ", ".join(f"{part[what]:,} {what}" for what in ("kept", "skipped", "rejected"))
+    print(f"{split}: {part['rows_read']:,} rows read, {counts}")
+    for what in ("skipped", "rejected", "masked"):
+        for reason, count in part[f"{what}_by_reason"].items():
+            print(f"  {what} {count:,}: {reason}")
+    for rejection in part["rejected_rows"][:_LISTED]:
+        print(f"  {Rejection(**rejection)}")
+    if part["rejected"] > _LISTED:
+        print(f"  the other {part['rejected'] - _LISTED:,} are in {_OUT.value}/report.json")
+    for task, classes in part["class_counts"].items():
+        print(f"  {task}: " + ", ".join(f"{name} {count:,}" for name, count in classes.items()))
 
 
-def _dataset_options(dataset: str) -> dict[str, Any]:
+def _options(dataset: str) -> dict[str, Any]:
     from softbio_jax.data import faces
-    from softbio_jax.data.prepare import storage
+    from softbio_jax.data.prepare.storage import Storage
 
     options: dict[str, Any] = {
-        "storage": storage.Storage(
+        "storage": Storage(
             image_size=_IMAGE_SIZE.value,
             encoding=_ENCODING.value,
             quality=_QUALITY.value,
@@ -166,7 +163,7 @@ def _dataset_options(dataset: str) -> dict[str, Any]:
             crops=_FACES.value is False,
         )
     }
-    for flag, datasets in _CHOICES:
+    for flag, datasets in _OPTIONS:
         if dataset in datasets:
             pairs = flag.name in ("columns", "values")
             options[flag.name] = _pairs(flag) if pairs else flag.value
@@ -176,10 +173,12 @@ def _dataset_options(dataset: str) -> dict[str, Any]:
                 where=f"--{flag.name}",
                 expected=f"--dataset={' or '.join(datasets)}",
                 found=f"--dataset={dataset}",
-                fix=f"leave --{flag.name} out",
+                fix=f"omit --{flag.name}",
             )
     if dataset == "folder" and options["task"] is None:
         raise UserError("a flag is missing", where="--task", fix="for example --task=emotion")
+    if options.get("raf_filter") == "thesis":
+        options["raf_filter"] = "sure"
     return options
 
 
@@ -197,45 +196,6 @@ def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
             )
         pairs[left.strip()] = right.strip()
     return pairs
-
-
-def _prepare_with_progress(dataset: str, source: str, options: dict[str, Any]) -> dict:
-    from rich import console, progress
-
-    from softbio_jax.data.prepare import prepare
-
-    bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[speed]}"),
-        progress.TimeRemainingColumn(),
-        console=console.Console(stderr=True),
-        disable=not sys.stderr.isatty(),  # in a log it would be a line beside a mistake's
-    )
-    job = bar.add_task(f"preparing {dataset}", total=None, speed="")
-
-    def show_total(found: prepare.Survey) -> None:
-        bar.update(job, total=sum(found.rows.values()) or None)
-        shown.enter_context(bar)  # not before: a mistake in the labels is one line alone
-
-    def advance() -> None:
-        speed = bar.tasks[job].speed or bar.tasks[job].finished_speed
-        bar.update(job, advance=1, speed=f"{speed:,.0f} images/s" if speed else "")
-
-    with contextlib.ExitStack() as shown:
-        return prepare.prepare(
-            dataset,
-            source=source,
-            out=_OUT.value,
-            overwrite=_OVERWRITE.value,
-            beam_options=_BEAM.value,
-            on_survey=show_total,
-            on_row=advance,
-            max_rejected=_MAX_REJECTED.value,
-            threads=_THREADS.value,
-            **options,
-        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Augmentation on the device, inside the jitted step: flip, colour jitter, affine, erasing.
 
-Each example's randomness comes from `jax.random.fold_in(key, index)` alone, so its pixels do not
-depend on the batch it sits in, on its neighbours, or on how many hosts and devices there are.
+Each example's randomness depends only on `jax.random.fold_in(key, index)`, so its pixels do not
+depend on the rest of the batch or on the number of hosts and devices.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from softbio_jax.models.forward import normalize
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Strength of each augmentation; the defaults are the thesis', zero switches one off.
+    """Strength of each augmentation; zero disables one.
 
     Args:
       flip: probability of a horizontal flip.
       brightness, contrast, saturation: each factor is uniform in [max(0, 1 - x), 1 + x].
       degrees: the rotation is uniform in [-degrees, degrees].
-      translate: the shift in whole pixels is uniform up to this share of the width and height.
+      translate: the shift in integer pixels is uniform up to this share of the width and height.
       scale: range of the zoom factor.
       erase: probability that one rectangle is erased.
       erase_area: range of the rectangle's share of the image area.
@@ -70,7 +70,7 @@ class AugmentConfig:
 
     @property
     def warps(self) -> bool:
-        """Whether any pixel moves, flips aside."""
+        """Whether any pixel moves, apart from flips."""
         return bool(self.degrees or self.translate or self.scale != (1.0, 1.0))
 
 
@@ -102,7 +102,7 @@ def augment(images: jax.Array, key: jax.Array, index: jax.Array, *, config: Augm
 
 
 def _augment_one(image: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig) -> jax.Array:
-    # One key a stage, always: switching one augmentation off leaves the others' draws alone.
+    # One key per stage, always: disabling one augmentation leaves the other draws unchanged.
     flip_key, jitter_key, warp_key, erase_key = jax.random.split(
         jax.random.fold_in(key, index.astype(jnp.uint32)), 4
     )
@@ -136,7 +136,7 @@ def color_jitter(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.
     def step(turn: jax.Array, image: jax.Array) -> jax.Array:
         kind = order[turn]
         rgb = image.astype(jnp.int32)
-        # ITU-R 601 luma in 16-bit fixed point, as PIL's "L" mode. Whole numbers make the mean
+        # ITU-R 601 luma in 16-bit fixed point, as PIL's "L" mode. Integers make the mean
         # independent of the order of summation, hence of the batch layout.
         luma = (rgb[..., 0] * 19595 + rgb[..., 1] * 38470 + rgb[..., 2] * 7471 + 0x8000) >> 16
         mean = (2 * luma.sum() + luma.size) // (2 * luma.size)
@@ -144,8 +144,8 @@ def color_jitter(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.
         blend = grey.astype(jnp.float32) + factors[kind] * (rgb - grey).astype(jnp.float32)
         return jnp.clip(blend, 0, 255).astype(jnp.uint8)
 
-    # A loop, not three unrolled steps: its result is stored, where XLA would otherwise fuse the
-    # whole jitter into the affine map's lookup and compute it anew for each neighbour.
+    # A loop, not three unrolled steps: its result is stored, while XLA would fuse unrolled steps
+    # into the affine map's lookup and recompute the jitter for each neighbour.
     return jax.lax.fori_loop(0, 3, step, image)
 
 
@@ -167,19 +167,18 @@ def affine(image: jax.Array, degrees: jax.Array, shift: jax.Array, scale: jax.Ar
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
     x = jnp.arange(width) - center_x - shift[0]
     y = (jnp.arange(height) - center_y - shift[1])[:, None]
-    # Beyond one pixel outside everything is black, so the coordinates may stop there.
+    # Everything beyond one pixel outside is black, so the coordinates are clipped there.
     source_x = jnp.clip(cos * x + sin * y + center_x, -1, width)
     source_y = jnp.clip(cos * y - sin * x + center_y, -1, height)
     left = jnp.minimum(jnp.floor(source_x), width - 1)
     top = jnp.minimum(jnp.floor(source_y), height - 1)
     right_share, lower_share = (source_x - left)[..., None], (source_y - top)[..., None]
 
-    # Gathers dominate the cost, so each pixel's four neighbours are laid side by side first:
-    # one lookup a pixel in place of twelve.
+    # Gathers dominate the cost, so each pixel's four neighbours are stored side by side first:
+    # one lookup per pixel instead of twelve.
     framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
     corners = (framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:])
     quads = jnp.concatenate(corners, axis=-1).reshape(-1, 12)
-    # Without the barrier XLA fuses the jitter into the lookup and computes it once a neighbour.
     place = (top.astype(jnp.int32) + 1) * (width + 1) + left.astype(jnp.int32) + 1
     found = quads.at[place].get(mode="promise_in_bounds").astype(jnp.float32)
     upper = found[..., 0:3] * (1 - right_share) + found[..., 3:6] * right_share
@@ -206,7 +205,7 @@ def _draw_affine(
 
 
 def _draw_rectangle(key: jax.Array, shape: tuple[int, ...], config: AugmentConfig) -> jax.Array:
-    """The erased pixels as a boolean (H, W, 1), empty with probability 1 - config.erase."""
+    """Returns the erased pixels, (H, W, 1) bool, empty with probability 1 - config.erase."""
     height, width, _ = shape
     chance, area, ratio, top, left = jax.random.uniform(key, (5,))
     low, high = config.erase_area

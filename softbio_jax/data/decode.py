@@ -1,4 +1,4 @@
-"""Encoded pictures to square uint8 arrays: a C JPEG library first, Pillow for everything else."""
+"""Encoded images to square uint8 arrays: libjpeg-turbo first, Pillow for everything else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_PIXELS = 100_000_000  # a larger picture is refused: it would take gigabytes to decode
+MAX_PIXELS = 100_000_000  # a larger image is refused: it would take gigabytes to decode
 _EXIF_ORIENTATION = 274
-# Bilinear interpolation looks at four pixels only; beyond this factor it would alias.
+# Bilinear interpolation reads only four pixels; beyond this factor it would alias.
 _AREA_FROM = 1.5
 
 _PPM_HEADER = re.compile(rb"P6\n([1-9]\d*) ([1-9]\d*)\n255\n")
@@ -23,24 +23,24 @@ Resize = Literal["fast", "reference"]
 
 
 class UndecodableImage(ValueError):
-    """A picture that cannot be decoded, with the reason."""
+    """An image that cannot be decoded, with the reason."""
 
 
 def decode(data: bytes, *, size: int, resize: Resize = "fast") -> np.ndarray:
-    """Decodes a picture and squashes it to a square.
+    """Decodes an image and squashes it to a square.
 
     Args:
-      data: the encoded picture (JPEG, PNG, ... in any colour mode).
+      data: the encoded image (JPEG, PNG, ... in any colour mode).
       size: the side S in pixels; the aspect ratio is not kept.
       resize: "fast" uses libjpeg-turbo and OpenCV and follows the EXIF orientation; "reference"
-        gives bit for bit what PIL's bilinear resize and a conversion to RGB after it give, which
-        is the preprocessing of the published checkpoints.
+        equals PIL's bilinear resize followed by a conversion to RGB bit for bit, which is the
+        preprocessing of the published checkpoints.
 
     Returns:
       (S, S, 3) uint8, RGB.
 
     Raises:
-      UndecodableImage: not a picture, truncated, or too large.
+      UndecodableImage: not an image, truncated, or too large.
     """
     if resize == "reference":
         return _reference(data, size)
@@ -60,15 +60,15 @@ def squash(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def decode_full(data: bytes, *, at_least: int = 0) -> np.ndarray:
-    """Decodes a picture to (H, W, 3) uint8 RGB.
+    """Decodes an image to (H, W, 3) uint8 RGB.
 
     Args:
-      data: the encoded picture.
-      at_least: a JPEG may be decoded at a fraction of its size as long as both sides stay at
-        least this long, in pixels; 0 asks for the full size.
+      data: the encoded image.
+      at_least: a JPEG may be decoded at a fraction of its size if both sides keep at least this
+        many pixels; 0: the full size.
 
     Raises:
-      UndecodableImage: not a picture, truncated, or too large.
+      UndecodableImage: not an image, truncated, or too large.
     """
     if data[:3] == b"P6\n":
         return _ppm(data)
@@ -80,12 +80,12 @@ def decode_full(data: bytes, *, at_least: int = 0) -> np.ndarray:
             if height * width <= MAX_PIXELS and colours != "CMYK":
                 return simplejpeg.decode_jpeg(data, min_height=at_least, min_width=at_least)
         except ValueError:
-            pass  # strict about small defects: Pillow has the last word
+            pass  # strict about small defects: Pillow decides
     return _pillow_rgb(data)
 
 
 def _ppm(data: bytes) -> np.ndarray:
-    # Pre-resized records hold the pixels as they are; a view of the bytes is all it takes.
+    # Pre-resized records hold plain pixels, so a view of the bytes is enough.
     header = _PPM_HEADER.match(data)
     if header is None:
         return _pillow_rgb(data)
@@ -96,12 +96,12 @@ def _ppm(data: bytes) -> np.ndarray:
 
 
 def _is_rotated(data: bytes) -> bool:
-    # Most JPEGs of face data sets have no EXIF block; only those that do pay for a parser.
+    # Most JPEGs of face data sets have no EXIF block and need no parser.
     if b"Exif\x00\x00" not in data[:4096]:
         return False
     try:
         return _open(data).getexif().get(_EXIF_ORIENTATION, 1) != 1
-    except Exception:  # a broken EXIF block is no reason to lose the picture
+    except Exception:  # a broken EXIF block is no reason to reject the image
         return False
 
 
@@ -118,7 +118,7 @@ def _open(data: bytes) -> Image.Image:
         raise UndecodableImage(f"too large: {error}") from error
     except Exception as error:
         known = data.startswith((b"\xff\xd8\xff", b"\x89PNG"))
-        reason = "truncated in its header" if known else "not a picture"
+        reason = "truncated in its header" if known else "not an image"
         raise UndecodableImage(reason) from error
     if image.width * image.height > MAX_PIXELS:
         raise UndecodableImage(f"too large: {image.width}x{image.height}")
@@ -129,7 +129,7 @@ def _load(data: bytes) -> Image.Image:
     image = _open(data)
     try:
         image.load()
-    except Exception as error:  # Pillow raises many types for broken pictures
+    except Exception as error:  # Pillow raises many types for broken images
         raise UndecodableImage(" ".join(str(error).split())[:120] or "broken") from error
     return image
 

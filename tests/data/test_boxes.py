@@ -28,6 +28,6 @@ def test_crop_is_black_outside_of_the_frame():
 
 
 @pytest.mark.parametrize("box", [(5, 0, 9, 4), (0, 4, 4, 8), (2, 2, 2, 3), (-4, 0, 0, 4)])
-def test_boxes_that_miss_the_picture(box):
-    with pytest.raises(UndecodableImage, match="misses the picture"):
+def test_boxes_that_miss_the_image(box):
+    with pytest.raises(UndecodableImage, match="misses the image"):
         faces.crop(np.zeros((4, 5, 3), np.uint8), box)

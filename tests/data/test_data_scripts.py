@@ -38,7 +38,7 @@ def test_prepare_then_audit(run, tmp_path):
     source = make_fairface(tmp_path / "raw", train=9, val=3)
     done = run("prepare_data.py", "--dataset=fairface", f"--source={source}", f"--out={tmp_path}/out")
     assert done.returncode == 0, done.stderr
-    assert "train: 9 rows read, 9 kept, 0 left out, 0 rejected" in done.stdout
+    assert "train: 9 rows read, 9 kept, 0 skipped, 0 rejected" in done.stdout
     assert "images/s" in done.stdout
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["splits"]["val"]["kept"] == 3
@@ -56,7 +56,7 @@ def test_dry_run_writes_nothing(run, tmp_path):
     done = run("prepare_data.py", "--dataset=fairface", f"--source={source}", "--dry_run")
     assert (done.returncode, done.stdout.splitlines()[:2]) == (
         0,
-        ["train: 4 rows, 0 pictures missing", "val: 2 rows, 0 pictures missing"],
+        ["train: 4 rows, 0 images missing", "val: 2 rows, 0 images missing"],
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["blocker", "raw"]
 
@@ -68,7 +68,7 @@ def test_dry_run_says_what_is_missing(run, tmp_path):
     done = run("prepare_data.py", *flags)
     assert done.returncode == 1
     assert f"missing {source}/train/3.jpg" in done.stdout
-    assert "too many pictures are missing: split 'train'" in done.stderr
+    assert "too many images are missing: split 'train'" in done.stderr
     assert run("prepare_data.py", *flags, "--max_rejected=0.3").returncode == 0
 
 

@@ -75,14 +75,14 @@ def test_truncated(kind):
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "empty file"), (b"file,age\n", "not a picture"), (b"\xff\xd8\xff", "truncated")],
+    [(b"", "empty file"), (b"file,age\n", "not an image"), (b"\xff\xd8\xff", "truncated")],
 )
-def test_no_picture_at_all(data, reason):
+def test_no_image_at_all(data, reason):
     with pytest.raises(decode.UndecodableImage, match=reason):
         decode.decode(data, size=32)
 
 
-def test_huge_pictures_are_refused_before_they_are_decoded(monkeypatch):
+def test_huge_images_are_refused_before_they_are_decoded(monkeypatch):
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     for kind in ("JPEG", "PNG"):
         with pytest.raises(decode.UndecodableImage, match="too large: 50x40"):

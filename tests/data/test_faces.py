@@ -62,7 +62,7 @@ def test_storage_keeps_the_square_around_the_largest_face(photograph):
 
 
 @needs_detector
-def test_pictures_without_a_face():
+def test_images_without_a_face():
     finder = faces.Mtcnn()
     assert finder.find(np.zeros((200, 300, 3), np.uint8)) == []
     store = storage.Storage(face_finder=finder)

@@ -15,7 +15,7 @@ def test_labels_and_columns(faces, prepared):
     assert len(sources.open_prepared(prepared / "faces", "val")) == 5
 
 
-def test_pictures_are_the_source_bytes(faces, prepared):
+def test_images_are_the_source_bytes(faces, prepared):
     for i in (0, 7, 11):
         assert faces[i] == (prepared / "raw_faces" / faces.columns["id"][i]).read_bytes()
 
@@ -68,9 +68,9 @@ def test_missing_column(tmp_path):
         prepare.survey("fairface", source=str(tmp_path))
 
 
-def test_missing_pictures_folder(tmp_path):
+def test_missing_images_folder(tmp_path):
     write_table(tmp_path / "fairface_label_train.csv", FAIRFACE_HEADER, [])
-    with pytest.raises(UserError, match="no pictures for the label file"):
+    with pytest.raises(UserError, match="no images for the label file"):
         prepare.survey("fairface", source=str(tmp_path))
 
 

@@ -145,7 +145,7 @@ def test_evaluation_sees_every_example_once(faces, batch_size, process_count):
 
 
 class _Broken:
-    """A data set some of whose pictures are broken; slots in for a disk that lost bytes."""
+    """A data set some of whose images are broken; slots in for a disk that lost bytes."""
 
     def __init__(self, dataset, broken):
         self._dataset, self._broken = dataset, broken
@@ -161,7 +161,7 @@ class _Broken:
         return data[: len(data) // 2] if example in self._broken else data
 
 
-def test_broken_pictures_are_masked_and_listed(faces):
+def test_broken_images_are_masked_and_listed(faces):
     broken = _Broken(faces, {2, 9})
     batches = _train([broken], seed=8, batch_size=12, max_rejected=0.2)
     rows = sampling.Natural(size=12, seed=8)
@@ -178,13 +178,13 @@ def test_broken_pictures_are_masked_and_listed(faces):
     assert all("truncated" in r.reason for r in batches.rejected)
 
 
-def test_too_many_broken_pictures_stop_the_run(faces):
+def test_too_many_broken_images_stop_the_run(faces):
     batches = _train([_Broken(faces, {2, 9})], batch_size=12, max_rejected=0.1)
     with pytest.raises(UserError, match=r"expected at most 1 of 12.*train/3\.jpg"):
         next(batches)
 
 
-def test_broken_pictures_in_evaluation(faces):
+def test_broken_images_in_evaluation(faces):
     batches = pipeline.eval_batches(_Broken(faces, {11}), image_size=SIZE, batch_size=8, max_rejected=0.1)
     last = list(batches)[-1]
     assert last["valid"].tolist() == [True] * 4 + [False] * 4

@@ -3,6 +3,7 @@ import tempfile
 
 import pytest
 
+from softbio_jax.console import Console
 from softbio_jax.data import sources
 from softbio_jax.data.prepare import prepare, storage
 from softbio_jax.data.prepare.rows import Rejection
@@ -15,14 +16,14 @@ def _break(path, how):
     path.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "text": b"hello"}[how])
 
 
-def test_survey_counts_rows_without_pictures(tmp_path):
+def test_survey_counts_rows_without_images(tmp_path):
     make_fairface(tmp_path, train=4, val=2)
     _break(tmp_path / "train" / "1.jpg", "empty")
     found = prepare.survey("fairface", source=str(tmp_path))
-    assert found.rows == {"train": 4, "val": 2}
+    assert {split: part.rows for split, part in found.items()} == {"train": 4, "val": 2}
 
 
-def test_broken_pictures_are_rejected_and_counted(tmp_path):
+def test_broken_images_are_rejected_and_counted(tmp_path):
     make_fairface(tmp_path, train=10, val=2)
     for number, how in ((2, "truncated"), (5, "empty"), (7, "text")):
         _break(tmp_path / "train" / f"{number}.jpg", how)
@@ -37,7 +38,7 @@ def test_broken_pictures_are_rejected_and_counted(tmp_path):
     assert wheres == [f"{table} row {n + 1}" for n in (2, 5, 7, 9)]
     assert "truncated" in reasons["train/2.jpg"]
     assert reasons["train/5.jpg"] == "empty file"
-    assert reasons["train/7.jpg"] == "not a picture"
+    assert reasons["train/7.jpg"] == "not an image"
     assert reasons["train/9.jpg"] == "no such file"
     kept = sources.open_prepared(tmp_path / "out", "train")
     assert kept.columns["id"].tolist() == [f"train/{n}.jpg" for n in (1, 3, 4, 6, 8, 10)]
@@ -45,7 +46,7 @@ def test_broken_pictures_are_rejected_and_counted(tmp_path):
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
 
 
-def test_too_many_broken_pictures_leave_nothing(tmp_path):
+def test_too_many_broken_images_leave_nothing(tmp_path):
     make_fairface(tmp_path / "raw", train=10, val=2)
     _break(tmp_path / "raw" / "train" / "2.jpg", "truncated")
     with pytest.raises(UserError, match=r"too many rows were rejected.*1 of 10 \(train/2.jpg: "):
@@ -63,12 +64,12 @@ def test_duplicate_rows_are_rejected(tmp_path):
     (rejected,) = train["rejected_rows"]
     table = tmp_path / "fairface_label_train.csv"
     assert str(Rejection(**rejected)) == (
-        f"train/1.jpg: duplicate row: {table} row 3: expected one row a picture, "
-        f"found the same picture in {table} row 2; fix: delete one of them; the first was kept"
+        f"train/1.jpg: duplicate row: {table} row 3: expected one row per image, "
+        f"found the same image in {table} row 2; fix: delete one of them; the first was kept"
     )
 
 
-def test_existing_output_is_kept_unless_told(tmp_path, prepared):
+def test_existing_output_is_kept_by_default(tmp_path, prepared):
     source = str(prepared / "raw_faces")
     out = tmp_path / "out"
     out.mkdir()
@@ -119,12 +120,12 @@ class _Killed(KeyboardInterrupt):
 
 @pytest.mark.parametrize("store", [storage.Storage(), storage.Storage(image_size=8)])
 @pytest.mark.parametrize("rows_before", [1, 7, 12, 14])
-def test_goes_on_after_being_killed(tmp_path, monkeypatch, store, rows_before):
+def test_resumes_after_being_killed(tmp_path, monkeypatch, store, rows_before):
     make_fairface(tmp_path / "raw", train=12, val=5)
     whole = prepare.prepare("fairface", source=str(tmp_path / "raw"), out=tmp_path / "whole", storage=store)
     seen = []
 
-    def on_row():
+    def check():
         seen.append(1)
         if len(seen) == rows_before:
             raise _Killed
@@ -136,7 +137,7 @@ def test_goes_on_after_being_killed(tmp_path, monkeypatch, store, rows_before):
         )
 
     with pytest.raises(_Killed):
-        run(on_row=on_row)
+        run(console=Console(active=False, check=check))
     assert not (tmp_path / "out").exists()
     decoded = []
     original = storage.Storage.__call__
@@ -155,18 +156,19 @@ def test_goes_on_after_being_killed(tmp_path, monkeypatch, store, rows_before):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw", "whole"]
 
 
-def test_a_picture_that_changed_meanwhile_is_read_anew(tmp_path):
+def test_an_image_that_changed_meanwhile_is_read_anew(tmp_path):
     make_fairface(tmp_path / "raw", train=4, val=1)
     source = str(tmp_path / "raw")
     seen = []
 
-    def on_row():
+    def check():
         seen.append(1)
         if len(seen) == 4:
             raise _Killed
 
+    console = Console(active=False, check=check)
     with pytest.raises(_Killed):
-        prepare.prepare("fairface", source=source, out=tmp_path / "out", on_row=on_row, threads=1)
+        prepare.prepare("fairface", source=source, out=tmp_path / "out", console=console, threads=1)
     first, second = (tmp_path / "raw" / "train" / name for name in ("1.jpg", "2.jpg"))
     first.write_bytes(second.read_bytes())
     prepare.prepare("fairface", source=source, out=tmp_path / "out")
@@ -180,5 +182,6 @@ def test_two_preparations_at_once(tmp_path, prepared):
     def second():
         prepare.prepare("fairface", source=source, out=tmp_path / "out")
 
-    with pytest.raises(UserError, match="another preparation is at work"):
-        prepare.prepare("fairface", source=source, out=tmp_path / "out", on_row=second)
+    console = Console(active=False, check=second)
+    with pytest.raises(UserError, match="another preparation is running"):
+        prepare.prepare("fairface", source=source, out=tmp_path / "out", console=console)

@@ -57,7 +57,7 @@ def test_official_filter_masks_unsure_gender(tmp_path):
     assert report["masked_by_reason"]["gender: gender unsure"] == 1
 
 
-@pytest.mark.parametrize("raf_filter", ["thesis", "official"])
+@pytest.mark.parametrize("raf_filter", ["sure", "official"])
 def test_the_audit_knows_a_complete_copy_by_either_filter(tmp_path, monkeypatch, raf_filter):
     options = {"source": str(_tree(tmp_path)), "raf_filter": raf_filter}
     report = prepare.prepare("rafdb", out=tmp_path / "out", **options)
@@ -76,7 +76,7 @@ def test_the_audit_knows_a_complete_copy_by_either_filter(tmp_path, monkeypatch,
 
 def test_filter_is_recorded(tmp_path):
     report = prepare.prepare("rafdb", source=str(_tree(tmp_path)), out=tmp_path / "out")
-    assert report["protocol"]["raf_filter"] == "thesis"
+    assert report["protocol"]["raf_filter"] == "sure"
 
 
 def test_copy_without_gender_is_told_apart(tmp_path):

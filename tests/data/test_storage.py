@@ -30,7 +30,7 @@ def test_jpeg_stays_close_to_the_resized_pixels():
     assert np.abs(decode.decode(stored, size=32) - expected).mean() < 2
 
 
-def test_raw_pictures_open_in_other_programs():
+def test_raw_images_open_in_other_programs():
     import io
 
     from PIL import Image
@@ -41,7 +41,7 @@ def test_raw_pictures_open_in_other_programs():
 
 
 @pytest.mark.parametrize("cut", [10, 400])
-def test_truncated_raw_pictures(cut):
+def test_truncated_raw_images(cut):
     with pytest.raises(decode.UndecodableImage):
         decode.decode_full(storage.encode(decode.decode_full(encode(4)), "raw")[:cut])
 
@@ -59,7 +59,7 @@ def test_pre_resized_records(prepared, tmp_path):
         np.testing.assert_array_equal(
             decode.decode(dataset[example], size=16), decode.decode(original[example], size=16)
         )
-    # The fingerprint names the pictures that the source had, whatever their storage.
+    # The fingerprint names the images that the source had, whatever their storage.
     assert dataset.fingerprint == original.fingerprint
 
 

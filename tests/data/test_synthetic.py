@@ -24,7 +24,7 @@ MASKS = {
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Rows without their pictures, for statistics over many of them."""
+    """Rows without their images, for statistics over many of them."""
     monkeypatch.setattr(synthetic, "render", lambda face, rng, size: None)
 
 
@@ -87,10 +87,10 @@ def test_rows_are_jpegs_of_the_asked_size_with_unique_ids():
     rows = list(synthetic.rows("synthetic_utkface", "test", size=40, seed=0, count=6))
     assert len({row[0] for row in rows}) == 6
     for number, (_, encoded, labels) in enumerate(rows):
-        picture = simplejpeg.decode_jpeg(encoded)
+        image = simplejpeg.decode_jpeg(encoded)
         drawn = synthetic.draw("synthetic_utkface", "test", number, size=40, seed=0)
-        assert picture.shape == (40, 40, 3) and labels == drawn.labels
-        assert np.abs(picture.astype(int) - drawn.image).mean() < 4  # JPEG's loss
+        assert image.shape == (40, 40, 3) and labels == drawn.labels
+        assert np.abs(image.astype(int) - drawn.image).mean() < 4  # JPEG's loss
 
 
 def first_pixels(row):
@@ -104,15 +104,15 @@ def test_a_row_depends_on_its_number_alone():
     np.testing.assert_array_equal(one_by_one, elsewhere[[3, 0, 2, 1]])
 
 
-def test_seed_set_and_split_change_every_picture():
+def test_seed_set_and_split_change_every_image():
     streams = [(name, split, seed) for name, split in ALL for seed in (0, 1)]
-    pictures = {
+    images = {
         synthetic.draw(name, split, row, size=16, seed=seed).image.tobytes()
         for name, split, seed in streams
         for row in range(20)
     }
-    pictures |= {image.tobytes() for image, _ in synthetic.pretext_rows(size=16, seed=0, count=20)}
-    assert len(pictures) == 20 * (len(streams) + 1)
+    images |= {image.tobytes() for image, _ in synthetic.pretext_rows(size=16, seed=0, count=20)}
+    assert len(images) == 20 * (len(streams) + 1)
 
 
 def test_vggface2_ages_are_noisy_and_the_others_are_not(undrawn, monkeypatch):
@@ -152,6 +152,6 @@ def test_unknown_names_are_told_in_one_line(arguments, message):
         list(synthetic.rows(*arguments, size=32, seed=0, count=1))
 
 
-def test_a_tiny_picture_is_refused():
+def test_a_tiny_image_is_refused():
     with pytest.raises(UserError, match=">= 16"):
         synthetic.draw("synthetic_fairface", "train", 0, size=8, seed=0)

@@ -8,8 +8,8 @@ def test_reads_rows_with_their_numbers(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_bytes(b'\xef\xbb\xbfName, Age\r\na, 3\r\n\r\n"b, c", 4\r\n')
     assert list(tables.read_csv(path, columns=("Name", "Age"))) == [
-        (2, {"Name": "a", "Age": "3"}),
-        (4, {"Name": "b, c", "Age": "4"}),
+        (f"{path} row 2", {"Name": "a", "Age": "3"}),
+        (f"{path} row 4", {"Name": "b, c", "Age": "4"}),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Small pictures and trees of data sets as people have them, made on the fly."""
+"""Small images and trees of data sets as distributed, made on the fly."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ FAIRFACE_HEADER = ("file", "age", "gender", "race", "service_test")
 
 
 def encode(seed: int, *, size=(20, 24), mode: str = "RGB", kind: str = "JPEG", **kwargs) -> bytes:
-    """Encodes a random smooth picture of `size` (height, width)."""
+    """Encodes a random smooth image of `size` (height, width)."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC).convert(mode)

@@ -1,29 +1,37 @@
-"""Exact and near duplicates: recompressed, resized, brightened or mirrored copies of a picture."""
+"""Finds exact and near duplicates: recompressed, resized, brightened or mirrored copies of an image."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 
 import numpy as np
 
+from softbio_jax.console import QUIET, Console
 from softbio_jax.data import decode
 from softbio_jax.data.sources import PreparedDataset
 
-THUMBNAIL = 32  # side of the grey thumbnails in pixels: 1 kB of memory a picture
+THUMBNAIL = 32  # side of the grey thumbnails in pixels: 1 kB of memory per image
 _CHUNK = 256
+# Correlations of grey thumbnails, coarse (16 x 16) to find candidates, fine (32 x 32) to confirm.
+# Among 10,000 aligned faces of different people no pair passes both; copies at JPEG quality 20 do.
+_COARSE = 16
+COARSE_FROM = 0.975
+FINE_FROM = 0.965
+_BLOCK = 2048
+_FLAT = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What was seen of N pictures.
+    """Thumbnails and sizes of N images.
 
     Args:
       thumbnails: (N, 32, 32) uint8, grey.
       sizes: (N, 2) int32, height and width in pixels.
-      problems: example -> why its picture does not decode.
+      problems: example -> why its image does not decode.
     """
 
     thumbnails: np.ndarray
@@ -31,18 +39,24 @@ class Scan:
     problems: dict[int, str]
 
 
-def scan(dataset: PreparedDataset, *, on_picture: Callable[[int], None] = lambda n: None) -> Scan:
-    """Looks at every picture of a data set, on all cores, 1 kB kept of each.
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two copies of one image: their numbers, first < second, and their similarity."""
 
-    Args:
-      dataset: a prepared data set.
-      on_picture: called with a number of pictures done, for a progress bar.
-    """
+    first: int
+    second: int
+    similarity: float
+    mirrored: bool
+    exact: bool
+
+
+def scan(dataset: PreparedDataset, *, console: Console = QUIET) -> Scan:
+    """Decodes every image of a data set, on all cores, and keeps 1 kB of each."""
     thumbnails = np.zeros((len(dataset), THUMBNAIL, THUMBNAIL), np.uint8)
     sizes = np.zeros((len(dataset), 2), np.int32)
     problems: dict[int, str] = {}
 
-    def look(start: int) -> int:
+    def scan_chunk(start: int) -> int:
         stop = min(start + _CHUNK, len(dataset))
         for example in range(start, stop):
             try:
@@ -51,22 +65,46 @@ def scan(dataset: PreparedDataset, *, on_picture: Callable[[int], None] = lambda
                 problems[example] = str(error)
         return stop - start
 
+    meter = console.meter(f"auditing {dataset.name}/{dataset.split}", len(dataset))
     with futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done in pool.map(look, range(0, len(dataset), _CHUNK)):
-            on_picture(done)
+        for done in pool.map(scan_chunk, range(0, len(dataset), _CHUNK)):
+            console.check()
+            meter.add(done)
+    console.close()
     return Scan(thumbnails=thumbnails, sizes=sizes, problems=problems)
 
 
 def thumbnail(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decodes a picture to a (32, 32) uint8 grey thumbnail and its (height, width) in pixels.
+    """Decodes an image to a (32, 32) uint8 grey thumbnail and its (height, width) in pixels.
 
     Raises:
-      UndecodableImage: not a picture, or a broken one.
+      UndecodableImage: not an image, or a broken one.
     """
     import cv2
 
     grey, size = _grey(data)
     return cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA), size
+
+
+def find(thumbnails: np.ndarray, digests: np.ndarray, usable: np.ndarray) -> list[Pair]:
+    """Finds all pairs of equal or nearly equal images.
+
+    Args:
+      thumbnails: (N, 32, 32) uint8, grey.
+      digests: (N, 32) uint8, SHA-256 of the encoded images.
+      usable: (N,) bool, False for images to skip (undecodable, constant).
+
+    Returns:
+      The pairs, exact ones first, then by decreasing similarity.
+    """
+    pairs = {(pair.first, pair.second): pair for pair in _near(thumbnails, usable)}
+    pairs |= {(pair.first, pair.second): pair for pair in _exact(digests)}
+    return sorted(pairs.values(), key=lambda p: (not p.exact, -p.similarity, p.first, p.second))
+
+
+def spread(thumbnails: np.ndarray) -> np.ndarray:
+    """Returns the standard deviation (N,) of each thumbnail's grey values, 0 to 127."""
+    return thumbnails.reshape(len(thumbnails), -1).std(axis=1)
 
 
 def _grey(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
@@ -77,56 +115,15 @@ def _grey(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours != "CMYK":
-                # An eighth of the size is decoded for an eighth of the time.
+                # Decoding at an eighth of the size takes an eighth of the time.
                 grey = simplejpeg.decode_jpeg(
                     data, colorspace="GRAY", min_height=2 * THUMBNAIL, min_width=2 * THUMBNAIL
                 )
                 return grey[..., 0], (height, width)
         except ValueError:
-            pass  # the full decoder has the last word
+            pass  # the full decoder decides
     image = decode.decode_full(data)
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), image.shape[:2]
-
-
-# Correlations of grey thumbnails, coarse (16 x 16) to find candidates, fine (32 x 32) to confirm.
-# Among 10,000 aligned faces of different people none passes both; copies at JPEG quality 20 do.
-_COARSE = 16
-COARSE_FROM = 0.975
-FINE_FROM = 0.965
-_BLOCK = 2048
-_FLAT = 1e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """Two pictures that are one: their numbers, first < second, and how alike they are."""
-
-    first: int
-    second: int
-    similarity: float
-    mirrored: bool
-    exact: bool
-
-
-def find(thumbnails: np.ndarray, digests: np.ndarray, usable: np.ndarray) -> list[Pair]:
-    """Finds all pairs of equal or nearly equal pictures.
-
-    Args:
-      thumbnails: (N, 32, 32) uint8, grey.
-      digests: (N, 32) uint8, SHA-256 of the encoded pictures.
-      usable: (N,) bool, False for pictures to leave out (undecodable, constant).
-
-    Returns:
-      The pairs, exact ones first, then by falling similarity.
-    """
-    pairs = {(pair.first, pair.second): pair for pair in _near(thumbnails, usable)}
-    pairs |= {(pair.first, pair.second): pair for pair in _exact(digests)}
-    return sorted(pairs.values(), key=lambda p: (not p.exact, -p.similarity, p.first, p.second))
-
-
-def spread(thumbnails: np.ndarray) -> np.ndarray:
-    """Computes the standard deviation (N,) of each thumbnail's grey values, 0 to 127."""
-    return thumbnails.reshape(len(thumbnails), -1).std(axis=1)
 
 
 def _exact(digests: np.ndarray) -> Iterator[Pair]:
@@ -147,8 +144,7 @@ def _near(thumbnails: np.ndarray, usable: np.ndarray) -> Iterator[Pair]:
     mirror = _unit(coarse[:, :, ::-1])
     for start in range(0, len(numbers), _BLOCK):
         for mirrored, others in ((False, straight), (True, mirror)):
-            rows = slice(start, start + _BLOCK)
-            alike = straight[rows] @ others[start:].T
+            alike = straight[start : start + _BLOCK] @ others[start:].T
             for a, b in np.argwhere(alike >= COARSE_FROM):
                 if a < b:
                     first, second = int(numbers[start + a]), int(numbers[start + b])

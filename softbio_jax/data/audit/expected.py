@@ -1,4 +1,4 @@
-"""What complete copies of the data sets contain, to tell an incomplete one."""
+"""The class counts of complete data sets, to detect incomplete copies and exchanged classes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
 
-# (set, split) -> task -> rows of each class; a key "rows" holds the number of rows alone. A set is
-# named as `set_of` does; rafdb is RAF-DB by the thesis' filter.
+_FITS = 0.01  # of the rows may differ in the order that fits ...
+_DIFFERS = 0.02  # ... and more than this share must differ in the given order
+
+# (set, split) -> task -> rows of each class; the key "rows" holds the total. Sets are named by
+# `set_of`; rafdb is RAF-DB without the images of unsure gender.
 CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     ("fairface", "train"): {
         "rows": (86_744,),
@@ -40,7 +43,7 @@ CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
         "emotion": (297, 74, 158, 1141, 386, 159, 654),
     },
     ("utkface", "test"): {"rows": (23_705,)},
-    # The official part, which --raf_filter=official keeps; genders are not published.
+    # With --raf_filter=official; genders are not published.
     ("rafdb official", "train"): {"rows": (12_271,), "emotion": (1290, 281, 717, 4772, 1982, 705, 2524)},
     ("rafdb official", "test"): {"rows": (3_068,), "emotion": (329, 74, 160, 1185, 478, 162, 680)},
     ("fer2013", "train"): {"rows": (28_709,), "emotion": (3171, 4097, 436, 7215, 4830, 3995, 4965)},
@@ -50,65 +53,56 @@ CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
 
 
 def set_of(builder: str, protocol: Mapping[str, str]) -> str:
-    """Names what a prepared folder is a copy of.
+    """Returns the name of the data set that a prepared folder is a copy of.
 
     Args:
-      builder: what read it, `dataset` in its report.
-      protocol: the choices made, `protocol` in its report.
+      builder: "dataset" in the folder's report.
+      protocol: "protocol" in the folder's report.
 
     Returns:
-      The builder's name, and "rafdb official" for RAF-DB with the pictures of unsure gender in.
+      The builder's name, or "rafdb official" for RAF-DB with the images of unsure gender.
     """
     return f"{builder} official" if protocol.get("raf_filter") == "official" else builder
-
-
-_FITS = 0.01  # of the rows may differ where the counts fit in another order ...
-_DIFFERS = 0.02  # ... and as many must differ in the order given
 
 
 def exchanged(copy_of: str, split: str, *, rows: int, counts: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """Finds tasks whose counts are the published ones with the classes in another order.
 
-    Classes of equal counts cannot be told apart, nor can a part of a data set.
+    Classes with equal counts are not distinguished, and a part of a data set is not recognised.
 
     Args:
-      copy_of: the set, as `expected.set_of` names it; asked only where no known set has as many
-        rows.
+      copy_of: the set, as `set_of` names it; used only if no known set has as many rows.
       split: its split.
-      rows: how many rows it has.
+      rows: number of its rows.
       counts: task -> (C,) rows of each class.
 
     Returns:
-      task -> "male is female, female is male": what each class' rows really are.
+      task -> the true class of each exchanged class: "male is female, female is male".
     """
     known = _published(copy_of, split, rows)
     found = {}
     for task in known.keys() & counts.keys():
         here, there = np.array(counts[task]), np.array(known[task])
         # The assignment of least sum |here - there| is that of the ranks.
-        really = np.empty(len(here), np.int64)
-        really[np.argsort(here)] = np.argsort(there)
-        best, given = np.abs(here - there[really]).sum(), np.abs(here - there).sum()
+        true = np.empty(len(here), np.int64)
+        true[np.argsort(here)] = np.argsort(there)
+        best, given = np.abs(here - there[true]).sum(), np.abs(here - there).sum()
         if best <= _FITS * here.sum() and given > max(5 * best, _DIFFERS * here.sum()):
             names = TASKS[task].classes
-            found[task] = ", ".join(f"{names[a]} is {names[b]}" for a, b in enumerate(really) if a != b)
+            found[task] = ", ".join(f"{names[a]} is {names[b]}" for a, b in enumerate(true) if a != b)
     return found
 
 
 def check(copy_of: str, split: str, *, rows: int, counts: Mapping[str, Sequence[int]]) -> None:
-    """Checks the order of a split's classes; arguments as of `exchanged`.
-
-    Raises:
-      UserError: they are in another order than in every complete copy.
-    """
-    for task, really in exchanged(copy_of, split, rows=rows, counts=counts).items():
-        told = _published(copy_of, split, rows)[task]
+    """Raises UserError if a split's classes are in another order; arguments as of `exchanged`."""
+    for task, swapped in exchanged(copy_of, split, rows=rows, counts=counts).items():
+        published = _published(copy_of, split, rows)[task]
         raise UserError(
             f"{task} classes in another order",
             where=f"split {split!r}",
-            expected=f"{_listed(task, told)} as in every complete copy",
+            expected=f"{_listed(task, published)} as in every complete copy",
             found=_listed(task, counts[task]),
-            fix=f"correct the labels of the source: {really}",
+            fix=f"correct the labels of the source: {swapped}",
         )
 
 

@@ -1,26 +1,26 @@
-"""The audit itself: what was found in a number of prepared splits, ready for JSON."""
+"""The audit of prepared splits, as JSON values."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index as index_lib
-from softbio_jax.data.audit import duplicates
-from softbio_jax.data.audit import expected as expected_lib
-from softbio_jax.data.audit.duplicates import Scan, scan
-from softbio_jax.data.audit.expected import CLASS_COUNTS
+from softbio_jax.data.audit import duplicates, expected
+from softbio_jax.data.audit.duplicates import Scan
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.tasks import MISSING, TASKS
 
-# Columns that name a person or a photograph, which must not stand on both sides of a split.
+# Columns that name a person or a photograph, which must not be on both sides of a split.
 IDENTITY_COLUMNS = ("identity", "user", "photograph")
-_FLAT_BELOW = 4.0  # grey levels: below this spread a picture is nearly one colour
+_FLAT_BELOW = 4.0  # grey levels: below this spread an image has nearly one colour
 
 
 def audit(
@@ -28,21 +28,21 @@ def audit(
     *,
     sets: Sequence[str],
     digests: Sequence[np.ndarray],
-    on_picture: Callable[[int], None] = lambda n: None,
+    console: Console = QUIET,
 ) -> dict[str, Any]:
-    """Looks for what spoils results: copies across splits and sets, persons on both sides, gaps.
+    """Finds copies across splits and sets, persons on both sides, broken images and missing rows.
 
     Args:
       datasets: the prepared splits.
-      sets: what each of them is a copy of, as `expected.set_of` names it.
-      digests: (N, 32) uint8 of each of them, the SHA-256 of the pictures.
-      on_picture: called with a number of pictures done, for a progress bar.
+      sets: the set that each of them is a copy of, as `expected.set_of` names it.
+      digests: (N, 32) uint8 per split, the SHA-256 of the images.
+      console: shows the progress.
 
     Returns:
-      The findings in JSON's types. `verdict` holds what a checkpoint should remember: the
-      fingerprints, the counts of problems, and `sha256`, the hash of all that.
+      The findings as JSON values. `verdict` is recorded in checkpoints: the fingerprints, the
+      counts of problems, and `sha256`, the hash of all that.
     """
-    scans = [scan(dataset, on_picture=on_picture) for dataset in datasets]
+    scans = [duplicates.scan(dataset, console=console) for dataset in datasets]
     names = [f"{dataset.name}/{dataset.split}" for dataset in datasets]
     pairs = _pairs(datasets, names, scans, digests)
     splits = {
@@ -129,50 +129,40 @@ def _split_findings(dataset: PreparedDataset, copy_of: str, found: Scan) -> dict
             for (h, w), n in zip(sizes[order], counts[order], strict=True)
         ][:50],
         "class_counts": classes,
-        "expected": _against_expected(copy_of, dataset, classes),
+        "expected": _compare(copy_of, dataset, classes),
     }
 
 
-def _against_expected(
-    copy_of: str, dataset: PreparedDataset, classes: dict[str, list[int]]
-) -> dict[str, Any] | None:
-    expected = CLASS_COUNTS.get((copy_of, dataset.split))
-    if expected is None:
+def _compare(copy_of: str, dataset: PreparedDataset, classes: dict[str, list[int]]) -> dict[str, Any] | None:
+    """Compares the counts of a split with those of a complete copy; None where these are unknown."""
+    published = expected.CLASS_COUNTS.get((copy_of, dataset.split))
+    if published is None:
         return None
     here = {"rows": [len(dataset)], **classes}
     differ = {
         key: [a - b for a, b in zip(here[key], counts, strict=True)]
-        for key, counts in expected.items()
+        for key, counts in published.items()
         if here[key] != list(counts)
     }
-    exchanged = expected_lib.exchanged(copy_of, dataset.split, rows=len(dataset), counts=classes)
+    exchanged = expected.exchanged(copy_of, dataset.split, rows=len(dataset), counts=classes)
     return {"complete": not differ, "difference": differ, "exchanged": exchanged}
 
 
 def _shared_identities(datasets: Sequence[PreparedDataset], names: Sequence[str]) -> list[dict[str, Any]]:
     shared = []
-    for a in range(len(datasets)):
-        for b in range(a + 1, len(datasets)):
-            # Only splits of one set number their persons alike.
-            if datasets[a].directory != datasets[b].directory:
-                continue
-            for column in IDENTITY_COLUMNS:
-                if column not in datasets[a].columns or column not in datasets[b].columns:
-                    continue
-                both = np.intersect1d(datasets[a].columns[column], datasets[b].columns[column])
+    for (name_a, a), (name_b, b) in itertools.combinations(zip(names, datasets, strict=True), 2):
+        if a.directory != b.directory:  # only splits of one set number their persons alike
+            continue
+        for column in IDENTITY_COLUMNS:
+            if column in a.columns and column in b.columns:
+                both = np.intersect1d(a.columns[column], b.columns[column])
                 both = both[both != ""]
                 if len(both):
-                    shared.append(
-                        {
-                            "splits": [names[a], names[b]],
-                            "column": column,
-                            "count": len(both),
-                            "examples": both[:20].tolist(),
-                        }
-                    )
+                    found = {"column": column, "count": len(both), "examples": both[:20].tolist()}
+                    shared.append({"splits": [name_a, name_b]} | found)
     return shared
 
 
 def digests_of(directory: str, split: str) -> np.ndarray:
-    """Reads the picture digests (N, 32) uint8 of a prepared split."""
+    """Returns the image digests (N, 32) uint8 of a prepared split."""
     return index_lib.read(pathlib.Path(directory), split).digests

@@ -1,4 +1,4 @@
-"""The verdict of the last audit, kept beside the records so that a training can remember it."""
+"""The verdict of the last audit, beside the records, for training runs to record."""
 
 from __future__ import annotations
 
@@ -20,14 +20,6 @@ def store(directory: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
 
 
 def load(directory: str | os.PathLike) -> dict[str, Any] | None:
-    """Reads the verdict of a prepared folder.
-
-    Args:
-      directory: the folder.
-
-    Returns:
-      What `findings.audit` called `verdict`, its key `sha256` the hash to remember; None for a
-      folder that was never audited.
-    """
+    """Returns `findings.audit`'s "verdict" of a prepared folder; None if it was never audited."""
     path = pathlib.Path(directory) / _FILE
     return json.loads(path.read_text()) if path.is_file() else None

@@ -23,9 +23,6 @@ class Adience(FaceBuilder):
     Only the ranges (0, 2) and (4, 6) lie inside a class; the other six straddle two and are
     masked, as is a gender of "u".
 
-    Args:
-      **kwargs: see FaceBuilder.
-
     Source: the release's five-fold protocol; the folds are the splits fold_0 to fold_4.
     """
 
@@ -35,13 +32,12 @@ class Adience(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        tables.require_folder(self.source / "aligned", what="no pictures")
+        tables.require_folder(self.source / "aligned", what="no images")
         return tuple(f"fold_{number}" for number in range(5))
 
     def rows(self, split: str) -> Iterator[Outcome]:
         path = self.source / f"{split}_data.txt"
-        for number, row in tables.read_csv(path, columns=_COLUMNS, delimiter="\t"):
-            where = f"{path} row {number}"
+        for where, row in tables.read_csv(path, columns=_COLUMNS, delimiter="\t"):
             labels, masked = {}, {}
             age = _age(row["age"], where)
             if isinstance(age, int):
@@ -68,7 +64,7 @@ class Adience(FaceBuilder):
 
 
 def _age(text: str, where: str) -> int | str:
-    """Returns the class, or why there is none: empty where the set itself does not know."""
+    """Returns the class, or why there is none: empty where the source does not know the age."""
     if text in _UNKNOWN_AGES:
         return ""
     ends = text.strip("()").split(",")

@@ -30,46 +30,35 @@ class AffectNet(FaceBuilder):
 
     The first has `{training,validation}.csv` and `Manually_Annotated_Images/`, whose faces are
     cut out by the boxes; the second has `{train_set,val_set}/{images,annotations}/`.
-
-    Args:
-      **kwargs: see FaceBuilder.
     """
 
     name = "affectnet"
     TASKS = ("emotion",)
 
     def splits(self) -> tuple[str, ...]:
-        tables.require_folder(self.source)
-        found = tuple(
-            split
-            for split in _TABLES
-            if (self.source / _TABLES[split]).is_file() or (self.source / _FOLDERS[split]).is_dir()
+        return tables.existing_splits(
+            {split: self._path(split) for split in _TABLES},
+            source=self.source,
+            what="not an AffectNet folder",
+            expected="training.csv and validation.csv, or train_set/ and val_set/",
         )
-        if not found:
-            raise UserError(
-                "not an AffectNet folder",
-                where=str(self.source),
-                expected="training.csv and validation.csv, or train_set/ and val_set/",
-                fix="check --source",
-            )
-        return found
 
     def rows(self, split: str) -> Iterator[Outcome]:
+        path = self._path(split)
+        return self._table_rows(path) if path.is_file() else self._folder_rows(path)
+
+    def _path(self, split: str) -> pathlib.Path:
         table = self.source / _TABLES[split]
-        if table.is_file():
-            yield from self._table_rows(table)
-        else:
-            yield from self._folder_rows(self.source / _FOLDERS[split])
+        return table if table.is_file() else self.source / _FOLDERS[split]
 
     def _table_rows(self, table: pathlib.Path) -> Iterator[Outcome]:
         root = self.source / "Manually_Annotated_Images"
-        for number, row in tables.read_csv(table, columns=_COLUMNS):
-            where = f"{table} row {number}"
+        for where, row in tables.read_csv(table, columns=_COLUMNS):
             label = _label(row["expression"], where)
             if isinstance(label, Skip):
                 yield label
                 continue
-            x, y, width, height = (tables.parse_number(row[side], where=where, column=side) for side in _BOX)
+            x, y, width, height = tables.parse_box(row, _BOX, where=where)
             name = row["subDirectory_filePath"]
             yield Row(
                 id=name,

@@ -25,11 +25,11 @@ class FairFace(FaceBuilder):
     """Reads `fairface_label_{train,val}.csv` and the folders train/ and val/ beside it.
 
     Args:
-      fix_excel_ages: read ages that a spreadsheet turned into dates (03-Sep, Oct-19) as the
+      fix_excel_ages: reads ages that a spreadsheet turned into dates (03-Sep, Oct-19) as the
         classes they were (3-9, 10-19) instead of stopping.
       **kwargs: see FaceBuilder.
 
-    Source: the layout of the official release; the pictures may also lie in the folder of its
+    Source: the layout of the official release; the images may also be in the folder of its
     archive (fairface-img-margin025-trainval or -margin125-).
     """
 
@@ -42,16 +42,12 @@ class FairFace(FaceBuilder):
         super().__init__(**kwargs)
 
     def splits(self) -> tuple[str, ...]:
-        tables.require_folder(self.source)
-        found = tuple(s for s in ("train", "val") if self._table(s).is_file())
-        if not found:
-            raise UserError(
-                "not a FairFace folder",
-                where=str(self.source),
-                expected="fairface_label_train.csv and fairface_label_val.csv",
-                found="neither",
-                fix="check --source",
-            )
+        found = tables.existing_splits(
+            {split: self._table(split) for split in ("train", "val")},
+            source=self.source,
+            what="not a FairFace folder",
+            expected="fairface_label_train.csv and fairface_label_val.csv",
+        )
         for split in found:
             self._images(split)
         return found
@@ -61,8 +57,7 @@ class FairFace(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         path, root = self._table(split), self._images(split)
-        for number, row in tables.read_csv(path, columns=_COLUMNS):
-            where = f"{path} row {number}"
+        for where, row in tables.read_csv(path, columns=_COLUMNS):
             labels = {
                 "age": self._age(row["age"], where),
                 "gender": require_class("gender", row["gender"], where=where),
@@ -79,7 +74,7 @@ class FairFace(FaceBuilder):
             if (self.source / archive / split).is_dir():
                 return self.source / archive
         raise UserError(
-            "no pictures for the label file",
+            "no images for the label file",
             where=str(self._table(split)),
             expected=f"a folder {split}/ beside it",
             found="none",

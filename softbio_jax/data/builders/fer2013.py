@@ -1,4 +1,4 @@
-"""FER2013, whose pixels are in a table, and the FER+ votes on the same pictures."""
+"""FER2013, whose pixels are in a table, and the FER+ votes on the same images."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Fer2013(FaceBuilder):
     """Reads `fer2013.csv` (emotion, pixels, Usage); the splits are train, val and test.
 
     Args:
-      ferplus: the FER+ table `fer2013new.csv`; its votes replace the labels. A row counts when
-        one of the seven emotions has more votes than anything else.
+      ferplus: the FER+ table `fer2013new.csv`; its votes replace the labels. A row is used if one
+        of the seven emotions has more votes than anything else.
       **kwargs: see FaceBuilder. The source is the folder of fer2013.csv.
     """
 
@@ -52,8 +52,7 @@ class Fer2013(FaceBuilder):
         path = self.source / "fer2013.csv"
         votes = self._votes(path)
         columns = ("emotion", "pixels", "Usage")
-        for index, (number, row) in enumerate(tables.read_csv(path, columns=columns)):
-            where = f"{path} row {number}"
+        for index, (where, row) in enumerate(tables.read_csv(path, columns=columns)):
             if row["Usage"] not in _SPLITS.values():
                 raise UserError(
                     "unknown usage",
@@ -64,7 +63,7 @@ class Fer2013(FaceBuilder):
                 )
             if row["Usage"] != _SPLITS[split]:
                 continue
-            label = votes[index] if votes is not None else self._label(row["emotion"], where)
+            label = votes[index] if votes is not None else _label(row["emotion"], where)
             row_id = f"fer{index:07d}.png"
             pixels = row["pixels"].split()
             if isinstance(label, Skip):
@@ -75,19 +74,8 @@ class Fer2013(FaceBuilder):
                 image = functools.partial(_png, row["pixels"])
                 yield Row(id=row_id, image=image, labels={"emotion": label}, where=where)
 
-    def _label(self, value: str, where: str) -> int:
-        if value not in _LABELS:
-            raise UserError(
-                "unknown emotion class",
-                where=where,
-                expected="0 to 6",
-                found=repr(value),
-                fix="correct the row",
-            )
-        return _LABELS[value]
-
     def _votes(self, labels: pathlib.Path) -> list[int | Skip] | None:
-        # The tables belong together row by row: FER+ names no picture for rows it gave up.
+        # The tables are matched row by row: FER+ names no image for rows that it discarded.
         if self.ferplus is None:
             return None
         path = pathlib.Path(self.ferplus)
@@ -102,9 +90,13 @@ class Fer2013(FaceBuilder):
                 where=str(path),
                 expected=f"{rows} rows, as in {labels.name}",
                 found=str(len(votes)),
-                fix="fetch both tables again, or leave --ferplus out",
+                fix="download both tables again, or omit --ferplus",
             )
         return votes
+
+
+def _label(value: str, where: str) -> int:
+    return tables.look_up(_LABELS, value, what="unknown emotion class", where=where, expected="0 to 6")
 
 
 def _majority(votes: list[int]) -> int | Skip:

@@ -1,4 +1,4 @@
-"""A folder per class: `{split}/{class}/picture`, for one task."""
+"""A folder per class: `{split}/{class}/image`, for one task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from softbio_jax.tasks import TASKS
 
 @BUILDERS.register("folder")
 class Folder(FaceBuilder):
-    """Reads pictures sorted into one folder a class, the class folders in one folder a split.
+    """Reads images sorted into one folder per class, the class folders into one folder per split.
 
     Args:
       task: the task that the folder names are classes of.
@@ -23,7 +23,7 @@ class Folder(FaceBuilder):
     """
 
     name = "folder"
-    OWN_PICTURES = True
+    OWN_IMAGES = True
 
     def __init__(self, *, task: str, **kwargs: Any) -> None:
         if task not in TASKS:
@@ -47,14 +47,14 @@ class Folder(FaceBuilder):
                 where=str(self.source),
                 expected="folders such as train/happy and test/happy",
                 found="no folder",
-                fix="sort the pictures into such folders, or name a table with --dataset=csv",
+                fix="sort the images into such folders, or name a table with --dataset=csv",
             )
         if all(class_of(self.task, name) is not None for name in names):
             raise UserError(
                 "the folder of one split was given",
                 where=str(self.source),
-                expected="{split}/{class}/picture",
-                found="{class}/picture",
+                expected="{split}/{class}/image",
+                found="{class}/image",
                 fix="put the class folders into a folder train/ (and test/) and give its parent",
             )
         for name in names:
@@ -69,13 +69,13 @@ class Folder(FaceBuilder):
             for path in tables.images_in(self.source / split / folder):
                 row_id = f"{split}/{folder}/{path.name}"
                 yield Row(id=row_id, image=path, labels={self.task: label})
-            for path in tables.foreign_in(self.source / split / folder):
+            for path in tables.images_in(self.source / split / folder, suffixes=tables.FOREIGN_SUFFIXES):
                 yield Rejection(
                     f"{split}/{folder}/{path.name}",
-                    "not a picture that is read",
+                    "not a supported image format",
                     expected=" ".join(tables.IMAGE_SUFFIXES),
                     found=path.suffix,
-                    fix="convert it (a film: cut frames out of it) or move it away",
+                    fix="convert it (a video: extract frames) or move it away",
                 )
 
     def _classes(self, split: str) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""IMDB-clean: age and gender of film people, faces cut out by the annotation's boxes."""
+"""IMDB-clean: age and gender of actors, faces cut out by the annotation's boxes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ _SPLITS = {"train": "train", "valid": "val", "test": "test"}
 class ImdbClean(FaceBuilder):
     """Reads `csvs/imdb_{train,valid,test}_new_1024.csv` and `data/imdb-clean-1024/`.
 
-    Args:
-      **kwargs: see FaceBuilder.
-
     Source: the layout of the release; its split "valid" is called "val" here.
     """
 
@@ -30,7 +27,7 @@ class ImdbClean(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        tables.require_folder(self.source / "data" / "imdb-clean-1024", what="no pictures")
+        tables.require_folder(self.source / "data" / "imdb-clean-1024", what="no images")
         found = tuple(s for f, s in _SPLITS.items() if self._table(f).is_file())
         if not found:
             list(tables.read_csv(self._table("train"), columns=()))
@@ -40,8 +37,7 @@ class ImdbClean(FaceBuilder):
         file_split = next(f for f, s in _SPLITS.items() if s == split)
         path = self._table(file_split)
         root = self.source / "data" / "imdb-clean-1024"
-        for number, row in tables.read_csv(path, columns=("filename", "age", "gender", *_BOX)):
-            where = f"{path} row {number}"
+        for where, row in tables.read_csv(path, columns=("filename", "age", "gender", *_BOX)):
             years = tables.parse_number(row["age"], where=where, column="age")
             yield Row(
                 id=row["filename"],

@@ -21,11 +21,8 @@ _COLUMNS = ("img_name", "age", "gender", *_BOX)
 class Lagenda(FaceBuilder):
     """Reads `lagenda_annotation.csv` and the folder lag_benchmark/ beside it.
 
-    A person is an example when age or gender is known and the face has a box. The photograph is
-    kept as an audit column: persons of one photograph must not be taken for independent.
-
-    Args:
-      **kwargs: see FaceBuilder.
+    A person is an example if age or gender is known and the face has a box. The photograph is
+    kept as an audit column: persons of one photograph are not independent.
 
     Source: the layout that MiVOLO's download script makes; -1 stands for unknown.
     """
@@ -42,8 +39,7 @@ class Lagenda(FaceBuilder):
     def rows(self, split: str) -> Iterator[Outcome]:
         path = self.source / _TABLE
         persons: collections.Counter[str] = collections.Counter()
-        for number, row in tables.read_csv(path, columns=_COLUMNS):
-            where = f"{path} row {number}"
+        for where, row in tables.read_csv(path, columns=_COLUMNS):
             photograph = row["img_name"]
             row_id = f"{photograph.removesuffix('.jpg')}_face{persons[photograph]}"
             persons[photograph] += 1

@@ -12,7 +12,7 @@ from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import EMOTION
 
-FILTERS = ("thesis", "official")
+FILTERS = ("sure", "official")
 _EMOTIONS = {str(number + 1): number for number in range(EMOTION.num_classes)}  # the same order
 _RACES = ("Caucasian", "African-American", "Asian")
 _AGE_GROUPS = ("0-3", "4-19", "20-39", "40-69", "70+")
@@ -25,12 +25,12 @@ class RafDb(FaceBuilder):
     """Reads `Image/aligned/`, `EmoLabel/list_patition_label.txt` and `Annotation/manual/`.
 
     Args:
-      raf_filter: "thesis" leaves the pictures out whose gender is annotated as unsure (train
-        11,519, test 2,869); "official" keeps them with gender masked (12,271 and 3,068), which
-        is what published accuracies refer to.
+      raf_filter: "sure" omits the images whose gender is annotated as unsure (train 11,519, test
+        2,869); "official" keeps them with gender masked (12,271 and 3,068), the protocol of
+        published accuracies.
       **kwargs: see FaceBuilder. The source is the folder basic/ or its parent.
 
-    Source: the official release. Copies with one folder a class have no gender: prepare those
+    Source: the official release. Copies with one folder per class have no gender: prepare those
     with the folder builder.
     """
 
@@ -38,15 +38,8 @@ class RafDb(FaceBuilder):
     TASKS = ("gender", "emotion")
     COLUMNS = ("race", "age_group")
 
-    def __init__(self, *, raf_filter: str = "thesis", **kwargs: Any) -> None:
-        if raf_filter not in FILTERS:
-            raise UserError(
-                "unknown filter",
-                where="--raf_filter",
-                expected=" or ".join(FILTERS),
-                found=repr(raf_filter),
-                fix="take one of them",
-            )
+    def __init__(self, *, raf_filter: str = "sure", **kwargs: Any) -> None:
+        tables.require_choice(raf_filter, FILTERS, what="unknown filter", where="--raf_filter")
         self.raf_filter = raf_filter
         super().__init__(**kwargs)
 
@@ -56,7 +49,7 @@ class RafDb(FaceBuilder):
             tables.require_folder(
                 self._root / folder,
                 what="not a RAF-DB folder",
-                fix="give the folder basic/ of the official release; a copy with one folder a "
+                fix="give the folder basic/ of the official release; a copy with one folder per "
                 "class has no gender: use --dataset=folder",
             )
         return ("train", "test")
@@ -66,25 +59,24 @@ class RafDb(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         table = self._root / "EmoLabel" / "list_patition_label.txt"
-        for number, (name, word) in tables.read_words(table, count=2):
-            where = f"{table} line {number}"
+        for where, (name, word) in tables.read_words(table, count=2):
             if not name.startswith(f"{split}_"):
                 continue
-            if word not in _EMOTIONS:
-                raise UserError(
-                    "unknown emotion class",
-                    where=where,
-                    expected="1 to 7",
-                    found=repr(word),
-                    fix="correct the line; 1 is surprise, as in the official list",
-                )
+            emotion = tables.look_up(
+                _EMOTIONS,
+                word,
+                what="unknown emotion class",
+                where=where,
+                expected="1 to 7",
+                fix="correct the line; 1 is surprise, as in the official list",
+            )
             stem = pathlib.PurePosixPath(name).stem
             gender, race, age_group = self._attributes(stem)
-            labels = {"emotion": _EMOTIONS[word]}
+            labels = {"emotion": emotion}
             masked = {"age": "the age groups straddle the classes"}
             if gender != _UNSURE:
                 labels["gender"] = gender
-            elif self.raf_filter == "thesis":
+            elif self.raf_filter == "sure":
                 yield Skip("gender unsure")
                 continue
             else:
@@ -104,7 +96,7 @@ class RafDb(FaceBuilder):
         return inner if inner.is_dir() else self.source
 
     def _attributes(self, stem: str) -> tuple[int, int, int]:
-        # Five landmarks, one a line, then gender, race and age group.
+        # Five landmarks, one per line, then gender, race and age group.
         path = self._root / "Annotation" / "manual" / f"{stem}_manu_attri.txt"
         lines = [words for _, words in tables.read_words(path)]
         values = [word for words in lines[_LANDMARKS:] for word in words]
@@ -117,7 +109,7 @@ class RafDb(FaceBuilder):
                 where=f"{path} line {_LANDMARKS + 1}",
                 expected="gender 0-2, race 0-2 and age group 0-4 after five landmarks",
                 found=" ".join(values) or "nothing",
-                fix="fetch Annotation/manual again",
+                fix="download Annotation/manual again",
             )
         gender, race, age_group = (int(value) for value in values)
         return gender, race, age_group

@@ -1,9 +1,9 @@
-"""The open door: any CSV of labelled pictures, its columns named on the command line."""
+"""Any CSV of labelled images, its columns named on the command line."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from softbio_jax.data.labels import age_class, class_of, date_like, known_words, spanned
@@ -13,12 +13,15 @@ from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, MISSING, TASKS
 
-_ENOUGH = 20  # ages of which none is above 8, before they are taken for classes
+_ROLES = ("path", "split", *TASKS)
+_MISSING = ("", "-1", "-1.0", "-100", "-100.0", "nan", "none", "null", "na", "n/a", "unknown")
+_DEFAULT_SPLIT = "train"
+_MANY = 20  # ages of which none is above 8, before they are taken for classes
 _DISTINCT = 5
 
 
 class Years:
-    """Watches ages that are said to be in years for being the numbers of classes."""
+    """Checks that ages given in years are not the numbers of classes."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -29,9 +32,9 @@ class Years:
         self._seen.add(years)
 
     def check(self, *, where: str) -> None:
-        """Raises UserError if the ages are the integers 0 to 8 alone, many and various."""
+        """Raises UserError if there are many ages and all of them are integers from 0 to 8."""
         classes = self._seen <= set(range(AGE.num_classes))
-        if classes and self._count >= _ENOUGH and len(self._seen) >= _DISTINCT:
+        if classes and self._count >= _MANY and len(self._seen) >= _DISTINCT:
             raise UserError(
                 "ages in years that look like classes",
                 where=where,
@@ -41,56 +44,21 @@ class Years:
             )
 
 
-def out_of_range(task: str, value: str, column: Iterable[str], *, where: str) -> UserError:
-    """Returns the error of a number that is no class, by what the whole column holds.
-
-    Args:
-      task: the task.
-      value: the number.
-      column: all values of its column, missing ones left out.
-      where: its file and row.
-    """
-    classes = TASKS[task].num_classes
-    numbers = set(map(_number, column))
-    fix = "correct the row"
-    if numbers <= set(range(1, classes + 1)):
-        fix = f"subtract 1 from the whole column: its classes count from 1 to {classes}"
-    elif task == "age":
-        fix = "pass --age_values=years if they are years"
-    return UserError(
-        f"unknown {task} class", where=where, expected=f"0 to {classes - 1}", found=repr(value), fix=fix
-    )
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return -1.0
-
-
-_ROLES = ("path", "split", *TASKS)
-_MISSING = ("", "-1", "-1.0", "-100", "-100.0", "nan", "none", "null", "na", "n/a", "unknown")
-_DEFAULT_SPLIT = "train"
-
-
 @BUILDERS.register("csv")
-class Table(FaceBuilder):
+class CsvTable(FaceBuilder):
     """Reads a CSV with a header.
 
     Args:
-      columns: what each column is: role -> column, with the roles path, split, age, gender and
-        emotion; a role that is none of these is an audit column. Without a split column all
-        rows are "train".
-      values: class words of the table that the vocabulary does not know:
-        "{task}:{word in the table}" -> class.
+      columns: role -> column. The roles are path, split, age, gender and emotion; any other role
+        is an audit column. Without a split column all rows are "train".
+      values: "{task}:{word in the table}" -> class, for words that the vocabulary lacks.
       images: the folder that the paths start at; by default the folder of the CSV.
       age_values: "years" bins the ages, "class" reads them as words such as 20-29.
       **kwargs: see FaceBuilder. The source is the CSV.
     """
 
     name = "csv"
-    OWN_PICTURES = True
+    OWN_IMAGES = True
 
     def __init__(
         self,
@@ -126,11 +94,7 @@ class Table(FaceBuilder):
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.images)
         column = self.columns.get("split")
-        if column is None:
-            list(tables.read_csv(self.source, columns=tuple(self.columns.values())))
-            return (_DEFAULT_SPLIT,)
-        rows = tables.read_csv(self.source, columns=tuple(self.columns.values()))
-        found = sorted({row[column] for _, row in rows})
+        found = sorted({row[column] if column else _DEFAULT_SPLIT for _, row in self._read()})
         for split in found:
             if not split.replace("_", "").isalnum():
                 raise UserError(
@@ -140,20 +104,17 @@ class Table(FaceBuilder):
                     found=repr(split),
                     fix="correct the rows, or name the column of the splits in --columns",
                 )
-        return tuple(found)
+        return tuple(found) if column else (_DEFAULT_SPLIT,)
 
     def protocol(self) -> dict[str, str]:
-        return {f"column_{role}": column for role, column in self.columns.items()} | {
-            "age_values": self.age_values
-        }
+        columns = {f"column_{role}": column for role, column in self.columns.items()}
+        return columns | {"age_values": self.age_values}
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        columns = tuple(self.columns.values())
         years = Years()
-        for number, row in tables.read_csv(self.source, columns=columns):
+        for where, row in self._read():
             if "split" in self.columns and row[self.columns["split"]] != split:
                 continue
-            where = f"{self.source} row {number}"
             labels = {task: self._label(task, row[self.columns[task]], where, years) for task in self.TASKS}
             if set(labels.values()) == {MISSING}:
                 yield Skip("no label")
@@ -168,6 +129,9 @@ class Table(FaceBuilder):
             )
         if "age" in self.TASKS:
             years.check(where=f"{self.source} column {self.columns['age']!r}")
+
+    def _read(self) -> Iterator[tuple[str, dict[str, str]]]:
+        return tables.read_csv(self.source, columns=tuple(self.columns.values()))
 
     def _add_word(self, key: str, word: str) -> None:
         task, _, value = key.partition(":")
@@ -198,12 +162,12 @@ class Table(FaceBuilder):
                 where=where,
                 expected=known_words(task),
                 found=repr(value),
-                fix=_cure(task, value),
+                fix=_fix(task, value),
             )
         return label
 
 
-def _cure(task: str, value: str) -> str:
+def _fix(task: str, value: str) -> str:
     if task == "age" and date_like(value):
         return "undo what a spreadsheet made of an age such as 3-9: use the original file"
     if task == "age" and len(classes := spanned(value)) > 1:

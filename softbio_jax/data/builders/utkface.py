@@ -23,14 +23,14 @@ _PARTS = ("part1", "part2", "part3")
 class UTKFace(FaceBuilder):
     """Reads `[age]_[gender]_[race]_[time].jpg.chip.jpg`, as one test split.
 
-    Three names of the release lack a field, and which one cannot be told: they are rejected.
+    Three names of the release lack one of the fields, and are rejected.
 
     Args:
       utk: "aligned" reads the folder of cropped faces UTKFace/; "wild" reads the photographs in
-        part1/, part2/ and part3/ and cuts the faces out, which the storage's face finder does.
-      **kwargs: see FaceBuilder. The source is the folder of the pictures or its parent.
+        part1/, part2/ and part3/, from which the storage's face finder cuts the faces.
+      **kwargs: see FaceBuilder. The source is the folder of the images or its parent.
 
-    Source: the naming rule of the release; the thesis tested on the wild parts.
+    Source: the naming rule of the release.
     """
 
     name = "utkface"
@@ -38,14 +38,7 @@ class UTKFace(FaceBuilder):
     COLUMNS = ("race", "years")
 
     def __init__(self, *, utk: str = "aligned", **kwargs: Any) -> None:
-        if utk not in VERSIONS:
-            raise UserError(
-                "unknown version",
-                where="--utk",
-                expected=" or ".join(VERSIONS),
-                found=repr(utk),
-                fix="take one of them",
-            )
+        tables.require_choice(utk, VERSIONS, what="unknown version", where="--utk")
         self.utk = utk
         super().__init__(**kwargs)
         if utk == "wild" and self.storage.face_finder is None:
@@ -55,9 +48,9 @@ class UTKFace(FaceBuilder):
         tables.require_folder(self.source)
         if not any(True for folder in self._folders() for _ in tables.images_in(folder)):
             raise UserError(
-                "no pictures",
+                "no images",
                 where=str(self.source),
-                expected=f"the {self.utk} pictures"
+                expected=f"the {self.utk} images"
                 + (" in part1/, part2/ and part3/" if self.utk == "wild" else ""),
                 found="none",
                 fix="check --source and --utk",

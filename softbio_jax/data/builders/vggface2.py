@@ -20,9 +20,9 @@ class VGGFace2(FaceBuilder):
     """Reads `{train,test}/n000001/0001_01.jpg`, `identity_meta.csv` and a file of ages.
 
     Args:
-      ages: a table without a header, `n000001/0001_01.jpg,34.5` a row (the split's name before
-        the path is accepted); without it age is masked everywhere. Pictures that the file does
-        not list have their age masked.
+      ages: a table without a header, with rows such as `n000001/0001_01.jpg,34.5` (the split's
+        name before the path is accepted). Images that it does not list have their age masked, all
+        without such a table.
       **kwargs: see FaceBuilder.
 
     Source: the release's layout; the ages are those that the MIVIA laboratory's networks gave
@@ -79,8 +79,8 @@ class VGGFace2(FaceBuilder):
     def _genders(self) -> dict[str, int]:
         path = self.source / "identity_meta.csv"
         return {
-            row["Class_ID"]: require_class("gender", row["Gender"], where=f"{path} row {number}")
-            for number, row in tables.read_csv(path, columns=_META)
+            row["Class_ID"]: require_class("gender", row["Gender"], where=where)
+            for where, row in tables.read_csv(path, columns=_META)
         }
 
     @functools.cached_property
@@ -89,8 +89,7 @@ class VGGFace2(FaceBuilder):
             return {}
         path = pathlib.Path(self.ages)
         ages = {}
-        for number, (name, years) in tables.read_values(path, count=2):
+        for where, (name, years) in tables.read_values(path, count=2):
             parts = name.replace("\\", "/").split("/")
-            where = f"{path} row {number}"
             ages["/".join(parts[-2:])] = tables.parse_number(years, where=where, column="age")
         return ages

@@ -1,12 +1,11 @@
-"""The account of a split: what became of every row, and the index of those that were kept."""
+"""What became of the rows of a split: an account for its report and index, a journal for restarts."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import pathlib
-import struct
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from softbio_jax.tasks import MISSING, TASKS
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """A row whose picture decodes: its encoded bytes and the SHA-256 of what the source held."""
+    """A row whose image decodes: the bytes to store and the SHA-256 of the source's bytes."""
 
     row: Row
     data: bytes
@@ -42,7 +41,7 @@ class Account:
         self.rejected: list[Rejection] = []
         self.skipped: collections.Counter[str] = collections.Counter()
         self.masked: collections.Counter[str] = collections.Counter()
-        self._ids: dict[str, str] = {}  # id -> where it was first told of
+        self._ids: dict[str, str] = {}  # id -> label file and row
         self._labels: dict[str, list[int]] = {task: [] for task in tasks}
         self._columns: dict[str, list[str]] = {name: [] for name in columns}
         self._digests: list[bytes] = []
@@ -59,10 +58,20 @@ class Account:
         self.rejected.append(rejection)
 
     def keep(self, checked: Checked) -> bool:
-        """Adds an example; False when its id was there already, which rejects the row."""
+        """Adds an example and returns True; a row whose id is taken is rejected instead."""
         row = checked.row
         if row.id in self._ids:
-            self.reject(_duplicate(row, first=self._ids[row.id]))
+            first = self._ids[row.id]
+            self.reject(
+                Rejection(
+                    row.id,
+                    "duplicate row",
+                    where=row.where,
+                    expected="one row per image",
+                    found=f"the same image in {first}" if first else "the same image before",
+                    fix="delete one of them; the first was kept",
+                )
+            )
             return False
         self.rows_read += 1
         self._ids[row.id] = row.where
@@ -70,45 +79,44 @@ class Account:
             values.append(row.labels.get(task, MISSING))
         for name, column in self._columns.items():
             column.append(row.columns.get(name, ""))
-        for task, reason in row.masked.items():
-            self.masked[f"{task}: {reason}"] += 1
+        self.masked.update(f"{task}: {reason}" for task, reason in row.masked.items())
         self._digests.append(checked.digest)
         return True
 
     def verify(self, *, max_rejected: float) -> None:
-        """Stops when nothing is left or too much was rejected.
+        """Checks that something was kept and not too much rejected.
 
         Args:
-          max_rejected: the share of rejected rows, 0 to 1, above which the split is given up.
+          max_rejected: the maximum share of rejected rows, 0 to 1.
 
         Raises:
-          UserError: tells the first rejected rows.
+          UserError: it was not; names the first rejected rows.
         """
         share = len(self.rejected) / max(self.rows_read, 1)
         if share <= max_rejected and len(self):
             return
-        told = 3 if len({rejection.reason for rejection in self.rejected}) > 1 else 1
-        first = "; ".join(str(rejection) for rejection in self.rejected[:told])
-        raise UserError(
-            "too many rows were rejected" if len(self) else "no row can be used",
-            where=f"split {self.split!r}",
-            expected=f"at most {max_rejected:.1%} of the rows" if len(self) else "pictures",
-            found=f"{len(self.rejected)} of {self.rows_read} ({first})" if first else self._left(),
-            fix="repair the source, or raise --max_rejected" if len(self) else self._cure(),
-        )
-
-    def _left(self) -> str:
-        reasons = ", ".join(self.skipped)
-        return f"{self.rows_read} rows, all left out ({reasons})" if reasons else "no rows"
-
-    def _cure(self) -> str:
         reasons = {rejection.reason for rejection in self.rejected}
+        shown = self.rejected[: 3 if len(reasons) > 1 else 1]
+        found = f"{len(self.rejected)} of {self.rows_read} ({'; '.join(map(str, shown))})"
+        if not shown:
+            skipped = f"{self.rows_read} rows, all skipped ({', '.join(self.skipped)})"
+            found = skipped if self.skipped else "no rows"
+        if len(self):
+            raise UserError(
+                "too many rows were rejected",
+                where=f"split {self.split!r}",
+                expected=f"at most {max_rejected:.1%} of the rows",
+                found=found,
+                fix="repair the source, or raise --max_rejected",
+            )
+        fix = "repair the source" if reasons else "label rows of this split, or remove it"
         if reasons == {"no such file"}:
-            return "check --source (csv: --images, the folder that the paths start at)"
-        return "repair the source" if reasons else "label rows of this split, or remove it"
+            fix = "check --source (csv: --images, the folder that the paths start at)"
+        where = f"split {self.split!r}"
+        raise UserError("no row can be used", where=where, expected="images", found=found, fix=fix)
 
     def index(self) -> Index:
-        """Turns what was kept into the split's index."""
+        """Returns the split's index of the kept rows."""
         return Index(
             ids=np.array(list(self._ids), dtype=np.str_),
             labels={t: np.array(v, dtype=np.int32) for t, v in self._labels.items()},
@@ -116,7 +124,7 @@ class Account:
             digests=np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32),
         )
 
-    def report(self) -> dict:
+    def report(self) -> dict[str, Any]:
         """Summarises the split: rows read, kept, rejected, masked, and the class counts."""
         index = self.index()
         return {
@@ -130,14 +138,14 @@ class Account:
             "masked_by_reason": dict(self.masked),
             "missing": {t: int((v == MISSING).sum()) for t, v in index.labels.items()},
             "class_counts": {
-                task: dict(zip(TASKS[task].classes, _counts(task, labels), strict=True))
+                task: {name: int((labels == i).sum()) for i, name in enumerate(TASKS[task].classes)}
                 for task, labels in index.labels.items()
             },
             "fingerprint": index.fingerprint(),
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Writes the account in JSON's types, for `add_json`."""
+        """Returns the account as JSON values, for `add_json`."""
         return {
             "rows_read": self.rows_read,
             "rejected": [r.to_json() for r in self.rejected],
@@ -150,7 +158,7 @@ class Account:
         }
 
     def add_json(self, part: dict[str, Any]) -> None:
-        """Adds the account of a part of the split behind what is there."""
+        """Appends the account of the next part of the split."""
         self.rows_read += part["rows_read"]
         self.rejected += [Rejection(**r) for r in part["rejected"]]
         self.skipped.update(part["skipped"])
@@ -163,34 +171,13 @@ class Account:
         self._digests += [bytes.fromhex(digest) for digest in part["digests"]]
 
 
-def _duplicate(row: Row, *, first: str) -> Rejection:
-    return Rejection(
-        row.id,
-        "duplicate row",
-        where=row.where,
-        expected="one row a picture",
-        found=f"the same picture in {first}" if first else "the same picture before",
-        fix="delete one of them; the first was kept",
-    )
-
-
-def _counts(task: str, labels: np.ndarray) -> list[int]:
-    known = labels[labels != MISSING]
-    return np.bincount(known, minlength=TASKS[task].num_classes).tolist()
-
-
-# Length of the id, SHA-256 of the source's picture, whether bytes of its own are stored, and
-# how many.
-_HEAD = struct.Struct("<I32s?I")
-
-
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A picture that decodes: the SHA-256 of its source, and what to store.
+    """An image that decodes: the SHA-256 of the source's bytes, and what to store.
 
     Args:
       digest: 32 bytes.
-      data: the bytes to store; None where they are the source's own.
+      data: the bytes to store; None for those of the source.
     """
 
     digest: bytes
@@ -198,55 +185,33 @@ class Entry:
 
 
 class Journal:
-    """Entries by row id in one file; what was written whole survives the end of the process.
+    """Entries by row id in one file, which outlive the process however it ends.
+
+    `get` may be called from several threads, `add` from one.
 
     Args:
-      path: the file; made if it is not there.
+      path: the file, created if it is missing.
     """
 
     def __init__(self, path: pathlib.Path):
-        path.touch()
-        self._file = path.open("r+b")
-        self._places: dict[str, int] = {}
-        end, size = 0, path.stat().st_size
-        while end + _HEAD.size <= size:
-            id_length, _, _, data_length = _HEAD.unpack(os.pread(self._descriptor, _HEAD.size, end))
-            following = end + _HEAD.size + id_length + data_length
-            if following > size:
-                break  # cut off while it was written
-            row_id = os.pread(self._descriptor, id_length, end + _HEAD.size).decode()
-            self._places[row_id] = end
-            end = following
-        self._file.truncate(end)
-        self._file.seek(end)
-        self._end = end
-
-    def __len__(self) -> int:
-        return len(self._places)
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # With a write-ahead log an entry costs no wait for the disk; one process writes at a time.
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
+            self._database.execute(f"PRAGMA {setting}")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS entries (id TEXT PRIMARY KEY, digest BLOB, data BLOB)"
+        )
 
     def get(self, row_id: str) -> Entry | None:
-        """Looks a row up; safe to call from several threads."""
-        place = self._places.get(row_id)
-        if place is None:
-            return None
-        head = os.pread(self._descriptor, _HEAD.size, place)
-        id_length, digest, own, data_length = _HEAD.unpack(head)
-        data = os.pread(self._descriptor, data_length, place + _HEAD.size + id_length)
-        return Entry(digest, data if own else None)
+        """Returns the entry of a row, if there is one."""
+        found = self._database.execute("SELECT digest, data FROM entries WHERE id = ?", (row_id,)).fetchone()
+        return Entry(*found) if found else None
 
     def add(self, row_id: str, entry: Entry) -> None:
-        """Writes the entry of a row; from one thread only."""
-        name, data = row_id.encode(), entry.data or b""
-        head = _HEAD.pack(len(name), entry.digest, entry.data is not None, len(data))
-        self._file.write(head + name + data)
-        self._file.flush()
-        self._places[row_id] = self._end
-        self._end += len(head) + len(name) + len(data)
+        """Writes the entry of a row, replacing an earlier one."""
+        values = (row_id, entry.digest, entry.data)
+        self._database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", values)
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
-
-    @property
-    def _descriptor(self) -> int:
-        return self._file.fileno()
+        self._database.close()

@@ -1,7 +1,7 @@
-"""Apache Beam for data sets that are too large for one machine, through TFDS's own support.
+"""Apache Beam, by TFDS's support for it, for data sets that are too large for one machine.
 
-The workers take whole groups of rows (VGGFace2: one identity a group) and leave beside the records
-what became of each; the account of the split is put together from that at the end.
+Each worker prepares groups of rows (VGGFace2: one identity per group) and writes the account of
+each group beside the records; these are joined to the split's account at the end.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from softbio_jax.data.prepare.ingest import ingest
 from softbio_jax.data.prepare.rows import Outcome, Row
 from softbio_jax.errors import UserError
 
-_ROWS_A_GROUP = 10**7  # keys are group * this + row: the order of the source
+_ROWS_PER_GROUP = 10**7  # keys are group * this + row: the order of the source
 
 
 class GroupedBuilder(Protocol):
-    """What Beam needs of a builder."""
+    """The part of a builder that Beam uses."""
 
     TASKS: tuple[str, ...]
     COLUMNS: tuple[str, ...]
@@ -36,13 +36,13 @@ class GroupedBuilder(Protocol):
 
 
 def examples(groups: Sequence[str], split: str, remake: Callable[[], GroupedBuilder], folder: str) -> Any:
-    """Makes the Beam transform that yields (key, example) of a split.
+    """Returns the Beam transform that yields (key, example) of a split.
 
     Args:
       groups: the groups of the split's rows.
       split: the split's name.
       remake: makes the builder in a worker; must be picklable.
-      folder: where all workers can write what became of the rows.
+      folder: where all workers can write the accounts of their groups.
     """
     import apache_beam as beam
 
@@ -51,13 +51,13 @@ def examples(groups: Sequence[str], split: str, remake: Callable[[], GroupedBuil
 
 
 def collect(account: Account, num_groups: int, folder: str) -> None:
-    """Adds to an account what the workers left, in the order of the groups."""
+    """Adds the accounts of the groups, in order, to that of their split."""
     for number in range(num_groups):
         account.add_json(json.loads(_outcome(folder, account.split, number).read_text()))
 
 
 def config(options: Sequence[str]) -> Any:
-    """Makes TFDS's configuration of a run from Beam's own flags.
+    """Returns TFDS's configuration of a run, from Beam's own flags.
 
     Args:
       options: such as "--runner=DirectRunner" and "--direct_num_workers=8".
@@ -83,10 +83,10 @@ def _group_examples(
     builder = remake()
     account = Account(split, tasks=builder.TASKS, columns=builder.COLUMNS)
     rows = builder.group_rows(split, name)
-    checked = ingest(rows, account, threads=1, transform=builder.storage, journal=None)
+    checked = ingest(rows, account, threads=1, transform=builder.storage)
     for row_number, kept in enumerate(checked):
-        yield number * _ROWS_A_GROUP + row_number, builder.example(kept)
-    # A group that a worker does again writes the same once more.
+        yield number * _ROWS_PER_GROUP + row_number, builder.example(kept)
+    # A group that is prepared twice writes the same account twice.
     path = _outcome(folder, split, number)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(account.to_json()))

@@ -1,4 +1,4 @@
-"""Checks every picture of a split in parallel, with a bounded number in memory."""
+"""Checks every image of a split in parallel, with a bounded number in memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
+from softbio_jax.console import QUIET, Console, Meter
 from softbio_jax.data import decode
 from softbio_jax.data.prepare.account import Account, Checked, Entry, Journal
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 
-_IN_FLIGHT_PER_THREAD = 16  # bounds the memory, whatever the size of the data set
+_IN_FLIGHT_PER_THREAD = 16  # bounds the memory
 
 
 def ingest(
@@ -22,19 +23,21 @@ def ingest(
     *,
     threads: int,
     transform: Callable[[Row, bytes], bytes],
-    journal: Journal | None,
-    on_row: Callable[[], None] = lambda: None,
+    journal: Journal | None = None,
+    console: Console = QUIET,
+    meter: Meter | None = None,
 ) -> Iterator[Checked]:
-    """Reads and checks the pictures of `rows`, in order, with a bounded number in flight.
+    """Reads and checks the images of `rows`, in order.
 
     Args:
       rows: what a builder yields.
-      account: gets every row, kept or rejected.
-      threads: how many pictures are decoded at once.
+      account: records every row, kept or rejected.
+      threads: number of images decoded at the same time.
       transform: (row, encoded bytes as read) -> encoded bytes to store; raises
-        UndecodableImage for a broken picture.
-      journal: the pictures that an earlier run checked, and that this one does, if any.
-      on_row: called once a row, for a progress bar.
+        UndecodableImage for a broken image.
+      journal: the images that an earlier run checked; new ones are added.
+      console: its `check` is called for every row.
+      meter: counts the rows.
 
     Yields:
       The rows that become examples.
@@ -51,20 +54,18 @@ def ingest(
                 return Checked(row, data if known.data is None else known.data, digest)
             return Checked(row, transform(row, data), digest)
         except FileNotFoundError:
-            return Rejection(
-                row.id,
-                "no such file",
-                where=row.where,
-                expected=str(row.image) if isinstance(row.image, pathlib.Path) else "",
-                fix="put it there or delete the row",
-            )
+            expected = str(row.image) if isinstance(row.image, pathlib.Path) else ""
+            fix = "put it there or delete the row"
+            return Rejection(row.id, "no such file", where=row.where, expected=expected, fix=fix)
         except OSError as error:
             return Rejection(row.id, f"cannot be read: {error.strerror}", where=row.where)
         except decode.UndecodableImage as error:
             return Rejection(row.id, str(error), where=row.where)
 
     for result in _ordered_map(check, rows, threads=threads):
-        on_row()
+        console.check()
+        if meter is not None:
+            meter.add()
         if isinstance(result, Skip):
             account.skip(result)
         elif isinstance(result, Rejection):
@@ -73,15 +74,13 @@ def ingest(
             if journal is not None:
                 _remember(journal, result)
             yield result
-    if journal is not None:
-        journal.close()
 
 
 def _remember(journal: Journal, checked: Checked) -> None:
     known = journal.get(checked.row.id)
     if known is None or known.digest != checked.digest:
-        own = hashlib.sha256(checked.data).digest() != checked.digest
-        journal.add(checked.row.id, Entry(checked.digest, checked.data if own else None))
+        changed = hashlib.sha256(checked.data).digest() != checked.digest
+        journal.add(checked.row.id, Entry(checked.digest, checked.data if changed else None))
 
 
 def _ordered_map(function: Callable, items: Iterable, *, threads: int) -> Iterator:
@@ -93,8 +92,7 @@ def _ordered_map(function: Callable, items: Iterable, *, threads: int) -> Iterat
                 pending.append(pool.submit(function, item))
             while pending:
                 result = pending.popleft().result()
-                for item in itertools.islice(iterator, 1):
-                    pending.append(pool.submit(function, item))
+                pending.extend(pool.submit(function, item) for item in itertools.islice(iterator, 1))
                 yield result
         finally:
             for future in pending:

@@ -1,9 +1,8 @@
-"""From a folder as people have it to records, an index and a report, all or nothing."""
+"""From a folder of images as distributed to records, an index and a report, all or nothing."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import functools
 import io
@@ -13,85 +12,71 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import logging
 
 from softbio_jax import files
+from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
 from softbio_jax.data.builders import BUILDERS
+from softbio_jax.data.index import REPORT
 from softbio_jax.data.prepare import beam
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
 from softbio_jax.errors import UserError
 
-REPORT = index_lib.REPORT
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What is there before any picture is read, split by split."""
-
-    splits: dict[str, SplitSurvey]
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """The number of rows of each split."""
-        return {split: part.rows for split, part in self.splits.items()}
-
-
-def survey(dataset: str, *, source: str, **options: Any) -> Survey:
-    """Checks a source without reading a picture: layout, columns, classes, missing files.
+def survey(dataset: str, *, source: str, **options: Any) -> dict[str, SplitSurvey]:
+    """Checks a source without reading an image: layout, columns, classes, missing files.
 
     Args:
       dataset: a key of BUILDERS.
-      source: the folder as people have it.
-      **options: the builder's own options.
+      source: the folder as distributed.
+      **options: options of the builder.
 
     Returns:
-      The rows found and the picture files missing, split by split.
+      Split -> the rows found and the image files missing.
 
     Raises:
       UserError: the first thing that is missing or wrong.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        return _survey(_builder(dataset, source=source, data_dir=scratch, **options), files=True)
+        return _survey(BUILDERS[dataset](source=source, data_dir=scratch, **options), files=True)
 
 
 def prepare(
     dataset: str,
     *,
     source: str,
-    out: str | os.PathLike,
+    out: str | os.PathLike[str],
     overwrite: bool = False,
     beam_options: Sequence[str] | None = None,
-    on_survey: Callable[[Survey], None] = lambda survey: None,
-    on_row: Callable[[], None] = lambda: None,
+    console: Console = QUIET,
     **options: Any,
-) -> dict:
+) -> dict[str, Any]:
     """Writes a data set's records, indices and report under `out`.
 
-    Everything is written beside `out` first and renamed at the end, so that `out` is either
-    whole or not there. A preparation that was killed goes on when it is started again: pictures
-    that it had checked are read but not decoded, cut or resized another time.
+    Everything is written beside `out` and renamed at the end, so that `out` is complete or absent.
+    A preparation that was killed resumes when it is started again: images already checked are
+    read, but not decoded, cut or resized a second time.
 
     Args:
       dataset: a key of BUILDERS.
-      source: the folder as people have it.
+      source: the folder as distributed.
       out: the folder to make.
-      overwrite: replace `out` if it is there.
-      beam_options: prepare by Apache Beam with these flags of its own ("--runner=...").
-      on_survey: gets the number of rows before the pictures are read.
-      on_row: called once a row, for a progress bar; never by Beam.
-      **options: the builder's own options.
+      overwrite: replaces an existing `out`.
+      beam_options: prepares with Apache Beam and these flags of it ("--runner=...").
+      console: shows the progress; its `check` is called for every row. Unused with Beam.
+      **options: options of the builder.
 
     Returns:
       The report, as in `out`/report.json.
 
     Raises:
-      UserError: the source is not what it should be, or `out` exists.
+      UserError: a mistake in the source, or `out` exists.
     """
     out = pathlib.Path(out)
     if out.exists() and not overwrite:
@@ -99,50 +84,40 @@ def prepare(
     start = time.monotonic()
     with _scratch(out) as scratch:
         records_root = scratch / "records"
-        shutil.rmtree(records_root, ignore_errors=True)  # what a process that was cut off left
-        common = {"source": source, "data_dir": records_root}
+        shutil.rmtree(records_root, ignore_errors=True)  # left by a run that was killed
+        make = functools.partial(BUILDERS[dataset], source=source, data_dir=records_root, **options)
         if beam_options is None:
-            builder = _builder(dataset, **common, journals=scratch, on_row=on_row, **options)
+            builder = make(journals=scratch, console=console)
         else:
-            remake = functools.partial(_builder, dataset, **common, **options)
-            builder = _builder(dataset, **common, remake=remake, **options)
+            builder = make(remake=make)
             builder.groups(builder.splits()[0])  # a data set without groups stops here
-        on_survey(_survey(builder, files=False))
-        _write_records(builder, beam_options)
+        found = _survey(builder, files=False)
+        builder.meter = console.meter(f"preparing {dataset}", sum(part.rows for part in found.values()))
+        with builder.open_files, contextlib.closing(console):
+            _write_records(builder, beam_options)
         folder = pathlib.Path(builder.data_dir)
         if builder.storage.encoding == "raw":
-            uncompress(folder)
+            _uncompress(folder)
         for split, account in builder.accounts.items():
             index_lib.write(account.index(), folder, split)
         report = _report(builder, seconds=time.monotonic() - start)
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-        if out.exists():
-            out.rename(scratch / "replaced")  # deleted with the rest, once the new one stands
-        folder.rename(out)
+        files.replace_folder(folder, out)
         return report
 
 
-def read_report(directory: str | os.PathLike) -> dict:
-    """Reads the report of a prepared folder.
-
-    Raises:
-      UserError: there is none.
-    """
+def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the report of a prepared folder; raises UserError if there is none."""
     path = pathlib.Path(directory) / REPORT
     if not path.is_file():
-        raise UserError(
-            "not prepared data",
-            where=str(directory),
-            expected=REPORT,
-            found="none",
-            fix="run scripts/prepare_data.py",
-        )
+        where, fix = str(directory), "run scripts/prepare_data.py"
+        raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)
     return json.loads(path.read_text())
 
 
 @contextlib.contextmanager
 def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a hidden folder beside `out` that outlives nothing but the end of the process."""
+    """Yields a hidden folder beside `out`, which is kept only if the process is interrupted."""
     scratch = out.parent / f".{out.name}.partial"
     scratch.mkdir(parents=True, exist_ok=True)
     with (scratch / "lock").open("w") as lock:
@@ -150,30 +125,25 @@ def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                "another preparation is at work", where=str(out), fix="wait for it to end"
+                "another preparation is running", where=str(out), fix="wait for it to end"
             ) from error
         try:
             yield scratch
         except KeyboardInterrupt:
-            raise  # to be gone on with
+            raise  # the next run resumes from the journals
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _builder(dataset: str, **options: Any) -> FaceBuilder:
-    return BUILDERS[dataset](**options)
-
-
-def _survey(builder: FaceBuilder, *, files: bool) -> Survey:
+def _survey(builder: FaceBuilder, *, files: bool) -> dict[str, SplitSurvey]:
     splits, copy_of = {}, expected.set_of(builder.name, builder.protocol())
     for split in builder.splits():
-        found = builder.survey(split, files=files)
+        splits[split] = found = builder.survey(split, files=files)
         expected.check(copy_of, split, rows=found.labelled, counts=found.classes)
         found.check_crops(split)
-        splits[split] = found
-    return Survey(splits=splits)
+    return splits
 
 
 def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> None:
@@ -183,7 +153,7 @@ def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> 
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)
     try:
-        # TFDS tells of downloads, which there are none of, and of its scratch folder.
+        # TFDS prints about downloads, of which there are none, and about its scratch folder.
         with contextlib.redirect_stdout(io.StringIO()):
             if beam_options is None:
                 builder.download_and_prepare()
@@ -194,7 +164,7 @@ def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> 
         logging.set_verbosity(verbosity)
 
 
-def _report(builder: FaceBuilder, *, seconds: float) -> dict:
+def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
     splits = {split: account.report() for split, account in builder.accounts.items()}
     read = sum(split["rows_read"] for split in splits.values())
     return {
@@ -207,14 +177,10 @@ def _report(builder: FaceBuilder, *, seconds: float) -> dict:
     }
 
 
-def uncompress(directory: pathlib.Path) -> None:
+def _uncompress(directory: pathlib.Path) -> None:
     """Rewrites the record files of a folder without compression, one record at a time.
 
-    TFDS compresses all records; raw pictures are then read at a fifth of the speed, for files
-    that are a fifth smaller.
-
-    Args:
-      directory: the folder of the record files.
+    TFDS compresses all records; raw images are then a fifth smaller and read at a fifth of the speed.
     """
     from array_record.python import array_record_data_source, array_record_module
 

@@ -1,4 +1,4 @@
-"""What a builder yields: one labelled picture, or the reason why there is none."""
+"""What a builder yields for a row of its source: a labelled image, or why there is none."""
 
 import dataclasses
 import pathlib
@@ -6,25 +6,23 @@ from collections.abc import Callable, Mapping
 
 from softbio_jax.errors import UserError
 
-Image = bytes | pathlib.Path | Callable[[], bytes]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One labelled picture of a data set.
+    """One labelled image.
 
     Args:
-      id: a string that names the picture for good, mostly its path inside the data set.
-      image: the encoded picture, the file that holds it, or a function that makes it.
+      id: identifies the image in every version of the data, mostly its path inside the source.
+      image: the encoded image, its file, or a function that makes it.
       labels: task name -> label; a task that is absent has no label.
       columns: values kept for audits (race, identity, ...), never for training.
-      masked: task name -> why a label that the data set has was not used.
-      box: (x0, y0, x1, y1) in pixels, cut out before anything else; may reach over the border.
-      where: the label file and the row that tell of it, for rejections; empty where no file does.
+      masked: task name -> why a label of the source was not used.
+      box: (x0, y0, x1, y1) in pixels to cut out first; may reach over the border.
+      where: the label file and its row, for rejections; empty without a file.
     """
 
     id: str
-    image: Image
+    image: bytes | pathlib.Path | Callable[[], bytes]
     labels: Mapping[str, int]
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     masked: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -32,29 +30,21 @@ class Row:
     where: str = ""
 
     def read(self) -> bytes:
-        """Reads the encoded picture.
-
-        Raises:
-          OSError: the file cannot be read.
-        """
+        """Returns the encoded image; raises OSError where its file cannot be read."""
         if isinstance(self.image, bytes):
             return self.image
-        if isinstance(self.image, pathlib.Path):
-            return self.image.read_bytes()
-        return self.image()
+        return self.image.read_bytes() if isinstance(self.image, pathlib.Path) else self.image()
 
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A row that should be an example and cannot: its path and what is wrong with it.
+    """A row that should be an example but cannot be used.
 
     Args:
       path: the row's id.
-      reason: what is wrong, in words that are the same for all rows with that mistake.
+      reason: what is wrong, worded alike for all rows with the same mistake.
       where: the label file and the row.
-      expected: what would have been right.
-      found: what was there.
-      fix: what to do about it.
+      expected, found, fix: as in `UserError`.
     """
 
     path: str
@@ -65,23 +55,17 @@ class Rejection:
     fix: str = ""
 
     def __str__(self) -> str:
-        told = UserError(
-            f"{self.path}: {self.reason}",
-            where=self.where,
-            expected=self.expected,
-            found=self.found,
-            fix=self.fix,
-        )
-        return str(told)
+        what = f"{self.path}: {self.reason}"
+        return str(UserError(what, where=self.where, expected=self.expected, found=self.found, fix=self.fix))
 
     def to_json(self) -> dict[str, str]:
-        """Writes what is known, for reports."""
+        """Returns the fields that are not empty."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-    """A row that the protocol leaves out (no label, gender unsure, contempt): only counted."""
+    """A row that the protocol omits (no label, gender unsure, contempt): only counted."""
 
     reason: str
 

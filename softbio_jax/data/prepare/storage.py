@@ -1,4 +1,4 @@
-"""How pictures are stored in records: the source's own bytes, or a square of the model's size."""
+"""How images are stored in records: the source's own bytes, or a square of the model's size."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from softbio_jax.data.prepare.rows import Row
 from softbio_jax.errors import UserError
 
 Encoding = Literal["source", "jpeg", "png", "raw"]
-JPEG_QUALITY = 95  # of crops, and of pre-resized pictures unless told otherwise
+JPEG_QUALITY = 95  # the default of cut or resized images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Storage:
-    """Turns a row's picture into the bytes to store, and checks on the way that it decodes.
+    """Turns a row's image into the bytes to store, which also checks that it decodes.
 
     Args:
-      image_size: side S in pixels to resize to, the aspect ratio not kept; None keeps the size.
+      image_size: side S in pixels to resize to, ignoring the aspect ratio; None keeps the size.
       encoding: "source" keeps the bytes (JPEG where a crop or a resize forbids that), "jpeg",
         "png" (lossless), or "raw" (uncompressed, as PPM: the fastest to read, S x S x 3 bytes).
       quality: of JPEG, 1 to 100.
-      face_finder: cuts the square around the largest face out of every picture that its row
-        does not give a box for.
-      crops: the pictures are of a face each, even those that look like photographs.
+      face_finder: cuts the square around the largest face out of every image whose row has no
+        box.
+      crops: each image shows one face, even where it looks like a photograph.
     """
 
     image_size: int | None = None
@@ -58,7 +58,7 @@ class Storage:
         """Returns the bytes to store.
 
         Raises:
-          UndecodableImage: a broken picture, an empty box, no face.
+          UndecodableImage: a broken image, an empty box, no face.
         """
         cut = row.box is not None or self.face_finder is not None
         at_least = 2 * self.image_size if self.image_size and not cut else 0
@@ -77,13 +77,13 @@ class Storage:
         return encode(image, self.encoding, quality=self.quality)
 
     def protocol(self) -> dict[str, str]:
-        """Tells the choices, for the report."""
-        told: dict[str, str] = {"encoding": self.encoding}
+        """Returns the choices, for the report."""
+        choices: dict[str, str] = {"encoding": self.encoding}
         if self.image_size is not None:
-            told["image_size"] = str(self.image_size)
+            choices["image_size"] = str(self.image_size)
         if self.face_finder is not None:
-            told["faces"] = self.face_finder.name
-        return told
+            choices["faces"] = self.face_finder.name
+        return choices
 
 
 def encode(image: np.ndarray, encoding: Encoding, *, quality: int = JPEG_QUALITY) -> bytes:

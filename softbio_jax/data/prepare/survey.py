@@ -1,4 +1,4 @@
-"""What a look at the labels of a split finds, before any picture is decoded."""
+"""A look at the labels of a split before any image is decoded, and the plot of its classes after."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from softbio_jax.data.prepare.rows import Outcome, Row
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 
-_TOLD = 5
-_SAMPLE = 64  # pictures whose sizes are looked up
-# Crops of faces are nearly square, and those of data sets are small. A picture of this side and
+_LISTED = 5  # missing files
+_SAMPLE = 64  # images whose sizes are looked up
+# Crops of faces are nearly square, and those of data sets are small. An image of this side and
 # this long is more likely a photograph with a face somewhere in it.
 _LONG_SIDE = 400  # pixels
 _RATIO = 1.25
@@ -26,12 +26,12 @@ class SplitSurvey:
     """The rows of a split and what is missing.
 
     Args:
-      rows: all rows, those that will be left out or rejected included.
-      labelled: those that name a picture.
-      classes: task -> (C,) how many of those have each class.
-      missing: rows whose picture file is not there; 0 if that was not looked up.
-      first_missing: the first few of them.
-      sizes: (height, width) in pixels of some pictures, by path.
+      rows: number of rows, including those that will be skipped or rejected.
+      labelled: number of rows that name an image.
+      classes: task -> (C,) number of labelled rows of each class.
+      missing: number of rows whose image file does not exist; 0 if that was not looked up.
+      first_missing: the first few of these files.
+      sizes: (height, width) in pixels of some images, by path.
     """
 
     rows: int
@@ -42,7 +42,7 @@ class SplitSurvey:
     sizes: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     def check_crops(self, split: str) -> None:
-        """Raises UserError if most of the pictures whose sizes are known look like photographs."""
+        """Raises UserError if most of the images of known size look like photographs."""
         found = {
             path: (height, width)
             for path, (height, width) in self.sizes.items()
@@ -53,20 +53,31 @@ class SplitSurvey:
             raise UserError(
                 "photographs instead of faces",
                 where=f"split {split!r}",
-                expected="pictures of one face each, about square",
+                expected="images of one face each, about square",
                 found=f"{len(found)} of {len(self.sizes)} that were looked at are large and "
                 f"oblong, such as {path} of {width} x {height} pixels",
                 fix="pass --faces to cut the faces out, or --nofaces if they are faces",
             )
 
+    def check_files(self, split: str, *, max_rejected: float) -> None:
+        """Raises UserError if more than this share of the rows have no image file."""
+        if self.missing > max_rejected * self.rows:
+            raise UserError(
+                "too many images are missing",
+                where=f"split {split!r}",
+                expected=f"at most {max_rejected:.1%} of the rows",
+                found=f"{self.missing:,} of {self.rows:,} ({self.first_missing[0]}, ...)",
+                fix="complete the source, or raise --max_rejected",
+            )
+
 
 def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> SplitSurvey:
-    """Goes through the rows of a split, which checks their labels.
+    """Iterates over the rows of a split, which checks their labels.
 
     Args:
       rows: what a builder yields.
-      files: whether to look for the picture files, too.
-      sizes: whether to read the sizes of some pictures from their headers.
+      files: also looks for the image files.
+      sizes: also reads the sizes of some images from their headers.
     """
     count, labelled, missing = 0, 0, 0
     first: list[str] = []
@@ -87,7 +98,7 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
             sample[place : place + 1] = [row.image] if place < _SAMPLE else []
         if files and not row.image.is_file():
             missing += 1
-            if len(first) < _TOLD:
+            if len(first) < _LISTED:
                 first.append(str(row.image))
     return SplitSurvey(
         rows=count,
@@ -109,17 +120,12 @@ def _size(path: pathlib.Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except Exception:  # what is broken or missing is told when it is read
+    except Exception:  # broken and missing images are reported when they are read
         return None
 
 
-def write(splits: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Draws a histogram for each task and split of a report.
-
-    Args:
-      splits: a report's "splits".
-      path: the PNG to write.
-    """
+def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Writes a PNG with one histogram per split and task of a report's "splits"."""
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(task for part in splits.values() for task in part["class_counts"]))

@@ -2,12 +2,15 @@
 
 import csv
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from softbio_jax.errors import UserError
 
+T = TypeVar("T")
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# What people take for pictures and is none that is read: films, and what needs other decoders.
+# Mistaken for readable images: videos, and formats that need other decoders.
 FOREIGN_SUFFIXES = (
     *(".gif", ".heic", ".heif", ".avif", ".svg", ".pdf"),
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"),
@@ -15,38 +18,51 @@ FOREIGN_SUFFIXES = (
 
 
 def require_folder(path: pathlib.Path, *, what: str = "no such folder", fix: str = "") -> None:
-    """Checks that `path` is a folder.
+    """Raises UserError, which says `what` is wrong and its `fix`, unless `path` is a folder."""
+    if not path.is_dir():
+        found, fix = "a file" if path.exists() else "nothing", fix or "check --source"
+        raise UserError(what, where=str(path), expected="a folder", found=found, fix=fix)
+
+
+def require_choice(value: str, choices: Collection[str], *, what: str, where: str) -> None:
+    """Raises UserError, which says `what` is wrong with the flag `where`, for an unknown value."""
+    if value not in choices:
+        fix = "take one of them"
+        raise UserError(what, where=where, expected=" or ".join(choices), found=repr(value), fix=fix)
+
+
+def existing_splits(
+    paths: Mapping[str, pathlib.Path], *, source: pathlib.Path, what: str, expected: str
+) -> tuple[str, ...]:
+    """Returns the splits whose file or folder exists.
 
     Args:
-      path: what is looked for.
-      what: what is wrong where it is none.
-      fix: what to do then.
+      paths: split -> its label file or folder.
+      source: the folder of them all.
+      what, expected: of the error.
 
     Raises:
-      UserError: it is none.
+      UserError: none of them exists.
     """
-    if not path.is_dir():
-        raise UserError(
-            what,
-            where=str(path),
-            expected="a folder",
-            found="a file" if path.exists() else "nothing",
-            fix=fix or "check --source",
-        )
+    require_folder(source)
+    found = tuple(split for split, path in paths.items() if path.exists())
+    if not found:
+        raise UserError(what, where=str(source), expected=expected, found="none", fix="check --source")
+    return found
 
 
 def read_csv(
     path: pathlib.Path, *, columns: Sequence[str], delimiter: str = ","
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Reads a table with a header row by row, spaces around names and values removed.
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Reads a table with a header row by row, without the spaces around names and values.
 
     Args:
       path: a UTF-8 text file, with or without a byte order mark.
-      columns: the columns that must be there.
-      delimiter: what separates two values.
+      columns: the required columns.
+      delimiter: separates two values.
 
     Yields:
-      (row number as an editor shows it, column -> value).
+      (the file and row number, as error messages quote them; column -> value).
 
     Raises:
       UserError: no such file, not UTF-8, a missing column, a row with too few values.
@@ -78,7 +94,7 @@ def read_csv(
                         fix="complete or delete the row",
                     )
                 row = {name: value.strip() for name, value in zip(header, values, strict=False)}
-                yield reader.line_num, row
+                yield f"{path} row {reader.line_num}", row
         except UnicodeDecodeError as error:
             raise UserError(
                 "a label file has another encoding",
@@ -97,18 +113,15 @@ def read_csv(
 
 
 def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
-    """Joins a path from a label file to its folder and refuses to leave that folder.
+    """Returns the path that a label file names inside a folder; it need not exist.
 
     Args:
       root: the folder.
       name: a relative path; backslashes count as slashes.
       where: the file and row that hold the path, for the error.
 
-    Returns:
-      The path; whether it exists is not checked.
-
     Raises:
-      UserError: the path is absolute, empty or climbs out of the folder.
+      UserError: the path is absolute, empty or leaves the folder.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     absolute = name[:1] in ("/", "\\") or ":" in name[:3]
@@ -123,18 +136,15 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
     return root.joinpath(*parts)
 
 
-def images_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Lists the pictures of a folder by name, hidden files and other suffixes left out."""
-    return _ending(folder, IMAGE_SUFFIXES)
+def images_in(folder: pathlib.Path, *, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[pathlib.Path]:
+    """Lists the images of a folder by name, without hidden files and files of other suffixes."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
 
 
-def foreign_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Lists the films and pictures of a folder that cannot be read, by name."""
-    return _ending(folder, FOREIGN_SUFFIXES)
-
-
-def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Reads a table without a header, `count` values a row, as (row number, values).
+def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """Reads a table without a header, as (file and row number, `count` values).
 
     Raises:
       UserError: no such file, or a row with another number of values.
@@ -143,23 +153,21 @@ def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iter
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         for values in reader:
+            where = f"{path} row {reader.line_num}"
             if len(values) != count:
+                expected, fix = f"{count} values", "correct or delete the row"
                 raise UserError(
-                    "not a row of the table",
-                    where=f"{path} row {reader.line_num}",
-                    expected=f"{count} values",
-                    found=str(len(values)),
-                    fix="correct or delete the row",
+                    "not a row of the table", where=where, expected=expected, found=str(len(values)), fix=fix
                 )
-            yield reader.line_num, [value.strip() for value in values]
+            yield where, [value.strip() for value in values]
 
 
-def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[int, list[str]]]:
-    """Reads a text file as (line number, words), empty lines left out.
+def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[str, list[str]]]:
+    """Reads a text file as (file and line number, words), without empty lines.
 
     Args:
       path: the file.
-      count: the number of words that every line must have; 0 accepts any.
+      count: the required number of words per line; 0 accepts any.
 
     Raises:
       UserError: no such file, or a line with another number of words.
@@ -167,25 +175,30 @@ def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[int, lis
     _require_file(path)
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
-            words = line.split()
+            where, words = f"{path} line {number}", line.split()
             if count and words and len(words) != count:
                 raise UserError(
                     "not a line of the list",
-                    where=f"{path} line {number}",
+                    where=where,
                     expected=f"{count} words",
                     found=repr(line.strip()[:80]),
                     fix="correct or delete the line",
                 )
             if words:
-                yield number, words
+                yield where, words
+
+
+def look_up(
+    table: Mapping[str, T], value: str, *, what: str, where: str, expected: str, fix: str = "correct the row"
+) -> T:
+    """Returns table[value]; raises UserError of these arguments for an unknown value."""
+    if value not in table:
+        raise UserError(what, where=where, expected=expected, found=repr(value), fix=fix)
+    return table[value]
 
 
 def parse_number(value: str, *, where: str, column: str) -> float:
-    """Reads a number.
-
-    Raises:
-      UserError: something else, told with its file and row `where`.
-    """
+    """Returns a value of a column as a number; raises UserError if it is not one."""
     try:
         return float(value)
     except ValueError:
@@ -197,15 +210,9 @@ def parse_number(value: str, *, where: str, column: str) -> float:
 def parse_box(
     row: dict[str, str], columns: Sequence[str], *, where: str
 ) -> tuple[float, float, float, float]:
-    """Reads four numbers of a row as a box."""
+    """Returns four columns of a row as numbers."""
     a, b, c, d = (parse_number(row[name], where=where, column=name) for name in columns)
     return a, b, c, d
-
-
-def _ending(folder: pathlib.Path, suffixes: Sequence[str]) -> list[pathlib.Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
 
 
 def _require_delimiter(header: Sequence[str], missing: Sequence[str], *, where: str, delimiter: str) -> None:

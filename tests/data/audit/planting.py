@@ -1,4 +1,4 @@
-"""Copies of pictures as they turn up in data sets: recompressed, resized, mirrored, brightened."""
+"""Copies of images as they turn up in data sets: recompressed, resized, mirrored, brightened."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from softbio_jax.data.prepare import storage
 
 
 def altered(data: bytes, rng: np.random.Generator, *, mirror: bool) -> bytes:
-    """Makes a copy of an encoded picture that shares no byte with it but shows the same."""
+    """Makes a copy of an encoded image that shares no byte with it but shows the same."""
     image = decode.decode_full(data)
     if mirror:
         image = image[:, ::-1]

@@ -11,18 +11,18 @@ def _digests(count):
     return digests
 
 
-def _thumbnails(pictures):
-    return np.stack([duplicates.thumbnail(data)[0] for data in pictures])
+def _thumbnails(images):
+    return np.stack([duplicates.thumbnail(data)[0] for data in images])
 
 
 def test_finds_exact_near_and_mirrored_copies_and_nothing_else():
     rng = np.random.default_rng(0)
-    pictures = [encode(seed, size=(120, 100)) for seed in range(60)]
-    pictures += [pictures[3], altered(pictures[7], rng, mirror=False)]
-    pictures += [altered(pictures[11], rng, mirror=True)]
+    images = [encode(seed, size=(120, 100)) for seed in range(60)]
+    images += [images[3], altered(images[7], rng, mirror=False)]
+    images += [altered(images[11], rng, mirror=True)]
     digests = _digests(63)
     digests[60] = digests[3]
-    found = duplicates.find(_thumbnails(pictures), digests, np.ones(63, bool))
+    found = duplicates.find(_thumbnails(images), digests, np.ones(63, bool))
     assert {(p.first, p.second, p.mirrored, p.exact) for p in found} == {
         (3, 60, False, True),
         (7, 61, False, False),
@@ -33,13 +33,13 @@ def test_finds_exact_near_and_mirrored_copies_and_nothing_else():
 
 def test_copies_in_different_blocks(monkeypatch):
     monkeypatch.setattr(duplicates, "_BLOCK", 7)
-    pictures = [encode(seed, size=(64, 64)) for seed in range(20)]
-    pictures.append(encode(2, size=(64, 64), quality=40))
-    found = duplicates.find(_thumbnails(pictures), _digests(21), np.ones(21, bool))
+    images = [encode(seed, size=(64, 64)) for seed in range(20)]
+    images.append(encode(2, size=(64, 64), quality=40))
+    found = duplicates.find(_thumbnails(images), _digests(21), np.ones(21, bool))
     assert [(pair.first, pair.second) for pair in found] == [(2, 20)]
 
 
-def test_unusable_pictures_are_left_out():
+def test_unusable_images_are_left_out():
     thumbnails = np.zeros((4, 32, 32), np.uint8)
     assert not duplicates.find(thumbnails, _digests(4), np.ones(4, bool))
     thumbnails = np.repeat(_thumbnails([encode(1)]), 4, axis=0)
@@ -50,13 +50,13 @@ def test_unusable_pictures_are_left_out():
 
 def test_recall_on_planted_copies_of_real_faces(real_data):
     paths = sorted((real_data / "fairface" / "train").iterdir())[:2000]
-    pictures = [path.read_bytes() for path in paths]
+    images = [path.read_bytes() for path in paths]
     rng = np.random.default_rng(1)
-    copied = rng.choice(len(pictures), 200, replace=False)
-    copies = [altered(pictures[n], rng, mirror=bool(k % 2)) for k, n in enumerate(copied)]
-    total = len(pictures) + len(copies)
-    found = duplicates.find(_thumbnails(pictures + copies), _digests(total), np.ones(total, bool))
-    planted = {(int(n), len(pictures) + k) for k, n in enumerate(copied)}
+    copied = rng.choice(len(images), 200, replace=False)
+    copies = [altered(images[n], rng, mirror=bool(k % 2)) for k, n in enumerate(copied)]
+    total = len(images) + len(copies)
+    found = duplicates.find(_thumbnails(images + copies), _digests(total), np.ones(total, bool))
+    planted = {(int(n), len(images) + k) for k, n in enumerate(copied)}
     pairs = {(pair.first, pair.second) for pair in found}
     assert len(planted & pairs) / len(planted) >= 0.99
     # What else is found among 2,000 real faces are true copies or very few.

@@ -26,7 +26,7 @@ def _leaky(tmp_path):
     return tmp_path / "out"
 
 
-def test_leaks_duplicates_and_flat_pictures(tmp_path):
+def test_leaks_duplicates_and_flat_images(tmp_path):
     found, _ = _audit(_leaky(tmp_path))
     verdict = found["verdict"]
     assert verdict["duplicates_across"] == 1
@@ -77,7 +77,7 @@ def test_persons_in_two_splits(tmp_path):
     assert found["shared_identities"][0]["examples"] == ["c"]
 
 
-def test_undecodable_pictures_are_listed(tmp_path, monkeypatch):
+def test_undecodable_images_are_listed(tmp_path, monkeypatch):
     out = _leaky(tmp_path)
     original = sources.PreparedDataset.__getitem__
 

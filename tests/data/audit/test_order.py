@@ -45,7 +45,7 @@ def test_equal_counts_and_parts_of_a_set_are_taken_as_they_are():
     assert expected.exchanged("fairface", "train", rows=1_900, counts=part) == {}
 
 
-def test_a_few_rejected_pictures_do_not_hide_it():
+def test_a_few_rejected_images_do_not_hide_it():
     counts = {"gender": (40_758 - 90, 45_986 - 60)}
     assert expected.exchanged("fairface", "train", rows=86_594, counts=counts) == {
         "gender": "male is female, female is male"

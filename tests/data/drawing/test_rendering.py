@@ -85,7 +85,7 @@ def test_every_parameter_is_covered():
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_every_parameter_changes_the_picture(name):
+def test_every_parameter_changes_the_image(name):
     partners = PARTNERS.get(name, {})
     base = dataclasses.replace(PLAIN, **partners)
     other = dataclasses.replace(base, **{name: CHANGED[name]})
@@ -101,7 +101,7 @@ def test_shape_type_and_determinism(size):
     np.testing.assert_array_equal(image, drawn(face, size))
 
 
-def test_the_same_face_at_another_size_is_the_same_picture():
+def test_the_same_face_at_another_size_is_the_same_image():
     large = cv2.resize(drawn(PLAIN, 192), (64, 64), interpolation=cv2.INTER_AREA)
     difference = np.abs(large.astype(int) - drawn(PLAIN, 64))
     assert difference.mean() < 4

@@ -1,4 +1,4 @@
-"""One picture in a hundred is bad in one of the ways that pictures are bad."""
+"""One image in a hundred is bad in one of the ways that images are bad."""
 
 import io
 
@@ -107,7 +107,7 @@ def test_training_masks_exactly_the_broken_ones(source, tmp_path):
     }
 
 
-def test_usable_odd_pictures_keep_their_content():
+def test_usable_odd_images_keep_their_content():
     for name in ("cmyk", "sixteen_bit", "palette", "rotated"):
         image = decode.decode(ODD[name][0], size=_SIDE)
         assert image.shape == (_SIDE, _SIDE, 3)
