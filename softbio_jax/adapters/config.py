@@ -1,4 +1,4 @@
-"""What is adapted and how: LoRA's numbers and the rules that choose the layers."""
+"""LoRA's settings, and the rules that choose the layers to adapt."""
 
 import dataclasses
 import difflib
@@ -15,8 +15,8 @@ from softbio_jax.errors import UserError
 class LoRAConfig:
     """A low-rank update s B A of rank R, with s = alpha / R, or alpha / sqrt(R) when rslora.
 
-    dora adds a magnitude a output unit (Liu et al. 2024, arXiv:2402.09353); dropout acts on the
-    adapter's input while training.
+    dora adds a magnitude per output unit (Liu et al. 2024, arXiv:2402.09353); dropout acts on the
+    adapter's input in training.
     """
 
     rank: int
@@ -32,7 +32,7 @@ class LoRAConfig:
                 where="lora.rank",
                 expected="at least 1",
                 found=str(self.rank),
-                fix="use method=lp for no adapters",
+                fix="use method=lp to train without adapters",
             )
         if not 0 <= self.dropout < 1:
             raise UserError(
@@ -52,21 +52,22 @@ Adapter = LoRAConfig | Formula
 Rule = tuple[str, Adapter]  # an anchored regex over "/"-joined layer paths
 LoRARule = tuple[str, LoRAConfig]
 AnyAdapter = TypeVar("AnyAdapter", LoRAConfig, Adapter)
+_DENSE_KERNEL = re.compile(r"(.+/(?:attn|mlp)/[^/]+)/kernel")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskRules:
-    """Layers of the tail and the pooling where every task has a low-rank update of its own.
+    """Layers of the tail and the pooling where every task has its own low-rank update.
 
-    base_input is what a tail layer's own kernel reads: "shared", the shared stream, so that the
-    block runs once and each task is a low-rank side branch; or "task", each task's own stream,
-    so that every task's block can be merged into a plain one. Layers with several projections
-    in one kernel (q, k, v) have an A and a B a projection.
+    base_input is the input of a tail layer's kernel: "shared", the shared stream, so that the block
+    runs once and each task is a low-rank side branch; or "task", each task's own stream, so that
+    every task's block can be merged into a plain one. Layers with several projections in one kernel
+    (q, k, v) have an A and a B per projection.
     """
 
     rules: tuple[LoRARule, ...]
     base_input: Literal["shared", "task"] = "shared"
-    probe: bool = True  # each task has a probe of its own in the pooling
+    probe: bool = True  # each task has its own probe in the pooling
     tasks: int = 1  # T; the model sets it to the number of its tasks
 
     def __post_init__(self) -> None:
@@ -76,12 +77,12 @@ class TaskRules:
                 where="method.task_lora.dora",
                 expected="plain LoRA",
                 found="dora=True",
-                fix="set it on the shared layers alone",
+                fix="set it only on the shared layers",
             )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TaskRules":
-        """Returns the rules that `dataclasses.asdict` made these values of."""
+        """Returns the rules of which these values are the `dataclasses.asdict`."""
         rules = tuple((pattern, LoRAConfig(**config)) for pattern, config in values["rules"])
         return cls(**{**values, "rules": rules})
 
@@ -100,11 +101,11 @@ class AdapterRules:
     def __post_init__(self) -> None:
         if self.per_task and any(isinstance(adapter, Formula) for _, adapter in self.rules):
             raise UserError(
-                "another formula beside each task's own adapters",
+                "a Formula together with per-task adapters",
                 where="method.rules",
                 expected="LoRA on the shared layers",
                 found="a Formula",
-                fix="leave the tasks' own out",
+                fix="remove the per-task rules",
             )
 
     def match(self, path: str) -> Adapter | None:
@@ -116,7 +117,7 @@ class AdapterRules:
         return self.per_task.match(path) if self.per_task else None
 
     def for_tasks(self, tasks: int) -> "AdapterRules":
-        """Returns the same rules for that many tasks."""
+        """Returns the same rules for a number of tasks."""
         if self.per_task is None:
             return self
         return dataclasses.replace(self, per_task=dataclasses.replace(self.per_task, tasks=tasks))
@@ -129,39 +130,31 @@ def _first(rules: Sequence[tuple[str, AnyAdapter]], path: str) -> AnyAdapter | N
     return next((config for pattern, config in rules if re.fullmatch(pattern, path)), None)
 
 
-_DENSE = re.compile(r"(.+/(?:attn|mlp)/[^/]+)/kernel")
-
-
 def check_targets(rules: AdapterRules, paths: Sequence[str]) -> None:
-    """Raises unless every rule is the first to match at least one layer.
+    """Checks that every rule is the first to match at least one layer.
 
-    Rules on the pooling of a model that has none are passed over.
+    Rules on the pooling of a model that has none are ignored.
 
     Args:
-      rules: the rules the model was built with.
+      rules: the rules of the model.
       paths: the "/"-joined paths of all its parameters.
 
     Raises:
       UserError: a rule that matches nothing, with the nearest layers.
     """
-    layers = [match[1] for path in paths if (match := _DENSE.fullmatch(path))]
-    _check(rules.rules, layers)
-    if rules.per_task is not None:
-        _check(rules.per_task.rules, layers)
-
-
-def _check(rules: Sequence[Rule], layers: Sequence[str]) -> None:
+    layers = [match[1] for path in paths if (match := _DENSE_KERNEL.fullmatch(path))]
     pooled = any(layer.startswith("pool/") for layer in layers)
-    free = list(layers)
-    for pattern, _ in rules:
-        matched = [layer for layer in free if re.fullmatch(pattern, layer)]
-        free = [layer for layer in free if layer not in matched]
-        if not matched and (pooled or not pattern.startswith("pool/")):
-            near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.0)
-            raise UserError(
-                "adapter target matches no layer",
-                where=repr(pattern),
-                expected="an anchored regex over layer paths, none taken before",
-                found=f"no layer; nearest are {', '.join(near)}",
-                fix="correct the target",
-            )
+    for patterns in (rules.rules, rules.per_task.rules if rules.per_task else ()):
+        free = list(layers)
+        for pattern, _ in patterns:
+            matched = [layer for layer in free if re.fullmatch(pattern, layer)]
+            free = [layer for layer in free if layer not in matched]
+            if not matched and (pooled or not pattern.startswith("pool/")):
+                near = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.0)
+                raise UserError(
+                    "adapter target matches no layer",
+                    where=repr(pattern),
+                    expected="an anchored regex over layer paths that no earlier target matches",
+                    found=f"no layer; nearest are {', '.join(near)}",
+                    fix="correct the target",
+                )

@@ -1,4 +1,4 @@
-"""The dense layer every projection of the towers is made of, adapted or plain."""
+"""The dense layer of every projection in the encoders, adapted or plain."""
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ _init_tasks_a = nn.initializers.variance_scaling(
 class TaskLowRank(nn.Module):
     """s (drop(x) A_t) B_t for every task t; lora_a (T, P, in, R), lora_b (T, P, R, features / P).
 
-    P is the number of projections fused in the layer, each with an A and a B of its own.
+    P is the number of projections fused in the layer, each with its own A and B.
     """
 
     config: LoRAConfig
@@ -45,9 +45,9 @@ class AdaptedDense(nn.Module):
 
     LoRA: y = x W + b + s (drop(x) A) B.
     DoRA: y = x W + b + (g - 1) drop(x) W + g s (drop(x) A) B with g = m / ||W + s A B||, which
-    without dropout is g (x W + s (x A) B) + b; dropout as PEFT has it.
-    Where a per-task rule matches: y_t = the above + s (drop(x) A_t) B_t, of one more leading axis
-    (T) than x (B, N, in) if x does not have it yet.
+    without dropout is g (x W + s (x A) B) + b; dropout as in PEFT.
+    Where a per-task rule matches: y_t = the above + s (drop(x) A_t) B_t, with a leading axis (T)
+    that x (B, N, in) may lack.
 
     Parameters: kernel (in, features), bias (features,), and where adapted lora_a (in, R),
     lora_b (R, features), with DoRA dora_magnitude (features,) and the constant dora_base_norm
@@ -57,7 +57,7 @@ class AdaptedDense(nn.Module):
     features: int
     adapters: AdapterRules = NO_ADAPTERS
     dtype: str = "float32"
-    projections: int = 1  # how many projections the kernel holds side by side
+    projections: int = 1  # side by side in the kernel
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
 
     @nn.compact
@@ -66,8 +66,8 @@ class AdaptedDense(nn.Module):
 
         Args:
           x: (B, N, in), or (T, B, N, in) once the tasks have parted.
-          rows: (B,) int32, each example's place in the global batch, from which the adapters'
-            dropout is drawn; None: no dropout.
+          rows: (B,) int32, each example's index in the global batch, which its dropout mask is
+            drawn from; None: no dropout.
         """
         x = x.astype(self.dtype)
         kernel, bias = self._plain(x.shape[-1])
@@ -98,7 +98,7 @@ class AdaptedDense(nn.Module):
         gain = math.dora_gain(kernel, norm, a, b, magnitude, config.scale)
         if z is x:
             return math.rescaled(base, low, gain)
-        # With dropout x W stays whole, and what is corrected is drop(x) W.
+        # With dropout, x W is kept and the correction applies to drop(x) W.
         excess, gain = (gain - 1).astype(self.dtype), gain.astype(self.dtype)
         return base + (excess * math.apart(z, kernel.astype(self.dtype)) + gain * low)
 
@@ -119,37 +119,36 @@ class AdaptedDense(nn.Module):
         )
 
     def _check(self, config: LoRAConfig, shape: tuple[int, ...], outputs: int) -> None:
-        if config.rank > (most := min(shape[0], outputs)):
+        if config.rank > (largest := min(shape[0], outputs)):
             raise UserError(
                 "LoRA rank larger than the matrix",
                 where="/".join(self.path),
-                expected=f"at most {most}",
+                expected=f"at most {largest}",
                 found=str(config.rank),
                 fix="lower lora.rank",
             )
 
 
 class TwoStreamDense(AdaptedDense):
-    """The shared stream through the adapted layer, and beside it the tasks' low-rank branches.
+    """The adapted layer on the shared stream, with the tasks' low-rank branches beside it.
 
-    y = x W + b + shared update(x); y_t = x W + b + s (drop(x_t) A_t) B_t: the kernel reads the
-    shared stream alone, once (MTLoRA's matrix mode, Agiza et al. 2024, arXiv:2403.20320).
+    y = x W + b + shared update(x); y_t = x W + b + s (drop(x_t) A_t) B_t: the kernel reads only the
+    shared stream (MTLoRA's matrix mode, Agiza et al. 2024, arXiv:2403.20320).
     """
 
     @nn.compact
     def __call__(  # type: ignore[override]
         self, x: jax.Array, task_x: jax.Array | None, rows: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Maps the shared stream (B, N, in) and the tasks' (T, B, N, in).
+        """Maps the shared stream and the tasks' to (B, N, features) and (T, B, N, features).
 
         Args:
-          x: the shared stream.
-          task_x: the tasks' streams; None before they part, then the shared stream stands in.
+          x: the shared stream (B, N, in).
+          task_x: the tasks' streams (T, B, N, in); None where they equal the shared one.
           rows: see `AdaptedDense`.
 
         Returns:
-          (B, N, features) and (T, B, N, features), the second None where no per-task rule
-          matches.
+          Both streams, the second None where no per-task rule matches.
         """
         x = x.astype(self.dtype)
         kernel, bias = self._plain(x.shape[-1])

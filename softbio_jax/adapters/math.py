@@ -1,4 +1,4 @@
-"""The arithmetic of LoRA and DoRA, in flax's kernel layout (in, out)."""
+"""The arithmetic of LoRA, DoRA and custom formulas, in flax's kernel layout (in, out)."""
 
 import abc
 import dataclasses
@@ -9,22 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Leaves = Mapping[str, jax.Array]  # of one layer, by name
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
-    """Returns s (x A) B.
+    """Returns s (x A) B (..., out), for x (..., in), A (in, R), B (R, out) and s = scale.
 
-    The backward pass is written out because XLA's CPU backend leaves its fast matmul path for
-    the two adapter gradients as autodiff lays them out (measured: it doubles the step).
-
-    Args:
-      x: (..., in).
-      a: A (in, R).
-      b: B (R, out).
-      scale: s.
-
-    Returns:
-      (..., out).
+    The backward pass is written out because XLA's CPU backend leaves its fast matmul path for the
+    layout of autodiff's two adapter gradients (measured: it doubles the step).
 
     Source: Hu et al. 2021, arXiv:2106.09685.
     """
@@ -53,16 +46,13 @@ low_rank.defvjp(_low_rank_forward, _low_rank_backward)
 
 
 def task_low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
-    """Returns s (x_t A_tp) B_tp of every task t and projection p, projections side by side.
+    """Returns s (x_t A_tp) B_tp (T, B, N, out) of every task t, the projections p side by side.
 
     Args:
       x: (B, N, in), the same for all tasks, or (T, B, N, in).
       a: A (T, P, in, R).
       b: B (T, P, R, out / P).
       scale: s.
-
-    Returns:
-      (T, B, N, out).
 
     Source: Agiza et al. 2024, arXiv:2403.20320, task-specific matrices.
     """
@@ -72,15 +62,15 @@ def task_low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax
 
 
 def dropout(x: jax.Array, key: jax.Array, rows: jax.Array, *, rate: float) -> jax.Array:
-    """Returns x with a share `rate` of its numbers zero and the others divided by 1 - rate.
+    """Returns x with a fraction `rate` of its values zero and the others divided by 1 - rate.
 
-    An example's mask is drawn from the key and its place in the global batch alone, so it does
-    not depend on the devices, processes and microbatches that the batch is split over.
+    An example's mask depends only on the key and its index in the global batch, not on the
+    devices, processes and microbatches that the batch is split over.
 
     Args:
       x: (..., B, N, in).
       key: of the layer and the step.
-      rows: (B,) int32.
+      rows: (B,) int32, indices in the global batch.
       rate: in [0, 1).
 
     Source: Srivastava et al. 2014, JMLR 15.
@@ -96,17 +86,10 @@ def dropout(x: jax.Array, key: jax.Array, rows: jax.Array, *, rate: float) -> ja
 
 
 def apart(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns x W, of tasks' rows one task at a time.
+    """Returns x W, computed one task at a time if x (T, B, N, in) has a task axis.
 
-    A product of more rows may sum in another order; so each task's are those of a plain tower,
+    A product of more rows may sum in another order; this way each task's equals a plain encoder's
     bit for bit.
-
-    Args:
-      x: (B, N, in), or (T, B, N, in) with a task axis.
-      kernel: W (in, out).
-
-    Returns:
-      x's shape, with out for in.
     """
     return jnp.stack([x[t] @ kernel for t in range(len(x))]) if x.ndim == 4 else x @ kernel
 
@@ -119,7 +102,7 @@ def column_norm(kernel: jax.Array) -> jax.Array:
 def dora_gain(
     kernel: jax.Array, base_norm: jax.Array, a: jax.Array, b: jax.Array, magnitude: jax.Array, scale: float
 ) -> jax.Array:
-    """Returns g = m / stop_gradient(||W + s A B||) of each output unit, without the product A B.
+    """Returns g = m / stop_gradient(||W + s A B||) (out,) float32, without the product A B.
 
     With n = ||W_j||: ||W_j + s (A B)_j|| = n sqrt(1 + (2 s B_j . (A^T W_j) + s^2 B_j^T (A^T A)
     B_j) / n^2), which is exactly n, so g exactly 1, while B is zero and m = n.
@@ -131,9 +114,6 @@ def dora_gain(
       b: B (R, out).
       magnitude: m (out,) float32.
       scale: s.
-
-    Returns:
-      (out,) float32.
 
     Source: Liu et al. 2024, arXiv:2402.09353, section 4.3; the expansion as in huggingface/peft
     #3387.
@@ -149,16 +129,13 @@ def dora_gain(
 def rescaled(base: jax.Array, low: jax.Array, gain: jax.Array) -> jax.Array:
     """Returns g (x W + s (x A) B), as x W + ((g - 1) x W + g s (x A) B).
 
-    In this order x W is left bit for bit while A B is zero and g one. The backward pass keeps the
-    result alone, of which g's gradient is sum dy y / g.
+    In this order x W is unchanged bit for bit while A B is zero and g one. The backward pass saves
+    only the result y, as g's gradient is sum dy y / g.
 
     Args:
-      base: x W (..., out).
+      base: x W (..., out); the result has its type.
       low: s (x A) B (..., out).
       gain: g (out,) float32, nowhere zero.
-
-    Returns:
-      (..., out), of the type of base.
     """
     # Before the cast: bfloat16 has no number between 1 and 1.0078.
     excess = (gain - 1).astype(base.dtype)
@@ -182,42 +159,30 @@ def _rescaled_backward(residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple
 rescaled.defvjp(_rescaled_forward, _rescaled_backward)
 
 
-Leaves = Mapping[str, jax.Array]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Formula(abc.ABC):
-    """An update of the product x W in the dense layers that a rule chooses.
+    """A custom update of the product x W in the dense layers that a rule chooses.
 
-    A subclass's fields are its numbers. Its leaves lie beside the kernel they adapt, under the
-    names that `init` gives them. The bias is added after it.
+    The fields of a subclass are its settings. Its leaves are stored beside the kernel, under the
+    names that `init` returns. The bias is added afterwards.
     """
 
     @abc.abstractmethod
     def init(self, key: jax.Array, inputs: int, outputs: int) -> Leaves:
-        """Returns what is trained in a layer of W (in, out), float32; with it y is x W exactly.
+        """Returns the trained leaves of a layer of W (in, out), float32, with which y is exactly x W.
 
-        Args:
-          key: a leaf's own random key; `init` is called once a leaf, which takes its value by name.
-          inputs: of the layer.
-          outputs: of the layer.
+        Called once per leaf, each time with that leaf's random key.
         """
 
     @abc.abstractmethod
     def apply(self, x: jax.Array, kernel: jax.Array, leaves: Leaves) -> jax.Array:
-        """Returns y (..., out), of the type of x.
-
-        Args:
-          x: (..., in).
-          kernel: W (in, out), of the same type.
-          leaves: what `init` began, float32.
-        """
+        """Returns y (..., out) of x (..., in) and W (in, out), all of one type; leaves are float32."""
 
     @abc.abstractmethod
     def merge(self, kernel: np.ndarray, leaves: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Returns the plain kernel (..., in, out) of the same y; leaves are stacked as it is."""
+        """Returns the plain kernel (..., in, out) of the same y; leaves have its stacking axes."""
 
     def products(self, inputs: int, outputs: int) -> int:
-        """Returns the operations of the matrix products that `apply` adds to x W, for one row."""
+        """Returns the operations of matrix products that `apply` adds to x W, per row."""
         del inputs, outputs
         return 0

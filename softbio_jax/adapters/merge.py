@@ -1,4 +1,4 @@
-"""Folding adapters into plain kernels."""
+"""Folding adapters into plain kernels, and restarting adapters from other kernels."""
 
 from collections.abc import Mapping
 
@@ -17,17 +17,14 @@ Flat = dict[str, np.ndarray]
 def merge(params: Tree, rules: AdapterRules, *, task: int | None = None) -> Tree:
     """Returns params with every adapter folded into its kernel and removed.
 
-    LoRA: W + s A B. DoRA: (m / ||V_j||) V, V = W + s A B. A task's own: W + s A_t B_t, its probe
-    in the place of the pooling's. Another formula: its own. In float32, on stacked trees as on
-    single layers; the kernel keeps its type.
+    LoRA: W + s A B. DoRA: (m / ||V_j||) V, V = W + s A B. Per task: W + s A_t B_t, with the task's
+    probe in the pooling. Other formulas: `Formula.merge`. In float32, on stacked or single layers;
+    kernels keep their type.
 
     Args:
-      params: nested dict of arrays, adapted.
-      rules: the rules it was built with.
-      task: with per-task adapters, whose tower is wanted: an index in [0, T).
-
-    Returns:
-      The tree of the plain model.
+      params: nested dict of arrays.
+      rules: the rules of the model.
+      task: with per-task adapters, the index in [0, T) of the task to merge.
 
     Raises:
       UserError: per-task adapters that do not fold, or no task where one is needed.
@@ -39,7 +36,7 @@ def merge(params: Tree, rules: AdapterRules, *, task: int | None = None) -> Tree
         layer = path.removesuffix("/kernel")
         kernel = merged[path].astype(np.float32)
         config = rules.match(layer)
-        # A broad rule also matches layers that take no adapter, the heads' for instance.
+        # A broad rule also matches layers without adapters, such as the heads'.
         if isinstance(config, LoRAConfig) and f"{layer}/lora_a" in flat:
             kernel = _fold(kernel, flat, layer, config)
         elif isinstance(config, Formula) and (beside := _beside(merged, layer)):
@@ -64,29 +61,29 @@ def _check_task(rules: AdapterRules, flat: Flat, task: int | None) -> None:
     if own is None:
         if task is not None:
             raise UserError(
-                "no task of its own to merge",
+                "no per-task adapters to merge",
                 where="merge",
                 expected="task=None for shared adapters",
                 found=f"task {task}",
-                fix="drop the task",
+                fix="remove the task",
             )
         return
     if own.base_input == "shared":
         raise UserError(
-            "MTLoRA with a shared base input does not fold into a plain tower",
+            "MTLoRA with a shared base input does not fold into a plain encoder",
             where="method.base_input",
             expected="task",
             found="shared",
-            fix="train with base_input=task, or keep the adapters apart",
+            fix="train with base_input=task, or keep the adapters unmerged",
         )
     tasks = next(leaf.shape[-4] for path, leaf in flat.items() if path.endswith("/tasks/lora_a"))
     if task is None or not 0 <= task < tasks:
         raise UserError(
-            "which task's tower",
+            "no task to merge",
             where="merge",
-            expected=f"0 to {tasks - 1}",
+            expected=f"an index from 0 to {tasks - 1}",
             found=str(task),
-            fix="name one, each has its own",
+            fix="choose one, for each has its own encoder",
         )
 
 
@@ -108,11 +105,11 @@ def _task_update(flat: Mapping[str, np.ndarray], layer: str, config: LoRAConfig,
 
 
 def reset_adapters(params: Tree) -> Tree:
-    """Returns params with every leaf that starts from a tower's own weights started again.
+    """Returns params with every leaf that is initialised from plain weights initialised again.
 
-    dora_base_norm and dora_magnitude become their kernel's ||W_j||, task_probe the pooling's
-    probe. Needed after those were replaced, by a checkpoint for instance: the identity at the
-    start holds only for the weights in place.
+    dora_base_norm and dora_magnitude become their kernel's ||W_j||, task_probe the pooling's probe.
+    Needed after the plain weights were replaced, as by a checkpoint: a fresh adapter is the identity
+    only for the weights it was initialised from.
     """
     flat = flatten(params)
     for path, leaf in list(flat.items()):

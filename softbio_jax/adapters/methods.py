@@ -1,4 +1,4 @@
-"""Adaptation methods: what each injects and what it trains, registered by name."""
+"""Adaptation methods: what each adds and what it trains, registered by name."""
 
 import dataclasses
 import inspect
@@ -12,20 +12,20 @@ from softbio_jax.registry import Registry
 
 METHODS = Registry[Callable[..., "Method"]]("method", where="method.name", group="softbio_jax.methods")
 FROZEN = "frozen"  # the group that is not trained
-# Every method trains the heads, and the balancer's parameters where it has any.
+# Every method trains the heads, and the balancer's parameters if it has any.
 HEADS = (("heads/.*", "heads"),)
 _BALANCE = ("balance/.*", "log_var")
-# The groups of all methods that are here: a config may have a rate for each and not need it.
+# The groups of all methods in this module: a config may set a rate that its method does not use.
 GROUPS = ("heads", "pooling", "blocks", "adapter_a", "adapter_b", "magnitude", "log_var")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """How a tower is adapted.
+    """How an encoder is adapted.
 
-    groups are (anchored regex, group) pairs over leaf paths, the first match wins and every leaf
-    must match; the group `FROZEN` is not trained. tail is how many last blocks are kept apart
-    from the scanned trunk, so that nothing below them needs a backward pass.
+    groups are (anchored regex, group) pairs over leaf paths; the first match wins and every leaf
+    must match. The group `FROZEN` is not trained. tail is the number of last blocks outside the
+    scanned trunk, so that nothing below them needs a backward pass.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Method:
     def label(self, paths: Sequence[str]) -> dict[str, str]:
         """Returns the group of each path.
 
-        Rules on a part that the model does not have (a pooling, a projection) are left out.
+        Rules on a part that the model does not have (a pooling, a projection) are ignored.
 
         Raises:
           UserError: a path in no group, an empty group, or an adapter rule that matches nothing.
@@ -50,7 +50,7 @@ class Method:
 
 @METHODS.register("lp")
 def lp() -> Method:
-    """Linear probing: the heads alone."""
+    """Linear probing: only the heads."""
     return Method(name="lp", groups=(*HEADS, (".*", FROZEN)))
 
 
@@ -69,7 +69,7 @@ def ft(blocks: int) -> Method:
             where="method.blocks",
             expected="at least 1",
             found=str(blocks),
-            fix="use method=ap for the pooling alone",
+            fix="use method=ap to train only the pooling",
         )
     return Method(
         name=f"ft{blocks}",
@@ -80,7 +80,7 @@ def ft(blocks: int) -> Method:
 
 @METHODS.register("full")
 def full() -> Method:
-    """Everything is trained but the projection, which the pooled feature does not pass."""
+    """Full fine-tuning: everything but the projection, which the pooled feature does not use."""
     return Method(
         name="full", groups=(*HEADS, ("proj", FROZEN), ("pool/.*", "pooling"), ("encoder/.*", "blocks"))
     )
@@ -101,7 +101,7 @@ def lora(
     pool_apart: bool = False,
     name: str = "lora",
 ) -> Method:
-    """LoRA, or DoRA where config says so, on the dense layers that `targets` match; the heads.
+    """LoRA, or DoRA if config.dora, on the dense layers that `targets` match; the heads.
 
     pool_apart puts the pooling's adapters in the group pooling instead of adapter_a, adapter_b and
     magnitude.
@@ -112,9 +112,9 @@ def lora(
 
 @METHODS.register("lora_plus")
 def lora_plus(config: LoRAConfig, **arguments: Any) -> Method:
-    """LoRA whose A and B learn at rates of their own (Hayou et al. 2024, arXiv:2402.12354).
+    """LoRA+: LoRA with separate rates for A and B, those of the groups adapter_a and adapter_b.
 
-    What is adapted is LoRA's; the groups adapter_a and adapter_b carry the two rates.
+    Source: Hayou et al. 2024, arXiv:2402.12354.
     """
     return lora(config, name="lora_plus", **arguments)
 
@@ -126,7 +126,7 @@ def dora(config: LoRAConfig, **arguments: Any) -> Method:
 
 
 def adapter_groups(rules: AdapterRules, pool_apart: bool) -> list[tuple[str, str]]:
-    """Returns the groups of what `rules` add, then the frozen rest."""
+    """Returns the groups of the leaves that `rules` add, then the frozen rest."""
     pool = [f"pool/{layer}" for layer in POOL_LAYERS]
     layers = [f"encoder/{part}/{name}" for part in ("trunk", "tail") for name in BLOCK_LAYERS]
     groups = []
@@ -163,7 +163,7 @@ def _layers(part: str, names: Sequence[str]) -> str:
     return f"{part}/({'|'.join(names)})"
 
 
-# Shared adapters in front of the last block; in it and in the pooling, the tasks' own.
+# Shared adapters before the last block; per-task ones in it and in the pooling.
 PLACEMENTS.add(
     "last_block",
     Placement(
@@ -172,9 +172,9 @@ PLACEMENTS.add(
         probe=True,
     ),
 )
-# Agiza et al. 2024, arXiv:2403.20320: shared adapters everywhere, in the last block the tasks' own as
-# well, in front of the frozen pooling. The shared stream ends before the last c_proj, where an
-# adapter of its would never learn.
+# Agiza et al. 2024, arXiv:2403.20320: shared adapters everywhere, per-task ones also in the last
+# block, before the frozen pooling. The shared stream ends before the last c_proj, where a shared
+# adapter would receive no gradient.
 PLACEMENTS.add(
     "paper",
     Placement(
@@ -196,14 +196,14 @@ def mtlora(
     placement: str = "last_block",
     pool_apart: bool = False,
 ) -> Method:
-    """MTLoRA: shared blocks, and a last block with low-rank parts of each task's own.
+    """MTLoRA: shared blocks, and a last block with per-task low-rank updates.
 
     Args:
       config: the shared adapters.
-      task_rank: R of a task's own, and task_alpha its alpha; None: those of config.
-      task_alpha: see task_rank.
-      task_dropout: dropout on the input of a task's own.
-      base_input: what the last block's kernels read, see `TaskRules`.
+      task_rank: R of the per-task adapters; None: that of config.
+      task_alpha: alpha of the per-task adapters; None: that of config.
+      task_dropout: dropout on the input of the per-task adapters.
+      base_input: the input of the last block's kernels, see `TaskRules`.
       placement: a name in `PLACEMENTS`.
       pool_apart: see `lora`.
     """
@@ -225,10 +225,10 @@ def mtlora(
 
 
 def method(name: str, **arguments: Any) -> Method:
-    """Returns the method `name`, built with its own arguments.
+    """Returns the method `name`, built with its arguments.
 
     Raises:
-      UserError: no such method, or arguments it does not take.
+      UserError: an unknown method, or arguments that it does not take.
     """
     build = METHODS[name]
     try:

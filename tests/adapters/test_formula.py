@@ -157,5 +157,5 @@ def test_there_is_no_peft_file_of_it(drawn):
 
 def test_the_tasks_own_layers_stay_lora():
     own = TaskRules(rules=((".*", towers.LORA),))
-    with pytest.raises(UserError, match="beside each task's own"):
+    with pytest.raises(UserError, match="together with per-task adapters"):
         AdapterRules(rules=RULES.rules, per_task=own)

@@ -171,7 +171,7 @@ class TestBadInput:
 
     def test_a_target_behind_another_that_takes_all_its_layers(self):
         method = methods.lora(towers.LORA, targets=[methods.BLOCK_TARGETS, ".*/attn/qkv"])
-        with pytest.raises(UserError, match="none taken before"):
+        with pytest.raises(UserError, match="that no earlier target matches"):
             counts(method, "tiny-test")
 
     def test_a_suffix_does_not_match_by_accident(self):
