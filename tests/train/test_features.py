@@ -191,7 +191,7 @@ def test_a_broken_picture_keeps_its_row_and_loses_its_labels(extraction, small_s
         "__getitem__",
         lambda self, i: b"no picture" if self.records[i] == broken else read(self, i),
     )
-    with pytest.raises(UserError, match=r"too many pictures.*found 1"):
+    with pytest.raises(UserError, match=r"too many images.*found 1"):
         extract(dataset, views=1, name="train")
     monkeypatch.setattr(pipeline, "MAX_REJECTED", 0.1)
     found = extract(dataset, views=1, name="train")  # from the shards

@@ -1,4 +1,4 @@
-"""What a frozen tower makes of every picture, computed once: for methods that train heads alone."""
+"""Features of a frozen encoder, computed once and kept on disk, for methods that only train heads."""
 
 import dataclasses
 import hashlib
@@ -31,15 +31,14 @@ SHARD_ROWS = 1024
 
 
 class FeatureStore:
-    """The features of N pictures in one view, as safetensors files of 1,024 rows.
+    """The features of N images in one view, as safetensors shards of 1,024 rows.
 
-    A file has `features` (n, D), float32 or the bits of bfloat16, and `decoded` (n,), False where
-    the picture could not be decoded. It is written under a temporary name first: what an
-    interrupted pass leaves is whole shards.
+    A shard has `features` (n, D), float32 or the bits of bfloat16, and `decoded` (n,), False where
+    the image could not be decoded. An interrupted pass leaves only complete shards.
 
     Args:
       root: folder of all stores.
-      identity: JSON values that the features follow from. Another identity is another folder.
+      identity: JSON values that determine the features, and the name of the store's folder.
       rows: N.
     """
 
@@ -54,10 +53,7 @@ class FeatureStore:
             yield slice(start, min(start + SHARD_ROWS, self._rows))
 
     def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns a shard's features (n, D) and decoded (n,), None where it is not there.
-
-        A shard whose bytes are not those that were written counts as not there.
-        """
+        """Returns a shard's features (n, D) and decoded (n,), None if it is missing or damaged."""
         path = self._path(rows)
         if not path.exists():
             return None
@@ -72,13 +68,9 @@ class FeatureStore:
         return (features, decoded) if whole else None
 
     def write(self, rows: slice, features: np.ndarray, decoded: np.ndarray) -> None:
-        """Writes a shard.
-
-        Raises:
-          UserError: it cannot be written.
-        """
+        """Writes a shard; raises UserError if the disk refuses it."""
         about = {"dtype": features.dtype.name, "digest": _digest(features, decoded)}
-        # numpy has no bfloat16 that safetensors knows: the bits go in as whole numbers.
+        # safetensors does not write numpy's bfloat16, so its bits are stored as integers.
         bits = features.view(np.uint16) if features.dtype == ml_dtypes.bfloat16 else features
         arrays = {"features": np.ascontiguousarray(bits), "decoded": decoded}
         data = safetensors.numpy.save(arrays, about)
@@ -86,14 +78,14 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             with files.atomic_file(self._path(rows)) as temporary:
                 temporary.write_bytes(data)
-            if not (told := self.folder / "identity.json").exists():
-                files.write_text(told, self._text)
+            if not (identity := self.folder / "identity.json").exists():
+                files.write_text(identity, self._text)
         except OSError as error:
             raise UserError(
                 "features cannot be written",
                 where=str(self.folder),
                 found=str(error),
-                fix="check space and permissions, or give another train.cache_dir; whole shards are kept",
+                fix="check space and permissions, or set train.cache_dir; complete shards are kept",
             ) from error
 
     def _path(self, rows: slice) -> pathlib.Path:
@@ -104,27 +96,27 @@ def _digest(features: np.ndarray, decoded: np.ndarray) -> str:
     return leaves.of_array(features) + leaves.of_array(decoded)
 
 
-_ABOVE = ("heads/", "balance/")  # what lies above the features
+_ABOVE = ("heads/", "balance/")  # parameters above the features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Features:
-    """The features of N pictures of a data set in V views, on the host."""
+    """Features of N images of a data set in V views, on the host."""
 
-    values: np.ndarray  # (V, N, D), in the type that the tower gives
-    decoded: np.ndarray  # (N,) bool, False: the picture is black, its labels do not count
+    values: np.ndarray  # (V, N, D), in the encoder's output type
+    decoded: np.ndarray  # (N,) bool, False: unreadable image, labels ignored
 
 
 def check_cacheable(run: Run) -> None:
-    """Raises UserError unless the heads, and the balancer, are all that a run trains."""
+    """Raises UserError unless a run only trains the heads and the balancer."""
     below = {group for path, group in run.groups.items() if not path.startswith(_ABOVE)}
     if trained := sorted(below - {FROZEN}):
         raise UserError(
             "features cannot be cached",
             where="train.cache_features",
-            expected="a method that trains the heads alone, such as lp",
+            expected="a method that only trains heads, such as lp",
             found=f"{run.method.name}, which trains {', '.join(trained)}",
-            fix="switch train.cache_features off, or take lp",
+            fix="switch train.cache_features off, or use lp",
         )
     if run.config.train.cache_views < 1:
         raise UserError(
@@ -140,23 +132,22 @@ def check_cacheable(run: Run) -> None:
             where="train.cache_features",
             expected="one process, with any number of devices",
             found=f"{jax.process_count()} processes",
-            fix="run on one host: heads need no more",
+            fix="run on one host, which is enough for heads",
         )
 
 
 class FeatureExtractor:
-    """The frozen tower as a function of a data set; what it computed before is read from disk.
+    """Computes the features of data sets with the frozen encoder, or reads them from disk.
 
-    View 0 is the picture as it is. View v >= 1 is augmented by the run's settings with a key of
-    its own, folded from seed, v, the data set and the row, so it does not depend on devices,
-    batches or on the other data sets.
+    View 0 is the plain image. View v >= 1 is augmented by the run's settings, with a key folded
+    from seed, v, data set and row, so that it does not depend on devices, batches or other sets.
 
     Args:
-      run: the parts of the run.
-      frozen: the frozen tree on the devices, and base the digest that names it.
-      base: see frozen.
-      mesh: over which batches are split.
-      root: where the stores are.
+      run: the run.
+      frozen: the frozen tree on the devices.
+      base: digest of the frozen tree.
+      mesh: devices over which batches are sharded.
+      root: folder of the stores.
     """
 
     def __init__(self, run: Run, frozen: Tree, *, base: str, mesh: Mesh, root: pathlib.Path):
@@ -181,17 +172,16 @@ class FeatureExtractor:
     def __call__(
         self, dataset: PreparedDataset, *, views: int, name: str, console: Console = QUIET
     ) -> Features:
-        """Returns a data set's features; every finished shard is kept.
+        """Returns the features of a data set in V views; every complete shard is kept.
 
         Args:
-          dataset: its pictures.
+          dataset: the images.
           views: V.
-          name: what lines of progress call it.
-          say: takes one line.
-          between: called before every batch; it may raise to end the pass.
+          name: the name in progress lines.
+          console: shows progress; checked before every batch.
 
         Raises:
-          UserError: too many pictures cannot be decoded, or a shard cannot be written.
+          UserError: too many images cannot be decoded, or a shard cannot be written.
         """
         size = len(dataset)
         values = np.empty((views, size, self._one.shape[-1]), self._one.dtype)
@@ -226,14 +216,14 @@ class FeatureExtractor:
         meter: Meter,
         console: Console,
     ) -> np.ndarray:
-        """Fills values[views, rows]; returns which of the rows' pictures could be decoded."""
+        """Fills values[views, rows]; returns which rows could be decoded, (n,) bool."""
         part, config = dataset.take(np.arange(rows.start, rows.stop)), self._run.config
         batches = pipeline.eval_batches(
             part,
             image_size=self._run.image_size,
             batch_size=config.train.eval_batch_size,
             tasks=config.tasks,
-            max_rejected=1.0,  # of a shard: the data set is checked whole
+            max_rejected=1.0,  # of a shard: the complete data set is checked later
         )
         keys = {view: self._view_key(dataset, view) for view in views}
         for batch in batches:
@@ -257,7 +247,7 @@ class FeatureExtractor:
         return jax.random.fold_in(key, int(dataset.fingerprint[:8], 16))
 
     def _store(self, dataset: PreparedDataset, view: int) -> FeatureStore:
-        """Returns the store of a view, named after all that decides on its values."""
+        """Returns the store of a view, identified by everything that determines its values."""
         run, config = self._run, self._run.config
         identity: dict[str, Any] = {
             "data": f"{dataset.name}/{dataset.split}",
@@ -281,7 +271,7 @@ def _check_decoded(decoded: np.ndarray, name: str) -> None:
     broken = int((~decoded).sum())
     if broken > pipeline.MAX_REJECTED * len(decoded):
         raise UserError(
-            "too many pictures cannot be decoded",
+            "too many images cannot be decoded",
             where=name,
             expected=f"at most {int(pipeline.MAX_REJECTED * len(decoded))} of {len(decoded)}",
             found=str(broken),
