@@ -1,8 +1,8 @@
-"""How long work reports to a user: messages, one progress line, durations and percentages."""
+"""How long work reports to a user: messages, one progress line, durations, percentages and tables."""
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 _EVERY = 10.0  # seconds between two progress lines where they cannot replace each other
@@ -132,3 +132,23 @@ def duration(seconds: float) -> str:
 def percent(share: float, digits: int = 2) -> str:
     """Returns a share as a percentage without its sign: `percent(0.5)` is '50.00'."""
     return f"{100 * share:.{digits}f}"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, text_columns: int = 2) -> str:
+    """Returns cells as aligned lines with a rule below the first: words left, numbers right.
+
+    >>> print(aligned([("task", "n"), ("age", "600")], text_columns=1))
+    task    n
+    ----  ---
+    age   600
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < text_columns else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

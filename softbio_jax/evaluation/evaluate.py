@@ -12,7 +12,7 @@ from etils import epath
 from scipy import special
 
 from softbio_jax import files
-from softbio_jax.console import Console, percent
+from softbio_jax.console import Console, aligned, percent
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import plots, predictions_csv, speed
@@ -288,18 +288,4 @@ def text(summary: Mapping[str, Any]) -> str:
     lines.append(f"averages: {averages or 'none'}")
     if any(synthetic.values()):
         lines.append("* labels are a model's output: not in the averages")
-    return "\n".join(lines)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows of cells as aligned lines: the first two columns left, figures right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
