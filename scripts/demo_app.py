@@ -78,7 +78,7 @@ def build(gradio, model):
     with gradio.Blocks(title=f"softbio_jax: {model.bundle.name}", analytics_enabled=False) as page:
         gradio.Markdown(
             f"# {', '.join(tasks).capitalize()}\n"
-            f"The model {model.bundle.name}: {model.bundle.encoder.name}, {model.bundle.method}"
+            f"The model {model.bundle.name}: {model.bundle.variant}, {model.bundle.method}"
         )
         options = {"height": 340, "buttons": ["fullscreen"]}
         with gradio.Row():

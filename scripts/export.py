@@ -129,7 +129,7 @@ def _complete(out: pathlib.Path) -> str:
             onnx.write(out, bundle, int8=_INT8.value)
         case "litert":
             litert.write(out, bundle, int8=_INT8.value)
-    return f"{bundle.encoder.name}, {bundle.method}"
+    return f"{bundle.variant}, {bundle.method}"
 
 
 def _encoder(out: pathlib.Path) -> str:
@@ -149,21 +149,21 @@ def _encoder(out: pathlib.Path) -> str:
         )
     params, stats = bundle.variables["params"], bundle.variables["batch_stats"]
     task = None if _TASK.value is None else names.index(_TASK.value)
-    arrays = peft.merged(params, bundle.adapters, task=task)
+    arrays = peft.merged(params, bundle.model.adapters, task=task)
     if _KEYS.value == "timm":
         arrays = formats.FORMATS["timm"].from_official(formats.official.add_prefix(arrays))
-    save_arrays(out, arrays, metadata={"format": "pt", "variant": bundle.encoder.name})
+    save_arrays(out, arrays, metadata={"format": "pt", "variant": bundle.variant})
     try:
-        torch_heads.save(_heads_of(out), params, stats, bundle.tasks, feature=bundle.feature)
+        torch_heads.save(_heads_of(out), params, stats, bundle.tasks, feature=bundle.model.feature)
     except BaseException:
         out.unlink()  # an encoder without its heads would look like a complete export
         raise
-    return f"{bundle.encoder.name}, {bundle.method}"
+    return f"{bundle.variant}, {bundle.method}"
 
 
 def _adapters(out: pathlib.Path) -> str:
     from softbio_jax.inference import bundle
-    from softbio_jax.interop import peft
+    from softbio_jax.interop import adapter_files, peft
     from softbio_jax.runs.restore import restore_run
     from softbio_jax.thesis import files as thesis_files
 
@@ -192,7 +192,8 @@ def _adapters(out: pathlib.Path) -> str:
             peft.write(folder, adapter, base_model=model.config.name)
         else:
             stats = session.state.batch_stats
-            thesis_files.write(folder, params, stats, model.adapters, model.tasks)
+            trained = adapter_files.of_model(params, stats, model.adapters)
+            thesis_files.write(folder, trained, model.tasks)
     return f"{model.config.name}, {session.run.method.name}"
 
 

@@ -7,13 +7,12 @@ A bundle comes from a run directory (`from_run`) or from a folder of `config.jso
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,40 +56,27 @@ class Bundle:
       name: the model's name in tables and cards.
       method: the adaptation method, for information only: its weights are merged.
       image_size: side S of the images in pixels.
-      tasks: the heads' tasks, in their order.
-      feature: which feature the heads read.
-      compute: types and precision of the forward pass.
-      adapters: rules of adapters that cannot be merged (MTLoRA's task-specific ones).
-      tail: number of last blocks that are task-specific; 0 without such adapters.
+      model: encoder and heads, with the rules of adapters that cannot be merged (MTLoRA's).
       temperatures: task -> T > 0 fitted on validation rows; other tasks are not calibrated.
       variables: {"params": encoder, pool, proj, heads, "batch_stats": heads}, float32.
     """
 
     name: str
     method: str
-    encoder: VisionConfig
     image_size: int
-    tasks: tuple[TaskSpec, ...]
-    head: HeadConfig
-    feature: Literal["pooled", "projected"]
-    compute: ComputeConfig
-    adapters: AdapterRules
-    tail: int
+    model: MultitaskModel
     temperatures: Mapping[str, float]
     variables: Tree
 
-    @functools.cached_property
-    def model(self) -> MultitaskModel:
-        """The module that `variables` belong to."""
-        return MultitaskModel(
-            self.encoder,
-            compute=self.compute,
-            adapters=self.adapters,
-            tail=self.tail,
-            tasks=self.tasks,
-            head=self.head,
-            feature=self.feature,
-        )
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """The tasks of the heads, in their order."""
+        return self.model.tasks
+
+    @property
+    def variant(self) -> str:
+        """The name of the encoder's shape."""
+        return self.model.config.name
 
     def forward(self, variables: Tree, images: Images) -> dict[str, jax.Array]:
         """Maps uint8 images to logits, purely: what is jitted, exported and differentiated.
@@ -102,7 +88,7 @@ class Bundle:
         Returns:
           {task: (B, C)} float32, before any temperature.
         """
-        with jax.default_matmul_precision(self.compute.matmul_precision):
+        with jax.default_matmul_precision(self.model.compute.matmul_precision):
             return forward(self.model, variables, jax.numpy.asarray(images)).logits
 
 
@@ -124,7 +110,7 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
     flat = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(session.params()).items()}
     params = unflatten({p: leaf for p, leaf in flat.items() if not p.startswith("balance/")})
     stats = {k: v for k, v in session.state.batch_stats.items() if k != "balance"}
-    params, adapters, tail = folded(params, model.adapters, tail=model.tail)
+    params, model = folded(params, model)
     names = {task.name for task in model.tasks}
     metrics = workdir / "eval" / "metrics.json"
     fitted = json.loads(metrics.read_text())["temperatures"] if metrics.exists() else {}
@@ -132,33 +118,23 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
         # scripts/demo.py trains in OUT/run.
         name=path.parent.name if path.name == "run" else path.name,
         method=session.run.method.name,
-        encoder=model.config,
         image_size=session.run.image_size,
-        tasks=model.tasks,
-        head=model.head,
-        feature=model.feature,
-        compute=dataclasses.replace(model.compute, remat="none"),
-        adapters=adapters,
-        tail=tail,
+        model=model.clone(compute=dataclasses.replace(model.compute, remat="none")),
         temperatures={t: v for t, v in fitted.items() if t in names},
         variables={"params": params, "batch_stats": jax.device_get(stats)},
     )
 
 
-def folded(params: Tree, rules: AdapterRules, *, tail: int) -> tuple[Tree, AdapterRules, int]:
-    """Merges into the kernels every adapter that all tasks share; returns what remains of the arguments.
+def folded(params: Tree, model: MultitaskModel) -> tuple[Tree, MultitaskModel]:
+    """Merges into the kernels every adapter that all tasks share; returns the parameters and their model.
 
     Without task-specific adapters that is all of them, and the last blocks are stacked with the
     others again. With MTLoRA the trunk is merged; its last blocks and pooling stay adapted.
-
-    Args:
-      params: nested dict of arrays, adapted.
-      rules: the rules that it was built with.
-      tail: number of last blocks that are separate in it.
     """
+    rules = model.adapters
     if rules.per_task is None:
         plain = stacking.unstack(flatten(merge(params, rules)))
-        return unflatten(stacking.stack(plain)), NO_ADAPTERS, 0
+        return unflatten(stacking.stack(plain)), model.clone(adapters=NO_ADAPTERS, tail=0)
     flat = flatten(params)
     trunk = {path: leaf for path, leaf in flat.items() if path.startswith(_TRUNK)}
     rest = {path: leaf for path, leaf in flat.items() if path not in trunk}
@@ -166,7 +142,7 @@ def folded(params: Tree, rules: AdapterRules, *, tail: int) -> tuple[Tree, Adapt
     done = [rule for rule in rules.rules if any(re.fullmatch(rule[0], x) for x in layers)]
     left = tuple(rule for rule in rules.rules if rule not in done)
     merged = flatten(merge(unflatten(trunk), AdapterRules(rules=tuple(done))))
-    return unflatten(merged | rest), dataclasses.replace(rules, rules=left), tail
+    return unflatten(merged | rest), model.clone(adapters=dataclasses.replace(rules, rules=left))
 
 
 def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
@@ -177,7 +153,7 @@ def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
     """
     directory = pathlib.Path(directory)
     arrays = {path: np.asarray(leaf) for path, leaf in flatten(bundle.variables).items()}
-    notes = {"format": FORMAT, "variant": bundle.encoder.name}
+    notes = {"format": FORMAT, "variant": bundle.variant}
     with atomic_folder(directory) as folder:
         save_arrays(folder / WEIGHTS, arrays, metadata=notes)
         (folder / CONFIG).write_text(json.dumps(to_json(bundle), indent=2) + "\n")
@@ -206,7 +182,7 @@ def from_directory(directory: str | pathlib.Path) -> Bundle:
                 found=str(len(bias)),
                 fix="give weights and config.json of the same model",
             )
-    check_shapes(shapes_of(arrays), _expected(bundle), where=where, layout=f"a {bundle.encoder.name} bundle")
+    check_shapes(shapes_of(arrays), _expected(bundle), where=where, layout=f"a {bundle.variant} bundle")
     check_finite(arrays, where=where)
     return dataclasses.replace(bundle, variables={"batch_stats": {}} | unflatten(arrays))
 
@@ -229,21 +205,21 @@ def label(bundle: Bundle) -> str:
 
 def to_json(bundle: Bundle) -> dict[str, Any]:
     """Returns the contents of config.json."""
-    adapted = bundle.adapters != NO_ADAPTERS
+    model = bundle.model
     return {
         "format": FORMAT,
         "schema": SCHEMA,
         "name": bundle.name,
         "method": bundle.method,
-        "tower": dataclasses.asdict(bundle.encoder),  # the name since the first schema
+        "tower": dataclasses.asdict(model.config),  # its name since the first schema
         "image_size": bundle.image_size,
         "preprocessing": PREPROCESSING,
         "tasks": {task.name: list(task.classes) for task in bundle.tasks},
-        "head": dataclasses.asdict(bundle.head),
-        "feature": bundle.feature,
-        "compute": dataclasses.asdict(bundle.compute),
-        "adapters": dataclasses.asdict(bundle.adapters) if adapted else None,
-        "tail": bundle.tail,
+        "head": dataclasses.asdict(model.head),
+        "feature": model.feature,
+        "compute": dataclasses.asdict(model.compute),
+        "adapters": None if model.adapters == NO_ADAPTERS else dataclasses.asdict(model.adapters),
+        "tail": model.tail,
         "temperatures": dict(bundle.temperatures),
     }
 
@@ -267,14 +243,16 @@ def _settings(path: pathlib.Path) -> Bundle:
         return Bundle(
             name=values["name"],
             method=values["method"],
-            encoder=from_mapping(VisionConfig, values["tower"], "tower"),
             image_size=int(values["image_size"]),
-            tasks=tuple(TaskSpec(name=k, classes=tuple(v)) for k, v in values["tasks"].items()),
-            head=from_mapping(HeadConfig, values["head"], "head"),
-            feature=values["feature"],
-            compute=on_this_machine(from_mapping(ComputeConfig, values["compute"], "compute")),
-            adapters=_rules(values["adapters"]),
-            tail=int(values["tail"]),
+            model=MultitaskModel(
+                from_mapping(VisionConfig, values["tower"], "tower"),
+                compute=on_this_machine(from_mapping(ComputeConfig, values["compute"], "compute")),
+                adapters=_rules(values["adapters"]),
+                tail=int(values["tail"]),
+                tasks=tuple(TaskSpec(name=k, classes=tuple(v)) for k, v in values["tasks"].items()),
+                head=from_mapping(HeadConfig, values["head"], "head"),
+                feature=values["feature"],
+            ),
             temperatures={k: float(v) for k, v in values["temperatures"].items()},
             variables={},
         )
@@ -299,7 +277,7 @@ def _rules(values: Mapping[str, Any] | None) -> AdapterRules:
 
 
 def _expected(bundle: Bundle) -> dict[str, tuple[int, ...]]:
-    size = bundle.encoder.patch_size  # the shapes of parameters do not depend on the resolution
+    size = bundle.model.config.patch_size  # the shapes of parameters do not depend on the resolution
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return shapes_of(flatten(dict(jax.eval_shape(bundle.model.init, key, image))))

@@ -40,7 +40,7 @@ pipeline_tag: "image-classification"
 
 # {name}
 
-{encoder} adapted by {method} to {tasks} from faces, with softbio_jax.
+{variant} adapted by {method} to {tasks} from faces, with softbio_jax.
 
 ## Results
 
@@ -138,7 +138,7 @@ def card_of_bundle(bundle: Bundle, *, repo_id: str) -> str:
 
     return _UNEVALUATED.format(
         name=bundle.name,
-        encoder=bundle.encoder.name,
+        variant=bundle.variant,
         method=bundle.method,
         tasks=", ".join(task.name for task in bundle.tasks),
         usage=_usage(bundle, repo_id),

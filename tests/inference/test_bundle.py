@@ -29,28 +29,17 @@ def bundle_of(name):
     model = towers.model(method)
     variables = towers.variables(model)
     params = towers.stirred(variables["params"])
-    folded, adapters, tail = bundle_lib.folded(params, model.adapters, tail=model.tail)
+    folded, merged = bundle_lib.folded(params, model)
     bundle = bundle_lib.Bundle(
         name=name,
         method=method.name,
-        encoder=model.config,
         image_size=model.config.image_size,
-        tasks=model.tasks,
-        head=model.head,
-        feature=model.feature,
-        compute=model.compute,
-        adapters=adapters,
-        tail=tail,
+        model=merged,
         temperatures={"age": 1.5},
         variables={"params": folded, "batch_stats": variables["batch_stats"]},
     )
-    adapted = dataclasses.replace(
-        bundle,
-        adapters=model.adapters,
-        tail=model.tail,
-        variables={"params": params, "batch_stats": variables["batch_stats"]},
-    )
-    return bundle, adapted
+    own = {"params": params, "batch_stats": variables["batch_stats"]}
+    return bundle, dataclasses.replace(bundle, model=model, variables=own)
 
 
 @pytest.mark.parametrize("name", list(towers.METHODS))
@@ -67,7 +56,7 @@ def test_folding_keeps_every_methods_logits(name):
         assert not any(p.startswith("encoder/trunk") for p in left)
         assert all("/tasks/" in p or name == "mtlora_paper" for p in left)
     else:
-        assert bundle.adapters == NO_ADAPTERS and left == set()
+        assert bundle.model.adapters == NO_ADAPTERS and left == set()
         assert not any(p.startswith("encoder/tail") for p in paths)
 
 
@@ -98,12 +87,13 @@ def test_what_a_gpu_computed_by_cudnn_is_used_here(workdir, bundle, tmp_path):
     shutil.copytree(workdir, tmp_path / "run")
     values = json.loads((workdir / "config.json").read_text())
     changed_config(tmp_path / "run", compute=values["compute"] | {"attention": "cudnn"})
-    there = dataclasses.replace(bundle.compute, attention="cudnn")
-    bundle_lib.save(dataclasses.replace(bundle, compute=there), tmp_path / "model")
+    there = dataclasses.replace(bundle.model.compute, attention="cudnn")
+    elsewhere = dataclasses.replace(bundle, model=bundle.model.clone(compute=there))
+    bundle_lib.save(elsewhere, tmp_path / "model")
     images = pixels(bundle, 2)
     wanted = bundle.forward(bundle.variables, images)
     for found in (open_bundle(tmp_path / "run"), open_bundle(tmp_path / "model")):
-        assert found.compute.attention == "auto"
+        assert found.model.compute.attention == "auto"
         for task, logits in found.forward(found.variables, images).items():
             np.testing.assert_allclose(logits, wanted[task], atol=1e-6)
 

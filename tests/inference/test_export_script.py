@@ -93,7 +93,7 @@ def test_a_saved_folder_of_mtlora_gives_each_tasks_tower(tmp_path):
         done = export(folder, path, format="safetensors", task=task)
         assert done.returncode == 0, done.stderr
         towers[task] = load_arrays(path)[0]
-        wanted = peft.merged(adapted.variables["params"], adapted.adapters, task=place)
+        wanted = peft.merged(adapted.variables["params"], adapted.model.adapters, task=place)
         assert towers[task].keys() == wanted.keys()
         for key, array in wanted.items():
             np.testing.assert_allclose(towers[task][key], array, atol=1e-6, err_msg=key)

@@ -90,7 +90,7 @@ def test_onnx_of_a_tower_with_other_parts_at_another_size(tmp_path):
     plain, _ = bundle_of("lp")
     model = towers.model(towers.METHODS["lp"], "tiny-dense")
     bundle = dataclasses.replace(
-        plain, encoder=model.config, image_size=48, variables=towers.variables(model)
+        plain, model=plain.model.clone(config=model.config), image_size=48, variables=towers.variables(model)
     )
     onnx_lib.write(tmp_path / "out", bundle)
     images = pixels(bundle, 2)
@@ -107,7 +107,7 @@ def test_onnx_carries_the_classes_and_has_one_gelu_a_layer(tmp_path):
     assert notes["emotion"] == list(TASKS["emotion"].classes)
     kinds = [node.op_type for node in model.graph.node]
     # The blocks' and the pooling's, and one in each deep head.
-    assert kinds.count("Gelu") == bundle.encoder.layers + 1 + 3
+    assert kinds.count("Gelu") == bundle.model.config.layers + 1 + 3
     assert "Erf" not in kinds
     shape = model.graph.input[0].type.tensor_type.shape.dim
     size = bundle.image_size

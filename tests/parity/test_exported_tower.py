@@ -41,7 +41,7 @@ def test_timm_with_our_heads_gives_our_logits(name, tmp_path):
         params,
         bundle.variables["batch_stats"],
         bundle.tasks,
-        feature=bundle.feature,
+        feature=bundle.model.feature,
     )
 
     model = timm_tower().eval()

@@ -37,7 +37,7 @@ def write(directory: str | pathlib.Path, bundle: Bundle) -> None:
     if weights > MAX_BYTES:
         raise UserError(
             "too large for one file",
-            where=bundle.encoder.name,
+            where=bundle.variant,
             expected=f"at most {MAX_BYTES:,} bytes of weights",
             found=f"{weights:,}",
             fix="export it as onnx or safetensors",
@@ -80,8 +80,8 @@ def load(directory: str | pathlib.Path) -> Callable[[Images], dict[str, jax.Arra
 
 def portable(bundle: Bundle) -> Bundle:
     """Returns the bundle in float32 with plain attention, which every runtime supports."""
-    compute = dataclasses.replace(bundle.compute, dtype="float32", attention="xla", remat="none")
-    return dataclasses.replace(bundle, compute=compute)
+    compute = dataclasses.replace(bundle.model.compute, dtype="float32", attention="xla", remat="none")
+    return dataclasses.replace(bundle, model=bundle.model.clone(compute=compute))
 
 
 def logits(bundle: Bundle) -> Callable[[jax.Array], list[jax.Array]]:
@@ -112,7 +112,7 @@ def write_config(
         "format": form,
         "schema": SCHEMA,
         "name": bundle.name,
-        "variant": bundle.encoder.name,
+        "variant": bundle.variant,
         "method": bundle.method,
         "input": {"name": INPUT, "shape": [batch, size, size, 3], "type": "uint8"},
         "outputs": {task.name: list(task.classes) for task in bundle.tasks},
