@@ -86,7 +86,7 @@ fix: write 'lora'; or pass --plugin=MODULE of the package that registers it
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns the value of a name, or `default` for an unknown one."""
-        return self[name] if name in self else default
+        return self[name] if name in self else default  # noqa: SIM401 (this is get)
 
     def __contains__(self, name: object) -> bool:
         return name in self._values or name in _entry_points(self._group)

@@ -10,13 +10,11 @@ import ast
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from absl import flags
-
 from softbio_jax import command
 
-_OUT = flags.DEFINE_string("out", "docs/api", "The folder of the pages.")
-
-_PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "softbio_jax"
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_PACKAGE = _ROOT / "softbio_jax"
+_PAGES = _ROOT / "docs" / "api"
 _SHAPES = "Shapes: B batch, H W image, N tokens, D width, K heads, R rank, T tasks, C classes, L layers."
 # Page -> its title, and the packages and modules on it.
 PAGES = {
@@ -42,9 +40,8 @@ PAGES = {
 
 def main(_: Sequence[str]) -> None:
     for name in PAGES:
-        path = pathlib.Path(_OUT.value) / f"{name}.md"
-        path.write_text(page(name))
-        print(f"wrote {path}")
+        (_PAGES / f"{name}.md").write_text(page(name))
+    print(f"wrote {len(PAGES)} pages to {_PAGES.relative_to(_ROOT)}")
 
 
 def page(name: str) -> str:
