@@ -36,7 +36,7 @@ def run_script(tmp_path):
             "from softbio_jax import command\n"
             "from softbio_jax.errors import UserError\n"
             "CONFIG = config_flags.DEFINE_config_file('config')\n"
-            "COUNT = flags.DEFINE_integer('count', 1, 'How many.')\n"
+            "COUNT = flags.DEFINE_integer('count', 1, 'A number.')\n"
             "def main(argv):\n" + textwrap.indent(textwrap.dedent(body), "    ") + "\n"
             "if __name__ == '__main__':\n"
             "    command.run(main)\n"
@@ -85,7 +85,7 @@ def test_debug_shows_the_traceback(run_script):
 
 
 @pytest.mark.parametrize("lines", [1, 100_000], ids=["flushed at the end", "while it prints"])
-def test_a_reader_that_leaves_ends_the_script_in_silence(run_script, lines):
+def test_a_reader_that_stops_ends_the_script_silently(run_script, lines):
     # The script waits until nobody reads any more, as behind `| head -0`.
     body = f"sys.stdin.read(); [print('a line') for _ in range({lines})]"
     process = run_script(body, popen=True)
@@ -121,7 +121,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(run_script):
     assert "Not a directory" in only_line(done.stderr)
 
 
-def test_a_full_disk_is_told_even_without_a_file_name(run_script):
+def test_a_full_disk_is_reported_even_without_a_file_name(run_script):
     done = run_script("raise OSError(errno.ENOSPC, 'No space left on device')")
     assert done.returncode == 1
     assert "free some disk space" in only_line(done.stderr)
@@ -163,7 +163,7 @@ def test_a_mistyped_config_key_gets_the_right_one_suggested(run_script):
     assert "variant" in only_line(done.stderr)
 
 
-def test_a_config_that_refuses_its_argument_is_told_without_a_traceback(run_script, tmp_path):
+def test_a_config_that_refuses_its_argument_is_reported_without_a_traceback(run_script, tmp_path):
     done = run_script("print('ran')", f"--config={tmp_path / 'config.py'}:loro")
     assert done.returncode == 2
     line = only_line(done.stderr)
@@ -171,7 +171,7 @@ def test_a_config_that_refuses_its_argument_is_told_without_a_traceback(run_scri
     assert "Traceback" not in line
 
 
-def test_wrong_arguments_are_told_without_the_whole_help(run_script):
+def test_wrong_arguments_are_reported_without_the_complete_help(run_script):
     done = run_script("raise app.UsageError('expected one folder')")
     assert done.returncode == 2
     assert only_line(done.stderr) == "error: expected one folder"
@@ -190,7 +190,7 @@ def test_help_lists_the_flags_and_succeeds(run_script):
     assert done.returncode == 0
     assert "Does a small thing." in done.stdout
     assert "--count" in done.stdout
-    assert "debug" in done.stdout
+    assert "debug" in done.stdout and "--plugin" in done.stdout
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(run_script):

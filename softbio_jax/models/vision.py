@@ -141,7 +141,13 @@ class VisionEncoder(nn.Module):
         count = self.config.layers
         if wrong := [layer for layer in layers if not -count <= layer < count]:
             expected = f"{-count} to {count - 1}"
-            raise UserError("no such block", where="layers", expected=expected, found=str(wrong[0]))
+            raise UserError(
+                "no such block",
+                where="layers",
+                expected=expected,
+                found=str(wrong[0]),
+                fix="give an index in this range",
+            )
         return self.encoder(images, capture=True, norm=norm, after=layers)[0]
 
     def states(self, images: jax.Array) -> dict[str, jax.Array]:
