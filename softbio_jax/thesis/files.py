@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from softbio_jax.adapters import methods
-from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig
+from softbio_jax.adapters.config import NO_ADAPTERS, LoRAConfig
 from softbio_jax.errors import UserError
 from softbio_jax.interop import adapter_files, official, peft
 from softbio_jax.interop.adapter_files import Adaptation, AdapterFormat
@@ -29,7 +29,7 @@ from softbio_jax.interop.peft_layers import Adapter
 from softbio_jax.interop.safe_load import load_arrays, save_arrays, save_nested
 from softbio_jax.interop.torch_heads import Source, read_head, title, write_head
 from softbio_jax.models.config import VISION, VisionConfig
-from softbio_jax.params import Tree, flatten, unflatten
+from softbio_jax.params import flatten, unflatten
 from softbio_jax.tasks import TASKS, TaskSpec
 
 CUSTOM = "custom_layers.pt"
@@ -83,18 +83,7 @@ def read(directory: str | pathlib.Path, config: VisionConfig, tasks: Sequence[Ta
     return Adaptation(adapter=adapter, leaves=leaves, batch_stats=unflatten(stats), rules=rules, tail=tail)
 
 
-def write(
-    directory: str | pathlib.Path,
-    params: Tree,
-    batch_stats: Tree,
-    rules: AdapterRules,
-    tasks: Sequence[TaskSpec],
-) -> None:
-    """Writes a model with LoRA or DoRA, or MTLoRA with base_input shared, as a folder; see `save`."""
-    save(directory, adapter_files.of_model(params, batch_stats, rules), tasks)
-
-
-def save(directory: str | pathlib.Path, checkpoint: Adaptation, tasks: Sequence[TaskSpec]) -> None:
+def write(directory: str | pathlib.Path, checkpoint: Adaptation, tasks: Sequence[TaskSpec]) -> None:
     """Writes a folder that the thesis' code loads, with `tasks` in the model's order.
 
     Raises:
@@ -287,7 +276,7 @@ def _write_any(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig)
     if path.suffix in (".pt", ".safetensors"):
         write_flat(path, checkpoint)
     else:
-        save(path, checkpoint, adapter_files.tasks_of(checkpoint))
+        write(path, checkpoint, adapter_files.tasks_of(checkpoint))
 
 
 def _tasks_of_folder(folder: pathlib.Path) -> list[TaskSpec]:

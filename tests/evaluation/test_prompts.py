@@ -1,4 +1,3 @@
-import importlib.resources
 import json
 
 import pytest
@@ -63,11 +62,8 @@ class TestFile:
         assert prompts.tasks == {"gender": (("a man.", "see the man"), ("a woman.", "see the woman"))}
 
     @pytest.mark.parametrize("name", PROMPTS)
-    def test_a_carried_set_serves_as_a_pattern(self, tmp_path, name):
-
-        text = (
-            importlib.resources.files("softbio_jax.evaluation.zero_shot.prompts") / f"{name}.json"
-        ).read_text()
+    def test_a_registered_set_serves_as_a_pattern(self, tmp_path, name):
+        text = PROMPTS[name].read_text()
         assert load_prompts(write(tmp_path, text)).tasks == load_prompts(name).tasks
 
     @pytest.mark.parametrize(
@@ -89,12 +85,12 @@ class TestFile:
             ),
         ],
     )
-    def test_mistakes_are_told(self, tmp_path, content, message):
+    def test_mistakes_are_reported(self, tmp_path, content, message):
         with pytest.raises(UserError, match=message) as caught:
             load_prompts(write(tmp_path, content))
         assert "mine.json" in str(caught.value)
         assert "\n" not in str(caught.value)
 
     def test_no_such_file(self):
-        with pytest.raises(UserError, match=r"no such prompts: nowhere\.json.*thesis, fer2013"):
+        with pytest.raises(UserError, match=r"no such prompts: nowhere\.json.*fer2013, thesis"):
             load_prompts("nowhere.json")

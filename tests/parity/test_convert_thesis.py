@@ -21,7 +21,7 @@ CONFIG = vision_config("tiny-test")
 def test_a_folder_through_our_layout_and_back(name, tmp_path):
     model, params, stats = drawn(name)
     there, ours, back = tmp_path / "a", tmp_path / "b.safetensors", tmp_path / "c"
-    files.write(there, params, stats, model.adapters, small.TASK_SPECS)
+    files.write(there, adapter_files.of_model(params, stats, model.adapters), small.TASK_SPECS)
     for src, src_format, dst, dst_format in (
         (there, "thesis", ours, "softbio"),
         (ours, "softbio", back, "thesis"),

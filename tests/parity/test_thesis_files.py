@@ -34,7 +34,7 @@ def drawn(name, **kw):
 @pytest.mark.parametrize("kind", ["deep", "linear"])
 def test_a_folder_we_wrote_comes_back(name, kind, tmp_path):
     model, params, stats = drawn(name, head=HeadConfig(kind=kind))
-    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
+    files.write(tmp_path, adapter_files.of_model(params, stats, model.adapters), towers.TASK_SPECS)
     again = files.read(tmp_path, model.config, towers.TASK_SPECS)
     base = towers.without_adapters(params)
     base = {name: base[name] for name in ("encoder", "pool", "proj")}
@@ -55,7 +55,7 @@ def test_a_folder_we_wrote_comes_back(name, kind, tmp_path):
 def test_the_adapter_file_has_the_thesis_tensors(name, tensors, tmp_path):
     # 297 and 276 on 24 blocks: (4 L + 3) 3 with DoRA on the pooling, 4 (L - 1) 3 with MTLoRA.
     model, params, stats = drawn(name)
-    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
+    files.write(tmp_path, adapter_files.of_model(params, stats, model.adapters), towers.TASK_SPECS)
     arrays = safetensors.numpy.load_file(tmp_path / our_peft.WEIGHTS)
     assert len(arrays) == tensors
     assert "base_model.model.transformer.resblocks.0.attn.in_proj.lora_A.weight" in arrays
@@ -63,7 +63,7 @@ def test_the_adapter_file_has_the_thesis_tensors(name, tensors, tmp_path):
 
 def test_custom_layers_are_named_as_the_code_names_them(tmp_path):
     model, params, stats = drawn("mtlora")
-    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
+    files.write(tmp_path, adapter_files.of_model(params, stats, model.adapters), towers.TASK_SPECS)
     saved = torch.load(tmp_path / files.CUSTOM, weights_only=True)
     assert set(saved) == {"prediction_layers", "mtl_layer", "mtl_attn_pool"}
     assert "Emotion.0.num_batches_tracked" in saved["prediction_layers"]
@@ -81,7 +81,7 @@ def test_custom_layers_are_named_as_the_code_names_them(tmp_path):
 
 def test_a_head_of_torch_gives_our_logits(tmp_path):
     model, params, stats = drawn("dora")
-    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS)
+    files.write(tmp_path, adapter_files.of_model(params, stats, model.adapters), towers.TASK_SPECS)
     saved = torch.load(tmp_path / files.CUSTOM, weights_only=True)["prediction_layers"]
     head = torch.nn.Sequential(
         torch.nn.BatchNorm1d(32),
@@ -100,7 +100,7 @@ def test_a_head_of_torch_gives_our_logits(tmp_path):
 
 def test_a_task_that_the_file_lacks_and_a_head_of_another_size(tmp_path):
     model, params, stats = drawn("dora")
-    files.write(tmp_path, params, stats, model.adapters, towers.TASK_SPECS[:2])
+    files.write(tmp_path, adapter_files.of_model(params, stats, model.adapters), towers.TASK_SPECS[:2])
     with pytest.raises(UserError, match=r"expected prediction_layers.Emotion"):
         files.read(tmp_path, model.config, towers.TASK_SPECS)
     other = dataclasses.replace(towers.TASK_SPECS[0], classes=("a", "b"))

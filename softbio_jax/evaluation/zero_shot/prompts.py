@@ -46,13 +46,8 @@ def load_prompts(source: str) -> Prompts:
     content = _read(source)
     unknown = sorted(set(content) - set(TASKS))
     if unknown or not content:
-        raise UserError(
-            "unknown task in prompts",
-            where=source,
-            expected=" or ".join(TASKS),
-            found=", ".join(unknown) or "none",
-            fix="correct its name",
-        )
+        known, found = " or ".join(TASKS), ", ".join(unknown) or "none"
+        raise UserError("unknown task in prompts", where=source, expected=known, found=found, fix="rename it")
     tasks = {
         name: _expand(content[name], spec, where=f"{source}: {name}")
         for name, spec in TASKS.items()
@@ -66,34 +61,19 @@ def _read(source: str) -> dict[str, Any]:
         path = PROMPTS[source] if source in PROMPTS else pathlib.Path(source)
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            "no such prompts",
-            where=source,
-            expected=f"{', '.join(PROMPTS)} or a JSON file",
-            found="neither",
-            fix="correct the path",
-        ) from error
-    except ValueError as error:  # JSON and UTF-8 alike
-        raise UserError(
-            "prompts are not JSON",
-            where=source,
-            expected="a JSON object",
-            found=str(error),
-            fix="correct the file",
-        ) from error
+        known = f"{', '.join(PROMPTS)} or a JSON file"
+        raise UserError("no such prompts", where=source, expected=known, fix="correct the path") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        fix = "correct the file"
+        raise UserError("prompts are not JSON", where=source, found=str(error), fix=fix) from error
     if not isinstance(content, dict):
-        raise UserError(
-            "prompts are not an object",
-            where=source,
-            expected="task -> prompts",
-            found=type(content).__name__,
-            fix="correct the file",
-        )
+        found, fix = type(content).__name__, "write an object: task -> prompts"
+        raise UserError("prompts are not an object", where=source, found=found, fix=fix)
     return content
 
 
 def _expand(entry: Any, task: TaskSpec, *, where: str) -> tuple[tuple[str, ...], ...]:
-    templates, names = _parts(entry, where=where)
+    templates, names = _templates_and_names(entry, where=where)
     if set(names) != set(task.classes):
         missing = [name for name in task.classes if name not in names]
         extra = [name for name in names if name not in task.classes]
@@ -110,7 +90,7 @@ def _expand(entry: Any, task: TaskSpec, *, where: str) -> tuple[tuple[str, ...],
     )
 
 
-def _parts(entry: Any, *, where: str) -> tuple[list[str], dict[str, str]]:
+def _templates_and_names(entry: Any, *, where: str) -> tuple[list[str], dict[str, str]]:
     match entry:
         case {"templates": [_, *_] as templates, "names": dict() as names} if (
             len(entry) == 2

@@ -121,18 +121,17 @@ def collect(study: Study, done: Results, *, encoder: Mapping[str, Any], jobs: in
         "seeds": list(study.seeds),
         "factors": list(study.factors),
         "tower": dict(encoder),
-        "cells": {name: _about(cell) for name, cell in study.cells.items()},
+        "cells": {
+            name: {
+                "tasks": cell["tasks"],
+                "method": cell["method"],
+                "variant": cell["model"]["variant"],
+                "steps": cell["train"]["steps"],
+                "batch_size": cell["train"]["batch_size"],
+            }
+            for name, cell in study.cells.items()
+        },
         "runs": runs,
-    }
-
-
-def _about(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "tasks": cell["tasks"],
-        "method": cell["method"],
-        "variant": cell["model"]["variant"],
-        "steps": cell["train"]["steps"],
-        "batch_size": cell["train"]["batch_size"],
     }
 
 
