@@ -62,15 +62,12 @@ def is_id(source: str) -> bool:
 
 
 def push(source: Bundle | str | pathlib.Path, repo_id: str, *, private: bool = True) -> str:
-    """Uploads a model and its card in one commit, and creates a missing repository.
+    """Uploads a model and its card in one commit, and returns the commit's address.
 
     Args:
       source: a run, whose card then has its results, or a saved folder, or a bundle.
-      repo_id: owner/name.
+      repo_id: owner/name; a missing repository is created.
       private: whether a repository that is created now is private.
-
-    Returns:
-      The commit's address.
 
     Raises:
       UserError: no model, a run that was never evaluated, not a hub id, or a refusal of the hub.
@@ -92,10 +89,7 @@ def push(source: Bundle | str | pathlib.Path, repo_id: str, *, private: bool = T
 
 
 def pull(source: str) -> Bundle:
-    """Downloads a model, or reads it from the cache if it is there or the network is unavailable.
-
-    Args:
-      source: owner/name, or owner/name@revision.
+    """Downloads owner/name or owner/name@revision, or reads it from the cache without the network.
 
     Raises:
       UserError: it is unavailable, or not a model of this library.

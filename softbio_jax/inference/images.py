@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,31 +42,23 @@ def square(image: ImageLike, *, size: int, where: str = "") -> np.ndarray:
     Raises:
       UserError: not an image, with the reason.
     """
-    data = _encoded(image, where)
-    if data is None:
-        return decode.squash(pixels(image, where=where), size)
-    try:
-        return decode.decode(data, size=size)
-    except decode.UndecodableImage as error:
-        raise _unreadable(image, where, str(error)) from error
+    with _reported(image, where):
+        if (data := _encoded(image)) is not None:
+            return decode.decode(data, size=size)
+    return decode.squash(pixels(image, where=where), size)
 
 
 def pixels(image: ImageLike, *, where: str = "") -> np.ndarray:
     """Returns an image in full resolution: (H, W, 3) uint8 RGB, rotated as its EXIF block says.
 
-    Args:
-      image: a path, encoded bytes, an array (H, W, 3) uint8 RGB, or a PIL image.
-      where: the name, in errors, of an image without a path.
+    The image is a path, encoded bytes, an array (H, W, 3) uint8 RGB, or a PIL image.
 
     Raises:
       UserError: not an image, with the reason.
     """
-    data = _encoded(image, where)
-    if data is not None:
-        try:
+    with _reported(image, where):
+        if (data := _encoded(image)) is not None:
             return decode.decode_full(data)
-        except decode.UndecodableImage as error:
-            raise _unreadable(image, where, str(error)) from error
     if _is_pil(image):
         from PIL import ImageOps
 
@@ -90,15 +83,25 @@ def face_square(image: np.ndarray, face: Face, *, size: int, margin: float = 0.0
     return decode.squash(crop(image, (x0 - extra, y0 - extra, x1 + extra, y1 + extra)), size)
 
 
-def _encoded(image: ImageLike, where: str) -> bytes | None:
-    if isinstance(image, bytes):
-        return image
-    if not isinstance(image, str | os.PathLike):
-        return None
-    try:
+def _encoded(image: ImageLike) -> bytes | None:
+    if isinstance(image, str | os.PathLike):
         return pathlib.Path(image).read_bytes()
-    except OSError as error:
-        raise _unreadable(image, where, error.strerror or "unreadable") from error
+    return image if isinstance(image, bytes) else None
+
+
+@contextlib.contextmanager
+def _reported(image: ImageLike, where: str) -> Iterator[None]:
+    """Turns errors of reading and decoding into a UserError."""
+    try:
+        yield
+    except (OSError, decode.UndecodableImage) as error:
+        reason = (error.strerror or "unreadable") if isinstance(error, OSError) else str(error)
+        raise UserError(
+            "cannot read the image",
+            where=where if isinstance(image, bytes) else str(image),
+            found=reason,
+            fix="correct the path, or copy or download the image again",
+        ) from error
 
 
 def _checked(array: np.ndarray, where: str) -> np.ndarray:
@@ -114,15 +117,6 @@ def _checked(array: np.ndarray, where: str) -> np.ndarray:
     else:
         return array
     raise UserError("not an image", where=where, expected=expected, found=found, fix=fix)
-
-
-def _unreadable(image: ImageLike, where: str, reason: str) -> UserError:
-    return UserError(
-        "cannot read the image",
-        where=where if isinstance(image, bytes) else str(image),
-        found=reason,
-        fix="correct the path, or copy or download the image again",
-    )
 
 
 def _is_pil(image: ImageLike) -> bool:

@@ -27,7 +27,8 @@ def expand(arguments: Iterable[str], *, stdin: TextIO) -> Iterator[str]:
     """
     seen: set[str] = set()
     for argument in arguments:
-        for name in _lines(stdin) if argument == STDIN else _expanded(argument):
+        listed = (line.rstrip("\r\n") for line in stdin if line.strip())
+        for name in listed if argument == STDIN else _expanded(argument):
             if name not in seen:
                 seen.add(name)
                 yield name
@@ -67,7 +68,3 @@ def _listed(folder: str) -> list[str]:
             fix="name the files themselves",
         )
     return sorted(found)
-
-
-def _lines(stdin: TextIO) -> Iterator[str]:
-    return (line.rstrip("\r\n") for line in stdin if line.strip())

@@ -18,20 +18,19 @@ def occlusion(model: Predictor, image: np.ndarray, *, grid: int = GRID) -> dict[
     feature that appears in two places.
 
     Args:
-      model: its forward pass runs on grid^2 + 1 images.
       image: (S, S, 3) uint8, as the model sees it.
-      grid: G, windows per side.
+      grid: G, windows per side; the forward pass runs on G^2 + 1 images.
 
     Returns:
       {task: (G, G) float32}, above zero where covering makes the class less likely.
 
     Source: Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2.
     """
-    whole = model.probabilities(image[None])
+    clean = model.probabilities(image[None])
     drops = {}
     for task, probabilities in model.probabilities(covered(image, grid=grid)).items():
-        likeliest = int(whole[task][0].argmax())
-        lost = whole[task][0, likeliest] - probabilities[:, likeliest]
+        likeliest = int(clean[task][0].argmax())
+        lost = clean[task][0, likeliest] - probabilities[:, likeliest]
         drops[task] = lost.reshape(grid, grid).astype(np.float32)
     return drops
 

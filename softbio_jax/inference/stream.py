@@ -33,11 +33,7 @@ class Pace:
 
     @classmethod
     def parse(cls, text: str) -> Pace:
-        """Reads a pace such as "10" (frames) or "0.5s" (seconds).
-
-        Raises:
-          UserError: neither, or not above zero.
-        """
+        """Reads a pace such as "10" (frames) or "0.5s" (seconds)."""
         match = re.fullmatch(r"(\d+)|(\d*\.?\d+)s", text.strip())
         found = match and cls(frames=int(match[1] or 0), seconds=float(match[2] or 0))
         if not found or found == cls():
@@ -92,19 +88,12 @@ def frames(path: str, pace: Pace, *, after: float | None = None) -> Iterator[tup
 
 @dataclasses.dataclass(kw_only=True)
 class Counts:
-    """Results of a stream; a video's frames count as images.
+    """Results of a stream; a video's frames count as images."""
 
-    Args:
-      images: with rows written now.
-      faces: rows written now.
-      done: files that already were in the table.
-      skipped: files that could not be read, or without a face.
-    """
-
-    images: int = 0
-    faces: int = 0
-    done: int = 0
-    skipped: int = 0
+    images: int = 0  # written now
+    faces: int = 0  # rows written now
+    done: int = 0  # files that already were in the table
+    skipped: int = 0  # files that could not be read, or without a face
 
 
 @dataclasses.dataclass(kw_only=True)

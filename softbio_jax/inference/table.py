@@ -40,8 +40,7 @@ class PredictionTable:
     last image some of whose faces are missing.
 
     Args:
-      path: the file, created with its folders if missing; None: `stream`.
-      stream: where to write without a path.
+      path: the file, created with its folders if missing; None: rows go to `stream`.
       form: CSV with a header, or one JSON object per line.
       model: contents of the column `model`.
 

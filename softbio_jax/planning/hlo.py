@@ -83,11 +83,7 @@ Computation = dict[str, Instruction]
 
 
 def parse(program: str) -> tuple[dict[str, Computation], str]:
-    """Returns every computation by name, and the name of the entry computation.
-
-    Args:
-      program: the output of `jax.jit(f).lower(...).compile().as_text()`.
-    """
+    """Returns every computation by name, and the name of the entry computation."""
     computations: dict[str, Computation] = {}
     current: Computation | None = None
     entry = ""

@@ -20,7 +20,7 @@ class NothingFitsError(UserError):
 
 
 def fitting(config: RunConfig, devices: Sequence[Any], *, limit: float = 0) -> tuple[RunConfig, Fit]:
-    """Finds the fastest way to compute a run's batch that fits the devices.
+    """Returns a run with the fastest remat policy and microbatches that fit, and its compiled step.
 
     The batch size does not change, so the result of training does not depend on the devices. The remat
     policies are tried from the least to the most recomputation, then 2, 4, ... microbatches under the last.
@@ -28,9 +28,6 @@ def fitting(config: RunConfig, devices: Sequence[Any], *, limit: float = 0) -> t
     Args:
       limit: bytes per device; 0: what the devices report, or their published memory. If neither is
         known, as on a CPU, the first way is returned.
-
-    Returns:
-      The run with its remat policy and microbatches set, and its compiled step.
 
     Raises:
       UserError: not even one row per device fits.
@@ -120,10 +117,7 @@ def largest_of_each(
     granularity: int = 1,
     guess: Callable[[str], int] = lambda policy: 0,
 ) -> tuple[list[Fit], list[NothingFitsError]]:
-    """Runs `largest` for each remat policy; policies with which nothing fits are skipped.
-
-    Returns:
-      The largest batch of each policy and the next one, and the errors of the skipped policies.
+    """Runs `largest` for each remat policy; also returns the errors of those with which nothing fits.
 
     Raises:
       NothingFitsError: nothing fits with any policy; the error of the last one.

@@ -88,9 +88,7 @@ def row(found: Fit, *, epoch_images: int = 0) -> str:
 def durations(found: Fit, *, steps: int, validation_steps: int) -> str:
     """Returns a lower bound of a run's time, one line per kind of chip at its published peak.
 
-    Args:
-      steps: steps of the run.
-      validation_steps: steps between two validations; 0: there is none before the end.
+    `validation_steps` are those between two validations; 0: there is none before the end.
     """
     lines = ["at the published peak of one chip, so at best:"]
     for name, chip in CHIPS.items():

@@ -1,4 +1,4 @@
-"""One photograph by every way that predicts, each as its user has it."""
+"""One photograph by every way that predicts, each as its users run it."""
 
 import csv
 import json
@@ -19,13 +19,13 @@ FORMS = ("stablehlo", "onnx", "litert")
 def predictions(run, photo, folder):
     """Returns {way: (probabilities, logits or None)} of a photograph's faces.
 
-    Both are {task: (faces, C)}. The first way is the API on the run, the others are held against
+    Both are {task: (faces, C)}. The first way is the API on the run, the others are compared with
     it: the API on the saved model, scripts/predict.py, and the exports of scripts/export.py, each
-    read by its own runtime alone.
+    read by its own runtime only.
 
     Args:
       run: a run of scripts/train.py.
-      photo: a picture with faces in it.
+      photo: an image with faces.
       folder: an empty one.
     """
     model = softbio_jax.load(run)

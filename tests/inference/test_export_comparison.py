@@ -1,4 +1,4 @@
-"""The table of exports: the same pictures through every runtime, figures that can be checked."""
+"""The table of exports: the same images through every runtime, and numbers that can be checked."""
 
 import dataclasses
 

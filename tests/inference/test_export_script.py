@@ -1,4 +1,4 @@
-"""scripts/export.py as a user runs it, for whole models and for towers under timm's keys."""
+"""scripts/export.py as a user runs it, for complete models and for encoders with timm's keys."""
 
 import json
 import os

@@ -17,7 +17,7 @@ from tests.adapters import towers
 from tests.compiling import quick_jit
 from tests.inference.test_bundle import bundle_of, pixels
 
-# What folds is a plain tower, whatever the method; of MTLoRA each form is another graph.
+# After merging, every method but MTLoRA is a plain encoder; each form of MTLoRA is another graph.
 METHODS = ("lora", "mtlora", "mtlora_task", "mtlora_paper")
 
 
@@ -84,9 +84,9 @@ def test_onnx_gives_the_logits_at_any_batch(name, tmp_path):
         agree(run(images), logits(bundle, images), 1e-4)
 
 
-def test_onnx_of_a_tower_with_other_parts_at_another_size(tmp_path):
+def test_onnx_of_an_encoder_with_other_parts_at_another_size(tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra onnx")
-    # No class token, layer scale, average pooling; the positions resampled to a larger picture.
+    # No class token, layer scale, average pooling; the positions resampled to a larger image.
     plain, _ = bundle_of("lp")
     model = towers.model(towers.METHODS["lp"], "tiny-dense")
     bundle = dataclasses.replace(
@@ -129,7 +129,7 @@ def test_onnx_int8_is_smaller_and_near(tmp_path):
 
 @pytest.mark.app
 @pytest.mark.parametrize("name", ["lora", "mtlora"])
-def test_litert_gives_the_logits_of_one_picture(name, tmp_path):
+def test_litert_gives_the_logits_of_one_image(name, tmp_path):
     bundle, _ = bundle_of(name)
     litert.write(tmp_path / "out", bundle)
     run = litert.load(tmp_path / "out" / "model.tflite")
@@ -161,7 +161,7 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path, monkeypatch):
         stablehlo.write(tmp_path / "out", bundle)
 
 
-def test_the_exact_gelu_alone_becomes_one_operation():
+def test_only_the_exact_gelu_becomes_one_operation():
     shape = jax.ShapeDtypeStruct((2, 3), np.float32)
     exact = program.trace(lambda x: [jax.nn.gelu(x, approximate=False)], shape)
     assert [op.name for op in exact.ops] == [program.GELU]

@@ -4,7 +4,7 @@ from softbio_jax.inference.occlusion import covered, occlusion, overlay
 
 
 class Corner:
-    """Stands for a predictor that looks at one corner alone: p = its brightness / 255."""
+    """Stands for a predictor that looks at one corner only: p = its brightness / 255."""
 
     def probabilities(self, images, *, calibrated=True):
         first = images[:, :4, :4].mean(axis=(1, 2, 3)) / 255
@@ -43,10 +43,10 @@ def test_the_overlay_is_red_for_and_blue_against():
     red, blue, plain = shown[30, 30], shown[130, 130], shown[30, 130]
     assert red[0] > red[2] + 50 and blue[2] > blue[0] + 50 and np.ptp(plain) == 0
     faint = overlay(image, drops / 1000, side=160).astype(int)
-    assert np.abs(faint - 128).max() <= 2  # half a thousandth is no evidence
+    assert np.abs(faint - 128).max() <= 2  # half a thousandth is not evidence
 
 
-def test_a_real_model_gives_a_map_a_task(bundle):
+def test_a_real_model_gives_one_map_per_task(bundle):
     from softbio_jax.inference.predictor import Predictor
 
     model = Predictor(bundle)

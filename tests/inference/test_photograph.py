@@ -1,4 +1,4 @@
-"""A trained model and one photograph: whatever predicts from it says the same."""
+"""A trained model and one photograph: every way to predict from it gives the same."""
 
 import numpy as np
 import pytest

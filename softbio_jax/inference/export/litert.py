@@ -55,7 +55,6 @@ def _stablehlo(bundle: Bundle) -> bytes:
     """Returns the forward pass of one image as a portable StableHLO module."""
     size = bundle.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
-
     traced = program.trace(logits(bundle), image)
     function = jax.jit(lambda images: tuple(_run(traced, images)))
     return jax.export.export(function, platforms=["cpu"])(image).mlir_module_serialized

@@ -57,11 +57,9 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
 
 
 def load(path: str | pathlib.Path, *, threads: int = 0) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Returns the function of a file: uint8 (B, S, S, 3) -> {task: logits (B, C)}, on the CPU.
+    """Returns the function of a .onnx file: uint8 (B, S, S, 3) -> {task: logits (B, C)}, on the CPU.
 
-    Args:
-      path: a .onnx file.
-      threads: of onnxruntime; 0: one per core.
+    `threads` are onnxruntime's; 0: one per core.
     """
     import onnxruntime
 

@@ -52,11 +52,9 @@ class Program:
 
 
 def trace(function: Callable[[Any], Sequence[Any]], *arguments: jax.ShapeDtypeStruct) -> Program:
-    """Returns the program of a function from arrays to a sequence of arrays.
+    """Returns the program of a pure function; arrays in its closure become constants.
 
-    Args:
-      function: pure; arrays in its closure become constants.
-      arguments: may have symbolic shapes from `jax.export.symbolic_shape`.
+    The arguments may have symbolic shapes from `jax.export.symbolic_shape`.
     """
     closed = jax.make_jaxpr(lambda *xs: tuple(function(*xs)))(*arguments)
     inputs = [_value(var.aval) for var in closed.jaxpr.invars]
