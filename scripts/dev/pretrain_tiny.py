@@ -31,14 +31,7 @@ def main(argv: Sequence[str]) -> None:
     console = Console()
     console.say(f"drew {len(images):,} faces with {targets.shape[1]} parameters each")
     params, loss = pretrain(
-        config,
-        images,
-        targets,
-        steps=_STEPS.value,
-        batch_size=64,
-        rate=2e-3,
-        seed=0,
-        console=console,
+        config, images, targets, steps=_STEPS.value, batch_size=64, rate=2e-3, seed=0, console=console
     )
     # Half the size; the rounding error is far below that of the pretext task.
     half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)

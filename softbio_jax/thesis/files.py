@@ -174,13 +174,13 @@ def read_flat(path: str | pathlib.Path, config: VisionConfig) -> Adaptation:
     arrays, _ = load_arrays(path)
     check_finite(arrays, where=where)
     arrays = {_newer(key): array for key, array in arrays.items()}
-    tower = {
+    encoder = {
         "visual." + _IN_PROJ.sub(r"\1_\3", key.removeprefix("backbone.")): array
         for key, array in arrays.items()
         if key.startswith("backbone.")
     }
-    _check(tower, config, where)
-    leaves = dict(official.OFFICIAL.forward(tower))
+    _check(encoder, config, where)
+    leaves = dict(official.OFFICIAL.forward(encoder))
     stats: dict[str, np.ndarray] = {}
     used = {key for key in arrays if key.startswith("backbone.")}
     for name, task in TASKS.items():
@@ -224,10 +224,10 @@ def write_flat(path: str | pathlib.Path, checkpoint: Adaptation) -> None:
         )
     leaves = dict(checkpoint.leaves)
     stats = {key: np.asarray(leaf) for key, leaf in flatten(checkpoint.batch_stats).items()}
-    tower = {key: leaf for key, leaf in leaves.items() if not key.startswith(("heads/", "balance/"))}
+    encoder = {key: leaf for key, leaf in leaves.items() if not key.startswith(("heads/", "balance/"))}
     arrays = {
         "backbone." + _IN_PROJ.sub(r"\1.\3", key): array
-        for key, array in official.drop_prefix(official.OFFICIAL.backward(tower)).items()
+        for key, array in official.drop_prefix(official.OFFICIAL.backward(encoder)).items()
     }
     for name, task in TASKS.items():
         if any(key.startswith(f"heads/{name}/") for key in leaves):
@@ -250,9 +250,9 @@ def _newer(key: str) -> str:
     return key
 
 
-def _check(tower: Arrays, config: VisionConfig, where: str) -> None:
+def _check(encoder: Arrays, config: VisionConfig, where: str) -> None:
     """Raises unless every key is one of the variant's, with its shape."""
-    found = shapes_of(tower)
+    found = shapes_of(encoder)
     expected = official.vision_shapes(config)
     wrong = [key for key, shape in found.items() if expected.get(key) != shape]
     if not wrong:
