@@ -60,10 +60,10 @@ def test_order_of_the_examples_does_not_matter():
 def test_other_ids_are_named_with_rows():
     reference = random_predictions("faces", n=10)
     with pytest.raises(UserError, match=r"missing id.*rows 4, 9.*'faces/00003.jpg'"):
-        comparison.aligned(reference.take(np.array([0, 1, 2, 4, 5, 6, 7, 9])), reference)
+        comparison.in_order_of(reference.take(np.array([0, 1, 2, 4, 5, 6, 7, 9])), reference)
     stranger = dataclasses.replace(reference, ids=np.where(np.arange(10) == 2, "x", reference.ids))
     with pytest.raises(UserError, match=r"unknown id.*row 3.*'x'"):
-        comparison.aligned(stranger, reference)
+        comparison.in_order_of(stranger, reference)
 
 
 def test_labels_that_differ_are_named():

@@ -48,7 +48,7 @@ def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any
     Raises:
       UserError: the examples or their labels differ.
     """
-    second = aligned(second, first)
+    second = in_order_of(second, first)
     labels, one = first.labelled(task)
     _, two = second.labelled(task)
     if not np.array_equal(first.labels[task], second.labels[task]):
@@ -98,7 +98,7 @@ def differences(
     return found
 
 
-def aligned(predictions: Predictions, reference: Predictions) -> Predictions:
+def in_order_of(predictions: Predictions, reference: Predictions) -> Predictions:
     """Returns `predictions` in the order of `reference`, which must hold the same ids.
 
     Raises:
@@ -134,9 +134,9 @@ def labelled_like(predictions: Predictions, reference: Predictions) -> Predictio
     must agree with its labels.
 
     Raises:
-      UserError: other ids (see `aligned`), or a label that contradicts the reference's.
+      UserError: other ids (see `in_order_of`), or a label that contradicts the reference's.
     """
-    ordered = aligned(predictions, reference)
+    ordered = in_order_of(predictions, reference)
     for task, labels in ordered.labels.items():
         own = reference.labels.get(task, np.full(len(reference), MISSING, np.int32))
         bad = np.flatnonzero((labels != MISSING) & (own != labels))

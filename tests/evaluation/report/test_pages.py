@@ -135,3 +135,16 @@ def test_the_whole_report_in_every_form(report):
     data = json.loads((report / "report.json").read_text(encoding="utf-8"))
     assert [run["name"] for run in data["runs"]] == ["lora", "Other & Co"]
     assert len(data["tables"]) == len(re.findall(r"^\| ---", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src="//x">', "{{ 7 * 7 }}"])
+def test_a_hostile_name_stays_text(name):
+    figure = Figure(name=name, caption=name, figure=plots.new_figure(1, 1))
+    table = Table(title=name, header=(name,), rows=((name,),), groups=((name, 1),), notes=(name,))
+    blocks = (Text(text=name), table, Figures(title=name, items=(figure,)))
+    section = Section(title=name, blocks=blocks)
+    made = Document(title=name, subtitle=name, highlights=((name, name, name),), sections=(section,))
+    text = render.document(made, "html")
+    page = parsed(text)
+    assert [address for address in page.addresses if not address.startswith(("data:", "#"))] == []
+    assert "<script" not in text and page.text.count(name) == 16
