@@ -58,7 +58,7 @@ def pretrain(
     size, factors = images.shape[1], targets.shape[1]
     classes = 0 if labels is None else int(labels.max()) + 1
     params = {
-        "encoder": encoder.init(encoder_key, jnp.zeros((1, size, size, 3)))["params"],
+        "vision": encoder.init(encoder_key, jnp.zeros((1, size, size, 3)))["params"],
         "read": {
             "kernel": 0.02 * jax.random.normal(read_key, (config.out_dim or config.width, factors + classes)),
             "bias": jnp.zeros(factors + classes),
@@ -71,7 +71,7 @@ def pretrain(
     )
 
     def loss_of(params: Tree, images: jax.Array, targets: jax.Array, labels: jax.Array | None) -> jax.Array:
-        embedding = encoder.apply({"params": params["encoder"]}, images)
+        embedding = encoder.apply({"params": params["vision"]}, images)
         guess = embedding @ params["read"]["kernel"] + params["read"]["bias"]
         loss = jnp.mean(jnp.square(guess[:, :factors] - targets))
         if labels is None:
@@ -113,4 +113,4 @@ def pretrain(
             line = f"pretraining {number}/{steps}  {pace:,.0f} images/s  loss {mean:.3f}"
             console.show(line, number, steps)
     console.close()
-    return params["encoder"], mean
+    return params["vision"], mean
