@@ -1,4 +1,4 @@
-"""Made-up predictions for tests: skilled enough that the figures differ from chance."""
+"""Made-up predictions for tests: skilled enough that the metrics differ from chance."""
 
 from collections.abc import Sequence
 

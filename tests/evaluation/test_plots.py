@@ -1,4 +1,4 @@
-"""Pictures: the words they must show, whole files, repeatable drawing."""
+"""Figures: the words they must show, complete files, repeatable drawing."""
 
 import re
 
@@ -27,7 +27,7 @@ def test_confusion_matrix_of_a_class_without_examples():
     assert not any("nan" in word for word in shown)
 
 
-def test_a_long_title_stays_inside_the_picture():
+def test_a_long_title_stays_inside_the_figure():
     title = "gender on synthetic_vggface2: a run of a long name"
     figure = plots.confusion_matrix([[1, 0], [0, 1]], GENDER.classes, title=title)
     figure.draw_without_rendering()
@@ -36,7 +36,7 @@ def test_a_long_title_stays_inside_the_picture():
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
-def test_png_is_written_whole(tmp_path):
+def test_png_file_is_complete(tmp_path):
     figure = plots.confusion_matrix([[1, 0], [0, 1]], GENDER.classes, title="t")
     path = plots.save_png(figure, tmp_path / "a" / "b.png")
     assert path.read_bytes()[:4] == b"\x89PNG"

@@ -1,4 +1,4 @@
-"""Predictions refuse what would make a wrong figure, and name the row."""
+"""Predictions reject what would give a wrong metric, and name the row."""
 
 import dataclasses
 
@@ -12,21 +12,23 @@ from tests.evaluation.fixtures import hand_made, random_predictions
 
 
 def test_labelled_leaves_out_missing_and_tasks_leave_out_unlabelled_tasks():
-    whole = random_predictions("set", tasks=("gender", "emotion"), n=20)
-    whole = dataclasses.replace(whole, labels={**whole.labels, "emotion": np.full(20, MISSING, np.int32)})
-    assert list(whole.tasks()) == ["gender"]
-    labels, probabilities = whole.labelled("gender")
-    assert len(labels) == len(probabilities) == np.sum(whole.labels["gender"] != MISSING)
+    everything = random_predictions("set", tasks=("gender", "emotion"), n=20)
+    everything = dataclasses.replace(
+        everything, labels={**everything.labels, "emotion": np.full(20, MISSING, np.int32)}
+    )
+    assert list(everything.tasks()) == ["gender"]
+    labels, probabilities = everything.labelled("gender")
+    assert len(labels) == len(probabilities) == np.sum(everything.labels["gender"] != MISSING)
     assert MISSING not in labels
 
 
 def test_take_keeps_rows_together():
-    whole = random_predictions("set", n=10)
-    part = whole.take(np.array([7, 2]), name="part")
+    everything = random_predictions("set", n=10)
+    part = everything.take(np.array([7, 2]), name="part")
     assert part.name == "part"
-    assert part.ids.tolist() == [whole.ids[7], whole.ids[2]]
-    np.testing.assert_array_equal(part.probabilities["age"][1], whole.probabilities["age"][2])
-    assert part.audit["race"].tolist() == [whole.audit["race"][7], whole.audit["race"][2]]
+    assert part.ids.tolist() == [everything.ids[7], everything.ids[2]]
+    np.testing.assert_array_equal(part.probabilities["age"][1], everything.probabilities["age"][2])
+    assert part.audit["race"].tolist() == [everything.audit["race"][7], everything.audit["race"][2]]
 
 
 @pytest.mark.parametrize(

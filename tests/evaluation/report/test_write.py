@@ -1,4 +1,4 @@
-"""The report's folder: complete, replaced as a whole, and right about groups and comparisons."""
+"""The report's folder: complete, replaced as one, and right about groups and comparisons."""
 
 import csv
 import json
