@@ -1,14 +1,14 @@
-"""The demo's composite: drawn faces in four training sources and four test sets.
+"""The demo's data: drawn faces in four training sources and four test sets.
 
-They copy the label masks, the proportions and the class shares of the real data sets and nothing
-else: accuracies on them say nothing about photographs of people.
+They have the label masks, sizes and class shares of real data sets, but accuracies on them say
+nothing about photographs of people.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +16,15 @@ import numpy as np
 from softbio_jax.data.drawing.appearance import Style, sample_face
 from softbio_jax.data.drawing.face import Face, factors
 from softbio_jax.data.drawing.rendering import render
+from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Row
+from softbio_jax.data.prepare.storage import encode
 from softbio_jax.data.prepare.survey import SplitSurvey
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 
-# Shares of the classes where a set does not label the task: they are drawn all the same.
+# Class shares of tasks that a set does not label, which are drawn nevertheless.
 _AGES_UNSEEN = (2, 12, 11, 31, 22, 12, 6, 3, 1)
 _AGES_FAMOUS = (0, 1, 6, 38, 30, 14, 7, 3, 1)
 _MOODS_UNSEEN = (5, 3, 3, 42, 8, 5, 34)
@@ -33,11 +35,11 @@ class FaceSet:
     """One synthetic data set.
 
     Args:
-      size: rows in the real data set that it stands for.
+      size: number of rows of the data set that it imitates.
       tasks: the tasks that it labels.
       age, gender, emotion: relative class frequencies.
-      style: its look.
-      age_noise: share of the rows whose age label is a bin or two off.
+      style: the look of its images.
+      age_noise: share of the rows whose age label is one or two classes off.
     """
 
     size: int
@@ -51,7 +53,7 @@ class FaceSet:
 
 _FAIRFACE = Style(scale=0.8, warmth=0.01)
 _RAF_DB = Style(scale=0.88, scale_spread=0.02, tilt=0.04, blur=0.6, noise=6)
-SOURCES: Mapping[str, FaceSet] = {
+SOURCES: dict[str, FaceSet] = {
     "synthetic_fairface": FaceSet(
         size=69_395,
         tasks=("age", "gender"),
@@ -82,7 +84,7 @@ SOURCES: Mapping[str, FaceSet] = {
         style=_RAF_DB,
     ),
 }
-TEST_SETS: Mapping[str, FaceSet] = {
+TEST_SETS: dict[str, FaceSet] = {
     "synthetic_fairface": FaceSet(
         size=10_954,
         tasks=("age", "gender"),
@@ -127,7 +129,7 @@ _PRETEXT = FaceSet(
 
 
 class Drawn(NamedTuple):
-    """One row: its picture (S, S, 3) uint8, its labels by task, and the face's parameters."""
+    """One row: its image (S, S, 3) uint8, its labels by task, and the face's parameters."""
 
     image: np.ndarray
     labels: dict[str, int]
@@ -135,16 +137,13 @@ class Drawn(NamedTuple):
 
 
 def composite_counts(total: int) -> dict[str, int]:
-    """Splits a number of training rows over the sources in the proportions of the real sets.
-
-    Args:
-      total: rows of all four sources together.
+    """Divides a number of training rows among the sources in proportion to their sizes.
 
     Returns:
       source -> rows, which sum to `total`; the largest remainders are rounded up.
     """
-    whole = sum(source.size for source in SOURCES.values())
-    exact = {name: total * source.size / whole for name, source in SOURCES.items()}
+    size = sum(source.size for source in SOURCES.values())
+    exact = {name: total * source.size / size for name, source in SOURCES.items()}
     counts = {name: int(share) for name, share in exact.items()}
     by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
     for name in by_remainder[: total - sum(counts.values())]:
@@ -153,17 +152,17 @@ def composite_counts(total: int) -> dict[str, int]:
 
 
 def draw(source: str, split: str, row: int, *, size: int, seed: int) -> Drawn:
-    """Draws one row, a function of its arguments alone: rows can be drawn anywhere, in any order.
+    """Draws one row, which depends only on these arguments.
 
     Args:
       source: a key of SOURCES (split "train") or of TEST_SETS (split "test").
       split: "train" or "test"; no two splits share a random stream.
       row: the row's number, from 0.
-      size: the picture's side S in pixels, at least 16.
-      seed: which faces.
+      size: the image's side S in pixels, at least 16.
+      seed: of the faces.
 
     Returns:
-      The picture, the labels (MISSING where the set does not know a task), the parameters.
+      The image, the labels (MISSING for tasks that the set does not label), the parameters.
 
     Raises:
       UserError: an unknown source or split, or a size below 16.
@@ -174,37 +173,26 @@ def draw(source: str, split: str, row: int, *, size: int, seed: int) -> Drawn:
 def rows(
     source: str, split: str, *, size: int, seed: int, count: int | None = None
 ) -> Iterator[tuple[str, bytes, dict[str, int]]]:
-    """Draws a synthetic set row by row.
-
-    Args:
-      source, split, size, seed: see `draw`.
-      count: number of rows; None gives as many as the data set that it stands for.
+    """Draws the first `count` rows of a synthetic set, by default all; other arguments as of `draw`.
 
     Yields:
-      (id, picture as a JPEG of quality 95, labels by task).
-
-    Raises:
-      UserError: see `draw`.
+      (id, image as a JPEG of quality 95, labels by task).
     """
-    import simplejpeg
-
-    found = _find(source, split)
-    for row in range(found.size if count is None else count):
+    for row in range(_find(source, split).size if count is None else count):
         drawn = draw(source, split, row, size=size, seed=seed)
-        encoded = simplejpeg.encode_jpeg(drawn.image, quality=95, colorsubsampling="444")
-        yield f"{source}-{split}-seed{seed}-{row:06d}", encoded, drawn.labels
+        yield f"{source}-{split}-seed{seed}-{row:06d}", encode(drawn.image, "jpeg", quality=95), drawn.labels
 
 
 def pretext_rows(*, size: int, seed: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Draws faces to pretrain a tower on, whose targets are drawing parameters, not classes.
+    """Draws faces to pretrain an encoder, with drawing parameters as targets instead of classes.
 
     Args:
-      size: the pictures' side S in pixels.
-      seed: which faces; none of them is in a set of the composite.
+      size: the images' side S in pixels.
+      seed: of the faces, none of which is in a synthetic set.
       count: number of rows.
 
     Yields:
-      (picture (S, S, 3) uint8, factors (F,) float32 as in `factors.FACTORS`).
+      (image (S, S, 3) uint8, factors (F,) float32 as in `face.FACTORS`).
     """
     for row in range(count):
         drawn = _draw(_PRETEXT, "pretext", row, size=size, seed=seed)
@@ -212,25 +200,15 @@ def pretext_rows(*, size: int, seed: int, count: int) -> Iterator[tuple[np.ndarr
 
 
 def _find(source: str, split: str) -> FaceSet:
-    if split not in _SPLITS:
-        raise UserError(
-            "unknown split", where=source, expected="train or test", found=repr(split), fix="take one of them"
-        )
-    if source not in _SPLITS[split]:
-        raise UserError(
-            "unknown synthetic set",
-            where=f"split {split}",
-            expected=", ".join(_SPLITS[split]),
-            found=repr(source),
-            fix="take one of them",
-        )
+    tables.require_choice(split, _SPLITS, what="unknown split", where=source)
+    tables.require_choice(source, _SPLITS[split], what="unknown synthetic set", where=f"split {split}")
     return _SPLITS[split][source]
 
 
 def _draw(found: FaceSet, stream: str, row: int, *, size: int, seed: int) -> Drawn:
     if size < 16:
         raise UserError(
-            "too small to draw", where="size", expected=">= 16", found=str(size), fix="draw larger pictures"
+            "too small to draw", where="size", expected=">= 16", found=str(size), fix="draw larger images"
         )
     key = zlib.crc32(stream.encode())
     rng = np.random.default_rng((seed, key, row))
@@ -249,7 +227,7 @@ _STEPS = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703])
 
 
 def _classes(found: FaceSet, row: int, start: np.ndarray) -> dict[str, int]:
-    """The row's classes, from an even sequence: any run of rows has the set's class shares."""
+    """Returns a row's classes, from an even sequence: any range of rows has the set's class shares."""
     place = (start + (row + 1) * _STEPS) % 1
     classes = {}
     for task, u in zip(("age", "gender", "emotion"), place, strict=True):
@@ -258,20 +236,15 @@ def _classes(found: FaceSet, row: int, start: np.ndarray) -> dict[str, int]:
     return classes
 
 
-_SETS = {"train": SOURCES, "test": TEST_SETS}
-
-
 @BUILDERS.register("synthetic")
 class Synthetic(FaceBuilder):
-    """Renders a source or test set of `softbio_jax.data.drawing.synthetic`.
+    """Draws a source or test set.
 
     Args:
-      source: the set's name (not a folder); its split is "train" if it is a training source,
-        "test" if it is a test set, and both if it is both.
-      size: side of the pictures in pixels.
-      seed: which faces; the same seed gives the same bytes.
-      count: rows of the training split; None keeps as many as the real data set has.
-      test_count: rows of the test split, likewise.
+      source: the set's name; its splits are "train" (SOURCES), "test" (TEST_SETS), or both.
+      size: side of the images in pixels.
+      seed: of the faces; the same seed gives the same bytes.
+      count, test_count: number of rows of each split; None: those of the data set it imitates.
       **kwargs: see FaceBuilder.
     """
 
@@ -287,16 +260,8 @@ class Synthetic(FaceBuilder):
         test_count: int | None = None,
         **kwargs: Any,
     ):
-        self.sets = {split: sets[source] for split, sets in _SETS.items() if source in sets}
-        if not self.sets:
-            known = dict.fromkeys(name for sets in _SETS.values() for name in sets)
-            raise UserError(
-                "unknown synthetic set",
-                where="--source",
-                expected=", ".join(known),
-                found=repr(source),
-                fix="take one of them",
-            )
+        tables.require_choice(source, SOURCES | TEST_SETS, what="unknown synthetic set", where="--source")
+        self.sets = {split: sets[source] for split, sets in _SPLITS.items() if source in sets}
         self.set_name, self.size, self.seed = source, size, seed
         self.counts = {"train": count, "test": test_count}
         labelled = {task for face_set in self.sets.values() for task in face_set.tasks}
@@ -307,7 +272,7 @@ class Synthetic(FaceBuilder):
         return tuple(self.sets)
 
     def survey(self, split: str, *, files: bool = False) -> SplitSurvey:
-        count = self.counts[split]  # drawing the rows only to count them would double the time
+        count = self.counts[split]  # counting drawn rows would double the time
         return SplitSurvey(rows=self.sets[split].size if count is None else count)
 
     def protocol(self) -> dict[str, str]:
