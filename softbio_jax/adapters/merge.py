@@ -81,7 +81,7 @@ def _check_task(rules: AdapterRules, flat: Flat, task: int | None) -> None:
         raise UserError(
             "no task to merge",
             where="merge",
-            expected=f"an index from 0 to {tasks - 1}",
+            expected=f"0 to {tasks - 1}",
             found=str(task),
             fix="choose one, for each has its own encoder",
         )

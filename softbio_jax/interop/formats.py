@@ -1,4 +1,4 @@
-"""Every checkpoint format by name, and reading a file of any of them strictly."""
+"""Checkpoint formats by name, and strict reading of a file in any of them."""
 
 import dataclasses
 import json
@@ -17,22 +17,22 @@ from softbio_jax.models.config import TEXT, VISION, VisionConfig
 
 Arrays = Mapping[str, np.ndarray]
 Step = Callable[[Arrays], dict[str, np.ndarray]]
+_HALF = 0.5  # mean and standard deviation of pixels in [0, 1], of every channel
+# The configurations of timm, open_clip and transformers beside weights, and their names of the two.
+_FILES = ("config.json", "open_clip_config.json", "preprocessor_config.json")
+_NAMES = ("mean", "std", "image_mean", "image_std")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Format:
-    """A layout as a way to the official one and back.
-
-    A file's arrays are `opened` to one entry a parameter and block, mapped `to_official`; the
-    way back is `from_official`, then `closed` to what the file holds. `key` tells the format.
-    """
+    """A layout as a mapping to the official one and back: opened, to_official; from_official, closed."""
 
     name: str
-    key: Callable[[str], bool]
+    key: Callable[[str], bool]  # whether a key is this format's patch embedding
     to_official: Step = dict
     from_official: Step = dict
-    opened: Step = dict
-    closed: Step = dict
+    opened: Step = dict  # a file's arrays to one entry per parameter and block
+    closed: Step = dict  # the inverse
 
 
 FORMATS = {
@@ -83,12 +83,12 @@ def detect(keys: Mapping[str, object], *, where: str) -> str:
         where=where,
         expected=f"the patch embedding of a format among {', '.join(FORMATS)}",
         found=some,
-        fix="give a checkpoint of the vision tower",
+        fix="give a checkpoint of the vision encoder",
     )
 
 
 def official_shapes(variant: str, *, text: bool) -> dict[str, tuple[int, ...]]:
-    """Returns the official keys of a variant and their shapes, with or without its text tower."""
+    """Returns the official keys of a variant and their shapes, with or without its text encoder."""
     shapes = official.vision_shapes(VISION[variant])
     return shapes | (official.text_shapes(TEXT[variant]) if text else {})
 
@@ -96,19 +96,19 @@ def official_shapes(variant: str, *, text: bool) -> dict[str, tuple[int, ...]]:
 def read(
     path: str | pathlib.Path, *, config: VisionConfig, format_name: str | None = None
 ) -> dict[str, np.ndarray]:
-    """Reads a checkpoint of any format into the official layout, keys all with their prefix.
+    """Reads a checkpoint of any format into the official layout, with `visual.` prefixes.
 
     Args:
       path: the file.
-      config: the variant it must hold.
-      format_name: one of `FORMATS`; None to tell it from the keys.
+      config: the variant that it must contain.
+      format_name: one of `FORMATS`; None to detect it from the keys.
 
     Returns:
-      official key -> array of the file's own type; text keys only where the file has them.
+      official key -> array of the file's type; text keys only if the file has them.
 
     Raises:
-      UserError: the file is unreadable, of another variant, format or normalisation, or any key,
-        shape or value is wrong; all such in one message.
+      UserError: an unreadable file, another variant, format or normalisation, or the list of all
+        keys, shapes and values that are wrong.
     """
     where = str(path)
     arrays, _ = load_arrays(path)
@@ -120,7 +120,7 @@ def read(
             where=where,
             expected=format_name or "",
             found=detected,
-            fix=f"name it {detected}",
+            fix=f"set the format to {detected}",
         )
     format_ = FORMATS[detected]
     opened = format_.opened(arrays)
@@ -128,20 +128,20 @@ def read(
     expected, has_text = _expected(format_, config.name, found)
     if found != expected:
         _check_variant(format_, config.name, found, where)
-    layout = f"{config.name}{' with its text tower' if has_text else ''} as {detected}"
+    layout = f"{config.name}{' with its text encoder' if has_text else ''} as {detected}"
     check_shapes(found, expected, where=where, layout=layout)
     check_finite(opened, where=where)
     return format_.to_official(opened)
 
 
 def _expected(format_: Format, variant: str, found: Shapes) -> tuple[Shapes, bool]:
-    """Returns the shapes a file of this variant has, with text where the file has any of it."""
+    """Returns the shapes in a file of this variant, with text if the file has any of it."""
     vision = shapes_of(format_.from_official(hollow(official_shapes(variant, text=False))))
     if variant not in TEXT or format_.name == "timm":
         return vision, False
-    whole = shapes_of(format_.from_official(hollow(official_shapes(variant, text=True))))
-    has_text = any(key in found for key in whole.keys() - vision.keys())
-    return (whole if has_text else vision), has_text
+    both = shapes_of(format_.from_official(hollow(official_shapes(variant, text=True))))
+    has_text = any(key in found for key in both.keys() - vision.keys())
+    return (both if has_text else vision), has_text
 
 
 def _check_variant(format_: Format, variant: str, found: Shapes, where: str) -> None:
@@ -156,27 +156,18 @@ def _check_variant(format_: Format, variant: str, found: Shapes, where: str) -> 
             )
 
 
-_HALF = 0.5  # mean and standard deviation of pixels in [0, 1], of every channel
-# What timm, open_clip and transformers put beside weights, and their names for the two.
-_FILES = ("config.json", "open_clip_config.json", "preprocessor_config.json")
-_NAMES = ("mean", "std", "image_mean", "image_std")
-
-
 def check_beside(weights: pathlib.Path) -> None:
-    """Looks into the configurations beside a file of weights.
-
-    Args:
-      weights: the file.
+    """Checks the normalisation in the configurations beside a file of weights.
 
     Raises:
-      UserError: one of them names another mean or standard deviation.
+      UserError: another mean or standard deviation.
     """
     for name in _FILES:
         path = weights.parent / name
         try:
             values = json.loads(path.read_text())
         except (OSError, ValueError):
-            continue  # there is none, or it is not theirs
+            continue  # missing, or another kind of file
         for key, found in _named(values):
             if isinstance(found, list) and any(abs(value - _HALF) > 1e-3 for value in found):
                 raise UserError(
@@ -184,7 +175,7 @@ def check_beside(weights: pathlib.Path) -> None:
                     where=f"{path} {key}",
                     expected=f"{[_HALF] * 3}",
                     found=str(found),
-                    fix="give weights of the Perception Encoder, or correct the file if it is of others",
+                    fix="give weights of the Perception Encoder, or correct the file if it belongs to others",
                 )
 
 

@@ -14,20 +14,15 @@ from softbio_jax.models.config import TEXT, VISION, Pooling, TextConfig, VisionC
 # Uniform on [-1, 1) has standard deviation 1 / sqrt(3).
 _UNIT = math.sqrt(3.0)
 _MANTISSA = 1 << 23
+_SAMPLES = 251  # values stored of a long stage; prime, so that they cover all channels
+_COMPLETE = 4096  # stages up to this size are stored completely
 
 
 def named_uniform(name: str, shape: tuple[int, ...], *, seed: int = 0) -> np.ndarray:
-    """Uniform values on [-1, 1), a pure function of (name, shape, seed).
+    """Returns float32 values on [-1, 1), a pure function of (name, shape, seed).
 
-    Every value is an integer times 2^-23, so it is the same bit pattern on every machine.
-
-    Args:
-      name: any string, by convention the official checkpoint key.
-      shape: the shape of the array.
-      seed: chooses another set of values.
-
-    Returns:
-      float32 array of `shape`.
+    Every value is an integer times 2^-23, so the bit patterns are the same on every machine. By
+    convention the name is the official checkpoint key.
     """
     size = math.prod(shape)
     digest = hashlib.sha256(f"{seed}:{name}:{','.join(map(str, shape))}".encode()).digest()
@@ -41,22 +36,20 @@ def named_uniform(name: str, shape: tuple[int, ...], *, seed: int = 0) -> np.nda
 
 
 def named_weight(name: str, shape: tuple[int, ...], *, seed: int = 0, qk_gain: float = 3.0) -> np.ndarray:
-    """One parameter of an official Perception Encoder checkpoint, at a realistic scale.
+    """Returns one parameter of an official checkpoint at a realistic scale, float32.
 
     Kernels have torch's default deviations, 1 / sqrt(3 fan_in) and Xavier's for the fused
-    projection, which keep float32 rounding from being amplified block by block; norm scales lie
-    around 1, LayerScale around 0.1, biases around 0. The query and key rows of a block's fused
-    projection are multiplied by `qk_gain`: with near-uniform attention a position bug would hide.
-    The pool sees no rotary positions and keeps its scale; a sharp probe would amplify rounding.
+    projection, which keep float32 rounding from being amplified block by block; norm scales are
+    around 1, LayerScale around 0.1, biases around 0. The query and key rows (the first two thirds)
+    of a block's fused projection are multiplied by `qk_gain`: near-uniform attention would hide a
+    position bug. The pool has no rotary positions and keeps its scale, as a sharp probe would
+    amplify rounding.
 
     Args:
       name: official key, such as `visual.transformer.resblocks.0.attn.in_proj_weight`.
       shape: its shape in the official layout.
-      seed: chooses another set of values.
-      qk_gain: factor on the first two thirds of `in_proj_weight`.
-
-    Returns:
-      float32 array of `shape`.
+      seed: selects another set of values.
+      qk_gain: factor on queries and keys.
     """
     values = named_uniform(name, shape, seed=seed)
     centre, deviation = _centre_and_deviation(name, shape)
@@ -71,16 +64,7 @@ def named_weight(name: str, shape: tuple[int, ...], *, seed: int = 0, qk_gain: f
 def named_state(
     shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0, qk_gain: float = 3.0
 ) -> dict[str, np.ndarray]:
-    """Draws every parameter of a state dict.
-
-    Args:
-      shapes: official key -> shape.
-      seed: chooses another set of values.
-      qk_gain: see `named_weight`.
-
-    Returns:
-      official key -> float32 array.
-    """
+    """Returns `named_weight` of every official key and shape."""
     return {
         name: named_weight(name, tuple(shape), seed=seed, qk_gain=qk_gain) for name, shape in shapes.items()
     }
@@ -102,18 +86,14 @@ def _centre_and_deviation(name: str, shape: tuple[int, ...]) -> tuple[float, flo
         return 0.0, 0.3
     if leaf == "in_proj_weight":
         return 0.0, 1.0 / math.sqrt(2.0 * shape[1])
-    # torch keeps kernels (out, in, ...); the two projections are (in, out).
+    # torch stores kernels as (out, in, ...); the two projections are (in, out).
     fan_in = shape[0] if leaf in ("proj", "text_projection") else math.prod(shape[1:])
     return 0.0, 1.0 / math.sqrt(3.0 * fan_in)
 
 
-_SAMPLES = 251  # values kept of a long rung; prime, so that they fall on all channels
-_WHOLE = 4096  # rungs up to this size are kept whole
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """One tower and one image size; `layers` cuts a tower too large for a quick test."""
+    """One encoder and one image size; `layers` truncates an encoder too large for a quick test."""
 
     variant: str
     size: tuple[int, int]  # H, W in pixels
@@ -129,10 +109,9 @@ class Case:
 
     @property
     def config(self) -> VisionConfig:
-        whole = VISION[self.variant]
-        return dataclasses.replace(
-            whole, layers=self.layers or whole.layers, pooling=self.pooling or whole.pooling
-        )
+        full = VISION[self.variant]
+        layers, pooling = self.layers or full.layers, self.pooling or full.pooling
+        return dataclasses.replace(full, layers=layers, pooling=pooling)
 
     @property
     def text_config(self) -> TextConfig | None:
@@ -176,30 +155,23 @@ def text_ids(context: int) -> np.ndarray:
 
 
 def sample(array: np.ndarray) -> np.ndarray:
-    """Returns the values of a rung that a golden keeps: all, or evenly spaced ones.
-
-    Args:
-      array: of any shape.
-
-    Returns:
-      float32 vector.
-    """
+    """Returns the values of a stage that a golden stores, a float32 vector: all or evenly spaced ones."""
     flat = np.ravel(array).astype(np.float32)
-    if flat.size <= _WHOLE:
+    if flat.size <= _COMPLETE:
         return flat
     return flat[np.linspace(0, flat.size - 1, _SAMPLES).astype(np.int64)]
 
 
 def sampled(rungs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns `sample` of every rung."""
+    """Returns `sample` of every stage."""
     return {name: sample(array) for name, array in rungs.items()}
 
 
 def load(folder: str | pathlib.Path, case: Case) -> dict[str, np.ndarray]:
-    """Reads a case's stored rungs.
+    """Reads a case's stored stages.
 
     Raises:
-      UserError: the file is not there.
+      UserError: the file is missing.
     """
     path = pathlib.Path(folder) / f"{case.name}.npz"
     if not path.is_file():
@@ -208,7 +180,7 @@ def load(folder: str | pathlib.Path, case: Case) -> dict[str, np.ndarray]:
             where=str(path),
             expected="a file of that name",
             found="nothing",
-            fix="take --reference=official, or scripts/dev/make_goldens.py",
+            fix="use --reference=official, or scripts/dev/make_goldens.py",
         )
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

@@ -1,4 +1,4 @@
-"""Rule tables between two checkpoint layouts, applied in either direction."""
+"""Rule tables between two checkpoint layouts, applied in either direction, and strict checks."""
 
 import dataclasses
 import difflib
@@ -10,6 +10,7 @@ import numpy as np
 from softbio_jax.errors import UserError
 
 Arrays = tuple[np.ndarray, ...]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,22 +27,14 @@ def _split_rows(array: np.ndarray) -> Arrays:
     return array[:width], array[width:]
 
 
-def _join_rows(q: np.ndarray, kv: np.ndarray) -> np.ndarray:
-    return np.concatenate([q, kv])
-
-
-def _head_from_projection(projection: np.ndarray) -> Arrays:
-    return projection.T, np.zeros(projection.shape[1], projection.dtype)
-
-
 def _projection_from_head(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     if np.any(bias):
         raise UserError(
             "the head's bias is not zero",
             where="head.bias",
-            expected="zeros, for the projection has no bias",
+            expected="zeros, as the projection has no bias",
             found=f"values up to {np.abs(bias).max():.3g}",
-            fix="give the tower before its head was fine-tuned",
+            fix="give the encoder before its head was fine-tuned",
         )
     return weight.T
 
@@ -54,18 +47,22 @@ CONV = Transform(
     name="conv", forward=lambda a: (a.transpose(2, 3, 1, 0),), backward=lambda a: a.transpose(3, 2, 0, 1)
 )
 # Fused rows [q; k; v] <-> q and [k; v], for a vector or a torch Linear.
-SPLIT_ROWS = Transform(name="split rows", forward=_split_rows, backward=_join_rows)
+SPLIT_ROWS = Transform(name="split rows", forward=_split_rows, backward=lambda q, kv: np.concatenate([q, kv]))
 SPLIT_ROWS_TRANSPOSE = Transform(
     name="split rows, transpose",
     forward=lambda a: tuple(part.T for part in _split_rows(a)),
-    backward=lambda q, kv: _join_rows(q.T, kv.T),
+    backward=lambda q, kv: np.concatenate([q.T, kv.T]),
 )
 # timm writes the projection (in, out) as a linear head whose bias it adds as zeros.
-HEAD = Transform(name="head with zero bias", forward=_head_from_projection, backward=_projection_from_head)
+HEAD = Transform(
+    name="head with zero bias",
+    forward=lambda a: (a.T, np.zeros(a.shape[1], a.dtype)),
+    backward=_projection_from_head,
+)
 
 
 def lead(axes: int) -> Transform:
-    """(...) <-> (1, ..., ...): timm keeps its tokens with leading axes of size 1."""
+    """Returns (...) <-> (1, ..., ...): timm stores its tokens with leading axes of size 1."""
     return Transform(
         name=f"lead {axes}",
         forward=lambda a: (a.reshape((1,) * axes + a.shape),),
@@ -73,12 +70,9 @@ def lead(axes: int) -> Transform:
     )
 
 
-Shapes = Mapping[str, tuple[int, ...]]
-
-
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """`source` becomes `targets` by `transform`; `{i}` in either stands for a block's number."""
+    """`source` becomes `targets` by `transform`; `{i}` in either is a block's number."""
 
     source: str
     targets: str | tuple[str, ...]
@@ -90,7 +84,7 @@ class Rule:
 
 
 class KeyMap:
-    """A table of rules: the one place where two layouts meet.
+    """A table of rules that maps one layout to another and back.
 
     >>> from softbio_jax.interop.keymap import TRANSPOSE
     >>> keymap = KeyMap([Rule("blocks.{i}.fc.weight", "blocks/{i}/fc/kernel", TRANSPOSE)])
@@ -107,7 +101,7 @@ class KeyMap:
         """Maps source arrays to targets.
 
         Raises:
-          KeyError: a key that no rule knows; compare with the layout's shapes first.
+          KeyError: a key without a rule; compare with the layout's shapes first.
         """
         result: dict[str, np.ndarray] = {}
         for key, array in arrays.items():
@@ -120,7 +114,7 @@ class KeyMap:
         """Maps targets back to source arrays, the inverse of `forward`.
 
         Raises:
-          KeyError: a key that no rule knows, or one of a pair that a rule joins is absent.
+          KeyError: a key without a rule, or with a missing partner that the rule joins it to.
         """
         result: dict[str, np.ndarray] = {}
         for key in arrays:
@@ -138,7 +132,7 @@ def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
 
 
 def hollow(shapes: Shapes) -> dict[str, np.ndarray]:
-    """Returns arrays of these shapes that take no memory, to see where a map leads."""
+    """Returns arrays of these shapes that use no memory, to map names and shapes."""
     return {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
 
 
@@ -158,16 +152,10 @@ def _fill(names: tuple[str, ...], block: str) -> tuple[str, ...]:
 
 
 def check_shapes(found: Shapes, expected: Shapes, *, where: str, layout: str) -> None:
-    """Raises one error that lists every difference between two sets of named shapes.
-
-    Args:
-      found: name -> shape in the file.
-      expected: name -> shape of the layout.
-      where: the file.
-      layout: the layout's name, for the message.
+    """Checks the shapes found in the file `where` against those of a layout.
 
     Raises:
-      UserError: a name missing, a name not known (with the nearest candidate), another shape.
+      UserError: every missing name, unknown name (with the nearest candidate) and other shape.
     """
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
@@ -196,17 +184,16 @@ def check_shapes(found: Shapes, expected: Shapes, *, where: str, layout: str) ->
 
 
 def check_finite(arrays: Mapping[str, np.ndarray], *, where: str) -> None:
-    """Raises one error that lists every array holding infinities or NaN.
+    """Checks that the arrays of the file `where` are finite.
 
     Raises:
-      UserError: as said.
+      UserError: every array with infinities or NaN.
     """
     bad = []
     for name, array in arrays.items():
-        if array.dtype.kind not in "iub":
-            wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
-            if wrong:
-                bad.append(f"{name} ({wrong} of {array.size}, {array.dtype})")
+        wrong = 0 if array.dtype.kind in "iub" else int(array.size - np.count_nonzero(np.isfinite(array)))
+        if wrong:
+            bad.append(f"{name} ({wrong} of {array.size}, {array.dtype})")
     if bad:
         raise UserError(
             "infinities or NaN among the weights",
@@ -218,7 +205,7 @@ def check_finite(arrays: Mapping[str, np.ndarray], *, where: str) -> None:
 
 
 def _collapse(texts: Sequence[str]) -> list[str]:
-    """Joins entries that differ in one block's number alone: `blocks.{0..11}.ls_1.gamma`."""
+    """Joins entries that differ only in a block's number: `blocks.{0..11}.ls_1.gamma`."""
     groups: dict[tuple[str, str], list[str]] = {}
     for text in texts:
         match = re.search(r"(?<=[./])\d+(?=[./])", text)
@@ -232,8 +219,8 @@ def _collapse(texts: Sequence[str]) -> list[str]:
 
 def _ranges(numbers: Sequence[str]) -> str:
     values = sorted(map(int, numbers))
-    whole = values == list(range(values[0], values[-1] + 1))
-    return f"{values[0]}..{values[-1]}" if whole else ",".join(map(str, values))
+    contiguous = values == list(range(values[0], values[-1] + 1))
+    return f"{values[0]}..{values[-1]}" if contiguous else ",".join(map(str, values))
 
 
 def _nearest(name: str, candidates: Iterable[str]) -> str:

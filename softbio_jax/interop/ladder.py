@@ -1,4 +1,4 @@
-"""The ladder: every stage of the forward pass, compared rung by rung with a reference."""
+"""The ladder: every stage of the forward pass, compared one by one (rung by rung) with a reference."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rung:
-    """One stage: the largest absolute difference and what it is measured against."""
+    """One stage: the largest absolute difference and its limit."""
 
     name: str
     difference: float
     scale: float  # the reference's largest absolute value
-    limit: float  # the difference allowed
+    limit: float  # the largest allowed difference
 
     @property
     def holds(self) -> bool:
@@ -35,7 +35,7 @@ class Rung:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Differences allowed: absolute ones by rung, elsewhere a share of the rung's scale."""
+    """Allowed differences: absolute ones by rung, otherwise relative to the rung's scale."""
 
     absolute: Mapping[str, float]
     relative: float
@@ -44,7 +44,7 @@ class Limits:
         return self.absolute.get(name, self.relative * scale)
 
 
-# The verdict is the normalised embedding's. Elsewhere rounding grows over the blocks before.
+# The normalised embedding decides. In other stages rounding accumulates over the blocks before.
 LIMITS = {
     "float32": Limits(
         absolute={
@@ -55,8 +55,8 @@ LIMITS = {
         },
         relative=1e-4,
     ),
-    # Measured with the query and key rows scaled by 3: the embedding moves by 2.0e-3 (S) to
-    # 2.8e-3 (L), the worst single value of a block of L by 13 % of the block's largest.
+    # Measured with query and key rows scaled by 3: the embedding differs by 2.0e-3 (S) to 2.8e-3
+    # (L), the worst value of a block of L by 13 % of the block's largest.
     "bfloat16": Limits(absolute={"rotary": 2e-6, "embedding_normalised": 5e-3}, relative=0.25),
 }
 
@@ -64,7 +64,7 @@ LIMITS = {
 def vision_rungs(
     config: VisionConfig, state: Arrays, images: np.ndarray, *, compute: ComputeConfig | None = None
 ) -> dict[str, np.ndarray]:
-    """Runs our vision tower and returns every stage by name, in forward order.
+    """Runs our vision encoder and returns every stage by name, in forward order.
 
     Args:
       config: the variant.
@@ -76,11 +76,11 @@ def vision_rungs(
       rotary (N, 2 head_dim) [sin, cos], patches, positions (their sum), pre, block_01..,
       tokens, pooled, and, where the variant projects, embedding and embedding_normalised.
     """
-    tower = VisionEncoder(config, compute or ComputeConfig())
+    encoder = VisionEncoder(config, compute or ComputeConfig())
     vision = {key: array for key, array in state.items() if key.startswith("visual.")}
     params = unflatten(stacking.stack(OFFICIAL.forward(vision)))
     with jax.default_matmul_precision("highest"):
-        run = jax.jit(lambda p, x: tower.apply({"params": p}, x, method="states"))
+        run = jax.jit(lambda p, x: encoder.apply({"params": p}, x, method="states"))
         states = {name: np.asarray(value) for name, value in run(params, images).items()}
     grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
     turn = positions.angles(
@@ -102,22 +102,22 @@ def vision_rungs(
 def text_rungs(
     config: TextConfig, state: Arrays, ids: np.ndarray, embedding: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Runs our text tower and the logits against an image embedding.
+    """Runs our text encoder and the logits against an image embedding.
 
     Args:
-      config: the text tower.
-      state: official text key -> array, `logit_scale` included.
+      config: the text encoder.
+      state: official text key -> array, including `logit_scale`.
       ids: (C, N) int32.
-      embedding: (B, out), the images'.
+      embedding: (B, out), of the images.
 
     Returns:
       text, text_normalised (C, out) and logits (B, C).
     """
     text = {key: array for key, array in state.items() if not key.startswith("visual.")}
     params = unflatten(stacking.stack(OFFICIAL.forward(text)))
-    tower = TextEncoder(config)
+    encoder = TextEncoder(config)
     with jax.default_matmul_precision("highest"):
-        features = jax.jit(lambda p, x: tower.apply({"params": p}, x))(params["text"], ids)
+        features = jax.jit(lambda p, x: encoder.apply({"params": p}, x))(params["text"], ids)
         logits = similarity_logits(jnp.asarray(embedding), features, params["logit_scale"])
     return {
         "text": np.asarray(features),
@@ -129,11 +129,6 @@ def text_rungs(
 def compare(ours: Arrays, reference: Arrays, *, limits: Limits = LIMITS["float32"]) -> Iterator[Rung]:
     """Yields the rungs that both have, in our order.
 
-    Args:
-      ours: rung -> array.
-      reference: rung -> array of the same shape.
-      limits: the differences allowed.
-
     Raises:
       UserError: a rung of another shape, or none in common.
     """
@@ -144,7 +139,7 @@ def compare(ours: Arrays, reference: Arrays, *, limits: Limits = LIMITS["float32
             where="the ladder",
             expected=", ".join(ours),
             found=", ".join(reference),
-            fix="name the reference's variant",
+            fix="use the reference's variant",
         )
     for name in names:
         left, right = ours[name], reference[name]

@@ -1,7 +1,7 @@
 """The official Perception Encoder checkpoint layout (facebookresearch/perception_models).
 
-The text tower's keys have no prefix, for there the two-tower model is a subclass of it; the
-vision tower's start with `visual.`.
+The text encoder's keys have no prefix, as the model of both encoders is a subclass of it there;
+the vision encoder's start with `visual.`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 from softbio_jax.interop.keymap import CONV, SAME, SPLIT_ROWS, SPLIT_ROWS_TRANSPOSE, TRANSPOSE, KeyMap, Rule
 from softbio_jax.models.config import TextConfig, VisionConfig
 
-# (official leaf, our leaf, transform), identical in both towers.
+# (official leaf, our leaf, transform), identical in both encoders.
 _MLP = (
     ("mlp.c_fc.weight", "mlp/c_fc/kernel", TRANSPOSE),
     ("mlp.c_fc.bias", "mlp/c_fc/bias", SAME),
@@ -36,7 +36,7 @@ _BLOCK = (
     *_norm("ln_2", "ln_2"),
     *_MLP,
 )
-_LAYER_SCALE = (  # vision towers alone
+_LAYER_SCALE = (  # only in vision encoders
     ("ls_1.gamma", "ls_1/gamma", SAME),
     ("ls_2.gamma", "ls_2/gamma", SAME),
 )
@@ -74,7 +74,7 @@ def _rules(table: tuple, source: str = "", target: str = "") -> list[Rule]:
     ]
 
 
-# The official layout to ours, one entry a block.
+# The official layout to ours, one entry per block.
 OFFICIAL = KeyMap(
     [
         *_rules(_VISION, "visual."),
@@ -87,7 +87,7 @@ OFFICIAL = KeyMap(
 
 
 def vision_shapes(config: VisionConfig) -> dict[str, tuple[int, ...]]:
-    """Returns every `visual.` key of a variant with its shape, in the file's own layout."""
+    """Returns every `visual.` key of a variant with its shape in the file."""
     width, size = config.width, config.patch_size
     shapes: dict[str, tuple[int, ...]] = {}
     if config.class_token:
@@ -110,7 +110,7 @@ def vision_shapes(config: VisionConfig) -> dict[str, tuple[int, ...]]:
 
 
 def text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
-    """Returns every key of a text tower, `logit_scale` included, with its shape."""
+    """Returns every key of a text encoder, including `logit_scale`, with its shape."""
     width = config.width
     shapes: dict[str, tuple[int, ...]] = {
         "positional_embedding": (config.context, width),
@@ -125,14 +125,14 @@ def text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
 
 
 def add_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Names a vision tower saved on its own as it is named within the whole model."""
+    """Returns a vision encoder saved without prefix under its keys in the complete model."""
     if "conv1.weight" in arrays:
         return {f"visual.{key}": array for key, array in arrays.items()}
     return dict(arrays)
 
 
 def drop_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Names a vision tower without text as the reference's vision class alone does."""
+    """Returns a vision encoder without text under the keys of the reference's vision class."""
     if all(key.startswith("visual.") for key in arrays):
         return {key.removeprefix("visual."): array for key, array in arrays.items()}
     return dict(arrays)

@@ -1,4 +1,4 @@
-"""LoRA and DoRA adapters as PEFT keeps them: adapter_config.json and adapter_model.safetensors."""
+"""LoRA and DoRA adapters in PEFT's files: adapter_config.json and adapter_model.safetensors."""
 
 import collections
 import dataclasses
@@ -35,60 +35,47 @@ from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
 
-# Read here, or of no consequence for what a loaded adapter computes.
-_KNOWN = {
-    "peft_type",
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "use_dora",
-    "use_rslora",
-    "rank_pattern",
-    "alpha_pattern",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
-    "inference_mode",
-    "base_model_name_or_path",
-    "task_type",
-    "auto_mapping",
-    "revision",
-    "peft_version",
-    "megatron_core",
-    "runtime_config",
-    "loftq_config",
-    "ephemeral_gpu_offload",
-    "qalora_group_size",
-}
-# Whatever other field there is may only have a value that turns it off.
+# Fields that are read here, or that do not change what a loaded adapter computes.
+_KNOWN_FIELDS = """
+peft_type r lora_alpha lora_dropout use_dora use_rslora rank_pattern alpha_pattern target_modules
+exclude_modules layers_to_transform layers_pattern inference_mode base_model_name_or_path task_type
+auto_mapping revision peft_version megatron_core runtime_config loftq_config ephemeral_gpu_offload
+qalora_group_size
+"""
+_KNOWN = frozenset(_KNOWN_FIELDS.split())
+# Values that turn any other field off.
 _OFF: tuple[Any, ...] = (None, False, 0, "", "none", "None", [], {})
-_PLAIN_STARTS = (True, False, "gaussian")  # other starts of A and B change the base weights
+_PLAIN_STARTS = (True, False, "gaussian")  # other initialisations of A and B change the base weights
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TRUNK = "encoder/trunk/"
+_TENSOR = re.compile(r"(.+)\.(lora_[AB]\.weight|lora_magnitude_vector)(?:\.weight)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PeftConfig:
-    """A PEFT LoRA configuration: one adapter, with another rank or alpha for some modules."""
+    """A PEFT LoRA configuration: one adapter, with other ranks and alphas for some modules."""
 
     lora: LoRAConfig
     rank_pattern: Mapping[str, int] = dataclasses.field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def of(self, module: str) -> LoRAConfig:
-        """Returns the adapter of a module, as PEFT looks patterns up: the first match wins."""
-        return dataclasses.replace(
-            self.lora,
-            rank=_look_up(self.rank_pattern, module, self.lora.rank),
-            alpha=float(_look_up(self.alpha_pattern, module, self.lora.alpha)),
-        )
+        """Returns the adapter of a module; as in PEFT, the first pattern that matches wins."""
+
+        def look_up(patterns: Mapping[str, Any], default: Any) -> Any:
+            matches = (v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+            return next(matches, default)
+
+        rank = look_up(self.rank_pattern, self.lora.rank)
+        alpha = float(look_up(self.alpha_pattern, self.lora.alpha))
+        return dataclasses.replace(self.lora, rank=rank, alpha=alpha)
 
 
 def read_config(path: pathlib.Path) -> PeftConfig:
     """Reads adapter_config.json.
 
     Raises:
-      UserError: no or broken file, another kind of adapter, or a field that changes the adapter
-        in a way not known here.
+      UserError: an unreadable file, another kind of adapter, or an unsupported field.
     """
     try:
         values = json.loads(path.read_text())
@@ -100,8 +87,8 @@ def read_config(path: pathlib.Path) -> PeftConfig:
             found=type(error).__name__,
             fix="give the folder PEFT saved",
         ) from error
-    if not isinstance(values, dict) or values.get("peft_type") != "LORA":
-        found = values.get("peft_type") if isinstance(values, dict) else type(values).__name__
+    found = values.get("peft_type") if isinstance(values, dict) else type(values).__name__
+    if found != "LORA":
         raise UserError(
             "not a LoRA adapter",
             where=str(path),
@@ -110,8 +97,8 @@ def read_config(path: pathlib.Path) -> PeftConfig:
             fix="give a LoRA or DoRA adapter",
         )
     for name, value in values.items():
-        started = name == "init_lora_weights" and value in _PLAIN_STARTS
-        if name not in _KNOWN and not started and value not in _OFF:
+        plain = name == "init_lora_weights" and value in _PLAIN_STARTS
+        if name not in _KNOWN and not plain and value not in _OFF:
             raise UserError(
                 "PEFT field that is not supported",
                 where=f"{path} field {name}",
@@ -119,35 +106,31 @@ def read_config(path: pathlib.Path) -> PeftConfig:
                 found=repr(value),
                 fix="save it without, or merge it with PEFT",
             )
-    missing = [name for name in ("r", "lora_alpha") if not _is_number(values.get(name))]
-    if missing:
-        raise UserError(
-            "PEFT field missing",
-            where=f"{path} field {missing[0]}",
-            expected="a number",
-            found=repr(values.get(missing[0])),
-            fix="give the folder PEFT saved",
-        )
-    return PeftConfig(
-        lora=LoRAConfig(
-            rank=int(values["r"]),
-            alpha=float(values["lora_alpha"]),
-            rslora=bool(values.get("use_rslora")),
-            dropout=float(values.get("lora_dropout") or 0.0),
-            dora=bool(values.get("use_dora")),
-        ),
-        rank_pattern=values.get("rank_pattern") or {},
-        alpha_pattern=values.get("alpha_pattern") or {},
+    for name in ("r", "lora_alpha"):
+        value = values.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(
+                "PEFT field missing",
+                where=f"{path} field {name}",
+                expected="a number",
+                found=repr(value),
+                fix="give the folder PEFT saved",
+            )
+    lora = LoRAConfig(
+        rank=int(values["r"]),
+        alpha=float(values["lora_alpha"]),
+        rslora=bool(values.get("use_rslora")),
+        dropout=float(values.get("lora_dropout") or 0.0),
+        dora=bool(values.get("use_dora")),
     )
+    ranks, alphas = (values.get(f"{name}_pattern") or {} for name in ("rank", "alpha"))
+    return PeftConfig(lora=lora, rank_pattern=ranks, alpha_pattern=alphas)
 
 
 def to_json(config: PeftConfig, *, target_modules: str, base_model: str) -> str:
-    """Returns the text of adapter_config.json: the fields every PEFT since 0.9 reads.
+    """Returns the text of adapter_config.json, with the fields that every PEFT since 0.9 reads.
 
-    Args:
-      config: the adapter.
-      target_modules: a regex over whole module names.
-      base_model: what the adapter belongs on, for the reader's information.
+    target_modules is a regex over complete module names; base_model is for information only.
     """
     lora = config.lora
     values = {
@@ -170,35 +153,18 @@ def to_json(config: PeftConfig, *, target_modules: str, base_model: str) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def _look_up(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_TRUNK = "encoder/trunk/"
-_TENSOR = re.compile(r"(.+)\.(lora_[AB]\.weight|lora_magnitude_vector)(?:\.weight)?")
-
-
 def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
     """Reads a LoRA or DoRA adapter that PEFT saved, on timm's, the official or split modules.
 
     Adapters of separate q, k and v become one of three times the rank on the fused layer, with
-    their A side by side, their B on the diagonal, and the scale as it was.
+    their A side by side, their B on the diagonal, and the same scale.
 
     Args:
-      directory: holds adapter_config.json and adapter_model.safetensors.
+      directory: contains adapter_config.json and adapter_model.safetensors.
       config: the variant.
 
     Raises:
-      UserError: unreadable, another variant's, a rank that does not fit, or a part the tower
-        does not have.
+      UserError: an unreadable file, another variant, a rank that does not fit, or an unknown layer.
     """
     directory = pathlib.Path(directory)
     settings = read_config(directory / CONFIG)
@@ -209,11 +175,11 @@ def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
     for module, tensors in _modules(arrays, where).items():
         if (found := place(module)) is None:
             raise UserError(
-                "adapter of a layer that the tower does not have",
+                "adapter of a layer that the encoder does not have",
                 where=f"{where} module {module}",
                 expected=f"a layer of {config.name}",
                 found=module,
-                fix="give an adapter of the vision tower",
+                fix="give an adapter of the vision encoder",
             )
         name = module.removeprefix("base_model.model.")
         pieces[found] = layer_of(tensors, settings.of(name), where=f"{where} module {module}")
@@ -228,11 +194,11 @@ def write(
     """Writes an adapter so that `peft.PeftModel.from_pretrained` loads it.
 
     Args:
-      directory: made if need be; each file appears only once it is whole.
-      adapter: as `collect` or `read` gives it.
+      directory: created if necessary; each file appears only once complete.
+      adapter: from `collect` or `read`.
       naming: of the modules; "official_linear" is the official naming where every projection is a
         linear layer that is called.
-      base_model: noted in the configuration.
+      base_model: recorded in the configuration.
 
     Raises:
       UserError: the naming has no module for a layer, or PEFT would ignore its adapter.
@@ -255,23 +221,19 @@ def write(
 
 
 def collect(params: Tree, rules: AdapterRules) -> Adapter:
-    """Returns the shared adapters of a model's parameters; per-task ones are left out.
-
-    Args:
-      params: nested dict of arrays, with any tail.
-      rules: the rules the model was built with.
+    """Returns the shared adapters in a model's parameters (any tail), without per-task ones.
 
     Raises:
-      UserError: an adapter that no rule matches, or one of a formula that PEFT's files do not have.
+      UserError: an adapter that no rule matches, or a formula that PEFT does not have.
     """
     for target, adapter in rules.rules:
         if not isinstance(adapter, LoRAConfig):
             raise UserError(
-                "an adapter of its own formula",
+                "custom formula",
                 where=target,
-                expected="LoRA or DoRA, for which there are files",
+                expected="LoRA or DoRA, which PEFT has files for",
                 found=type(adapter).__name__,
-                fix="export the merged tower: --format=safetensors",
+                fix="export the merged encoder: --format=safetensors",
             )
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     trunk = next((len(leaf) for path, leaf in flat.items() if path.startswith(_TRUNK)), 0)
@@ -286,7 +248,7 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
             raise UserError(
                 "adapter without a rule",
                 where=layer,
-                expected="the model's own rules",
+                expected="the rules of the model",
                 found="no match",
                 fix="pass the rules it was built with",
             )
@@ -299,10 +261,7 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
 def attach(params: Tree, adapter: Adapter) -> Tree:
     """Returns params with the adapter's leaves beside the kernels.
 
-    Args:
-      params: a tower's nested dict without adapters on these layers; its tail is the adapter's,
-        or any where the adapter is on every block.
-      adapter: the adapter.
+    The tail of params must be the adapter's, unless the adapter is on every block.
     """
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     trunk = next((len(leaf) for path, leaf in flat.items() if path.startswith(_TRUNK)), 0)
@@ -313,33 +272,32 @@ def attach(params: Tree, adapter: Adapter) -> Tree:
         rows[f"{stacked}/lora_b"].append(layer.b)
         if layer.magnitude is not None:
             rows[f"{stacked}/dora_magnitude"].append(layer.magnitude)
-            rows[f"{stacked}/dora_base_norm"] = [
-                np.asarray(column_norm(jnp.asarray(flat[f"{stacked}/kernel"])))
-            ]
+            norm = column_norm(jnp.asarray(flat[f"{stacked}/kernel"]))
+            rows[f"{stacked}/dora_base_norm"] = [np.asarray(norm)]
     for path, arrays in rows.items():
-        whole = path.startswith("pool/") or path.endswith("/dora_base_norm")
-        flat[path] = arrays[0] if whole else np.stack(arrays)
+        stacked_already = path.startswith("pool/") or path.endswith("/dora_base_norm")
+        flat[path] = arrays[0] if stacked_already else np.stack(arrays)
     return unflatten(flat)
 
 
 def merged(params: Tree, rules: AdapterRules, *, task: int | None = None) -> dict[str, np.ndarray]:
-    """Returns the vision tower with its adapters folded in, under the official keys.
+    """Returns the vision encoder with its adapters folded in, under the official keys.
 
     Args:
-      params: a model's nested dict, with any tail; heads and balancer are left out.
-      rules: the rules it was built with.
-      task: with per-task adapters, whose tower is wanted.
+      params: a model's nested dict, with any tail; heads and balancer are ignored.
+      rules: the rules of the model.
+      task: with per-task adapters, the task to merge.
 
     Raises:
       UserError: adapters that do not fold.
     """
-    tower: Tree = {name: params[name] for name in ("encoder", "pool", "proj") if name in params}
-    plain = stacking.unstack(flatten(merge(tower, rules, task=task)))
+    vision: Tree = {name: params[name] for name in ("encoder", "pool", "proj") if name in params}
+    plain = stacking.unstack(flatten(merge(vision, rules, task=task)))
     return drop_prefix(OFFICIAL.backward(plain))
 
 
 def _stacked(layer: str, trunk: int) -> str:
-    """encoder/blocks/{i}/x -> encoder/trunk/x or encoder/tail/x."""
+    """Maps encoder/blocks/{i}/x to encoder/trunk/x or encoder/tail/x."""
     if (i := block_number(layer)) < 0:
         return layer
     return layer.replace(f"encoder/blocks/{i}/", f"encoder/{'trunk' if i < trunk else 'tail'}/")
@@ -362,7 +320,7 @@ def _modules(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str
 
 
 def _settings(adapter: Adapter, modules: Mapping[str, str]) -> PeftConfig:
-    """Returns the configuration: the commonest adapter, and patterns for the others."""
+    """Returns the configuration: the most common adapter, and patterns for the others."""
     configs = {path: layer.config for path, layer in adapter.layers.items()}
     common = collections.Counter(configs.values()).most_common(1)[0][0]
     ranks, alphas = {}, {}
@@ -370,7 +328,7 @@ def _settings(adapter: Adapter, modules: Mapping[str, str]) -> PeftConfig:
         same = dataclasses.replace(config, rank=common.rank, alpha=common.alpha)
         if same != common:
             raise UserError(
-                "PEFT has one kind of adapter a file",
+                "PEFT has one kind of adapter per file",
                 where=path,
                 expected=str(common),
                 found=str(config),
@@ -384,5 +342,5 @@ def _settings(adapter: Adapter, modules: Mapping[str, str]) -> PeftConfig:
 
 
 def _pattern(module: str) -> str:
-    """A regex over whole module names, the same for every block."""
+    """Returns a regex over complete module names, the same for every block."""
     return re.sub(r"\\\.\d+\\\.", lambda _: r"\.\d+\.", re.escape(module))

@@ -1,4 +1,4 @@
-"""Adapted layers by the tower's own names, put together from the modules of a PEFT file."""
+"""Adapted layers by our names, assembled from the modules of a PEFT file."""
 
 import collections
 import dataclasses
@@ -19,36 +19,20 @@ Naming = Literal["timm", "official", "official_linear"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """A dense layer of the tower, or the part of it that one torch module holds.
-
-    part says which: "" all of it, "q", "k", "v" a projection of a fused qkv layer, "q+kv" both
-    of the pooling's two.
-    """
+    """A dense layer of the encoder, or the part of it that one torch module holds."""
 
     layer: str  # encoder/blocks/3/attn/qkv
-    part: str = ""
+    part: str = ""  # all; "q", "k", "v": one of a fused qkv layer; "q+kv": the pooling's two layers
 
 
 # Our layer in a block, or in the pooling -> the torch module's name.
+_TIMM_MLP = {"mlp/c_fc": "mlp.fc1", "mlp/c_proj": "mlp.fc2"}
+_OFFICIAL = {"attn/out": "attn.out_proj", "mlp/c_fc": "mlp.c_fc", "mlp/c_proj": "mlp.c_proj"}
 _BLOCK = {
-    "timm": {"attn/qkv": "attn.qkv", "attn/out": "attn.proj", "mlp/c_fc": "mlp.fc1", "mlp/c_proj": "mlp.fc2"},
-    "official": {
-        "attn/qkv": "attn.in_proj",
-        "attn/out": "attn.out_proj",
-        "mlp/c_fc": "mlp.c_fc",
-        "mlp/c_proj": "mlp.c_proj",
-    },
+    "timm": {"attn/qkv": "attn.qkv", "attn/out": "attn.proj"} | _TIMM_MLP,
+    "official": {"attn/qkv": "attn.in_proj"} | _OFFICIAL,
 }
-_POOL = {
-    "timm": {
-        "attn/q": "q",
-        "attn/kv": "kv",
-        "attn/out": "proj",
-        "mlp/c_fc": "mlp.fc1",
-        "mlp/c_proj": "mlp.fc2",
-    },
-    "official": {"attn/out": "attn.out_proj", "mlp/c_fc": "mlp.c_fc", "mlp/c_proj": "mlp.c_proj"},
-}
+_POOL = {"timm": {"attn/q": "q", "attn/kv": "kv", "attn/out": "proj"} | _TIMM_MLP, "official": _OFFICIAL}
 _PARENT = {"timm": "blocks", "official": "transformer.resblocks"}
 # The official modules whose wrapped forward is never called: PEFT would load an adapter and
 # nothing would change, unless the modules are changed so that they are called (official_linear).
@@ -60,14 +44,14 @@ _SPLIT = re.compile(r"attn\.([qkv])(?:_proj)?")
 
 
 def place(module: str) -> Place | None:
-    """Returns where a module of any naming is, or None if the tower has no such layer."""
+    """Returns the layer of a module in any naming, or None if the encoder has no such layer."""
     name = module[_PREFIX.match(module).end() :]  # type: ignore[union-attr]
     for naming, parent in _PARENT.items():
         if match := re.fullmatch(rf"{re.escape(parent)}\.(\d+)\.(.+)", name):
             block, inner = match.groups()
             if split := _SPLIT.fullmatch(inner):
                 return Place(layer=f"encoder/blocks/{block}/attn/qkv", part=split[1])
-            # Split towers keep either naming for the rest.
+            # Encoders with split q, k, v keep either naming for the other layers.
             for table in (_BLOCK[naming], *_BLOCK.values()):
                 for layer, torch_name in table.items():
                     if inner == torch_name:
@@ -89,7 +73,7 @@ def module_name(layer: str, naming: Naming) -> str:
     """Returns the torch module of a layer such as encoder/blocks/3/attn/qkv or pool/attn/out.
 
     Raises:
-      UserError: the naming has no module for it, or one whose adapter PEFT would ignore.
+      UserError: the naming has no module for it, or PEFT would ignore its adapter.
     """
     table = "timm" if naming == "timm" else "official"
     if layer.startswith("pool/"):
@@ -122,19 +106,19 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """An adapter by layer: encoder/blocks/{i}/attn/qkv, pool/attn/out and so on."""
+    """An adapter as layers by path: encoder/blocks/{i}/attn/qkv, pool/attn/out and so on."""
 
     layers: Mapping[str, Layer]
 
     def tail(self, config: VisionConfig) -> int:
-        """Returns the tail of a model that takes the adapter: the blocks that differ, or 0."""
+        """Returns the tail of a model for the adapter: the last blocks that differ, or 0."""
         first, last = self._span()
         if (first, last) == (0, config.layers - 1) or last < 0:
             return 0
         return config.layers - (last + 1 if first == 0 else first)
 
     def rules(self, config: VisionConfig) -> AdapterRules:
-        """Returns the rules of a model that takes the adapter."""
+        """Returns the rules of a model for the adapter."""
         first, _ = self._span()
         part = "(trunk|tail)"
         if self.tail(config):
@@ -161,11 +145,11 @@ def layer_of(tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, where: st
 
     Args:
       tensors: lora_A.weight (R, in), lora_B.weight (out, R) and lora_magnitude_vector of out.
-      config: what its configuration says.
+      config: the adapter's configuration.
       where: the file and module, for the error.
 
     Raises:
-      UserError: a tensor missing, a rank that does not fit, or DoRA in one place and not the other.
+      UserError: a missing tensor, or one that does not fit the configuration.
     """
     a, b = tensors.get("lora_A.weight"), tensors.get("lora_B.weight")
     magnitude = tensors.get("lora_magnitude_vector")
@@ -198,10 +182,10 @@ def layer_of(tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, where: st
 
 
 def fuse(pieces: Mapping[Place, Layer], *, where: str) -> dict[str, Layer]:
-    """Returns one layer a name: separate q, k, v joined, the pooling's fused projections split.
+    """Returns layers by path: separate q, k, v joined, the pooling's fused projections split.
 
     Raises:
-      UserError: pieces that do not make a whole.
+      UserError: parts of a layer that cannot be joined.
     """
     layers = {place.layer: layer for place, layer in pieces.items() if not place.part}
     split: dict[str, dict[str, Layer]] = collections.defaultdict(dict)
@@ -219,7 +203,7 @@ def fuse(pieces: Mapping[Place, Layer], *, where: str) -> dict[str, Layer]:
 
 
 def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
-    """Joins adapters of q, k, v: A side by side, B on the diagonal, the scale s as it was."""
+    """Joins adapters of q, k, v: A side by side, B on the diagonal, the same scale s."""
     first = next(iter(parts.values()))
     if any(layer.config != first.config for layer in parts.values()):
         raise UserError(
@@ -243,7 +227,7 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
     for i, (part, layer) in enumerate(parts.items()):
         column = "qkv".index(part) * width
         b[i * rank : (i + 1) * rank, column : column + width] = layer.b
-    # alpha grows with the rank, so that s = alpha / R stays.
+    # alpha grows with the rank, so that s = alpha / R is unchanged.
     unit = math.sqrt(ranks) if first.config.rslora else ranks
     magnitudes = [m for p in "qkv" if p in parts and (m := parts[p].magnitude) is not None]
     return Layer(
@@ -255,15 +239,10 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
 
 
 def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: str) -> None:
-    """Checks that every layer is one of the variant's, on all blocks, the first or the last.
-
-    Args:
-      layers: adapted layers by path.
-      config: the variant.
-      where: the file, for the error.
+    """Checks that layers (by path, read from the file `where`) fit a variant.
 
     Raises:
-      UserError: another variant's adapter, with those it fits; or scattered blocks.
+      UserError: layers of another variant, or on other than all, the first or the last blocks.
     """
     if wrong := _misfit(layers, config):
         fits = [name for name, other in VISION.items() if not _misfit(layers, other)]
@@ -279,9 +258,9 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
         if (i := block_number(path)) >= 0:
             blocks[path.split("/", 3)[3]].add(i)
     for name, numbers in blocks.items():
-        whole = set(range(min(numbers), max(numbers) + 1))
+        range_ = set(range(min(numbers), max(numbers) + 1))
         from_an_end = min(numbers) == 0 or max(numbers) == config.layers - 1
-        if numbers != whole or not from_an_end or numbers != next(iter(blocks.values())):
+        if numbers != range_ or not from_an_end or numbers != next(iter(blocks.values())):
             raise UserError(
                 "adapter on scattered blocks",
                 where=f"{where} layer {name}",
@@ -292,7 +271,7 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
 
 
 def _misfit(layers: Mapping[str, Layer], config: VisionConfig) -> str:
-    """Returns the first layer that is none of the variant's, or nothing."""
+    """Returns the first layer that the variant does not have, or an empty string."""
     sizes = {layer.path: (layer.inputs, layer.outputs) for layer in dense_layers(config)}
     for path, layer in layers.items():
         found = (layer.a.shape[0], layer.b.shape[1])

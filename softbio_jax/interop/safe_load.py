@@ -1,4 +1,4 @@
-"""Checkpoint files as data: safetensors, or torch's restricted unpickler, never code."""
+"""Checkpoint files as data, never code: safetensors, or torch's restricted unpickler."""
 
 import pathlib
 import re
@@ -15,23 +15,24 @@ from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import VISION
 
-# Before 2.10 torch's restricted unpickler had known ways around it.
+# Before 2.10 torch's restricted unpickler had known bypasses.
 _MIN_TORCH = (2, 10)
 _CONTAINERS = ("state_dict", "weights")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads every array of a checkpoint file; its values are neither cast nor interpreted.
+    """Reads every array of a checkpoint file, without casting.
 
     Args:
       path: a `.safetensors` file, or a `.pt`, `.pth` or `.bin` file of torch tensors.
 
     Returns:
-      (key -> array, metadata). For torch files a `state_dict` or `weights` level is unwrapped and
-      a leading `module.` removed; metadata is that of safetensors, else empty.
+      (key -> array, metadata of safetensors). Of torch files, a `state_dict` or `weights` level is
+      unwrapped and a leading `module.` removed.
 
     Raises:
-      UserError: no such file, truncated, not a checkpoint, or a pickle that holds more than data.
+      UserError: a missing, truncated or unknown file, or a pickle that contains more than data.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -84,13 +85,13 @@ def _load_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on pickle protocols here
+            warnings.simplefilter("ignore")  # about pickle protocols
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file can raise almost anything from inside the unpickler; none of it has run.
+    # A damaged file can raise almost any error inside the unpickler; no code of it has run.
     except Exception as error:
         if "weights only load failed" in str(error).lower():
             raise UserError(
-                "refused: the pickle holds more than tensors and was not run",
+                "refused: the pickle contains more than tensors and was not run",
                 where=str(path),
                 expected="tensors in plain containers",
                 found=_blamed(error),
@@ -129,7 +130,7 @@ def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
     """Joins the keys of state dicts inside a state dict with dots."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, tuple | list) and len(value) == 1:  # as a trailing comma leaves it
+        if isinstance(value, tuple | list) and len(value) == 1:  # from a trailing comma
             value = value[0]
         if isinstance(value, Mapping) and all(isinstance(inner, str) for inner in value):
             flat |= _flat(value, f"{prefix}{key}.")
@@ -145,10 +146,10 @@ def _to_numpy(value: Any, key: str, path: pathlib.Path, torch: Any) -> np.ndarra
             where=f"{path} key {key}",
             expected="a dense tensor",
             found=type(value).__name__,
-            fix="save model.state_dict() alone",
+            fix="save only model.state_dict()",
         )
     value = value.detach()
-    if value.dtype == torch.bfloat16:  # numpy has no such type of its own
+    if value.dtype == torch.bfloat16:  # not a type of numpy itself
         return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return value.numpy()
 
@@ -159,7 +160,7 @@ def _first_sentence(error: Exception) -> str:
 
 
 def _blamed(error: Exception) -> str:
-    """Names the global that the restricted unpickler met, without torch's advice to allow it."""
+    """Returns the global that the unpickler refused, without torch's advice to allow it."""
     text = str(error)
     for marker in ("Unsupported global: GLOBAL ", "Unsupported class "):
         if marker in text:
@@ -170,15 +171,15 @@ def _blamed(error: Exception) -> str:
 def save_arrays(
     path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str]
 ) -> None:
-    """Writes a checkpoint file, which appears under its name only once it is whole.
+    """Writes a checkpoint file, which appears only once complete.
 
     Args:
-      path: ends in `.safetensors`, or in `.pt` for a torch state dict (which has no metadata).
+      path: ends in `.safetensors`, or in `.pt` for a torch state dict (without metadata).
       arrays: key -> array.
-      metadata: safetensors' own.
+      metadata: of safetensors.
 
     Raises:
-      UserError: another ending, no such folder, or torch is needed and absent.
+      UserError: another ending, a missing folder, or torch is needed and not installed.
     """
     path = pathlib.Path(path)
     if path.suffix not in (".safetensors", ".pt") or not path.parent.is_dir():
@@ -199,10 +200,10 @@ def save_arrays(
 
 
 def save_nested(path: str | pathlib.Path, tree: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Writes state dicts under a name each into one `.pt` file, whole or not at all.
+    """Writes named state dicts into one `.pt` file, which appears only once complete.
 
     Raises:
-      UserError: torch is absent.
+      UserError: torch is not installed.
     """
     path = pathlib.Path(path)
     torch = _require_torch(path)
@@ -233,18 +234,15 @@ def _to_torch(array: np.ndarray, torch: Any) -> Any:
     return torch.from_numpy(array)
 
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
 def resolve(source: str) -> pathlib.Path:
-    """Returns the file that a path or a hub id names.
+    """Returns the file of a path or hub id, downloaded if necessary.
 
     Args:
       source: a path, or a hub id such as `facebook/PE-Core-L14-336` (its `.pt`) or
         `timm/vit_pe_core_large_patch14_336.fb` (its `model.safetensors`).
 
     Raises:
-      UserError: neither a file nor a hub id that can be had.
+      UserError: neither a file nor an available hub id.
     """
     path = pathlib.Path(source)
     if path.exists() or path.suffix in (".pt", ".pth", ".bin", ".safetensors"):
@@ -270,7 +268,7 @@ def resolve(source: str) -> pathlib.Path:
     filename = f"{name}.pt" if name in VISION else "model.safetensors"
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(source, filename))
-    # Its errors have no common base; each means that the file is not to be had.
+    # Its errors have no common base class; each means that the file is not available.
     except Exception as error:
         raise UserError(
             "cannot fetch from the hub",

@@ -1,4 +1,4 @@
-"""Between one entry a block (`encoder/blocks/3/...`) and stacked trunk and tail."""
+"""Between one entry per block (`encoder/blocks/3/...`) and stacked trunk and tail."""
 
 import re
 from collections.abc import Mapping
@@ -10,14 +10,10 @@ _BLOCK = re.compile(r"(encoder|text)/blocks/(\d+)/(.+)")
 
 
 def unstack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Takes stacked leaves apart, whatever the tail's length.
+    """Returns `encoder/trunk/x` (L - k, ...) and `encoder/tail/x` (k, ...) as one entry per block.
 
-    Args:
-      arrays: path -> array; those under trunk and tail have a leading layer axis.
-
-    Returns:
-      path -> array, `encoder/trunk/x` (L - k, ...) and `encoder/tail/x` (k, ...) as views
-      `encoder/blocks/{i}/x`, i = 0..L-1; all other leaves as they are.
+    The entries `encoder/blocks/{i}/x`, i = 0..L-1, are views; other leaves are unchanged. The same
+    for `text/`.
     """
     trunk_layers = {
         match[1]: len(array)
@@ -30,21 +26,16 @@ def unstack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if not match:
             result[path] = array
             continue
-        tower, part, leaf = match.groups()
-        first = 0 if part == "trunk" else trunk_layers.get(tower, 0)
-        result |= {f"{tower}/blocks/{first + i}/{leaf}": row for i, row in enumerate(array)}
+        encoder, part, leaf = match.groups()
+        first = 0 if part == "trunk" else trunk_layers.get(encoder, 0)
+        result |= {f"{encoder}/blocks/{first + i}/{leaf}": row for i, row in enumerate(array)}
     return result
 
 
 def stack(arrays: Mapping[str, np.ndarray], *, tail: int = 0) -> dict[str, np.ndarray]:
     """Stacks block leaves on a leading layer axis; the inverse of `unstack`.
 
-    Args:
-      arrays: path -> array with `encoder/blocks/{i}/x` and `text/blocks/{i}/x`.
-      tail: k, how many of the encoder's last blocks go to `encoder/tail`; 0 <= k <= L.
-
-    Returns:
-      path -> array.
+    tail is the number of the encoder's last blocks that go to `encoder/tail`, in [0, L].
     """
     result: dict[str, np.ndarray] = {}
     rows: dict[tuple[str, str], dict[int, np.ndarray]] = {}
@@ -53,10 +44,10 @@ def stack(arrays: Mapping[str, np.ndarray], *, tail: int = 0) -> dict[str, np.nd
             rows.setdefault((match[1], match[3]), {})[int(match[2])] = array
         else:
             result[path] = array
-    for (tower, leaf), blocks in rows.items():
+    for (encoder, leaf), blocks in rows.items():
         ordered = [blocks[i] for i in sorted(blocks)]
-        first_of_tail = len(ordered) - (tail if tower == "encoder" else 0)
+        first_of_tail = len(ordered) - (tail if encoder == "encoder" else 0)
         for part, chosen in (("trunk", ordered[:first_of_tail]), ("tail", ordered[first_of_tail:])):
             if chosen:
-                result[f"{tower}/{part}/{leaf}"] = np.stack(chosen)
+                result[f"{encoder}/{part}/{leaf}"] = np.stack(chosen)
     return result

@@ -1,4 +1,4 @@
-"""timm's layout of the vision tower, composed over the official one; timm has no text tower.
+"""timm's and open_clip's layouts, mapped from the official one; timm has no text encoder.
 
 Source: timm 1.0.31, `timm/models/eva.py`.
 """
@@ -48,7 +48,7 @@ OFFICIAL_TO_TIMM = KeyMap(
 )
 
 
-_TRUNK, _TEXT = "visual.trunk.", "text."
+_TRUNK, _TEXT = "visual.trunk.", "text."  # open_clip's prefixes
 
 
 def from_official(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -36,7 +36,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, zipped):
     trace = tmp_path / "it ran"
     payload = {"a": torch.ones(2), "b": Bomb(trace)}
     torch.save(payload, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="refused: the pickle holds more than tensors") as error:
+    with pytest.raises(UserError, match="refused: the pickle contains more than tensors") as error:
         load_arrays(tmp_path / "a.pt")
     assert "\n" not in str(error.value)
     assert not trace.exists()
