@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax.data.faces import Face, FaceFinder, Mtcnn
@@ -80,14 +79,15 @@ class Predictor:
         self.device = _device(device)
         self.max_batch = max_batch
         self._variables = jax.device_put(bundle.variables, self.device)
-        self._programs: dict[int, Any] = {}
+        self._forward = jax.jit(bundle.forward)  # compiles once per bucket
+        self._buckets: set[int] = set()
         self._finder: FaceFinder | None = None
         self._lock = threading.Lock()
 
     @property
     def buckets(self) -> tuple[int, ...]:
         """Batch sizes compiled so far."""
-        return tuple(sorted(self._programs))
+        return tuple(sorted(self._buckets))
 
     def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
         """Writes the model to a new folder that `softbio_jax.load` reads."""
@@ -210,20 +210,11 @@ class Predictor:
             bucket = 1 << (len(chunk) - 1).bit_length()
             padding = np.zeros((bucket - len(chunk), *chunk.shape[1:]), np.uint8)
             batch = jax.device_put(np.concatenate([chunk, padding]), self.device)
-            running.append((self._program(bucket)(self._variables, batch), len(chunk)))
+            running.append((self._forward(self._variables, batch), len(chunk)))
+            self._buckets.add(bucket)
         done = [(jax.device_get(out), n) for out, n in running]
         names = [task.name for task in self.bundle.tasks]
         return {task: np.concatenate([out[task][:n] for out, n in done]) for task in names}
-
-    def _program(self, bucket: int) -> Any:
-        with self._lock:
-            if bucket not in self._programs:
-                shape = (bucket, self.bundle.image_size, self.bundle.image_size, 3)
-                here = jax.sharding.SingleDeviceSharding(self.device)
-                images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=here)
-                lowered = jax.jit(self.bundle.forward).lower(self._variables, images)
-                self._programs[bucket] = lowered.compile()
-            return self._programs[bucket]
 
 
 def _threaded(function: Callable[[int], np.ndarray], items: range) -> list[np.ndarray]:
