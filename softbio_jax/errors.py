@@ -1,18 +1,18 @@
-"""The one exception a user's mistake raises, always a single line."""
+"""The exception that a user's mistake raises, always a single line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in the user's input, told in one line: what, where, expected, found, fix.
+    """A mistake in the user's input, reported in one line: what, where, expected, found, fix.
 
     Args:
-      what: what went wrong, in a few words.
-      where: the file, row, key or flag concerned.
-      expected: what would have been right.
-      found: what was there.
-      fix: what to do about it.
+      what: the mistake, in a few words.
+      where: the file, row, key or flag.
+      expected: what it should contain.
+      found: what it contains.
+      fix: the correction.
 
     >>> print(UserError("unknown class", where="labels.csv row 3", expected="Male or Female",
     ...                 found="'m'", fix="map it with --gender_values"))
@@ -20,22 +20,14 @@ class UserError(ValueError):
     """
 
     def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", fix: str = ""):
-        comparison = ", ".join(
-            part
-            for part in (f"expected {expected}" if expected else "", f"found {found}" if found else "")
-            if part
-        )
+        compared = {"expected": expected, "found": found}
+        comparison = ", ".join(f"{name} {value}" for name, value in compared.items() if value)
         line = ": ".join(part for part in (what, where, comparison) if part)
         super().__init__(" ".join((line + (f"; fix: {fix}" if fix else "")).split()))
 
 
 def nearest(word: str, known: Iterable[str], *, otherwise: str) -> str:
-    """Tells what a mistyped name was most likely meant to be, as a fix.
-
-    Args:
-      word: what was written.
-      known: the names there are.
-      otherwise: the fix where none of them is near.
+    """Returns the fix for a mistyped name: the nearest known one, or `otherwise` if none is near.
 
     >>> nearest("varaint", ["variant", "image_size"], otherwise="correct it")
     "write 'variant'"

@@ -1,4 +1,4 @@
-"""Mesh, shardings, distributed start and the way of host arrays to global ones."""
+"""The mesh, its shardings, host arrays to global ones, and the start of several processes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from jax.sharding import PartitionSpec as P
 
 from softbio_jax.errors import UserError
 
-# Frozen leaves below this many elements are not worth gathering: a norm, a bias, small kernels.
+# Frozen leaves with fewer elements are replicated, as gathering them does not pay off: norms, biases.
 _SHARDED_FROM = 2**16
-# A trained leaf's gradient has to be summed over all devices either way: one of fewer elements a
-# block, as adapters have, is whole on each.
+# A trained leaf's gradient is summed over all devices either way: leaves with fewer elements per
+# block, such as adapters, are replicated.
 _TRAINED_FROM = 2**20
 
 
@@ -22,8 +22,8 @@ def make_mesh(*, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> 
     """Returns a mesh with axes data and fsdp.
 
     Args:
-      fsdp: devices over which large weights are sharded; divides the device count.
-      devices: which devices; None: all of them, of every process.
+      fsdp: number of devices over which large weights are sharded.
+      devices: the devices; None: all devices of all processes.
 
     Raises:
       UserError: fsdp does not divide the device count.
@@ -38,61 +38,49 @@ def make_mesh(*, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> 
             fix="choose another fsdp",
         )
     shape, names = (count // fsdp, fsdp), ("data", "fsdp")
-    # Auto axes: make_mesh's default is Explicit, which wants every operation annotated.
+    # Auto axes: make_mesh's default, Explicit, requires every operation to be annotated.
     types = (AxisType.Auto,) * 2
     try:
         return jax.make_mesh(shape, names, axis_types=types, devices=devices)
-    except NotImplementedError:  # fsdp=8 on a torus of 4x4x4: an axis of it has to be split
+    except NotImplementedError:  # fsdp=8 on a torus of 4x4x4, of which an axis has to be split
         laid_out = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
         return Mesh(laid_out, names, axis_types=types)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """Returns the sharding of replicated arrays."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
-    """Returns the sharding of what has an axis of examples: that one over all devices.
-
-    Args:
-      mesh: the devices.
-      axis: which one it is.
-    """
+    """Returns the sharding of arrays whose given axis is that of examples: over all devices."""
     return NamedSharding(mesh, P(*[None] * axis, ("data", "fsdp")))
 
 
 def weight_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a frozen weight: one axis that fsdp divides, over fsdp.
 
-    That is the last but one, which products sum over, so that XLA gathers the weight; sharded by
-    its outputs, it would gather the activations of the whole group. Where fsdp does not divide it,
-    the widest. The first of three or more axes is left whole: blocks are scanned over it.
+    Preferably the last but one, which products sum over, so that XLA gathers the weight; if sharded
+    by its outputs, XLA would gather the activations of the whole fsdp group. Otherwise the widest.
+    The first of three or more axes is never sharded: blocks are scanned over it.
     """
     return _over_fsdp(shape, mesh) if np.prod(shape) >= _SHARDED_FROM else replicated(mesh)
 
 
 def trained_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a trained leaf, its gradient and its moments: as that of a frozen
-    weight, but whole where a block of it is small, as adapters, heads and norms are.
+    """Returns the sharding of a trained leaf: as of a frozen weight, but replicated if a block is small.
 
-    It depends on the shape alone, so what the optimizer keeps for a leaf lies where the leaf lies.
+    It depends only on the shape, so a leaf, its gradient and its moments are on the same devices.
     """
     block = shape[1:] if len(shape) >= 3 else shape
     return _over_fsdp(shape, mesh) if np.prod(block) >= _TRAINED_FROM else replicated(mesh)
 
 
 def check_batch(batch_size: int, mesh: Mesh, *, microbatches: int = 1, where: str) -> None:
-    """Checks that every device gets whole rows of every microbatch.
-
-    Args:
-      batch_size: B, over all devices.
-      mesh: the devices.
-      microbatches: parts of a batch that go through the tower one after the other.
-      where: the setting that the batch size is from.
+    """Checks that devices and microbatches divide the global batch size, set at `where`.
 
     Raises:
-      UserError: they do not divide it.
+      UserError: they do not.
     """
     unit = mesh.size * microbatches
     if batch_size <= 0 or batch_size % unit:
@@ -106,51 +94,43 @@ def check_batch(batch_size: int, mesh: Mesh, *, microbatches: int = 1, where: st
 
 
 def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Returns the global batch of which each process gives its rows.
-
-    Args:
-      batch: name -> this process' rows (b, ...).
-      mesh: over all of whose devices rows are split.
-
-    Returns:
-      name -> (B, ...), B the sum of all b.
-    """
+    """Returns the global batch {name: (B, ...)} of every process' rows (b, ...), sharded over the mesh."""
     sharding = batch_sharding(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts a tree, the same on every process, on every device of the mesh."""
+    """Replicates a tree, the same on every process, over the mesh."""
     return jax.tree.map(lambda leaf: _place(leaf, replicated(mesh)), tree)
 
 
 def shard_weights(tree: Any, mesh: Mesh) -> Any:
-    """Puts frozen weights, the same on every process, on the mesh by `weight_sharding`."""
+    """Places frozen weights, the same on every process, by `weight_sharding`."""
     return jax.tree.map(lambda leaf: _place(leaf, weight_sharding(np.shape(leaf), mesh)), tree)
 
 
 def trained_shardings(tree: Any, mesh: Mesh) -> Any:
-    """Returns `trained_sharding` of every leaf, arrays or shapes."""
+    """Returns the `trained_sharding` of every array or shape."""
     return jax.tree.map(lambda leaf: trained_sharding(np.shape(leaf), mesh), tree)
 
 
 def shard_trained(tree: Any, mesh: Mesh) -> Any:
-    """Puts trained leaves, the same on every process, on the mesh by `trained_sharding`."""
+    """Places trained leaves, the same on every process, by `trained_sharding`."""
     return jax.tree.map(_place, tree, trained_shardings(tree, mesh))
 
 
 def start_distributed(
     *, coordinator: str | None = None, process_id: int | None = None, processes: int | None = None
 ) -> None:
-    """Starts JAX's distributed runtime; on TPU pods and under SLURM it finds its peers itself.
+    """Starts JAX's distributed runtime; TPU pods and SLURM need no arguments.
 
     Args:
       coordinator: HOST:PORT of process 0, the same on every process.
-      process_id: the number of this process, from 0.
-      processes: how many there are.
+      process_id: index of this process (0-based).
+      processes: number of processes.
 
     Raises:
-      UserError: some of the three are given and some are not.
+      UserError: only some of the three are given, or the other processes are not found.
     """
     given = [coordinator is not None, process_id is not None, processes is not None]
     if any(given) != all(given):
@@ -167,7 +147,7 @@ def start_distributed(
         jax.distributed.initialize(coordinator, processes, process_id)
     except ValueError as error:
         raise UserError(
-            "cannot tell the other processes",
+            "cannot find the other processes",
             where="--multihost",
             expected="a TPU pod, SLURM, or --coordinator, --process_id and --processes",
             found=str(error).splitlines()[0],
@@ -186,7 +166,7 @@ def _over_fsdp(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
 
 
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    # device_put to other processes' devices would first compare the value over all of them. Each
-    # device gets a copy of its own: the state is donated, and one buffer cannot be given twice.
+    # device_put to other processes' devices would first compare the value across them. Each device
+    # gets its own copy: the state is donated, and a buffer can be donated only once.
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: np.array(host[index]))

@@ -1,4 +1,4 @@
-"""Parameter counts a group, from arrays or abstract shapes alone."""
+"""Parameter trees: paths, labels by rules, partition and counts; of arrays or of shapes."""
 
 import difflib
 import math
@@ -12,7 +12,7 @@ Tree = dict[str, Any]
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {"a/b": leaf} of a nested dict, in sorted order.
+    """Returns {"a/b": leaf} of a nested dict, sorted by path.
 
     >>> flatten({"b": {"kernel": 1}, "a": 2})
     {'a': 2, 'b/kernel': 1}
@@ -40,14 +40,10 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
 
 
 def label(paths: Sequence[str], rules: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Returns the label of each path: that of the first rule whose anchored regex matches.
-
-    Args:
-      paths: "/"-joined leaf paths.
-      rules: (regex, label) pairs, tried in order.
+    """Returns the label of each path: that of the first (regex, label) rule that matches it entirely.
 
     Raises:
-      UserError: a path that no rule matches, or a rule that no path needs.
+      UserError: a path that no rule matches, or a rule that is never the first match.
     """
     labels: dict[str, str] = {}
     used: set[int] = set()
@@ -59,7 +55,7 @@ def label(paths: Sequence[str], rules: Sequence[tuple[str, str]]) -> dict[str, s
                 where=path,
                 expected="a rule that matches it",
                 found="none",
-                fix='add one to the method\'s groups; (".*", FROZEN) at their end takes what is not trained',
+                fix='add one to the method\'s groups; (".*", FROZEN) at the end matches what is not trained',
             )
         labels[path] = rules[hits[0]][1]
         used.add(hits[0])
@@ -79,12 +75,8 @@ def label(paths: Sequence[str], rules: Sequence[tuple[str, str]]) -> dict[str, s
 def partition(params: Tree, is_trainable: Callable[[str], bool]) -> tuple[Tree, Tree]:
     """Splits params into (trainable, frozen) by path; `combine` is the inverse.
 
-    >>> partition({"head": {"kernel": 1}, "tower": {"kernel": 2}}, lambda p: p.startswith("head"))
-    ({'head': {'kernel': 1}}, {'tower': {'kernel': 2}})
-
-    Args:
-      params: nested dict of leaves.
-      is_trainable: tells from the "/"-joined path.
+    >>> partition({"head": {"kernel": 1}, "encoder": {"kernel": 2}}, lambda p: p.startswith("head"))
+    ({'head': {'kernel': 1}}, {'encoder': {'kernel': 2}})
     """
     chosen: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for path, leaf in flatten(params).items():
@@ -93,10 +85,10 @@ def partition(params: Tree, is_trainable: Callable[[str], bool]) -> tuple[Tree, 
 
 
 def combine(trainable: Tree, frozen: Tree) -> Tree:
-    """Returns the tree whose leaves are those of both, which share none.
+    """Returns the tree with the leaves of both.
 
     Raises:
-      UserError: a leaf that both have.
+      UserError: a leaf in both.
     """
     left, right = flatten(trainable), flatten(frozen)
     if both := sorted(left.keys() & right.keys()):
@@ -105,7 +97,7 @@ def combine(trainable: Tree, frozen: Tree) -> Tree:
             where=both[0],
             expected="one of them",
             found="both",
-            fix="partition the tree anew",
+            fix="partition the tree again",
         )
     return unflatten(left | right)
 
@@ -116,12 +108,7 @@ def count(tree: Mapping[str, Any]) -> int:
 
 
 def by_group(tree: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, int]:
-    """Returns the number of scalars in each group, largest first.
-
-    Args:
-      tree: nested dict of arrays or shapes.
-      groups: the group of each "/"-joined path.
-    """
+    """Returns the number of scalars per group, largest first; groups maps paths to groups."""
     totals: dict[str, int] = {}
     for path, leaf in flatten(tree).items():
         totals[groups[path]] = totals.get(groups[path], 0) + math.prod(leaf.shape)

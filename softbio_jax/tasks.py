@@ -1,10 +1,10 @@
-"""The three tasks and the label vocabulary that every data set, head and table shares."""
+"""The three tasks and their classes, shared by every data set, head and table."""
 
 import dataclasses
 
 from softbio_jax.registry import Registry
 
-MISSING = -1  # the label of an example that a task does not know
+MISSING = -1  # the label of an example without one for a task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

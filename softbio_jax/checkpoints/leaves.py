@@ -1,19 +1,21 @@
-"""Digests of a state's leaves, cheap enough to be taken at every save.
+"""Digests of arrays: fast ones of a state's leaves at every save, SHA-256 of others and of files.
 
-For damage, not against forgery. Two kinds, told by their prefix:
+A SHA-256 of the state would take longer than writing it, so a save uses checksums that detect
+damage but not forgery. Their prefix names the kind:
 
-`columns`, for arrays that a CPU holds: their 8-byte words lie, in row-major order, in rows of 1021;
-over every 128 rows each column is summed mod 2^64 (checksums as of Huang and Abraham 1984), and
-of the sums the SHA-256 is taken. Any damage within 8 KB is seen for certain; 1021 is prime, so
-blocks that change places do not keep their columns. The array is read once, where it lies.
+`columns`, of arrays in host memory. The 8-byte words, in row-major order, form rows of 1021; each
+column is summed mod 2^64 over every 128 rows (checksums as of Huang and Abraham 1984), and the
+digest is the SHA-256 of the sums. Damage within 8 KB changes each column at most once, so it is
+always detected. 1021 is prime, so swapped blocks of a power of two end up in other columns. The
+array is read once, without a copy.
 
-`mix`, for arrays on accelerators or spread over processes, taken by the devices themselves: two
-sums mod 2^32 over the elements x_i, i counted in row-major order,
+`mix`, of arrays on accelerators or sharded over processes, computed by the devices: two sums mod
+2^32 over the elements x_i, i counted in row-major order,
 
     sum_i m_i  and  sum_i m_i (2 i + 1)  with  m_i = mix(bits(x_i) xor i c),
 
-which depend on no sharding and copy nothing to the host. Terms are one to one in bits(x_i), so a
-change of one element never goes unseen, of several with probability 2^-64.
+which do not depend on the sharding and copy nothing to the host. The terms are one-to-one in
+bits(x_i), so a change of one element is always detected, of several with probability 1 - 2^-64.
 """
 
 import concurrent.futures
@@ -30,7 +32,8 @@ import numpy as np
 from etils import epath
 
 _WIDTH, _ROWS = 1021, 128  # words in a row, rows summed together
-_SPREAD = np.uint32(0x9E3779B1)  # c: 2^32 over the golden ratio, odd
+_SPREAD = np.uint32(0x9E3779B1)  # c: 2^32 over the golden ratio, odd; makes equal elements' terms differ
+_CHUNK = 1 << 22  # bytes
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -41,24 +44,24 @@ def named(tree: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Described:
-    """An array as it was; its digest may still be under way on a device."""
+    """The description of an array; its digest may still be computing on a device."""
 
     shape: tuple[int, ...]
     dtype: str
     digest: str | jax.Array
 
     def to_json(self) -> dict[str, Any]:
-        """Returns JSON values, once the device has the digest."""
+        """Returns JSON values, after waiting for the digest."""
         return {"shape": list(self.shape), "dtype": self.dtype, "digest": _text(self.digest)}
 
 
 def describe(tree: Any) -> dict[str, Described]:
-    """Takes every leaf's digest, by the leaf's path.
+    """Returns the description of every leaf by path; must be called on every process.
 
-    The arrays may be donated as soon as this returns. Every process must call it.
+    The arrays may be donated once this returns.
     """
     leaves = named(tree)
-    taken = threaded(lambda leaf: _columns(leaf) if _is_at_hand(leaf) else "", leaves.values())
+    taken = threaded(lambda leaf: _columns(leaf) if _on_host(leaf) else "", leaves.values())
     return {
         path: Described(shape=np.shape(leaf), dtype=np.dtype(leaf.dtype).name, digest=digest or _mix(leaf))
         for (path, leaf), digest in zip(leaves.items(), taken, strict=True)
@@ -66,18 +69,18 @@ def describe(tree: Any) -> dict[str, Described]:
 
 
 def threaded(function: Callable[[Any], str], items: Iterable[Any]) -> list[str]:
-    """Maps in threads: hashing lets other threads run."""
+    """Maps in threads: hashing releases the GIL."""
     with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         return list(pool.map(function, items))
 
 
 def again(leaf: Any, digest: str) -> str:
-    """Takes the same kind of digest of a leaf; every process must call it."""
+    """Returns the digest of a leaf of the same kind; must be called on every process."""
     return _text(_mix(leaf)) if digest.startswith("mix:") else _columns(to_host(leaf))
 
 
 def to_host(leaf: Any) -> np.ndarray:
-    """Returns an array whole, not a copy where its buffer can be read; every process must call."""
+    """Returns the complete array, without a copy if possible; must be called on every process."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         from jax.experimental import multihost_utils
 
@@ -92,7 +95,7 @@ def _text(digest: str | jax.Array) -> str:
     return f"mix:{first:08x}{second:08x}"
 
 
-def _is_at_hand(leaf: Any) -> bool:
+def _on_host(leaf: Any) -> bool:
     if not isinstance(leaf, jax.Array):
         return True
     on_cpu = {device.platform for device in leaf.devices()} == {"cpu"}
@@ -117,17 +120,17 @@ def _bytes(array: Any) -> np.ndarray:
 
 @jax.jit
 def _mix(array: jax.Array) -> jax.Array:
-    """Returns the two sums, (2,) uint32."""
+    """Returns the two sums of `mix`, (2,) uint32."""
     bits = _bits(array)
     place = jnp.zeros(bits.shape, jnp.uint32)
-    for axis, size in enumerate(bits.shape):  # by axes: a reshape would gather what is sharded
+    for axis, size in enumerate(bits.shape):  # per axis: a reshape would gather a sharded array
         place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
     mixed = _scramble(bits ^ (place * _SPREAD))
     return jnp.stack([jnp.sum(mixed, dtype=jnp.uint32), jnp.sum(mixed * (2 * place + 1), dtype=jnp.uint32)])
 
 
 def _bits(array: jax.Array) -> jax.Array:
-    """Returns an array's bits as uint32, of 8-byte types with one more axis."""
+    """Returns an array's bits as uint32; 8-byte types get one more axis."""
     if array.dtype == bool:
         return array.astype(jnp.uint32)
     word = {1: jnp.uint8, 2: jnp.uint16}.get(array.dtype.itemsize, jnp.uint32)
@@ -135,31 +138,28 @@ def _bits(array: jax.Array) -> jax.Array:
 
 
 def _scramble(x: jax.Array) -> jax.Array:
-    """Scrambles 32 bits, one to one: the finalizer of MurmurHash3 (Appleby, public domain)."""
+    """Scrambles 32 bits one-to-one: the finalizer of MurmurHash3 (Appleby, public domain)."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
 
 
-_CHUNK = 1 << 22  # bytes
-
-
 def host_leaves(tree: Any) -> dict[str, np.ndarray]:
-    """Returns every leaf on the host, {"/"-joined path: array}; every process must call it."""
+    """Returns {path: array on the host} of every leaf; must be called on every process."""
     return {path: to_host(leaf) for path, leaf in named(tree).items()}
 
 
 def of_array(array: np.ndarray) -> str:
-    """Hashes an array's type, shape and bytes, in row-major order."""
+    """Returns the SHA-256 of an array's type, shape and bytes in row-major order."""
     head = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
-    head.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    head.update(_bytes(array).data)
     return head.hexdigest()
 
 
 def of_tree(tree: Any) -> str:
-    """Hashes a tree to one digest, that of its leaves' paths and digests.
+    """Returns the SHA-256 of the paths and digests of a tree's leaves.
 
-    Every process must call it where leaves are sharded over processes.
+    Must be called on every process if leaves are sharded over processes.
     """
     arrays = host_leaves(tree)
     digests = dict(zip(arrays, threaded(of_array, arrays.values()), strict=True))
@@ -168,10 +168,7 @@ def of_tree(tree: Any) -> str:
 
 
 def of_files(directory: epath.Path, *, largest: int) -> dict[str, str]:
-    """Hashes every file under a directory: {path relative to it: digest}.
-
-    Of files larger than `largest` bytes only the size is taken.
-    """
+    """Returns {relative path: SHA-256} of the files in a directory, or the size of those over `largest`."""
     paths = sorted(_walk(directory))
     digests = threaded(functools.partial(_of_file, largest=largest), paths)
     return {p.relative_to(directory).as_posix(): d for p, d in zip(paths, digests, strict=True)}

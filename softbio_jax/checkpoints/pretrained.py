@@ -1,4 +1,4 @@
-"""Pretrained towers: any format in, our own safetensors out."""
+"""Pretrained encoders: any format in, our own safetensors out."""
 
 import pathlib
 from collections.abc import Mapping
@@ -16,22 +16,18 @@ from softbio_jax.params import Tree, flatten, unflatten
 def load_pretrained(
     source: str | pathlib.Path, *, config: VisionConfig, tail: int = 0, dtype: Any = np.float32
 ) -> Tree:
-    """Reads a vision tower's parameters from a checkpoint of any known format.
+    """Reads the parameters of a vision encoder: `encoder`, and the variant's `pool` and `proj`.
 
-    A text tower in the file is checked and left out.
+    A text encoder in the file is checked and ignored.
 
     Args:
-      source: a `.safetensors` or `.pt` file (official, timm, open_clip or our own; told from its
-        keys), or a hub id.
-      config: the variant it must hold.
-      tail: k, how many of the last blocks go to `encoder/tail`.
+      source: a `.safetensors` or `.pt` file in any of `formats.FORMATS`, or a hub id.
+      config: the variant that it must contain.
+      tail: k, number of last blocks that go to `encoder/tail`.
       dtype: the floating type of every leaf.
 
-    Returns:
-      Nested dict with `encoder`, and `pool` and `proj` where the variant has them.
-
     Raises:
-      UserError: unreadable, another variant, or any key, shape or value wrong.
+      UserError: an unreadable file, another variant, or wrong keys, shapes or values.
     """
     state = formats.read(resolve(str(source)), config=config)
     vision = {key: value for key, value in state.items() if key.startswith("visual.")}
@@ -42,12 +38,12 @@ def load_pretrained(
 def save_pretrained(
     path: str | pathlib.Path, params: Mapping[str, Any], *, variant: str, **notes: str
 ) -> None:
-    """Writes a tower in our own format: safetensors with "/"-joined paths.
+    """Writes an encoder in our format: safetensors with "/"-joined paths.
 
     Args:
-      path: the `.safetensors` file; it appears only once it is whole.
+      path: the `.safetensors` file, which appears only once complete.
       params: nested dict of arrays, with any tail.
-      variant: the variant's name, kept in the metadata.
+      variant: the variant's name, for the metadata.
       notes: further metadata.
     """
     arrays = {key: np.asarray(value) for key, value in flatten(params).items()}

@@ -78,7 +78,7 @@ def test_a_digest_is_that_of_the_values_before_they_are_given_away():
 
 
 def test_arrays_on_other_devices_are_digested_there(monkeypatch):
-    monkeypatch.setattr(leaves, "_is_at_hand", lambda leaf: False)
+    monkeypatch.setattr(leaves, "_on_host", lambda leaf: False)
     state = {"a": jnp.arange(64, dtype=jnp.float32), "b": jnp.ones(3, bool)}
     described = {path: leaf.to_json() for path, leaf in leaves.describe(state).items()}
     for path, leaf in described.items():
