@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         # With libtpu installed JAX would look for a TPU on this machine, for minutes.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from softbio_jax.models.stack import REMAT_POLICIES
+    from softbio_jax.models.blocks import REMAT_POLICIES
     from softbio_jax.planning import fit, search, table
     from softbio_jax.planning.saved import SavedRows, versions
     from softbio_jax.planning.topology import devices_of

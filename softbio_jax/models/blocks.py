@@ -1,6 +1,7 @@
-"""The transformer block of both encoders."""
+"""The transformer block of both encoders, and a stack of equal blocks as one scan."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,12 +10,21 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.dense import AdaptedDense
+from softbio_jax.errors import UserError, nearest
 from softbio_jax.models import positions
 from softbio_jax.models.attention import attend, split_heads
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.norm import LayerNorm
 
 Rotation = tuple[jax.Array, jax.Array]  # cos and sin, (N, head_dim) each
+_POLICIES = jax.checkpoint_policies
+# What the forward pass saves for the backward pass; the rest is recomputed.
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "none": None,  # save everything
+    "attention": None,  # except attention's weights, see `attend`
+    "dots": _POLICIES.dots_with_no_batch_dims_saveable,
+    "full": _POLICIES.nothing_saveable,
+}
 
 
 @jax.custom_vjp
@@ -103,3 +113,71 @@ class Block(nn.Module):
 
     def _scaled(self, name: str, x: jax.Array) -> jax.Array:
         return x if self.layer_scale is None else LayerScale(self.layer_scale, name=name)(x)
+
+
+class _ScannedBlock(nn.Module):
+    make: Callable[[str], Block]
+    capture: bool
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None
+    ) -> tuple[jax.Array, object]:
+        block = self.make("block")
+        nn.share_scope(self, block)  # no level of its own in the parameter tree
+        x = block(x, rotation, rows)
+        return x, (x if self.capture else None)
+
+
+def stack(
+    make: Callable[[str], Block], *, layers: int, name: str, compute: ComputeConfig, capture: bool
+) -> nn.Module:
+    """Returns a module that maps (x (B, N, D), rotation, rows) to (x, states).
+
+    Args:
+      make: builds a block of the given name.
+      layers: L >= 1.
+      name: the stack's name in the parameter tree.
+      compute: its remat and unroll are used.
+      capture: whether states are every block's output (L, B, N, D), else None.
+
+    Raises:
+      UserError: no such remat policy.
+    """
+    body = over_layers(_ScannedBlock, length=layers, inputs=2, compute=compute)
+    return body(make, capture, name=name)
+
+
+def over_layers(
+    body: type[nn.Module], *, length: int, inputs: int, compute: ComputeConfig
+) -> type[nn.Module]:
+    """Returns a module scanned over layers, its parameters with a leading layer axis.
+
+    Args:
+      body: a layer: (carry, *inputs) to (carry, output).
+      length: number of layers.
+      inputs: number of inputs beside the carry, the same for every layer.
+      compute: its remat and unroll are used.
+
+    Raises:
+      UserError: no such remat policy.
+    """
+    if compute.remat not in REMAT_POLICIES:
+        raise UserError(
+            "unknown remat policy",
+            where="compute.remat",
+            expected=f"one of {', '.join(REMAT_POLICIES)}",
+            found=repr(compute.remat),
+            fix=nearest(compute.remat, REMAT_POLICIES, otherwise="use one of them"),
+        )
+    if REMAT_POLICIES[compute.remat] is not None:
+        # Inside a scan nothing can be merged across iterations, so CSE need not be prevented.
+        body = nn.remat(body, policy=REMAT_POLICIES[compute.remat], prevent_cse=False)
+    return nn.scan(
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(nn.broadcast,) * inputs,
+        length=length,
+        unroll=compute.unroll,
+    )

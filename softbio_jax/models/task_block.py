@@ -11,10 +11,9 @@ from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.dense import TwoStreamDense
 from softbio_jax.models import positions
 from softbio_jax.models.attention import attend, split_heads
-from softbio_jax.models.blocks import LayerScale, Rotation, gelu
+from softbio_jax.models.blocks import LayerScale, Rotation, gelu, over_layers
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.norm import LayerNorm
-from softbio_jax.models.stack import over_layers
 
 Streams = tuple[jax.Array, jax.Array | None]  # shared (B, N, D), the tasks' (T, B, N, D)
 

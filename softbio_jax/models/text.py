@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
-from softbio_jax.models.blocks import Block
+from softbio_jax.models.blocks import Block, stack
 from softbio_jax.models.config import ComputeConfig, TextConfig
 from softbio_jax.models.norm import LayerNorm
-from softbio_jax.models.stack import stack
 from softbio_jax.models.vision import VisionEncoder
 
 

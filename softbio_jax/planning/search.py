@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from softbio_jax.errors import UserError
-from softbio_jax.models.stack import REMAT_POLICIES
+from softbio_jax.models.blocks import REMAT_POLICIES
 from softbio_jax.planning import fit
 from softbio_jax.planning.fit import Fit
 from softbio_jax.runs.chips import chip_of

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.models.stack import REMAT_POLICIES
+from softbio_jax.models.blocks import REMAT_POLICIES
 from softbio_jax.planning import fit, search
 from softbio_jax.runs.config import config_from
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
+from softbio_jax.models.blocks import REMAT_POLICIES
 from softbio_jax.models.config import ComputeConfig
-from softbio_jax.models.stack import REMAT_POLICIES
 from tests.adapters import towers
 from tests.compiling import quick_jit
 
