@@ -1,8 +1,8 @@
-"""How a face of some age, gender and emotion looks: labels to drawing parameters, with variation.
+"""From age, gender and emotion to the parameters of a face, with random variation.
 
-Every cue varies on its own, and people look older or younger than they are, so that
-neighbouring age bins overlap and no single cue settles a label. Skin tone, colours, pose and light
-depend on no label.
+Every cue varies independently, and people look older or younger than they are, so that
+neighbouring age classes overlap and no single cue determines a label. Skin tone, colours, pose and
+light depend on no label.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _EYES = ((64, 42, 30), (92, 62, 38), (86, 112, 70), (84, 126, 168), (110, 120, 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Style:
-    """What sets one set of pictures apart from another.
+    """The look that distinguishes one set of images from another.
 
     Args:
-      scale: mean of Face.scale, the share of the picture that the head's height takes.
+      scale: mean of Face.scale, the head's height as a share of the image's.
       scale_spread: its standard deviation.
       tilt: standard deviation of the head's tilt, in radians.
       brightness, warmth: means of the same parameters of Face.
-      blur: upper limit of the blur, in 64ths of the picture's side.
+      blur: upper limit of the blur, in 64ths of the image's side.
       noise: upper limit of the noise, in grey levels.
     """
 
@@ -59,19 +59,16 @@ class Style:
 
 
 def sample_face(*, age: int, gender: int, emotion: int, style: Style, rng: np.random.Generator) -> Face:
-    """Draws the parameters of one face.
+    """Samples the parameters of one face.
 
     Args:
       age, gender, emotion: classes in the order of softbio_jax.tasks.
       style: the look of the set.
       rng: the only source of randomness.
-
-    Returns:
-      The face's parameters.
     """
     low, high = _AGE_EDGES[age : age + 2]
     years = rng.uniform(low, high)
-    looks = max(years + rng.normal() * (0.3 + 0.03 * years), 0.0)  # the age that one looks
+    looks = max(years + rng.normal() * (0.3 + 0.03 * years), 0.0)  # the apparent age
     parts: dict[str, Any] = {}
     for build in (_shape, _marks, _hair):
         parts.update(build(looks, 1.0 if gender == 1 else -1.0, rng))
@@ -81,9 +78,13 @@ def sample_face(*, age: int, gender: int, emotion: int, style: Style, rng: np.ra
     return Face(**parts, **colours)
 
 
+def _unit(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
+
+
 def _ramp(value: float, start: float, end: float) -> float:
-    """0 up to start, 1 from end on, linear between."""
-    return min(max((value - start) / (end - start), 0.0), 1.0)
+    """Returns 0 up to start, 1 from end on, and a linear ramp between."""
+    return _unit((value - start) / (end - start))
 
 
 def _shape(looks: float, female: float, rng: np.random.Generator) -> dict[str, float]:
@@ -91,39 +92,33 @@ def _shape(looks: float, female: float, rng: np.random.Generator) -> dict[str, f
     baby, child = math.exp(-looks / 2.5), math.exp(-looks / 11)
     grown = 1 - child
     sex = female * (0.35 + 0.65 * grown)  # the difference grows with age
+    shrunk, widened = _ramp(looks, 40, 85), _ramp(looks, 35, 90)
     n = rng.standard_normal(14).tolist()
     return {
         "head_width": 0.76 + 0.1 * child + 0.04 * baby - 0.02 * sex + 0.025 * n[0],
         "jaw": max(2.3 - 0.32 * sex + 0.1 * n[1], 1.6),
         "cheeks": max(0.02 + 0.05 * child + 0.05 * baby + 0.02 * n[2], 0.0) + 0.08 * _ramp(looks, 45, 85),
         "neck": 0.42 - 0.1 * child - 0.06 * sex + 0.03 * n[3],
-        "eye_line": 0.0 + 0.17 * child + 0.06 * baby + 0.015 * n[4],
-        "eye_size": 0.185
-        + 0.05 * child
-        + 0.02 * baby
-        + 0.008 * sex
-        - 0.02 * _ramp(looks, 40, 85)
-        + 0.008 * n[5],
+        "eye_line": 0.17 * child + 0.06 * baby + 0.015 * n[4],
+        "eye_size": 0.185 + 0.05 * child + 0.02 * baby + 0.008 * sex - 0.02 * shrunk + 0.008 * n[5],
         "eye_spacing": 0.345 + 0.02 * child + 0.014 * n[6],
         "iris": 0.52 + 0.12 * child + 0.03 * n[7],
         "nose_length": 0.36 - 0.14 * child - 0.03 * baby + 0.05 * _ramp(looks, 40, 90) + 0.02 * n[8],
-        "nose_width": max(
-            0.125 - 0.02 * child - 0.012 * sex + 0.025 * _ramp(looks, 35, 90) + 0.012 * n[9], 0.07
-        ),
+        "nose_width": max(0.125 - 0.02 * child - 0.012 * sex + 0.025 * widened + 0.012 * n[9], 0.07),
         "mouth_line": 0.585 + 0.03 * child + 0.015 * n[10],
-        "lips": max(0.064 + 0.018 * sex - 0.028 * _ramp(looks, 40, 85) + 0.007 * n[11], 0.02),
+        "lips": max(0.064 + 0.018 * sex - 0.028 * shrunk + 0.007 * n[11], 0.02),
         "brow_thickness": max(0.075 - 0.025 * child - 0.024 * sex + 0.008 * n[12], 0.015),
-        "lashes": min(max(0.3 + 0.3 * sex + 0.1 * n[13], 0.0), 1.0),
+        "lashes": _unit(0.3 + 0.3 * sex + 0.1 * n[13]),
     }
 
 
 def _marks(looks: float, female: float, rng: np.random.Generator) -> dict[str, float]:
     n = rng.standard_normal(4).tolist()
     return {
-        "wrinkles": min(max(_ramp(looks, 27, 62) + 0.05 * n[0], 0), 1),
-        "folds": min(max(_ramp(looks, 18, 52) + 0.05 * n[1], 0), 1),
-        "eye_bags": min(max(_ramp(looks, 36, 72) + 0.06 * n[2], 0), 1),
-        "spots": min(max(_ramp(looks, 58, 85) + 0.1 * n[3], 0), 1),
+        "wrinkles": _unit(_ramp(looks, 27, 62) + 0.05 * n[0]),
+        "folds": _unit(_ramp(looks, 18, 52) + 0.05 * n[1]),
+        "eye_bags": _unit(_ramp(looks, 36, 72) + 0.06 * n[2]),
+        "spots": _unit(_ramp(looks, 58, 85) + 0.1 * n[3]),
     }
 
 
@@ -131,7 +126,7 @@ def _hair(looks: float, female: float, rng: np.random.Generator) -> dict[str, fl
     n = rng.standard_normal(3).tolist()
     u = rng.random(5).tolist()
     grown = _ramp(looks, 0.5, 5)
-    usual = u[0] > (0.08 if female > 0 else 0.04)  # the others wear it like the other gender
+    usual = u[0] > (0.08 if female > 0 else 0.04)  # the rest have the other gender's usual length
     long_hair = usual == (female > 0)
     length = grown * (0.62 + 0.16 * n[0] if long_hair else 0.15 + 0.06 * n[0])
     recession = 0.0 if female > 0 else 0.55 * u[1] * _ramp(looks, 25, 70)
@@ -140,9 +135,7 @@ def _hair(looks: float, female: float, rng: np.random.Generator) -> dict[str, fl
     return {
         "hair_length": min(max(length, 0.0), 0.95),
         "hair_volume": max(0.03 + 0.085 * grown - 0.04 * _ramp(looks, 45, 85) + 0.02 * n[1], 0.012),
-        "hairline": min(
-            max(0.3 + 0.12 * n[2] + 0.35 * (1 - grown) + recession + 0.15 * _ramp(looks, 45, 85), 0.0), 1.0
-        ),
+        "hairline": _unit(0.3 + 0.12 * n[2] + 0.35 * (1 - grown) + recession + 0.15 * _ramp(looks, 45, 85)),
         "part": 1.4 * (u[3] - 0.5),
         "beard": bearded * (0.15 + 0.85 * u[4]),
         "moustache": bearded * (0.2 + 0.8 * u[4]) if u[2] < 0.38 else 0.0,
@@ -161,7 +154,7 @@ def _expression(emotion: int, rng: np.random.Generator) -> dict[str, float]:
         "mouth_curve": curve,
         "mouth_open": max(opening, 0.0),
         "mouth_width": max(1 + wide, 0.5),
-        "teeth": min(max(teeth, 0.0), 1.0),
+        "teeth": _unit(teeth),
         "nose_wrinkle": max(nose, 0.0),
     }
 
@@ -186,13 +179,13 @@ def _surroundings(style: Style, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _pick(palette: tuple[Colour, ...], rng: np.random.Generator) -> Colour:
-    """A colour somewhere between two neighbours of a palette."""
+    """Returns a colour between two neighbours of a palette."""
     place = rng.random() * (len(palette) - 1)
     return mix(palette[int(place)], palette[int(place) + 1], place % 1)
 
 
 def _muted(red: float, green: float, blue: float) -> Colour:
-    """A colour pulled half-way to the grey of its own lightness."""
+    """Returns a colour halfway to the grey of its own lightness."""
     grey = (red + green + blue) / 3
     return mix((30 + 205 * grey,) * 3, (30 + 205 * red, 30 + 205 * green, 30 + 205 * blue), 0.5)
 
@@ -205,8 +198,7 @@ def _colours(looks: float, female: bool, rng: np.random.Generator) -> dict[str, 
     silver = mix((150, 150, 154), WHITE, 0.7 * u[0])
     lips = mix(skin, (178, 62, 70), 0.42)
     if female:
-        painted = (0.75 if looks > 15 else 0.15) * u[10]
-        lips = mix(lips, (196, 40, 64), painted)
+        lips = mix(lips, (196, 40, 64), (0.75 if looks > 15 else 0.15) * u[10])
     return {
         "skin": skin,
         "hair": mix(hair, silver, grey),
@@ -216,5 +208,5 @@ def _colours(looks: float, female: bool, rng: np.random.Generator) -> dict[str, 
         "background": _muted(u[1], u[2], u[3]),
         "backdrop": _muted(u[4], u[5], u[6]),
         "clothes": (220 * u[7], 220 * u[8], 220 * u[9]),
-        "blush": min(max(0.3 + 0.25 * n[1] + 0.5 * math.exp(-looks / 6), 0), 1),
+        "blush": _unit(0.3 + 0.25 * n[1] + 0.5 * math.exp(-looks / 6)),
     }

@@ -1,4 +1,4 @@
-"""The parameters of a drawn face."""
+"""The parameters of a drawn face, and those of them that a pretext task predicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Colour = tuple[float, float, float]  # red, green, blue in 0..255
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Face:
-    """Everything that is drawn; a length of 1 is half the head's height."""
+    """The parameters of a drawing; a length of 1 is half the head's height."""
 
     # Pose: position and half the head's height in units of half the image, angles in radians.
     x: float = 0.0
@@ -75,8 +75,8 @@ class Face:
     noise: float = 3.0  # deviation in grey levels
 
 
-# Parameter of Face -> its mean and standard deviation over the pretext's faces, measured on 20,000
-# of them. A colour counts by its lightness, the mean of its channels.
+# Parameter of Face -> its mean and standard deviation over 20,000 faces of the pretext. Colours are
+# represented by their lightness, the mean of the channels.
 FACTORS: dict[str, tuple[float, float]] = {
     "scale": (0.83, 0.0452),
     "tilt": (0.0, 0.0697),
@@ -112,14 +112,7 @@ _MEAN, _DEVIATION = np.array(list(FACTORS.values()), np.float32).T
 
 
 def factors(face: Face) -> np.ndarray:
-    """Standardises a face's parameters: (value - mean) / deviation.
-
-    Args:
-      face: what is drawn.
-
-    Returns:
-      (F,) float32, in the order of FACTORS, with mean 0 and deviation 1 over the pretext's faces.
-    """
+    """Returns a face's standardised parameters, (value - mean) / deviation, (F,) float32 as FACTORS."""
     values = [getattr(face, name) for name in FACTORS]
     flat = [sum(value) / 3 if isinstance(value, tuple) else value for value in values]
     return (np.array(flat, np.float32) - _MEAN) / _DEVIATION

@@ -17,17 +17,9 @@ def behind(pen: Pen, face: Face) -> None:
     shade = mix(face.hair, BLACK, 0.25)
     pen.fill(oval(0, -0.15, width, 0.85 + face.hair_volume), shade, on_face=False)
     flare = width * (1 + 0.12 * face.hair_length)
-    curtain = np.array(
-        [
-            (-width, -0.2),
-            (width, -0.2),
-            (flare, 0.7 * end),
-            (0.85 * flare, end),
-            (0, end + 0.08),
-            (-0.85 * flare, end),
-            (-flare, 0.7 * end),
-        ]
-    )
+    right = np.array([(width, -0.2), (flare, 0.7 * end), (0.85 * flare, end)])
+    left = right * (-1, 1)
+    curtain = np.concatenate([left[:1], right, [(0, end + 0.08)], left[:0:-1]])
     pen.fill(curtain, shade, on_face=False)
 
 
@@ -54,20 +46,11 @@ def in_front(pen: Pen, face: Face) -> None:
             strand = np.stack([x, [-0.98 - face.hair_volume * 0.6, -0.9, level + 0.06]], -1)
             pen.line(strand, light, 0.025, on_face=False)
     if face.hair_length > 0.3:
-        end = -0.2 + 2.0 * face.hair_length
-        edge = face.head_width
-        lock = np.array(
-            [
-                (edge + 0.02, temple - 0.25),
-                (edge + 0.5 * face.hair_volume + 0.1, -0.1),
-                (edge * 1.1 + 0.1, 0.75 * end),
-                (edge * 0.95, end),
-                (edge * 0.86, 0.5 * end),
-                (edge * 0.84, -0.1),
-                (edge * 0.7, temple - 0.45),
-            ]
-        )
-        pen.fill(lock * BOTH, face.hair, on_face=False)
+        end, edge = -0.2 + 2.0 * face.hair_length, face.head_width
+        outer = [(edge + 0.02, temple - 0.25), (edge + 0.5 * face.hair_volume + 0.1, -0.1)]
+        tip = [(edge * 1.1 + 0.1, 0.75 * end), (edge * 0.95, end), (edge * 0.86, 0.5 * end)]
+        inner = [(edge * 0.84, -0.1), (edge * 0.7, temple - 0.45)]
+        pen.fill(np.array(outer + tip + inner) * BOTH, face.hair, on_face=False)
 
 
 def beard(pen: Pen, face: Face) -> None:
@@ -78,16 +61,8 @@ def beard(pen: Pen, face: Face) -> None:
     lower = outline(face, 0.02 + 0.1 * max(face.beard - 0.5, 0))
     quarter = (len(lower) + 2) // 4
     jaw = lower[quarter + 1 : -quarter - 1]
-    cheek = face.mouth_line - 0.18
-    inner = np.array(
-        [
-            (-0.8 * face.head_width, 0.25),
-            (-0.36, cheek),
-            (0, cheek + 0.02),
-            (0.36, cheek),
-            (0.8 * face.head_width, 0.25),
-        ]
-    )
+    cheek, side = face.mouth_line - 0.18, 0.8 * face.head_width
+    inner = np.array([(-side, 0.25), (-0.36, cheek), (0, cheek + 0.02), (0.36, cheek), (side, 0.25)])
     pen.fill(np.concatenate([jaw, inner]), colour, on_face=False)
     pen.fill(oval(0, face.mouth_line - 0.02, 0.27, 0.13), face.skin)
 
@@ -105,19 +80,8 @@ def body(pen: Pen, face: Face) -> None:
     """Neck, shoulders and ears."""
     shade = mix(face.skin, BLACK, 0.25)
     neck, width = face.neck, face.head_width
-    shoulders = np.array(
-        [
-            (-2.2, 2.6),
-            (-2.0, 1.75),
-            (-1.35, 1.45),
-            (-neck, 1.3),
-            (0, 1.5),
-            (neck, 1.3),
-            (1.35, 1.45),
-            (2.0, 1.75),
-            (2.2, 2.6),
-        ]
-    )
+    right = np.array([(neck, 1.3), (1.35, 1.45), (2.0, 1.75), (2.2, 2.6)])
+    shoulders = np.concatenate([(right * (-1, 1))[::-1], [(0, 1.5)], right])
     column = np.array([(-neck, 0.5), (neck, 0.5), (neck * 1.15, 1.36), (0, 1.62), (-neck * 1.15, 1.36)])
     pen.fill(shoulders, face.clothes, on_face=False)
     pen.fill(column, shade, on_face=False)
@@ -209,7 +173,6 @@ def mouth(pen: Pen, face: Face) -> None:
 
 def age_marks(pen: Pen, face: Face, rng: np.random.Generator) -> None:
     """Forehead lines, crow's feet, folds beside the mouth, bags below the eyes, spots."""
-
     depth = 0.8 - sum(face.skin) / 3 / 640  # dark skin needs more to show the same
 
     def ink(strength: float) -> tuple[float, float, float]:
@@ -221,13 +184,9 @@ def age_marks(pen: Pen, face: Face, rng: np.random.Generator) -> None:
         pen.line(bag * BOTH, ink(0.8 * face.eye_bags), 0.045)
     if face.folds > 0.03:
         start, corner = face.nose_width + 0.04, 0.33 * face.mouth_width + 0.06
-        fold = np.array(
-            [
-                (start, y + face.nose_length - 0.06),
-                (0.5 * (start + corner) + 0.04, face.mouth_line - 0.14),
-                (corner, face.mouth_line - 0.02 + 0.1 * face.folds),
-            ]
-        )
+        top, end = y + face.nose_length - 0.06, face.mouth_line - 0.02 + 0.1 * face.folds
+        middle = (0.5 * (start + corner) + 0.04, face.mouth_line - 0.14)
+        fold = np.array([(start, top), middle, (corner, end)])
         pen.line(fold * BOTH, ink(0.8 * face.folds), 0.045)
     if face.wrinkles > 0.03:
         dark = ink(face.wrinkles)
@@ -248,10 +207,8 @@ def accessories(pen: Pen, face: Face) -> None:
         frame = mix((150, 140, 130), BLACK, face.glasses)
         ring = oval(face.eye_spacing, face.eye_line, 0.27, 0.23)
         pen.line(np.concatenate([ring, ring[:1]]) * BOTH, frame, 0.045)
-        edge = face.eye_spacing - 0.27
-        level = face.eye_line - 0.03
-        bridge = np.array([(edge, level), (0, level - 0.03), (-edge, level)])
-        pen.line(bridge, frame, 0.045)
+        edge, level = face.eye_spacing - 0.27, face.eye_line - 0.03
+        pen.line(np.array([(edge, level), (0, level - 0.03), (-edge, level)]), frame, 0.045)
     if face.earrings > 0:
         drop = oval(face.head_width + 0.05, face.eye_line + 0.42, 0.05, 0.07)
         pen.fill(drop * BOTH, (238, 204, 96), on_face=False)

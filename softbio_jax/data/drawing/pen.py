@@ -28,24 +28,21 @@ class Pen:
         self.origin = np.array([face.x + 1, face.y + 1]) * (128 * side) - 128 + 0.5
         self.yaw, self.width = face.yaw, face.head_width
 
-    def place(self, points: np.ndarray, on_face: bool) -> np.ndarray:
+    def _place(self, points: np.ndarray, on_face: bool) -> list[np.ndarray]:
         if on_face:  # what lies on the face's curved front moves with the yaw
             across = points[..., 0] / self.width
             points = points.copy()
             points[..., 0] += self.yaw * self.width * np.maximum(1 - across * across, 0)
-        return (points @ self.turn + self.origin).astype(np.int32)
+        placed = (points @ self.turn + self.origin).astype(np.int32)
+        return list(placed) if placed.ndim == 3 else [placed]
 
     def fill(self, points: np.ndarray, colour: Colour, on_face: bool = True) -> None:
         """Fills a polygon (K, 2), or several at once (M, K, 2)."""
-        placed = self.place(points, on_face)
-        shapes = list(placed) if placed.ndim == 3 else [placed]
-        self.cv2.fillPoly(self.canvas, shapes, colour, self.cv2.LINE_AA, 8)
+        self.cv2.fillPoly(self.canvas, self._place(points, on_face), colour, self.cv2.LINE_AA, 8)
 
     def line(self, points: np.ndarray, colour: Colour, width: float, on_face: bool = True) -> None:
         """Draws an open line (K, 2), or several at once (M, K, 2)."""
-        placed = self.place(points, on_face)
-        shapes = list(placed) if placed.ndim == 3 else [placed]
-        thickness = max(1, round(width * self.unit))
+        shapes, thickness = self._place(points, on_face), max(1, round(width * self.unit))
         self.cv2.polylines(self.canvas, shapes, False, colour, thickness, self.cv2.LINE_AA, 8)
 
 
@@ -69,24 +66,24 @@ _SIDE = np.linspace(0, 1, 11)
 
 
 def oval(x: float, y: float, width: float, height: float) -> np.ndarray:
-    """An ellipse about (x, y) with the given half axes."""
+    """Returns an ellipse about (x, y) with the given half axes."""
     return _CIRCLE * (width, height) + (x, y)
 
 
 def points(x: np.ndarray, y: np.ndarray | float) -> np.ndarray:
-    """Pairs (x, y) of a curve."""
+    """Returns the points (x, y) of a curve."""
     pairs = np.empty((len(x), 2))  # faster than np.stack, and this is called often
     pairs[:, 0], pairs[:, 1] = x, y
     return pairs
 
 
 def band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """The closed region between two curves over the same x."""
+    """Returns the closed region between two curves over the same x."""
     return np.concatenate([points(x, upper), points(x, lower)[::-1]])
 
 
 def outline(face: Face, grow: float = 0.0) -> np.ndarray:
-    """The head: half an ellipse above, a superellipse with the jaw's exponent below."""
+    """Returns the head: half an ellipse above, a superellipse with the jaw's exponent below."""
     width = face.head_width + grow
     theta = _SIDE * (np.pi / 2)
     upper = np.stack([width * np.sin(theta), -(1 + grow) * np.cos(theta)], -1)

@@ -15,7 +15,7 @@ def render(face: Face, rng: np.random.Generator, size: int) -> np.ndarray:
     """Draws one face.
 
     Args:
-      face: what to draw.
+      face: its parameters.
       rng: draws the backdrop's shapes, the age spots and the sensor noise.
       size: the side S in pixels.
 
@@ -59,7 +59,7 @@ def _backdrop(canvas: np.ndarray, face: Face, rng: np.random.Generator) -> None:
 
 
 def _develop(image: np.ndarray, face: Face, rng: np.random.Generator) -> np.ndarray:
-    """Light that falls off across the picture, a colour cast, and grey sensor noise."""
+    """Applies light that falls off across the image, a colour cast, and grey sensor noise."""
     size = len(image)
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     fall = axis[None, :] * math.sin(face.light) - axis[:, None] * math.cos(face.light)
