@@ -24,7 +24,11 @@ from softbio_jax.tasks import MISSING
 Logits = Mapping[str, np.ndarray]
 Runtime = Callable[[np.ndarray], Mapping[str, Any]]
 _WARM_UP = 3  # calls before measuring: compilation, first allocations
-_PATTERNS = {"stablehlo": "*.stablehlo", "onnx": "*.onnx", "litert": "*.tflite"}
+_LOADERS: Mapping[str, tuple[str, Callable[[pathlib.Path], Runtime]]] = {
+    "stablehlo": ("*.stablehlo", lambda path: stablehlo.load(path.parent)),
+    "onnx": ("*.onnx", lambda path: onnx.load(path, threads=1)),
+    "litert": ("*.tflite", lambda path: litert.load(path, threads=1)),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,7 +140,7 @@ def _runtimes(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str
     for folder in folders:
         try:
             form = json.loads((folder / CONFIG).read_text())["format"]
-            pattern = _PATTERNS[form]
+            pattern, load = _LOADERS[form]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 "not an exported model",
@@ -147,13 +151,7 @@ def _runtimes(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str
             ) from error
         for path in sorted(folder.glob(pattern), key=lambda path: len(path.name)):
             name = f"{form} {'int8' if '.int8.' in path.name else 'float32'}"
-            match form:
-                case "stablehlo":
-                    runtimes[name] = stablehlo.load(folder)
-                case "onnx":
-                    runtimes[name] = onnx.load(path, threads=1)
-                case "litert":
-                    runtimes[name] = litert.load(path, threads=1)
+            runtimes[name] = load(path)
             sizes[name] = sum(part.stat().st_size for part in folder.glob(f"{path.name}*"))
     return runtimes, sizes
 
