@@ -205,6 +205,3 @@ def replace_folder(new: pathlib.Path, final: pathlib.Path) -> None:
         final.rename(old)
     new.rename(final)
     shutil.rmtree(old, ignore_errors=True)
-
-
-whole, new_folder = atomic_file, atomic_folder

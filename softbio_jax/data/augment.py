@@ -88,7 +88,7 @@ def augment(images: jax.Array, key: jax.Array, index: jax.Array, *, config: Augm
 
     Args:
       images: uint8 (B, H, W, 3).
-      key: one PRNG key for the whole run.
+      key: one PRNG key per run.
       index: integer (B,), the example's position in the global sample stream.
       config: strengths; `OFF` gives exactly `normalize(images)`.
 

@@ -1,4 +1,4 @@
-"""One TFDS builder per data set: from a folder as it is distributed to array_record files.
+"""One TFDS builder per data set: from a folder as distributed to array_record files.
 
 Importing this package registers all of them in `BUILDERS`.
 """

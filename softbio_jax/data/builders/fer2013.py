@@ -100,8 +100,7 @@ def _label(value: str, where: str) -> int:
 
 
 def _majority(votes: list[int]) -> int | Skip:
-    most = max(votes)
-    winners = [name for name, count in zip(_VOTES, votes, strict=True) if count == most]
+    winners = [name for name, count in zip(_VOTES, votes, strict=True) if count == max(votes)]
     if len(winners) > 1:
         return Skip("votes without a winner")
     label = class_of("emotion", winners[0])

@@ -47,10 +47,10 @@ def in_front(pen: Pen, face: Face) -> None:
             pen.line(strand, light, 0.025, on_face=False)
     if face.hair_length > 0.3:
         end, edge = -0.2 + 2.0 * face.hair_length, face.head_width
-        outer = [(edge + 0.02, temple - 0.25), (edge + 0.5 * face.hair_volume + 0.1, -0.1)]
+        back = [(edge + 0.02, temple - 0.25), (edge + 0.5 * face.hair_volume + 0.1, -0.1)]
         tip = [(edge * 1.1 + 0.1, 0.75 * end), (edge * 0.95, end), (edge * 0.86, 0.5 * end)]
-        inner = [(edge * 0.84, -0.1), (edge * 0.7, temple - 0.45)]
-        pen.fill(np.array(outer + tip + inner) * BOTH, face.hair, on_face=False)
+        front = [(edge * 0.84, -0.1), (edge * 0.7, temple - 0.45)]
+        pen.fill(np.array(back + tip + front) * BOTH, face.hair, on_face=False)
 
 
 def beard(pen: Pen, face: Face) -> None:

@@ -24,7 +24,7 @@ class Pen:
         self.unit = face.scale * side / 2
         cos, sin = math.cos(face.tilt), math.sin(face.tilt)
         self.turn = np.array([[cos, sin], [-sin, cos]]) * (256 * self.unit)
-        # 8 fractional bits; a pixel's centre has whole coordinates; + 0.5 rounds.
+        # 8 fractional bits; a pixel's centre has integer coordinates; + 0.5 rounds.
         self.origin = np.array([face.x + 1, face.y + 1]) * (128 * side) - 128 + 0.5
         self.yaw, self.width = face.yaw, face.head_width
 

@@ -1,4 +1,4 @@
-"""What became of the rows of a split: an account for its report and index, a journal for restarts."""
+"""The outcome of every row of a split: an account for its report and index, a journal to resume."""
 
 from __future__ import annotations
 

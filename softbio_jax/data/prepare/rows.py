@@ -1,4 +1,4 @@
-"""What a builder yields for a row of its source: a labelled image, or why there is none."""
+"""The outcomes of a source's rows that a builder yields: a labelled image, a rejection or a skip."""
 
 import dataclasses
 import pathlib
