@@ -1,10 +1,10 @@
 """Compares this port with a reference implementation, stage by stage.
 
   python scripts/parity.py --variant=PE-Core-T16-384
-  python scripts/parity.py --variant=PE-Core-L14-336 --reference=timm --checkpoint=tower.pt
+  python scripts/parity.py --variant=PE-Core-L14-336 --reference=timm --checkpoint=encoder.pt
   python scripts/parity.py --variant=PE-Core-B16-224 --checkout=DIR --size=192x288
 
-Without --checkpoint the weights are drawn by name from --seed, with the query and key rows scaled
+Without --checkpoint, weights are drawn from --seed by parameter name, with query and key rows scaled
 by 3 so that position bugs show. Prints the largest absolute difference of every stage, names the
 first tensor that diverges, and exits with 1 if any does.
 """
@@ -29,7 +29,7 @@ from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_
 
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-T16-384", "The variant, by its PE name or timm name.")
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Weights of any known layout, or a hub id; none draws them from --seed."
+    "checkpoint", None, "Weights in any known layout, or a hub id; drawn from --seed by default."
 )
 _REFERENCE = flags.DEFINE_enum(
     "reference",
@@ -44,7 +44,7 @@ _CHECKOUT = flags.DEFINE_string(
     "Checkout of facebookresearch/perception_models; by default $PERCEPTION_MODELS.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the drawn weights.")
-_SIZE = flags.DEFINE_string("size", None, "Pixels, as HEIGHTxWIDTH; the variant's own by default.")
+_SIZE = flags.DEFINE_string("size", None, "Pixels, as HEIGHTxWIDTH; those of the variant by default.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", list(ladder.LIMITS), "The type this port computes in.")
 _GOLDENS = flags.DEFINE_string(
     "goldens",
@@ -97,11 +97,11 @@ def _size(config: VisionConfig) -> tuple[int, int]:
 def _against_goldens(config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict]:
     if _CHECKPOINT.value or _SEED.value:
         raise UserError(
-            "stored outputs are those of drawn weights",
+            "stored outputs are of drawn weights",
             where="--reference=goldens",
             expected="neither --checkpoint nor --seed",
             found="one of them",
-            fix="take --reference=official or timm",
+            fix="use --reference=official or timm",
         )
     text = config.name in TEXT and size == (config.image_size,) * 2
     case = goldens.Case(variant=config.name, size=size, text=text)
@@ -144,7 +144,7 @@ def _ours(config: VisionConfig, state: dict[str, np.ndarray], images: np.ndarray
 
 
 def _print_ladder(rungs: Iterable[ladder.Rung]) -> str:
-    """Prints a line a rung; returns the name of the first that diverges, or an empty string."""
+    """Prints one line per stage; returns the name of the first that diverges, or an empty string."""
     first = ""
     print(f"{'stage':<22}{'largest |d|':>12}{'allowed':>10}{'scale':>10}")
     for rung in rungs:

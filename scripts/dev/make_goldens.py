@@ -2,8 +2,8 @@
 
   python scripts/dev/make_goldens.py --checkout=perception_models --out=tests/goldens
 
-Weights and images are drawn by name (softbio_jax/interop/goldens.py), so nothing but
-outputs is stored. Needs the parity extra.
+Weights and images are drawn by name (softbio_jax/interop/goldens.py), so only outputs are stored.
+Needs the parity extra.
 """
 
 import json

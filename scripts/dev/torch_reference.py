@@ -159,7 +159,7 @@ def _recorded(modules: Mapping[str, Any], rungs: dict[str, np.ndarray]) -> Itera
 
 
 def _finish(rungs: dict[str, np.ndarray], pooled: np.ndarray, *, projected: bool) -> dict[str, np.ndarray]:
-    """Renames what was recorded to the ladder's rungs, in forward order."""
+    """Renames the recorded outputs to the ladder's stages, in forward order."""
     maps = rungs.pop("conv")
     result = {"patches": maps.reshape(*maps.shape[:2], -1).transpose(0, 2, 1)}
     result |= {name: array for name, array in rungs.items() if name not in ("pooled", "output")}

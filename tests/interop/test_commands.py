@@ -93,7 +93,7 @@ def test_mistakes_on_the_command_line_are_one_line():
         ({"variant": "PE-Core-X"}, "unknown variant"),
         ({"size": "big"}, "not an image size"),
         ({"reference": "official", "checkout": "/nowhere"}, "no checkout of perception_models"),
-        ({"reference": "goldens", "seed": 1}, "stored outputs are those of drawn weights"),
+        ({"reference": "goldens", "seed": 1}, "stored outputs are of drawn weights"),
         ({"reference": "goldens", "size": "64x64"}, "no stored golden"),
     ):
         done = run("parity", **({"variant": "tiny-faces"} | flags))

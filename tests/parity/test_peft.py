@@ -323,5 +323,5 @@ def test_full_configurations_of_peft_are_read(tmp_path):
     peft_tower(KINDS["dora"]).save_pretrained(tmp_path)
     values = json.loads((tmp_path / our_peft.CONFIG).read_text())
     assert len(values) > 20
-    read = our_peft.peft_config.read(tmp_path / our_peft.CONFIG)
+    read = our_peft.read_config(tmp_path / our_peft.CONFIG)
     assert read.lora == KINDS["dora"]
