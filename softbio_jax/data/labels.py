@@ -59,7 +59,7 @@ def class_of(task: str, word: str) -> int | None:
     return _words(task).get(word.strip().lower())
 
 
-def require_class(task: str, word: str, *, where: str) -> int:
+def require_class(task: str, word: str, *, where: str, fix: str = "correct the row") -> int:
     """Returns the label of a class as `class_of` does.
 
     Raises:
@@ -68,11 +68,7 @@ def require_class(task: str, word: str, *, where: str) -> int:
     label = class_of(task, word)
     if label is None:
         raise UserError(
-            f"unknown {task} class",
-            where=where,
-            expected=known_words(task),
-            found=repr(word),
-            fix="correct the row",
+            f"unknown {task} class", where=where, expected=known_words(task), found=repr(word), fix=fix
         )
     return label
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from softbio_jax.data.labels import class_of, known_words
+from softbio_jax.data.labels import class_of, known_words, require_class
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row
@@ -40,7 +41,7 @@ class Folder(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        names = sorted(p.name for p in self.source.iterdir() if p.is_dir() and p.name[0] != ".")
+        names = [path.name for path in _folders(self.source)]
         if not names:
             raise UserError(
                 "no splits",
@@ -79,20 +80,11 @@ class Folder(FaceBuilder):
                 )
 
     def _classes(self, split: str) -> list[tuple[str, int]]:
-        classes = []
-        for path in sorted((self.source / split).iterdir()):
-            if not path.is_dir() or path.name.startswith("."):
-                continue
-            label = class_of(self.task, path.name)
-            if label is None:
-                raise UserError(
-                    f"unknown {self.task} class",
-                    where=str(path),
-                    expected=known_words(self.task),
-                    found=repr(path.name),
-                    fix="rename the folder to one of them, or move it away",
-                )
-            classes.append((path.name, label))
+        fix = "rename the folder to one of them, or move it away"
+        classes = [
+            (path.name, require_class(self.task, path.name, where=str(path), fix=fix))
+            for path in _folders(self.source / split)
+        ]
         if not classes:
             raise UserError(
                 "no classes",
@@ -102,3 +94,7 @@ class Folder(FaceBuilder):
                 fix="make a folder for each class in it, or move it away",
             )
         return classes
+
+
+def _folders(path: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith("."))

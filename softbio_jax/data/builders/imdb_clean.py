@@ -34,8 +34,7 @@ class ImdbClean(FaceBuilder):
         return found
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        file_split = next(f for f, s in _SPLITS.items() if s == split)
-        path = self._table(file_split)
+        path = self._table(next(f for f, s in _SPLITS.items() if s == split))
         root = self.source / "data" / "imdb-clean-1024"
         for where, row in tables.read_csv(path, columns=("filename", "age", "gender", *_BOX)):
             years = tables.parse_number(row["age"], where=where, column="age")

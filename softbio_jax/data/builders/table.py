@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from softbio_jax.data.labels import age_class, class_of, date_like, known_words, spanned
+from softbio_jax.data.labels import age_class, class_of, date_like, known_words, require_class, spanned
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Row, Skip
@@ -155,16 +155,7 @@ class CsvTable(FaceBuilder):
             number = tables.parse_number(value, where=where, column=self.columns[task])
             years.add(number)
             return age_class(number)
-        label = class_of(task, value)
-        if label is None:
-            raise UserError(
-                f"unknown {task} class",
-                where=where,
-                expected=known_words(task),
-                found=repr(value),
-                fix=_fix(task, value),
-            )
-        return label
+        return require_class(task, value, where=where, fix=_fix(task, value))
 
 
 def _fix(task: str, value: str) -> str:

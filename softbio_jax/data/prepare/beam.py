@@ -9,33 +9,21 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from softbio_jax.data.prepare.account import Account, Checked
+from softbio_jax.data.prepare.account import Account
 from softbio_jax.data.prepare.ingest import ingest
-from softbio_jax.data.prepare.rows import Outcome, Row
 from softbio_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from softbio_jax.data.prepare.base import FaceBuilder
 
 _ROWS_PER_GROUP = 10**7  # keys are group * this + row: the order of the source
 
 
-class GroupedBuilder(Protocol):
-    """The part of a builder that Beam uses."""
-
-    TASKS: tuple[str, ...]
-    COLUMNS: tuple[str, ...]
-    storage: Callable[[Row, bytes], bytes]
-
-    def groups(self, split: str) -> Sequence[str]: ...
-
-    def group_rows(self, split: str, group: str) -> Iterator[Outcome]: ...
-
-    def example(self, checked: Checked) -> dict[str, Any]: ...
-
-
-def examples(groups: Sequence[str], split: str, remake: Callable[[], GroupedBuilder], folder: str) -> Any:
+def examples(groups: Sequence[str], split: str, remake: Callable[[], FaceBuilder], folder: str) -> Any:
     """Returns the Beam transform that yields (key, example) of a split.
 
     Args:
@@ -77,7 +65,7 @@ def config(options: Sequence[str]) -> Any:
 
 
 def _group_examples(
-    group: tuple[int, str], *, split: str, remake: Callable[[], GroupedBuilder], folder: str
+    group: tuple[int, str], *, split: str, remake: Callable[[], FaceBuilder], folder: str
 ) -> Iterator[tuple[int, dict]]:
     number, name = group
     builder = remake()
