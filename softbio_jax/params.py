@@ -1,4 +1,8 @@
-"""Parameter trees: paths, labels by rules, partition and counts; of arrays or of shapes."""
+"""Parameter trees: paths, labels by rules, partition and counts; of arrays or of shapes.
+
+Functions take and return nested dicts, the form that `apply` takes. Code that edits single leaves
+(checkpoint formats, adapter files, merging) flattens once at its entry and unflattens at its exit.
+"""
 
 import difflib
 import math

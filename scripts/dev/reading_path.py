@@ -2,17 +2,19 @@
 
 python scripts/dev/reading_path.py --list
 python scripts/dev/reading_path.py --sizes
+python scripts/dev/reading_path.py --walks
 
-It runs a small demo under `sys.setprofile` and counts the files of which a function was called:
+The last two run nothing: they print the sizes of modules, and how often the three ways of
+docs/architecture.md change modules and return to one. The first runs a small demo under
+`sys.setprofile` and counts the files of which a function was called:
 
-    step        while the train step is traced and compiled
+    step        while `Session.compile` traces and compiles the train step
     evaluation  while the trained run is evaluated
     demo        from the configuration to the metrics; step and evaluation are parts of it
-    drawing     while the sets are drawn, before all that
+    drawing     while the data sets are drawn
 
-A thread's calls count for the phases in which it was started, so reading ahead for training does
-not count for the evaluation. What runs while a module is imported does not count, nor does an
-`__init__.py`.
+A thread's calls count for the phases in which it was started, so that prefetching for training does
+not count for the evaluation. Code that runs during an import does not count, nor does `__init__.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import re
 import runpy
 import statistics
 import sys
@@ -36,7 +39,8 @@ from softbio_jax import command
 from softbio_jax.errors import UserError
 
 _LIST = flags.DEFINE_bool("list", False, "List the files of each phase.")
-_SIZES = flags.DEFINE_bool("sizes", False, "Print how large the modules are, without a run.")
+_SIZES = flags.DEFINE_bool("sizes", False, "Print the sizes of modules.")
+_WALKS = flags.DEFINE_bool("walks", False, "Print the walks of docs/architecture.md.")
 
 # Of the copy that is imported, which need not be this file's.
 _PACKAGE = pathlib.Path(softbio_jax.__file__).resolve().parent
@@ -59,6 +63,12 @@ def main(argv: Sequence[str]) -> None:
         for folder in (_PACKAGE, _SCRIPTS):
             print(_sizes(folder))
         return
+    if _WALKS.value:
+        page = (_PACKAGE.parent / "docs" / "architecture.md").read_text()
+        for name, stays in walks(page).items():
+            modules = len(set(stays))
+            print(f"{name}: {len(stays)} stays in {modules} modules, {len(stays) - modules} returns")
+        return
     print(f"package: {_PACKAGE}")
     for phase, files in count().items():
         print(f"{phase}: {len(files)} files")
@@ -66,8 +76,20 @@ def main(argv: Sequence[str]) -> None:
             print(*(f"  {file}" for file in files), sep="\n")
 
 
+def walks(page: str) -> dict[str, list[str]]:
+    """Returns, per way through the code on a page, the modules that its links visit in order."""
+    section = page.partition("\n## Three ways")[2].partition("\n## ")[0]
+    found = {}
+    for way in re.split(r"^(?=\*\*)", section, flags=re.MULTILINE)[1:]:
+        links = re.findall(r"\]\(\.\./([\w/]+\.py)\)", way)
+        found[way.split("**")[1].rstrip(".")] = [
+            link for before, link in zip(["", *links], links, strict=False) if link != before
+        ]
+    return found
+
+
 def count() -> dict[str, list[str]]:
-    """Runs a small demo; what it prints goes to stderr. One run a process: a trace is cached.
+    """Runs a small demo, with its output on stderr; once per process, since traces are cached.
 
     Returns:
       phase -> the files that it executes, relative to the package.
@@ -85,21 +107,26 @@ def count() -> dict[str, list[str]]:
     for phase, function in (_OF_PACKAGE | _OF_DEMO).items():
         if not profile.files[phase]:
             raise UserError(
-                "a phase was never entered", where=phase, expected=f"a call of {function}",
-                found="none", fix="correct the function's name in scripts/dev/reading_path.py",
-            )  # fmt: skip
+                "a phase was never entered",
+                where=phase,
+                expected=f"a call of {function}",
+                found="none",
+                fix="correct the function's name in scripts/dev/reading_path.py",
+            )
     if not profile.traced:
         raise UserError(
-            "the train step was not traced in its phase", where=f"step ({_OF_PACKAGE['step']})",
-            expected=f"a call of {_STEP}*", found="none",
+            "the train step was not traced in its phase",
+            where=f"step ({_OF_PACKAGE['step']})",
+            expected=f"a call of {_STEP}*",
+            found="none",
             fix="correct the names in scripts/dev/reading_path.py",
-        )  # fmt: skip
+        )
     return {phase: sorted(profile.files[phase]) for phase in _PHASES}
 
 
 @dataclasses.dataclass
 class _Work:
-    """What a thread does: how deep it is in each phase, and in modules that are imported."""
+    """The state of a thread: its call depth in each phase, and in imports."""
 
     depths: dict[str, int]
     importing: int = 0
@@ -109,7 +136,7 @@ class _Work:
 
 
 class _Profile:
-    """A profile function for every thread, which keeps the files that each phase executes."""
+    """A profile function for every thread that records the files each phase executes."""
 
     def __init__(self) -> None:
         self.files: dict[str, set[str]] = {phase: set() for phase in _PHASES}
@@ -131,7 +158,7 @@ class _Profile:
             self._note(place, code, change)
 
     def _note(self, place: str, code: CodeType, change: int) -> None:
-        """Notes that a function of the package or of the demo is called or left."""
+        """Records a call of, or return from, a function of the package or the demo."""
         work = self._work()
         in_demo = place == _DEMO.name
         for phase, function in (_OF_DEMO if in_demo else _OF_PACKAGE).items():
@@ -145,7 +172,7 @@ class _Profile:
             self.traced = True
 
     def _work(self) -> _Work:
-        """Returns what this thread does; at its start, that is what it was started for."""
+        """Returns the state of this thread, which starts in the phases it was started in."""
         if not hasattr(self._own, "work"):
             phases = self._started.pop(threading.current_thread(), [])
             self._own.work = _Work({phase: int(phase in phases) for phase in _PHASES})
@@ -157,9 +184,8 @@ class _Profile:
             path = pathlib.Path(filename)
             inside = _PACKAGE in path.parents
             self._places[filename] = (
-                path.relative_to(_PACKAGE).as_posix() if inside
-                else _DEMO.name if path == _DEMO else ""
-            )  # fmt: skip
+                path.relative_to(_PACKAGE).as_posix() if inside else _DEMO.name if path == _DEMO else ""
+            )
         return self._places[filename]
 
 
@@ -175,7 +201,7 @@ def _profiled(function: Callable[[FrameType, str, Any], None]) -> Iterator[None]
 
 
 def _sizes(folder: pathlib.Path) -> str:
-    """Tells how many modules a folder has and how long they are; `__init__.py` counts in lines."""
+    """Returns the number and sizes of a folder's modules; `__init__.py` only counts in lines."""
     lengths = {
         path: len(path.read_text().splitlines())
         for path in sorted(folder.rglob("*.py"))

@@ -135,3 +135,12 @@ class TestGraph:
                 for other in set(stops) - {box}:
                     room = 172 if other in boxes else 172 / 2
                     assert abs(centre[box] - centre[other]) > room, (box, other)
+
+
+def test_no_way_through_the_code_returns_to_a_module(importable):
+    from reading_path import walks
+
+    found = walks(PAGE.read_text())
+    assert len(found) == 3
+    for way, stays in found.items():
+        assert len(set(stays)) == len(stays) > 5, f"{way}: reorder it, or shorten the way: {stays}"
