@@ -219,13 +219,17 @@ def _require_torch(path: pathlib.Path) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise UserError(
-            "torch is needed for this file",
-            where=str(path),
-            expected="a .safetensors file, or torch installed",
-            fix="pip install 'softbio-jax[convert]'",
-        ) from error
+        raise _missing("torch", where=str(path), instead="a .safetensors file", extra="convert") from error
     return torch
+
+
+def _missing(package: str, *, where: str, instead: str, extra: str) -> UserError:
+    return UserError(
+        f"{package} is needed",
+        where=where,
+        expected=f"{instead}, or {package} installed",
+        fix=f"pip install 'softbio-jax[{extra}]'",
+    )
 
 
 def _to_torch(array: np.ndarray, torch: Any) -> Any:
@@ -258,12 +262,7 @@ def resolve(source: str) -> pathlib.Path:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise UserError(
-            "huggingface_hub is needed for hub ids",
-            where=source,
-            expected="a file, or huggingface_hub installed",
-            fix="pip install 'softbio-jax[hub]'",
-        ) from error
+        raise _missing("huggingface_hub", where=source, instead="a file", extra="hub") from error
     name = source.split("/")[1]
     filename = f"{name}.pt" if name in VISION else "model.safetensors"
     try:
