@@ -74,8 +74,7 @@ def test_truncated(kind):
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"),
-    [(b"", "empty file"), (b"file,age\n", "not an image"), (b"\xff\xd8\xff", "truncated")],
+    ("data", "reason"), [(b"", "empty file"), (b"file,age\n", "not an image"), (b"\xff\xd8\xff", "truncated")]
 )
 def test_no_image_at_all(data, reason):
     with pytest.raises(decode.UndecodableImage, match=reason):
