@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jax
@@ -186,8 +187,9 @@ class CheckpointManager:
         self._check_fit(saved, like, where=str(directory))
         manifest.check_files(directory, saved)
         try:
-            reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-            state = reader.restore(directory / "state", args=ocp.args.StandardRestore(like))
+            reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=_array_types()))
+            how = ocp.args.PyTreeRestore(like, ocp.checkpoint_utils.construct_restore_args(like))
+            state = reader.restore(directory / "state", args=how)
         except (ValueError, KeyError, OSError) as error:
             raise Damaged(str(error).strip().splitlines()[0][:200]) from error
         manifest.check_leaves(state, saved)
@@ -271,24 +273,29 @@ def _no_orbax_error(record: logging.LogRecord) -> bool:
 
 
 def _array_types() -> ocp.type_handlers.TypeHandlerRegistry:
-    """Returns Orbax's handlers of arrays, made to finish all writes before one that failed is raised.
+    """Returns Orbax's handlers of arrays, made to finish all reads and writes before one's error is raised.
 
-    Orbax itself gives up at the first failure and closes the event loop of the other writes. Each of
-    them then prints an error: an exception that nobody retrieved, or the closed loop.
+    Orbax itself gives up at the first error and closes the event loop of the others. Each of them
+    then prints an error: an exception that nobody retrieved, or the closed loop.
     """
     handler = copy.copy(ocp.type_handlers.get_type_handler(jax.Array))
-    # The metadata of the arrays is written along with them, in the same loop.
+    handler.deserialize = _patient(handler.deserialize)
+    # Writes run in a loop of their own, where the metadata of the arrays is written along with them.
     if (store := copy.copy(getattr(handler, "_array_metadata_store", None))) is not None:
-        write = store.write
-
-        async def write_in_patient_loop(*args: Any, **kwargs: Any) -> None:
-            _finish_before_close(asyncio.get_running_loop())
-            await write(*args, **kwargs)
-
-        store.write = write_in_patient_loop
+        store.write = _patient(store.write)
         handler._array_metadata_store = store
     numpy_handler = ocp.type_handlers.NumpyHandler()
     return ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy_handler), (jax.Array, handler))
+
+
+def _patient(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Returns an async function whose event loop finishes its tasks before it closes."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        _finish_before_close(asyncio.get_running_loop())
+        return await function(*args, **kwargs)
+
+    return call
 
 
 def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
