@@ -6,14 +6,20 @@ from etils import epath
 
 from softbio_jax import files
 from softbio_jax.checkpoints.manager import CheckpointManager
+from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.models import attention
 from softbio_jax.runs import build, directory
 from softbio_jax.runs.session import Session
 
 
-def restore_run(workdir: epath.PathLike, *, data_root: str | None = None) -> Session:
+def restore_run(
+    workdir: epath.PathLike, *, data_root: str | None = None, console: Console | None = None
+) -> Session:
     """Returns the session of a run directory at the checkpoint its config evaluates.
+
+    A damaged checkpoint that is skipped for an older one is always reported, by default on standard
+    output.
 
     Raises:
       UserError: no run, no checkpoint, or one that does not fit.
@@ -25,7 +31,9 @@ def restore_run(workdir: epath.PathLike, *, data_root: str | None = None) -> Ses
         data = dataclasses.replace(config.data, root=data_root)
         config = dataclasses.replace(config, data=data)
     session = Session(build.build(config))
-    manager = CheckpointManager(workdir, keep=config.train.keep, base=session.base)
+    manager = CheckpointManager(
+        workdir, keep=config.train.keep, base=session.base, console=console or Console()
+    )
     best = directory.read_best(workdir) if config.train.evaluate == "best" else None
     restored = manager.restore_newest(session.state) if best is None else manager.restore(best, session.state)
     if restored is None:
