@@ -3,7 +3,7 @@
 Importing this package registers all of them in `BUILDERS`.
 """
 
-from softbio_jax.data.builders import (
+from softbio_jax.data.builders import (  # noqa: F401
     adience,
     affectnet,
     celeba,
@@ -17,22 +17,7 @@ from softbio_jax.data.builders import (
     utkface,
     vggface2,
 )
-from softbio_jax.data.drawing import synthetic
+from softbio_jax.data.drawing import synthetic  # noqa: F401
 from softbio_jax.data.prepare.base import BUILDERS
 
-__all__ = [
-    "BUILDERS",
-    "adience",
-    "affectnet",
-    "celeba",
-    "fairface",
-    "fer2013",
-    "folder",
-    "imdb_clean",
-    "lagenda",
-    "rafdb",
-    "synthetic",
-    "table",
-    "utkface",
-    "vggface2",
-]
+__all__ = ["BUILDERS"]

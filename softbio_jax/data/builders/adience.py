@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Iterator
 
 from softbio_jax.data.labels import age_class
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Row, Skip
-from softbio_jax.errors import UserError
 
 _COLUMNS = ("user_id", "original_image", "face_id", "age", "gender")
 _GENDERS = {"m": 0, "f": 1}
@@ -51,11 +49,10 @@ class Adience(FaceBuilder):
             if not labels and not masked:
                 yield Skip("no label")
                 continue
-            name = f"landmark_aligned_face.{row['face_id']}.{row['original_image']}"
-            relative = pathlib.PurePosixPath(row["user_id"]) / name
+            name = f"{row['user_id']}/landmark_aligned_face.{row['face_id']}.{row['original_image']}"
             yield Row(
-                id=str(relative),
-                image=tables.inside(self.source / "aligned", str(relative), where=where),
+                id=name,
+                image=tables.inside(self.source / "aligned", name, where=where),
                 labels=labels,
                 columns={"user": row["user_id"], "age_text": row["age"]},
                 masked=masked,
@@ -69,12 +66,7 @@ def _age(text: str, where: str) -> int | str:
         return ""
     ends = text.strip("()").split(",")
     if len(ends) > 2 or not all(end.strip().isdigit() for end in ends):
-        raise UserError(
-            "not an age",
-            where=where,
-            expected="a range such as (25, 32), years or None",
-            found=repr(text),
-            fix="correct the row",
-        )
+        expected = "a range such as (25, 32), years or None"
+        raise tables.bad_value("not an age", text, where=where, expected=expected)
     classes = {age_class(int(end)) for end in ends}
     return classes.pop() if len(classes) == 1 else "an age range over two classes"

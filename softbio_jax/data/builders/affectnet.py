@@ -11,7 +11,6 @@ import numpy as np
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
-from softbio_jax.errors import UserError
 
 _EXPRESSIONS = (
     *("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"),
@@ -87,12 +86,7 @@ class AffectNet(FaceBuilder):
 
 def _label(value: str, where: str) -> int | Skip:
     if not value.isdigit() or int(value) >= len(_EXPRESSIONS):
-        raise UserError(
-            "unknown expression",
-            where=where,
-            expected=f"0 to {len(_EXPRESSIONS) - 1}",
-            found=repr(value),
-            fix="correct the row",
-        )
+        expected = f"0 to {len(_EXPRESSIONS) - 1}"
+        raise tables.bad_value("unknown expression", value, where=where, expected=expected)
     number = int(value)
     return _LABELS[number] if number in _LABELS else Skip(f"expression {_EXPRESSIONS[number]}")

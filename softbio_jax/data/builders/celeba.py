@@ -56,18 +56,14 @@ class CelebA(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         number = str(self.splits().index(split))
-        partition = dict(
-            words for _, words in tables.read_words(self.source / "list_eval_partition.txt", count=2)
-        )
+        table = self.source / "list_eval_partition.txt"
+        partition = dict(words for _, words in tables.read_words(table, count=2))
+        fix = f"download {table.name} again"
 
         def in_split(where: str, name: str) -> bool:
             if name not in partition:
-                raise UserError(
-                    "an image without a partition",
-                    where=where,
-                    expected=f"{name} in list_eval_partition.txt",
-                    fix="download list_eval_partition.txt again",
-                )
+                expected = f"{name} in {table.name}"
+                raise UserError("an image without a partition", where=where, expected=expected, fix=fix)
             return partition[name] == number
 
         labels = _male_attribute(self.source / "list_attr_celeba.txt")
@@ -81,29 +77,20 @@ def _rows(folder: pathlib.Path, labels: Iterable[tuple[str, str, int]]) -> Itera
 
 
 def _male_attribute(path: pathlib.Path) -> Iterator[tuple[str, str, int]]:
-    """Reads an attribute file: a count, a line of names, then per line an image's name and +1 or -1s.
+    """Yields (file and line, image, gender label) of an attribute file.
 
-    Yields:
-      (file and line, image, gender label).
+    The file holds a count, a line of names, then per line an image's name and 1s or -1s.
     """
+    fix = "download the list of attributes again"
     lines = tables.read_words(path)
     next(lines, None)
     _, names = next(lines, ("", []))
     if "Male" not in names:
-        raise UserError(
-            "no attribute Male",
-            where=f"{path} line 2",
-            expected="the names of the attributes",
-            fix="download the list of attributes again",
-        )
+        expected = "the names of the attributes"
+        raise UserError("no attribute Male", where=f"{path} line 2", expected=expected, fix=fix)
     male = names.index("Male")
     for where, (name, *values) in lines:
         if len(values) != len(names) or values[male] not in ("1", "-1"):
-            raise UserError(
-                "not a row of attributes",
-                where=where,
-                expected=f"a name and {len(names)} values of 1 or -1",
-                found=f"{len(values)} values",
-                fix="download the list of attributes again",
-            )
+            expected, found = f"a name and {len(names)} values of 1 or -1", f"{len(values)} values"
+            raise UserError("not a row of attributes", where=where, expected=expected, found=found, fix=fix)
         yield where, name, 0 if values[male] == "1" else 1

@@ -14,10 +14,8 @@ from softbio_jax.errors import UserError
 
 _COLUMNS = ("file", "age", "gender", "race", "service_test")
 _ARCHIVES = ("", "fairface-img-margin025-trainval", "fairface-img-margin125-trainval")
-_EXCEL_AGES = {
-    **dict.fromkeys(("3-sep", "03-sep", "sep-03", "sep-3", "9-mar", "09-mar", "mar-09"), "3-9"),
-    **dict.fromkeys(("oct-19", "19-oct"), "10-19"),
-}
+_EXCEL_AGES = dict.fromkeys(("3-sep", "03-sep", "sep-03", "sep-3", "9-mar", "09-mar", "mar-09"), "3-9")
+_EXCEL_AGES |= dict.fromkeys(("oct-19", "19-oct"), "10-19")
 
 
 @BUILDERS.register("fairface")
@@ -73,24 +71,16 @@ class FairFace(FaceBuilder):
         for archive in _ARCHIVES:
             if (self.source / archive / split).is_dir():
                 return self.source / archive
-        raise UserError(
-            "no images for the label file",
-            where=str(self._table(split)),
-            expected=f"a folder {split}/ beside it",
-            found="none",
-            fix="unpack the image archive there",
-        )
+        where, expected = str(self._table(split)), f"a folder {split}/ beside it"
+        fix = "unpack the image archive there"
+        raise UserError("no images for the label file", where=where, expected=expected, found="none", fix=fix)
 
     def _age(self, word: str, where: str) -> int:
         if not date_like(word):
             return require_class("age", word, where=where)
         fixed = _EXCEL_AGES.get(word.lower())
         if fixed is None or not self.fix_excel_ages:
-            raise UserError(
-                "a spreadsheet turned an age into a date",
-                where=where,
-                expected=fixed or known_words("age"),
-                found=repr(word),
-                fix="use the original file" + (" or pass --fix_excel_ages" if fixed else ""),
-            )
+            what, expected = "a spreadsheet turned an age into a date", fixed or known_words("age")
+            fix = "use the original file" + (" or pass --fix_excel_ages" if fixed else "")
+            raise tables.bad_value(what, word, where=where, expected=expected, fix=fix)
         return require_class("age", fixed, where=where)

@@ -51,17 +51,11 @@ class Fer2013(FaceBuilder):
     def rows(self, split: str) -> Iterator[Outcome]:
         path = self.source / "fer2013.csv"
         votes = self._votes(path)
-        columns = ("emotion", "pixels", "Usage")
-        for index, (where, row) in enumerate(tables.read_csv(path, columns=columns)):
-            if row["Usage"] not in _SPLITS.values():
-                raise UserError(
-                    "unknown usage",
-                    where=where,
-                    expected=", ".join(_SPLITS.values()),
-                    found=repr(row["Usage"]),
-                    fix="correct the row",
-                )
-            if row["Usage"] != _SPLITS[split]:
+        for index, (where, row) in enumerate(tables.read_csv(path, columns=("emotion", "pixels", "Usage"))):
+            usage, known = row["Usage"], _SPLITS.values()
+            if usage not in known:
+                raise tables.bad_value("unknown usage", usage, where=where, expected=", ".join(known))
+            if usage != _SPLITS[split]:
                 continue
             label = votes[index] if votes is not None else _label(row["emotion"], where)
             row_id = f"fer{index:07d}.png"
@@ -85,13 +79,9 @@ class Fer2013(FaceBuilder):
         ]
         rows = sum(1 for _ in tables.read_csv(labels, columns=("emotion",)))
         if len(votes) != rows:
-            raise UserError(
-                "the votes belong to another table",
-                where=str(path),
-                expected=f"{rows} rows, as in {labels.name}",
-                found=str(len(votes)),
-                fix="download both tables again, or omit --ferplus",
-            )
+            what, expected = "the votes belong to another table", f"{rows} rows, as in {labels.name}"
+            fix = "download both tables again, or omit --ferplus"
+            raise UserError(what, where=str(path), expected=expected, found=str(len(votes)), fix=fix)
         return votes
 
 

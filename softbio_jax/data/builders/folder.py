@@ -28,13 +28,8 @@ class Folder(FaceBuilder):
 
     def __init__(self, *, task: str, **kwargs: Any) -> None:
         if task not in TASKS:
-            raise UserError(
-                "unknown task",
-                where="--task",
-                expected=", ".join(TASKS),
-                found=repr(task),
-                fix=nearest(task, TASKS, otherwise="take one of them"),
-            )
+            fix = nearest(task, TASKS, otherwise="take one of them")
+            raise tables.bad_value("unknown task", task, where="--task", expected=", ".join(TASKS), fix=fix)
         self.task = task
         self.TASKS = (task,)
         super().__init__(**kwargs)
@@ -67,10 +62,10 @@ class Folder(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         for folder, label in self._classes(split):
-            for path in tables.images_in(self.source / split / folder):
-                row_id = f"{split}/{folder}/{path.name}"
-                yield Row(id=row_id, image=path, labels={self.task: label})
-            for path in tables.images_in(self.source / split / folder, suffixes=tables.FOREIGN_SUFFIXES):
+            inner = self.source / split / folder
+            for path in tables.images_in(inner):
+                yield Row(id=f"{split}/{folder}/{path.name}", image=path, labels={self.task: label})
+            for path in tables.images_in(inner, suffixes=tables.FOREIGN_SUFFIXES):
                 yield Rejection(
                     f"{split}/{folder}/{path.name}",
                     "not a supported image format",
@@ -86,13 +81,9 @@ class Folder(FaceBuilder):
             for path in _folders(self.source / split)
         ]
         if not classes:
-            raise UserError(
-                "no classes",
-                where=str(self.source / split),
-                expected=known_words(self.task),
-                found="no folder",
-                fix="make a folder for each class in it, or move it away",
-            )
+            where, expected = str(self.source / split), known_words(self.task)
+            fix = "make a folder for each class in it, or move it away"
+            raise UserError("no classes", where=where, expected=expected, found="no folder", fix=fix)
         return classes
 
 

@@ -38,13 +38,11 @@ class ImdbClean(FaceBuilder):
         root = self.source / "data" / "imdb-clean-1024"
         for where, row in tables.read_csv(path, columns=("filename", "age", "gender", *_BOX)):
             years = tables.parse_number(row["age"], where=where, column="age")
+            gender = require_class("gender", row["gender"], where=where)
             yield Row(
                 id=row["filename"],
                 image=tables.inside(root, row["filename"], where=where),
-                labels={
-                    "age": age_class(years),
-                    "gender": require_class("gender", row["gender"], where=where),
-                },
+                labels={"age": age_class(years), "gender": gender},
                 columns={"years": row["age"]},
                 box=tables.parse_box(row, _BOX, where=where),
                 where=where,

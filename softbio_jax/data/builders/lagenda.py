@@ -9,10 +9,8 @@ from softbio_jax.data.labels import age_class, class_of
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
-from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
-_TABLE = "lagenda_annotation.csv"
 _BOX = ("face_x0", "face_y0", "face_x1", "face_y1")
 _COLUMNS = ("img_name", "age", "gender", *_BOX)
 
@@ -37,7 +35,7 @@ class Lagenda(FaceBuilder):
         return ("train",)
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        path = self.source / _TABLE
+        path = self.source / "lagenda_annotation.csv"
         persons: collections.Counter[str] = collections.Counter()
         for where, row in tables.read_csv(path, columns=_COLUMNS):
             photograph = row["img_name"]
@@ -65,15 +63,7 @@ class Lagenda(FaceBuilder):
 
 
 def _gender(word: str, where: str) -> int:
-    if word in ("-1", "-1.0", ""):
-        return MISSING
-    label = class_of("gender", word)
+    label = MISSING if word in ("-1", "-1.0", "") else class_of("gender", word)
     if label is None:
-        raise UserError(
-            "unknown gender class",
-            where=where,
-            expected="M, F or -1",
-            found=repr(word),
-            fix="correct the row",
-        )
+        raise tables.bad_value("unknown gender class", word, where=where, expected="M, F or -1")
     return label

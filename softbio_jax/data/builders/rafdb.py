@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,10 @@ _RACES = ("Caucasian", "African-American", "Asian")
 _AGE_GROUPS = ("0-3", "4-19", "20-39", "40-69", "70+")
 _UNSURE = 2
 _LANDMARKS = 5
+_FIX = (
+    "give the folder basic/ of the official release; a copy with one folder per class has no gender: "
+    "use --dataset=folder"
+)
 
 
 @BUILDERS.register("rafdb")
@@ -46,12 +51,7 @@ class RafDb(FaceBuilder):
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
         for folder in ("Image/aligned", "Annotation/manual"):
-            tables.require_folder(
-                self._root / folder,
-                what="not a RAF-DB folder",
-                fix="give the folder basic/ of the official release; a copy with one folder per "
-                "class has no gender: use --dataset=folder",
-            )
+            tables.require_folder(self._root / folder, what="not a RAF-DB folder", fix=_FIX)
         return ("train", "test")
 
     def protocol(self) -> dict[str, str]:
@@ -62,14 +62,8 @@ class RafDb(FaceBuilder):
         for where, (name, word) in tables.read_words(table, count=2):
             if not name.startswith(f"{split}_"):
                 continue
-            emotion = tables.look_up(
-                _EMOTIONS,
-                word,
-                what="unknown emotion class",
-                where=where,
-                expected="1 to 7",
-                fix="correct the line; 1 is surprise, as in the official list",
-            )
+            what, fix = "unknown emotion class", "correct the line; 1 is surprise, as in the official list"
+            emotion = tables.look_up(_EMOTIONS, word, what=what, where=where, expected="1 to 7", fix=fix)
             stem = pathlib.PurePosixPath(name).stem
             gender, race, age_group = self._attributes(stem)
             labels = {"emotion": emotion}
@@ -99,17 +93,14 @@ class RafDb(FaceBuilder):
         # Five landmarks, one per line, then gender, race and age group.
         path = self._root / "Annotation" / "manual" / f"{stem}_manu_attri.txt"
         lines = [words for _, words in tables.read_words(path)]
-        values = [word for words in lines[_LANDMARKS:] for word in words]
-        limits = (_UNSURE + 1, len(_RACES), len(_AGE_GROUPS))
-        if len(values) != len(limits) or not all(
-            value.isdigit() and int(value) < limit for value, limit in zip(values, limits, strict=True)
-        ):
+        found = " ".join(word for words in lines[_LANDMARKS:] for word in words)
+        values = re.fullmatch("([0-2]) ([0-2]) ([0-4])", found)
+        if values is None:
             raise UserError(
                 "not an attribute file",
                 where=f"{path} line {_LANDMARKS + 1}",
                 expected="gender 0-2, race 0-2 and age group 0-4 after five landmarks",
-                found=" ".join(values) or "nothing",
+                found=found or "nothing",
                 fix="download Annotation/manual again",
             )
-        gender, race, age_group = (int(value) for value in values)
-        return gender, race, age_group
+        return int(values[1]), int(values[2]), int(values[3])

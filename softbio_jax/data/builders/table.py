@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,22 +25,20 @@ class Years:
     """Checks that ages given in years are not the numbers of classes."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._seen: set[float] = set()
+        self._count: collections.Counter[float] = collections.Counter()
 
     def add(self, years: float) -> None:
-        self._count += 1
-        self._seen.add(years)
+        self._count[years] += 1
 
     def check(self, *, where: str) -> None:
         """Raises UserError if there are many ages and all of them are integers from 0 to 8."""
-        classes = self._seen <= set(range(AGE.num_classes))
-        if classes and self._count >= _MANY and len(self._seen) >= _DISTINCT:
+        total, classes = self._count.total(), self._count.keys() <= set(range(AGE.num_classes))
+        if classes and total >= _MANY and len(self._count) >= _DISTINCT:
             raise UserError(
                 "ages in years that look like classes",
                 where=where,
                 expected="some age above 8",
-                found=f"{self._count:,} ages of 0 to {max(self._seen):g}",
+                found=f"{total:,} ages of 0 to {max(self._count):g}",
                 fix="pass --age_values=class; children's years may be written as classes, 0-2 or 3-9",
             )
 
@@ -83,9 +82,8 @@ class CsvTable(FaceBuilder):
                 found=", ".join(self.columns) or "nothing",
                 fix="for example --columns=path=file,age=age_group,gender=sex",
             )
-        for role in self.COLUMNS:
-            if role in ("id", "image"):
-                raise UserError(f"the name {role!r} is taken", where="--columns", fix="give it another name")
+        for role in {"id", "image"} & set(self.COLUMNS):
+            raise UserError(f"the name {role!r} is taken", where="--columns", fix="give it another name")
         self._words = {task: dict[str, int]() for task in self.TASKS}
         for key, word in (values or {}).items():
             self._add_word(key, word)
@@ -97,13 +95,9 @@ class CsvTable(FaceBuilder):
         found = sorted({row[column] if column else _DEFAULT_SPLIT for _, row in self._read()})
         for split in found:
             if not split.replace("_", "").isalnum():
-                raise UserError(
-                    "not a split's name",
-                    where=f"{self.source} column {column!r}",
-                    expected="a word such as train",
-                    found=repr(split),
-                    fix="correct the rows, or name the column of the splits in --columns",
-                )
+                where, expected = f"{self.source} column {column!r}", "a word such as train"
+                fix = "correct the rows, or name the column of the splits in --columns"
+                raise tables.bad_value("not a split's name", split, where=where, expected=expected, fix=fix)
         return tuple(found) if column else (_DEFAULT_SPLIT,)
 
     def protocol(self) -> dict[str, str]:
@@ -137,12 +131,9 @@ class CsvTable(FaceBuilder):
         task, _, value = key.partition(":")
         label = class_of(task, word) if task in self._words else None
         if label is None:
-            raise UserError(
-                "not a class to map to",
-                where=f"--values={key}={word}",
-                expected=known_words(task) if task in self._words else "TASK:WORD=CLASS",
-                fix="for example --values=gender:0=male,gender:1=female",
-            )
+            expected = known_words(task) if task in self._words else "TASK:WORD=CLASS"
+            where, fix = f"--values={key}={word}", "for example --values=gender:0=male,gender:1=female"
+            raise UserError("not a class to map to", where=where, expected=expected, fix=fix)
         self._words[task][value.lower()] = label
 
     def _label(self, task: str, value: str, where: str, years: Years) -> int:
@@ -162,9 +153,7 @@ def _fix(task: str, value: str) -> str:
     if task == "age" and date_like(value):
         return "undo what a spreadsheet made of an age such as 3-9: use the original file"
     if task == "age" and len(classes := spanned(value)) > 1:
-        return (
-            f"{value} spans {' and '.join(classes)}: leave such cells empty, which masks them, or "
-            f"choose one with --values={task}:{value}=CLASS"
-        )
+        spans = f"{value} spans {' and '.join(classes)}: leave such cells empty, which masks them"
+        return f"{spans}, or choose one with --values={task}:{value}=CLASS"
     fix = f"correct the row or pass --values={task}:{value}=CLASS"
     return fix + (", or --age_values=years" if task == "age" else "")

@@ -46,15 +46,10 @@ class UTKFace(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        if not any(True for folder in self._folders() for _ in tables.images_in(folder)):
-            raise UserError(
-                "no images",
-                where=str(self.source),
-                expected=f"the {self.utk} images"
-                + (" in part1/, part2/ and part3/" if self.utk == "wild" else ""),
-                found="none",
-                fix="check --source and --utk",
-            )
+        if not any(tables.images_in(folder) for folder in self._folders()):
+            parts = " in part1/, part2/ and part3/" if self.utk == "wild" else ""
+            expected, fix = f"the {self.utk} images{parts}", "check --source and --utk"
+            raise UserError("no images", where=str(self.source), expected=expected, found="none", fix=fix)
         return ("test",)
 
     def protocol(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -48,8 +49,7 @@ class VGGFace2(FaceBuilder):
         return {"ages": pathlib.Path(self.ages).name if self.ages else "none"}
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        for identity in self.groups(split):
-            yield from self.group_rows(split, identity)
+        return itertools.chain.from_iterable(self.group_rows(split, group) for group in self.groups(split))
 
     def groups(self, split: str) -> Sequence[str]:
         return sorted(path.name for path in (self.source / split).iterdir() if path.is_dir())
@@ -87,9 +87,8 @@ class VGGFace2(FaceBuilder):
     def _years(self) -> dict[str, float]:
         if self.ages is None:
             return {}
-        path = pathlib.Path(self.ages)
         ages = {}
-        for where, (name, years) in tables.read_values(path, count=2):
+        for where, (name, years) in tables.read_values(pathlib.Path(self.ages), count=2):
             parts = name.replace("\\", "/").split("/")
             ages["/".join(parts[-2:])] = tables.parse_number(years, where=where, column="age")
         return ages

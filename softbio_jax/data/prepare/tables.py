@@ -17,33 +17,28 @@ FOREIGN_SUFFIXES = (
 )
 
 
-def require_folder(path: pathlib.Path, *, what: str = "no such folder", fix: str = "") -> None:
+def bad_value(what: str, value: str, *, where: str, expected: str, fix: str = "correct the row") -> UserError:
+    """Returns the error of a value in a label file or a flag."""
+    return UserError(what, where=where, expected=expected, found=repr(value), fix=fix)
+
+
+def require_folder(path: pathlib.Path, *, what: str = "no such folder", fix: str = "check --source") -> None:
     """Raises UserError, which says `what` is wrong and its `fix`, unless `path` is a folder."""
     if not path.is_dir():
-        found, fix = "a file" if path.exists() else "nothing", fix or "check --source"
+        found = "a file" if path.exists() else "nothing"
         raise UserError(what, where=str(path), expected="a folder", found=found, fix=fix)
 
 
 def require_choice(value: str, choices: Collection[str], *, what: str, where: str) -> None:
     """Raises UserError, which says `what` is wrong with the flag `where`, for an unknown value."""
     if value not in choices:
-        fix = "take one of them"
-        raise UserError(what, where=where, expected=" or ".join(choices), found=repr(value), fix=fix)
+        raise bad_value(what, value, where=where, expected=" or ".join(choices), fix="take one of them")
 
 
 def existing_splits(
     paths: Mapping[str, pathlib.Path], *, source: pathlib.Path, what: str, expected: str
 ) -> tuple[str, ...]:
-    """Returns the splits whose file or folder exists.
-
-    Args:
-      paths: split -> its label file or folder.
-      source: the folder of them all.
-      what, expected: of the error.
-
-    Raises:
-      UserError: none of them exists.
-    """
+    """Returns the splits whose label file or folder exists; raises UserError if none of them does."""
     require_folder(source)
     found = tuple(split for split, path in paths.items() if path.exists())
     if not found:
@@ -67,34 +62,51 @@ def read_csv(
     Raises:
       UserError: no such file, not UTF-8, a missing column, a row with too few values.
     """
+    rows = _csv_rows(path, delimiter)
+    start, header = next(rows, (f"{path} row 1", []))
+    missing = [name for name in columns if name not in header]
+    if missing:
+        _require_delimiter(header, missing, where=start, delimiter=delimiter)
+        raise UserError(
+            "a column is missing",
+            where=start,
+            expected=", ".join(columns),
+            found=", ".join(header) or "an empty file",
+            fix=f"add or rename the column {missing[0]!r}",
+        )
+    for where, values in rows:
+        if len(values) < len(header):
+            expected, fix = f"{len(header)} values", "complete or delete the row"
+            raise UserError(
+                "a row is too short", where=where, expected=expected, found=str(len(values)), fix=fix
+            )
+        yield where, dict(zip(header, values, strict=False))
+
+
+def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """Reads a table without a header, as (file and row number, `count` values).
+
+    Raises:
+      UserError: see `read_csv`, or a row with another number of values.
+    """
+    for where, values in _csv_rows(path, delimiter):
+        if len(values) != count:
+            expected, fix = f"{count} values", "correct or delete the row"
+            raise UserError(
+                "not a row of the table", where=where, expected=expected, found=str(len(values)), fix=fix
+            )
+        yield where, values
+
+
+def _csv_rows(path: pathlib.Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields (file and row number, stripped values), without empty rows."""
     _require_file(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         try:
-            header = [name.strip() for name in next(reader, [])]
-            missing = [name for name in columns if name not in header]
-            if missing:
-                _require_delimiter(header, missing, where=f"{path} row 1", delimiter=delimiter)
-                raise UserError(
-                    "a column is missing",
-                    where=f"{path} row 1",
-                    expected=", ".join(columns),
-                    found=", ".join(header) or "an empty file",
-                    fix=f"add or rename the column {missing[0]!r}",
-                )
             for values in reader:
-                if not any(values):
-                    continue
-                if len(values) < len(header):
-                    raise UserError(
-                        "a row is too short",
-                        where=f"{path} row {reader.line_num}",
-                        expected=f"{len(header)} values",
-                        found=str(len(values)),
-                        fix="complete or delete the row",
-                    )
-                row = {name: value.strip() for name, value in zip(header, values, strict=False)}
-                yield f"{path} row {reader.line_num}", row
+                if any(values):
+                    yield f"{path} row {reader.line_num}", [value.strip() for value in values]
         except UnicodeDecodeError as error:
             raise UserError(
                 "a label file has another encoding",
@@ -104,12 +116,27 @@ def read_csv(
                 fix=f"save it as UTF-8: iconv -f {_encoding(path)} -t utf-8 {path.name}",
             ) from error
         except csv.Error as error:
-            raise UserError(
-                "a label file is not a table",
-                where=f"{path} row {reader.line_num}",
-                found=str(error),
-                fix="save it as CSV again",
-            ) from error
+            where, fix = f"{path} row {reader.line_num}", "save it as CSV again"
+            raise UserError("a label file is not a table", where=where, found=str(error), fix=fix) from error
+
+
+def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[str, list[str]]]:
+    """Reads a text file as (file and line number, words), without empty lines.
+
+    Raises:
+      UserError: no such file, or a line without exactly `count` words; a count of 0 accepts any.
+    """
+    _require_file(path)
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            where, words = f"{path} line {number}", line.split()
+            if count and words and len(words) != count:
+                text, fix = line.strip()[:80], "correct or delete the line"
+                raise bad_value(
+                    "not a line of the list", text, where=where, expected=f"{count} words", fix=fix
+                )
+            if words:
+                yield where, words
 
 
 def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
@@ -118,7 +145,7 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
     Args:
       root: the folder.
       name: a relative path; backslashes count as slashes.
-      where: the file and row that hold the path, for the error.
+      where: the file and row that hold the path.
 
     Raises:
       UserError: the path is absolute, empty or leaves the folder.
@@ -126,13 +153,8 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     absolute = name[:1] in ("/", "\\") or ":" in name[:3]
     if absolute or not parts or ".." in parts:
-        raise UserError(
-            "a path leaves the data folder",
-            where=where,
-            expected=f"a path inside {root}",
-            found=repr(name),
-            fix="write the path relative to the data folder",
-        )
+        expected, fix = f"a path inside {root}", "write the path relative to the data folder"
+        raise bad_value("a path leaves the data folder", name, where=where, expected=expected, fix=fix)
     return root.joinpath(*parts)
 
 
@@ -143,57 +165,12 @@ def images_in(folder: pathlib.Path, *, suffixes: Sequence[str] = IMAGE_SUFFIXES)
     )
 
 
-def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """Reads a table without a header, as (file and row number, `count` values).
-
-    Raises:
-      UserError: no such file, or a row with another number of values.
-    """
-    _require_file(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
-        for values in reader:
-            where = f"{path} row {reader.line_num}"
-            if len(values) != count:
-                expected, fix = f"{count} values", "correct or delete the row"
-                raise UserError(
-                    "not a row of the table", where=where, expected=expected, found=str(len(values)), fix=fix
-                )
-            yield where, [value.strip() for value in values]
-
-
-def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[str, list[str]]]:
-    """Reads a text file as (file and line number, words), without empty lines.
-
-    Args:
-      path: the file.
-      count: the required number of words per line; 0 accepts any.
-
-    Raises:
-      UserError: no such file, or a line with another number of words.
-    """
-    _require_file(path)
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            where, words = f"{path} line {number}", line.split()
-            if count and words and len(words) != count:
-                raise UserError(
-                    "not a line of the list",
-                    where=where,
-                    expected=f"{count} words",
-                    found=repr(line.strip()[:80]),
-                    fix="correct or delete the line",
-                )
-            if words:
-                yield where, words
-
-
 def look_up(
     table: Mapping[str, T], value: str, *, what: str, where: str, expected: str, fix: str = "correct the row"
 ) -> T:
     """Returns table[value]; raises UserError of these arguments for an unknown value."""
     if value not in table:
-        raise UserError(what, where=where, expected=expected, found=repr(value), fix=fix)
+        raise bad_value(what, value, where=where, expected=expected, fix=fix)
     return table[value]
 
 
@@ -202,9 +179,7 @@ def parse_number(value: str, *, where: str, column: str) -> float:
     try:
         return float(value)
     except ValueError:
-        raise UserError(
-            f"not a number in column {column!r}", where=where, found=repr(value), fix="correct the row"
-        ) from None
+        raise bad_value(f"not a number in column {column!r}", value, where=where, expected="") from None
 
 
 def parse_box(
