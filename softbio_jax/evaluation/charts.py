@@ -53,13 +53,7 @@ def accuracies(
 def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, y_label: str
 ) -> "Figure":
-    """Draws lines over training steps.
-
-    Args:
-      series: name -> steps and values; values that are not finite leave a gap.
-      title: the figure's heading.
-      y_label: name of the values, with the unit.
-    """
+    """Draws lines over training steps: name -> steps and values; values that are not finite leave a gap."""
     figure = new_figure(4.6, 2.9)
     axes = _axes(figure, grid="y", title=title, x_label="optimizer step", y_label=y_label)
     for index, (name, (steps, values)) in enumerate(series.items()):
@@ -78,13 +72,7 @@ def curves(
 
 
 def histogram(classes: Sequence[str], series: Mapping[str, Sequence[float]], *, title: str) -> "Figure":
-    """Draws the share of each class, one bar per series.
-
-    Args:
-      classes: C names.
-      series: name -> C shares between 0 and 1.
-      title: the figure's heading.
-    """
+    """Draws the share of each of C classes, one bar per series: name -> C shares between 0 and 1."""
     figure = new_figure(max(3.2, 1.6 + 0.42 * len(classes)), 2.9)
     axes = _axes(figure, grid="y", title=title, y_label="%")
     width = 0.8 / len(series)
@@ -103,13 +91,8 @@ def reliability(
 ) -> "Figure":
     """Draws a reliability diagram: accuracy per confidence bin, with the bin's size as a bar.
 
-    Bins of fewer than `STEADY_BIN` examples are hollow and not connected.
-
-    Args:
-      bins: `low`, `high`, `n`, `confidence`, `accuracy` of each filled bin.
-      ece: the expected calibration error.
-      scaled_ece: the same after temperature scaling, or None.
-      title: the task and test set.
+    Bins (see `Reliability.filled_bins`) of fewer than `STEADY_BIN` examples are hollow and not
+    connected. `scaled_ece` is the calibration error after temperature scaling, if there is one.
     """
     figure = new_figure(2.9, 3.2)
     axes = _axes(figure, grid="both", x_label="confidence")
@@ -130,8 +113,7 @@ def reliability(
             linewidth=1.4 if steady else 0,
             label="accuracy" if steady else None,
         )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
     scaled = "" if scaled_ece is None else f", scaled {100 * scaled_ece:.1f} %"
     axes.set_title(f"{title}\nECE {100 * ece:.1f} %{scaled}", color=INK, fontsize=8.5, loc="left")
     _legend(figure, axes)
@@ -146,11 +128,8 @@ def heat_map(
     Cells with fewer than `SMALL_CELL` examples have no colour and italics.
 
     Args:
-      values: (G, H) shares, NaN in an empty cell.
+      values: (G, H) shares, NaN in an empty cell; G named by `rows`, H by `columns`.
       n: (G, H) sizes.
-      rows: G names.
-      columns: H names.
-      title: the figure's heading.
     """
     figure = new_figure(max(3.4, 1.7 + 0.6 * len(columns)), 1.0 + 0.36 * len(rows))
     axes = figure.add_subplot()
@@ -192,8 +171,6 @@ def scatter(
     Args:
       points: (n, 2).
       labels: (n,) class index, negative where unknown (drawn grey and small).
-      classes: C names.
-      title: the figure's heading.
       ordered: whether the classes have an order, which selects a sequential palette.
     """
     from matplotlib import colormaps
@@ -211,13 +188,10 @@ def scatter(
     axes.scatter(points[shown, 0], points[shown, 1], s=8, c=colors[labels[shown]], linewidths=0)
     for name, color in zip(classes, colors, strict=True):
         axes.scatter([], [], s=8, color=color, label=name, linewidths=0)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color(GRID)
     _title(axes, title)
-    legend = figure.legend(loc="outside right center", fontsize=7.5, frameon=False, markerscale=1.8)
-    for text in legend.get_texts():
-        text.set_color(INK)
+    figure.legend(loc="outside right center", fontsize=7.5, frameon=False, markerscale=1.8, labelcolor=INK)
     return figure
 
 

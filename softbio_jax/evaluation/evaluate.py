@@ -42,9 +42,6 @@ def evaluate_run(
       out: where eval/ is written.
       data_root: where the prepared sets are, if not where the run read them.
       timed: also measures prediction speed, and adds it to the run's run.json.
-
-    Returns:
-      The contents of metrics.json.
     """
     session = restore_run(workdir, data_root=data_root)
     data = open_all(session.run.config.data)
@@ -74,7 +71,7 @@ def evaluate(
       workdir: where eval/ is written, local or gs://.
       val: the validation rows, on which each task's temperature is fitted.
       model: see `summarise`; None: the run's summary.
-      console: where the first process prints the table; checked before every batch.
+      console: prints the table on the first process; checked before every batch.
 
     Returns:
       The contents of metrics.json; empty without test sets.
@@ -106,15 +103,16 @@ def predictions_of(
     outputs: Outputs, dataset: PreparedDataset, *, synthetic_labels: Sequence[str] = ()
 ) -> Predictions:
     """Returns the predictions of a test set, for the tasks that it has labels of."""
+    audit = {name: column for name, column in dataset.columns.items() if name != "id"}
+    ids, synthetic = dataset.columns["id"], tuple(synthetic_labels)
+    return _predictions(outputs, name=dataset.name, ids=ids, audit=audit, synthetic_labels=synthetic)
+
+
+def _predictions(outputs: Outputs, **fields: Any) -> Predictions:
     known = outputs.tasks()
-    return Predictions(
-        name=dataset.name,
-        ids=dataset.columns["id"],
-        labels={task: outputs.labels[task] for task in known},
-        probabilities={task: special.softmax(outputs.logits[task], axis=1) for task in known},
-        audit={name: column for name, column in dataset.columns.items() if name != "id"},
-        synthetic_labels=tuple(synthetic_labels),
-    )
+    labels = {task: outputs.labels[task] for task in known}
+    probabilities = {task: special.softmax(outputs.logits[task], axis=1) for task in known}
+    return Predictions(labels=labels, probabilities=probabilities, **fields)
 
 
 def features_of(outputs: Sequence[Outputs], sets: Sequence[PreparedDataset]) -> dict[str, np.ndarray]:
@@ -126,15 +124,8 @@ def features_of(outputs: Sequence[Outputs], sets: Sequence[PreparedDataset]) -> 
 
 def _validation_predictions(outputs: Sequence[Outputs], sets: Sequence[PreparedDataset]) -> Predictions:
     """Returns the predictions of all validation rows, on which temperatures are fitted."""
-    joined = Outputs.concatenate(outputs)
-    known = joined.tasks()
     ids = [np.char.add(f"{dataset.name}/", dataset.columns["id"].astype(str)) for dataset in sets]
-    return Predictions(
-        name="validation",
-        ids=np.concatenate(ids),
-        labels={task: joined.labels[task] for task in known},
-        probabilities={task: special.softmax(joined.logits[task], axis=1) for task in known},
-    )
+    return _predictions(Outputs.concatenate(outputs), name="validation", ids=np.concatenate(ids))
 
 
 def summarise(
@@ -163,12 +154,8 @@ def summarise(
     """
     names = [item.name for item in predictions]
     if not names or len(set(names)) != len(names):
-        raise UserError(
-            "test sets",
-            expected="at least one, with distinct names",
-            found=", ".join(names),
-            fix="name each test set once",
-        )
+        expected, fix = "at least one, with distinct names", "name each test set once"
+        raise UserError("test sets", expected=expected, found=", ".join(names), fix=fix)
     temperatures = {}
     if validation is not None:
         for task in validation.tasks():
@@ -218,17 +205,8 @@ def write(
 
     Args:
       directory: the run's directory.
-      predictions: one item per test set.
-      model: see `summarise`.
-      validation: see `summarise`.
       features: test set of N examples -> (M, D) pooled features of the rows `feature_rows(N)`.
-      not_averaged: see `summarise`.
-
-    Returns:
-      The contents of `metrics.json`.
-
-    Raises:
-      UserError: see `summarise`.
+      predictions, model, validation, not_averaged: see `summarise`, whose result is returned.
     """
     summary = summarise(predictions, model=model, validation=validation, not_averaged=not_averaged)
     with files.atomic_folder(pathlib.Path(directory) / DIRECTORY, overwrite=True) as folder:
@@ -250,12 +228,9 @@ def write(
 
 
 def feature_rows(n: int) -> np.ndarray:
-    """Returns the examples whose features are kept, ascending: all n, or `MAX_FEATURES` of them.
+    """Returns the rows of at most `MAX_FEATURES` of n examples whose features are kept, ascending int64.
 
     They are evenly spaced, so that a table sorted by class still yields every class.
-
-    Returns:
-      (min(n, MAX_FEATURES),) int64.
     """
     return np.unique(np.linspace(0, n - 1, min(n, MAX_FEATURES)).astype(np.int64))
 
@@ -272,9 +247,6 @@ def text(summary: Mapping[str, Any]) -> str:
 
     One row per test set and task, with the accuracy of always predicting the majority class, then
     the averages. A star marks metrics that are excluded from the averages.
-
-    Args:
-      summary: the result of `summarise`.
     """
     rows = []
     synthetic = summary["synthetic_labels"]

@@ -31,7 +31,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str) 
     Args:
       counts: (C, C) counts, rows are the true class.
       classes: C names.
-      title: the task and test set; n, accuracy and balanced accuracy are written below it.
+      title: of the figure; n, accuracy and balanced accuracy are written below it.
     """
     counts = np.asarray(counts)
     totals = counts.sum(axis=1, keepdims=True)
@@ -122,11 +122,8 @@ def svg(figure: "Figure") -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    settings: Any = {
-        "svg.fonttype": "none",  # text as text
-        "svg.hashsalt": "softbio_jax",
-        "font.family": "sans-serif",
-    }
+    # "none" writes text as text.
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "softbio_jax", "font.family": "sans-serif"}
     _lay_out_once(figure)
     with matplotlib.rc_context(settings):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

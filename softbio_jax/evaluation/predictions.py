@@ -1,7 +1,7 @@
 """One model's class probabilities on one test set, checked on construction."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -53,11 +53,9 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def tasks(self) -> Iterator[str]:
-        """Yields the tasks with at least one labelled example, in the vocabulary's order."""
-        for task in TASKS:
-            if task in self.labels and bool(np.any(self.labels[task] != MISSING)):
-                yield task
+    def tasks(self) -> list[str]:
+        """Returns the tasks with at least one labelled example, in the vocabulary's order."""
+        return [t for t in TASKS if t in self.labels and np.any(self.labels[t] != MISSING)]
 
     def labelled(self, task: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the labels (n,) and probabilities (n, C) of the examples labelled for `task`."""
@@ -79,45 +77,25 @@ class Predictions:
 def _check_ids(name: str, ids: np.ndarray) -> None:
     where = f"predictions {name!r}"
     if ids.ndim != 1 or len(ids) == 0:
-        raise UserError(
-            "empty test set",
-            where=where,
-            expected="at least one example",
-            found="none",
-            fix="provide a set with examples",
-        )
+        fix = "provide a set with examples"
+        raise UserError("empty test set", where=where, expected="at least one example", found="none", fix=fix)
     empty = np.flatnonzero(ids == "")
     if len(empty):
-        raise UserError(
-            "missing id",
-            where=f"{where} {rows_text(empty)}",
-            expected="a string",
-            found="an empty cell",
-            fix="give every row an id",
-        )
+        where = f"{where} {rows_text(empty)}"
+        raise UserError("missing id", where=where, found="an empty cell", fix="give every row an id")
     _, first = np.unique(ids, return_index=True)
     if len(first) != len(ids):
         again = np.setdiff1d(np.arange(len(ids)), first)
-        raise UserError(
-            "duplicate id",
-            where=f"{where} {rows_text(again)}",
-            expected="each id once",
-            found=repr(str(ids[again[0]])),
-            fix="give every example its own id",
-        )
+        where, found = f"{where} {rows_text(again)}", repr(str(ids[again[0]]))
+        raise UserError("duplicate id", where=where, found=found, fix="give every example its own id")
 
 
 def _check_tasks(predictions: Predictions) -> None:
     where = f"predictions {predictions.name!r}"
     for task in [*predictions.labels, *predictions.synthetic_labels]:
         if task not in TASKS:
-            raise UserError(
-                "unknown task",
-                where=where,
-                expected=" or ".join(TASKS),
-                found=repr(task),
-                fix="choose one of them",
-            )
+            known = " or ".join(TASKS)
+            raise UserError("unknown task", where=where, expected=known, found=repr(task), fix="rename it")
     if not predictions.labels or set(predictions.labels) != set(predictions.probabilities):
         raise UserError(
             "tasks of labels and probabilities differ",
@@ -131,18 +109,14 @@ def _check_tasks(predictions: Predictions) -> None:
         for key, values in getattr(predictions, kind).items():
             expected = (n, TASKS[key].num_classes) if kind == "probabilities" else (n,)
             if values.shape != expected:
+                where, shape, fix = f"{where} {key!r}", str(values.shape), "provide one row per example"
                 raise UserError(
-                    f"{kind} of another shape",
-                    where=f"{where} {key!r}",
-                    expected=str(expected),
-                    found=str(values.shape),
-                    fix="provide one row per example",
+                    f"{kind} of another shape", where=where, expected=str(expected), found=shape, fix=fix
                 )
 
 
 def _check_labels(predictions: Predictions, task: str) -> None:
-    labels = predictions.labels[task]
-    spec = TASKS[task]
+    labels, spec = predictions.labels[task], TASKS[task]
     bad = np.flatnonzero((labels != MISSING) & ((labels < 0) | (labels >= spec.num_classes)))
     if len(bad):
         raise UserError(
@@ -165,7 +139,7 @@ def _check_probabilities(predictions: Predictions, task: str) -> None:
             f"{task} probabilities do not sum to one",
             where=f"predictions {predictions.name!r} {rows_text(bad)}",
             expected=f"values >= 0 with sum 1 +- {SUM_TOLERANCE:g}",
-            found=f"sum {sums[bad[0]]:.6g}, least {values[bad[0]].min():.6g}",
+            found=f"sum {sums[bad[0]]:.6g}, minimum {values[bad[0]].min():.6g}",
             fix="apply a softmax over the task's classes",
         )
 

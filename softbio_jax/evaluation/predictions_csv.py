@@ -36,9 +36,8 @@ def save(predictions: Predictions, path: str | os.PathLike) -> pathlib.Path:
         header += [f"{task.name}_{name}" for name in task.classes]
         for column in predictions.probabilities[task.name].T.tolist():
             columns.append([format(value, ".9g") for value in column])
-    for name, values in predictions.audit.items():
-        header.append(name)
-        columns.append(values.tolist())
+    header += predictions.audit
+    columns += [values.tolist() for values in predictions.audit.values()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -57,9 +56,8 @@ def load(
     """Reads predictions; a task without a label column has only MISSING labels.
 
     Args:
-      path: the CSV file.
-      name: the test set's name, by default the file's stem.
-      synthetic_labels: see `Predictions`.
+      path: the CSV file; its stem is the default of `name`.
+      name, synthetic_labels: see `Predictions`.
       labels: "required", or "optional" where labels come from elsewhere.
 
     Raises:
@@ -69,13 +67,7 @@ def load(
     path = pathlib.Path(path)
     header, rows = _read(path)
     if not rows:
-        raise UserError(
-            "empty test set",
-            where=str(path),
-            expected="at least one row",
-            found="none",
-            fix="provide a table with rows",
-        )
+        raise UserError("empty test set", where=str(path), found="no rows", fix="provide a table with rows")
     tasks = [task for task in TASKS.values() if _has_task(header, task, path, labels)]
     if not tasks:
         raise UserError(
@@ -111,29 +103,18 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            "cannot read predictions",
-            where=str(path),
-            expected="a CSV file",
-            found=str(error),
-            fix="check the path, and save it as UTF-8 CSV",
-        ) from None
+        fix = "check the path, and save it as UTF-8 CSV"
+        raise UserError("cannot read predictions", where=str(path), found=str(error), fix=fix) from None
     if "id" not in header or len(set(header)) != len(header):
-        raise UserError(
-            "bad header",
-            where=f"{path} row 1",
-            expected="a column `id` and every column once",
-            found=", ".join(header),
-            fix="correct the first row",
-        )
+        where, expected = f"{path} row 1", "a column `id` and every column once"
+        fix = "correct the first row"
+        raise UserError("bad header", where=where, expected=expected, found=", ".join(header), fix=fix)
     odd = [i for i, row in enumerate(rows) if len(row) != len(header)]
     if odd:
+        expected, found = f"{len(header)} values", str(len(rows[odd[0]]))
+        fix = "complete or delete the rows"
         raise UserError(
-            "row of another length",
-            where=f"{path} {rows_text(odd, first_row=FIRST_DATA_ROW)}",
-            expected=f"{len(header)} values",
-            found=str(len(rows[odd[0]])),
-            fix="complete or delete the rows",
+            "row of another length", where=_rows(path, odd), expected=expected, found=found, fix=fix
         )
     return header, rows
 
@@ -153,13 +134,8 @@ def _has_task(header: list[str], task: TaskSpec, path: pathlib.Path, labels: str
             fix="write the probability columns in the expected order",
         )
     if labels == "required" and f"{task.name}_label" not in header:
-        raise UserError(
-            "missing column",
-            where=f"{path} row 1",
-            expected=f"{task.name}_label",
-            found="none",
-            fix="add it, empty where a label is unknown",
-        )
+        fix = "add it, empty where a label is unknown"
+        raise UserError(f"missing column {task.name}_label", where=f"{path} row 1", fix=fix)
     return True
 
 
@@ -171,7 +147,7 @@ def _labels(values: Sequence[str] | None, task: TaskSpec, path: pathlib.Path, n:
     if unknown:
         raise UserError(
             f"unknown {task.name} class",
-            where=f"{path} {rows_text(unknown, first_row=FIRST_DATA_ROW)}",
+            where=_rows(path, unknown),
             expected=", ".join(task.classes) + " or an empty cell",
             found=repr(values[unknown[0]]),
             fix="correct the rows",
@@ -187,11 +163,10 @@ def _numbers(values: Sequence[str], column: str, path: pathlib.Path) -> np.ndarr
         except ValueError:
             bad.append(row)
     if bad:
-        raise UserError(
-            "not a probability",
-            where=f"{path} {rows_text(bad, first_row=FIRST_DATA_ROW)} column {column}",
-            expected="a number",
-            found=repr(values[bad[0]]),
-            fix="correct the rows",
-        )
+        where, found = f"{_rows(path, bad)} column {column}", repr(values[bad[0]])
+        raise UserError("not a probability", where=where, found=found, fix="write a number")
     return numbers.astype(np.float32)
+
+
+def _rows(path: pathlib.Path, rows: Sequence[int]) -> str:
+    return f"{path} {rows_text(rows, first_row=FIRST_DATA_ROW)}"

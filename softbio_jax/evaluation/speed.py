@@ -13,19 +13,13 @@ from softbio_jax.data.loading import PADDING
 from softbio_jax.runs.session import Session
 from softbio_jax.tasks import MISSING
 
-_PASSES = 5  # minimum
-_SECONDS = 2.0  # minimum
 
-
-def measure(session: Session, *, passes: int = _PASSES, seconds: float = _SECONDS) -> dict[str, Any]:
+def measure(session: Session, *, passes: int = 5, seconds: float = 2.0) -> dict[str, Any]:
     """Times forward passes of images already on the devices, with unmerged adapters.
 
     The result is a median over passes, each of which is waited for, without the first, which compiles.
 
-    Args:
-      session: the run.
-      passes: minimum number of timed passes per batch size.
-      seconds: minimum duration.
+    At least `passes` passes and `seconds` seconds are timed per batch size.
 
     Returns:
       `latency_ms` of one image per device, `throughput` {batch over all devices: images/s} for one

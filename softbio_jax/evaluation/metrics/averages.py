@@ -32,13 +32,12 @@ def excluded_by(summary: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def averaged_sets(accuracies: Mapping[str, Mapping[str, float]], excluded: Excluded) -> dict[str, list[str]]:
     """Returns task -> the test sets in its average; see `task_averages` for the arguments."""
-    sets = {
-        task: [
-            name for name, found in accuracies.items() if task in found and task not in excluded.get(name, ())
-        ]
-        for task in TASKS
-    }
-    return {task: names for task, names in sets.items() if names}
+    found: dict[str, list[str]] = {}
+    for task in TASKS:
+        for name, tasks in accuracies.items():
+            if task in tasks and task not in excluded.get(name, ()):
+                found.setdefault(task, []).append(name)
+    return found
 
 
 def task_averages(accuracies: Mapping[str, Mapping[str, float]], excluded: Excluded) -> dict[str, float]:
@@ -49,8 +48,7 @@ def task_averages(accuracies: Mapping[str, Mapping[str, float]], excluded: Exclu
 
     Args:
       accuracies: test set -> task -> accuracy (any unit).
-      excluded: test set -> tasks that do not count there, for instance because their labels are a
-        model's output.
+      excluded: test set -> tasks that do not count there.
 
     Returns:
       Task -> average for every task with a test set, and `overall`; empty if there is none.

@@ -11,22 +11,13 @@ TEMPERATURE_RANGE = (0.05, 20.0)
 
 
 def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Returns -log p_y of each example in nats, (n,) float64.
-
-    Args:
-      labels: (n,) true classes.
-      probabilities: (n, C), rows that sum to one.
-    """
+    """Returns -log p_y of each example in nats, (n,) float64, for true classes y (n,) and p (n, C)."""
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.maximum(chosen, LEAST_PROBABILITY))
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Returns the Brier score sum_c (p_c - [y = c])^2 of each example, 0 to 2, (n,) float64.
-
-    Args:
-      labels: (n,) true classes.
-      probabilities: (n, C), rows that sum to one.
 
     Source: Brier, Monthly Weather Review 1950, in its original form for several classes.
     """
@@ -75,52 +66,35 @@ class Reliability:
 def reliability(labels: np.ndarray, probabilities: np.ndarray, *, num_bins: int = NUM_BINS) -> Reliability:
     """Bins examples by the probability of the predicted class.
 
-    Args:
-      labels: (n,) true classes.
-      probabilities: (n, C), rows that sum to one.
-      num_bins: M.
-
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2.
     """
     confidence, correct = top(labels, probabilities)
     bins = bin_of(confidence, num_bins)
     n = np.bincount(bins, minlength=num_bins)
+    sums = (np.bincount(bins, weights=values, minlength=num_bins) for values in (confidence, correct))
     with np.errstate(invalid="ignore"):
-        return Reliability(
-            edges=np.linspace(0, 1, num_bins + 1),
-            n=n,
-            confidence=np.bincount(bins, weights=confidence, minlength=num_bins) / n,
-            accuracy=np.bincount(bins, weights=correct, minlength=num_bins) / n,
-        )
+        means = [total / n for total in sums]
+    return Reliability(edges=np.linspace(0, 1, num_bins + 1), n=n, confidence=means[0], accuracy=means[1])
 
 
 def top(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns each example's confidence max_c p_c and whether that class is right, (n,) float64."""
-    return (
-        probabilities.max(axis=1).astype(np.float64),
-        (probabilities.argmax(axis=1) == labels).astype(np.float64),
-    )
+    correct = probabilities.argmax(axis=1) == labels
+    return probabilities.max(axis=1).astype(np.float64), correct.astype(np.float64)
 
 
 def bin_of(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """Returns the index of the bin (low, high] of each confidence, (n,) int64 in [0, M).
+    """Returns the index of the equal-width bin (low, high] of each confidence, (n,) int64 in [0, M).
 
-    Args:
-      confidence: (n,) in [0, 1], or above by the tolerance of `Predictions`.
-      num_bins: M, of equal width.
+    A confidence may exceed 1 by the tolerance of `Predictions`.
     """
     return np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Returns softmax(log p / T), which is softmax(logits / T) for p = softmax(logits).
+    """Returns softmax(log p / T) (n, C) float64, which is softmax(logits / T) for p = softmax(logits).
 
-    Args:
-      probabilities: (n, C), rows that sum to one.
-      temperature: T > 0; above 1 it softens, below 1 it sharpens.
-
-    Returns:
-      (n, C) float64, with the same predicted classes.
+    T > 1 softens and T < 1 sharpens; the predicted classes stay the same.
     """
     logits = np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY)) / temperature
     values = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -128,11 +102,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Returns the temperature in `TEMPERATURE_RANGE` that minimises the mean NLL.
-
-    Args:
-      labels: (n,) true classes of validation examples, never of the test set.
-      probabilities: (n, C), rows that sum to one.
+    """Returns the temperature in `TEMPERATURE_RANGE` that minimises the mean NLL of validation examples.
 
     Source: Guo et al., ICML 2017, section 4.2.
     """

@@ -12,16 +12,7 @@ REPRESENTATIVE_YEARS = (1.0, 6.0, 14.5, 24.5, 34.5, 44.5, 54.5, 64.5, 75.0)
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts (true, predicted) pairs on the host.
-
-    Args:
-      labels: (N,) true classes; rows with `MISSING` are not counted.
-      predicted: (N,) predicted classes.
-      num_classes: C.
-
-    Returns:
-      (C, C) int64 counts.
-    """
+    """Counts (true, predicted) pairs of N examples, (C, C) int64; labels that are `MISSING` do not count."""
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     known = labels != MISSING
     cell = labels[known].astype(np.int64) * num_classes + predicted[known]
@@ -29,13 +20,10 @@ def confusion_counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
 
 def per_class(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns precision, recall, F1 and the number of true examples of each class.
+    """Returns the metrics of each class, for counts (..., C, C) whose rows are the true class.
 
     precision_c = TP_c / predicted_c, recall_c = TP_c / true_c, F1_c = 2 TP_c / (true_c +
     predicted_c); a ratio with a zero denominator is NaN.
-
-    Args:
-      counts: (..., C, C) confusion counts, rows are the true class.
 
     Returns:
       `precision`, `recall`, `f1` (..., C) float64 and `n`, `predicted` (..., C) int64.
@@ -85,61 +73,41 @@ def one_off(counts: np.ndarray) -> np.ndarray:
 
 
 def shares(task: str, counts: np.ndarray) -> dict[str, float]:
-    """Returns the main metrics of one task, between 0 and 1.
+    """Returns the main metrics of one task, between 0 and 1, for counts (C, C) of at least one example.
 
-    Args:
-      task: the task's name.
-      counts: (C, C) confusion counts with at least one example.
-
-    Returns:
-      `accuracy`, `balanced_accuracy`, `macro_f1`, and for age `one_off_accuracy`.
+    `accuracy`, `balanced_accuracy`, `macro_f1`, and for age `one_off_accuracy`.
     """
-    found = {
-        "accuracy": accuracy(counts),
-        "balanced_accuracy": balanced_accuracy(counts),
-        "macro_f1": macro_f1(counts),
-    }
+    metrics = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
     if task == "age":
-        found["one_off_accuracy"] = one_off(counts)
-    return {name: float(value) for name, value in found.items()}
+        metrics["one_off_accuracy"] = one_off
+    return {name: float(metric(counts)) for name, metric in metrics.items()}
 
 
 def from_counts(task: str, counts: np.ndarray) -> dict[str, Any]:
     """Returns every count-based metric of one task on one test set, as JSON values.
-
-    Args:
-      task: the task's name.
-      counts: (C, C) confusion counts with at least one example.
 
     Returns:
       `n`, the result of `shares`, `majority`, `per_class` (name -> n, precision, recall, f1; None
       where undefined) and `confusion` (C lists of C counts).
     """
     classes = per_class(counts)
+    rows: dict[str, dict[str, Any]] = {name: {} for name in TASKS[task].classes}
+    for row, n in zip(rows.values(), classes["n"], strict=True):
+        row["n"] = int(n)
+    for key in ("precision", "recall", "f1"):
+        for row, value in zip(rows.values(), classes[key], strict=True):
+            row[key] = None if np.isnan(value) else float(value)
     return {
         "n": int(np.sum(counts)),
         **shares(task, counts),
         "majority": float(majority(counts)),
-        "per_class": {
-            name: {
-                "n": int(classes["n"][i]),
-                **{
-                    key: None if np.isnan(classes[key][i]) else float(classes[key][i])
-                    for key in ("precision", "recall", "f1")
-                },
-            }
-            for i, name in enumerate(TASKS[task].classes)
-        },
+        "per_class": rows,
         "confusion": np.asarray(counts).tolist(),
     }
 
 
 def expected_age(probabilities: np.ndarray) -> np.ndarray:
-    """Returns the expected age sum_c p_c a_c in years (n,), a_c from `REPRESENTATIVE_YEARS`.
-
-    Args:
-      probabilities: (n, 9) over the age groups.
-    """
+    """Returns the expected age sum_c p_c a_c in years (n,), a_c from `REPRESENTATIVE_YEARS`."""
     return probabilities.astype(np.float64) @ np.array(REPRESENTATIVE_YEARS)
 
 
@@ -160,10 +128,10 @@ def absolute_error(
     return np.abs(expected_age(probabilities) - true)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Returns part / whole, NaN where both are zero."""
+def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Returns part / total, NaN where both are zero."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return part / whole
+        return part / total
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:

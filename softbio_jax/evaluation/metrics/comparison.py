@@ -12,11 +12,7 @@ from softbio_jax.tasks import MISSING, TASKS
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, Any]:
-    """Tests whether two models are right equally often, from the examples on which they disagree.
-
-    Args:
-      first_right: (n,) bool, the first model is right.
-      second_right: (n,) bool, the second model is right on the same example.
+    """Tests whether two models are right equally often, from the examples (n,) on which they disagree.
 
     Returns:
       `first_only`, `second_only` (counts) and the exact two-sided `p_value` under
@@ -34,12 +30,7 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, Any]
 
 
 def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any]:
-    """Compares two models on the examples of one test set.
-
-    Args:
-      first: one model's predictions.
-      second: another model's predictions on the same examples, in any order.
-      task: a task that both have.
+    """Compares two models on the same examples of one test set, in any order.
 
     Returns:
       `n`, McNemar's counts and p-value, and for accuracy, balanced accuracy and macro-F1 the
@@ -77,9 +68,7 @@ def differences(
 
     Args:
       labels: (n,) true classes.
-      one: (n,) classes predicted by the first model.
-      two: (n,) classes predicted by the second.
-      num_classes: C.
+      one, two: (n,) classes predicted by the first and by the second model.
 
     Returns:
       Metric -> `difference` and `interval`.
@@ -108,21 +97,13 @@ def in_order_of(predictions: Predictions, reference: Predictions) -> Predictions
     missing = np.flatnonzero(~np.isin(reference.ids, predictions.ids))
     where = f"predictions {predictions.name!r}"
     if len(unknown):
-        raise UserError(
-            "unknown id",
-            where=f"{where} {rows_text(unknown)}",
-            expected=f"ids of test set {reference.name!r}",
-            found=repr(str(predictions.ids[unknown[0]])),
-            fix="use the ids of the test set",
-        )
+        where, found = f"{where} {rows_text(unknown)}", repr(str(predictions.ids[unknown[0]]))
+        fix = f"use the ids of test set {reference.name!r}"
+        raise UserError("unknown id", where=where, found=found, fix=fix)
     if len(missing):
-        raise UserError(
-            "missing id",
-            where=f"{where} lacks {rows_text(missing)} of test set {reference.name!r}",
-            expected=repr(str(reference.ids[missing[0]])),
-            found="no such row",
-            fix="predict every example of the test set",
-        )
+        where = f"{where} lacks {rows_text(missing)} of test set {reference.name!r}"
+        expected, fix = repr(str(reference.ids[missing[0]])), "predict every example of the test set"
+        raise UserError("missing id", where=where, expected=expected, fix=fix)
     order = np.argsort(predictions.ids)
     return predictions.take(order[np.searchsorted(predictions.ids, reference.ids, sorter=order)])
 

@@ -36,11 +36,9 @@ def known_factors(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def audit(predictions: Predictions) -> dict[str, Any]:
-    """Returns the complete audit of one test set.
+    """Returns the complete audit of one test set, empty without any factor.
 
-    Returns:
-      task -> factors joined by " x " (every subset the set has) -> `rows` and `gap`. Empty for
-      a set without any factor.
+    Task -> factors joined by " x " (every subset that the set has) -> `rows` and `gap`.
     """
     known = list(known_factors(predictions))
     found: dict[str, Any] = {}
@@ -57,8 +55,7 @@ def by_group(predictions: Predictions, task: str, factors: Sequence[str]) -> lis
     """Returns the metrics of `task` in every group that has a label for it.
 
     Args:
-      predictions: one test set.
-      task: the evaluated task.
+      predictions, task: the test set and the evaluated task.
       factors: a subset of `FACTORS` that the set has.
 
     Returns:
@@ -79,18 +76,14 @@ def by_group(predictions: Predictions, task: str, factors: Sequence[str]) -> lis
 
 
 def gap(rows: Sequence[Mapping[str, Any]], factors: Sequence[str]) -> dict[str, Any] | None:
-    """Returns the accuracy gap between the best and the worst group.
+    """Returns the accuracy gap between the best and the worst group of the rows of `by_group`.
 
     The interval is Newcombe's for these two groups. They were picked for being extreme, so it
     measures how precisely their gap is known, not whether groups differ at all; `p_value` does
     (chi-square test of equal accuracy over all groups). Both exclude small groups.
 
-    Args:
-      rows: the result of `by_group`.
-      factors: its factors.
-
     Returns:
-      `best`, `worst` (names), `gap`, `interval`, `p_value`, `groups` (how many were compared),
+      `best`, `worst` (names), `gap`, `interval`, `p_value`, `groups` (number of groups compared),
       `smallest` (name and n, among all groups); None with fewer than two groups of at least
       `SMALL_CELL` examples.
     """
@@ -122,10 +115,7 @@ def group_name(row: Mapping[str, Any], factors: Sequence[str]) -> str:
 
 
 def _groups(predictions: Predictions, factors: Sequence[str]) -> Iterator[tuple[dict[str, str], np.ndarray]]:
-    """Yields the values of the factors and the members (N,) bool of every non-empty group.
-
-    Groups follow the order of the vocabulary.
-    """
+    """Yields the factors' values and members (N,) bool of every non-empty group, in vocabulary order."""
     known = known_factors(predictions)
     for values in itertools.product(*(_levels(factor, known[factor]) for factor in factors)):
         group = dict(zip(factors, values, strict=True))

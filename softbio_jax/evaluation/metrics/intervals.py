@@ -36,34 +36,19 @@ def wilson_difference(
 
     d -+ sqrt((p_1 - l_1)^2 + (u_2 - p_2)^2), with each group's Wilson bounds l and u.
 
-    Args:
-      hits: successes of the two groups.
-      n: sizes of the two groups.
-      level: the coverage.
-
     Source: Newcombe, Statistics in Medicine 1998, method 10.
     """
     (low_1, high_1), (low_2, high_2) = (wilson(h, m, level=level) for h, m in zip(hits, n, strict=True))
     p_1, p_2 = hits[0] / n[0], hits[1] / n[1]
-    return (
-        p_1 - p_2 - float(np.hypot(p_1 - low_1, high_2 - p_2)),
-        p_1 - p_2 + float(np.hypot(high_1 - p_1, p_2 - low_2)),
-    )
+    below, above = np.hypot(p_1 - low_1, high_2 - p_2), np.hypot(high_1 - p_1, p_2 - low_2)
+    return p_1 - p_2 - float(below), p_1 - p_2 + float(above)
 
 
 def resampled_counts(counts: np.ndarray, *, replicates: int = REPLICATES, seed: int = SEED) -> np.ndarray:
-    """Draws bootstrap replicates of a table of counts.
+    """Draws R bootstrap replicates (R, *shape) int64 of a table of counts of any shape.
 
     Drawing n examples with replacement is a multinomial draw over the cells, so the cost does not
     depend on the number of examples.
-
-    Args:
-      counts: integer counts of any shape.
-      replicates: R.
-      seed: of the draws.
-
-    Returns:
-      (R, *shape) int64 counts.
     """
     counts = np.asarray(counts)
     n = int(counts.sum())
@@ -80,12 +65,7 @@ def percentiles(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, flo
 def of_counts(
     counts: np.ndarray, metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]]
 ) -> dict[str, tuple[float, float]]:
-    """Returns the bootstrap interval of each metric of a confusion matrix.
-
-    Args:
-      counts: (C, C).
-      metrics: name -> function of counts (R, C, C) that returns (R,).
-    """
+    """Returns the bootstrap interval of each metric, (R, C, C) -> (R,), of a confusion matrix (C, C)."""
     draws = resampled_counts(counts)
     return {name: percentiles(metric(draws)) for name, metric in metrics.items()}
 
@@ -111,10 +91,6 @@ def of_ece(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]
     """Returns the bootstrap interval of the expected calibration error.
 
     Replicates exceed the estimate when calibration is good, since ECE cannot be negative.
-
-    Args:
-      labels: (n,) true classes.
-      probabilities: (n, C).
     """
     confidence, correct = calibration.top(labels, probabilities)
     bins = calibration.bin_of(confidence, calibration.NUM_BINS)
@@ -130,22 +106,14 @@ def of_averages(
 
     Each test set is resampled with all its tasks at once, by a multinomial draw over the patterns
     of right, wrong and unlabelled, so tasks evaluated on the same faces stay paired. A replicate
-    without a label of a task is omitted from its interval.
-
-    Args:
-      sets: the test sets.
-      excluded: see `averages.task_averages`.
-
-    Returns:
-      The keys of `averages.task_averages`.
+    without a label of a task is omitted from its interval. Keys and `excluded` are those of
+    `averages.task_averages`.
     """
     drawn: dict[str, dict[str, np.ndarray]] = {}  # test set -> task -> (R,) accuracies
     for seed, item in enumerate(sets, start=SEED):
-        tasks = list(item.tasks())
-        right = [item.probabilities[task].argmax(axis=1) == item.labels[task] for task in tasks]
-        states = np.stack(
-            [np.where(item.labels[t] == MISSING, 2, r) for t, r in zip(tasks, right, strict=True)]
-        )
+        tasks, labels = item.tasks(), item.labels
+        right = {task: item.probabilities[task].argmax(axis=1) == labels[task] for task in tasks}
+        states = np.stack([np.where(labels[task] == MISSING, 2, right[task]) for task in tasks])
         patterns, counts = np.unique(states, axis=1, return_counts=True)  # (T, P), (P,)
         draws = resampled_counts(counts, seed=seed)
         with np.errstate(invalid="ignore"):

@@ -18,7 +18,7 @@ def task_metrics(predictions: Predictions, task: str, *, temperature: float | No
     Args:
       predictions: the test set, with at least one label for `task`.
       task: the task's name.
-      temperature: T fitted on validation, or None.
+      temperature: T fitted on validation, if there is one.
 
     Returns:
       The results of `classification.from_counts` and `probability_metrics`, `reliability` (bins),
@@ -39,11 +39,8 @@ def task_metrics(predictions: Predictions, task: str, *, temperature: float | No
         scaled = calibration.with_temperature(probabilities, temperature)
         after = probability_metrics(task, labels, scaled, years=years)
         bounds = _probability_intervals(task, labels, scaled, years)
-        metrics["temperature"] = {
-            "value": temperature,
-            **{name: after[name] for name in bounds},
-            "intervals": _lists(bounds),
-        }
+        changed = {name: after[name] for name in bounds}
+        metrics["temperature"] = {"value": temperature, **changed, "intervals": _lists(bounds)}
     return metrics
 
 
@@ -81,13 +78,9 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
         try:
             years[row] = float(value) if value else np.nan
         except ValueError:
-            raise UserError(
-                "not an age in years",
-                where=f"predictions {predictions.name!r} {rows_text([row])} {YEARS_COLUMN}",
-                expected="a number or an empty cell",
-                found=repr(str(value)),
-                fix="correct the row",
-            ) from None
+            where = f"predictions {predictions.name!r} {rows_text([row])} {YEARS_COLUMN}"
+            found, fix = repr(str(value)), "write a number or leave the cell empty"
+            raise UserError("not an age in years", where=where, found=found, fix=fix) from None
     return years[predictions.labels[task] != MISSING]
 
 
@@ -109,8 +102,7 @@ def _share_intervals(task: str, counts: np.ndarray) -> dict[str, tuple[float, fl
     found = {"accuracy": intervals.wilson(int(np.trace(counts)), n)}
     found |= intervals.of_counts(counts, intervals.COUNT_METRICS)
     if task == "age":
-        near = round(float(classification.one_off(counts)) * n)
-        found["one_off_accuracy"] = intervals.wilson(near, n)
+        found["one_off_accuracy"] = intervals.wilson(round(float(classification.one_off(counts)) * n), n)
     return found
 
 

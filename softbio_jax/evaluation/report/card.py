@@ -41,12 +41,7 @@ LIMITS = """\
 
 
 def render(run: RunResults, audits: Mapping[str, Any]) -> str:
-    """Returns the card of one run.
-
-    Args:
-      run: a run with a directory.
-      audits: the fairness audits of its test sets (`fairness.audit`), for the gaps.
-    """
+    """Returns the card of a run with a directory; `audits` (of `fairness.audit`) give the gaps."""
     data = run.info.get("data", {})
     training = [name for name in data if name.startswith("train/")]
     sets = sorted({name.split("/")[-2] for name in data if name.count("/") >= 2})
@@ -101,21 +96,16 @@ def _metadata(run: RunResults, training_sets: list[str]) -> dict[str, str]:
 
 
 def _results(run: RunResults) -> Table:
-    rows = tuple(
-        (
-            test_set,
-            task,
-            document.count(metrics["n"]),
-            document.percent_interval(metrics, "accuracy"),
-            document.percent(metrics["majority"]),
-            *(document.percent_interval(metrics, key) for key in ("balanced_accuracy", "macro_f1", "ece")),
-        )
-        for test_set, task, metrics in run.metrics()
-    )
+    keys = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
+    rows = []
+    for test_set, task, metrics in run.metrics():
+        first, *others = (document.percent_interval(metrics, key) for key in keys)
+        majority = document.percent(metrics["majority"])
+        rows.append((test_set, task, document.count(metrics["n"]), first, majority, *others))
     return Table(
         title="Test sets, % with 95 % intervals",
         header=("test set", "task", "n", "accuracy", "majority", "balanced", "macro-F1", "ECE"),
-        rows=rows,
+        rows=tuple(rows),
         text_columns=2,
     )
 

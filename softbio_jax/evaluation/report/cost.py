@@ -17,12 +17,11 @@ def cost(runs: Sequence[RunResults]) -> Section:
     own = [run for run in runs if not run.external]
     columns = {run.name: measured(run) for run in own}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    lacking = {
-        run: [name for name in names if column[name] == NOTHING]
+    missing = "; ".join(
+        f"{run}: {', '.join(name for name in names if column[name] == NOTHING)}"
         for run, column in columns.items()
         if NOTHING in column.values()
-    }
-    missing = "; ".join(f"{run}: {', '.join(found)}" for run, found in lacking.items())
+    )
     table = Table(
         title="Size, speed and time",
         header=("", *columns),
@@ -47,14 +46,13 @@ def measured(run: RunResults) -> dict[str, str]:
     inference = info.get("inference") or {}
     trainable, total = model.get("trainable_params"), model.get("total_params")
     memory, seconds = info.get("memory_bytes"), info.get("wall_time_s")
+    share = trainable / total if trainable is not None and total else None
     return {
         "variant": str(model.get("variant", NOTHING)),
         "method": str(model.get("method", NOTHING)),
         "parameters": document.count(total),
         "trainable parameters": document.count(trainable),
-        "trainable share, %": document.percent(
-            trainable / total if trainable is not None and total else None
-        ),
+        "trainable share, %": document.percent(share),
         "GFLOPs per image, encoder": document.number(encoder_gflops(run)),
         "latency at batch 1, ms": document.number(inference.get("latency_ms"), digits=1),
         "best inference, images/s": _best(inference.get("throughput")),

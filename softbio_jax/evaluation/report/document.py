@@ -27,8 +27,6 @@ class Table:
     """Cells of text below a header.
 
     Args:
-      title: the caption.
-      header: one name per column.
       rows: the cells; every row as long as the header.
       groups: a second header line above the first, as (name, number of columns).
       notes: lines below the table.
@@ -61,9 +59,8 @@ class Figure:
     """A matplotlib figure with its caption.
 
     Args:
-      name: unique in a document; `stem` makes its file's name of it.
-      caption: what it shows, also the alternative text.
-      figure: a matplotlib figure.
+      name: unique in a document; `stem` derives its file's name.
+      caption: also the alternative text.
       wide: whether it needs the full width of a page.
     """
 
@@ -105,14 +102,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Document:
-    """A complete report.
-
-    Args:
-      title: the heading.
-      subtitle: one line below it.
-      highlights: (value, name, remark) of the few metrics shown first.
-      sections: the content.
-    """
+    """A complete report; `highlights` are the (value, name, remark) of the metrics shown first."""
 
     title: str
     subtitle: str
@@ -121,8 +111,8 @@ class Document:
 
     def figures(self) -> list[Figure]:
         """All figures in reading order."""
-        blocks = [block for section in self.sections for block in section.blocks]
-        return [figure for block in blocks if isinstance(block, Figures) for figure in block.items]
+        figures = [b for section in self.sections for b in section.blocks if isinstance(b, Figures)]
+        return [figure for block in figures for figure in block.items]
 
     def tables(self) -> list[Table]:
         """All tables in reading order."""

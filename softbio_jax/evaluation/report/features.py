@@ -49,20 +49,14 @@ def section(runs: Sequence[RunResults]) -> Section:
     if not HAS_T_SNE:
         blocks.append(Text(text="No t-SNE: it needs scikit-learn (pip install 'softbio-jax[report]')."))
     if any(isinstance(block, Figures) for block in blocks):
-        text = (
-            f"At most {MAX_POINTS:,} test images per run, evenly spaced. Distances between clusters of a "
-            "t-SNE map mean nothing."
-        )
+        text = f"At most {MAX_POINTS:,} test images per run, evenly spaced. "
+        text += "Distances between clusters of a t-SNE map mean nothing."
         blocks.append(Text(text=text))
     return Section(title="Feature space", blocks=tuple(blocks))
 
 
 def points(run: RunResults) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """Reads the kept features of all test sets of a run.
-
-    Returns:
-      (n, D) features, task -> (n,) labels, and the test set's name of each point (n,).
-    """
+    """Returns a run's kept features (n, D), task -> labels (n,), and the test set of each point (n,)."""
     assert run.path is not None
     features, sets = [], []
     labels: dict[str, list[np.ndarray]] = {task: [] for task in TASKS}

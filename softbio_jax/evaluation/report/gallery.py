@@ -65,11 +65,7 @@ def _examples(predictions: Predictions, task: str, rows: np.ndarray) -> list[Exa
 def render(predictions: Predictions, read: ReadImage, *, count: int = 8, seed: int = 0) -> str:
     """Returns a page of one test set: mistakes per class and a random sample, for every task.
 
-    Args:
-      predictions: one test set.
-      read: returns the encoded image of an id.
-      count: maximum number of images per class; the sample has twice as many.
-      seed: of the sample.
+    At most `count` images are shown per class; the sample has twice as many.
     """
     parts = []
     for task in predictions.tasks():
@@ -118,15 +114,7 @@ def image_reader(directory: str | os.PathLike, split: str) -> ReadImage:
 def write_galleries(
     runs: Sequence[RunResults], data_root: str | os.PathLike, out: str | os.PathLike
 ) -> list[pathlib.Path]:
-    """Writes one gallery per run and test set.
-
-    Args:
-      runs: runs whose config names their test sets as NAME/SPLIT (`data.test`).
-      data_root: the folder of the prepared data sets.
-      out: the folder of the pages.
-
-    Returns:
-      The pages.
+    """Writes one gallery per run and test set of its config (`data.test`) and returns the pages.
 
     Raises:
       UserError: a run whose config names no test set, or a data set that does not exist.
@@ -135,13 +123,8 @@ def write_galleries(
     for run in (run for run in runs if not run.external):
         names = run.config.get("data", {}).get("test", ())
         if not names:
-            raise UserError(
-                "no gallery without test sets",
-                where=f"{run.path}/config.json",
-                expected="data.test with NAME/SPLIT",
-                found="none",
-                fix="omit --gallery, or train with data.test",
-            )
+            where, fix = f"{run.path}/config.json", "omit --gallery, or train with data.test=NAME/SPLIT"
+            raise UserError("no gallery without test sets in data.test", where=where, fix=fix)
         for test_set in names:
             name, _, split = test_set.rpartition("/")
             if name not in run.predictions:

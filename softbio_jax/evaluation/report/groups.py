@@ -23,11 +23,10 @@ INTRODUCTION = (
 
 def audits(runs: Sequence[RunResults]) -> Audits:
     """Returns the fairness audit of every run and test set that has factors."""
-    found = {}
-    for run in runs:
-        sets = {name: fairness.audit(item) for name, item in run.predictions.items()}
-        found[run.name] = {name: audit for name, audit in sets.items() if audit}
-    return found
+    return {
+        run.name: {name: found for name, item in run.predictions.items() if (found := fairness.audit(item))}
+        for run in runs
+    }
 
 
 def section(found: Audits) -> Section:
@@ -47,29 +46,18 @@ def section(found: Audits) -> Section:
 
 
 def gap_rows(sets: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yields the gaps of one run as cells.
+    """Yields the gaps of one run (test set -> result of `fairness.audit`) as cells.
 
-    Args:
-      sets: test set -> what `fairness.audit` returns.
-
-    Yields:
-      Test set, task, groups, best, worst, gap with its interval, p-value, smallest cell.
+    Test set, task, groups, best, worst, gap with its interval, p-value, smallest cell.
     """
     for test_set, audit in sets.items():
         for task, cuts in audit.items():
             for cut, result in cuts.items():
-                gap = result["gap"]
-                if gap is not None:
-                    yield (
-                        test_set,
-                        task,
-                        _shown(cut),
-                        gap["best"],
-                        gap["worst"],
-                        document.points(gap["gap"], gap["interval"]),
-                        document.p_value(gap["p_value"]),
-                        f"{gap['smallest']['group']} ({gap['smallest']['n']:,})",
-                    )
+                if gap := result["gap"]:
+                    points = document.points(gap["gap"], gap["interval"])
+                    smallest = f"{gap['smallest']['group']} ({gap['smallest']['n']:,})"
+                    p_value = document.p_value(gap["p_value"])
+                    yield test_set, task, _shown(cut), gap["best"], gap["worst"], points, p_value, smallest
 
 
 def _gaps(found: Audits) -> Table:

@@ -8,7 +8,6 @@ import functools
 import html
 import pathlib
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jinja2
@@ -41,12 +40,7 @@ _LATEX = {
 
 
 def document(content: Document, form: str) -> str:
-    """Returns a document as the text of one file.
-
-    Args:
-      content: the document.
-      form: "html" (self-contained), "md" or "tex" (with figures in `FIGURES`).
-    """
+    """Returns a document as one file: "html" (self-contained), "md" or "tex" (figures in `FIGURES`)."""
     return template(f"report.{form}").render(document=content)
 
 
@@ -72,7 +66,8 @@ def _environment(form: str) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,
-        finalize=_finalize(escape),
+        # Values that a template marks as safe are not escaped.
+        finalize=lambda value: value if hasattr(value, "__html__") else escape(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -80,11 +75,6 @@ def _environment(form: str) -> jinja2.Environment:
     )
     environment.globals |= {"figures": FIGURES, "svg": _svg}
     return environment
-
-
-def _finalize(escape: Callable[[str], str]) -> Callable[[Any], Any]:
-    """Escapes every value but those that a template marks as safe."""
-    return lambda value: value if hasattr(value, "__html__") else escape(str(value))
 
 
 def _html(text: str) -> str:

@@ -16,10 +16,8 @@ def results(runs: Sequence[RunResults]) -> Section:
     lines = []
     for test_set, task in pairs:
         known = [(run, run.find(test_set, task)) for run in runs]
-        for run, metrics in known:
-            intervals[run.name].append(
-                (metrics["accuracy"], *metrics["intervals"]["accuracy"]) if metrics else None
-            )
+        for run, m in known:
+            intervals[run.name].append((m["accuracy"], *m["intervals"]["accuracy"]) if m else None)
         lines.append((f"{test_set} · {task}", next(m["majority"] for _, m in known if m)))
     overview = Figure(
         name="accuracies",
@@ -79,20 +77,14 @@ def _sets(run: RunResults) -> str:
 def _table(run: RunResults, *, explained: bool) -> Table:
     rows = []
     for test_set, task, metrics in run.metrics():
-        synthetic = task in run.summary["synthetic_labels"].get(test_set, ())
-        rows.append(
-            (
-                test_set,
-                task + (" *" if synthetic else ""),
-                document.count(metrics["n"]),
-                document.percent_interval(metrics, "accuracy"),
-                document.percent(metrics["majority"]),
-                document.percent_interval(metrics, "balanced_accuracy"),
-                document.percent_interval(metrics, "macro_f1"),
-                document.percent_interval(metrics, "one_off_accuracy") if task == "age" else "",
-                document.plain_interval(metrics, "expected_age_mae") if task == "age" else "",
-            )
+        star = " *" if task in run.summary["synthetic_labels"].get(test_set, ()) else ""
+        first, *others = (
+            document.percent_interval(metrics, key) if key in metrics else ""
+            for key in ("accuracy", "balanced_accuracy", "macro_f1", "one_off_accuracy")
         )
+        majority = document.percent(metrics["majority"])
+        years = document.plain_interval(metrics, "expected_age_mae") if task == "age" else ""
+        rows.append((test_set, task + star, document.count(metrics["n"]), first, majority, *others, years))
     explanation = (
         "In brackets 95 % intervals: Wilson for shares, 1,000 bootstrap draws for the rest. "
         "Majority: the accuracy of always predicting the most frequent class. One-off: at most one "

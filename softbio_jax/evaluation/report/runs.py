@@ -22,7 +22,6 @@ class RunResults:
     """What a report knows of one model.
 
     Args:
-      name: its name in tables.
       path: the run's directory, None for a third party's predictions.
       summary: what `evaluate.summarise` returns.
       predictions: test set -> predictions.
@@ -73,9 +72,8 @@ def load_all(directories: Sequence[str | os.PathLike]) -> list[RunResults]:
         raise UserError("no run", expected="at least one run directory", fix="name one")
     paths = [pathlib.Path(directory).resolve() for directory in directories]
     if len(set(paths)) != len(paths):
-        raise UserError(
-            "the same run twice", found=", ".join(map(str, directories)), fix="name each run once"
-        )
+        found = ", ".join(map(str, directories))
+        raise UserError("the same run twice", found=found, fix="name each run once")
     bare = [path.name for path in paths]
     names = [path.name if bare.count(path.name) == 1 else f"{path.parent.name}/{path.name}" for path in paths]
     return [load(path, name=name) for path, name in zip(paths, names, strict=True)]
@@ -88,32 +86,19 @@ def load(path: pathlib.Path, *, name: str) -> RunResults:
       UserError: it does not exist, was never evaluated, or one of its files is broken.
     """
     if not path.is_dir():
-        raise UserError(
-            "no such run",
-            where=str(path),
-            expected="a run's folder",
-            found="no such directory",
-            fix="name the --workdir that scripts/train.py had",
-        )
+        fix = "name the --workdir of scripts/train.py"
+        raise UserError("no such run", where=str(path), found="no such directory", fix=fix)
     file = path / evaluate.DIRECTORY / "metrics.json"
     if not file.is_file():
-        raise UserError(
-            "run without evaluation",
-            where=str(path),
-            expected=f"{evaluate.DIRECTORY}/metrics.json",
-            found="no such file",
-            fix="run scripts/evaluate.py --workdir=DIR first",
-        )
+        expected, fix = f"{evaluate.DIRECTORY}/metrics.json", "run scripts/evaluate.py --workdir=DIR first"
+        what, found = "run without evaluation", "no such file"
+        raise UserError(what, where=str(path), expected=expected, found=found, fix=fix)
     summary = _json(file)
     schema = summary.get("schema")
     if not isinstance(schema, int) or schema > evaluate.SCHEMA:
-        raise UserError(
-            "evaluation of another version",
-            where=str(file),
-            expected=f"schema {evaluate.SCHEMA} or below",
-            found=str(schema),
-            fix="run scripts/evaluate.py again",
-        )
+        expected, fix = f"schema {evaluate.SCHEMA} or below", "run scripts/evaluate.py again"
+        what = "evaluation of another version"
+        raise UserError(what, where=str(file), expected=expected, found=str(schema), fix=fix)
     predictions = {
         test_set: predictions_csv.load(
             file.parent / "predictions" / f"{test_set}.csv",
@@ -162,12 +147,8 @@ def third_parties(specs: Sequence[str], runs: Sequence[RunResults]) -> list[RunR
     for spec in specs:
         name, separator, file = spec.partition(":")
         if not (name and separator and file):
-            raise UserError(
-                "bad predictions",
-                expected="NAME:FILE.csv",
-                found=repr(spec),
-                fix="write for instance --predictions=MiVOLO:mivolo.csv",
-            )
+            expected, fix = "NAME:FILE.csv", "write for instance --predictions=MiVOLO:mivolo.csv"
+            raise UserError("bad predictions", expected=expected, found=repr(spec), fix=fix)
         files.setdefault(name, []).append(file)
     found = []
     excluded = averages.excluded_tasks(*(averages.excluded_by(run.summary) for run in runs))
@@ -193,18 +174,11 @@ def _third_party(file: str, name: str, references: Mapping[str, Predictions]) ->
     ):
         rows = np.flatnonzero(bad)
         if len(rows):
-            raise UserError(
-                what,
-                where=f"{file} {rows_text(rows, first_row=predictions_csv.FIRST_DATA_ROW)}",
-                expected=f"an id of one of {', '.join(references)}",
-                found=repr(str(table.ids[rows[0]])),
-                fix=fix,
-            )
-    return [
-        comparison.labelled_like(table.take(rows), references[key])
-        for key, rows in members.items()
-        if rows.any()
-    ]
+            where = f"{file} {rows_text(rows, first_row=predictions_csv.FIRST_DATA_ROW)}"
+            expected, found = f"an id of one of {', '.join(references)}", repr(str(table.ids[rows[0]]))
+            raise UserError(what, where=where, expected=expected, found=found, fix=fix)
+    taken = {key: table.take(rows) for key, rows in members.items() if rows.any()}
+    return [comparison.labelled_like(item, references[key]) for key, item in taken.items()]
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -230,10 +204,5 @@ def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _unreadable(where: str, found: str) -> UserError:
-    return UserError(
-        "cannot read",
-        where=where,
-        expected="a JSON object",
-        found=found,
-        fix="evaluate the run again with scripts/evaluate.py",
-    )
+    fix = "evaluate the run again with scripts/evaluate.py"
+    return UserError("cannot read", where=where, expected="a JSON object", found=found, fix=fix)

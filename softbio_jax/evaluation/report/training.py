@@ -20,7 +20,6 @@ class TrainingSet:
     """A published training set, shown beside those of the runs.
 
     Args:
-      name: the heading of its columns.
       counts: task -> (C,) number of examples of each class.
       drawn: task -> (C,) share of each class among the examples sampled in an epoch.
     """
@@ -52,15 +51,10 @@ def section(runs: Sequence[RunResults], *, published: TrainingSet | None = None)
 
 
 def series(log: Sequence[Mapping[str, Any]], prefix: str, *, suffix: str = "") -> Series:
-    """Collects the logged scalars between a prefix and a suffix of their keys.
-
-    Args:
-      log: one mapping per logged step, with the key `step`.
-      prefix: such as "train/loss".
-      suffix: such as "/accuracy".
+    """Collects the logged scalars between a prefix ("val") and a suffix ("/loss") of their keys.
 
     Returns:
-      The rest of the key (or the prefix's last part where there is none) -> steps and values.
+      The rest of the key ("total" if there is none) -> steps and values.
     """
     found: Series = {}
     for line in log:
@@ -114,21 +108,14 @@ def _histograms(run: RunResults) -> list[Figure]:
             if len(labels):
                 shares[name] = normalised(np.bincount(labels, minlength=spec.num_classes))
         if shares:
-            figures.append(
-                Figure(
-                    name=f"classes_{task}_{run.name}",
-                    caption=f"{run.name}: share of each {task} class in training and test sets.",
-                    figure=charts.histogram(spec.classes, shares, title=f"{task.capitalize()} classes"),
-                )
-            )
+            caption = f"{run.name}: share of each {task} class in training and test sets."
+            figure = charts.histogram(spec.classes, shares, title=f"{task.capitalize()} classes")
+            figures.append(Figure(name=f"classes_{task}_{run.name}", caption=caption, figure=figure))
     return figures
 
 
 def sampling(run: RunResults, task: str) -> dict[str, list[float]]:
-    """Returns the counts per class of a run's training set, as `raw` and `drawn` (C,) each.
-
-    Empty where run.json does not have them.
-    """
+    """Returns the `raw` and `drawn` counts (C,) of a run's training set, if run.json has them."""
     return (run.info.get("sampling") or {}).get(task, {})
 
 
@@ -141,12 +128,7 @@ def normalised(counts: Sequence[float] | np.ndarray) -> list[float]:
 def _classes(
     recorded: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], published: TrainingSet | None
 ) -> Table:
-    """Returns the classes of the runs' training sets.
-
-    Args:
-      recorded: run -> task -> what `sampling` returns.
-      published: shown in front of them.
-    """
+    """Returns the classes of the training sets: the published one, then run -> task -> `sampling`."""
     columns: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     if published is not None:
         columns[published.name] = {

@@ -56,11 +56,8 @@ def _calibration_table(run: RunResults) -> Table:
 
 
 def _scores(metrics: Mapping[str, Any]) -> list[str]:
-    return [
-        document.plain_interval(metrics, "nll"),
-        document.plain_interval(metrics, "brier"),
-        document.percent_interval(metrics, "ece"),
-    ]
+    plain = [document.plain_interval(metrics, name) for name in ("nll", "brier")]
+    return [*plain, document.percent_interval(metrics, "ece")]
 
 
 def comparisons(runs: Sequence[RunResults]) -> Section | None:
@@ -90,15 +87,9 @@ def _compared(runs: Sequence[RunResults]) -> Iterator[tuple[str, ...]]:
                 continue
             found = comparison.compare(run.predictions[test_set], first.predictions[test_set], task)
             changes = found["differences"]
-            yield (
-                run.name,
-                test_set,
-                task,
-                document.count(found["n"]),
-                *(
-                    document.points(changes[name]["difference"], changes[name]["interval"])
-                    for name in ("accuracy", "balanced_accuracy", "macro_f1")
-                ),
-                f"{found['first_only']} : {found['second_only']}",
-                document.p_value(found["p_value"]),
-            )
+            cells = [
+                document.points(changes[name]["difference"], changes[name]["interval"])
+                for name in ("accuracy", "balanced_accuracy", "macro_f1")
+            ]
+            cells += [f"{found['first_only']} : {found['second_only']}", document.p_value(found["p_value"])]
+            yield run.name, test_set, task, document.count(found["n"]), *cells

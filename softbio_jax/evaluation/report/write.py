@@ -1,7 +1,6 @@
 """Puts the sections together and writes the complete report."""
 
 import csv
-import dataclasses
 import datetime
 import json
 import os
@@ -13,18 +12,8 @@ from typing import Any
 
 from softbio_jax.console import QUIET, Console
 from softbio_jax.evaluation import plots
-from softbio_jax.evaluation.report import (
-    card,
-    cost,
-    document,
-    features,
-    groups,
-    render,
-    results,
-    training,
-    trust,
-)
-from softbio_jax.evaluation.report.document import Document, Section, file_stem
+from softbio_jax.evaluation.report import card, cost, features, groups, render, results, training, trust
+from softbio_jax.evaluation.report.document import Document, Section, count, file_stem, listed, percent
 from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.evaluation.report.training import TrainingSet
 
@@ -50,7 +39,6 @@ def write(
       out: the directory, created if it is missing.
       extra: sections of the caller, shown below the results.
       published: a training set whose classes are shown beside those of the runs.
-      console: where progress is shown.
 
     Returns:
       The path of report.html.
@@ -111,13 +99,13 @@ def compose(
         key=lambda run: (len(run.tasks), run.summary["averages"].get("overall", 0)),
     )
     highlights = [
-        (f"{document.percent(value)} %", f"{key} accuracy", f"average of {best.name}")
+        (f"{percent(value)} %", f"{key} accuracy", f"average of {best.name}")
         for key, value in best.summary["averages"].items()
     ]
     model = best.summary["model"]
     if model.get("total_params") and model.get("trainable_params") is not None:
-        share = document.percent(model["trainable_params"] / model["total_params"])
-        trained = f"{document.count(model['trainable_params'])} parameters"
+        share = percent(model["trainable_params"] / model["total_params"])
+        trained = f"{count(model['trainable_params'])} parameters"
         highlights.append((f"{share} %", "of the weights trained", trained))
     return Document(
         title="Soft biometrics report",
@@ -129,7 +117,7 @@ def compose(
 
 def subtitle(runs: Sequence[RunResults]) -> str:
     """Returns the tasks that the runs were evaluated on, their names and today's date."""
-    tasks = document.listed(list(dict.fromkeys(task for _, task in results.judged(runs))))
+    tasks = listed(list(dict.fromkeys(task for _, task in results.judged(runs))))
     names = ", ".join(run.name for run in runs)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return f"{tasks.capitalize()} from faces. Runs: {names}. Written {today}."
@@ -137,14 +125,12 @@ def subtitle(runs: Sequence[RunResults]) -> str:
 
 def as_data(runs: Sequence[RunResults], content: Document, audits: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the report's content as JSON values: runs with every metric, tables, audits."""
-    fields = ("name", "external", "summary", "info", "config")
-    tables = [dataclasses.asdict(table) for table in content.tables()]
+    of_run = ("name", "external", "summary", "info", "config")
+    of_table = ("title", "groups", "header", "rows", "notes")
     return {
         "title": content.title,
-        "runs": [{field: getattr(run, field) for field in fields} for run in runs],
-        "tables": [
-            {key: table[key] for key in ("title", "groups", "header", "rows", "notes")} for table in tables
-        ],
+        "runs": [{field: getattr(run, field) for field in of_run} for run in runs],
+        "tables": [{field: getattr(table, field) for field in of_table} for table in content.tables()],
         "fairness": audits,
     }
 

@@ -41,8 +41,7 @@ class ZeroShotClassifier:
     def logits(self, image_features: jax.Array) -> dict[str, jax.Array]:
         """Returns exp(logit_scale) cos(image, class), task -> (B, C) float32; it may be jitted.
 
-        Args:
-          image_features: (B, out), the vision encoder's projected output, not normalised.
+        The image features (B, out) are the vision encoder's projected output, not normalised.
         """
         return {
             task: similarity_logits(image_features, jnp.asarray(features), self.logit_scale)
@@ -51,8 +50,7 @@ class ZeroShotClassifier:
 
     def probabilities(self, image_features: jax.Array) -> dict[str, jax.Array]:
         """Returns the softmax of `logits` over each task's classes: task -> (B, C) float32."""
-        logits = self.logits(image_features)
-        return {task: jax.nn.softmax(values, axis=-1) for task, values in logits.items()}
+        return jax.tree.map(jax.nn.softmax, self.logits(image_features))
 
 
 def zero_shot_classifier(
@@ -92,13 +90,9 @@ def zero_shot_classifier(
     state = formats.read(path, config=config)
     texts = {key: array for key, array in state.items() if not key.startswith("visual.")}
     if "logit_scale" not in texts:
-        raise UserError(
-            "no text encoder in the checkpoint",
-            where=str(path),
-            expected="a complete model, image and text",
-            found="only a vision encoder",
-            fix=f"use the official {config.name} file",
-        )
+        expected, found = "a complete model, image and text", "only a vision encoder"
+        what, fix = "no text encoder in the checkpoint", f"use the official {config.name} file"
+        raise UserError(what, where=str(path), expected=expected, found=found, fix=fix)
     params = unflatten(stacking.stack(OFFICIAL.forward(texts)))
     classifier = _classifier(params, ids, variant=config.name, compute=compute)
     if cached is not None:
@@ -117,10 +111,9 @@ def classifier_from_params(
     compute: ComputeConfig = EXACT,
     tokenizer: str | pathlib.Path | None = None,
 ) -> ZeroShotClassifier:
-    """Builds the classifier from nested parameters, `text` and `logit_scale`.
+    """Builds the classifier from nested parameters, `text` and `logit_scale`; see `zero_shot_classifier`.
 
-    A class's feature is the mean of its prompts' normalised embeddings, normalised again. Other
-    arguments and errors are those of `zero_shot_classifier`.
+    A class's feature is the mean of its prompts' normalised embeddings, normalised again.
     """
     name = vision_config(variant).name
     ids = _ids(prompts, variant=name, file=tokenizer)
@@ -132,13 +125,9 @@ Ids = dict[str, list[np.ndarray]]  # task -> class -> (prompts, context)
 
 def _ids(prompts: Prompts, *, variant: str, file: str | pathlib.Path | None) -> Ids:
     if variant not in TEXT:
-        raise UserError(
-            "variant without a text encoder",
-            where="model.variant",
-            expected=f"one of {', '.join(TEXT)}",
-            found=repr(variant),
-            fix="zero-shot needs a Core variant",
-        )
+        what, where, expected = "variant without a text encoder", "model.variant", f"one of {', '.join(TEXT)}"
+        fix = "choose a Core variant"
+        raise UserError(what, where=where, expected=expected, found=repr(variant), fix=fix)
     context = TEXT[variant].context
     return {
         task: [tokenize(texts, context=context, file=file) for texts in classes]

@@ -63,7 +63,7 @@ def evaluate_zero_shot(
       The contents of metrics.json.
 
     Raises:
-      UserError: the checkpoint is not of this variant, or has no text encoder.
+      UserError: see `zero_shot_classifier`.
     """
     config, mesh = vision_config(variant), parallel.make_mesh()
     parallel.check_batch(batch_size, mesh, where="--batch_size")
@@ -86,6 +86,7 @@ def evaluate_zero_shot(
     compiled = jax.jit(forward, out_shardings=parallel.replicated(mesh))
     passes = []
     for dataset in sets:
+        rows = evaluate.feature_rows(len(dataset))
         batches = pipeline.eval_batches(
             dataset,
             image_size=config.image_size,
@@ -95,17 +96,10 @@ def evaluate_zero_shot(
             process_count=jax.process_count(),
             resize="reference",
         )
+        step = functools.partial(compiled, params)
         with jax.default_matmul_precision(compute.matmul_precision):
-            passes.append(
-                collect(
-                    functools.partial(compiled, params),
-                    batches,
-                    size=len(dataset),
-                    tasks=tasks,
-                    mesh=mesh,
-                    feature_rows=evaluate.feature_rows(len(dataset)),
-                )
-            )
+            passed = collect(step, batches, size=len(dataset), tasks=tasks, mesh=mesh, feature_rows=rows)
+        passes.append(passed)
     if jax.process_index() != 0:
         return {}
     sizes = {"visual_encoder": count(params), "text_encoder": _text_parameters(config.name)}
@@ -114,16 +108,11 @@ def evaluate_zero_shot(
         evaluate.predictions_of(passed, item, synthetic_labels=synthetic_labels.get(item.name, ()))
         for passed, item in zip(passes, sets, strict=True)
     ]
+    model = {"variant": config.name, "method": "zs", "trainable_params": 0, "total_params": total}
     summary = evaluate.write(
         out,
         results,
-        model={
-            "variant": config.name,
-            "method": "zs",
-            "trainable_params": 0,
-            "total_params": total,
-            "prompts": prompts.name,
-        },
+        model=model | {"prompts": prompts.name},
         features=evaluate.features_of(passes, sets),
         not_averaged=not_averaged,
     )

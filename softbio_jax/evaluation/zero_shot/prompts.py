@@ -77,17 +77,11 @@ def _expand(entry: Any, task: TaskSpec, *, where: str) -> tuple[tuple[str, ...],
     if set(names) != set(task.classes):
         missing = [name for name in task.classes if name not in names]
         extra = [name for name in names if name not in task.classes]
-        raise UserError(
-            "prompts for other classes",
-            where=where,
-            expected=", ".join(task.classes),
-            found=f"missing {missing}, unknown {extra}",
-            fix="name exactly the task's classes",
-        )
+        expected, found = ", ".join(task.classes), f"missing {missing}, unknown {extra}"
+        fix = "name exactly the task's classes"
+        raise UserError("prompts for other classes", where=where, expected=expected, found=found, fix=fix)
     # In the order of the task's labels, not of the file.
-    return tuple(
-        tuple(template.replace("{}", names[name]) for template in templates) for name in task.classes
-    )
+    return tuple(tuple(text.replace("{}", names[name]) for text in templates) for name in task.classes)
 
 
 def _templates_and_names(entry: Any, *, where: str) -> tuple[list[str], dict[str, str]]:

@@ -59,12 +59,8 @@ def clean(text: str) -> str:
     try:
         import ftfy
     except ImportError as error:
-        raise UserError(
-            "ftfy is needed to clean prompts",
-            where=repr(text),
-            expected="ftfy installed, or a prompt of the package",
-            fix="pip install 'softbio-jax[text]'",
-        ) from error
+        fix = "pip install 'softbio-jax[text]', or use prompts of the package"
+        raise UserError("ftfy is needed to clean prompts", where=repr(text), fix=fix) from error
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", text.strip()).strip().lower()
 
@@ -101,21 +97,12 @@ def _load_file(path: str) -> Encode:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(path)
     except Exception as error:  # the library raises bare Exceptions
-        raise UserError(
-            "unreadable tokenizer file",
-            where=path,
-            expected="CLIP's tokenizer.json",
-            found=str(error),
-            fix="download it again",
-        ) from error
+        fix = "download CLIP's tokenizer.json again"
+        raise UserError("unreadable tokenizer file", where=path, found=str(error), fix=fix) from error
     if tokenizer.get_vocab_size() != END + 1:
-        raise UserError(
-            "another tokenizer",
-            where=path,
-            expected=f"CLIP's {END + 1} tokens",
-            found=str(tokenizer.get_vocab_size()),
-            fix=f"use {_HUB_REPOSITORY}:{_HUB_FILE}",
-        )
+        expected, found = f"CLIP's {END + 1} tokens", str(tokenizer.get_vocab_size())
+        fix = f"use {_HUB_REPOSITORY}:{_HUB_FILE}"
+        raise UserError("another tokenizer", where=path, expected=expected, found=found, fix=fix)
     # The text is already clean, and this normaliser does more than the reference.
     tokenizer.normalizer = None
     # In the reference, the way it spells its marks is ordinary text.
@@ -134,13 +121,9 @@ def _hub_file() -> str:
     try:
         return huggingface_hub.hf_hub_download(_HUB_REPOSITORY, _HUB_FILE)
     except Exception as error:  # its errors have no common base
-        raise UserError(
-            "cannot download the tokenizer",
-            where=f"{_HUB_REPOSITORY}:{_HUB_FILE}",
-            expected="the network, or a cached copy",
-            found=type(error).__name__,
-            fix="pass it by --tokenizer, or use prompts of the package",
-        ) from error
+        where, found = f"{_HUB_REPOSITORY}:{_HUB_FILE}", type(error).__name__
+        fix = "pass it by --tokenizer, or use prompts of the package"
+        raise UserError("cannot download the tokenizer", where=where, found=found, fix=fix) from error
 
 
 def _no_tokenizer() -> UserError:
