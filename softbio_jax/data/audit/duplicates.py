@@ -26,17 +26,11 @@ _FLAT = 1e-3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scan:
-    """Thumbnails and sizes of N images.
+    """Thumbnails and sizes of N images."""
 
-    Args:
-      thumbnails: (N, 32, 32) uint8, grey.
-      sizes: (N, 2) int32, height and width in pixels.
-      problems: example -> why its image does not decode.
-    """
-
-    thumbnails: np.ndarray
-    sizes: np.ndarray
-    problems: dict[int, str]
+    thumbnails: np.ndarray  # (N, 32, 32) uint8, grey
+    sizes: np.ndarray  # (N, 2) int32, height and width in pixels
+    problems: dict[int, str]  # example -> why its image does not decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +81,12 @@ def thumbnail(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def find(thumbnails: np.ndarray, digests: np.ndarray, usable: np.ndarray) -> list[Pair]:
-    """Finds all pairs of equal or nearly equal images.
+    """Finds all pairs of equal or nearly equal images: exact ones first, then the most similar.
 
     Args:
       thumbnails: (N, 32, 32) uint8, grey.
       digests: (N, 32) uint8, SHA-256 of the encoded images.
       usable: (N,) bool, False for images to skip (undecodable, constant).
-
-    Returns:
-      The pairs, exact ones first, then by decreasing similarity.
     """
     pairs = {(pair.first, pair.second): pair for pair in _near(thumbnails, usable)}
     pairs |= {(pair.first, pair.second): pair for pair in _exact(digests)}
@@ -116,9 +107,8 @@ def _grey(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours != "CMYK":
                 # Decoding at an eighth of the size takes an eighth of the time.
-                grey = simplejpeg.decode_jpeg(
-                    data, colorspace="GRAY", min_height=2 * THUMBNAIL, min_width=2 * THUMBNAIL
-                )
+                side = 2 * THUMBNAIL
+                grey = simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=side, min_width=side)
                 return grey[..., 0], (height, width)
         except ValueError:
             pass  # the full decoder decides
@@ -137,11 +127,9 @@ def _exact(digests: np.ndarray) -> Iterator[Pair]:
 
 def _near(thumbnails: np.ndarray, usable: np.ndarray) -> Iterator[Pair]:
     numbers = np.flatnonzero(usable)
-    side = _COARSE
-    factor = thumbnails.shape[1] // side
-    coarse = thumbnails[numbers].reshape(-1, side, factor, side, factor).mean(axis=(2, 4))
-    straight = _unit(coarse)
-    mirror = _unit(coarse[:, :, ::-1])
+    factor = thumbnails.shape[1] // _COARSE
+    coarse = thumbnails[numbers].reshape(-1, _COARSE, factor, _COARSE, factor).mean(axis=(2, 4))
+    straight, mirror = _unit(coarse), _unit(coarse[:, :, ::-1])
     for start in range(0, len(numbers), _BLOCK):
         for mirrored, others in ((False, straight), (True, mirror)):
             alike = straight[start : start + _BLOCK] @ others[start:].T
@@ -154,9 +142,7 @@ def _near(thumbnails: np.ndarray, usable: np.ndarray) -> Iterator[Pair]:
 
 
 def _fine(first: np.ndarray, second: np.ndarray, mirrored: bool) -> float:
-    if mirrored:
-        second = second[:, ::-1]
-    a, b = _unit(np.stack([first, second]).astype(np.float32))
+    a, b = _unit(np.stack([first, second[:, ::-1] if mirrored else second]))
     return float(a @ b)
 
 

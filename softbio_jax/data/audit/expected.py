@@ -53,14 +53,9 @@ CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
 
 
 def set_of(builder: str, protocol: Mapping[str, str]) -> str:
-    """Returns the name of the data set that a prepared folder is a copy of.
+    """Returns the data set that a folder with "dataset" and "protocol" in its report is a copy of.
 
-    Args:
-      builder: "dataset" in the folder's report.
-      protocol: "protocol" in the folder's report.
-
-    Returns:
-      The builder's name, or "rafdb official" for RAF-DB with the images of unsure gender.
+    This is the builder's name, or "rafdb official" for RAF-DB with the images of unsure gender.
     """
     return f"{builder} official" if protocol.get("raf_filter") == "official" else builder
 
@@ -97,13 +92,10 @@ def check(copy_of: str, split: str, *, rows: int, counts: Mapping[str, Sequence[
     """Raises UserError if a split's classes are in another order; arguments as of `exchanged`."""
     for task, swapped in exchanged(copy_of, split, rows=rows, counts=counts).items():
         published = _published(copy_of, split, rows)[task]
-        raise UserError(
-            f"{task} classes in another order",
-            where=f"split {split!r}",
-            expected=f"{_listed(task, published)} as in every complete copy",
-            found=_listed(task, counts[task]),
-            fix=f"correct the labels of the source: {swapped}",
-        )
+        expected = f"{_listed(task, published)} as in every complete copy"
+        found, fix = _listed(task, counts[task]), f"correct the labels of the source: {swapped}"
+        what, where = f"{task} classes in another order", f"split {split!r}"
+        raise UserError(what, where=where, expected=expected, found=found, fix=fix)
 
 
 def _published(copy_of: str, split: str, rows: int) -> dict[str, tuple[int, ...]]:
@@ -113,5 +105,4 @@ def _published(copy_of: str, split: str, rows: int) -> dict[str, tuple[int, ...]
 
 
 def _listed(task: str, counts: Sequence[int]) -> str:
-    pairs = zip(TASKS[task].classes, counts, strict=True)
-    return ", ".join(f"{name} {count:,}" for name, count in pairs)
+    return ", ".join(f"{name} {n:,}" for name, n in zip(TASKS[task].classes, counts, strict=True))

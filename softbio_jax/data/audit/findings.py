@@ -76,17 +76,13 @@ def _pairs(
 
     def side(number: int) -> dict[str, Any]:
         which = int(owner[number])
-        example = int(number - starts[which])
-        dataset = datasets[which]
+        dataset, example = datasets[which], int(number - starts[which])
+        labels = {task: int(labels[example]) for task, labels in dataset.labels.items()}
         return {
             "split": names[which],
             "example": example,
             "id": str(dataset.columns["id"][example]),
-            "labels": {
-                task: TASKS[task].classes[labels[example]]
-                for task, labels in dataset.labels.items()
-                if labels[example] != MISSING
-            },
+            "labels": {t: TASKS[t].classes[label] for t, label in labels.items() if label != MISSING},
         }
 
     pairs = []
@@ -112,7 +108,6 @@ def _split_findings(dataset: PreparedDataset, copy_of: str, found: Scan) -> dict
     broken[list(found.problems)] = True
     flat = np.flatnonzero((duplicates.spread(found.thumbnails) < _FLAT_BELOW) & ~broken)
     sizes, counts = np.unique(found.sizes[~broken], axis=0, return_counts=True)
-    order = np.argsort(-counts)
     classes = {
         task: np.bincount(labels[labels != MISSING], minlength=TASKS[task].num_classes).tolist()
         for task, labels in dataset.labels.items()
@@ -120,14 +115,12 @@ def _split_findings(dataset: PreparedDataset, copy_of: str, found: Scan) -> dict
     return {
         "copy_of": copy_of,
         "examples": len(dataset),
-        "undecodable": [
-            {"id": str(ids[example]), "reason": reason} for example, reason in sorted(found.problems.items())
-        ],
+        "undecodable": [{"id": str(ids[i]), "reason": why} for i, why in sorted(found.problems.items())],
         "nearly_constant": [str(ids[example]) for example in flat],
         "sizes": [
-            {"height": int(h), "width": int(w), "count": int(n)}
-            for (h, w), n in zip(sizes[order], counts[order], strict=True)
-        ][:50],
+            {"height": int(sizes[i, 0]), "width": int(sizes[i, 1]), "count": int(counts[i])}
+            for i in np.argsort(-counts)[:50]
+        ],
         "class_counts": classes,
         "expected": _compare(copy_of, dataset, classes),
     }

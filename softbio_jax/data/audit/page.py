@@ -20,12 +20,7 @@ _SIDE = 96
 
 
 def as_html(findings: Mapping[str, Any], datasets: Sequence[PreparedDataset]) -> str:
-    """Returns the findings as a page.
-
-    Args:
-      findings: the result of `findings.audit`.
-      datasets: the audited splits, for the thumbnails.
-    """
+    """Returns the result of `findings.audit` as a page, with thumbnails from the audited splits."""
     by_name = {f"{dataset.name}/{dataset.split}": dataset for dataset in datasets}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),

@@ -27,13 +27,7 @@ class Checked:
 
 
 class Account:
-    """Counts what happened to the rows of one split and collects its index.
-
-    Args:
-      split: the split's name.
-      tasks: the tasks that the data set labels.
-      columns: the audit columns.
-    """
+    """Counts what happened to the rows of one split and collects its index."""
 
     def __init__(self, split: str, *, tasks: Sequence[str], columns: Sequence[str]):
         self.split = split
@@ -62,15 +56,10 @@ class Account:
         row = checked.row
         if row.id in self._ids:
             first = self._ids[row.id]
+            found = f"the same image in {first}" if first else "the same image before"
+            expected, fix = "one row per image", "delete one of them; the first was kept"
             self.reject(
-                Rejection(
-                    row.id,
-                    "duplicate row",
-                    where=row.where,
-                    expected="one row per image",
-                    found=f"the same image in {first}" if first else "the same image before",
-                    fix="delete one of them; the first was kept",
-                )
+                Rejection(row.id, "duplicate row", where=row.where, expected=expected, found=found, fix=fix)
             )
             return False
         self.rows_read += 1
@@ -84,35 +73,28 @@ class Account:
         return True
 
     def verify(self, *, max_rejected: float) -> None:
-        """Checks that something was kept and not too much rejected.
-
-        Args:
-          max_rejected: the maximum share of rejected rows, 0 to 1.
+        """Checks the split's outcome.
 
         Raises:
-          UserError: it was not; names the first rejected rows.
+          UserError: no row was kept, or a larger share than `max_rejected`, 0 to 1, was rejected;
+            names the first rejected rows.
         """
         share = len(self.rejected) / max(self.rows_read, 1)
         if share <= max_rejected and len(self):
             return
-        reasons = {rejection.reason for rejection in self.rejected}
+        where, reasons = f"split {self.split!r}", {rejection.reason for rejection in self.rejected}
         shown = self.rejected[: 3 if len(reasons) > 1 else 1]
         found = f"{len(self.rejected)} of {self.rows_read} ({'; '.join(map(str, shown))})"
+        if len(self):
+            what, expected = "too many rows were rejected", f"at most {max_rejected:.1%} of the rows"
+            fix = "repair the source, or raise --max_rejected"
+            raise UserError(what, where=where, expected=expected, found=found, fix=fix)
         if not shown:
             skipped = f"{self.rows_read} rows, all skipped ({', '.join(self.skipped)})"
             found = skipped if self.skipped else "no rows"
-        if len(self):
-            raise UserError(
-                "too many rows were rejected",
-                where=f"split {self.split!r}",
-                expected=f"at most {max_rejected:.1%} of the rows",
-                found=found,
-                fix="repair the source, or raise --max_rejected",
-            )
         fix = "repair the source" if reasons else "label rows of this split, or remove it"
         if reasons == {"no such file"}:
             fix = "check --source (csv: --images, the folder that the paths start at)"
-        where = f"split {self.split!r}"
         raise UserError("no row can be used", where=where, expected="images", found=found, fix=fix)
 
     def index(self) -> Index:
@@ -173,24 +155,16 @@ class Account:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An image that decodes: the SHA-256 of the source's bytes, and what to store.
-
-    Args:
-      digest: 32 bytes.
-      data: the bytes to store; None for those of the source.
-    """
+    """An image that decodes: the SHA-256 of its bytes, and the bytes to store, None for the same."""
 
     digest: bytes
     data: bytes | None
 
 
 class Journal:
-    """Entries by row id in one file, which outlive the process however it ends.
+    """Entries by row id in one file, created if it is missing, that outlives a killed process.
 
     `get` may be called from several threads, `add` from one.
-
-    Args:
-      path: the file, created if it is missing.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -198,9 +172,8 @@ class Journal:
         # With a write-ahead log an entry costs no wait for the disk; one process writes at a time.
         for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
             self._database.execute(f"PRAGMA {setting}")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS entries (id TEXT PRIMARY KEY, digest BLOB, data BLOB)"
-        )
+        columns = "id TEXT PRIMARY KEY, digest BLOB, data BLOB"
+        self._database.execute(f"CREATE TABLE IF NOT EXISTS entries ({columns})")
 
     def get(self, row_id: str) -> Entry | None:
         """Returns the entry of a row, if there is one."""
@@ -213,5 +186,4 @@ class Journal:
         self._database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", values)
 
     def close(self) -> None:
-        """Closes the file."""
         self._database.close()

@@ -87,13 +87,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
 
     def groups(self, split: str) -> Sequence[str]:
         """Returns the parts of a split that Beam can prepare independently."""
-        raise UserError(
-            "Apache Beam is for data sets that come in groups",
-            where="--beam",
-            expected="--dataset=vggface2",
-            found=f"--dataset={self.name}",
-            fix="omit --beam",
-        )
+        what, found = "Apache Beam is for data sets that come in groups", f"--dataset={self.name}"
+        raise UserError(what, where="--beam", expected="--dataset=vggface2", found=found, fix="omit --beam")
 
     def group_rows(self, split: str, group: str) -> Iterator[Outcome]:
         """Yields the rows of one group."""
@@ -126,8 +121,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         return os.path.join(self.data_dir_root, "outcomes")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features: dict = {"image": tfds.features.Image(shape=(None, None, 3))}
-        features["id"] = tfds.features.Text()
+        features = {"image": tfds.features.Image(shape=(None, None, 3)), "id": tfds.features.Text()}
         features |= {task: tfds.features.Scalar(np.int32) for task in self.TASKS}
         features |= {column: tfds.features.Text() for column in self.COLUMNS}
         return _LocalInfo(

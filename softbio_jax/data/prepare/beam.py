@@ -26,11 +26,8 @@ _ROWS_PER_GROUP = 10**7  # keys are group * this + row: the order of the source
 def examples(groups: Sequence[str], split: str, remake: Callable[[], FaceBuilder], folder: str) -> Any:
     """Returns the Beam transform that yields (key, example) of a split.
 
-    Args:
-      groups: the groups of the split's rows.
-      split: the split's name.
-      remake: makes the builder in a worker; must be picklable.
-      folder: where all workers can write the accounts of their groups.
+    `remake` makes the builder in a worker and must be picklable; all workers write the accounts of
+    their groups to `folder`.
     """
     import apache_beam as beam
 
@@ -45,10 +42,7 @@ def collect(account: Account, num_groups: int, folder: str) -> None:
 
 
 def config(options: Sequence[str]) -> Any:
-    """Returns TFDS's configuration of a run, from Beam's own flags.
-
-    Args:
-      options: such as "--runner=DirectRunner" and "--direct_num_workers=8".
+    """Returns TFDS's configuration of a run, from Beam's own flags such as "--runner=DirectRunner".
 
     Raises:
       UserError: Apache Beam is not installed.
@@ -58,9 +52,8 @@ def config(options: Sequence[str]) -> Any:
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
-        raise UserError(
-            "Apache Beam is not installed", where="--beam", fix="pip install apache-beam"
-        ) from error
+        fix = "pip install apache-beam"
+        raise UserError("Apache Beam is not installed", where="--beam", fix=fix) from error
     return tfds.download.DownloadConfig(beam_options=PipelineOptions(list(options)))
 
 
@@ -70,10 +63,9 @@ def _group_examples(
     number, name = group
     builder = remake()
     account = Account(split, tasks=builder.TASKS, columns=builder.COLUMNS)
-    rows = builder.group_rows(split, name)
-    checked = ingest(rows, account, threads=1, transform=builder.storage)
-    for row_number, kept in enumerate(checked):
-        yield number * _ROWS_PER_GROUP + row_number, builder.example(kept)
+    rows = ingest(builder.group_rows(split, name), account, threads=1, transform=builder.storage)
+    for row_number, checked in enumerate(rows):
+        yield number * _ROWS_PER_GROUP + row_number, builder.example(checked)
     # A group that is prepared twice writes the same account twice.
     path = _outcome(folder, split, number)
     path.parent.mkdir(parents=True, exist_ok=True)

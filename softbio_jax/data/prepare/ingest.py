@@ -27,10 +27,9 @@ def ingest(
     console: Console = QUIET,
     meter: Meter | None = None,
 ) -> Iterator[Checked]:
-    """Reads and checks the images of `rows`, in order.
+    """Reads and checks the images of `rows` and yields, in order, the rows that become examples.
 
     Args:
-      rows: what a builder yields.
       account: records every row, kept or rejected.
       threads: number of images decoded at the same time.
       transform: (row, encoded bytes as read) -> encoded bytes to store; raises
@@ -38,9 +37,6 @@ def ingest(
       journal: the images that an earlier run checked; new ones are added.
       console: its `check` is called for every row.
       meter: counts the rows.
-
-    Yields:
-      The rows that become examples.
     """
 
     def check(row: Outcome) -> Checked | Rejection | Skip:

@@ -32,13 +32,7 @@ from softbio_jax.errors import UserError
 def survey(dataset: str, *, source: str, **options: Any) -> dict[str, SplitSurvey]:
     """Checks a source without reading an image: layout, columns, classes, missing files.
 
-    Args:
-      dataset: a key of BUILDERS.
-      source: the folder as distributed.
-      **options: options of the builder.
-
-    Returns:
-      Split -> the rows found and the image files missing.
+    Takes the arguments of `prepare` and returns split -> survey.
 
     Raises:
       UserError: the first thing that is missing or wrong.
@@ -124,9 +118,8 @@ def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                "another preparation is running", where=str(out), fix="wait for it to end"
-            ) from error
+            fix = "wait for it to end"
+            raise UserError("another preparation is running", where=str(out), fix=fix) from error
         try:
             yield scratch
         except KeyboardInterrupt:

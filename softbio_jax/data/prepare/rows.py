@@ -40,11 +40,7 @@ class Row:
 class Rejection:
     """A row that should be an example but cannot be used.
 
-    Args:
-      path: the row's id.
-      reason: what is wrong, worded alike for all rows with the same mistake.
-      where: the label file and the row.
-      expected, found, fix: as in `UserError`.
+    `path` is its id, `reason` the same for all rows with the same mistake, the rest as in `UserError`.
     """
 
     path: str

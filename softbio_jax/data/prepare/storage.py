@@ -38,20 +38,14 @@ class Storage:
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
+            found, fix = str(self.image_size), "give the side in pixels"
             raise UserError(
-                "not an image size",
-                where="--image_size",
-                expected="1 or more",
-                found=str(self.image_size),
-                fix="give the side in pixels",
+                "not an image size", where="--image_size", expected="1 or more", found=found, fix=fix
             )
         if not 1 <= self.quality <= 100:
+            found, fix = str(self.quality), f"for example --quality={JPEG_QUALITY}"
             raise UserError(
-                "not a JPEG quality",
-                where="--quality",
-                expected="1 to 100",
-                found=str(self.quality),
-                fix="take 95, for instance",
+                "not a JPEG quality", where="--quality", expected="1 to 100", found=found, fix=fix
             )
 
     def __call__(self, row: Row, data: bytes) -> bytes:

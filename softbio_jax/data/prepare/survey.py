@@ -74,10 +74,7 @@ class SplitSurvey:
 def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> SplitSurvey:
     """Iterates over the rows of a split, which checks their labels.
 
-    Args:
-      rows: what a builder yields.
-      files: also looks for the image files.
-      sizes: also reads the sizes of some images from their headers.
+    With `files` it also looks for the image files, with `sizes` it reads those of some images.
     """
     count, labelled, missing = 0, 0, 0
     first: list[str] = []
