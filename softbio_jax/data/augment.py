@@ -55,13 +55,8 @@ class AugmentConfig:
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise UserError(
-                "bad augmentation setting",
-                where=f"augment.{name}",
-                expected=expected,
-                found=repr(getattr(self, name)),
-                fix="correct the value",
-            )
+            what, where, found = "bad augmentation setting", f"augment.{name}", repr(getattr(self, name))
+            raise UserError(what, where=where, expected=expected, found=found, fix="correct the value")
 
     @property
     def jitters(self) -> bool:

@@ -54,8 +54,7 @@ def squash(image: np.ndarray, size: int) -> np.ndarray:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    shrinks = max(height, width) > _AREA_FROM * size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if max(height, width) > _AREA_FROM * size else cv2.INTER_LINEAR
     return cv2.resize(image, (size, size), interpolation=method)
 
 
@@ -118,8 +117,7 @@ def _open(data: bytes) -> Image.Image:
         raise UndecodableImage(f"too large: {error}") from error
     except Exception as error:
         known = data.startswith((b"\xff\xd8\xff", b"\x89PNG"))
-        reason = "truncated in its header" if known else "not an image"
-        raise UndecodableImage(reason) from error
+        raise UndecodableImage("truncated in its header" if known else "not an image") from error
     if image.width * image.height > MAX_PIXELS:
         raise UndecodableImage(f"too large: {image.width}x{image.height}")
     return image
@@ -137,8 +135,7 @@ def _load(data: bytes) -> Image.Image:
 def _pillow_rgb(data: bytes) -> np.ndarray:
     from PIL import ImageOps
 
-    image = _load(data)
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(_load(data))
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(np.asarray(image))
     return np.array(image.convert("RGB"))
@@ -146,8 +143,7 @@ def _pillow_rgb(data: bytes) -> np.ndarray:
 
 def _deep_grey(values: np.ndarray) -> np.ndarray:
     # Pillow clips 16-bit grey at 255 instead of scaling it.
-    scaled = np.clip(values.astype(np.float64) * (255.0 / 65535.0), 0, 255)
-    grey = np.rint(scaled).astype(np.uint8)
+    grey = np.rint(np.clip(values.astype(np.float64) * (255.0 / 65535.0), 0, 255)).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 

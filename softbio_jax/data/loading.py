@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from softbio_jax.data import decode
+from softbio_jax.data.decode import Resize
 from softbio_jax.data.sources import PreparedDataset, concatenate_labels
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
@@ -36,12 +37,7 @@ class Loader:
     """
 
     def __init__(
-        self,
-        datasets: Sequence[PreparedDataset],
-        *,
-        tasks: Sequence[str],
-        image_size: int,
-        resize: decode.Resize,
+        self, datasets: Sequence[PreparedDataset], *, tasks: Sequence[str], image_size: int, resize: Resize
     ):
         self.datasets = tuple(datasets)
         self._image_size, self._resize = image_size, resize
@@ -96,9 +92,7 @@ class Rejected:
 class RejectionLog:
     """Lists the examples that could not be decoded and stops the run when there are too many.
 
-    Args:
-      loader: names the examples.
-      max_rejected: the share of all examples, 0 to 1, that may be rejected.
+    `max_rejected`, 0 to 1, is the share of all examples that may be rejected.
     """
 
     def __init__(self, loader: Loader, *, max_rejected: float):
@@ -121,12 +115,10 @@ class RejectionLog:
                 reason = bytes(reasons[place]).decode(errors="replace")
                 self.rejected.append(Rejected(self._loader.id_of(example), reason))
         if len(self.rejected) > self._limit:
-            raise UserError(
-                "too many images cannot be decoded",
-                expected=f"at most {int(self._limit)} of {len(self._loader)}",
-                found="; ".join(f"{r.id}: {r.reason}" for r in self.rejected),
-                fix="prepare the data again, or raise max_rejected",
-            )
+            expected = f"at most {int(self._limit)} of {len(self._loader)}"
+            found = "; ".join(f"{r.id}: {r.reason}" for r in self.rejected)
+            fix = "prepare the data again, or raise max_rejected"
+            raise UserError("too many images cannot be decoded", expected=expected, found=found, fix=fix)
         return batch
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -30,39 +30,24 @@ _ENDLESS = 2**40  # steps: more than any training takes
 class Slice:
     """The part of each global batch that one process loads: b = B / P of its B examples.
 
-    Args:
-      batch_size: the global batch size B.
-      process_index: the process p.
-      process_count: the number of processes P.
-
     Raises:
       UserError: P does not divide B.
     """
 
-    batch_size: int
-    process_index: int = 0
-    process_count: int = 1
+    batch_size: int  # B, global
+    process_index: int = 0  # p
+    process_count: int = 1  # P
 
     def __post_init__(self) -> None:
         if self.batch_size <= 0 or self.batch_size % self.process_count:
-            raise UserError(
-                "the processes cannot share the batch",
-                where="batch_size",
-                expected=f"a multiple of {self.process_count} processes",
-                found=str(self.batch_size),
-                fix="change the batch size",
-            )
+            expected, found = f"a multiple of {self.process_count} processes", str(self.batch_size)
+            what, fix = "the processes cannot share the batch", "change the batch size"
+            raise UserError(what, where="batch_size", expected=expected, found=found, fix=fix)
 
     def positions(self, step: int) -> np.ndarray:
         """Returns the positions s B + p b + [0, b) of the global stream, (b,) int64."""
         local = self.batch_size // self.process_count
         return step * self.batch_size + self.process_index * local + np.arange(local)
-
-
-class _Examples(Protocol):
-    """Positions (b,) -> the examples at them, (b,) int64."""
-
-    def __getitem__(self, positions: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,33 +65,30 @@ class _Load:
     """Step -> loaded batch; not a closure, so that it can be sent to worker processes."""
 
     loader: Loader
-    examples: _Examples
+    stream: Stream | _InOrder
     part: Slice
 
     def __call__(self, step: int) -> Batch:
-        positions = self.part.positions(step)
-        return self.loader.load(self.examples[positions]) | {"index": positions}
+        return self.loader.load(self.examples(step)) | {"index": self.part.positions(step)}
+
+    def examples(self, step: int) -> np.ndarray:
+        """Returns the examples (b,) int64 of a step."""
+        return self.stream[self.part.positions(step)]
 
 
 class _Batches:
     """Loads the examples at a process' positions ahead of time and logs the rejected ones."""
 
-    def __init__(
-        self, loader: Loader, examples: _Examples, part: Slice, reader: Reader, *, max_rejected: float
-    ):
-        if not len(loader):
+    def __init__(self, load: _Load, reader: Reader, *, max_rejected: float):
+        if not len(load.loader):
             raise UserError("no examples", where="the prepared data sets", fix="check their splits")
-        self._examples, self._part, self._reader = examples, part, reader
-        self._load = _Load(loader, examples, part)
-        self._log = RejectionLog(loader, max_rejected=max_rejected)
+        self._load, self._reader = load, reader
+        self._log = RejectionLog(load.loader, max_rejected=max_rejected)
 
     @property
     def rejected(self) -> list[Rejected]:
         """The examples so far that could not be decoded."""
         return self._log.rejected
-
-    def _examples_at(self, step: int) -> np.ndarray:
-        return self._examples[self._part.positions(step)]
 
 
 class TrainBatches(_Batches):
@@ -116,7 +98,7 @@ class TrainBatches(_Batches):
     """
 
     def __init__(self, loader: Loader, sampler: Sampler, part: Slice, reader: Reader, *, max_rejected: float):
-        super().__init__(loader, Stream(sampler), part, reader, max_rejected=max_rejected)
+        super().__init__(_Load(loader, Stream(sampler), part), reader, max_rejected=max_rejected)
         self.sampler = sampler
         fingerprints = [dataset.fingerprint for dataset in loader.datasets]
         self._stream = digest_of(sampler.digest(), part.batch_size, *fingerprints)
@@ -131,7 +113,7 @@ class TrainBatches(_Batches):
             self._batches = self._reader(self._load, self._step, _ENDLESS)
             # Workers that live until the interpreter ends complain about their shared memory.
             weakref.finalize(self, loading.close, self._batches)
-        batch = self._log.deliver(next(self._batches), self._examples_at(self._step))
+        batch = self._log.deliver(next(self._batches), self._load.examples(self._step))
         self._step += 1
         return batch
 
@@ -163,7 +145,7 @@ class EvalBatches(_Batches):
     """
 
     def __init__(self, loader: Loader, part: Slice, reader: Reader, *, max_rejected: float):
-        super().__init__(loader, _InOrder(len(loader)), part, reader, max_rejected=max_rejected)
+        super().__init__(_Load(loader, _InOrder(len(loader)), part), reader, max_rejected=max_rejected)
         self._num_batches = -(-len(loader) // part.batch_size)
 
     def __len__(self) -> int:
@@ -173,7 +155,7 @@ class EvalBatches(_Batches):
         batches = self._reader(self._load, 0, len(self))
         try:
             for step, batch in enumerate(batches):
-                examples = self._examples_at(step)
+                examples = self._load.examples(step)
                 batch = self._log.deliver(batch, examples)
                 yield batch | {"valid": examples != PADDING, "example": examples}
         finally:
@@ -245,18 +227,12 @@ def eval_batches(
 ) -> EvalBatches:
     """Returns one pass over a data set in its own order; the last batch is padded.
 
-    Args:
-      dataset: a prepared data set.
-      batch_size: the GLOBAL batch size B.
-      **: as in `train_batches`.
+    The arguments and errors are those of `train_batches`.
 
     Returns:
       An iterable with a length, over the dicts of `train_batches` with two more keys: valid bool
       (b,), False for padding, and example int64 (b,), the number of the example, -1 for padding.
       An image that cannot be decoded is valid with every mask False.
-
-    Raises:
-      UserError: no examples, or a batch size that the processes cannot share.
     """
     return EvalBatches(
         Loader([dataset], tasks=tasks, image_size=image_size, resize=resize),

@@ -55,13 +55,7 @@ class Natural:
 
 
 class Weighted:
-    """Examples drawn with replacement, each with its own probability.
-
-    Args:
-      probabilities: (N,), which sum to one.
-      epoch_size: draws per epoch.
-      seed: of the draws.
-    """
+    """Draws `epoch_size` examples per epoch with replacement, by probabilities (N,)."""
 
     def __init__(self, probabilities: np.ndarray, *, epoch_size: int, seed: int):
         self.probabilities, self.epoch_size, self.seed = probabilities, epoch_size, seed
@@ -116,13 +110,9 @@ def digest_of(*parts: object) -> str:
 def check_stream(found: str, expected: str) -> None:
     """Raises UserError if a checkpoint's stream, named as by `digest_of`, is not the run's."""
     if found != expected:
-        raise UserError(
-            "the checkpoint belongs to another sample stream",
-            where="data state",
-            expected=expected,
-            found=found,
-            fix="resume with the same data, seed, sampler and global batch size",
-        )
+        what = "the checkpoint belongs to another sample stream"
+        fix = "resume with the same data, seed, sampler and global batch size"
+        raise UserError(what, where="data state", expected=expected, found=found, fix=fix)
 
 
 MakeSampler = Callable[[Sequence[PreparedDataset], int], Sampler]
@@ -152,23 +142,16 @@ def mixture(
     shares: Mapping[str, float],
     epoch_size: int | None = None,
 ) -> Sampler:
-    """Draws a data set with a fixed share, then one of its rows uniformly.
-
-    Args:
-      shares: name of each data set -> its relative share.
+    """Draws a data set by the relative shares of their names, then one of its rows uniformly.
 
     Raises:
       UserError: a data set without a share, or a share without a data set.
     """
     names = [dataset.name for dataset in datasets]
     if sorted(names) != sorted(shares):
-        raise UserError(
-            "the shares do not fit the data sets",
-            where="shares",
-            expected=", ".join(names),
-            found=", ".join(shares),
-            fix="give each set of data.train one share, by its name",
-        )
+        what, fix = "the shares do not fit the data sets", "give each set of data.train a share by its name"
+        expected, found = ", ".join(names), ", ".join(shares)
+        raise UserError(what, where="shares", expected=expected, found=found, fix=fix)
     sizes = [len(dataset) for dataset in datasets]
     probabilities = weighting.mixture(sizes, [shares[name] for name in names])
     return Weighted(probabilities, epoch_size=epoch_size or sum(sizes), seed=seed)
@@ -184,9 +167,8 @@ def make(name: str, **arguments: Any) -> MakeSampler:
     try:
         inspect.signature(sampler).bind((), 0, **arguments)
     except TypeError as error:
-        raise UserError(
-            f"sampler {name!r}: {error}", where="data.sampler", fix="correct its arguments"
-        ) from error
+        what, fix = f"sampler {name!r}: {error}", "correct its arguments"
+        raise UserError(what, where="data.sampler", fix=fix) from error
     return functools.partial(sampler, **arguments)
 
 

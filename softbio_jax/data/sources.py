@@ -25,23 +25,15 @@ class PreparedDataset:
     `len(dataset)` is the number of examples N and `dataset[i]` the encoded bytes of image i. The
     record files are opened at the first access, and again in every process that receives the object.
 
-    Args:
-      directory: the folder that scripts/prepare_data.py wrote.
-      name: of the data set.
-      split: its name.
-      labels: task name -> (N,) int32, MISSING where unknown.
-      columns: audit columns, (N,) str each, and `id`, a permanent name of the image.
-      fingerprint: SHA-256 (hex) over ids, labels, digests of the images, and the choice of rows.
-      records: (N,) int64, the record that holds each example.
     """
 
-    directory: str
+    directory: str  # the folder that scripts/prepare_data.py wrote
     name: str
     split: str
-    labels: dict[str, np.ndarray]
-    columns: dict[str, np.ndarray]
-    fingerprint: str
-    records: np.ndarray
+    labels: dict[str, np.ndarray]  # task -> (N,) int32, MISSING where unknown
+    columns: dict[str, np.ndarray]  # audit columns, (N,) str each, and `id`, the image's permanent name
+    fingerprint: str  # SHA-256 (hex) over ids, labels, digests of the images, and the choice of rows
+    records: np.ndarray  # (N,) int64, the record that holds each example
 
     def __len__(self) -> int:
         return len(self.records)
@@ -70,11 +62,7 @@ class PreparedDataset:
 
 
 def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
-    """Opens a split that scripts/prepare_data.py wrote.
-
-    Args:
-      directory: the folder given to it as --out.
-      split: "train", "val", "test", ... as its report lists them.
+    """Opens a split, as its report lists them, of a folder that scripts/prepare_data.py wrote.
 
     Raises:
       UserError: no such folder or split, records and index that do not match, or labels that were
@@ -84,13 +72,9 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
     index = index_lib.read(folder, split)
     source = _open_records(str(folder), split)
     if len(source) != len(index):
-        raise UserError(
-            "records and index do not belong together",
-            where=f"{folder}, split {split!r}",
-            expected=f"{len(index)} records",
-            found=str(len(source)),
-            fix="run scripts/prepare_data.py again",
-        )
+        what, where = "records and index do not belong together", f"{folder}, split {split!r}"
+        expected, fix = f"{len(index)} records", "run scripts/prepare_data.py again"
+        raise UserError(what, where=where, expected=expected, found=str(len(source)), fix=fix)
     fingerprint = index.fingerprint()
     _check_fingerprint(folder, split, fingerprint)
     dataset = PreparedDataset(
@@ -102,8 +86,7 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
         fingerprint=fingerprint,
         records=np.arange(len(index)),
     )
-    # The records were opened to count them: keep them open.
-    dataset.__dict__["_source"] = source
+    dataset.__dict__["_source"] = source  # opened already to count the records
     return dataset
 
 
@@ -120,13 +103,10 @@ def _check_fingerprint(folder: pathlib.Path, split: str, found: str) -> None:
         return
     reported = json.loads(path.read_text())["splits"].get(split, {}).get("fingerprint", found)
     if reported != found:
-        raise UserError(
-            "prepared data was edited",
-            where=f"{index_lib.path_of(folder, split)}",
-            expected=f"the fingerprint of its report, {reported[:12]}",
-            found=found[:12],
-            fix="correct the source instead and run scripts/prepare_data.py again",
-        )
+        where, found = str(index_lib.path_of(folder, split)), found[:12]
+        expected = f"the fingerprint of its report, {reported[:12]}"
+        fix = "correct the source instead and run scripts/prepare_data.py again"
+        raise UserError("prepared data was edited", where=where, expected=expected, found=found, fix=fix)
 
 
 def _open_records(directory: str, split: str) -> Any:
@@ -149,13 +129,9 @@ def _open_records(directory: str, split: str) -> Any:
 def split_each(
     datasets: Sequence[PreparedDataset], *, seed: int, val_fraction: float
 ) -> tuple[list[PreparedDataset], list[PreparedDataset]]:
-    """Splits every data set on its own by `train_val`; with a `val_fraction` of 0 none is split.
+    """Splits every data set by `train_val` into (training parts, validation parts).
 
-    Returns:
-      (training parts, validation parts), in the order of the sets.
-
-    Raises:
-      UserError: see `train_val`.
+    With a `val_fraction` of 0 there are no validation parts.
     """
     if not val_fraction:
         return list(datasets), []
@@ -166,12 +142,7 @@ def split_each(
 
 
 def train_val(size: int, *, seed: int, val_fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """Draws round(val_fraction N) of N rows for validation.
-
-    Args:
-      size: N.
-      seed: of the draw.
-      val_fraction: the validation share, between 0 and 1.
+    """Draws round(val_fraction N) of `size` = N rows for validation, 0 < val_fraction < 1.
 
     Returns:
       (rows of the training part, rows of the validation part), int64, each ascending.

@@ -41,23 +41,16 @@ def mixture(sizes: Sequence[int], shares: Sequence[float]) -> np.ndarray:
       UserError: the numbers of shares and data sets differ, or a share is negative.
     """
     if len(sizes) != len(shares) or min(shares, default=0) < 0 or sum(shares) <= 0:
-        raise UserError(
-            "not a mixture",
-            where="shares",
-            expected=f"{len(sizes)} shares, none negative",
-            found=", ".join(str(share) for share in shares),
-            fix="give each set one share of 0 or more",
-        )
+        expected, found = f"{len(sizes)} shares, none negative", ", ".join(map(str, shares))
+        fix = "give each set one share of 0 or more"
+        raise UserError("not a mixture", where="shares", expected=expected, found=found, fix=fix)
     return normalised(np.repeat(np.asarray(shares, float) / np.maximum(sizes, 1), sizes))
 
 
 def drawn_shares(labels: np.ndarray, probabilities: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the expected share, (C,) float64, of each class among the labelled draws of a task.
+    """Returns each class's expected share, (C,) float64, of the labelled draws of a task.
 
-    Args:
-      labels: (N,), MISSING where unknown.
-      probabilities: (N,) of each row to be drawn.
-      num_classes: C.
+    `labels` (N,) are MISSING where unknown; `probabilities` (N,) are those of the rows.
     """
     known = labels != MISSING
     mass = np.bincount(labels[known], weights=probabilities[known], minlength=num_classes)
@@ -65,16 +58,8 @@ def drawn_shares(labels: np.ndarray, probabilities: np.ndarray, num_classes: int
 
 
 def normalised(weights: np.ndarray) -> np.ndarray:
-    """Returns weights divided by their sum.
-
-    Raises:
-      UserError: they are all zero.
-    """
+    """Returns weights divided by their sum; raises UserError if they are all zero."""
     if not weights.sum() > 0:
-        raise UserError(
-            "no row can be drawn",
-            where="the sampler",
-            expected="labelled rows",
-            fix="name a set with labels in data.train",
-        )
+        expected, fix = "labelled rows", "name a set with labels in data.train"
+        raise UserError("no row can be drawn", where="the sampler", expected=expected, fix=fix)
     return weights / weights.sum()
