@@ -231,5 +231,5 @@ def _parse(arguments: str) -> tuple[str, dict[str, str]]:
             if unknown := sorted(set(value.split("+")) - set(_cells())):
                 raise ValueError(f"cells are {', '.join(_cells())}, found {unknown[0]!r}")
         elif not value.isdigit() or int(value) < 1:
-            raise ValueError(f"{key} is a whole number of at least 1, found {value!r}")
+            raise ValueError(f"{key} is an integer of at least 1, found {value!r}")
     return scale, known | given

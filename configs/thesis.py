@@ -68,7 +68,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     tasks = tuple(chosen["tasks"].split("+"))
     batch_size = int(chosen["batch_size"])
     sets = [name for name, (_, known) in _SETS.items() if set(known) & set(tasks)]
-    steps_an_epoch = -(-_epoch_rows(sets, tasks) // batch_size)
+    steps_per_epoch = -(-_epoch_rows(sets, tasks) // batch_size)
     ratio = 1 if chosen["method"] == "lora" else _RATIO
     return ml_collections.ConfigDict(
         {
@@ -125,12 +125,12 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                 "clip_norm": 0.0,
             },
             "train": {
-                "steps": int(chosen["epochs"]) * steps_an_epoch,
+                "steps": int(chosen["epochs"]) * steps_per_epoch,
                 "batch_size": batch_size,
                 "eval_batch_size": 256,
                 "log_every": 50,
-                "eval_every": steps_an_epoch,
-                "checkpoint_every": steps_an_epoch,
+                "eval_every": steps_per_epoch,
+                "checkpoint_every": steps_per_epoch,
                 "keep": 2,
                 "patience": 10,
                 "plateau_patience": 5,
@@ -161,7 +161,7 @@ def _parse(arguments: str) -> dict[str, str]:
         raise ValueError(f"tasks are any of age+gender+emotion, found {chosen['tasks']!r}")
     for key in ("batch_size", "epochs"):
         if not chosen[key].isdigit() or int(chosen[key]) < 1:
-            raise ValueError(f"{key} is a whole number of at least 1, found {chosen[key]!r}")
+            raise ValueError(f"{key} is an integer of at least 1, found {chosen[key]!r}")
     return chosen
 
 

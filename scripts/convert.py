@@ -51,13 +51,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config, destination = vision_config(_VARIANT.value), pathlib.Path(_DST.value)
     if destination.exists():
-        raise UserError(
-            "the destination exists",
-            where=str(destination),
-            expected="a new name",
-            found="something there",
-            fix="remove it or name another",
-        )
+        raise UserError("the destination exists", where=str(destination), fix="remove it or name another")
     source = pathlib.Path(_SRC.value)
     if _SRC_FORMAT.value in _ADAPTERS or (source.is_file() and adapter_files.is_ours(source)):
         _adapters(source, destination, config)
@@ -67,13 +61,8 @@ def main(argv: Sequence[str]) -> None:
         ("--base", _BASE.value, "drop --base"),
     ):
         if wanted:
-            raise UserError(
-                "an encoder holds no adapters",
-                where=f"{flag} with {source}",
-                expected=f"a source of {', '.join(ADAPTER_FORMATS)} adapters",
-                found="an encoder",
-                fix=fix,
-            )
+            where, expected = f"{flag} with {source}", f"a source of {', '.join(ADAPTER_FORMATS)} adapters"
+            raise UserError("an encoder holds no adapters", where=where, expected=expected, fix=fix)
     path = safe_load.resolve(_SRC.value)
     state = formats.read(path, config=config, format_name=_SRC_FORMAT.value)
     _write_encoder(_vision(state) if _VISION_ONLY.value else state, destination, config, source=str(path))
@@ -86,25 +75,15 @@ def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionCon
     heads = ", ".join(task.name for task in adapter_files.tasks_of(checkpoint))
     if _BASE.value:
         if heads:
-            raise UserError(
-                "an encoder has no heads",
-                where=str(source),
-                expected="only adapters",
-                found=f"heads of {heads}",
-                fix="add --vision_only",
-            )
+            found, fix = f"heads of {heads}", "add --vision_only"
+            raise UserError("an encoder has no heads", where=str(source), found=found, fix=fix)
         base = _vision(formats.read(safe_load.resolve(_BASE.value), config=config))
         merged = adapter_files.into_tower(checkpoint, base)
         _write_encoder(merged, destination, config, source=str(source))
         return
     if _DST_FORMAT.value not in ADAPTER_FORMATS:
-        raise UserError(
-            "adapters without their encoder",
-            where=str(source),
-            expected="--base, the encoder they belong to",
-            found="none",
-            fix=f"add --base, or --dst_format={'|'.join(ADAPTER_FORMATS)}",
-        )
+        fix = f"add --base=ENCODER, or --dst_format={'|'.join(ADAPTER_FORMATS)}"
+        raise UserError("adapters without their encoder", where=str(source), fix=fix)
     adapter_files.write(destination, checkpoint, config, _DST_FORMAT.value)
     print(
         f"{destination}: {config.name} adapters as {_DST_FORMAT.value}, "
@@ -121,21 +100,11 @@ def _write_encoder(
 ) -> None:
     has_text = any(not key.startswith("visual.") for key in state)
     if _DST_FORMAT.value == "timm" and has_text:
-        raise UserError(
-            "timm has no text encoder",
-            where=source,
-            expected="only a vision encoder",
-            found="both encoders",
-            fix="add --vision_only",
-        )
+        found, fix = "both encoders", "add --vision_only"
+        raise UserError("timm has no text encoder", where=source, found=found, fix=fix)
     if _DST_FORMAT.value == "open_clip" and not has_text:
-        raise UserError(
-            "open_clip needs both encoders",
-            where=source,
-            expected="a text encoder",
-            found="only a vision encoder",
-            fix="choose another --dst_format",
-        )
+        found, fix = "only a vision encoder", "choose another --dst_format"
+        raise UserError("open_clip needs both encoders", where=source, found=found, fix=fix)
     target = formats.FORMATS[_DST_FORMAT.value]
     parameters = sum(array.size for array in state.values())
     arrays = target.closed(target.from_official(state))

@@ -94,14 +94,10 @@ class ClassRow:
 
 
 def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SEED) -> list[ClassRow]:
-    """Compares label tables, and their draws by the thesis' sampler, with the thesis' tables.
+    """Compares label tables, task -> (N,), and their draws by the thesis' sampler with its tables.
 
-    Args:
-      labels: task -> (N,), the training rows.
-      seed: of the emotion rows that the sampler repeats.
-
-    Returns:
-      One row per class of the thesis' tasks that have labels.
+    The seed selects the emotion rows that the sampler repeats. One row per class of the thesis'
+    tasks that have labels.
     """
     counts = protocol.repetitions(labels, seed=seed)
     probabilities = protocol.mean_rule(labels, counts)
@@ -116,18 +112,18 @@ def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SEED) -> list[
         draws = counts.sum() * probabilities[known].sum()
         error = np.sqrt(np.maximum(drawn * (1 - drawn), 1e-12) / draws)
         printed = np.array(DRAWN[task]) / 100
-        for c, name in enumerate(spec.classes):
-            rows.append(
-                ClassRow(
-                    task=task,
-                    name=name,
-                    rows=int((values == c).sum()),
-                    thesis_rows=int(thesis_counts[task][c]),
-                    drawn=float(drawn[c]),
-                    thesis_drawn=float(printed[c]),
-                    z=float((printed[c] - drawn[c]) / error[c]),
-                )
+        rows += [
+            ClassRow(
+                task=task,
+                name=name,
+                rows=int((values == c).sum()),
+                thesis_rows=int(thesis_counts[task][c]),
+                drawn=float(drawn[c]),
+                thesis_drawn=float(printed[c]),
+                z=float((printed[c] - drawn[c]) / error[c]),
             )
+            for c, name in enumerate(spec.classes)
+        ]
     return rows
 
 
@@ -139,16 +135,15 @@ def as_text(rows: Sequence[ClassRow]) -> str:
         if not block:
             continue
         total, thesis_total = sum(row.rows for row in block), sum(row.thesis_rows for row in block)
-        lines.append(
-            f"{task:<9} {'rows':>9} {'thesis':>9} {'diff':>8}   {'drawn %':>8} {'thesis %':>8} {'z':>6}"
-        )
-        for row in block:
-            lines.append(
+        lines += [
+            f"{task:<9} {'rows':>9} {'thesis':>9} {'diff':>8}   {'drawn %':>8} {'thesis %':>8} {'z':>6}",
+            *(
                 f"{row.name:<9} {row.rows:>9,} {row.thesis_rows:>9,} {row.rows - row.thesis_rows:>+8,}   "
                 f"{100 * row.drawn:>8.2f} {100 * row.thesis_drawn:>8.2f} {row.z:>+6.2f}"
-            )
-        lines.append(f"{'total':<9} {total:>9,} {thesis_total:>9,} {total - thesis_total:>+8,}")
-        lines.append("")
+                for row in block
+            ),
+            f"{'total':<9} {total:>9,} {thesis_total:>9,} {total - thesis_total:>+8,}\n",
+        ]
     return "\n".join(lines)
 
 
@@ -171,7 +166,6 @@ def write_chart(rows: Sequence[ClassRow], path: pathlib.Path) -> None:
             places = [c + 0.27 * (number - 1) for c in range(len(block))]
             axes.bar(places, values, width=0.27, label=name, color=colour)
         axes.set_xticks(range(len(block)), [row.name for row in block], rotation=45)
-        axes.set_title(task)
-        axes.set_ylabel("% of labelled")
+        axes.set(title=task, ylabel="% of labelled")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)

@@ -75,8 +75,7 @@ def read(directory: str | pathlib.Path, config: VisionConfig, tasks: Sequence[Ta
         leaves |= {f"encoder/tail/{path}": array[None] for path, array in block.items()}
         pool = _read_part(source, "mtl_attn_pool.", _POOL, _POOL_NORMS, tasks)
         leaves |= {f"pool/{path}": array for path, array in pool.items()}
-        probes = [source[f"mtl_attn_pool.probe.{title(task)}"] for task in tasks]
-        leaves["pool/task_probe"] = np.stack(probes)
+        leaves["pool/task_probe"] = np.stack([source[f"mtl_attn_pool.probe.{title(t)}"] for t in tasks])
         rank = block["attn/out/tasks/lora_a"].shape[-1]
         own = methods.mtlora(LoRAConfig(rank=rank, alpha=float(rank))).rules.per_task
         rules, tail = dataclasses.replace(rules, per_task=own), 1
@@ -97,12 +96,11 @@ def write(directory: str | pathlib.Path, checkpoint: Adaptation, tasks: Sequence
     for task in tasks:
         tree["prediction_layers"] |= write_head(flat, stats, task)
     if checkpoint.rules.per_task is not None:
-        tail = {
-            path.removeprefix("encoder/tail/"): leaf[0]
-            for path, leaf in flat.items()
-            if path.startswith("encoder/tail/")
-        }
-        pool = {p.removeprefix("pool/"): v for p, v in flat.items() if p.startswith("pool/")}
+        tail, pool = (
+            {path.removeprefix(start): leaf for path, leaf in flat.items() if path.startswith(start)}
+            for start in ("encoder/tail/", "pool/")
+        )
+        tail = {path: leaf[0] for path, leaf in tail.items()}
         tree["mtl_layer"] = _write_part(tail, _BLOCK, _BLOCK_NORMS, tasks)
         tree["mtl_attn_pool"] = _write_part(pool, _POOL, _POOL_NORMS, tasks) | {
             f"probe.{title(task)}": pool["task_probe"][t] for t, task in enumerate(tasks)
@@ -196,13 +194,9 @@ def read_flat(path: str | pathlib.Path, config: VisionConfig) -> Adaptation:
         leaves |= {f"balance/{name}/log_var": np.asarray(value) for name, value in values.items()}
         used.add(_LOG_VARS)
     if unknown := sorted(set(arrays) - used):
-        raise UserError(
-            "not a tensor of a trained model of the thesis",
-            where=where,
-            expected="backbone.*, prediction_layers.* and log_vars",
-            found=", ".join(unknown[:3]),
-            fix="name its folder, if it has adapters",
-        )
+        what, found = "not a tensor of a trained model of the thesis", ", ".join(unknown[:3])
+        expected, fix = "backbone.*, prediction_layers.* and log_vars", "name its folder, if it has adapters"
+        raise UserError(what, where=where, expected=expected, found=found, fix=fix)
     return Adaptation(
         adapter=Adapter(layers={}), leaves=leaves, batch_stats=unflatten(stats), rules=NO_ADAPTERS, tail=0
     )
@@ -215,13 +209,8 @@ def write_flat(path: str | pathlib.Path, checkpoint: Adaptation) -> None:
       UserError: there are adapters, or the ending is neither .pt nor .safetensors.
     """
     if checkpoint.adapter.layers:
-        raise UserError(
-            "adapters do not go into a flat file",
-            where=str(path),
-            expected="a folder",
-            found=f"{len(checkpoint.adapter.layers)} adapters",
-            fix="name a folder, without an ending",
-        )
+        found, fix = f"{len(checkpoint.adapter.layers)} adapters", "name a folder, without an ending"
+        raise UserError("adapters do not go into a flat file", where=str(path), found=found, fix=fix)
     leaves = dict(checkpoint.leaves)
     stats = {key: np.asarray(leaf) for key, leaf in flatten(checkpoint.batch_stats).items()}
     encoder = {key: leaf for key, leaf in leaves.items() if not key.startswith(("heads/", "balance/"))}
@@ -284,13 +273,8 @@ def _tasks_of_folder(folder: pathlib.Path) -> list[TaskSpec]:
     found = {key.split(".")[1] for key in arrays if key.startswith("prediction_layers.")}
     known = {title(task): task for task in TASKS.values()}
     if unknown := sorted(found - known.keys()):
-        raise UserError(
-            "head of an unknown task",
-            where=str(folder / CUSTOM),
-            expected=", ".join(known),
-            found=", ".join(unknown),
-            fix="remove it from the file",
-        )
+        where, fix = str(folder / CUSTOM), f"keep only {', '.join(known)}"
+        raise UserError("head of an unknown task", where=where, found=", ".join(unknown), fix=fix)
     return [task for name, task in known.items() if name in found]
 
 

@@ -44,11 +44,9 @@ def pretrain(
       targets: (N, F) float32, standardised: a constant guess scores 1.
       labels: (N,) classes 0..C-1; None: only factors.
       augmentation: of the encoder's input; no flip if the targets distinguish left and right.
-      steps: optimizer steps.
       batch_size: examples per step, in a new order each epoch.
       rate: peak learning rate.
       seed: of weights and order.
-      console: shows the progress.
 
     Returns:
       The encoder's parameters and the mean loss of the last up to 50 steps.

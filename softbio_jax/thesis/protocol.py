@@ -34,18 +34,15 @@ EMOTION_SHARE = 0.334
 
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the configuration of an older run with the rule of averages that it was judged by.
+    """Returns the configuration (config.json) of an older run with the rule of its averages.
 
     Runs written before `data.not_averaged` and `data.synthetic_labels` existed followed the
     thesis' rule for all test sets of these names.
-
-    Args:
-      config: the content of config.json.
     """
     tests = {entry.split("/")[0] for entry in config["data"].get("test", ())}
-    rules = {"not_averaged": NOT_AVERAGED, "synthetic_labels": SYNTHETIC_LABELS}
     added = {
-        key: {name: tasks for name, tasks in rule.items() if name in tests} for key, rule in rules.items()
+        key: {name: tasks for name, tasks in rule.items() if name in tests}
+        for key, rule in (("not_averaged", NOT_AVERAGED), ("synthetic_labels", SYNTHETIC_LABELS))
     }
     return {**config, "data": added | config["data"]}
 
@@ -72,12 +69,8 @@ def sampler(
 def repetitions(labels: Labels, *, seed: int, emotion_share: float = EMOTION_SHARE) -> np.ndarray:
     """Repeats rows with an emotion, chosen at random with replacement, up to a share of the rows.
 
-    n_add = int((f N - n_e) / (1 - f)) further rows for n_e of N rows with an emotion and share f.
-
-    Args:
-      labels: the label tables; without emotion rows nothing is repeated.
-      seed: of the choice of rows.
-      emotion_share: the share f, below 1.
+    n_add = int((f N - n_e) / (1 - f)) further rows for n_e of N rows with an emotion and share f;
+    without emotion rows nothing is repeated.
 
     Returns:
       (N,) int64, the number of times each row is in the index, at least 1.
@@ -88,13 +81,8 @@ def repetitions(labels: Labels, *, seed: int, emotion_share: float = EMOTION_SHA
     Source: the thesis' training code, for more than one task.
     """
     if not 0 <= emotion_share < 1:
-        raise UserError(
-            "not a share",
-            where="emotion_share",
-            expected="0 <= f < 1",
-            found=str(emotion_share),
-            fix="set it between 0 and 1",
-        )
+        found, fix = str(emotion_share), "set it between 0 and 1"
+        raise UserError("not a share", where="emotion_share", expected="0 <= f < 1", found=found, fix=fix)
     counts = np.ones(len(next(iter(labels.values()))), np.int64)
     rows = np.flatnonzero(labels.get(EMOTION.name, np.full(len(counts), MISSING)) != MISSING)
     added = int((emotion_share * len(counts) - len(rows)) / (1 - emotion_share))
@@ -107,12 +95,9 @@ def repetitions(labels: Labels, *, seed: int, emotion_share: float = EMOTION_SHA
 def mean_rule(labels: Labels, counts: np.ndarray) -> np.ndarray:
     """Weights a row by the mean, over the tasks it is labelled for, of N_t / (K_t n_c).
 
-    N_t rows of the index are labelled for task t, n_c of them with the row's class c, of K_t.
-    Since gender is nearly balanced, this balances age and emotion about half-way.
-
-    Args:
-      labels: the label tables, (N,) each.
-      counts: (N,) the number of times each row is in the index, see `repetitions`.
+    N_t rows of the index (`counts` of `repetitions`) are labelled for task t, n_c of them with the
+    row's class c, of K_t. Since gender is nearly balanced, this balances age and emotion about
+    half-way.
 
     Returns:
       (N,) float64 probabilities.

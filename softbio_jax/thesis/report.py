@@ -27,10 +27,7 @@ def sections(runs: Sequence[RunResults]) -> list[Section]:
     rows_of = {method: multitask_run(own, method) for method in paper.METHODS}
     shown = [run for run in rows_of.values() if run is not None]
     warning = _other_sets([*shown, *(run for run in runs if run.external)])
-    intro = (
-        "Accuracies in percent. Paper: as printed. Reproduced: the runs of this report, by the method "
-        "that each was trained with."
-    )
+    intro = "Accuracies in percent. Paper: as printed. Reproduced: this report's runs, by training method."
     blocks = (
         Text(text=intro),
         *((Text(text=warning, warning=True),) if warning else ()),
@@ -104,18 +101,14 @@ def zero_shot_cost(run: RunResults | None) -> Table:
     }
     parameters = run.info.get("params", {}) if run else {}
     found = {**parameters, "gflops": run.info.get("gflops") if run else None}
-    rows = tuple(
-        (
-            name,
-            f"{paper.ZERO_SHOT_COST[key]:,}",
-            document.number(found.get(key)) if key == "gflops" else document.count(found.get(key)),
-        )
-        for key, name in names.items()
-    )
+    rows = []
+    for key, name in names.items():
+        text = document.number if key == "gflops" else document.count
+        rows.append((name, f"{paper.ZERO_SHOT_COST[key]:,}", text(found.get(key))))
     return Table(
         title="Table 4.3: zero-shot cost",
         header=("", "Paper", "Reproduced"),
-        rows=rows,
+        rows=tuple(rows),
         notes=(
             "The printed parts add up to 672,198,667: the printed total holds a visual encoder of "
             "317,151,232, without the age head and log-variance of the printed one.",
@@ -126,11 +119,9 @@ def zero_shot_cost(run: RunResults | None) -> Table:
 def method_averages(rows_of: Mapping[str, RunResults | None], runs: Sequence[RunResults]) -> Table:
     """Returns Table 4.11, its arrows against the single-task run of the same method."""
     keys = ("emotion", "age", "gender", "overall")
-    methods = [m for m in paper.METHODS if m in paper.AVERAGES or rows_of[m] is not None]
     rows = []
-    for method in methods:
-        printed = paper.AVERAGES.get(method, {})
-        arrows = paper.ARROWS.get(method, {})
+    for method in (m for m in paper.METHODS if m in paper.AVERAGES or rows_of[m] is not None):
+        printed, arrows = paper.AVERAGES.get(method, {}), paper.ARROWS.get(method, {})
         run = rows_of[method]
         cells = [f"{printed[key]:.2f} {arrows.get(key, '')}".strip() if printed else NOTHING for key in keys]
         cells += [f"{_average(run, key)} {_arrow(run, key, runs)}".strip() for key in keys]
@@ -138,7 +129,7 @@ def method_averages(rows_of: Mapping[str, RunResults | None], runs: Sequence[Run
     return Table(
         title="Table 4.11: average performance",
         groups=(("", 1), ("Paper", 4), ("Reproduced", 4)),
-        header=("model", *("emotion", "age", "gender", "overall") * 2),
+        header=("model", *keys * 2),
         rows=tuple(rows),
         notes=(
             "Arrows: against the single-task model of the same method; none where this report "

@@ -1,4 +1,4 @@
-"""The laboratory's "standard labels": one labels.csv a split, in the thesis' own numbering."""
+"""The laboratory's "standard labels": one labels.csv per split, in the thesis' own numbering."""
 
 from __future__ import annotations
 
@@ -123,9 +123,8 @@ def _out_of_range(task: str, value: str, column: Iterable[str], *, where: str) -
         fix = f"subtract 1 from the whole column: its classes count from 1 to {classes}"
     elif task == "age":
         fix = "pass --age_values=years if they are years"
-    return UserError(
-        f"unknown {task} class", where=where, expected=f"0 to {classes - 1}", found=repr(value), fix=fix
-    )
+    expected = f"0 to {classes - 1}"
+    return UserError(f"unknown {task} class", where=where, expected=expected, found=repr(value), fix=fix)
 
 
 def _number(text: str) -> float:

@@ -89,12 +89,10 @@ class Collected:
             return [100 * run["averages"][task] for run in runs]
         tasks = self.values["cells"][cell]["tasks"] if task == "overall" else (task,)
 
-        def average(run: Mapping[str, Any], task: str) -> float:
-            return float(
-                np.mean([found[task][metric] for found in run["datasets"].values() if task in found])
-            )
+        def average(sets: Mapping[str, Any], task: str) -> float:
+            return float(np.mean([found[task][metric] for found in sets.values() if task in found]))
 
-        return [100 * float(np.mean([average(run, one) for one in tasks])) for run in runs]
+        return [100 * float(np.mean([average(run["datasets"], one) for one in tasks])) for run in runs]
 
     def over_seeds(self, cell: str, task: str, metric: Metric = "accuracy") -> Estimate:
         """Returns the mean over seeds with its interval."""
@@ -109,17 +107,14 @@ class Collected:
     def difference(self, first: str, second: str, task: str, metric: Metric = "accuracy") -> Estimate:
         """Returns first - second, paired by the seeds that both have."""
         one, two = (
-            dict(
-                zip((run["seed"] for run in self.chosen(cell)), self.by_seed(cell, task, metric), strict=True)
-            )
-            for cell in (first, second)
+            {run["seed"]: v for run, v in zip(self.chosen(c), self.by_seed(c, task, metric), strict=True)}
+            for c in (first, second)
         )
         seeds = [seed for seed in one if seed in two]
         return paired([one[seed] for seed in seeds], [two[seed] for seed in seeds])
 
     def against_single_tasks(self, method: str) -> Estimate | None:
-        """Returns multi-task minus single-task, the mean over the tasks, paired by seed; None
-        where a single-task cell is missing."""
+        """Returns the mean multi-task minus single-task difference, paired by seed, if all cells exist."""
         tasks = tuple(self.values["cells"].get(method, {"tasks": ()})["tasks"])
         singles = [f"{method}_{task}" for task in tasks]
         if not tasks or not self.has(method, *singles):
@@ -143,12 +138,8 @@ def read(path: pathlib.Path) -> Collected:
     except FileNotFoundError as error:
         raise UserError("no collected results", where=str(path), found="no such file", fix=fix) from error
     except ValueError as error:
-        raise UserError(
-            "damaged results",
-            where=str(path),
-            found=str(error),
-            fix="start the study again; it collects them again",
-        ) from error
+        fix = "start the study again, which collects them"
+        raise UserError("damaged results", where=str(path), found=str(error), fix=fix) from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise UserError("other results", where=str(path), expected=f"schema {SCHEMA}", fix=fix)
     return Collected(values=values)

@@ -41,13 +41,8 @@ def conduct(study: Study, workdir: pathlib.Path, *, jobs: int, console: Console 
       UserError: the folder is another study's or in use, data are missing, or a trial fails.
     """
     if not 1 <= jobs <= (os.cpu_count() or 1):
-        raise UserError(
-            "bad number of jobs",
-            where="--jobs",
-            found=str(jobs),
-            expected=f"1 to {os.cpu_count()}, the number of cores",
-            fix="correct it",
-        )
+        fix = f"set it from 1 to {os.cpu_count()}, the number of cores"
+        raise UserError("bad number of jobs", where="--jobs", found=str(jobs), fix=fix)
     with _locked(workdir):
         _check_workdir(study, workdir)
         encoder, about = _encoder(study, workdir, console)
@@ -98,25 +93,16 @@ def _encoder(study: Study, workdir: pathlib.Path, console: Console) -> tuple[str
 def _pool(jobs: int) -> ProcessPoolExecutor:
     # Spawned, since JAX's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(
-        jobs,
-        mp_context=context,
-        initializer=worker.begin,
-        initargs=(context.Value("i", 0), jobs, os.getpid()),
-    )
+    arguments = (context.Value("i", 0), jobs, os.getpid())
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=worker.begin, initargs=arguments)
 
 
 def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was ended",
-            where="the study",
-            expected="memory for --jobs runs at a time",
-            found="no answer",
-            fix="start the same command again; it resumes",
-        ) from error
+        expected, fix = "memory for --jobs runs at a time", "start the same command again; it resumes"
+        raise UserError("a worker process was ended", expected=expected, fix=fix) from error
 
 
 def _summary(result: Mapping[str, Any]) -> str:
@@ -152,10 +138,6 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(
-                "workdir is in use",
-                where=str(workdir),
-                found="a running study",
-                fix="wait for it, or choose another --workdir",
-            ) from error
+            fix = "wait for its study, or choose another --workdir"
+            raise UserError("workdir is in use", where=str(workdir), fix=fix) from error
         yield

@@ -25,12 +25,9 @@ from softbio_jax.thesis.study.study import Pretrain
 
 
 def halves(ids: Sequence[str] | np.ndarray, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits N images by the rank of the SHA-256 of seed and id, whatever the order of the images.
+    """Splits N images by the rank of the SHA-256 of seed and id, independent of their order.
 
-    Args:
-      ids: (N,) different strings.
-      fraction: the first part's share.
-      seed: of the split.
+    `fraction` is the first part's share.
 
     Returns:
       (rows of the first part, rows of the second), int64, each ascending.
@@ -41,12 +38,8 @@ def halves(ids: Sequence[str] | np.ndarray, *, fraction: float, seed: int) -> tu
     digests = [hashlib.sha256(f"{seed}:{name}".encode()).hexdigest() for name in ids]
     order, first = np.argsort(np.array(digests)), round(fraction * len(digests))
     if not 0 < first < len(order):
-        raise UserError(
-            "a part without images",
-            where="config.pretrain.fraction",
-            found=f"{fraction} of {len(order)}",
-            fix="set another fraction",
-        )
+        where, found = "config.pretrain.fraction", f"{fraction} of {len(order)}"
+        raise UserError("a part without images", where=where, found=found, fix="set another fraction")
     return np.sort(order[:first]), np.sort(order[first:])
 
 
@@ -66,12 +59,7 @@ def identities(settings: Pretrain, root: str) -> dict[str, Any]:
 
 
 def open_run(config: DataConfig, settings: Pretrain | None) -> RunData:
-    """Opens a run's data sets as `open_all` does, without the images that pretrained its encoder.
-
-    Args:
-      config: the run's data.
-      settings: of the pretraining; None: it did not use these data.
-    """
+    """Opens a run's data sets as `open_all` does, without the images that pretrained its encoder."""
     if settings is None:
         return open_all(config)
     sets = []
@@ -101,11 +89,7 @@ def gradient_histograms(images: np.ndarray) -> np.ndarray:
     Unsigned directions in 9 bins; each gradient's length is divided linearly between the two
     nearest and summed over cells of 8 x 8 pixels; every block of 2 x 2 cells has length 1.
 
-    Args:
-      images: (N, S, S, 3) uint8, S a multiple of 8.
-
-    Returns:
-      (N, (S/8 - 1)^2 x 36) float32.
+    (N, S, S, 3) uint8, S a multiple of 8, to (N, (S/8 - 1)^2 x 36) float32.
 
     Source: Dalal and Triggs, CVPR 2005, without the Gaussian window and the spatial interpolation.
     """
@@ -134,12 +118,7 @@ def _histogram(images: np.ndarray) -> np.ndarray:
 def whitened_components(features: np.ndarray, count: int) -> np.ndarray:
     """Returns the leading principal components, each of mean 0 and variance 1 over the rows.
 
-    Args:
-      features: (N, F).
-      count: number of components, at most F.
-
-    Returns:
-      (N, count) float32.
+    (N, F) to (N, count) float32, with count at most F.
     """
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))  # ascending
@@ -150,20 +129,15 @@ def whitened_components(features: np.ndarray, count: int) -> np.ndarray:
 def examples(
     dataset: PreparedDataset, settings: Pretrain, *, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns images (2N, S, S, 3), targets (2N, K) and classes (2N,): every image and its mirror
-    image, each with its own targets.
+    """Returns images (2N, S, S, 3), targets (2N, K) and classes (2N,) of every image and its mirror image.
 
     Raises:
       UserError: the data set lacks the column.
     """
     if settings.column not in dataset.columns:
-        raise UserError(
-            "no such column",
-            where=f"{dataset.name}/{dataset.split}",
-            expected=settings.column,
-            found=", ".join(dataset.columns),
-            fix="prepare the set with it, or set config.pretrain.column",
-        )
+        where, found = f"{dataset.name}/{dataset.split}", ", ".join(dataset.columns)
+        fix = "prepare the set with it, or set config.pretrain.column"
+        raise UserError("no such column", where=where, expected=settings.column, found=found, fix=fix)
     images = np.stack([decode.decode(dataset[i], size=size) for i in range(len(dataset))])
     images = np.concatenate([images, images[:, :, ::-1]])
     targets = whitened_components(gradient_histograms(images), settings.components)
@@ -175,12 +149,6 @@ def make_encoder(
     settings: Pretrain, root: str, path: pathlib.Path, *, console: Console = QUIET
 ) -> dict[str, Any]:
     """Pretrains the encoder from scratch and writes it as safetensors.
-
-    Args:
-      settings: of the pretraining.
-      root: of the prepared data sets.
-      path: the file.
-      console: shows the progress.
 
     Returns:
       JSON values: the last mean loss, steps, images, seconds, and the identity of both parts.

@@ -49,16 +49,8 @@ def read_all(study: Study, workdir: pathlib.Path) -> dict[Trial, dict[str, Any]]
 def of_trial(
     trial: Trial, config: RunConfig, folder: pathlib.Path, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the result of a finished trial: its tests, best validation, size and time.
-
-    Args:
-      trial: the finished one.
-      config: its configuration.
-      folder: its run directory.
-      metrics: the contents of its eval/metrics.json.
-    """
-    about = read(folder / "run.json") or {}
-    best = best_validation(folder)
+    """Returns the result of a finished trial: its tests (eval/metrics.json), validation, size and time."""
+    about, best = read(folder / "run.json") or {}, best_validation(folder)
     return _identity(trial, config) | {
         "validation_loss": best["val/loss"],
         "validation": {name: value for name, value in best.items() if name.startswith("val/")},
@@ -73,8 +65,7 @@ def of_trial(
         },
         "averages": metrics["averages"],
         "average_intervals": metrics["average_intervals"],
-        "trainable_params": metrics["model"]["trainable_params"],
-        "total_params": metrics["model"]["total_params"],
+        **{name: metrics["model"][name] for name in ("trainable_params", "total_params")},
         "train_seconds": about["wall_time_s"],
         "device": about["device"],
         "versions": about["versions"],
@@ -95,14 +86,7 @@ def best_validation(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def collect(study: Study, done: Results, *, encoder: Mapping[str, Any], jobs: int) -> dict[str, Any]:
-    """Returns all results of a study, without images and paths.
-
-    Args:
-      study: the study.
-      done: results of its finished trials.
-      encoder: about the encoder's pretraining.
-      jobs: number of trials at a time.
-    """
+    """Returns all results of a study, without images and paths, and facts about its encoder."""
     chosen = {trial for cell in study.cells for trial in study.chosen(cell, done)}
     order = list(study.cells)
     runs = [

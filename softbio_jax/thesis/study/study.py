@@ -18,8 +18,8 @@ _UNSCALED = ("log_var",)
 class Pretrain:
     """How the encoder is pretrained if there are no weights: on one part of a training set.
 
-    `fraction` of `data` (NAME/SPLIT), selected by `split_seed` and the images' ids, is used for
-    nothing but this. The targets are the classes of the audit column `column` and the first
+    `fraction` of `data` (NAME/SPLIT), selected by `split_seed` and the images' ids, is used only
+    for this. The targets are the classes of the audit column `column` and the first
     `components` of the gradient histogram.
     """
 
@@ -71,24 +71,17 @@ class Study:
     pretrain: Pretrain | None = None
 
     def config(self, trial: Trial, *, encoder: str, workdir: pathlib.Path) -> RunConfig:
-        """Returns the configuration of a trial.
-
-        Args:
-          trial: one of the study's.
-          encoder: the file of the pretrained encoder.
-          workdir: the study's folder, for what its trials share.
-        """
+        """Returns a trial's configuration, given the encoder's file and the study's folder."""
         config = config_from(self.cells[trial.cell])
         rates = {
             group: rate if group in _UNSCALED else rate * trial.factor
             for group, rate in config.optimizer.rates.items()
         }
+        weights = "" if trial.cell in self.untrained else encoder
         return dataclasses.replace(
             config,
             seed=trial.seed,
-            model=dataclasses.replace(
-                config.model, pretrained="" if trial.cell in self.untrained else encoder
-            ),
+            model=dataclasses.replace(config.model, pretrained=weights),
             data=dataclasses.replace(config.data, root=self.data_root),
             optimizer=dataclasses.replace(config.optimizer, rates=rates),
             train=dataclasses.replace(
@@ -120,12 +113,9 @@ class Study:
         losses = {trial.factor: _loss(done[trial]) for trial in trials}
         best = min(sorted(losses), key=losses.__getitem__)
         if math.isinf(losses[best]):
-            raise UserError(
-                "every learning rate of a cell diverged",
-                where=f"cell {cell!r}",
-                found=f"factors {', '.join(f'{f:g}' for f in losses)}",
-                fix="lower its rates, in another --workdir",
-            )
+            found, fix = ", ".join(f"{f:g}" for f in losses), "lower its rates, in another --workdir"
+            what = "every learning rate of a cell diverged"
+            raise UserError(what, where=f"cell {cell!r}", found=f"factors {found}", fix=fix)
         return best
 
     def chosen(self, cell: str, done: Results) -> list[Trial]:
@@ -165,15 +155,14 @@ def study_from(values: Mapping[str, Any]) -> Study:
 
 def _check(study: Study) -> None:
     for name, values in (("seeds", study.seeds), ("factors", study.factors)):
-        different = len(values) > 0 and len(set(values)) == len(values)
-        _require(different, f"config.{name}", "at least one, all different", values)
+        _require(0 < len(set(values)) == len(values), f"config.{name}", "at least one, all different", values)
     _require(min(study.factors) > 0, "config.factors", "numbers above 0", study.factors)
     _require(len(study.cells) > 0, "config.cells", "at least one", ())
     unknown = [name for name in study.untrained if name not in study.cells]
     _require(not unknown, "config.untrained", "names of config.cells", unknown)
     if study.pretrain is not None:
-        fraction = study.pretrain.fraction
-        _require(0 < fraction < 1, "config.pretrain.fraction", "a number between 0 and 1", (fraction,))
+        f = study.pretrain.fraction
+        _require(0 < f < 1, "config.pretrain.fraction", "a number between 0 and 1", (f,))
     if bool(study.pretrained) == (study.pretrain is not None):
         both = bool(study.pretrained)
         raise UserError(
@@ -187,10 +176,5 @@ def _check(study: Study) -> None:
 
 def _require(holds: bool, where: str, expected: str, found: Sequence[Any]) -> None:
     if not holds:
-        raise UserError(
-            "bad config value",
-            where=where,
-            expected=expected,
-            found=", ".join(map(str, found)) or "none",
-            fix="correct the value",
-        )
+        text, fix = ", ".join(map(str, found)) or "none", "correct the value"
+        raise UserError("bad config value", where=where, expected=expected, found=text, fix=fix)

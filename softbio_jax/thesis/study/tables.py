@@ -131,12 +131,13 @@ def ablations(study: Collected) -> str:
 
 def balanced(study: Collected, labels: dict[str, str]) -> str:
     """Returns balanced accuracies, and macro-F1 of the two tasks with rare classes."""
-    rows = []
-    for cell, label in labels.items():
-        if study.has(cell):
-            columns: list[tuple[str, Metric]] = [(task, "balanced_accuracy") for task in COLUMNS]
-            columns += [("emotion", "macro_f1"), ("age", "macro_f1")]
-            rows.append([label, *(_plain(study.over_seeds(cell, task, metric)) for task, metric in columns)])
+    columns: list[tuple[str, Metric]] = [(task, "balanced_accuracy") for task in COLUMNS]
+    columns += [("emotion", "macro_f1"), ("age", "macro_f1")]
+    rows = [
+        [label, *(_plain(study.over_seeds(cell, task, metric)) for task, metric in columns)]
+        for cell, label in labels.items()
+        if study.has(cell)
+    ]
     return _table(["balanced accuracy", *COLUMNS, "emotion macro-F1", "age macro-F1"], rows)
 
 
@@ -232,11 +233,7 @@ _BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re
 
 
 def tables_of(source: pathlib.Path) -> dict[str, str]:
-    """Returns the tables of a file of collected results, by name.
-
-    Raises:
-      UserError: no such file, or another content.
-    """
+    """Returns the tables of a file of collected results, by name; see `collected.read` for errors."""
     return all_tables(collected.read(source))
 
 
@@ -254,12 +251,9 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
     names = [match["name"] for match in _BLOCK.finditer(page)]
     unknown = [name for name in names if name not in tables]
     if not names or unknown:
-        raise UserError(
-            "no place for the tables",
-            expected=f"<!-- table: NAME --> with a name of {', '.join(tables)}, then <!-- end -->",
-            found=unknown[0] if unknown else "no marker",
-            fix="correct the page",
-        )
+        found = unknown[0] if unknown else "no marker"
+        fix = f"write <!-- table: NAME --> with a name of {', '.join(tables)}, then <!-- end -->"
+        raise UserError("no place for the tables", found=found, fix=fix)
     return _BLOCK.sub(lambda match: f"{match[1]}\n{tables[match['name']]}\n\n{match[3]}", page)
 
 

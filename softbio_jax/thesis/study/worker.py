@@ -17,12 +17,8 @@ from softbio_jax.thesis.study.study import Study, Trial
 def begin(counter: "Synchronized[int]", jobs: int, parent: int) -> None:
     """Pins this process to its share of the cores, and ends it once its parent is gone.
 
-    Must run before JAX starts its threads, one per visible core.
-
-    Args:
-      counter: number of processes that have begun.
-      jobs: number of processes that share the cores.
-      parent: id of the process that started this one.
+    Must run before JAX starts its threads, one per visible core. `counter` holds the number of
+    processes that have begun, of `jobs`; `parent` is a process id.
     """
     with counter.get_lock():
         turn = counter.value
