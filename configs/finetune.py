@@ -110,7 +110,7 @@ def _parse(arguments: str) -> dict[str, str]:
         chosen[key] = value
     for key in ("steps", "batch_size"):
         if not chosen[key].isdigit() or int(chosen[key]) < 1:
-            raise ValueError(f"{key} is a whole number of at least 1, found {chosen[key]!r}")
+            raise ValueError(f"{key} is an integer of at least 1, found {chosen[key]!r}")
     return chosen
 
 
