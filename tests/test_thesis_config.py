@@ -76,5 +76,5 @@ def test_lora_plus_has_a_rate_apart_for_b(thesis):
     "bad", ["method=foo", "method=zs", "tasks=age+age", "tasks=race", "rank=3", "method", "epochs=0"]
 )
 def test_bad_arguments_are_told(thesis, bad):
-    with pytest.raises(ValueError, match=r"expected|one of|any of|not trained|whole number"):
+    with pytest.raises(ValueError, match=r"expected|one of|any of|not trained|integer"):
         thesis.get_config(bad)

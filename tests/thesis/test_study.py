@@ -124,7 +124,7 @@ def test_a_study_without_weights_is_reported():
         ("scale=large", "scale is one of"),
         ("stps=3", "a key of steps"),
         ("scale=thesis,steps=3", "a key of batch_size"),
-        ("steps=0", "steps is a whole number"),
+        ("steps=0", "steps is an integer"),
         ("steps", "expected key=value"),
         ("cells=lora+lra", "cells are lp, .*'lra'"),
     ],
