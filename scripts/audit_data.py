@@ -36,23 +36,17 @@ def main(_: Sequence[str]) -> None:
         for split in report["splits"]:
             datasets.append(sources.open_prepared(directory, split))
             sets.append(expected.set_of(report["dataset"], report["protocol"]))
-    found = findings.audit(
-        datasets,
-        sets=sets,
-        digests=[findings.digests_of(d.directory, d.split) for d in datasets],
-        console=Console(),
-    )
+    digests = [findings.digests_of(d.directory, d.split) for d in datasets]
+    found = findings.audit(datasets, sets=sets, digests=digests, console=Console())
     out = pathlib.Path(_OUT.value)
     files.write_text(out / "audit.html", page.as_html(found, datasets))
     files.write_text(out / "audit.json", json.dumps(found, indent=2) + "\n")
     for directory in _DATA.value:
         verdict.store(directory, found["verdict"])
+    fix = "correct the labels of the source and prepare it again"
     for name, part in found["splits"].items():
         for task, swapped in (part["expected"] or {"exchanged": {}})["exchanged"].items():
-            print(
-                f"{name}: {task} classes in another order: {swapped}; fix: correct the labels "
-                "of the source and prepare it again"
-            )
+            print(f"{name}: {task} classes in another order: {swapped}; fix: {fix}")
     for key, value in found["verdict"].items():
         if isinstance(value, int):
             print(f"{key.replace('_', ' '):<20} {value:,}")

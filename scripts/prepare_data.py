@@ -98,11 +98,8 @@ _LISTED = 10  # rejected rows that are printed
 def main(_: Sequence[str]) -> None:
     for flag, example in ((_DATASET, "folder"), (_SOURCE, "DIR"), (_OUT, "data/mine")):
         if flag.value is None and not (flag is _OUT and _DRY_RUN.value):
-            raise UserError(
-                "a flag is missing",
-                where=f"--{flag.name}",
-                fix=f"for example --{flag.name}={example}; see --help",
-            )
+            fix = f"for example --{flag.name}={example}; see --help"
+            raise UserError("a flag is missing", where=f"--{flag.name}", fix=fix)
     from softbio_jax.console import Console
     from softbio_jax.data.prepare import prepare
     from softbio_jax.data.prepare.survey import plot_classes
@@ -130,8 +127,8 @@ def main(_: Sequence[str]) -> None:
     plot_classes(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
     for split, part in report["splits"].items():
         _print_split(split, part)
-    speed = f"{report['images_per_second']:,.0f} images/s"
-    print(f"wrote {_OUT.value} in {report['seconds']:.1f} s ({speed})")
+    seconds, speed = report["seconds"], report["images_per_second"]
+    print(f"wrote {_OUT.value} in {seconds:.1f} s ({speed:,.0f} images/s)")
 
 
 def _print_split(split: str, part: dict[str, Any]) -> None:
@@ -168,13 +165,9 @@ def _options(dataset: str) -> dict[str, Any]:
             pairs = flag.name in ("columns", "values")
             options[flag.name] = _pairs(flag) if pairs else flag.value
         elif flag.present:
-            raise UserError(
-                "a flag does not apply",
-                where=f"--{flag.name}",
-                expected=f"--dataset={' or '.join(datasets)}",
-                found=f"--dataset={dataset}",
-                fix=f"omit --{flag.name}",
-            )
+            expected, found = f"--dataset={' or '.join(datasets)}", f"--dataset={dataset}"
+            where, fix = f"--{flag.name}", f"omit --{flag.name}"
+            raise UserError("a flag does not apply", where=where, expected=expected, found=found, fix=fix)
     if dataset == "folder" and options["task"] is None:
         raise UserError("a flag is missing", where="--task", fix="for example --task=emotion")
     if options.get("raf_filter") == "thesis":
@@ -187,13 +180,8 @@ def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
     for text in flag.value:
         left, equals, right = text.partition("=")
         if not (left and equals and right):
-            raise UserError(
-                "not a pair",
-                where=f"--{flag.name}",
-                expected="name=value",
-                found=repr(text),
-                fix="put = between a name and its value, commas between pairs",
-            )
+            where, fix = f"--{flag.name}", "put = between a name and its value, commas between pairs"
+            raise UserError("not a pair", where=where, expected="name=value", found=repr(text), fix=fix)
         pairs[left.strip()] = right.strip()
     return pairs
 
