@@ -1,4 +1,4 @@
-"""Runs an absl main so that a user's mistake is one line on stderr, not a traceback."""
+"""Runs an absl main and reports a user's mistake as one line on stderr, not as a traceback."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from softbio_jax.errors import UserError
 _EXIT_MISTAKE = 1
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
-_EXIT_UNHEARD = 141  # 128 + SIGPIPE, likewise
+_EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, likewise
 
-# Libraries that narrate their inner workings at INFO.
-_NARRATORS = ("jax", "orbax", "etils", "tensorflow_datasets", "matplotlib", "PIL")
+# Libraries that log internals at INFO.
+_VERBOSE = ("jax", "orbax", "etils", "tensorflow_datasets", "matplotlib", "PIL")
 
 _FIXES = {
     errno.ENOENT: "check the path",
@@ -36,22 +36,21 @@ _FIXES = {
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Parses `sys.argv`, runs `main` and leaves the process with the right exit code.
+    """Parses `sys.argv`, runs `main` and exits with its exit code.
 
-    The exit code is 0 (or what `main` returns) on success, 1 for a mistake in the user's input,
-    2 for a flag or a config key that does not exist or does not parse, 130 after Ctrl-C, 141 where
-    whoever read the output has left (`| head`), which ends the script in silence. A mistake is told
-    in one line on stderr, `error: ...`; `--debug` shows the traceback instead. An exception that is
-    not the user's doing (a bug) keeps its traceback.
+    0 (or the value that `main` returns) means success, 1 a mistake in the user's input, 2 an unknown
+    or malformed flag or config key, 130 Ctrl-C, and 141 a closed pipe (`| head`), which ends the
+    script silently. A mistake is one line on stderr, `error: ...`; with `--debug` it is a traceback.
+    Any other exception is a bug and keeps its traceback.
 
     Args:
-      main: gets the command line without its flags, the program's name first.
+      main: takes the program name and the arguments that are not flags.
 
     Raises:
       SystemExit: always.
     """
     if "debug" not in flags.FLAGS:
-        # Defined in the script's name, so that its --help lists the flag.
+        # Defined for the script, so that its --help lists the flags.
         program = sys.argv[0]
         flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.", module_name=program)
         flags.DEFINE_list(
@@ -65,47 +64,40 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         try:
             app.run(lambda argv: _call(main, argv), flags_parser=_parse)
         finally:
-            sys.stdout.flush()  # here and not at python's end, which complains of a closed pipe
+            sys.stdout.flush()  # here, since Python complains about a closed pipe at exit
     except KeyboardInterrupt:
         _leave(_EXIT_INTERRUPTED, "interrupted")
     except BrokenPipeError:
-        unheard = [stream for stream in (sys.stdout, sys.stderr) if _is_unheard(stream)]
-        if not unheard:  # a pipe to some other process
+        closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not closed:  # a pipe to some other process
             raise
-        for stream in unheard:  # what is left for it goes nowhere
+        for stream in closed:  # discard the rest of the output
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        sys.exit(_EXIT_UNHEARD)
+        sys.exit(_EXIT_BROKEN_PIPE)
 
 
 def describe(error: BaseException) -> str | None:
-    """Tells a user's mistake in one line.
-
-    Args:
-      error: what was raised.
-
-    Returns:
-      The line, or None if the error is a bug, for which a traceback says more.
-    """
+    """Returns a user's mistake as one line, or None for a bug, which needs its traceback."""
     if isinstance(error, UserError):
         return _one_line(error)
-    # An OSError without a file (a socket, a pipe) is hardly the user's doing.
+    # An OSError without a file (a socket, a pipe) is rarely the user's mistake.
     if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
         where = "" if error.filename is None else f": {error.filename}"
         fix = _FIXES.get(error.errno or 0, "")
         return f"{error.strerror or 'cannot be opened'}{where}" + (f"; fix: {fix}" if fix else "")
-    # By its name, for a script may end without ever importing jax.
+    # Compared by name, since a script may end without importing jax.
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
         return (
             f"out of device memory: {_one_line(error)[:160].rstrip('.')}; fix: lower "
             "train.batch_size (of a prediction: --batch), or raise train.microbatches; "
-            "scripts/plan.py tells what fits"
+            "scripts/plan.py finds what fits"
         )
     return None
 
 
 def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
     if not flags.FLAGS["verbosity"].present:
-        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS narrate through absl
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS log through absl
     try:
         for module in flags.FLAGS["plugin"].value or ():
             registry.load_plugin(module)
@@ -120,15 +112,15 @@ def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> i
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; a config override that names no key is a usage error as well."""
+    """Parses the flags; a config override of an unknown key is a usage error too."""
     try:
         arguments: list[str] = flags.FLAGS(argv)
         for name in flags.FLAGS:
-            # In the place of a config file that is missing, ml_collections leaves an object whose
-            # attributes raise: ask for one now and not in the middle of the work.
+            # For a missing config file, ml_collections returns an object whose attributes raise:
+            # access one now, not in the middle of the work.
             hasattr(flags.FLAGS[name].value, "lock")
         return arguments
-    except SystemExit:  # --help ends with 1, yet has done what it was asked for
+    except SystemExit:  # absl exits with 1 after --help
         sys.exit(0)
     except BrokenPipeError:  # --help | head
         raise
@@ -140,11 +132,11 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _describe_flag_error(error: Exception) -> str:
-    """Tells in one line what absl or ml_collections found wrong with the command line."""
+    """Returns an error of absl or ml_collections about the command line as one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    if isinstance(error, OSError):  # several lines about a config file, the reason in the last
+    if isinstance(error, OSError):  # several lines about a config file, with the reason in the last
         return f"config file: {lines[-1]}"
     if any(line.startswith("Traceback") for line in lines):  # get_config() raised it
         return f"{lines[0]} {lines[-1].removeprefix('ValueError: ')}"
@@ -152,8 +144,8 @@ def _describe_flag_error(error: Exception) -> str:
         return "unknown config key: a --config.KEY goes into a value that has no keys"
     if isinstance(error, AttributeError | KeyError):
         name = " ".join(_unquoted(error.args[0]).split())
-        group = name.isidentifier()  # else ml_collections says more
-        fix = f"; fix: correct the name, or give it whole: --config.{name}=\"{{'KEY': VALUE}}\""
+        group = name.isidentifier()  # otherwise ml_collections' message has more
+        fix = f"; fix: correct the name, or set all of it: --config.{name}=\"{{'KEY': VALUE}}\""
         return f"unknown config key: {name}" + (f": no group of the file{fix}" if group else "")
     missing = [re.fullmatch(r"flag (--\w+)=None: .* other than None\.", line) for line in lines]
     if all(missing):
@@ -162,7 +154,7 @@ def _describe_flag_error(error: Exception) -> str:
 
 
 def _unquoted(text: object) -> str:
-    """A KeyError's own text is the repr of its message, and again where one is raised anew."""
+    """Returns a KeyError's message, whose text is quoted once per re-raise."""
     try:
         inner = ast.literal_eval(str(text))
     except (SyntaxError, ValueError):
@@ -170,8 +162,8 @@ def _unquoted(text: object) -> str:
     return _unquoted(inner) if isinstance(inner, str) else str(text)
 
 
-def _is_unheard(stream: TextIO) -> bool:
-    """Returns whether a stream is a pipe that nobody reads any more."""
+def _has_no_reader(stream: TextIO) -> bool:
+    """Returns whether a stream is a pipe whose reader has closed it."""
     poll = select.poll()
     poll.register(stream.fileno(), 0)
     return bool(poll.poll(0))
@@ -180,7 +172,7 @@ def _is_unheard(stream: TextIO) -> bool:
 def _quiet_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # the C++ half of JAX
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    for name in _NARRATORS:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
