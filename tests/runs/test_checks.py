@@ -53,7 +53,7 @@ def test_rates_of_other_methods_groups_may_stay():
     [
         ("--config.train.microbatches=3", "expected a multiple of 1 devices x 3 microbatches"),
         ("--config.train.microbatchs=3", "config.train.microbatchs: .*fix: write 'microbatches'"),
-        ("--config.balancing.weights.age=2", "weights: no group of the file; fix: .*give it whole"),
+        ("--config.balancing.weights.age=2", "weights: no group of the file; fix: .*set all of it"),
     ],
 )
 def test_a_key_that_the_file_leaves_to_its_default_is_set_by_a_flag(tmp_path, override, told):
