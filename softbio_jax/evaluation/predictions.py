@@ -82,12 +82,14 @@ def _check_ids(name: str, ids: np.ndarray) -> None:
     empty = np.flatnonzero(ids == "")
     if len(empty):
         where = f"{where} {rows_text(empty)}"
-        raise UserError("missing id", where=where, found="an empty cell", fix="give every row an id")
+        fix = "give every row an id"
+        raise UserError("missing id", where=where, expected="an id", found="an empty cell", fix=fix)
     _, first = np.unique(ids, return_index=True)
     if len(first) != len(ids):
         again = np.setdiff1d(np.arange(len(ids)), first)
         where, found = f"{where} {rows_text(again)}", repr(str(ids[again[0]]))
-        raise UserError("duplicate id", where=where, found=found, fix="give every example its own id")
+        expected, fix = "one row per id", "give every example its own id"
+        raise UserError("duplicate id", where=where, expected=expected, found=found, fix=fix)
 
 
 def _check_tasks(predictions: Predictions) -> None:

@@ -67,7 +67,8 @@ def load(
     path = pathlib.Path(path)
     header, rows = _read(path)
     if not rows:
-        raise UserError("empty test set", where=str(path), found="no rows", fix="provide a table with rows")
+        expected, fix = "at least one row", "provide a table with rows"
+        raise UserError("empty test set", where=str(path), expected=expected, found="none", fix=fix)
     tasks = [task for task in TASKS.values() if _has_task(header, task, path, labels)]
     if not tasks:
         raise UserError(
@@ -134,8 +135,9 @@ def _has_task(header: list[str], task: TaskSpec, path: pathlib.Path, labels: str
             fix="write the probability columns in the expected order",
         )
     if labels == "required" and f"{task.name}_label" not in header:
+        where, expected = f"{path} row 1", f"a column {task.name}_label"
         fix = "add it, empty where a label is unknown"
-        raise UserError(f"missing column {task.name}_label", where=f"{path} row 1", fix=fix)
+        raise UserError("missing column", where=where, expected=expected, found="none", fix=fix)
     return True
 
 
@@ -164,7 +166,8 @@ def _numbers(values: Sequence[str], column: str, path: pathlib.Path) -> np.ndarr
             bad.append(row)
     if bad:
         where, found = f"{_rows(path, bad)} column {column}", repr(values[bad[0]])
-        raise UserError("not a probability", where=where, found=found, fix="write a number")
+        fix = "write a number"
+        raise UserError("not a probability", where=where, expected="0 to 1", found=found, fix=fix)
     return numbers.astype(np.float32)
 
 

@@ -273,8 +273,9 @@ def _tasks_of_folder(folder: pathlib.Path) -> list[TaskSpec]:
     found = {key.split(".")[1] for key in arrays if key.startswith("prediction_layers.")}
     known = {title(task): task for task in TASKS.values()}
     if unknown := sorted(found - known.keys()):
-        where, fix = str(folder / CUSTOM), f"keep only {', '.join(known)}"
-        raise UserError("head of an unknown task", where=where, found=", ".join(unknown), fix=fix)
+        where, expected, found = str(folder / CUSTOM), ", ".join(known), ", ".join(unknown)
+        fix = "remove the other heads"
+        raise UserError("head of an unknown task", where=where, expected=expected, found=found, fix=fix)
     return [task for name, task in known.items() if name in found]
 
 

@@ -70,7 +70,7 @@ class TestFile:
         ("content", "message"),
         [
             ("{", "not JSON"),
-            ("[]", "not an object"),
+            ("[]", "expected an object.*found list"),
             ({}, "unknown task.*found none"),
             ({"sex": GENDER_ENTRY}, "unknown task.*found sex"),
             ({"gender": ["a", "b"]}, "another form"),

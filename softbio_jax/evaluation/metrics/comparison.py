@@ -98,8 +98,8 @@ def in_order_of(predictions: Predictions, reference: Predictions) -> Predictions
     where = f"predictions {predictions.name!r}"
     if len(unknown):
         where, found = f"{where} {rows_text(unknown)}", repr(str(predictions.ids[unknown[0]]))
-        fix = f"use the ids of test set {reference.name!r}"
-        raise UserError("unknown id", where=where, found=found, fix=fix)
+        expected = f"an id of test set {reference.name!r}"
+        raise UserError("unknown id", where=where, expected=expected, found=found, fix="correct the ids")
     if len(missing):
         where = f"{where} lacks {rows_text(missing)} of test set {reference.name!r}"
         expected, fix = repr(str(reference.ids[missing[0]])), "predict every example of the test set"

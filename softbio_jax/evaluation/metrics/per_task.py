@@ -79,8 +79,10 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
             years[row] = float(value) if value else np.nan
         except ValueError:
             where = f"predictions {predictions.name!r} {rows_text([row])} {YEARS_COLUMN}"
-            found, fix = repr(str(value)), "write a number or leave the cell empty"
-            raise UserError("not an age in years", where=where, found=found, fix=fix) from None
+            expected, found = "a number or an empty cell", repr(str(value))
+            raise UserError(
+                "not an age in years", where=where, expected=expected, found=found, fix="correct the row"
+            ) from None
     return years[predictions.labels[task] != MISSING]
 
 

@@ -87,7 +87,8 @@ def load(path: pathlib.Path, *, name: str) -> RunResults:
     """
     if not path.is_dir():
         fix = "name the --workdir of scripts/train.py"
-        raise UserError("no such run", where=str(path), found="no such directory", fix=fix)
+        found = "no such directory"
+        raise UserError("no such run", where=str(path), expected="a run directory", found=found, fix=fix)
     file = path / evaluate.DIRECTORY / "metrics.json"
     if not file.is_file():
         expected, fix = f"{evaluate.DIRECTORY}/metrics.json", "run scripts/evaluate.py --workdir=DIR first"

@@ -67,8 +67,9 @@ def _read(source: str) -> dict[str, Any]:
         fix = "correct the file"
         raise UserError("prompts are not JSON", where=source, found=str(error), fix=fix) from error
     if not isinstance(content, dict):
-        found, fix = type(content).__name__, "write an object: task -> prompts"
-        raise UserError("prompts are not an object", where=source, found=found, fix=fix)
+        found, fix = type(content).__name__, "correct the file"
+        expected = "an object: task -> prompts"
+        raise UserError("bad prompts", where=source, expected=expected, found=found, fix=fix)
     return content
 
 

@@ -41,8 +41,8 @@ def conduct(study: Study, workdir: pathlib.Path, *, jobs: int, console: Console 
       UserError: the folder is another study's or in use, data are missing, or a trial fails.
     """
     if not 1 <= jobs <= (os.cpu_count() or 1):
-        fix = f"set it from 1 to {os.cpu_count()}, the number of cores"
-        raise UserError("bad number of jobs", where="--jobs", found=str(jobs), fix=fix)
+        expected, fix = f"1 to {os.cpu_count()}, the number of cores", "set it in this range"
+        raise UserError("bad number of jobs", where="--jobs", expected=expected, found=str(jobs), fix=fix)
     with _locked(workdir):
         _check_workdir(study, workdir)
         encoder, about = _encoder(study, workdir, console)

@@ -39,7 +39,8 @@ def halves(ids: Sequence[str] | np.ndarray, *, fraction: float, seed: int) -> tu
     order, first = np.argsort(np.array(digests)), round(fraction * len(digests))
     if not 0 < first < len(order):
         where, found = "config.pretrain.fraction", f"{fraction} of {len(order)}"
-        raise UserError("a part without images", where=where, found=found, fix="set another fraction")
+        expected, fix = "images in both parts", "set another fraction"
+        raise UserError("a part without images", where=where, expected=expected, found=found, fix=fix)
     return np.sort(order[:first]), np.sort(order[first:])
 
 
