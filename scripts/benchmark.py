@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from benchmarks.comparison import cases, machine, results, runner
+from benchmarks.comparison import machine, results, runner, suites
 from softbio_jax import command, files
 from softbio_jax.errors import UserError
 
@@ -36,7 +36,7 @@ def main(_: Sequence[str]) -> None:
     if _OUT.value is None:
         raise UserError("a flag is missing", where="--out", fix="see --help")
     out = pathlib.Path(_OUT.value)
-    chosen = cases.choose(
+    chosen = suites.choose(
         _SUITE.value, _ONLY.value, scratch=str(out / "scratch"), remat=_REMAT.value, small=_TINY.value
     )
     platform = "cpu" if _TINY.value else _SUITE.value

@@ -159,9 +159,9 @@ def test_table_says_what_is_not_reached_and_when_the_machine_was_loaded():
 
 @pytest.mark.parametrize("suite", ["cpu", "gpu"])
 def test_suites(suite, tmp_path):
-    from benchmarks.comparison import cases
+    from benchmarks.comparison import suites
 
-    chosen = cases.choose(suite, [], scratch=str(tmp_path), small=True)
+    chosen = suites.choose(suite, [], scratch=str(tmp_path), small=True)
     names = [case.name for case in chosen]
     assert len(set(names)) == len(names)
     for case in chosen:
@@ -173,11 +173,11 @@ def test_suites(suite, tmp_path):
 
 
 def test_unknown_case_is_a_mistake(tmp_path):
-    from benchmarks.comparison import cases
+    from benchmarks.comparison import suites
     from softbio_jax.errors import UserError
 
     with pytest.raises(UserError, match="no such case"):
-        cases.choose("cpu", ["lora"], scratch=str(tmp_path))
+        suites.choose("cpu", ["lora"], scratch=str(tmp_path))
 
 
 @pytest.mark.parametrize(

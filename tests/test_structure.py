@@ -42,7 +42,7 @@ def test_folders_are_small():
 def test_modules_are_not_large():
     large = [
         f"{place(path)}: {lines} lines, at most {MOST_LINES}"
-        for path in structure.modules(PACKAGE)
+        for path in (*structure.modules(PACKAGE), *structure.modules(structure.SCRIPTS))
         if (lines := structure.line_count(path)) > MOST_LINES
     ]
     assert not large, told("move one of its ideas to a module of its own", large)

@@ -135,9 +135,9 @@ def _has_task(header: list[str], task: TaskSpec, path: pathlib.Path, labels: str
             fix="write the probability columns in the expected order",
         )
     if labels == "required" and f"{task.name}_label" not in header:
-        where, expected = f"{path} row 1", f"a column {task.name}_label"
+        where, column = f"{path} row 1", f"a column {task.name}_label"
         fix = "add it, empty where a label is unknown"
-        raise UserError("missing column", where=where, expected=expected, found="none", fix=fix)
+        raise UserError("missing column", where=where, expected=column, found="none", fix=fix)
     return True
 
 

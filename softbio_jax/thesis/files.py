@@ -273,9 +273,13 @@ def _tasks_of_folder(folder: pathlib.Path) -> list[TaskSpec]:
     found = {key.split(".")[1] for key in arrays if key.startswith("prediction_layers.")}
     known = {title(task): task for task in TASKS.values()}
     if unknown := sorted(found - known.keys()):
-        where, expected, found = str(folder / CUSTOM), ", ".join(known), ", ".join(unknown)
-        fix = "remove the other heads"
-        raise UserError("head of an unknown task", where=where, expected=expected, found=found, fix=fix)
+        raise UserError(
+            "head of an unknown task",
+            where=str(folder / CUSTOM),
+            expected=", ".join(known),
+            found=", ".join(unknown),
+            fix="remove the other heads",
+        )
     return [task for name, task in known.items() if name in found]
 
 

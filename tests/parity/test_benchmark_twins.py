@@ -188,9 +188,9 @@ def test_the_torch_side_runs(work, method, dtype):
 
 def test_side_by_side(tmp_path):
     """Both processes, taking turns, at the smallest size."""
-    from benchmarks.comparison import cases, results, runner
+    from benchmarks.comparison import results, runner, suites
 
-    (case,) = cases.choose("cpu", ["lora-b16"], scratch=str(tmp_path), small=True)
+    (case,) = suites.choose("cpu", ["lora-b16"], scratch=str(tmp_path), small=True)
     eager = tuple(entry for entry in case.entries if "compiled" not in (entry.form or ""))
     case = dataclasses.replace(case, entries=eager)
     start = runner.starter(torch_python=sys.executable, platform="cpu")
