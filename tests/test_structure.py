@@ -1,16 +1,15 @@
-"""The package's shape: how many modules, how large, and where the thesis may be named.
+"""The package's shape: the size of folders and modules, and where the thesis may be named.
 
-What a run executes of it is in tests/dev/test_reading_path.py, what may import what in
-tests/test_imports.py.
+tests/dev/test_reading_path.py limits what a run executes of it, tests/test_imports.py what may import
+what.
 """
 
 import collections
 import re
 
 from tests import structure
-from tests.structure import PACKAGE, SCRIPTS, place
+from tests.structure import PACKAGE, ROOT, SCRIPTS, place
 
-MOST_MODULES = 170
 MOST_IN_A_FOLDER = 12
 MOST_COMMANDS = 16  # the modules of scripts/ itself
 MOST_LINES = 350
@@ -20,11 +19,6 @@ THESIS = PACKAGE / "thesis"
 # Not within a word: hypothesis, parenthesis and synthesis are other things.
 THESIS_NAMED = re.compile(r"(?<![A-Za-z])(?i:thes[ei]s)|(?<=[a-z])Thes[ei]s")
 DATA = {".csv", ".gz", ".npz", ".safetensors"}  # of these only the names are looked at
-
-
-def test_the_package_has_few_modules():
-    found = len(structure.modules(PACKAGE))
-    assert found <= MOST_MODULES, "put a new idea into the module that it belongs to, or merge two"
 
 
 def test_folders_are_small():
@@ -110,3 +104,14 @@ def importers():
 
 def told(what_to_do, found):
     return "\n  ".join([f"{what_to_do}:", *found])
+
+
+def test_the_formatter_decides_everywhere():
+    folders = [ROOT / name for name in ("softbio_jax", "scripts", "configs", "tests")]
+    exempt = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in (path for folder in folders for path in structure.python_files(folder))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"#\s*fmt:", line)
+    ]
+    assert not exempt, told("let ruff format it", exempt)
