@@ -1,3 +1,4 @@
+import concurrent.futures
 import contextlib
 import pathlib
 import signal
@@ -48,3 +49,18 @@ def test_a_later_entry_replaces_an_earlier(tmp_path, row_id):
         write(journal)
         journal.add(row_id, Entry(b"x" * 32, None))
     assert Journal(tmp_path / "j").get(row_id) == Entry(b"x" * 32, None)
+
+
+def test_threads_read_while_one_writes(tmp_path):
+    with contextlib.closing(Journal(tmp_path / "j")) as journal:
+        names = [f"train/{i}.jpg" for i in range(400)]
+
+        def read(name):
+            return [journal.get(name) for _ in range(20)][-1]
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            reading = pool.map(read, names * 4)
+            for name in names:
+                journal.add(name, Entry(b"d" * 32, name.encode()))
+            list(reading)
+        assert [journal.get(name).data.decode() for name in names] == names

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import pathlib
 import sqlite3
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -168,6 +169,8 @@ class Journal:
     """
 
     def __init__(self, path: pathlib.Path):
+        # Threads may share a connection, but not use it at the same time.
+        self._lock = threading.Lock()
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         # With a write-ahead log an entry costs no wait for the disk; one process writes at a time.
         for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
@@ -177,13 +180,16 @@ class Journal:
 
     def get(self, row_id: str) -> Entry | None:
         """Returns the entry of a row, if there is one."""
-        found = self._database.execute("SELECT digest, data FROM entries WHERE id = ?", (row_id,)).fetchone()
+        query = "SELECT digest, data FROM entries WHERE id = ?"
+        with self._lock:
+            found = self._database.execute(query, (row_id,)).fetchone()
         return Entry(*found) if found else None
 
     def add(self, row_id: str, entry: Entry) -> None:
         """Writes the entry of a row, replacing an earlier one."""
         values = (row_id, entry.digest, entry.data)
-        self._database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", values)
+        with self._lock:
+            self._database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", values)
 
     def close(self) -> None:
         self._database.close()
