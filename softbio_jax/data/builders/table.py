@@ -10,7 +10,7 @@ from typing import Any
 from softbio_jax.data.labels import age_class, class_of, date_like, known_words, require_class, spanned
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Row, Skip
+from softbio_jax.data.prepare.rows import Outcome, Row, Skip, impossible_age
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, MISSING, TASKS
 
@@ -33,6 +33,14 @@ class Years:
     def check(self, *, where: str) -> None:
         """Raises UserError if there are many ages and all of them are integers from 0 to 8."""
         total, classes = self._count.total(), self._count.keys() <= set(range(AGE.num_classes))
+        if total >= _MANY and len(self._count) > 1 and (max(self._count) <= 1 or set(self._count) == {1, 2}):
+            raise UserError(
+                "ages in years that look like classes of two, or fractions",
+                where=where,
+                expected="some age above 2",
+                found=f"{total:,} ages of {min(self._count):g} to {max(self._count):g}",
+                fix="check --columns; babies' ages may be written as the class 0-2, for --age_values=class",
+            )
         if classes and total >= _MANY and len(self._count) >= _DISTINCT:
             raise UserError(
                 "ages in years that look like classes",
@@ -109,13 +117,17 @@ class CsvTable(FaceBuilder):
         for where, row in self._read():
             if "split" in self.columns and row[self.columns["split"]] != split:
                 continue
+            name = row[self.columns["path"]]
+            row_id, number = name.replace("\\", "/"), self._years(row, where)
+            if number is not None and (rejection := impossible_age(row_id, number, where=where)):
+                yield rejection
+                continue
             labels = {task: self._label(task, row[self.columns[task]], where, years) for task in self.TASKS}
             if set(labels.values()) == {MISSING}:
                 yield Skip("no label")
                 continue
-            name = row[self.columns["path"]]
             yield Row(
-                id=name.replace("\\", "/"),
+                id=row_id,
                 image=tables.inside(self.images, name, where=where),
                 labels=labels,
                 columns={role: row[self.columns[role]] for role in self.COLUMNS},
@@ -135,6 +147,15 @@ class CsvTable(FaceBuilder):
             where, fix = f"--values={key}={word}", "for example --values=gender:0=male,gender:1=female"
             raise UserError("not a class to map to", where=where, expected=expected, fix=fix)
         self._words[task][value.lower()] = label
+
+    def _years(self, row: Mapping[str, str], where: str) -> float | None:
+        """Returns the age of a row that has one in years."""
+        if "age" not in self.TASKS or self.age_values != "years":
+            return None
+        value = row[self.columns["age"]]
+        if value.lower() in _MISSING or value.lower() in self._words["age"]:
+            return None
+        return tables.parse_number(value, where=where, column=self.columns["age"])
 
     def _label(self, task: str, value: str, where: str, years: Years) -> int:
         word = value.lower()

@@ -9,11 +9,11 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from softbio_jax.data.prepare.rows import Outcome, Row
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, printable
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 
-_LISTED = 5  # missing files
+_LISTED = 5  # missing files, and rejected rows
 _SAMPLE = 64  # images whose sizes are looked up
 # Crops of faces are nearly square, and those of data sets are small. An image of this side and
 # this long is more likely a photograph with a face somewhere in it.
@@ -31,6 +31,8 @@ class SplitSurvey:
       classes: task -> (C,) number of labelled rows of each class.
       missing: number of rows whose image file does not exist; 0 if that was not looked up.
       first_missing: the first few of these files.
+      rejected: reason -> number of rows that will be rejected for it; without broken images.
+      first_rejected: the first few of these rows.
       sizes: (height, width) in pixels of some images, by path.
     """
 
@@ -39,6 +41,8 @@ class SplitSurvey:
     classes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     missing: int = 0
     first_missing: tuple[str, ...] = ()
+    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+    first_rejected: tuple[Rejection, ...] = ()
     sizes: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     def check_crops(self, split: str) -> None:
@@ -70,19 +74,43 @@ class SplitSurvey:
                 fix="complete the source, or raise --max_rejected",
             )
 
+    def check_rejected(self, split: str, *, max_rejected: float) -> None:
+        """Raises UserError if more than this share of the rows will be rejected."""
+        count = sum(self.rejected.values())
+        if count > max_rejected * self.rows:
+            raise UserError(
+                "too many rows will be rejected",
+                where=f"split {split!r}",
+                expected=f"at most {max_rejected:.1%} of the rows",
+                found=f"{count:,} of {self.rows:,} ({self.first_rejected[0]})",
+                fix="repair the source, or raise --max_rejected",
+            )
+
 
 def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> SplitSurvey:
     """Iterates over the rows of a split, which checks their labels.
 
-    With `files` it also looks for the image files, with `sizes` it reads those of some images.
+    With `files` it also looks for the image files and for duplicate rows, with
+    `sizes` it reads those of some images.
     """
     count, labelled, missing = 0, 0, 0
     first: list[str] = []
     classes: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     sample: list[pathlib.Path] = []
     chance = random.Random(0)
+    rejected: collections.Counter[str] = collections.Counter()
+    first_rejected: list[Rejection] = []
+    ids: set[int] = set()
+
+    def reject(rejection: Rejection) -> None:
+        rejected[rejection.reason] += 1
+        if len(first_rejected) < _LISTED:
+            first_rejected.append(rejection)
+
     for row in rows:
         count += 1
+        if isinstance(row, Rejection):
+            reject(row)
         if not isinstance(row, Row):
             continue
         labelled += 1
@@ -93,10 +121,15 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         if sizes and row.box is None:  # each row is in the sample with the same probability
             place = len(sample) if len(sample) < _SAMPLE else chance.randrange(labelled)
             sample[place : place + 1] = [row.image] if place < _SAMPLE else []
-        if files and not row.image.is_file():
+        if not files:
+            continue
+        if hash(row.id) in ids:
+            reject(Rejection(row.id, "duplicate row", where=row.where))
+        ids.add(hash(row.id))
+        if not row.image.is_file():
             missing += 1
             if len(first) < _LISTED:
-                first.append(str(row.image))
+                first.append(printable(str(row.image)))
     return SplitSurvey(
         rows=count,
         labelled=labelled,
@@ -107,6 +140,8 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         },
         missing=missing,
         first_missing=tuple(first),
+        rejected=dict(rejected),
+        first_rejected=tuple(first_rejected),
         sizes={str(path): size for path in sample if (size := _size(path)) is not None},
     )
 
