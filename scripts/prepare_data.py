@@ -21,7 +21,7 @@ _DATASET = flags.DEFINE_string(
     "dataset", None, f"The layout of the source (see docs/data.md): {', '.join(sorted(BUILDERS))}."
 )
 _SOURCE = flags.DEFINE_string(
-    "source", None, "The folder of the complete set (csv: the file; synthetic: the set)."
+    "source", None, "The folder of the complete set (csv: the file, or several; synthetic: the set)."
 )
 _OUT = flags.DEFINE_string("out", None, "The folder to write; it must not exist.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only check the source and list what is missing.")

@@ -9,6 +9,9 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
+from softbio_jax.data import decode, sources
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, printable
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
@@ -19,6 +22,7 @@ _SAMPLE = 64  # images whose sizes are looked up
 # this long is more likely a photograph with a face somewhere in it.
 _LONG_SIDE = 400  # pixels
 _RATIO = 1.25
+_LINES, _ACROSS, _SIDE = 3, 9, 48  # images that are plotted: in a column, in a line, pixels of each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,18 +161,44 @@ def _size(path: pathlib.Path) -> tuple[int, int] | None:
 
 
 def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Writes a PNG with one histogram per split and task of a report's "splits"."""
+    """Writes a PNG with the class counts of a prepared folder, and images of each class under its bar.
+
+    Args:
+      splits: a report's "splits".
+      path: the file to write, in the prepared folder.
+    """
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(task for part in splits.values() for task in part["class_counts"]))
-    figure = Figure(figsize=(4.2 * len(tasks), 2.6 * len(splits)), layout="constrained")
-    grid = figure.subplots(len(splits), len(tasks), squeeze=False)
-    for line, (split, part) in zip(grid, splits.items(), strict=True):
-        for axes, task in zip(line, tasks, strict=True):
+    figure = Figure(figsize=(4.8 * len(tasks), 5 * len(splits)), layout="constrained")
+    grid = figure.subplots(2 * len(splits), len(tasks), squeeze=False)
+    for number, (split, part) in enumerate(splits.items()):
+        dataset = sources.open_prepared(path.parent, split)
+        for place, task in enumerate(tasks):
             counts = part["class_counts"][task]
+            axes, below = grid[2 * number : 2 * number + 2, place]
             bars = axes.bar(range(len(counts)), list(counts.values()), color="tab:blue")
             axes.bar_label(bars, fontsize=7)
             axes.set_xticks(range(len(counts)), list(counts), rotation=45, fontsize=8)
             axes.set_title(f"{split}: {task}", fontsize=10)
             axes.margins(y=0.15)
+            axes.set_xlim(-0.5, len(counts) - 0.5)
+            sheet = _examples(dataset, task, len(counts))
+            height = len(counts) * sheet.shape[0] / sheet.shape[1]  # in widths of a class
+            below.imshow(sheet, extent=(-0.5, len(counts) - 0.5, 0, height))
+            below.set_axis_off()
+            below.set_anchor("N")
     figure.savefig(path, dpi=110)
+
+
+def _examples(dataset: sources.PreparedDataset, task: str, classes: int) -> np.ndarray:
+    """Returns some images of each class of a task, classes side by side, white where there is none."""
+    across = max(1, _ACROSS // classes)
+    sheet = np.full((_LINES, _SIDE, classes, across, _SIDE, 3), 255, np.uint8)
+    for label in range(classes):
+        rows = np.flatnonzero(dataset.labels[task] == label)
+        spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _LINES * across)).astype(int))
+        for place, row in enumerate(rows[spread]):
+            image = decode.decode_full(dataset[row], at_least=2 * _SIDE)
+            sheet[place // across, :, label, place % across] = decode.squash(image, _SIDE)
+    return sheet.reshape(_LINES * _SIDE, classes * across * _SIDE, 3)
