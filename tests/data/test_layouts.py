@@ -156,3 +156,40 @@ def test_a_broken_image_is_rejected_by_a_name_that_can_be_printed(tmp_path):
         "folder", tmp_path / "raw", tmp_path / "out", "train", task="emotion", max_rejected=0.5
     )
     assert [row["path"] for row in report["rejected_rows"]] == ["train/happy/\\xf1.jpg"]
+
+
+AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")  # 0 to 7
+
+
+@pytest.mark.parametrize("names", [[str(n) for n in range(8)], AFFECTNET], ids=["numbers", "names"])
+@pytest.mark.parametrize(("folder", "split"), [("val", "val"), ("valid", "val"), ("test", "test")])
+def test_affectnet_in_class_folders(tmp_path, names, folder, split):
+    root = tmp_path / "raw"
+    for number, name in enumerate(names):
+        write_image(root / "train" / name / "0.jpg", number)
+        write_image(root / folder / name / "0.jpg", 20 + number)
+    dataset, report = prepared_split("affectnet", root, tmp_path / "out", split)
+    assert by_id(dataset, "emotion") == {
+        f"{folder}/{name}/0.jpg": (EMOTION.classes.index(word.replace("anger", "angry")),)
+        for name, word in zip(names[:7], AFFECTNET[:7], strict=True)
+    }
+    assert report["skipped_by_reason"] == {"expression contempt": 1}
+
+
+def test_affectnet_folders_that_are_not_its_classes(tmp_path):
+    for name in ("0", "1", "2"):
+        write_image(tmp_path / "few" / "train" / name / "0.jpg", 0)
+    with pytest.raises(UserError, match="not an AffectNet folder"):
+        prepare.survey("affectnet", source=str(tmp_path / "few"))
+    for name in (*AFFECTNET, "other"):
+        write_image(tmp_path / "more" / "train" / name / "0.jpg", 0)
+    with pytest.raises(UserError, match=r"unknown expression: .*other.*found 'other'"):
+        prepare.survey("affectnet", source=str(tmp_path / "more"))
+
+
+@pytest.mark.parametrize("dataset", ["rafdb", "affectnet", "vggface2"])
+def test_two_folders_of_one_split(tmp_path, dataset):
+    for name in ("train", "val", "valid"):
+        write_image(tmp_path / name / "happy" / "0.jpg", 0)
+    with pytest.raises(UserError, match=r"two folders of the split 'val': .*found val/ and valid/"):
+        prepare.survey(dataset, source=str(tmp_path))

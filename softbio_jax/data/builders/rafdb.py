@@ -22,7 +22,6 @@ _UNSURE = 2
 _LANDMARKS = 5
 _LISTS = ("EmoLabel/list_patition_label.txt", "list_patition_label.txt", "list_partition_label.txt")
 _ALIGNED = ("Image/aligned", "aligned")
-_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _FIX = (
     "give the folder basic/ of the official release; a copy with one folder per class, 1 to 7 or by name, "
     "has no gender: give the folder that holds train/ and test/"
@@ -61,7 +60,7 @@ class RafDb(FaceBuilder):
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
         if self.layout == "class folders":
-            return tuple(_split_folders(self._root))
+            return tuple(tables.split_folders(self._root))
         if self.layout == "official":
             for folder in ("Image/aligned", "Annotation/manual"):
                 tables.require_folder(self._root / folder, what="not a RAF-DB folder", fix=_FIX)
@@ -75,7 +74,7 @@ class RafDb(FaceBuilder):
         return self._folder_rows(split) if self.layout == "class folders" else self._listed_rows(split)
 
     def _folder_rows(self, split: str) -> Iterator[Outcome]:
-        for folder in _subfolders(_split_folders(self._root)[split]):
+        for folder in tables.subfolders(tables.split_folders(self._root)[split]):
             label = _class_of_folder(folder.name)
             if label is None:
                 expected, fix = f"1 to 7, or {known_words('emotion')}", "rename the folder or move it away"
@@ -143,7 +142,10 @@ def _layout(source: pathlib.Path) -> tuple[str, pathlib.Path]:
             return "label list", root
         for folder in (source, source / "DATASET", basic):
             # Numbers mean RAF-DB's classes only where there are seven of them.
-            names = [{inner.name for inner in _subfolders(path)} for path in _split_folders(folder).values()]
+            names = [
+                {inner.name for inner in tables.subfolders(path)}
+                for path in tables.split_folders(folder).values()
+            ]
             if any(
                 _EMOTIONS.keys() <= found or any(class_of("emotion", name) is not None for name in found)
                 for found in names
@@ -154,15 +156,6 @@ def _layout(source: pathlib.Path) -> tuple[str, pathlib.Path]:
 
 def _class_of_folder(name: str) -> int | None:
     return _EMOTIONS[name] if name in _EMOTIONS else class_of("emotion", name)
-
-
-def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    found = {split: _first(root, names) for split, names in _SPLITS.items()}
-    return {split: folder for split, folder in found.items() if folder is not None}
-
-
-def _subfolders(path: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith("."))
 
 
 def _first(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:

@@ -13,7 +13,6 @@ from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Row, impossible_age
 
-_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _META = ("Class_ID", "Name", "Sample_Num", "Flag", "Gender")
 
 
@@ -41,7 +40,7 @@ class VGGFace2(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        found = tuple(split for split in _SPLITS if self._folder(split).is_dir())
+        found = tuple(tables.split_folders(self.source))
         if not found:
             tables.require_folder(self.source / "test", what="not a VGGFace2 folder")
         return found
@@ -81,8 +80,7 @@ class VGGFace2(FaceBuilder):
             )
 
     def _folder(self, split: str) -> pathlib.Path:
-        folders = [self.source / name for name in _SPLITS[split]]
-        return next((folder for folder in folders if folder.is_dir()), folders[0])
+        return tables.split_folders(self.source)[split]
 
     @functools.cached_property
     def _genders(self) -> dict[str, int]:
