@@ -79,6 +79,20 @@ def test_fer2013_tables(tmp_path, name, header, order):
     assert len(sources.open_prepared(tmp_path / "out", "test")) == 1
 
 
+def test_fer2013_table_of_the_challenge(tmp_path):
+    rows = [(3, _pixels(0)), (0, _pixels(1))]
+    write_table(tmp_path / "raw" / "train.csv", ("emotion", "pixels"), rows)
+    write_table(tmp_path / "raw" / "test.csv", ("pixels",), [(_pixels(2),)])
+    report = prepare.prepare("fer2013", source=str(tmp_path / "raw"), out=tmp_path / "out")
+    assert {split: part["kept"] for split, part in report["splits"].items()} == {"train": 2}
+
+
+def test_fer2013_without_usage(tmp_path):
+    write_table(tmp_path / "fer2013.csv", ("emotion", "pixels"), [(3, _pixels(0))])
+    with pytest.raises(UserError, match=r"a column is missing: .*expected .*Usage"):
+        prepare.survey("fer2013", source=str(tmp_path))
+
+
 def test_fer2013_in_folders_is_told(tmp_path):
     (tmp_path / "train" / "angry").mkdir(parents=True)
     with pytest.raises(UserError, match=r"no such label file.*icml_face_data.csv.*--dataset=folder"):

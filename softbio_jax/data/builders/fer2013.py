@@ -16,7 +16,7 @@ from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError
 
-_TABLES = ("fer2013.csv", "icml_face_data.csv", "fer2013/fer2013.csv")
+_TABLES = ("fer2013.csv", "icml_face_data.csv", "fer2013/fer2013.csv", "train.csv")
 _SPLITS = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 _LABELS = {"0": 5, "1": 2, "2": 1, "3": 3, "4": 4, "5": 0, "6": 6}  # angry, disgust, fear, ...
 _SIDE = 48
@@ -30,7 +30,8 @@ _VOTES = (
 class Fer2013(FaceBuilder):
     """Reads `fer2013.csv` or `icml_face_data.csv` (emotion, pixels, Usage).
 
-    The splits are train, val and test.
+    The splits are train, val and test. The challenge's `train.csv` (emotion, pixels) is train alone:
+    its test.csv has no labels.
 
     Args:
       ferplus: the FER+ table `fer2013new.csv`; its votes replace the labels. A row is used if one
@@ -53,7 +54,7 @@ class Fer2013(FaceBuilder):
                 fix = "there is a folder train/: for a folder per class pass --dataset=folder --task=emotion"
             what, expected = "no such label file", " or ".join(_TABLES[:2])
             raise UserError(what, where=str(self._table), expected=expected, fix=fix)
-        return tuple(_SPLITS)
+        return ("train",) if self._table.name == "train.csv" else tuple(_SPLITS)
 
     def protocol(self) -> dict[str, str]:
         return {"labels": "ferplus" if self.ferplus else "fer2013"}
@@ -61,8 +62,9 @@ class Fer2013(FaceBuilder):
     def rows(self, split: str) -> Iterator[Outcome]:
         path = self._table
         votes = self._votes(path)
-        for index, (where, row) in enumerate(tables.read_csv(path, columns=("emotion", "pixels", "Usage"))):
-            usage, known = row["Usage"], _SPLITS.values()
+        columns = ["emotion", "pixels"] + ["Usage"] * (path.name != "train.csv")
+        for index, (where, row) in enumerate(tables.read_csv(path, columns=columns)):
+            usage, known = row.get("Usage", _SPLITS["train"]), _SPLITS.values()
             if usage not in known:
                 raise tables.bad_value("unknown usage", usage, where=where, expected=", ".join(known))
             if usage != _SPLITS[split]:
