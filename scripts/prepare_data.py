@@ -21,7 +21,7 @@ _DATASET = flags.DEFINE_string(
     "dataset", None, f"The layout of the source (see docs/data.md): {', '.join(sorted(BUILDERS))}."
 )
 _SOURCE = flags.DEFINE_string(
-    "source", None, "The folder of the complete set (csv: the file; synthetic: the set)."
+    "source", None, "The folder of the complete set (csv: the file, or several; synthetic: the set)."
 )
 _OUT = flags.DEFINE_string("out", None, "The folder to write; it must not exist.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only check the source and list what is missing.")
@@ -106,12 +106,19 @@ def main(_: Sequence[str]) -> None:
 
     options = _options(_DATASET.value)
     if _DRY_RUN.value:
-        for split, found in prepare.survey(_DATASET.value, source=_SOURCE.value, **options).items():
+        surveys = prepare.survey(_DATASET.value, source=_SOURCE.value, **options)
+        for split, found in surveys.items():
             print(f"{split}: {found.rows:,} rows, {found.missing:,} images missing")
             for path in found.first_missing:
                 print(f"  missing {path}")
+            for reason, count in found.rejected.items():
+                print(f"  will be rejected {count:,}: {reason}")
+            for rejection in found.first_rejected:
+                print(f"  {rejection}")
             found.check_files(split, max_rejected=_MAX_REJECTED.value)
-        print("the labels are valid; no image was decoded")
+            found.check_rejected(split, max_rejected=_MAX_REJECTED.value)
+        valid = "the other labels are" if any(s.rejected for s in surveys.values()) else "the labels are"
+        print(f"{valid} valid; no image was decoded")
         return
     report = prepare.prepare(
         _DATASET.value,
@@ -182,6 +189,9 @@ def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
         if not (left and equals and right):
             where, fix = f"--{flag.name}", "put = between a name and its value, commas between pairs"
             raise UserError("not a pair", where=where, expected="name=value", found=repr(text), fix=fix)
+        if left.strip() in pairs:
+            where, fix = f"--{flag.name}", "write it once"
+            raise UserError(f"{left.strip()!r} is named twice", where=where, found=repr(text), fix=fix)
         pairs[left.strip()] = right.strip()
     return pairs
 

@@ -11,6 +11,8 @@ from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING, TASKS
 # The first year of each age class but the youngest: 0-2, 3-9, 10-19, ..., 60-69, 70+.
 _AGE_STARTS = (3, 10, 20, 30, 40, 50, 60, 70)
 
+OLDEST = 120  # years; a larger number is no age
+
 AGE_WORDS = {name: label for label, name in enumerate(AGE.classes)} | {"more than 70": 8}
 GENDER_WORDS = {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1}
 _EMOTIONS = (

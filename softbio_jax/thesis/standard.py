@@ -10,7 +10,7 @@ from softbio_jax.data.builders import table
 from softbio_jax.data.labels import age_class, class_of
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Row, Skip
+from softbio_jax.data.prepare.rows import Outcome, Row, Skip, impossible_age
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 
@@ -61,6 +61,10 @@ class Standard(FaceBuilder):
         path = self.source / split / "labels.csv"
         years = table.Years()
         for where, row in tables.read_csv(path, columns=_COLUMNS):
+            number = self._years(row["Age"], where)
+            if number is not None and (rejection := impossible_age(row["Path"], number, where=where)):
+                yield rejection
+                continue
             labels = {
                 task: self._label(task, row[name], path, where, years) for task, name in _FIELDS.items()
             }
@@ -79,6 +83,12 @@ class Standard(FaceBuilder):
                 where=where,
             )
         years.check(where=f"{path} column 'Age'")
+
+    def _years(self, value: str, where: str) -> float | None:
+        """Returns an age in years; None for a class or a missing value."""
+        if self.age_values != "years" or value in _MISSING or class_of("age", value) is not None:
+            return None
+        return tables.parse_number(value, where=where, column="Age")
 
     def _label(self, task: str, value: str, path: pathlib.Path, where: str, years: table.Years) -> int:
         if value in _MISSING:

@@ -64,3 +64,43 @@ def test_mistakes(tmp_path, options, says):
     source = _tree(tmp_path, [("images/0.jpg", "20-29", "W", "", "")])
     with pytest.raises(UserError, match=says):
         prepare.survey("csv", source=str(source), **options)
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("train.csv", "test.csv"), ("train", "test")),
+        (("train_labels.csv", "gt_avg_valid.csv"), ("train", "val")),
+        (("Training-list.csv", "morph_2.csv"), ("train", "morph_2")),
+        (("train/labels.csv", "test/labels.csv"), ("train", "test")),
+    ],
+)
+def test_a_table_for_each_split(tmp_path, names, splits):
+    for number, name in enumerate(names):
+        write_image((tmp_path / name).parent / f"{number}.jpg", number)
+        write_table(tmp_path / name, ("file", "sex"), [(f"{number}.jpg", "mf"[number])])
+    source = ",".join(str(tmp_path / name) for name in names)
+    columns = {"path": "file", "gender": "sex"}
+    report = prepare.prepare("csv", source=source, out=tmp_path / "out", columns=columns)
+    counts = {
+        split: tuple(part["class_counts"]["gender"].values()) for split, part in report["splits"].items()
+    }
+    assert counts == dict(zip(splits, ((1, 0), (0, 1)), strict=True))
+
+
+def test_tables_with_a_column_of_splits(tmp_path):
+    for number, name in enumerate(("morph_1", "morph_2")):
+        rows = [(f"{i}.jpg", "mf"[i], "ab"[i]) for i in range(2)]
+        for i in range(2):
+            write_image(tmp_path / name / f"{i}.jpg", 2 * number + i)
+        write_table(tmp_path / name / f"{name}.csv", ("file", "sex", "part"), rows)
+    source = ",".join(str(tmp_path / name / f"{name}.csv") for name in ("morph_1", "morph_2"))
+    columns = {"path": "file", "gender": "sex", "split": "part"}
+    dataset, report = prepared_split("csv", source, tmp_path / "out", "a", columns=columns)
+    assert by_id(dataset, "gender") == {"morph_1/0.jpg": (0,), "morph_2/0.jpg": (0,)}
+    assert report["rejected"] == 0
+
+
+def test_two_tables_of_one_split(tmp_path):
+    with pytest.raises(UserError, match=r"two tables of the split 'train': --source: found .*train_2.csv"):
+        prepare.survey("csv", source="train_1.csv,train_2.csv", columns=COLUMNS)

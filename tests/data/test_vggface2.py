@@ -48,6 +48,16 @@ def test_without_ages(tmp_path):
     assert report["masked_by_reason"]["age: no file of ages"] == 4
 
 
+def test_impossible_ages_are_rejected(tmp_path):
+    (tmp_path / "ages.csv").write_text("n000001/0001_01.jpg,1985\nn000001/0002_01.jpg,40\n")
+    options = {"ages": str(tmp_path / "ages.csv"), "max_rejected": 0.5}
+    dataset, report = prepared_split("vggface2", _tree(tmp_path / "raw"), tmp_path / "out", "test", **options)
+    assert dataset.labels["age"].tolist() == [5, -1, -1]
+    (rejected,) = report["rejected_rows"]
+    assert (rejected["path"], rejected["found"]) == ("test/n000001/0001_01.jpg", "1985")
+    assert rejected["where"].endswith("ages.csv")
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [("n000001/0001_01.jpg,old\n", "row 1.*'old'"), ("n000001/0001_01.jpg\n", "row 1.*2 values")],

@@ -89,6 +89,18 @@ def _classes_for_years(sandbox, wrong):
     return _standard(sandbox, age=ages, flags=("--age_values=years",) if wrong else ())
 
 
+def _years_of_birth(sandbox, wrong):
+    return _csv(sandbox, "age", (1985 if wrong else 34, 25), "--age_values=years")
+
+
+def _decimal_commas(sandbox, wrong):
+    run = _csv(sandbox, "age", ("29.5", "34"), "--age_values=years")
+    table = sandbox.tmp / "labels.csv"
+    if wrong:
+        table.write_text(table.read_text().replace("29.5", "29,5"))
+    return run
+
+
 def _other_bins(sandbox, wrong):
     return _csv(sandbox, "age", ("20-29", "4-12" if wrong else "3-9"))
 
@@ -202,6 +214,18 @@ MISTAKES = (
         make=_classes_for_years,
         cause="column 'Age'.*found 30 .*0 to 8",
         fix="--age_values=class",
+    ),
+    Mistake(
+        name="Years of birth for ages",
+        make=_years_of_birth,
+        cause="impossible age.*labels.csv row 2: expected 0 to 120 years, found 1985; fix: write the age",
+        fix="repair the source",
+    ),
+    Mistake(
+        name="Decimal commas",
+        make=_decimal_commas,
+        cause=r"row 2: expected 2 values, found 3 \(0.jpg,29,5\)",
+        fix=r"write a point.*29\.5",
     ),
     Mistake(
         name="Age groups of another binning",

@@ -55,3 +55,12 @@ def test_path_out_of_the_folder(tmp_path):
     rows = [("..\\..\\secret", 0, 1, "", "", "")]
     with pytest.raises(UserError, match=r"leaves the data folder: .*labels.csv row 2"):
         prepare.survey("standard", source=str(_tree(tmp_path, rows)))
+
+
+def test_impossible_ages_are_rejected(tmp_path):
+    ages = ("34", "1985", "20-29", "-7")
+    rows = [(f"train/images/{i:08d}.jpg", 0, age, "", "", "") for i, age in enumerate(ages)]
+    options = {"age_values": "years", "max_rejected": 0.5}
+    dataset, report = prepared_split("standard", _tree(tmp_path, rows), tmp_path / "out", "train", **options)
+    assert dataset.labels["age"].tolist() == [4, 3]
+    assert [row["found"] for row in report["rejected_rows"]] == ["1985", "-7"]

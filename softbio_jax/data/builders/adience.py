@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from softbio_jax.data.labels import age_class
+from softbio_jax.data.labels import OLDEST, age_class
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Row, Skip
@@ -65,8 +65,9 @@ def _age(text: str, where: str) -> int | str:
     if text in _UNKNOWN_AGES:
         return ""
     ends = text.strip("()").split(",")
-    if len(ends) > 2 or not all(end.strip().isdigit() for end in ends):
-        expected = "a range such as (25, 32), years or None"
+    years = [int(end) for end in ends if end.strip().isdigit()]
+    if len(ends) > 2 or len(years) < len(ends) or years != sorted(years) or years[-1] > OLDEST:
+        expected = f"a range such as (25, 32), years up to {OLDEST} or None"
         raise tables.bad_value("not an age", text, where=where, expected=expected)
-    classes = {age_class(int(end)) for end in ends}
+    classes = {age_class(number) for number in years}
     return classes.pop() if len(classes) == 1 else "an age range over two classes"

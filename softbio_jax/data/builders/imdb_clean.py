@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from softbio_jax.data.labels import age_class, require_class
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Row
+from softbio_jax.data.prepare.rows import Outcome, Row, impossible_age
 
 _BOX = ("x_min", "y_min", "x_max", "y_max")
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
@@ -39,6 +39,9 @@ class ImdbClean(FaceBuilder):
         for where, row in tables.read_csv(path, columns=("filename", "age", "gender", *_BOX)):
             years = tables.parse_number(row["age"], where=where, column="age")
             gender = require_class("gender", row["gender"], where=where)
+            if rejection := impossible_age(row["filename"], years, where=where):
+                yield rejection
+                continue
             yield Row(
                 id=row["filename"],
                 image=tables.inside(root, row["filename"], where=where),

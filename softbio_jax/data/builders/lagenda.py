@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from softbio_jax.data.labels import age_class, class_of
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip, impossible_age
 from softbio_jax.tasks import MISSING
 
 _BOX = ("face_x0", "face_y0", "face_x1", "face_y1")
@@ -42,6 +42,9 @@ class Lagenda(FaceBuilder):
             row_id = f"{photograph.removesuffix('.jpg')}_face{persons[photograph]}"
             persons[photograph] += 1
             years = tables.parse_number(row["age"], where=where, column="age")
+            if years != -1 and (rejection := impossible_age(row_id, years, where=where)):
+                yield rejection
+                continue
             labels = {"age": age_class(years), "gender": _gender(row["gender"], where)}
             if set(labels.values()) == {MISSING}:
                 yield Skip("neither age nor gender")

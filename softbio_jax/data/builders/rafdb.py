@@ -1,12 +1,13 @@
-"""RAF-DB basic: emotion and gender; its age groups straddle the classes and are masked."""
+"""RAF-DB basic: emotion and, of the complete release, gender; its age groups straddle the classes."""
 
 from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from softbio_jax.data.labels import class_of, known_words
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Row, Skip
@@ -19,9 +20,11 @@ _RACES = ("Caucasian", "African-American", "Asian")
 _AGE_GROUPS = ("0-3", "4-19", "20-39", "40-69", "70+")
 _UNSURE = 2
 _LANDMARKS = 5
+_LISTS = ("EmoLabel/list_patition_label.txt", "list_patition_label.txt", "list_partition_label.txt")
+_ALIGNED = ("Image/aligned", "aligned")
 _FIX = (
-    "give the folder basic/ of the official release; a copy with one folder per class has no gender: "
-    "use --dataset=folder"
+    "give the folder basic/ of the official release; a copy with one folder per class, 1 to 7 or by name, "
+    "has no gender: give the folder that holds train/ and test/"
 )
 
 
@@ -29,44 +32,73 @@ _FIX = (
 class RafDb(FaceBuilder):
     """Reads `Image/aligned/`, `EmoLabel/list_patition_label.txt` and `Annotation/manual/`.
 
+    Copies without `Annotation/manual/`, and those with the images in `{train,test}/{1..7}/` or in
+    `{train,test}/{surprise,...}/`, have emotions alone; all their images are kept.
+
     Args:
       raf_filter: "sure" omits the images whose gender is annotated as unsure (train 11,519, test
         2,869); "official" keeps them with gender masked (12,271 and 3,068), the protocol of
         published accuracies.
-      **kwargs: see FaceBuilder. The source is the folder basic/ or its parent.
+      source: the folder basic/, train/ and test/ or the label list, or its parent.
+      **kwargs: see FaceBuilder.
 
-    Source: the official release. Copies with one folder per class have no gender: prepare those
-    with the folder builder.
+    Source: the official release, and its numbering in folders: 1 is surprise.
     """
 
     name = "rafdb"
-    TASKS = ("gender", "emotion")
-    COLUMNS = ("race", "age_group")
+    TASKS: tuple[str, ...] = ("gender", "emotion")
+    COLUMNS: tuple[str, ...] = ("race", "age_group")
 
-    def __init__(self, *, raf_filter: str = "sure", **kwargs: Any) -> None:
+    def __init__(self, *, source: str, raf_filter: str = "sure", **kwargs: Any) -> None:
         tables.require_choice(raf_filter, FILTERS, what="unknown filter", where="--raf_filter")
+        self.layout, self._root = _layout(pathlib.Path(source))
         self.raf_filter = raf_filter
-        super().__init__(**kwargs)
+        if self.layout != "official":
+            self.TASKS, self.COLUMNS, self.raf_filter = ("emotion",), (), "official"
+        super().__init__(source=source, **kwargs)
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        for folder in ("Image/aligned", "Annotation/manual"):
-            tables.require_folder(self._root / folder, what="not a RAF-DB folder", fix=_FIX)
+        if self.layout == "class folders":
+            return tuple(tables.split_folders(self._root))
+        if self.layout == "official":
+            for folder in ("Image/aligned", "Annotation/manual"):
+                tables.require_folder(self._root / folder, what="not a RAF-DB folder", fix=_FIX)
         return ("train", "test")
 
     def protocol(self) -> dict[str, str]:
-        return {"raf_filter": self.raf_filter}
+        protocol = {"raf_filter": self.raf_filter}
+        return protocol if self.layout == "official" else protocol | {"layout": self.layout}
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        table = self._root / "EmoLabel" / "list_patition_label.txt"
+        return self._folder_rows(split) if self.layout == "class folders" else self._listed_rows(split)
+
+    def _folder_rows(self, split: str) -> Iterator[Outcome]:
+        for folder in tables.subfolders(tables.split_folders(self._root)[split]):
+            label = _class_of_folder(folder.name)
+            if label is None:
+                expected, fix = f"1 to 7, or {known_words('emotion')}", "rename the folder or move it away"
+                what, found = "unknown emotion class", repr(folder.name)
+                raise UserError(what, where=str(folder), expected=expected, found=found, fix=fix)
+            for path in tables.images_in(folder):
+                row_id = path.relative_to(self._root).as_posix()
+                yield Row(id=row_id, image=path, labels={"emotion": label})
+
+    def _listed_rows(self, split: str) -> Iterator[Outcome]:
+        table = _first(self._root, _LISTS) or self._root / _LISTS[0]
+        images = _first(self._root, _ALIGNED) or self._root / _ALIGNED[0]
         for where, (name, word) in tables.read_words(table, count=2):
             if not name.startswith(f"{split}_"):
                 continue
             what, fix = "unknown emotion class", "correct the line; 1 is surprise, as in the official list"
             emotion = tables.look_up(_EMOTIONS, word, what=what, where=where, expected="1 to 7", fix=fix)
             stem = pathlib.PurePosixPath(name).stem
-            gender, race, age_group = self._attributes(stem)
+            image = tables.inside(images, f"{stem}_aligned.jpg", where=where)
             labels = {"emotion": emotion}
+            if self.layout != "official":
+                yield Row(id=name, image=image, labels=labels, where=where)
+                continue
+            gender, race, age_group = self._attributes(stem)
             masked = {"age": "the age groups straddle the classes"}
             if gender != _UNSURE:
                 labels["gender"] = gender
@@ -77,17 +109,12 @@ class RafDb(FaceBuilder):
                 masked["gender"] = "gender unsure"
             yield Row(
                 id=name,
-                image=tables.inside(self._root / "Image" / "aligned", f"{stem}_aligned.jpg", where=where),
+                image=image,
                 labels=labels,
                 columns={"race": _RACES[race], "age_group": _AGE_GROUPS[age_group]},
                 masked=masked,
                 where=where,
             )
-
-    @property
-    def _root(self) -> pathlib.Path:
-        inner = self.source / "basic"
-        return inner if inner.is_dir() else self.source
 
     def _attributes(self, stem: str) -> tuple[int, int, int]:
         # Five landmarks, one per line, then gender, race and age group.
@@ -104,3 +131,32 @@ class RafDb(FaceBuilder):
                 fix="download Annotation/manual again",
             )
         return int(values[1]), int(values[2]), int(values[3])
+
+
+def _layout(source: pathlib.Path) -> tuple[str, pathlib.Path]:
+    """Returns the layout of a copy and the folder that it starts at; official, unless another is there."""
+    basic = source / "basic"
+    root = basic if basic.is_dir() else source
+    if not (root / "Annotation" / "manual").is_dir():
+        if _first(root, _LISTS) and _first(root, _ALIGNED):
+            return "label list", root
+        for folder in (source, source / "DATASET", basic):
+            # Numbers mean RAF-DB's classes only where there are seven of them.
+            names = [
+                {inner.name for inner in tables.subfolders(path)}
+                for path in tables.split_folders(folder).values()
+            ]
+            if any(
+                _EMOTIONS.keys() <= found or any(class_of("emotion", name) is not None for name in found)
+                for found in names
+            ):
+                return "class folders", folder
+    return "official", root
+
+
+def _class_of_folder(name: str) -> int | None:
+    return _EMOTIONS[name] if name in _EMOTIONS else class_of("emotion", name)
+
+
+def _first(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
+    return next((root / name for name in names if (root / name).exists()), None)

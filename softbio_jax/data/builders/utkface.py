@@ -10,7 +10,7 @@ from typing import Any
 from softbio_jax.data.labels import age_class
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Rejection, Row
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, impossible_age
 from softbio_jax.errors import UserError
 
 VERSIONS = ("aligned", "wild")
@@ -63,8 +63,12 @@ class UTKFace(FaceBuilder):
                     yield Rejection(path.name, "the name lacks age, gender or race")
                     continue
                 years, gender, race = (int(value) for value in match.groups())
+                row_id = path.name if self.utk == "aligned" else f"{folder.name}/{path.name}"
+                if rejection := impossible_age(row_id, years):
+                    yield rejection
+                    continue
                 yield Row(
-                    id=path.name if self.utk == "aligned" else f"{folder.name}/{path.name}",
+                    id=row_id,
                     image=path,
                     labels={"age": age_class(years), "gender": gender},
                     columns={"race": _RACES[race], "years": str(years)},

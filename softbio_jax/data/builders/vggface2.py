@@ -11,14 +11,14 @@ from typing import Any
 from softbio_jax.data.labels import age_class, require_class
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Row
+from softbio_jax.data.prepare.rows import Outcome, Row, impossible_age
 
 _META = ("Class_ID", "Name", "Sample_Num", "Flag", "Gender")
 
 
 @BUILDERS.register("vggface2")
 class VGGFace2(FaceBuilder):
-    """Reads `{train,test}/n000001/0001_01.jpg`, `identity_meta.csv` and a file of ages.
+    """Reads `{train,val,test}/n000001/0001_01.jpg`, `identity_meta.csv` and a file of ages.
 
     Args:
       ages: a table without a header, with rows such as `n000001/0001_01.jpg,34.5` (the split's
@@ -40,7 +40,7 @@ class VGGFace2(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        found = tuple(s for s in ("train", "test") if (self.source / s).is_dir())
+        found = tuple(tables.split_folders(self.source))
         if not found:
             tables.require_folder(self.source / "test", what="not a VGGFace2 folder")
         return found
@@ -52,12 +52,16 @@ class VGGFace2(FaceBuilder):
         return itertools.chain.from_iterable(self.group_rows(split, group) for group in self.groups(split))
 
     def groups(self, split: str) -> Sequence[str]:
-        return sorted(path.name for path in (self.source / split).iterdir() if path.is_dir())
+        return sorted(path.name for path in self._folder(split).iterdir() if path.is_dir())
 
     def group_rows(self, split: str, group: str) -> Iterator[Outcome]:
         genders, ages = self._genders, self._years
-        for path in tables.images_in(self.source / split / group):
+        for path in tables.images_in(self._folder(split) / group):
             name = f"{group}/{path.name}"
+            row_id = f"{split}/{name}"
+            if name in ages and (rejection := impossible_age(row_id, ages[name], where=str(self.ages))):
+                yield rejection
+                continue
             labels, masked = {}, {}
             if group in genders:
                 labels["gender"] = genders[group]
@@ -68,19 +72,22 @@ class VGGFace2(FaceBuilder):
             else:
                 masked["age"] = "not in the file of ages" if self.ages else "no file of ages"
             yield Row(
-                id=f"{split}/{name}",
+                id=row_id,
                 image=path,
                 labels=labels,
                 columns={"identity": group, "years": str(ages.get(name, ""))},
                 masked=masked,
             )
 
+    def _folder(self, split: str) -> pathlib.Path:
+        return tables.split_folders(self.source)[split]
+
     @functools.cached_property
     def _genders(self) -> dict[str, int]:
         path = self.source / "identity_meta.csv"
         return {
             row["Class_ID"]: require_class("gender", row["Gender"], where=where)
-            for where, row in tables.read_csv(path, columns=_META)
+            for where, row in tables.read_csv(path, columns=_META, free="Name")
         }
 
     @functools.cached_property

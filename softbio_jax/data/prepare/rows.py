@@ -4,7 +4,10 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
+from softbio_jax.data.labels import OLDEST
 from softbio_jax.errors import UserError
+
+_BIRTHS = (1850, 2100)  # a number between them in a column of ages is a year
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,10 @@ class Row:
     box: tuple[float, float, float, float] | None = None
     where: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", printable(self.id))
+        object.__setattr__(self, "columns", {name: printable(v) for name, v in self.columns.items()})
+
     def read(self) -> bytes:
         """Returns the encoded image; raises OSError where its file cannot be read."""
         if isinstance(self.image, bytes):
@@ -50,6 +57,10 @@ class Rejection:
     found: str = ""
     fix: str = ""
 
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            object.__setattr__(self, name, printable(value))
+
     def __str__(self) -> str:
         what = f"{self.path}: {self.reason}"
         return str(UserError(what, where=self.where, expected=self.expected, found=self.found, fix=self.fix))
@@ -67,3 +78,25 @@ class Skip:
 
 
 Outcome = Row | Rejection | Skip
+
+
+def printable(name: str) -> str:
+    r"""Returns a name as UTF-8 can hold it: other bytes of a file's name are written as \xf1."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def impossible_age(path: str, years: float, *, where: str = "") -> Rejection | None:
+    """Returns the rejection of a row whose age in years cannot be right, None for a possible age.
+
+    Args:
+      path: the row's id.
+      years: the age; possible are 0 to `labels.OLDEST`.
+      where: the label file and its row.
+    """
+    if 0 <= years <= OLDEST:
+        return None
+    fix = "correct or delete the row"
+    if _BIRTHS[0] <= years <= _BIRTHS[1]:
+        fix = "write the age at the time of the image, not a year"
+    expected, found = f"0 to {OLDEST} years", f"{years:g}"
+    return Rejection(path, "an impossible age", where=where, expected=expected, found=found, fix=fix)

@@ -9,16 +9,20 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from softbio_jax.data.prepare.rows import Outcome, Row
+import numpy as np
+
+from softbio_jax.data import decode, sources
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, printable
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
 
-_LISTED = 5  # missing files
+_LISTED = 5  # missing files, and rejected rows
 _SAMPLE = 64  # images whose sizes are looked up
 # Crops of faces are nearly square, and those of data sets are small. An image of this side and
 # this long is more likely a photograph with a face somewhere in it.
 _LONG_SIDE = 400  # pixels
 _RATIO = 1.25
+_LINES, _ACROSS, _SIDE = 3, 9, 48  # images that are plotted: in a column, in a line, pixels of each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,8 @@ class SplitSurvey:
       classes: task -> (C,) number of labelled rows of each class.
       missing: number of rows whose image file does not exist; 0 if that was not looked up.
       first_missing: the first few of these files.
+      rejected: reason -> number of rows that will be rejected for it; without broken images.
+      first_rejected: the first few of these rows.
       sizes: (height, width) in pixels of some images, by path.
     """
 
@@ -39,6 +45,8 @@ class SplitSurvey:
     classes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     missing: int = 0
     first_missing: tuple[str, ...] = ()
+    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+    first_rejected: tuple[Rejection, ...] = ()
     sizes: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     def check_crops(self, split: str) -> None:
@@ -70,19 +78,43 @@ class SplitSurvey:
                 fix="complete the source, or raise --max_rejected",
             )
 
+    def check_rejected(self, split: str, *, max_rejected: float) -> None:
+        """Raises UserError if more than this share of the rows will be rejected."""
+        count = sum(self.rejected.values())
+        if count > max_rejected * self.rows:
+            raise UserError(
+                "too many rows will be rejected",
+                where=f"split {split!r}",
+                expected=f"at most {max_rejected:.1%} of the rows",
+                found=f"{count:,} of {self.rows:,} ({self.first_rejected[0]})",
+                fix="repair the source, or raise --max_rejected",
+            )
+
 
 def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> SplitSurvey:
     """Iterates over the rows of a split, which checks their labels.
 
-    With `files` it also looks for the image files, with `sizes` it reads those of some images.
+    With `files` it also looks for the image files and for duplicate rows, with
+    `sizes` it reads those of some images.
     """
     count, labelled, missing = 0, 0, 0
     first: list[str] = []
     classes: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     sample: list[pathlib.Path] = []
     chance = random.Random(0)
+    rejected: collections.Counter[str] = collections.Counter()
+    first_rejected: list[Rejection] = []
+    ids: set[int] = set()
+
+    def reject(rejection: Rejection) -> None:
+        rejected[rejection.reason] += 1
+        if len(first_rejected) < _LISTED:
+            first_rejected.append(rejection)
+
     for row in rows:
         count += 1
+        if isinstance(row, Rejection):
+            reject(row)
         if not isinstance(row, Row):
             continue
         labelled += 1
@@ -93,10 +125,15 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         if sizes and row.box is None:  # each row is in the sample with the same probability
             place = len(sample) if len(sample) < _SAMPLE else chance.randrange(labelled)
             sample[place : place + 1] = [row.image] if place < _SAMPLE else []
-        if files and not row.image.is_file():
+        if not files:
+            continue
+        if hash(row.id) in ids:
+            reject(Rejection(row.id, "duplicate row", where=row.where))
+        ids.add(hash(row.id))
+        if not row.image.is_file():
             missing += 1
             if len(first) < _LISTED:
-                first.append(str(row.image))
+                first.append(printable(str(row.image)))
     return SplitSurvey(
         rows=count,
         labelled=labelled,
@@ -107,6 +144,8 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         },
         missing=missing,
         first_missing=tuple(first),
+        rejected=dict(rejected),
+        first_rejected=tuple(first_rejected),
         sizes={str(path): size for path in sample if (size := _size(path)) is not None},
     )
 
@@ -122,18 +161,44 @@ def _size(path: pathlib.Path) -> tuple[int, int] | None:
 
 
 def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Writes a PNG with one histogram per split and task of a report's "splits"."""
+    """Writes a PNG with the class counts of a prepared folder, and images of each class under its bar.
+
+    Args:
+      splits: a report's "splits".
+      path: the file to write, in the prepared folder.
+    """
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(task for part in splits.values() for task in part["class_counts"]))
-    figure = Figure(figsize=(4.2 * len(tasks), 2.6 * len(splits)), layout="constrained")
-    grid = figure.subplots(len(splits), len(tasks), squeeze=False)
-    for line, (split, part) in zip(grid, splits.items(), strict=True):
-        for axes, task in zip(line, tasks, strict=True):
+    figure = Figure(figsize=(4.8 * len(tasks), 5 * len(splits)), layout="constrained")
+    grid = figure.subplots(2 * len(splits), len(tasks), squeeze=False)
+    for number, (split, part) in enumerate(splits.items()):
+        dataset = sources.open_prepared(path.parent, split)
+        for place, task in enumerate(tasks):
             counts = part["class_counts"][task]
+            axes, below = grid[2 * number : 2 * number + 2, place]
             bars = axes.bar(range(len(counts)), list(counts.values()), color="tab:blue")
             axes.bar_label(bars, fontsize=7)
             axes.set_xticks(range(len(counts)), list(counts), rotation=45, fontsize=8)
             axes.set_title(f"{split}: {task}", fontsize=10)
             axes.margins(y=0.15)
+            axes.set_xlim(-0.5, len(counts) - 0.5)
+            sheet = _examples(dataset, task, len(counts))
+            height = len(counts) * sheet.shape[0] / sheet.shape[1]  # in widths of a class
+            below.imshow(sheet, extent=(-0.5, len(counts) - 0.5, 0, height))
+            below.set_axis_off()
+            below.set_anchor("N")
     figure.savefig(path, dpi=110)
+
+
+def _examples(dataset: sources.PreparedDataset, task: str, classes: int) -> np.ndarray:
+    """Returns some images of each class of a task, classes side by side, white where there is none."""
+    across = max(1, _ACROSS // classes)
+    sheet = np.full((_LINES, _SIDE, classes, across, _SIDE, 3), 255, np.uint8)
+    for label in range(classes):
+        rows = np.flatnonzero(dataset.labels[task] == label)
+        spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _LINES * across)).astype(int))
+        for place, row in enumerate(rows[spread]):
+            image = decode.decode_full(dataset[row], at_least=2 * _SIDE)
+            sheet[place // across, :, label, place % across] = decode.squash(image, _SIDE)
+    return sheet.reshape(_LINES * _SIDE, classes * across * _SIDE, 3)

@@ -1,13 +1,19 @@
 """Label tables and the files they name, read with errors that point at the row."""
 
 import csv
+import itertools
 import pathlib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from softbio_jax.errors import UserError
 
 T = TypeVar("T")
+
+_MOST_PIXELS = 1_000_000  # of a side; a box beyond is a mistake
+_SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_FORMATS = {b"PAR1": "a Parquet file", b"PK\x03\x04": "a spreadsheet or archive", b"\x1f\x8b": "a gzip file"}
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # Mistaken for readable images: videos, and formats that need other decoders.
@@ -47,7 +53,7 @@ def existing_splits(
 
 
 def read_csv(
-    path: pathlib.Path, *, columns: Sequence[str], delimiter: str = ","
+    path: pathlib.Path, *, columns: Sequence[str], delimiter: str = ",", free: str = ""
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Reads a table with a header row by row, without the spaces around names and values.
 
@@ -55,12 +61,14 @@ def read_csv(
       path: a UTF-8 text file, with or without a byte order mark.
       columns: the required columns.
       delimiter: separates two values.
+      free: a column whose values may contain the delimiter without quotes.
 
     Yields:
       (the file and row number, as error messages quote them; column -> value).
 
     Raises:
-      UserError: no such file, not UTF-8, a missing column, a row with too few values.
+      UserError: no such file, not UTF-8, a column that is missing or there twice, a row with too few or too
+        many values; empty ones at its end do not count.
     """
     rows = _csv_rows(path, delimiter)
     start, header = next(rows, (f"{path} row 1", []))
@@ -74,13 +82,25 @@ def read_csv(
             found=", ".join(header) or "an empty file",
             fix=f"add or rename the column {missing[0]!r}",
         )
+    for name in columns:
+        if header.count(name) > 1:
+            fix = "delete one of them, or give it another name"
+            found = f"{header.count(name)} of this name"
+            raise UserError(f"the column {name!r} is ambiguous", where=start, found=found, fix=fix)
     for where, values in rows:
         if len(values) < len(header):
             expected, fix = f"{len(header)} values", "complete or delete the row"
             raise UserError(
                 "a row is too short", where=where, expected=expected, found=str(len(values)), fix=fix
             )
-        yield where, dict(zip(header, values, strict=False))
+        while len(values) > len(header) and not values[-1]:
+            values.pop()
+        if len(values) > len(header) and free:
+            first, last = header.index(free), len(values) - len(header) + header.index(free) + 1
+            values[first:last] = [delimiter.join(values[first:last])]
+        if len(values) > len(header):
+            raise _too_long(values, header, where=where, delimiter=delimiter)
+        yield where, dict(zip(header, values, strict=True))
 
 
 def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
@@ -101,6 +121,7 @@ def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iter
 def _csv_rows(path: pathlib.Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     """Yields (file and row number, stripped values), without empty rows."""
     _require_file(path)
+    _require_text(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         try:
@@ -158,6 +179,25 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
     return root.joinpath(*parts)
 
 
+def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Returns train, val and test -> the folder of that split; raises UserError for two of one split."""
+    found: dict[str, pathlib.Path] = {}
+    for split, names in _SPLIT_FOLDERS.items():
+        folders = [root / name for name in names if (root / name).is_dir()]
+        if len(folders) > 1:
+            both = f"{folders[0].name}/ and {folders[1].name}/"
+            what, fix = f"two folders of the split {split!r}", "move one away"
+            raise UserError(what, where=str(root), found=both, fix=fix)
+        if folders:
+            found[split] = folders[0]
+    return found
+
+
+def subfolders(path: pathlib.Path) -> list[pathlib.Path]:
+    """Lists the folders in a folder by name, without hidden ones."""
+    return sorted(inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+
+
 def images_in(folder: pathlib.Path, *, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[pathlib.Path]:
     """Lists the images of a folder by name, without hidden files and files of other suffixes."""
     return sorted(
@@ -177,17 +217,35 @@ def look_up(
 def parse_number(value: str, *, where: str, column: str) -> float:
     """Returns a value of a column as a number; raises UserError if it is not one."""
     try:
-        return float(value)
+        return float(value.replace("_", "?"))  # Python reads 2_5 as 25
     except ValueError:
-        raise bad_value(f"not a number in column {column!r}", value, where=where, expected="") from None
+        what, fix = f"not a number in column {column!r}", "correct the row"
+        if re.fullmatch(r"-?\d+,\d+", value):
+            fix = f"write a point for the decimal comma: {value.replace(',', '.')}"
+        raise bad_value(what, value, where=where, expected="", fix=fix) from None
 
 
 def parse_box(
     row: dict[str, str], columns: Sequence[str], *, where: str
 ) -> tuple[float, float, float, float]:
-    """Returns four columns of a row as numbers."""
-    a, b, c, d = (parse_number(row[name], where=where, column=name) for name in columns)
+    """Returns four columns of a row as numbers of pixels."""
+    for name in columns:
+        if not abs(parse_number(row[name], where=where, column=name)) <= _MOST_PIXELS:
+            expected = f"a number up to {_MOST_PIXELS:,}"
+            raise bad_value(f"not a pixel in column {name!r}", row[name], where=where, expected=expected)
+    a, b, c, d = (float(row[name]) for name in columns)
     return a, b, c, d
+
+
+def _too_long(values: Sequence[str], header: Sequence[str], *, where: str, delimiter: str) -> UserError:
+    fix = "put quotes around a value with a comma in it, or delete the row"
+    pairs = itertools.pairwise(values)
+    number = next((f"{a},{b}" for a, b in pairs if a.lstrip("-").isdigit() and b.isdigit()), None)
+    if delimiter == "," and number:
+        fix = f"write a point for a decimal comma ({number.replace(',', '.')}), or {fix}"
+    found = f"{len(values)} ({delimiter.join(values)[:80]})"
+    expected = f"{len(header)} values"
+    return UserError("a row is too long", where=where, expected=expected, found=found, fix=fix)
 
 
 def _require_delimiter(header: Sequence[str], missing: Sequence[str], *, where: str, delimiter: str) -> None:
@@ -209,6 +267,15 @@ def _require_delimiter(header: Sequence[str], missing: Sequence[str], *, where: 
 def _encoding(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+
+
+def _require_text(path: pathlib.Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(4)
+    for magic, name in _FORMATS.items():
+        if start.startswith(magic):
+            what, fix = f"{name} instead of a text table", "export it as CSV, with the images as files"
+            raise UserError(what, where=str(path), expected="UTF-8 text with commas", fix=fix)
 
 
 def _require_file(path: pathlib.Path) -> None:
