@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
+from softbio_jax import files
 from softbio_jax.errors import UserError
 
 
@@ -33,7 +34,7 @@ class Row:
         """Returns the encoded image; raises OSError where its file cannot be read."""
         if isinstance(self.image, bytes):
             return self.image
-        return self.image.read_bytes() if isinstance(self.image, pathlib.Path) else self.image()
+        return files.read_bytes(self.image) if isinstance(self.image, pathlib.Path) else self.image()
 
 
 @dataclasses.dataclass(frozen=True)
