@@ -12,9 +12,15 @@ from typing import Literal
 Kind = Literal["image", "video", "other"]
 
 IMAGES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"]
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
+    )
 )
 VIDEOS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"))
+
+# Files of cameras begin like a TIFF, which is a small preview.
+_RAW = frozenset((".dng", ".nef", ".cr2", ".arw", ".orf", ".pef", ".rw2", ".srw"))
 
 _IMAGE_STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -22,6 +28,7 @@ _IMAGE_STARTS = (
 )
 _VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3")
 _HIDDEN = "hidden"
+UNKNOWN = "not an image or video"  # the reason of a file whose contents are neither
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +55,8 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
     suffix = pathlib.PurePath(path).suffix.lower()
     if suffix in IMAGES:  # whatever is wrong with it is found by the decoder
         return "image"
+    if suffix in _RAW:
+        return "other"
     start = _start(path)
     if _is_image(start):
         return "image"
@@ -117,7 +126,7 @@ def _listed(path: str) -> Listed:
     if not stat.S_ISREG(mode):
         return Listed(path, reason="a pipe or a device")
     kind = kind_of(path)
-    return Listed(path, kind, "" if kind != "other" else "not an image or video")
+    return Listed(path, kind, "" if kind != "other" else UNKNOWN)
 
 
 def _start(path: str | os.PathLike[str]) -> bytes:

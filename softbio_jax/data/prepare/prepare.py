@@ -72,7 +72,7 @@ def prepare(
     Raises:
       UserError: a mistake in the source, or `out` exists.
     """
-    out = pathlib.Path(out)
+    out = pathlib.Path(out).expanduser()
     if out.exists() and not overwrite:
         raise UserError("the output exists", where=str(out), fix="give another --out or pass --overwrite")
     start = time.monotonic()
@@ -102,7 +102,7 @@ def prepare(
 
 def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the report of a prepared folder; raises UserError if there is none."""
-    path = pathlib.Path(directory) / REPORT
+    path = pathlib.Path(directory).expanduser() / REPORT
     if not path.is_file():
         where, fix = str(directory), "run scripts/prepare_data.py"
         raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)

@@ -62,9 +62,13 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-    """A row that the protocol omits (no label, gender unsure, contempt): only counted."""
+    """A row that the protocol omits (no label, gender unsure, contempt): counted.
+
+    `path` is set for a file of the source that is no example, and is listed.
+    """
 
     reason: str
+    path: str = ""
 
 
 Outcome = Row | Rejection | Skip
