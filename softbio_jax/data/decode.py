@@ -30,7 +30,7 @@ _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
 _OF_HEADERS = re.compile("e.|fe|db")  # markers that no scan has behind it
 _PADDING = 16
 
-_PPM_HEADER = re.compile(rb"P6\n([1-9]\d*) ([1-9]\d*)\n255\n")
+_PPM_HEADER = re.compile(rb"P6\n([1-9]\d{0,8}) ([1-9]\d{0,8})\n255\n")
 
 Resize = Literal["fast", "reference"]
 

@@ -118,15 +118,14 @@ def _hidden(path: str) -> Iterator[Listed]:
 
 
 def _listed(path: str) -> Listed:
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:  # a link to nothing; an image's is reported when it is read
-        kind = kind_of(path)
-        return Listed(path, kind, "" if kind != "other" else "a link to nothing")
-    if not stat.S_ISREG(mode):
-        return Listed(path, reason="a pipe or a device")
     kind = kind_of(path)
-    return Listed(path, kind, "" if kind != "other" else UNKNOWN)
+    if kind != "other":  # by its name alone if it is no file, which is reported when it is read
+        return Listed(path, kind)
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return Listed(path, reason="a link to nothing")
+    return Listed(path, reason=UNKNOWN if is_file else "a pipe or a device")
 
 
 def _start(path: str | os.PathLike[str]) -> bytes:

@@ -65,7 +65,8 @@ def tree(tmp_path):
     (folder / "__MACOSX" / "x.jpg").write_bytes(b"x")
     (folder / "._0.jpg").write_bytes(b"\0\5\x16\7")
     (folder / "notes.txt").write_text("notes")
-    os.mkfifo(folder / "pipe.jpg")
+    os.mkfifo(folder / "pipe")
+    (folder / "zero").symlink_to("/dev/zero")
     return folder
 
 
@@ -76,7 +77,8 @@ LEFT_OUT = {
     "loop": "a folder that was read before",
     "notes.txt": "not an image or video",
     "nothing": "a link to nothing",
-    "pipe.jpg": "a pipe or a device",
+    "pipe": "a pipe or a device",
+    "zero": "a pipe or a device",
 }
 KEPT = ["0.jpg", "link/5.jfif", "linked.jpg", "noext", "p.pgm", "subject/deep/1.jpg"]
 
@@ -99,19 +101,28 @@ def test_preparation_accounts_for_the_same_files(tree, tmp_path):
     (tree.parent / "labels.csv").write_text("x")
     for name in (LATIN1, "a\nb.jpg"):
         (tree / name).write_bytes(encode(8))
+    os.mkfifo(tree / "pipe.jpg")
+    (tree / "zero.png").symlink_to("/dev/zero")
+    (tree / "gone.png").symlink_to("gone")
+    (tree / "digits.ppm").write_bytes(b"P6\n" + b"9" * 5000 + b" 1\n255\n")
     report = prepare.prepare(
         "folder", source=str(tmp_path / "raw"), out=tmp_path / "out", task="emotion", max_rejected=0.5
     )
     train = report["splits"]["train"]
     happy = {f"train/happy/{name}: {reason}" for name, reason in LEFT_OUT.items()}
     assert set(train["files_left_out"]) == happy | {"train/labels.csv: not in the folder of a class"}
+    (digits,) = (row["reason"] for row in train["rejected_rows"] if "digits" in row["path"])
     assert {(row["path"], row["reason"]) for row in train["rejected_rows"]} == {
         ("train/happy/caf\\xe9.jpg", "its name is not UTF-8"),
         ("train/happy/a\\nb.jpg", "a line break in its name"),
+        ("train/happy/pipe.jpg", "cannot be read: a pipe or a device, not a file"),
+        ("train/happy/zero.png", "cannot be read: a pipe or a device, not a file"),
+        ("train/happy/gone.png", "no such file"),
+        ("train/happy/digits.ppm", digits),
     }
     ids = sources.open_prepared(tmp_path / "out", "train").columns["id"]
     assert set(ids) == {f"train/happy/{name}" for name in KEPT} | {"train/sad/0.jpg"}
-    assert train["rows_read"] == len(ids) + 2 + len(LEFT_OUT) + 1
+    assert train["rows_read"] == len(ids) + 6 + len(LEFT_OUT) + 1
 
 
 def test_the_home_folder(tmp_path, monkeypatch):

@@ -101,9 +101,9 @@ def test_odd_names_in_folders_and_lists_end_no_run(saved, photos, tmp_path):
         str(folder / "0"),
         str(folder / "1.png"),
     ]
-    for part in ("notes.txt: not an image", "pipe.png: a pipe", "0-checkpoint.png: hidden"):
+    for part in ("notes.txt: not an image", "pipe.png: found a pipe", "0-checkpoint.png: hidden"):
         assert part in done.stderr
-    for part in ("caf\\xe9.png: its name is not UTF-8", "a\\nb.png: a line break", "2 skipped, 3 left out"):
+    for part in ("caf\\xe9.png: its name is not UTF-8", "a\\nb.png: a line break", "3 skipped, 2 left out"):
         assert part in done.stderr
     names = [os.fsencode(folder / name) for name in (latin1, "1.png", "pipe.png", "x\0y.png")]
     done = subprocess.run(
