@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from softbio_jax import command
+from softbio_jax.errors import UserError
 
 _MODEL = flags.DEFINE_string("model", None, "A run, a folder with a saved model, or a hub id.", required=True)
 _PORT = flags.DEFINE_integer("port", 7860, "Port of the page.")
@@ -83,7 +84,12 @@ def build(gradio, model):
         options = {"height": 340, "buttons": ["fullscreen"]}
         with gradio.Row():
             image = gradio.Image(
-                label="photograph or webcam", sources=["upload", "webcam"], elem_id="input", **options
+                label="photograph or webcam",
+                sources=["upload", "webcam"],
+                elem_id="input",
+                type="filepath",  # the file as it is: gradio's own decoder clips 16-bit grey
+                image_mode=None,
+                **options,
             )
             options["interactive"] = False
             boxed = gradio.Image(label="faces", elem_id="faces", **options)
@@ -115,14 +121,17 @@ def _analyse(gradio, model, image, how, margin, task, which):
     """Returns the values of all outputs for one image."""
     import numpy as np
 
-    from softbio_jax.data.decode import squash
     from softbio_jax.inference.annotate import annotate
-    from softbio_jax.inference.images import face_square
+    from softbio_jax.inference.images import face_square, pixels, square
     from softbio_jax.inference.occlusion import occlusion, overlay
 
     tasks = model.bundle.tasks
     if image is None:
         return [gradio.Dropdown([1], value=1), None, *[None] * len(tasks), None, ""]
+    try:
+        given, image = image, pixels(image)
+    except UserError as error:
+        raise gradio.Error(str(error)) from error
     size, start = model.bundle.image_size, time.perf_counter()
     faces = [None] if how == CROP else model.find_faces(image)
     found = time.perf_counter()
@@ -130,7 +139,8 @@ def _analyse(gradio, model, image, how, margin, task, which):
         message = f"No face found. Choose “{CROP}” if it is one."
         return [gradio.Dropdown([1], value=1), image, *[None] * len(tasks), None, message]
     squares = [
-        squash(image, size) if f is None else face_square(image, f, size=size, margin=margin) for f in faces
+        square(given, size=size) if f is None else face_square(image, f, size=size, margin=margin)
+        for f in faces
     ]
     predictions = [
         dataclasses.replace(prediction, face=face)
@@ -170,8 +180,6 @@ def _warm(model):
 
 
 def _check_port(host, port):
-    from softbio_jax.errors import UserError
-
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         socket.create_server((host, port), family=family).close()
@@ -186,8 +194,6 @@ def _check_port(host, port):
 
 
 def _gradio():
-    from softbio_jax.errors import UserError
-
     try:
         import gradio
     except ImportError as error:

@@ -5,11 +5,12 @@
   find . -name '*.jpg' | python scripts/predict.py --model=runs/mine --out=all.jsonl -
 
 Rows go to stdout, or to --out, where the same command resumes after an interruption. The exit code is
-1 if any file was skipped.
+1 if any file was skipped; files of folders that are hidden, or no images or videos, are left out.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -55,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     from softbio_jax.inference.table import PredictionTable
 
     start = time.monotonic()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names need not be UTF-8
     pace = Pace.parse(_EVERY.value)
     finder = Mtcnn() if _FACES.value == "detect" else None  # before the model, which takes longer
     model = predictor.load(_MODEL.value, device=_DEVICE.value, max_batch=_BATCH.value)
@@ -67,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
         model=bundle.label(model.bundle),
     )
     console = Console(out=sys.stderr)
+    left_out = inputs.LeftOut(console)
     stream = Stream(
         model=model,
         table=table,
@@ -78,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         console=console,
     )
     try:
-        counts = stream.run(inputs.expand(argv[1:], stdin=sys.stdin))
+        counts = stream.run(inputs.expand(argv[1:], stdin=sys.stdin, leave_out=left_out))
     except BrokenPipeError:  # the reader of stdout, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -87,7 +91,9 @@ def main(argv: Sequence[str]) -> int:
         table.close()
     console.say(
         f"{counts.images:,} images, {counts.faces:,} faces, {counts.done:,} done before, "
-        f"{counts.skipped:,} skipped, in {duration(time.monotonic() - start)}"
+        f"{counts.skipped:,} skipped, "
+        + (f"{left_out.count:,} left out, " if left_out.count else "")
+        + f"in {duration(time.monotonic() - start)}"
     )
     return 1 if counts.skipped else 0
 

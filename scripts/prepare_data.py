@@ -146,6 +146,10 @@ def _print_split(split: str, part: dict[str, Any]) -> None:
     for what in ("skipped", "rejected", "masked"):
         for reason, count in part[f"{what}_by_reason"].items():
             print(f"  {what} {count:,}: {reason}")
+    for file in part["files_left_out"][:_LISTED]:
+        print(f"  left out {file}")
+    if len(part["files_left_out"]) > _LISTED:
+        print(f"  the other {len(part['files_left_out']) - _LISTED:,} are in {_OUT.value}/report.json")
     for rejection in part["rejected_rows"][:_LISTED]:
         print(f"  {Rejection(**rejection)}")
     if part["rejected"] > _LISTED:

@@ -60,6 +60,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             module_name=program,
         )
     _quiet_libraries()
+    sys.argv[1:] = map(_at_home, sys.argv[1:])
     try:
         try:
             app.run(lambda argv: _call(main, argv), flags_parser=_parse)
@@ -167,6 +168,12 @@ def _has_no_reader(stream: TextIO) -> bool:
     poll = select.poll()
     poll.register(stream.fileno(), 0)
     return bool(poll.poll(0))
+
+
+def _at_home(argument: str) -> str:
+    """Expands the `~` of paths, which shells leave alone inside --flag=~/path."""
+    before = r"(?<=[=,])" if argument.startswith("-") else "^"
+    return re.sub(before + "~(?=/|$)", lambda _: os.path.expanduser("~"), argument)
 
 
 def _quiet_libraries() -> None:

@@ -7,9 +7,11 @@ is therefore kept in memory and rewritten there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +30,7 @@ def is_local(path: epath.PathLike) -> bool:
 
 def absolute(path: epath.PathLike) -> epath.Path:
     """Returns a path that does not depend on the current folder; epath's own breaks gs://."""
-    return epath.Path(os.path.abspath(path) if is_local(path) else path)
+    return epath.Path(os.path.abspath(home(path)) if is_local(path) else path)
 
 
 def directory(path: epath.PathLike) -> epath.Path:
@@ -37,7 +39,7 @@ def directory(path: epath.PathLike) -> epath.Path:
     Raises:
       UserError: it is in a store that cannot be reached.
     """
-    folder = epath.Path(path)
+    folder = epath.Path(home(path))
     if not is_local(folder):
         try:
             folder.exists()
@@ -56,7 +58,28 @@ def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:
     """Returns a path on a disk; raises UserError for one in an object store."""
     if not is_local(path):
         raise UserError(f"{what} has to be on a disk", where=os.fspath(path), fix=fix)
-    return pathlib.Path(path)
+    return pathlib.Path(home(path))
+
+
+def home(path: str | os.PathLike[str]) -> str:
+    """Returns a path whose `~` at the start is the home folder."""
+    return os.path.expanduser(os.fspath(path))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns what is in a file on a disk, but reads neither pipes nor devices, which may never end.
+
+    Raises:
+      OSError: it cannot be read, is something else than a file, or cannot be a name.
+    """
+    name = home(path)
+    try:
+        with open(name, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "a pipe or a device, not a file", name)
+            return file.read()
+    except ValueError as error:  # a NUL, or half of a surrogate pair
+        raise OSError(errno.EINVAL, "no possible name of a file", name) from error
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

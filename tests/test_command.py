@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 
+from softbio_jax import command
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 CONFIG = """
@@ -200,3 +202,18 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run_script):
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert only_line(stderr) == "interrupted"
+
+
+def test_the_home_folder_in_flags(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    expanded = {
+        "--out=~/data": "--out=/home/me/data",
+        "-out=~": "-out=/home/me",
+        "~/x.jpg": "/home/me/x.jpg",
+        "--config=configs/a.py:x=1,pretrained=~/w": "--config=configs/a.py:x=1,pretrained=/home/me/w",
+        "--values=a~/b": "--values=a~/b",
+        "x=~/y": "x=~/y",
+        "--out=~someone": "--out=~someone",
+    }
+    for argument, expected in expanded.items():
+        assert command._at_home(argument) == expected

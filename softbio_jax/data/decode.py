@@ -17,7 +17,20 @@ _EXIF_ORIENTATION = 274
 # Bilinear interpolation reads only four pixels; beyond this factor it would alias.
 _AREA_FROM = 1.5
 
-_PPM_HEADER = re.compile(rb"P6\n([1-9]\d*) ([1-9]\d*)\n255\n")
+_OVERSHOOT = 1.25  # of float grey beyond its range
+
+_ORIENTED = (b"Exif\x00\x00", b"tiff:Orientation")
+_STANDARD_CODES = bytes.fromhex("0102030004110512213141061351610722")  # Annex K's AC codes of luminance
+_ZEROS = bytes(40)
+_LOST = re.compile(
+    "Corrupt JPEG data|Premature end of JPEG|Bogus marker length|Bogus Huffman|Invalid component ID"
+    "|Inconsistent progression|Invalid progressive"
+)
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
+_OF_HEADERS = re.compile("e.|fe|db")  # markers that no scan has behind it
+_PADDING = 16
+
+_PPM_HEADER = re.compile(rb"P6\n([1-9]\d{0,8}) ([1-9]\d{0,8})\n255\n")
 
 Resize = Literal["fast", "reference"]
 
@@ -71,16 +84,97 @@ def decode_full(data: bytes, *, at_least: int = 0) -> np.ndarray:
     """
     if data[:3] == b"P6\n":
         return _ppm(data)
-    if data[:2] == b"\xff\xd8" and not _is_rotated(data):
-        import simplejpeg
-
-        try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-            if height * width <= MAX_PIXELS and colours != "CMYK":
-                return simplejpeg.decode_jpeg(data, min_height=at_least, min_width=at_least)
-        except ValueError:
-            pass  # strict about small defects: Pillow decides
+    if data[:2] == b"\xff\xd8":
+        return _jpeg(data, at_least)
     return _pillow_rgb(data)
+
+
+def from_pil(image: Image.Image) -> np.ndarray:
+    """Converts a PIL image, at its current frame, to (H, W, 3) uint8 RGB as its file would be.
+
+    It is turned as its EXIF block says. Grey of more than 8 bits is scaled: 16 bits by 1/257, integers
+    of 32 bits from the range of 16 bits if that holds them, and floats from the range of 0 to 1, 0 to
+    255 or 0 to 65,535, whichever is the smallest that holds them.
+
+    Raises:
+      UndecodableImage: broken, or pixels that are not finite.
+    """
+    try:
+        image.load()
+        upright = _upright(image)
+        if not upright.mode.startswith("I") and upright.mode != "F":
+            return np.array(upright.convert("RGB"))
+        values = np.asarray(upright)
+    except Exception as error:  # Pillow raises many types for broken images
+        raise UndecodableImage(" ".join(str(error).split())[:120] or "broken") from error
+    return _deep_grey(values, from_file=image.format is not None)
+
+
+def _jpeg(data: bytes, at_least: int) -> np.ndarray:
+    import simplejpeg
+
+    scan, oriented = _scan_start(data)
+    damage = _zeroed(data, scan)
+    fast = not damage and not (oriented and _is_rotated(data))
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width <= MAX_PIXELS:
+            fast = fast and colours not in ("CMYK", "YCCK")
+            # Pillow ignores the decoder's warnings, so what it will decode is checked here, at 1/8.
+            side = at_least if fast else 1
+            image = simplejpeg.decode_jpeg(data, min_height=side, min_width=side)
+            if fast:
+                return image
+    except ValueError as error:  # strict about small defects: Pillow decides
+        damage = damage or _damage(data, str(error))
+    image = _pillow_rgb(data)
+    if damage:
+        raise UndecodableImage(f"damaged: {damage}")
+    return image
+
+
+def _scan_start(data: bytes) -> tuple[int, bool]:
+    """Returns where the first scan of a JPEG starts, and whether its header may have an orientation."""
+    place, oriented = 2, False
+    while place + 4 <= len(data):
+        marker = data[place + 1]
+        if data[place] != 0xFF:  # something between the segments: Pillow searches
+            return max(data.find(b"\xff\xda", place), place), b"Exif\x00\x00" in data
+        if marker == 0xDA:
+            break
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+            place += 1 if marker == 0xFF else 2
+            continue
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xE1 and not oriented:
+            oriented = any(data.find(word, place, end) >= 0 for word in _ORIENTED)
+        place = end
+    return place, oriented
+
+
+def _zeroed(data: bytes, scan: int) -> str:
+    """Returns a description of a run of zeros inside the scans of a JPEG, or "".
+
+    With the standard Huffman tables a run of this length would need blocks of noise. With other
+    tables it can be a plain area.
+    """
+    start = data.find(_ZEROS, scan)
+    if start < 0 or data.find(b"\xff\xd9", scan, start) >= 0 or _STANDARD_CODES not in data[:scan]:
+        return ""
+    return f"zeros at byte {start}"
+
+
+def _damage(data: bytes, warning: str) -> str:
+    """Returns a warning of libjpeg that means lost pixels, or "" for a harmless one."""
+    extraneous = _EXTRANEOUS.search(warning)
+    if extraneous is not None:
+        if _OF_HEADERS.fullmatch(extraneous[2]):
+            return ""
+        # A short padding before the end is harmless.
+        count, end = int(extraneous[1]), data.rfind(b"\xff\xd9")
+        if extraneous[2] == "d9" and count <= _PADDING and len(set(data[end - count : end])) == 1:
+            return ""
+    return warning if _LOST.match(warning) else ""
 
 
 def _ppm(data: bytes) -> np.ndarray:
@@ -95,13 +189,36 @@ def _ppm(data: bytes) -> np.ndarray:
 
 
 def _is_rotated(data: bytes) -> bool:
-    # Most JPEGs of face data sets have no EXIF block and need no parser.
-    if b"Exif\x00\x00" not in data[:4096]:
-        return False
     try:
-        return _open(data).getexif().get(_EXIF_ORIENTATION, 1) != 1
-    except Exception:  # a broken EXIF block is no reason to reject the image
+        return _orientation(_open(data)) != 1
+    except UndecodableImage:  # reported when it is decoded
         return False
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block is no reason to reject the image
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    method = Image.Transpose
+    turns = {
+        2: method.FLIP_LEFT_RIGHT,
+        3: method.ROTATE_180,
+        4: method.FLIP_TOP_BOTTOM,
+        5: method.TRANSPOSE,
+        6: method.ROTATE_270,
+        7: method.TRANSVERSE,
+        8: method.ROTATE_90,
+    }
+    turn = turns.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -118,6 +235,8 @@ def _open(data: bytes) -> Image.Image:
     except Exception as error:
         known = data.startswith((b"\xff\xd8\xff", b"\x89PNG"))
         raise UndecodableImage("truncated in its header" if known else "not an image") from error
+    if image.format == "EPS":
+        raise UndecodableImage("EPS, which only another program can draw")
     if image.width * image.height > MAX_PIXELS:
         raise UndecodableImage(f"too large: {image.width}x{image.height}")
     return image
@@ -133,17 +252,24 @@ def _load(data: bytes) -> Image.Image:
 
 
 def _pillow_rgb(data: bytes) -> np.ndarray:
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(_load(data))
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey(np.asarray(image))
-    return np.array(image.convert("RGB"))
+    return from_pil(_load(data))
 
 
-def _deep_grey(values: np.ndarray) -> np.ndarray:
-    # Pillow clips 16-bit grey at 255 instead of scaling it.
-    grey = np.rint(np.clip(values.astype(np.float64) * (255.0 / 65535.0), 0, 255)).astype(np.uint8)
+def _deep_grey(values: np.ndarray, *, from_file: bool) -> np.ndarray:
+    # Pillow clips grey of more than 8 bits at 255 instead of scaling it.
+    grey = values.astype(np.float64)
+    if not np.isfinite(grey).all():
+        raise UndecodableImage("pixels that are not finite")
+    low, high = float(grey.min()), float(grey.max())
+    white = 65535.0
+    if values.dtype.kind == "f":
+        # Resampling exceeds a range a little; that is clipped.
+        white = next((top for top in (1.0, 255.0) if high <= top * _OVERSHOOT), white)
+    elif values.dtype.itemsize > 2 and not from_file and high <= 255:
+        white = 255.0  # made from 8 bits in memory
+    if values.dtype.itemsize > 2 and not -(_OVERSHOOT - 1) * white <= low <= high <= white * _OVERSHOOT:
+        grey, white = grey - low, high - low  # no range that is in use
+    grey = np.rint(np.clip(grey * (255.0 / white), 0, 255)).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 

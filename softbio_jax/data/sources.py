@@ -68,7 +68,7 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
       UserError: no such folder or split, records and index that do not match, or labels that were
         edited after the preparation.
     """
-    folder = pathlib.Path(directory)
+    folder = pathlib.Path(directory).expanduser()
     index = index_lib.read(folder, split)
     source = _open_records(str(folder), split)
     if len(source) != len(index):

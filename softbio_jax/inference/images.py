@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from softbio_jax.data import decode
+from softbio_jax import files
+from softbio_jax.data import decode, listing
 from softbio_jax.data.faces import Face, crop, enclosing_square
 from softbio_jax.errors import UserError
 
-# A path, encoded bytes, (H, W, 3) uint8 RGB, or a PIL image; PIL is not imported before it is needed.
+# A path, encoded bytes, a file open for reading, (H, W, 3) uint8 RGB, or a PIL image; PIL is not
+# imported before it is needed.
 ImageLike = Any
+_BYTES = bytes | bytearray | memoryview
 
 
 def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     """Returns one image, a list of them or a batch (B, H, W, 3) as a list."""
-    if isinstance(images, str | bytes | os.PathLike) or _is_pil(images):
+    if isinstance(images, str | _BYTES | os.PathLike) or hasattr(images, "read") or _is_pil(images):
         return [images]
     if hasattr(images, "ndim"):
         return list(images) if images.ndim == 4 else [images]
+    if not isinstance(images, Iterable):
+        raise _not_an_image("images", type(images).__name__)
     return list(images)
 
 
@@ -51,7 +56,8 @@ def square(image: ImageLike, *, size: int, where: str = "") -> np.ndarray:
 def pixels(image: ImageLike, *, where: str = "") -> np.ndarray:
     """Returns an image in full resolution: (H, W, 3) uint8 RGB, rotated as its EXIF block says.
 
-    The image is a path, encoded bytes, an array (H, W, 3) uint8 RGB, or a PIL image.
+    The image is a path, encoded bytes, a file open for reading (read from its start, if it can seek),
+    an array (H, W, 3) uint8 RGB, or a PIL image (its current frame).
 
     Raises:
       UserError: not an image, with the reason.
@@ -59,10 +65,10 @@ def pixels(image: ImageLike, *, where: str = "") -> np.ndarray:
     with _reported(image, where):
         if (data := _encoded(image)) is not None:
             return decode.decode_full(data)
-    if _is_pil(image):
-        from PIL import ImageOps
-
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        if _is_pil(image):
+            return decode.from_pil(image)
+    if not hasattr(image, "__array__") and not isinstance(image, list | tuple):
+        raise _not_an_image(where, type(image).__name__)
     return _checked(np.asarray(image), where)
 
 
@@ -85,8 +91,21 @@ def face_square(image: np.ndarray, face: Face, *, size: int, margin: float = 0.0
 
 def _encoded(image: ImageLike) -> bytes | None:
     if isinstance(image, str | os.PathLike):
-        return pathlib.Path(image).read_bytes()
-    return image if isinstance(image, bytes) else None
+        return files.read_bytes(image)
+    if isinstance(image, _BYTES):
+        return bytes(image)
+    if not hasattr(image, "read"):
+        return None
+    if not hasattr(image, "seekable") or not image.seekable():
+        data = image.read()
+    else:
+        place = image.tell()
+        image.seek(0)
+        data = image.read()
+        image.seek(place)
+    if isinstance(data, str):
+        raise OSError(errno.EINVAL, "a file open for text, not in mode 'rb'")
+    return data
 
 
 @contextlib.contextmanager
@@ -94,14 +113,22 @@ def _reported(image: ImageLike, where: str) -> Iterator[None]:
     """Turns errors of reading and decoding into a UserError."""
     try:
         yield
-    except (OSError, decode.UndecodableImage) as error:
+    except (OSError, ValueError) as error:  # UndecodableImage, and a file that is closed
+        if isinstance(error, UserError):
+            raise
         reason = (error.strerror or "unreadable") if isinstance(error, OSError) else str(error)
         raise UserError(
             "cannot read the image",
-            where=where if isinstance(image, bytes) else str(image),
+            where=listing.shown(str(image)) if isinstance(image, str | os.PathLike) else where,
             found=reason,
             fix="correct the path, or copy or download the image again",
         ) from error
+
+
+def _not_an_image(where: str, found: str) -> UserError:
+    expected = "a path, encoded bytes, an open file, an array (H, W, 3) uint8 or a PIL image"
+    fix = "check what made it: cv2.imread returns None for a file that it cannot read"
+    return UserError("not an image", where=where, expected=expected, found=found, fix=fix)
 
 
 def _checked(array: np.ndarray, where: str) -> np.ndarray:

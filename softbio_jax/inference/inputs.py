@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import glob
 import os
-import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
+from softbio_jax import files
+from softbio_jax.console import Console
+from softbio_jax.data import listing
 from softbio_jax.errors import UserError
 
-IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
-VIDEOS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"))
 STDIN = "-"
+LeaveOut = Callable[[str, str], None]  # (name, reason)
 
 
-def expand(arguments: Iterable[str], *, stdin: TextIO) -> Iterator[str]:
+class LeftOut:
+    """Counts and reports the files of folders that are not used, which is no error."""
+
+    def __init__(self, console: Console):
+        self.count = 0
+        self._console = console
+
+    def __call__(self, name: str, reason: str) -> None:
+        self.count += 1
+        self._console.say(f"left out: {listing.shown(name)}: {reason}")
+
+
+def expand(
+    arguments: Iterable[str], *, stdin: TextIO, leave_out: LeaveOut = lambda name, reason: None
+) -> Iterator[str]:
     """Yields every file that the arguments name, once, in order and as soon as it is known.
 
     Args:
-      arguments: files; folders, searched at any depth for images and videos, sorted; globs (`**` for
-        any depth), unless a file has that name; "-" for a list on stdin, one file per line.
+      arguments: files; folders, searched at any depth for images and videos as `listing.walk` does,
+        sorted; globs (`**` for any depth), unless a file has that name; "-" for a list on stdin, one
+        file per line. `~` is the home folder.
+      leave_out: told every other file of a folder, and every folder that a glob matches.
 
     Raises:
       UserError: a glob or a folder without an image or video.
@@ -28,22 +45,28 @@ def expand(arguments: Iterable[str], *, stdin: TextIO) -> Iterator[str]:
     seen: set[str] = set()
     for argument in arguments:
         listed = (line.rstrip("\r\n") for line in stdin if line.strip())
-        for name in listed if argument == STDIN else _expanded(argument):
+        listed = (files.home(line) for line in listed)
+        for name in listed if argument == STDIN else _expanded(files.home(argument), leave_out):
             if name not in seen:
                 seen.add(name)
                 yield name
 
 
 def is_video(name: str) -> bool:
-    """Returns whether a file is a video, by the end of its name."""
-    return pathlib.Path(name).suffix.lower() in VIDEOS
+    """Returns whether a file is a video, by its contents, or the end of its name."""
+    return listing.kind_of(name) == "video"
 
 
-def _expanded(argument: str) -> list[str]:
+def _expanded(argument: str, leave_out: LeaveOut) -> list[str]:
     if os.path.isdir(argument):
-        return _listed(argument)
+        return _listed(argument, leave_out)
     if glob.has_magic(argument) and not os.path.exists(argument):
-        found = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
+        found = []
+        for name in sorted(glob.glob(argument, recursive=True)):
+            if os.path.isfile(name):
+                found.append(name)
+            elif "**" not in argument:
+                leave_out(name, "a folder" if os.path.isdir(name) else "a pipe or a device")
         if not found:
             raise UserError(
                 "no file", where=argument, expected="a match", found="none", fix="correct the pattern"
@@ -52,19 +75,20 @@ def _expanded(argument: str) -> list[str]:
     return [argument]
 
 
-def _listed(folder: str) -> list[str]:
-    found = [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if pathlib.Path(name).suffix.lower() in IMAGES | VIDEOS
-    ]
+def _listed(folder: str, leave_out: LeaveOut) -> list[str]:
+    found, others = [], 0
+    for listed in listing.walk(folder):
+        if listed.reason:
+            leave_out(listed.path, listed.reason)
+            others += 1
+        else:
+            found.append(listed.path)
     if not found:
         raise UserError(
             "no image or video",
             where=folder,
-            expected=f"names ending in {', '.join(sorted(IMAGES | VIDEOS))}",
-            found="none",
+            expected="contents of an image or a video",
+            found=f"{others:,} other files" if others else "none",
             fix="name the files themselves",
         )
     return sorted(found)

@@ -91,7 +91,7 @@ class Predictor:
 
     def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
         """Writes the model to a new folder that `softbio_jax.load` reads."""
-        return bundle.save(self.bundle, pathlib.Path(directory))
+        return bundle.save(self.bundle, pathlib.Path(directory).expanduser())
 
     @_former_keyword
     def predict(
@@ -100,8 +100,8 @@ class Predictor:
         """Predicts from face crops, each used unchanged.
 
         Args:
-          images: one or several paths, encoded bytes, (H, W, 3) uint8 RGB arrays or PIL images, or a
-            batch (B, H, W, 3).
+          images: one or several paths, encoded bytes, open files, (H, W, 3) uint8 RGB arrays or PIL
+            images, or a batch (B, H, W, 3).
           calibrated: False gives softmax(logits), as in a run's eval/predictions.
 
         Returns:
@@ -247,7 +247,7 @@ def open_bundle(source: str | os.PathLike[str]) -> Bundle:
     Raises:
       UserError: none of them, or a damaged one.
     """
-    path = pathlib.Path(source)
+    path = pathlib.Path(source).expanduser()
     if path.is_dir():
         return bundle.from_directory(path) if bundle.is_bundle(path) else bundle.from_run(path)
     # Paths such as runs/mine look like hub ids; if the parent folder exists, it is a mistyped path.

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from softbio_jax.console import QUIET, Console
+from softbio_jax.data import listing
 from softbio_jax.data.decode import UndecodableImage
 from softbio_jax.data.faces import Face, FaceFinder
 from softbio_jax.errors import UserError
@@ -146,8 +147,8 @@ class Stream:
 
     def _items(self, names: Iterable[str], counts: Counts) -> Iterator[_Item]:
         for name in names:
-            if "\n" in name or "\r" in name:
-                self._skip(repr(name), "a line break in its name", counts)
+            if problem := listing.name_problem(name):
+                self._skip(listing.shown(name), problem, counts)
             elif is_video(name):
                 yield from self._frames(name, counts)
             elif self.table.done(name):

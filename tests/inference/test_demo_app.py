@@ -191,6 +191,21 @@ def test_what_is_shown_belongs_to_the_chosen_face(bundle, monkeypatch):
     assert page["_analyse"](gradio, model, None, page["FIND"], 0.0, "age", 1)[-1] == ""
 
 
+def test_a_file_is_read_as_by_predict(bundle, tmp_path):
+    page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+    gradio = types.SimpleNamespace(Dropdown=lambda choices, value: (choices, value), Error=RuntimeError)
+    model = Predictor(bundle, max_batch=64)
+    deep, broken = tmp_path / "deep.png", tmp_path / "broken.png"
+    values = np.random.default_rng(0).integers(0, 65536, (90, 90), np.uint16)
+    Image.fromarray(values).save(deep)
+    broken.write_bytes(b"no image")
+    wanted = model.predict(deep)[0]
+    shown = page["_analyse"](gradio, model, str(deep), page["CROP"], 0.0, "gender", 1)
+    assert shown[2] == pytest.approx(wanted.probabilities["age"], abs=1e-6)
+    with pytest.raises(RuntimeError, match=r"cannot read the image: .*broken\.png"):
+        page["_analyse"](gradio, model, str(broken), page["CROP"], 0.0, "gender", 1)
+
+
 def test_a_port_that_is_taken_is_one_line():
     check = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))["_check_port"]
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,4 +1,5 @@
 import io
+import pathlib
 
 import cv2
 import numpy as np
@@ -75,3 +76,30 @@ def test_what_is_no_video_or_no_pace(tmp_path):
     for text in ("0", "0s", "-1", "s", "1m", ""):
         with pytest.raises(UserError, match="bad pace"):
             Pace.parse(text)
+
+
+def test_every_file_of_a_folder_is_read_or_left_out(tree, monkeypatch, tmp_path):
+    for name in (".hidden.jpg", ".git/x.jpg", "__MACOSX/._a.png", "._a.png", "deep/.b/c.png"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "in" / "photo").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "in" / "clip.jfif").write_bytes(b"\xff\xd8\xff\xe0")
+    told = []
+    found = list(inputs.expand(["in"], stdin=io.StringIO(), leave_out=lambda *what: told.append(what)))
+    everything = [*expand("in/*.JPG"), "in/[x].jpg", "in/a.png", "in/clip.jfif", "in/photo"]
+    assert sorted(found) == sorted([*everything, "in/deep/clip.mp4", "in/deep/er/c.webp"])
+    hidden = ("in/.git/x.jpg", "in/.hidden.jpg", "in/._a.png", "in/__MACOSX/._a.png", "in/deep/.b/c.png")
+    assert sorted(told) == sorted(
+        [*((name, "hidden") for name in hidden), ("in/notes.txt", "not an image or video")]
+    )
+    list(inputs.expand(["in/*"], stdin=io.StringIO(), leave_out=lambda *what: told.append(what)))
+    assert ("in/deep", "a folder") in told
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand("~/in/a.png", "~/in/*.png", "-", stdin="~/in/a.png\n") == [f"{tmp_path}/in/a.png"]
+
+
+def test_a_video_is_one_by_its_contents(tmp_path, clip):
+    (tmp_path / "clip").write_bytes(pathlib.Path(clip).read_bytes())
+    (tmp_path / "photo.mp4").write_bytes(b"\xff\xd8\xff\xe0")
+    assert inputs.is_video(str(tmp_path / "clip")) and not inputs.is_video(str(tmp_path / "photo.mp4"))

@@ -86,6 +86,39 @@ def test_crops_from_a_list_and_a_broken_one(saved, photos, tmp_path):
     assert last.startswith("2 images, 2 faces, 0 done before, 1 skipped")
 
 
+def test_odd_names_in_folders_and_lists_end_no_run(saved, photos, tmp_path):
+    folder = tmp_path / "in"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    data = (photos / "0.png").read_bytes()
+    latin1 = os.fsdecode(b"caf\xe9.png")
+    for name in ("0", "1.png", ".ipynb_checkpoints/0-checkpoint.png", latin1, "a\nb.png"):
+        (folder / name).write_bytes(data)
+    (folder / "notes.txt").write_text("notes")
+    os.mkfifo(folder / "pipe.png")
+    done = predict(f"--model={saved}", "--faces=crop", "--format=jsonl", folder)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert [json.loads(line)["input"] for line in done.stdout.splitlines()] == [
+        str(folder / "0"),
+        str(folder / "1.png"),
+    ]
+    for part in ("notes.txt: not an image", "pipe.png: found a pipe", "0-checkpoint.png: hidden"):
+        assert part in done.stderr
+    for part in ("caf\\xe9.png: its name is not UTF-8", "a\\nb.png: a line break", "3 skipped, 2 left out"):
+        assert part in done.stderr
+    names = [os.fsencode(folder / name) for name in (latin1, "1.png", "pipe.png", "x\0y.png")]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/predict.py"), f"--model={saved}", "--faces=crop", "-"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        input=b"\n".join(names),
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 1 and b"1 images" in done.stderr and b"3 skipped" in done.stderr
+    assert b"Traceback" not in done.stderr and len(done.stdout.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

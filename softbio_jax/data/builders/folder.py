@@ -1,4 +1,4 @@
-"""A folder per class: `{split}/{class}/image`, for one task."""
+"""A folder per class: `{split}/{class}/image`, at any depth below the class, for one task."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from softbio_jax.data import listing
 from softbio_jax.data.labels import class_of, known_words, require_class
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Rejection, Row
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError, nearest
 from softbio_jax.tasks import TASKS
 
@@ -63,16 +64,20 @@ class Folder(FaceBuilder):
     def rows(self, split: str) -> Iterator[Outcome]:
         for folder, label in self._classes(split):
             inner = self.source / split / folder
-            for path in tables.images_in(inner):
-                yield Row(id=f"{split}/{folder}/{path.name}", image=path, labels={self.task: label})
-            for path in tables.images_in(inner, suffixes=tables.FOREIGN_SUFFIXES):
-                yield Rejection(
-                    f"{split}/{folder}/{path.name}",
-                    "not a supported image format",
-                    expected=" ".join(tables.IMAGE_SUFFIXES),
-                    found=path.suffix,
-                    fix="convert it (a video: extract frames) or move it away",
-                )
+            others: list[Outcome] = []
+            for found in listing.walk(inner):
+                path = pathlib.Path(found.path)
+                name = path.relative_to(self.source).as_posix()
+                if found.kind == "image":
+                    yield Row(id=name, image=path, labels={self.task: label})
+                else:
+                    others.append(_other(listing.shown(name), path.suffix, found))
+            yield from others
+        for path in sorted((self.source / split).iterdir()):
+            if not path.is_dir() or listing.is_hidden(path.name):
+                name = listing.shown(path.relative_to(self.source).as_posix())
+                reason = "hidden" if listing.is_hidden(path.name) else "not in the folder of a class"
+                yield Skip(reason, name)
 
     def _classes(self, split: str) -> list[tuple[str, int]]:
         fix = "rename the folder to one of them, or move it away"
@@ -87,5 +92,17 @@ class Folder(FaceBuilder):
         return classes
 
 
+def _other(name: str, suffix: str, found: listing.Listed) -> Rejection | Skip:
+    if suffix.lower() not in tables.FOREIGN_SUFFIXES or found.reason not in ("", listing.UNKNOWN):
+        return Skip(found.reason or "a video", name)
+    return Rejection(
+        name,
+        "not a supported image format",
+        expected=" ".join(tables.IMAGE_SUFFIXES),
+        found=suffix,
+        fix="convert it (a video: extract frames) or move it away",
+    )
+
+
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+    return sorted(inner for inner in path.iterdir() if inner.is_dir() and not listing.is_hidden(inner.name))

@@ -35,6 +35,7 @@ class Account:
         self.rows_read = 0
         self.rejected: list[Rejection] = []
         self.skipped: collections.Counter[str] = collections.Counter()
+        self.left_out: list[str] = []  # files that were skipped
         self.masked: collections.Counter[str] = collections.Counter()
         self._ids: dict[str, str] = {}  # id -> label file and row
         self._labels: dict[str, list[int]] = {task: [] for task in tasks}
@@ -47,6 +48,7 @@ class Account:
     def skip(self, skip: Skip) -> None:
         self.rows_read += 1
         self.skipped[skip.reason] += 1
+        self.left_out += [f"{skip.path}: {skip.reason}"] if skip.path else []
 
     def reject(self, rejection: Rejection) -> None:
         self.rows_read += 1
@@ -115,6 +117,7 @@ class Account:
             "kept": len(self),
             "skipped": self.skipped.total(),
             "skipped_by_reason": dict(self.skipped),
+            "files_left_out": self.left_out,
             "rejected": len(self.rejected),
             "rejected_by_reason": dict(collections.Counter(r.reason for r in self.rejected)),
             "rejected_rows": [r.to_json() for r in self.rejected],
@@ -133,6 +136,7 @@ class Account:
             "rows_read": self.rows_read,
             "rejected": [r.to_json() for r in self.rejected],
             "skipped": dict(self.skipped),
+            "left_out": self.left_out,
             "masked": dict(self.masked),
             "ids": self._ids,
             "labels": self._labels,
@@ -145,6 +149,7 @@ class Account:
         self.rows_read += part["rows_read"]
         self.rejected += [Rejection(**r) for r in part["rejected"]]
         self.skipped.update(part["skipped"])
+        self.left_out += part["left_out"]
         self.masked.update(part["masked"])
         self._ids.update(part["ids"])
         for task, values in self._labels.items():

@@ -65,7 +65,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         remake: Callable[[], FaceBuilder] | None = None,
         console: Console = QUIET,
     ):
-        self.source = pathlib.Path(source)
+        self.source = pathlib.Path(source).expanduser()
         self.max_rejected = max_rejected
         self.threads = threads or os.cpu_count() or 1
         self.storage = storage

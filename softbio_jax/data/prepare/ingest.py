@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
 from softbio_jax.console import QUIET, Console, Meter
-from softbio_jax.data import decode
+from softbio_jax.data import decode, listing
 from softbio_jax.data.prepare.account import Account, Checked, Entry, Journal
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 
@@ -42,6 +42,8 @@ def ingest(
     def check(row: Outcome) -> Checked | Rejection | Skip:
         if not isinstance(row, Row):
             return row
+        if problem := listing.name_problem(row.id):
+            return Rejection(listing.shown(row.id), problem, where=row.where, fix="rename it")
         try:
             data = row.read()
             digest = hashlib.sha256(data).digest()

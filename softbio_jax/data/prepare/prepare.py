@@ -37,8 +37,9 @@ def survey(dataset: str, *, source: str, **options: Any) -> dict[str, SplitSurve
     Raises:
       UserError: the first thing that is missing or wrong.
     """
+    options = _at_home(options | {"source": source})
     with tempfile.TemporaryDirectory() as scratch:
-        return _survey(BUILDERS[dataset](source=source, data_dir=scratch, **options), files=True)
+        return _survey(BUILDERS[dataset](data_dir=scratch, **options), files=True)
 
 
 def prepare(
@@ -72,14 +73,15 @@ def prepare(
     Raises:
       UserError: a mistake in the source, or `out` exists.
     """
-    out = pathlib.Path(out)
+    out = pathlib.Path(out).expanduser()
     if out.exists() and not overwrite:
         raise UserError("the output exists", where=str(out), fix="give another --out or pass --overwrite")
     start = time.monotonic()
     with _scratch(out) as scratch:
         records_root = scratch / "records"
         shutil.rmtree(records_root, ignore_errors=True)  # left by a run that was killed
-        make = functools.partial(BUILDERS[dataset], source=source, data_dir=records_root, **options)
+        options = _at_home(options | {"source": source})
+        make = functools.partial(BUILDERS[dataset], data_dir=records_root, **options)
         if beam_options is None:
             builder = make(journals=scratch, console=console)
         else:
@@ -102,11 +104,16 @@ def prepare(
 
 def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the report of a prepared folder; raises UserError if there is none."""
-    path = pathlib.Path(directory) / REPORT
+    path = pathlib.Path(directory).expanduser() / REPORT
     if not path.is_file():
         where, fix = str(directory), "run scripts/prepare_data.py"
         raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)
     return json.loads(path.read_text())
+
+
+def _at_home(options: dict[str, Any]) -> dict[str, Any]:
+    paths = {name: value for name, value in options.items() if isinstance(value, str | pathlib.Path)}
+    return options | {name: files.home(value) for name, value in paths.items()}
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
+
+from softbio_jax import files
 from softbio_jax.data.labels import OLDEST
 from softbio_jax.errors import UserError
 
@@ -40,7 +42,7 @@ class Row:
         """Returns the encoded image; raises OSError where its file cannot be read."""
         if isinstance(self.image, bytes):
             return self.image
-        return self.image.read_bytes() if isinstance(self.image, pathlib.Path) else self.image()
+        return files.read_bytes(self.image) if isinstance(self.image, pathlib.Path) else self.image()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +74,13 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-    """A row that the protocol omits (no label, gender unsure, contempt): only counted."""
+    """A row that the protocol omits (no label, gender unsure, contempt): counted.
+
+    `path` is set for a file of the source that is no example, and is listed.
+    """
 
     reason: str
+    path: str = ""
 
 
 Outcome = Row | Rejection | Skip

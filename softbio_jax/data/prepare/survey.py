@@ -153,6 +153,8 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
 def _size(path: pathlib.Path) -> tuple[int, int] | None:
     from PIL import Image
 
+    if not path.is_file():  # a pipe may never end
+        return None
     try:
         with Image.open(path) as image:
             return image.height, image.width
