@@ -141,3 +141,22 @@ def test_a_timm_head_with_a_bias_is_refused(tmp_path):
     save_arrays(tmp_path / "a.safetensors", arrays, metadata={})
     with pytest.raises(UserError, match="the head's bias is not zero"):
         formats.read(tmp_path / "a.safetensors", config=TINY)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "model.", "state_dict.model."]
+)
+@pytest.mark.parametrize("format_name", ["official", "timm", "open_clip"])
+def test_what_wrappers_add_to_the_names_is_removed(tmp_path, format_name, prefix):
+    state = state_of("tiny-test", text=format_name == "open_clip")
+    plain = formats.FORMATS[format_name].from_official(state)
+    save_arrays(tmp_path / "a.safetensors", {prefix + k: v for k, v in plain.items()}, metadata={})
+    assert_same_bits(formats.read(tmp_path / "a.safetensors", config=TINY), state)
+
+
+@pytest.mark.parametrize("part", ["_orig_mod", "module", "_fsdp_wrapped_module"])
+def test_a_wrapper_of_one_block_is_removed(tmp_path, part):
+    state = state_of("tiny-test")
+    wrapped = {key.replace("resblocks.1.", f"resblocks.1.{part}."): array for key, array in state.items()}
+    save_arrays(tmp_path / "a.safetensors", wrapped, metadata={})
+    assert_same_bits(formats.read(tmp_path / "a.safetensors", config=TINY), state)
