@@ -91,3 +91,10 @@ def test_the_limit_follows_the_rounding_of_the_reference():
         assert found["tokens"].noise == noise["tokens"]
     alike = ladder.compare(exact, exact, noise=dict.fromkeys(exact, 0.0))
     assert {rung.name: rung.limit for rung in alike}["tokens"] == 1e-6  # never nothing
+
+
+def test_the_rounding_of_logits_is_at_least_that_of_the_embeddings():
+    exact = {"embedding_normalised": np.array([[0.6, 0.8]]), "text_normalised": np.array([[1.0, 0.0]])}
+    exact["logits"] = 100 * exact["embedding_normalised"] @ exact["text_normalised"].T
+    reference = exact | {"embedding_normalised": np.array([[0.6, 0.8 + 1e-6]])}  # the logit does not see it
+    assert ladder.rounding(reference, exact)["logits"] == pytest.approx(1e-4)
