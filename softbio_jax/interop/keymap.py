@@ -41,7 +41,7 @@ def _projection_from_head(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
             where="head.bias",
             expected="zeros, as the projection has no bias",
             found=f"values up to {np.abs(bias).max():.3g}",
-            fix="give the encoder before its head was fine-tuned",
+            fix="scripts/convert.py --head_of=ENCODER drops it and takes the projection of that encoder",
         )
     return weight.T
 

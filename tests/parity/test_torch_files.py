@@ -131,3 +131,22 @@ def test_infinities_in_float16_are_refused(tmp_path):
     torch.save(state, tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"visual\.proj \(24 of 768, float16\)"):
         formats.read(tmp_path / "a.pt", config=VISION["tiny-test"])
+
+
+def test_a_peft_adapter_in_a_bin_file_is_read(tmp_path):
+    from softbio_jax.interop import peft
+    from tests.interop.test_peft import drawn
+
+    config, (model, params) = VISION["tiny-test"], drawn("lora")
+    adapter = peft.collect(params, model.adapters)
+    for name in ("a", "b"):
+        peft.write(tmp_path / name, adapter)
+    weights = tmp_path / "b" / peft.WEIGHTS
+    tensors = {key: torch.from_numpy(array) for key, array in load_arrays(weights)[0].items()}
+    torch.save(tensors, weights.with_suffix(".bin"))
+    weights.unlink()
+    found, wanted = (peft.read(tmp_path / name, config).layers for name in "ba")
+    assert set(found) == set(wanted)
+    for layer in wanted:
+        assert (found[layer].a == wanted[layer].a).all()
+        assert (found[layer].b == wanted[layer].b).all()
