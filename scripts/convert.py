@@ -44,6 +44,9 @@ _DST = flags.DEFINE_string(
 _DST_FORMAT = flags.DEFINE_enum("dst_format", None, _NAMES, "Its format.", required=True)
 _VARIANT = flags.DEFINE_string("variant", None, "The variant, by its PE name or timm name.", required=True)
 _BASE = flags.DEFINE_string("base", None, "Adapters: the encoder to fold them into, in any format.")
+_HEAD_OF = flags.DEFINE_string(
+    "head_of", None, "Encoders: drop the head, and take the projection of this encoder of the variant."
+)
 _VISION_ONLY = flags.DEFINE_bool("vision_only", False, "Convert only the vision encoder: no text, no heads.")
 
 
@@ -54,6 +57,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("the destination exists", where=str(destination), fix="remove it or name another")
     source = pathlib.Path(_SRC.value)
     if _SRC_FORMAT.value in _ADAPTERS or (source.is_file() and adapter_files.is_ours(source)):
+        if _HEAD_OF.value:
+            raise UserError("adapters hold no head of an encoder", where="--head_of", fix="drop --head_of")
         _adapters(source, destination, config)
         return
     for flag, wanted, fix in (
@@ -64,7 +69,8 @@ def main(argv: Sequence[str]) -> None:
             where, expected = f"{flag} with {source}", f"a source of {', '.join(ADAPTER_FORMATS)} adapters"
             raise UserError("an encoder holds no adapters", where=where, expected=expected, fix=fix)
     path = safe_load.resolve(_SRC.value)
-    state = formats.read(path, config=config, format_name=_SRC_FORMAT.value)
+    head_of = safe_load.resolve(_HEAD_OF.value) if _HEAD_OF.value else None
+    state = formats.read(path, config=config, format_name=_SRC_FORMAT.value, head_of=head_of)
     _write_encoder(_vision(state) if _VISION_ONLY.value else state, destination, config, source=str(path))
 
 

@@ -5,8 +5,9 @@
   python scripts/parity.py --variant=PE-Core-B16-224 --checkout=DIR --size=192x288
 
 Without --checkpoint, weights are drawn from --seed by parameter name, with query and key rows scaled
-by 3 so that position bugs show. Prints the largest absolute difference of every stage, names the
-first tensor that diverges, and exits with 1 if any does.
+by 3 so that position bugs show. Prints the largest absolute difference of every stage beside the
+reference's own rounding, which is measured against its float64 on these weights and bounds ours;
+names the first tensor that diverges, and exits with 1 if any does.
 """
 
 import dataclasses
@@ -62,9 +63,11 @@ def main(argv: Sequence[str]) -> int:
     print(f"{config.name} at {height}x{width}, {_DTYPE.value}, against {reference}", flush=True)
     if reference == "goldens":
         ours, theirs = _against_goldens(config, (height, width))
+        noise = None
     else:
-        ours, theirs = _live(reference, config, (height, width))
-    first = _print_ladder(ladder.compare(ours, theirs, limits=ladder.LIMITS[_DTYPE.value]))
+        ours, theirs, noise = _live(reference, config, (height, width))
+    limits = ladder.LIMITS[_DTYPE.value]
+    first = _print_ladder(ladder.compare(ours, theirs, limits=limits, noise=noise))
     print(f"{time.monotonic() - start:.0f} s")
     if first:
         print(f"first to diverge: {first}")
@@ -110,21 +113,36 @@ def _against_goldens(config: VisionConfig, size: tuple[int, int]) -> tuple[dict,
     return goldens.sampled(rungs), stored
 
 
-def _live(reference: str, config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict]:
+def _live(reference: str, config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict, dict]:
+    """Returns our rungs, the reference's in float32, and the rounding of the reference."""
     images = named_uniform("image", (1, *size, 3))
     state = _state(config, text=reference == "official" and config.name in TEXT)
     vision = {key: array for key, array in state.items() if key.startswith("visual.")}
     if reference == "timm":
         # Away from the native resolution the two differ by design; compare like with like.
-        config = dataclasses.replace(config, resample="timm")
-        return _ours(config, vision, images), torch_reference.timm_rungs(config, vision, images)
-    theirs = torch_reference.official_rungs(_CHECKOUT.value, config, vision, images)
+        config, state = dataclasses.replace(config, resample="timm"), vision
+    theirs = {
+        dtype: _theirs(reference, config, state, images, dtype=dtype)
+        for dtype in {"float64", "float32", _DTYPE.value}
+    }
+    noise = ladder.rounding(theirs[_DTYPE.value], theirs["float64"])
+    return _ours(config, state, images), theirs["float32"], noise
+
+
+def _theirs(
+    reference: str, config: VisionConfig, state: dict[str, np.ndarray], images: np.ndarray, *, dtype: str
+) -> dict[str, np.ndarray]:
+    vision = {key: array for key, array in state.items() if key.startswith("visual.")}
+    if reference == "timm":
+        return torch_reference.timm_rungs(config, vision, images, dtype=dtype)
+    rungs = torch_reference.official_rungs(_CHECKOUT.value, config, vision, images, dtype=dtype)
     if len(state) > len(vision):
         text = TEXT[config.name]
-        theirs |= torch_reference.official_text_rungs(
-            _CHECKOUT.value, text, state, goldens.text_ids(text.context), theirs["embedding"]
+        ids = goldens.text_ids(text.context)
+        rungs |= torch_reference.official_text_rungs(
+            _CHECKOUT.value, text, state, ids, rungs["embedding"], dtype=dtype
         )
-    return _ours(config, state, images), theirs
+    return rungs
 
 
 def _state(config: VisionConfig, *, text: bool) -> dict[str, np.ndarray]:
@@ -146,12 +164,14 @@ def _ours(config: VisionConfig, state: dict[str, np.ndarray], images: np.ndarray
 def _print_ladder(rungs: Iterable[ladder.Rung]) -> str:
     """Prints one line per stage; returns the name of the first that diverges, or an empty string."""
     first = ""
-    print(f"{'stage':<22}{'largest |d|':>12}{'allowed':>10}{'scale':>10}")
+    print(f"{'stage':<22}{'largest |d|':>12}{'reference':>11}{'allowed':>10}{'scale':>10}")
     for rung in rungs:
+        own = "-" if rung.noise is None else f"{rung.noise:.2e}"
         first = first or ("" if rung.holds else rung.name)
         note = "" if rung.holds else "  DIVERGES"
         print(
-            f"{rung.name:<22}{rung.difference:>12.2e}{rung.limit:>10.1e}{rung.scale:>10.3g}{note}", flush=True
+            f"{rung.name:<22}{rung.difference:>12.2e}{own:>11}{rung.limit:>10.1e}{rung.scale:>10.3g}{note}",
+            flush=True,
         )
     return first
 

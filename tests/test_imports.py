@@ -35,7 +35,7 @@ DOORS = {
     "tensorflow_datasets": ("data/",),
     "torch": ("interop/safe_load.py",),
     "tensorflow": (),
-    "onnx": ("inference/export/onnx.py", "inference/export/onnx_graph.py"),
+    "onnx": ("inference/export/onnx.py", "inference/export/onnx_graph.py", "inference/export/onnx_int8.py"),
     "onnxruntime": ("inference/export/onnx.py",),
     "ai_edge_litert": ("inference/export/litert.py",),
     "ai_edge_quantizer": ("inference/export/litert.py",),

@@ -2,11 +2,13 @@
 
   python scripts/dev/make_goldens.py --checkout=perception_models --out=tests/goldens
 
-Weights and images are drawn by name (softbio_jax/interop/goldens.py), so only outputs are stored.
+Weights and images are drawn by name (softbio_jax/interop/goldens.py), so only outputs are stored. A
+file whose outputs differ by rounding alone is left as it is, so that only changes show in a diff.
 Needs the parity extra.
 """
 
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -15,12 +17,14 @@ import numpy as np
 import torch_reference  # beside this script
 from absl import flags
 
-from softbio_jax import command, files
+from softbio_jax import command
 from softbio_jax.interop import goldens, official
 from softbio_jax.interop.goldens import named_state
 
 _CHECKOUT = flags.DEFINE_string(
-    "checkout", None, "Checkout of facebookresearch/perception_models.", required=True
+    "checkout",
+    os.environ.get("PERCEPTION_MODELS", ""),
+    "Checkout of facebookresearch/perception_models; by default $PERCEPTION_MODELS.",
 )
 _OUT = flags.DEFINE_string("out", "tests/goldens", "Folder of the .npz files.")
 _ONLY = flags.DEFINE_string("only", "", "Make only the cases whose name contains this.")
@@ -30,11 +34,14 @@ def main(argv: Sequence[str]) -> None:
     del argv
     out = pathlib.Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
+    written = False
     chosen = [case for case in goldens.CASES if _ONLY.value in case.name]
     for i, case in enumerate(chosen):
-        print(f"[{i + 1}/{len(chosen)}] {case.name}", flush=True)
-        with files.atomic_file(out / f"{case.name}.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **goldens.sampled(_rungs(case)))
+        changed = goldens.store(out, case, _rungs(case))
+        written |= bool(changed)
+        print(f"[{i + 1}/{len(chosen)}] {case.name}: {changed or 'as stored, up to rounding'}", flush=True)
+    if not written:
+        return
     versions = {name: sys.modules[name].__version__ for name in ("torch", "timm", "numpy")}
     about = {"reference": "facebookresearch/perception_models", "versions": versions}
     (out / "versions.json").write_text(json.dumps(about, indent=2) + "\n")

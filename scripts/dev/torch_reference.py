@@ -40,9 +40,9 @@ def official_module(checkout: str) -> ModuleType:
 
 
 def official_rungs(
-    checkout: str, config: VisionConfig, state: Arrays, images: np.ndarray
+    checkout: str, config: VisionConfig, state: Arrays, images: np.ndarray, *, dtype: str = "float32"
 ) -> dict[str, np.ndarray]:
-    """Runs the reference vision encoder; see `ladder.vision_rungs` for the stages and arguments."""
+    """Runs the reference vision encoder in a type; see `ladder.vision_rungs` for stages and arguments."""
     module, torch = official_module(checkout), _import("torch")
     model = module.VisionTransformer(
         patch_size=config.patch_size,
@@ -58,23 +58,29 @@ def official_rungs(
         attn_pooler_heads=config.pool_heads,
         pool_type=config.pooling,
     )
-    _load(torch, model, {key.removeprefix("visual."): array for key, array in state.items()})
+    _load(torch, model, {key.removeprefix("visual."): array for key, array in state.items()}, dtype)
     stages = {"conv": model.conv1, "pre": model.ln_pre, "tokens": model.ln_post}
     rungs = _run(torch, model, stages, model.transformer.resblocks, images)
-    turn = model.rope.freq[0].numpy()
+    turn = model.rope.freq[0].float().numpy()
     rotary = np.concatenate([np.sin(turn), np.cos(turn)], axis=-1)
     if config.pooling == "attn":
         with torch.inference_mode():
-            pooled = model.attn_pool(torch.from_numpy(rungs["tokens"]))[:, 0].numpy()
+            pooled = _numpy(model.attn_pool(_tensor(torch, rungs["tokens"], dtype))[:, 0])
     else:
-        pooled = model._pool(torch.from_numpy(rungs["tokens"])).numpy()
+        pooled = _numpy(model._pool(_tensor(torch, rungs["tokens"], dtype)))
     return {"rotary": rotary} | _finish(rungs, pooled, projected=config.out_dim is not None)
 
 
 def official_text_rungs(
-    checkout: str, config: TextConfig, state: Arrays, ids: np.ndarray, embedding: np.ndarray
+    checkout: str,
+    config: TextConfig,
+    state: Arrays,
+    ids: np.ndarray,
+    embedding: np.ndarray,
+    *,
+    dtype: str = "float32",
 ) -> dict[str, np.ndarray]:
-    """Runs the reference text encoder; see `ladder.text_rungs` for the stages and arguments."""
+    """Runs the reference text encoder in a type; see `ladder.text_rungs` for stages and arguments."""
     module, torch = official_module(checkout), _import("torch")
     model = module.TextTransformer(
         context_length=config.context,
@@ -85,18 +91,20 @@ def official_text_rungs(
         output_dim=config.out_dim,
     )
     state = {key: array for key, array in state.items() if not key.startswith("visual.")}
-    scale = torch.tensor(state.pop("logit_scale"))
-    _load(torch, model, state)
+    scale = _tensor(torch, state.pop("logit_scale"), dtype)
+    _load(torch, model, state, dtype)
     with torch.inference_mode():
         text = model(torch.from_numpy(ids.astype(np.int64)))
         normalised = torch.nn.functional.normalize(text, dim=-1)
-        image = torch.nn.functional.normalize(torch.from_numpy(embedding), dim=-1)
+        image = torch.nn.functional.normalize(_tensor(torch, embedding, dtype), dim=-1)
         logits = scale.exp() * image @ normalised.T
-    return {"text": text.numpy(), "text_normalised": normalised.numpy(), "logits": logits.numpy()}
+    return {"text": _numpy(text), "text_normalised": _numpy(normalised), "logits": _numpy(logits)}
 
 
-def timm_rungs(config: VisionConfig, state: Arrays, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Runs timm's encoder at its native resolution; see `ladder.vision_rungs`."""
+def timm_rungs(
+    config: VisionConfig, state: Arrays, images: np.ndarray, *, dtype: str = "float32"
+) -> dict[str, np.ndarray]:
+    """Runs timm's encoder at its native resolution in a type; see `ladder.vision_rungs`."""
     torch, timm = _import("torch"), _import("timm")
     names = {variant: name for name, variant in TIMM_NAMES.items()}
     # Without num_classes the dense variants get no head, as their checkpoints have none.
@@ -107,13 +115,13 @@ def timm_rungs(config: VisionConfig, state: Arrays, images: np.ndarray) -> dict[
         num_classes=config.out_dim or 0,
         global_pool="map" if config.pooling == "attn" else "",
     )
-    _load(torch, model, OFFICIAL_TO_TIMM.forward(state))
+    _load(torch, model, OFFICIAL_TO_TIMM.forward(state), dtype)
     stages = {"conv": model.patch_embed.proj, "pre": model.norm_pre, "tokens": model.norm}
     if config.pooling == "attn":
         stages["pooled"] = model.attn_pool
     rungs = _run(torch, model, stages, model.blocks, images)
     grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
-    rotary = model.rope.get_embed(shape=grid).numpy()  # of the patches alone
+    rotary = model.rope.get_embed(shape=grid).float().numpy()  # of the patches alone
     if config.class_token:
         half = rotary.shape[1] // 2
         unturned = np.concatenate([np.zeros((1, half)), np.ones((1, half))], axis=-1)
@@ -122,10 +130,18 @@ def timm_rungs(config: VisionConfig, state: Arrays, images: np.ndarray) -> dict[
     return {"rotary": rotary} | _finish(rungs, pooled, projected=config.out_dim is not None)
 
 
-def _load(torch: Any, model: Any, state: Arrays) -> None:
+def _load(torch: Any, model: Any, state: Arrays, dtype: str) -> None:
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in state.items()}
     model.load_state_dict(tensors, strict=True)
-    model.eval()
+    model.to(getattr(torch, dtype)).eval()
+
+
+def _tensor(torch: Any, array: np.ndarray, dtype: str) -> Any:
+    return torch.from_numpy(np.array(array)).to(getattr(torch, dtype))
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return (tensor.float() if tensor.itemsize < 4 else tensor).numpy()
 
 
 def _run(
@@ -134,9 +150,10 @@ def _run(
     """Runs the model on (B, H, W, 3), recording the named modules and each block."""
     rungs: dict[str, np.ndarray] = {}
     named = dict(stages) | {f"block_{i + 1:02d}": block for i, block in enumerate(blocks)}
-    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    first = next(iter(model.parameters()))
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(first.dtype)
     with _recorded(named, rungs), torch.inference_mode():
-        rungs["output"] = model(pixels).numpy()
+        rungs["output"] = _numpy(model(pixels))
     return rungs
 
 
@@ -145,8 +162,8 @@ def _recorded(modules: Mapping[str, Any], rungs: dict[str, np.ndarray]) -> Itera
     def record(name: str) -> Any:
         def hook(_module: Any, inputs: tuple, output: Any) -> None:
             if name == "pre":
-                rungs["positions"] = inputs[0].numpy().copy()
-            rungs[name] = output.numpy().copy()
+                rungs["positions"] = _numpy(inputs[0]).copy()
+            rungs[name] = _numpy(output).copy()
 
         return hook
 

@@ -29,6 +29,7 @@ class Format:
 
     name: str
     key: Callable[[str], bool]  # whether a key is this format's patch embedding
+    head: tuple[str, ...]  # how the names of the projection begin, and of a head in its place
     to_official: Step = dict
     from_official: Step = dict
     opened: Step = dict  # a file's arrays to one entry per parameter and block
@@ -41,24 +42,28 @@ FORMATS = {
         Format(
             name="official",
             key=lambda key: key.removeprefix("visual.") == "conv1.weight",
+            head=("visual.proj", "visual.head.", "head."),
             opened=official.add_prefix,
             closed=official.drop_prefix,
         ),
         Format(
             name="timm",
             key=lambda key: key == "patch_embed.proj.weight",
+            head=("head.",),
             to_official=OFFICIAL_TO_TIMM.backward,
             from_official=OFFICIAL_TO_TIMM.forward,
         ),
         Format(
             name="open_clip",
             key=lambda key: key == "visual.trunk.patch_embed.proj.weight",
+            head=("visual.trunk.head.", "visual.head."),
             to_official=timm.to_official,
             from_official=timm.from_official,
         ),
         Format(
             name="softbio",
             key=lambda key: key == "encoder/patch_embed/kernel",
+            head=("proj", "heads/"),
             to_official=official.OFFICIAL.backward,
             from_official=official.OFFICIAL.forward,
             opened=stacking.unstack,
@@ -94,7 +99,11 @@ def official_shapes(variant: str, *, text: bool) -> dict[str, tuple[int, ...]]:
 
 
 def read(
-    path: str | pathlib.Path, *, config: VisionConfig, format_name: str | None = None
+    path: str | pathlib.Path,
+    *,
+    config: VisionConfig,
+    format_name: str | None = None,
+    head_of: str | pathlib.Path | None = None,
 ) -> dict[str, np.ndarray]:
     """Reads a checkpoint of any format into the official layout, with `visual.` prefixes.
 
@@ -102,6 +111,7 @@ def read(
       path: the file.
       config: the variant that it must contain.
       format_name: one of `FORMATS`; None to detect it from the keys.
+      head_of: an encoder of the variant whose projection replaces the file's head.
 
     Returns:
       official key -> array of the file's type; text keys only if the file has them.
@@ -124,10 +134,17 @@ def read(
         )
     format_ = FORMATS[detected]
     opened = format_.opened(arrays)
+    if head_of is not None:
+        opened = _headless(format_, opened)
+        dtype = next(iter(opened.values())).dtype
+        base = read(head_of, config=config)
+        projection = {key: base[key].astype(dtype) for key in ("visual.proj",) if key in base}
+        opened |= format_.from_official(projection)
     found = shapes_of(opened)
     expected, has_text = _expected(format_, config.name, found)
     if found != expected:
         _check_variant(format_, config.name, found, where)
+        _check_head(format_, expected, found, where)
     layout = f"{config.name}{' with its text encoder' if has_text else ''} as {detected}"
     check_shapes(found, expected, where=where, layout=layout)
     check_finite(opened, where=where)
@@ -154,6 +171,29 @@ def _check_variant(format_: Format, variant: str, found: Shapes, where: str) -> 
                 found=other,
                 fix=f"set the variant to {other}, or give another file",
             )
+
+
+def _headless(format_: Format, entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: entry for key, entry in entries.items() if not key.startswith(format_.head)}
+
+
+def _check_head(format_: Format, expected: Shapes, found: Shapes, where: str) -> None:
+    if _headless(format_, found) == _headless(format_, expected):
+        heads = [
+            ", ".join(
+                f"{key} {'x'.join(map(str, shape))}"
+                for key, shape in shapes.items()
+                if key.startswith(format_.head)
+            )
+            for shapes in (expected, found)
+        ]
+        raise UserError(
+            "the encoder has another head",
+            where=where,
+            expected=heads[0] or "none",
+            found=heads[1] or "none",
+            fix="scripts/convert.py --head_of=ENCODER drops it and takes the projection of that encoder",
+        )
 
 
 def check_beside(weights: pathlib.Path) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from softbio_jax import files
 from softbio_jax.errors import UserError
+from softbio_jax.interop import ladder
 from softbio_jax.models.config import TEXT, VISION, Pooling, TextConfig, VisionConfig
 
 # Uniform on [-1, 1) has standard deviation 1 / sqrt(3).
@@ -184,3 +186,24 @@ def load(folder: str | pathlib.Path, case: Case) -> dict[str, np.ndarray]:
         )
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def store(folder: str | pathlib.Path, case: Case, rungs: Mapping[str, np.ndarray]) -> str:
+    """Writes a case's stages, unless those stored differ from them by rounding alone.
+
+    Returns:
+      what changed, or an empty string if nothing was written.
+    """
+    path, new, changed = pathlib.Path(folder) / f"{case.name}.npz", sampled(rungs), "new"
+    if path.is_file():
+        old = load(folder, case)
+        if {name: array.shape for name, array in old.items()} != {name: x.shape for name, x in new.items()}:
+            changed = "other stages"
+        else:
+            changed = ", ".join(
+                f"{rung.name} by {rung.difference:.1e}" for rung in ladder.compare(new, old) if not rung.holds
+            )
+    if changed:
+        with files.atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **new)
+    return changed

@@ -27,6 +27,7 @@ class Rung:
     difference: float
     scale: float  # the reference's largest absolute value
     limit: float  # the largest allowed difference
+    noise: float | None = None  # the reference's own rounding, where it was measured
 
     @property
     def holds(self) -> bool:
@@ -35,15 +36,24 @@ class Rung:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Allowed differences: absolute ones by rung, otherwise relative to the rung's scale."""
+    """Allowed differences: absolute ones by rung, otherwise relative to the rung's scale.
+
+    Where the reference's rounding was measured: `TIMES` it, and at least `least` of the scale.
+    """
 
     absolute: Mapping[str, float]
     relative: float
+    least: float
 
-    def of(self, name: str, scale: float) -> float:
-        return self.absolute.get(name, self.relative * scale)
+    def of(self, name: str, scale: float, noise: float | None = None) -> float:
+        """Returns the limit of a rung."""
+        if noise is None or name == "rotary":  # a reference may compute its table in one type only
+            return self.absolute.get(name, self.relative * scale)
+        return max(TIMES * noise, self.least * scale)
 
 
+# Measured: 0.7 to 1.8 times the reference's rounding, with query and key rows scaled by 1, 3 and 8.
+TIMES = 4.0
 # The normalised embedding decides. In other stages rounding accumulates over the blocks before.
 LIMITS = {
     "float32": Limits(
@@ -54,10 +64,11 @@ LIMITS = {
             "logits": 1e-4,  # a hundred times a cosine
         },
         relative=1e-4,
+        least=1e-6,
     ),
     # Measured with query and key rows scaled by 3: the embedding differs by 2.0e-3 (S) to 2.8e-3
     # (L), the worst value of a block of L by 13 % of the block's largest.
-    "bfloat16": Limits(absolute={"rotary": 2e-6, "embedding_normalised": 5e-3}, relative=0.25),
+    "bfloat16": Limits(absolute={"rotary": 2e-6, "embedding_normalised": 5e-3}, relative=0.25, least=1e-2),
 }
 
 
@@ -126,8 +137,34 @@ def text_rungs(
     }
 
 
-def compare(ours: Arrays, reference: Arrays, *, limits: Limits = LIMITS["float32"]) -> Iterator[Rung]:
+def rounding(reference: Arrays, exact: Arrays) -> dict[str, float]:
+    """Returns the largest difference of each rung between a reference and the same in float64.
+
+    The few logits may agree by chance; theirs is at least that of the two embeddings, times the scale.
+    """
+    noise = {name: _largest(array, exact[name]) for name, array in reference.items()}
+    if "logits" in noise:
+        cosines = exact["embedding_normalised"] @ exact["text_normalised"].T
+        scale = float(np.abs(exact["logits"]).max() / np.abs(cosines).max())
+        both = noise["embedding_normalised"] + noise["text_normalised"]
+        noise["logits"] = max(noise["logits"], scale * both)
+    return noise
+
+
+def compare(
+    ours: Arrays,
+    reference: Arrays,
+    *,
+    limits: Limits = LIMITS["float32"],
+    noise: Mapping[str, float] | None = None,
+) -> Iterator[Rung]:
     """Yields the rungs that both have, in our order.
+
+    Args:
+      ours: rungs of this port.
+      reference: rungs of the reference.
+      limits: what is allowed.
+      noise: `rounding` of the reference on these weights; None for limits that do not depend on them.
 
     Raises:
       UserError: a rung of another shape, or none in common.
@@ -151,6 +188,16 @@ def compare(ours: Arrays, reference: Arrays, *, limits: Limits = LIMITS["float32
                 found=str(left.shape),
                 fix="compare the same input",
             )
-        difference = np.abs(left.astype(np.float64) - right.astype(np.float64)).max()
         scale = float(np.abs(right).max())
-        yield Rung(name=name, difference=float(difference), scale=scale, limit=limits.of(name, scale))
+        own = None if noise is None else noise[name]
+        yield Rung(
+            name=name,
+            difference=_largest(left, right),
+            scale=scale,
+            limit=limits.of(name, scale, own),
+            noise=own,
+        )
+
+
+def _largest(left: np.ndarray, right: np.ndarray) -> float:
+    return float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max())

@@ -160,7 +160,7 @@ def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
     their A side by side, their B on the diagonal, and the same scale.
 
     Args:
-      directory: contains adapter_config.json and adapter_model.safetensors.
+      directory: contains adapter_config.json and adapter_model.safetensors or .bin.
       config: the variant.
 
     Raises:
@@ -168,7 +168,8 @@ def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
     """
     directory = pathlib.Path(directory)
     settings = read_config(directory / CONFIG)
-    where = str(directory / WEIGHTS)
+    weights = (directory / WEIGHTS, (directory / WEIGHTS).with_suffix(".bin"))
+    where = str(weights[1] if weights[1].is_file() and not weights[0].is_file() else weights[0])
     arrays, _ = load_arrays(where)
     check_finite(arrays, where=where)
     pieces: dict[Place, Layer] = {}

@@ -1,5 +1,6 @@
 """Checkpoint files as data, never code: safetensors, or torch's restricted unpickler."""
 
+import json
 import pathlib
 import re
 import warnings
@@ -13,11 +14,14 @@ import safetensors.numpy
 
 from softbio_jax import files
 from softbio_jax.errors import UserError
+from softbio_jax.interop.keymap import LEVELS, one_level, plain_names
 from softbio_jax.models.config import VISION
 
 # Before 2.10 torch's restricted unpickler had known bypasses.
 _MIN_TORCH = (2, 10)
-_CONTAINERS = ("state_dict", "weights")
+_FIRST = ("state_dict", "weights")  # read even where other levels are beside them
+_TORCH = (".pt", ".pth", ".bin", ".ckpt")
+_PART = re.compile(r"-\d{5}-of-\d{5}\.")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -25,16 +29,18 @@ def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
     """Reads every array of a checkpoint file, without casting.
 
     Args:
-      path: a `.safetensors` file, or a `.pt`, `.pth` or `.bin` file of torch tensors.
+      path: a `.safetensors` file, a `.pt`, `.pth`, `.bin` or `.ckpt` file of torch tensors, or the
+        `.index.json` of a checkpoint in several files. `FILE:ema` reads one of several levels.
 
     Returns:
-      (key -> array, metadata of safetensors). Of torch files, a `state_dict` or `weights` level is
-      unwrapped and a leading `module.` removed.
+      (key -> array, metadata of safetensors). A level such as `state_dict`, `model` or `ema` is
+      unwrapped, and `module.` and `_orig_mod.` are removed from the names.
 
     Raises:
-      UserError: a missing, truncated or unknown file, or a pickle that contains more than data.
+      UserError: a missing, truncated or unknown file, a pickle that contains more than data, a type
+        that numpy does not have, or two names of one array.
     """
-    path = pathlib.Path(path)
+    path, level = _split_level(pathlib.Path(path))
     if not path.is_file():
         raise UserError(
             "no such checkpoint file",
@@ -43,36 +49,88 @@ def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
             found="a folder" if path.is_dir() else "nothing",
             fix="correct the path",
         )
-    match path.suffix:
-        case ".safetensors":
-            return _load_safetensors(path)
-        case ".pt" | ".pth" | ".bin":
-            return _load_torch(path), {}
-    raise UserError(
-        "unknown checkpoint file type",
-        where=str(path),
-        expected="a name ending in .safetensors, .pt, .pth or .bin",
-        found=repr(path.suffix),
-        fix="rename or convert the file",
-    )
+    metadata: dict[str, str] = {}
+    if path.suffix == ".json":
+        arrays = _load_parts(path)
+    elif (index := _index_of(path)) is not None:
+        raise UserError("one file (shard) of a checkpoint in several", where=str(path), fix=f"give {index}")
+    elif path.suffix == ".safetensors":
+        arrays, metadata = _load_safetensors(path)
+    elif path.suffix in _TORCH:
+        arrays, level = _load_torch(path, level), ""
+    else:
+        raise UserError(
+            "unknown checkpoint file type",
+            where=str(path),
+            expected=f"a name ending in .safetensors, {', '.join(_TORCH[:-1])} or {_TORCH[-1]}",
+            found=repr(path.suffix),
+            fix="rename or convert the file",
+        )
+    return plain_names(arrays, where=str(path), level=level), metadata
+
+
+def _split_level(path: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """Returns `FILE:level` as (FILE, level)."""
+    name, _, level = path.name.rpartition(":")
+    file = path.with_name(name) if name else path
+    return (file, level) if file != path and file.is_file() and not path.exists() else (path, "")
+
+
+def _index_of(path: pathlib.Path) -> pathlib.Path | None:
+    match = _PART.search(path.name)
+    index = path.with_name(f"{path.name[: match.start()]}{path.suffix}.index.json") if match else None
+    return index if index is not None and index.is_file() else None
+
+
+def _load_parts(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads the files that an index names (a sharded checkpoint)."""
+    try:
+        places = dict(json.loads(path.read_text())["weight_map"])
+        names = sorted(set(places.values()))
+        beside = bool(names) and all(name == pathlib.PurePath(name).name for name in names)
+    except (OSError, ValueError, KeyError, TypeError):
+        beside = False
+    if not beside:
+        expected, fix = "a weight_map of names to files beside it", "give the index, or the file of weights"
+        raise UserError("no index of a checkpoint", where=str(path), expected=expected, fix=fix)
+    arrays: dict[str, np.ndarray] = {}
+    for name in names:
+        file = path.with_name(name)
+        if not file.is_file():
+            raise UserError("a file of the checkpoint is missing", where=str(file), fix="fetch it too")
+        arrays |= _load_safetensors(file)[0] if file.suffix == ".safetensors" else _load_torch(file, "")
+    if differing := sorted(places.keys() ^ arrays.keys()):
+        found, fix = f"names of one alone: {', '.join(differing[:3])}", "fetch the files again"
+        raise UserError("the files differ from their index", where=str(path), found=found, fix=fix)
+    return arrays
 
 
 def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
+            for key in file.keys():
+                kind = file.get_slice(key).get_dtype()
+                if kind.startswith(("F4_", "F6_", "F8_")):
+                    raise _too_small(path, key, kind)
             metadata = dict(file.metadata() or {})
             return {key: file.get_tensor(key) for key in file.keys()}, metadata
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError(
-            "unreadable safetensors file",
-            where=str(path),
-            expected="a complete file",
-            found=_first_sentence(error),
-            fix="fetch or write the file again",
-        ) from error
+        if isinstance(error, UserError):
+            raise
+        raise _unreadable("safetensors file", path, error) from error
 
 
-def _load_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _too_small(path: pathlib.Path, key: str, kind: str) -> UserError:
+    return UserError(
+        "weights of a type that is read together with scales",
+        where=f"{path} key {key}",
+        expected="float32, float16 or bfloat16",
+        found=kind,
+        fix="save the original weights, or multiply by the scales and save as bfloat16",
+    )
+
+
+def _load_torch(path: pathlib.Path, level: str) -> dict[str, np.ndarray]:
     torch = _require_torch(path)
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < _MIN_TORCH:
@@ -97,29 +155,29 @@ def _load_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
                 found=_blamed(error),
                 fix="ask for a safetensors file",
             ) from error
-        raise UserError(
-            "unreadable torch file",
-            where=str(path),
-            expected="a complete file of tensors",
-            found=_first_sentence(error),
-            fix="fetch or write the file again",
-        ) from error
-    return {
-        key.removeprefix("module."): _to_numpy(value, key, path, torch)
-        for key, value in _flat(_state_dict(loaded, path)).items()
-    }
+        raise _unreadable("torch file", path, error) from error
+    state = _state_dict(loaded, path, level)
+    return {key: _to_numpy(value, key, path, torch) for key, value in _flat(state).items()}
 
 
-def _state_dict(loaded: object, path: pathlib.Path) -> Mapping:
-    for name in _CONTAINERS:
-        if isinstance(loaded, Mapping) and name in loaded:
-            loaded = loaded[name]
+def _state_dict(loaded: object, path: pathlib.Path, level: str) -> Mapping:
+    while isinstance(loaded, Mapping):
+        known = (*LEVELS, level)
+        inside = {
+            name: value for name, value in loaded.items() if name in known and isinstance(value, Mapping)
+        }
+        beside = sum(hasattr(value, "dtype") for value in loaded.values())
+        levels = [name for name, value in inside.items() if name in _FIRST or len(_flat(value)) > beside]
+        if not level:
+            levels = [name for name in _FIRST if name in inside][:1] or levels
+        if not levels and not level:
             break
+        loaded, level = loaded[one_level(levels, where=str(path), level=level)], ""
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
         raise UserError(
             "no state dict in the file",
             where=str(path),
-            expected="names -> tensors, alone or under state_dict or weights",
+            expected=f"names -> tensors, alone or under {', '.join(LEVELS[:-1])} or {LEVELS[-1]}",
             found=type(loaded).__name__,
             fix="save model.state_dict()",
         )
@@ -148,15 +206,27 @@ def _to_numpy(value: Any, key: str, path: pathlib.Path, torch: Any) -> np.ndarra
             found=type(value).__name__,
             fix="save only model.state_dict()",
         )
+    if value.is_meta:
+        found, fix = "a tensor of the meta device", "load the model's weights before saving it"
+        raise UserError("a tensor without values", where=f"{path} key {key}", found=found, fix=fix)
+    kind = str(value.dtype).removeprefix("torch.")
+    if kind.startswith(("float4", "float6", "float8")):
+        raise _too_small(path, key, kind)
     value = value.detach()
     if value.dtype == torch.bfloat16:  # not a type of numpy itself
         return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return value.numpy()
 
 
-def _first_sentence(error: Exception) -> str:
+def _unreadable(kind: str, path: pathlib.Path, error: Exception) -> UserError:
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return UserError(
+        f"unreadable {kind}",
+        where=str(path),
+        expected="a complete file",
+        found=f"{type(error).__name__}: {text[0]}" if text else type(error).__name__,
+        fix="fetch or write the file again",
+    )
 
 
 def _blamed(error: Exception) -> str:
@@ -249,7 +319,9 @@ def resolve(source: str) -> pathlib.Path:
       UserError: neither a file nor an available hub id.
     """
     path = pathlib.Path(source)
-    if path.exists() or path.suffix in (".pt", ".pth", ".bin", ".safetensors"):
+    if _split_level(path)[1]:
+        return path
+    if path.exists() or path.suffix in (*_TORCH, ".safetensors", ".json"):
         return path
     if not _HUB_ID.fullmatch(source):
         raise UserError(

@@ -127,6 +127,22 @@ def test_onnx_int8_is_smaller_and_near(tmp_path):
     assert sizes["model.int8.onnx"] < 0.6 * sizes["model.onnx"]
 
 
+@pytest.mark.parametrize("name", ["lora", "mtlora_task"])
+def test_onnx_int8_gives_an_image_the_same_logits_in_every_batch(name, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx")
+    bundle, _ = bundle_of(name)
+    onnx_lib.write(tmp_path / "out", bundle, int8=True)
+    run = onnx_lib.load(tmp_path / "out" / "model.int8.onnx", threads=1)
+    images = pixels(bundle, 16)
+    images[1:4], images[4:] = 0, images[4:] // 8  # neighbours of other ranges
+    alone = {task: logits[0] for task, logits in run(images[:1]).items()}
+    for count in (3, 16):
+        for order in (np.arange(count), np.arange(count)[::-1]):
+            for task, logits in run(images[order]).items():
+                found = logits[list(order).index(0)]
+                np.testing.assert_allclose(found, alone[task], atol=1e-5, err_msg=task)
+
+
 @pytest.mark.app
 @pytest.mark.parametrize("name", ["lora", "mtlora"])
 def test_litert_gives_the_logits_of_one_image(name, tmp_path):

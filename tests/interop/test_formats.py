@@ -141,3 +141,42 @@ def test_a_timm_head_with_a_bias_is_refused(tmp_path):
     save_arrays(tmp_path / "a.safetensors", arrays, metadata={})
     with pytest.raises(UserError, match="the head's bias is not zero"):
         formats.read(tmp_path / "a.safetensors", config=TINY)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "model.", "state_dict.model."]
+)
+@pytest.mark.parametrize("format_name", ["official", "timm", "open_clip"])
+def test_what_wrappers_add_to_the_names_is_removed(tmp_path, format_name, prefix):
+    state = state_of("tiny-test", text=format_name == "open_clip")
+    plain = formats.FORMATS[format_name].from_official(state)
+    save_arrays(tmp_path / "a.safetensors", {prefix + k: v for k, v in plain.items()}, metadata={})
+    assert_same_bits(formats.read(tmp_path / "a.safetensors", config=TINY), state)
+
+
+@pytest.mark.parametrize("part", ["_orig_mod", "module", "_fsdp_wrapped_module"])
+def test_a_wrapper_of_one_block_is_removed(tmp_path, part):
+    state = state_of("tiny-test")
+    wrapped = {key.replace("resblocks.1.", f"resblocks.1.{part}."): array for key, array in state.items()}
+    save_arrays(tmp_path / "a.safetensors", wrapped, metadata={})
+    assert_same_bits(formats.read(tmp_path / "a.safetensors", config=TINY), state)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+@pytest.mark.parametrize("classes", [None, 7, 24])
+@pytest.mark.parametrize(("format_name", "trunk"), [("timm", ""), ("open_clip", "visual.trunk.")])
+def test_another_head_is_dropped_for_the_projection_of_a_named_encoder(
+    tmp_path, format_name, trunk, classes, bias
+):
+    state = state_of("tiny-test", text=format_name == "open_clip")
+    arrays = dict(formats.FORMATS[format_name].from_official(state))
+    weight, offset = arrays.pop(f"{trunk}head.weight"), arrays.pop(f"{trunk}head.bias")
+    if classes is not None:
+        arrays[f"{trunk}head.weight"] = np.resize(weight, (classes, weight.shape[1])) + np.float32(0.5)
+        arrays[f"{trunk}head.bias"] = np.resize(offset, classes) + np.float32(bias)
+    save_arrays(tmp_path / "a.safetensors", arrays, metadata={})
+    if classes != 24 or bias:  # with 24 rows and no bias it may be the projection
+        with pytest.raises(UserError, match="--head_of=ENCODER"):
+            formats.read(tmp_path / "a.safetensors", config=TINY)
+    base = write(tmp_path / "base.safetensors", state_of("tiny-test"))
+    assert_same_bits(formats.read(tmp_path / "a.safetensors", config=TINY, head_of=base), state)

@@ -7,6 +7,7 @@ that position bugs show; half of the inputs are not square.
 import functools
 import pathlib
 
+import numpy as np
 import pytest
 
 from softbio_jax.interop import goldens, ladder, official
@@ -59,3 +60,41 @@ def test_bfloat16_stays_within_its_own_bound_and_not_within_float32s():
         holds[dtype] = {rung.name: rung.holds for rung in compared}
     assert all(holds["bfloat16"].values())
     assert not holds["float32"]["embedding_normalised"]
+
+
+def test_a_golden_is_written_only_where_it_changes(tmp_path):
+    case = next(case for case in goldens.CASES if case.variant == "tiny-faces")
+    rungs = goldens.load(FOLDER, case)
+    assert goldens.store(tmp_path, case, rungs) == "new"
+    path = tmp_path / f"{case.name}.npz"
+    first = path.read_bytes()
+    noisy = {name: array * np.float32(1 + 2e-7) for name, array in rungs.items()}
+    assert goldens.store(tmp_path, case, noisy) == ""
+    assert path.read_bytes() == first
+    moved = rungs | {"embedding_normalised": rungs["embedding_normalised"] + np.float32(1e-5)}
+    assert goldens.store(tmp_path, case, moved) == "embedding_normalised by 1.0e-05"
+    assert np.array_equal(goldens.load(tmp_path, case)["embedding_normalised"], moved["embedding_normalised"])
+    del moved["tokens"]
+    assert goldens.store(tmp_path, case, moved) == "other stages"
+
+
+def test_the_limit_follows_the_rounding_of_the_reference():
+    exact = {"rotary": np.ones(3), "tokens": np.ones(3), "embedding_normalised": np.full(3, 0.5)}
+    reference = {name: (array + 1e-3).astype(np.float32) for name, array in exact.items()}
+    noise = ladder.rounding(reference, exact)
+    assert noise["tokens"] == pytest.approx(1e-3, rel=1e-3)
+    for factor, holds in ((3.9, True), (4.1, False)):
+        ours = {name: array + np.float32(factor * 1e-3) for name, array in reference.items()}
+        found = {rung.name: rung for rung in ladder.compare(ours, reference, noise=noise)}
+        assert found["tokens"].holds == found["embedding_normalised"].holds == holds
+        assert not found["rotary"].holds  # a table has no rounding to speak of
+        assert found["tokens"].noise == noise["tokens"]
+    alike = ladder.compare(exact, exact, noise=dict.fromkeys(exact, 0.0))
+    assert {rung.name: rung.limit for rung in alike}["tokens"] == 1e-6  # never nothing
+
+
+def test_the_rounding_of_logits_is_at_least_that_of_the_embeddings():
+    exact = {"embedding_normalised": np.array([[0.6, 0.8]]), "text_normalised": np.array([[1.0, 0.0]])}
+    exact["logits"] = 100 * exact["embedding_normalised"] @ exact["text_normalised"].T
+    reference = exact | {"embedding_normalised": np.array([[0.6, 0.8 + 1e-6]])}  # the logit does not see it
+    assert ladder.rounding(reference, exact)["logits"] == pytest.approx(1e-4)

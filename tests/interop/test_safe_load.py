@@ -1,11 +1,14 @@
 """Reading and writing checkpoint files as data (torch files: tests/parity/test_torch_files.py)."""
 
+import json
+import struct
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.interop.safe_load import load_arrays, save_arrays
+from softbio_jax.interop.safe_load import load_arrays, resolve, save_arrays
 
 ARRAYS = {
     "float32": np.arange(12, dtype=np.float32).reshape(3, 4).T,  # not contiguous
@@ -60,3 +63,73 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path):
         save_arrays(tmp_path / "gone" / "a.safetensors", ARRAYS, metadata={})
     with pytest.raises(UserError, match=r"\.safetensors or \.pt"):
         save_arrays(tmp_path / "a.bin", ARRAYS, metadata={})
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.module."])
+def test_two_names_of_one_array_are_both_told(tmp_path, prefix):
+    arrays = {"model.a" if prefix.startswith("model.") else "a": np.zeros(2), f"{prefix}a": np.ones(2)}
+    save_arrays(tmp_path / "a.safetensors", arrays, metadata={})
+    with pytest.raises(UserError, match="two names of one array") as error:
+        load_arrays(tmp_path / "a.safetensors")
+    assert all(name in str(error.value) for name in arrays)
+
+
+def test_of_several_levels_one_is_chosen_by_name(tmp_path):
+    arrays = {"model.a": np.zeros(2), "ema.a": np.ones(2)}
+    path = tmp_path / "a.safetensors"
+    save_arrays(path, arrays, metadata={})
+    with pytest.raises(UserError, match=r"several sets of weights.*safetensors:ema or .*safetensors:model"):
+        load_arrays(path)
+    for level, value in (("model", 0), ("ema", 1)):
+        chosen = resolve(f"{path}:{level}")
+        assert load_arrays(chosen)[0]["a"].tolist() == [value] * 2
+    with pytest.raises(UserError, match=r"no such level.*expected other, found ema, model"):
+        load_arrays(f"{path}:other")
+
+
+def test_a_level_of_any_name_is_read_when_named(tmp_path):
+    save_arrays(tmp_path / "a.safetensors", {"net.a": np.ones(2), "probe.a": np.zeros(2)}, metadata={})
+    assert set(load_arrays(tmp_path / "a.safetensors")[0]) == {"net.a", "probe.a"}
+    assert load_arrays(f"{tmp_path}/a.safetensors:probe")[0]["a"].tolist() == [0, 0]
+
+
+def shards(folder):
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for name, key in zip(names, "ab", strict=True):
+        save_arrays(folder / name, {key: np.full(2, ord(key))}, metadata={})
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": dict(zip("ab", names, strict=True))}))
+    return index, names
+
+
+def test_a_checkpoint_in_several_files_is_read_by_its_index(tmp_path):
+    index, names = shards(tmp_path)
+    assert {key: list(array) for key, array in load_arrays(index)[0].items()} == {
+        "a": [97] * 2,
+        "b": [98] * 2,
+    }
+    with pytest.raises(UserError, match=r"one file \(shard\).*fix: give .*index\.json"):
+        load_arrays(tmp_path / names[0])
+    save_arrays(tmp_path / names[1], {"c": np.zeros(1)}, metadata={})
+    with pytest.raises(UserError, match=r"differ from their index.*b, c"):
+        load_arrays(index)
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(UserError, match=r"is missing.*00002-of-00002"):
+        load_arrays(index)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "../b.bin"}}']
+)
+def test_what_is_no_index_is_told(tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UserError, match="no index of a checkpoint"):
+        load_arrays(tmp_path / "model.safetensors.index.json")
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
+def test_float8_is_refused_in_one_line(tmp_path, kind):
+    header = json.dumps({"a": {"dtype": kind, "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(UserError, match=f"key a: .*found {kind}"):
+        load_arrays(tmp_path / "a.safetensors")

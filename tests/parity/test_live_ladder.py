@@ -57,6 +57,21 @@ def test_timm_at_its_native_resolution(variant):
     assert failing(ours, torch_reference.timm_rungs(config, state, images)) == []
 
 
+@pytest.mark.parametrize("gain", [1.0, 8.0])
+def test_weights_of_another_sharpness_are_judged_by_the_references_own_rounding(gain):
+    config = VISION["PE-Core-T16-384"]
+    state = named_state(official.vision_shapes(config), qk_gain=gain)
+    images = named_uniform("live", (1, config.image_size, config.image_size, 3))
+    ours = ladder.vision_rungs(config, state, images)
+    theirs, exact = (
+        torch_reference.timm_rungs(config, state, images, dtype=d) for d in ("float32", "float64")
+    )
+    noise = ladder.rounding(theirs, exact)
+    assert [rung for rung in ladder.compare(ours, theirs, noise=noise) if not rung.holds] == []
+    if gain == 8.0:
+        assert failing(ours, theirs) != []  # by limits that do not know the weights
+
+
 @pytest.mark.parametrize("variant", ["PE-Core-G14-448", "PE-Lang-L14-448", "PE-Spatial-S16-512"])
 def test_timm_with_the_towers_that_differ(variant):
     # Two blocks: the whole of the largest would take 8 GB.

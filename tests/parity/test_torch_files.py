@@ -31,6 +31,39 @@ def test_containers_and_prefixes_are_unwrapped(tmp_path, level):
     assert arrays["b"].dtype.name == "bfloat16"
 
 
+@pytest.mark.parametrize("level", ["model", "ema", "state_dict", "model_ema", "module"])
+@pytest.mark.parametrize("inner", [None, "state_dict", "module"])
+def test_a_level_beside_an_optimizer_is_unwrapped(tmp_path, level, inner):
+    state = {"_orig_mod.a": torch.ones(2), "_orig_mod.b": torch.zeros(3)}
+    rest = {"epoch": 3, "rng": torch.zeros(1), "optimizer": {"state": {0: {"step": torch.ones(1)}}}}
+    torch.save({level: {inner: state} if inner else state} | rest, tmp_path / "a.ckpt")
+    arrays, _ = load_arrays(tmp_path / "a.ckpt")
+    assert {key: array.tolist() for key, array in arrays.items()} == {"a": [1, 1], "b": [0, 0, 0]}
+
+
+def test_of_a_model_and_its_average_one_is_chosen_by_name(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"model": {"a": torch.zeros(2)}, "ema": {"a": torch.ones(2)}, "epoch": 1}, path)
+    with pytest.raises(UserError, match=r"several sets of weights.*a\.pt:model or .*a\.pt:ema"):
+        load_arrays(path)
+    assert load_arrays(f"{path}:ema")[0]["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.ones(2, device="meta"), "a tensor without values.*key a"),
+        (torch.ones(2).to(torch.float8_e4m3fn), "key a: .*found float8_e4m3fn"),
+        (torch.ones(2).to(torch.float8_e5m2), "key a: .*found float8_e5m2"),
+    ],
+)
+def test_tensors_that_hold_no_plain_numbers_are_refused(tmp_path, tensor, message):
+    torch.save({"a": tensor}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=message) as error:
+        load_arrays(tmp_path / "a.pt")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, zipped):
     trace = tmp_path / "it ran"
@@ -98,3 +131,22 @@ def test_infinities_in_float16_are_refused(tmp_path):
     torch.save(state, tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"visual\.proj \(24 of 768, float16\)"):
         formats.read(tmp_path / "a.pt", config=VISION["tiny-test"])
+
+
+def test_a_peft_adapter_in_a_bin_file_is_read(tmp_path):
+    from softbio_jax.interop import peft
+    from tests.interop.test_peft import drawn
+
+    config, (model, params) = VISION["tiny-test"], drawn("lora")
+    adapter = peft.collect(params, model.adapters)
+    for name in ("a", "b"):
+        peft.write(tmp_path / name, adapter)
+    weights = tmp_path / "b" / peft.WEIGHTS
+    tensors = {key: torch.from_numpy(array) for key, array in load_arrays(weights)[0].items()}
+    torch.save(tensors, weights.with_suffix(".bin"))
+    weights.unlink()
+    found, wanted = (peft.read(tmp_path / name, config).layers for name in "ba")
+    assert set(found) == set(wanted)
+    for layer in wanted:
+        assert (found[layer].a == wanted[layer].a).all()
+        assert (found[layer].b == wanted[layer].b).all()

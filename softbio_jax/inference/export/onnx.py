@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.export import onnx_graph, program
+from softbio_jax.inference.export import onnx_graph, onnx_int8, program
 from softbio_jax.inference.export.onnx_graph import BATCH, OPSET
 from softbio_jax.inference.export.stablehlo import INPUT, any_batch, logits, portable, write_config
 
@@ -29,7 +28,8 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
     """Writes a new folder with model.onnx and config.json.
 
     Args:
-      int8: also write model.int8.onnx, whose kernels are int8 with one scale per channel.
+      int8: also write model.int8.onnx, whose kernels are int8 with one scale per channel, and whose
+        activations are quantised row by row: no image depends on the others of its batch.
 
     Raises:
       UserError: the folder exists, or onnx is not installed.
@@ -47,11 +47,11 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
     with atomic_folder(directory) as folder:
         model = _model(portable(bundle))
         large = model.ByteSize() > INLINE_BYTES
-        onnx.save(model, str(folder / FILE), save_as_external_data=large, location=f"{FILE}.data")
-        onnx.checker.check_model(str(folder / FILE))
+        _save(model, folder / FILE, external=large)
         del model
         if int8:
-            _quantize(folder / FILE, folder / INT8_FILE, external=large)
+            small = onnx_int8.quantised(onnx.load(str(folder / FILE)))
+            _save(small, folder / INT8_FILE, external=small.ByteSize() > INLINE_BYTES)
         files = sorted(path.name for path in folder.iterdir())
         write_config(folder, bundle, form=FORMAT, batch=BATCH, files=files, opset=OPSET)
 
@@ -76,18 +76,8 @@ def _model(bundle: Bundle) -> onnx.ModelProto:
     return onnx_graph.model(traced, inputs=[INPUT], outputs=list(metadata), metadata=metadata)
 
 
-def _quantize(source: pathlib.Path, path: pathlib.Path, *, external: bool) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def _save(model: onnx.ModelProto, path: pathlib.Path, *, external: bool) -> None:
+    import onnx
 
-    logging.disable(logging.WARNING)  # advice on graphs without inferred shapes
-    try:
-        quantize_dynamic(
-            str(source),
-            str(path),
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            use_external_data_format=external,
-        )
-    finally:
-        logging.disable(logging.NOTSET)
+    onnx.save(model, str(path), save_as_external_data=external, location=f"{path.name}.data")
+    onnx.checker.check_model(str(path))
