@@ -47,6 +47,9 @@ _BASE = flags.DEFINE_string("base", None, "Adapters: the encoder to fold them in
 _HEAD_OF = flags.DEFINE_string(
     "head_of", None, "Encoders: drop the head, and take the projection of this encoder of the variant."
 )
+_TOWER = flags.DEFINE_enum(
+    "tower", None, ["vision", "text"], "peft: the encoder of official names without visual., if in doubt."
+)
 _VISION_ONLY = flags.DEFINE_bool("vision_only", False, "Convert only the vision encoder: no text, no heads.")
 
 
@@ -64,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
     for flag, wanted, fix in (
         ("--dst_format", _DST_FORMAT.value in _ADAPTERS, "scripts/export.py writes a run's adapters"),
         ("--base", _BASE.value, "drop --base"),
+        ("--tower", _TOWER.value, "drop --tower"),
     ):
         if wanted:
             where, expected = f"{flag} with {source}", f"a source of {', '.join(ADAPTER_FORMATS)} adapters"
@@ -75,7 +79,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionConfig) -> None:
-    checkpoint = adapter_files.read(source, config, _SRC_FORMAT.value or "softbio")
+    name = _SRC_FORMAT.value or "softbio"
+    checkpoint = adapter_files.read(source, config, name, tower=_TOWER.value)
     if _VISION_ONLY.value:
         checkpoint = adapter_files.without_heads(checkpoint)
     heads = ", ".join(task.name for task in adapter_files.tasks_of(checkpoint))
@@ -83,7 +88,9 @@ def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionCon
         if heads:
             found, fix = f"heads of {heads}", "add --vision_only"
             raise UserError("an encoder has no heads", where=str(source), found=found, fix=fix)
-        base = _vision(formats.read(safe_load.resolve(_BASE.value), config=config))
+        base = formats.read(safe_load.resolve(_BASE.value), config=config)
+        if not checkpoint.adapter.text().layers:
+            base = _vision(base)
         merged = adapter_files.into_tower(checkpoint, base)
         _write_encoder(merged, destination, config, source=str(source))
         return

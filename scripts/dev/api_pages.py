@@ -30,7 +30,7 @@ PAGES = {
         ("evaluation", "evaluation.metrics", "evaluation.report", "evaluation.zero_shot"),
     ),
     "planning": ("Planning", ("planning",)),
-    "interop": ("Interop and checkpoints", ("interop", "checkpoints")),
+    "interop": ("Interop and checkpoints", ("interop", "interop.peft_parts", "checkpoints")),
     "core": (
         "Tasks, parameters, errors",
         ("tasks", "registry", "params", "errors", "console", "files", "parallel", "command"),

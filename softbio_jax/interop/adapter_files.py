@@ -16,6 +16,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.interop import official, peft, stacking
 from softbio_jax.interop.keymap import check_finite
 from softbio_jax.interop.peft_layers import Adapter, Layer, check_variant
+from softbio_jax.interop.peft_parts.names import Naming, Tower
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
@@ -53,16 +54,26 @@ class AdapterFormat:
 ADAPTER_FORMATS = Registry[AdapterFormat](
     "adapter format", where="--dst_format", group="softbio_jax.adapter_formats"
 )
-_KIND = "softbio-adapter"
+_KIND, _PEFT = "softbio-adapter", "peft"
 _STATS = "batch_stats/"
+_TEXT = ("text/", "logit_scale")
 
 
-def read(path: pathlib.Path, config: VisionConfig, format_name: str) -> Adaptation:
+def read(
+    path: pathlib.Path, config: VisionConfig, format_name: str, *, tower: Tower | None = None
+) -> Adaptation:
     """Reads adapters and heads in one of `ADAPTER_FORMATS`: a folder for peft, a file for softbio.
+
+    tower is the encoder of a peft adapter, where its file leaves a doubt.
 
     Raises:
       UserError: unreadable, of another variant, or of another format.
     """
+    if format_name == _PEFT:
+        return _of_peft(peft.read(path, config, tower=tower), config)
+    if tower is not None:
+        found, fix = f"{format_name}, which says it itself", "drop --tower"
+        raise UserError("the encoder is asked for peft alone", where="--tower", found=found, fix=fix)
     return ADAPTER_FORMATS[format_name].read(path, config)
 
 
@@ -103,11 +114,24 @@ def is_ours(path: pathlib.Path) -> bool:
 
 
 def without_heads(checkpoint: Adaptation) -> Adaptation:
-    """Returns the encoder's part, without heads and balancing."""
+    """Returns the vision encoder's part, without heads and balancing.
+
+    Raises:
+      UserError: an adapter of the text encoder alone.
+    """
+    adapter = checkpoint.adapter.vision()
+    if checkpoint.adapter.layers and not adapter.layers and not checkpoint.leaves:
+        raise UserError(
+            "an adapter of the text encoder alone",
+            where="--vision_only",
+            expected="layers of the vision encoder",
+            found=", ".join(list(checkpoint.adapter.layers)[:3]),
+            fix="remove --vision_only",
+        )
     leaves = {
         path: leaf for path, leaf in checkpoint.leaves.items() if not path.startswith(("heads/", "balance/"))
     }
-    return dataclasses.replace(checkpoint, leaves=leaves, batch_stats={})
+    return dataclasses.replace(checkpoint, adapter=adapter, leaves=leaves, batch_stats={})
 
 
 def tasks_of(checkpoint: Adaptation) -> list[TaskSpec]:
@@ -117,11 +141,13 @@ def tasks_of(checkpoint: Adaptation) -> list[TaskSpec]:
 
 
 def into_tower(checkpoint: Adaptation, tower: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns a vision encoder with adapters folded in and trained weights in their places.
+    """Returns an encoder with adapters folded in and trained weights in their places.
+
+    Every block has its own adapter here, of any rank and alpha.
 
     Args:
       checkpoint: without heads.
-      tower: official keys, only those below `visual.`.
+      tower: official keys: those below `visual.`, and with adapters of the text encoder also its.
 
     Raises:
       UserError: MTLoRA's per-task block and pooling, which do not fold into one encoder.
@@ -135,13 +161,18 @@ def into_tower(checkpoint: Adaptation, tower: dict[str, np.ndarray]) -> dict[str
             found="per-task adapters",
             fix="write it as softbio",
         )
+    plain = peft.folded(plain, checkpoint.adapter)
+    text = {path: leaf for path, leaf in plain.items() if path.startswith(_TEXT)}
     params = unflatten(stacking.stack(plain, tail=checkpoint.tail))
-    params = peft.attach(params, checkpoint.adapter)
-    return official.add_prefix(peft.merged(params, checkpoint.rules))
+    vision = official.add_prefix(peft.merged(params, checkpoint.rules))
+    return official.OFFICIAL.backward(text) | vision
 
 
 def _read_peft(path: pathlib.Path, config: VisionConfig) -> Adaptation:
-    adapter = peft.read(path, config)
+    return _of_peft(peft.read(path, config), config)
+
+
+def _of_peft(adapter: Adapter, config: VisionConfig) -> Adaptation:
     return Adaptation(
         adapter=adapter, leaves={}, batch_stats={}, rules=adapter.rules(config), tail=adapter.tail(config)
     )
@@ -156,10 +187,19 @@ def _write_peft(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig
             found=", ".join(list(checkpoint.leaves)[:3]),
             fix="add --vision_only, or name another --dst_format",
         )
-    peft.write(path, checkpoint.adapter, base_model=config.name)
+    naming: Naming = "official" if checkpoint.adapter.text().layers else "timm"
+    peft.write(path, checkpoint.adapter, naming=naming, base_model=config.name)
 
 
 def _write_ours(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
+    if text := checkpoint.adapter.text().layers:
+        raise UserError(
+            "adapters of the text encoder have no place in this format",
+            where=str(path),
+            expected="adapters of the vision encoder, which a run has",
+            found=", ".join(list(text)[:3]),
+            fix="fold them with --base, an encoder with text, or add --vision_only",
+        )
     arrays = {name: np.asarray(leaf) for name, leaf in checkpoint.leaves.items()}
     for layer, adapter in checkpoint.adapter.layers.items():
         arrays |= {f"{layer}/lora_a": adapter.a, f"{layer}/lora_b": adapter.b}
@@ -221,5 +261,5 @@ def _read_ours(path: pathlib.Path, config: VisionConfig) -> Adaptation:
     )
 
 
-ADAPTER_FORMATS.add("peft", AdapterFormat(read=_read_peft, write=_write_peft))
+ADAPTER_FORMATS.add(_PEFT, AdapterFormat(read=_read_peft, write=_write_peft))
 ADAPTER_FORMATS.add("softbio", AdapterFormat(read=_read_ours, write=_write_ours))

@@ -2,11 +2,9 @@
 
 import collections
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,149 +20,48 @@ from softbio_jax.interop.official import OFFICIAL, drop_prefix
 from softbio_jax.interop.peft_layers import (
     Adapter,
     Layer,
-    Naming,
-    Place,
     block_number,
     check_variant,
     fuse,
+    kind_of,
     layer_of,
+    rows,
+)
+from softbio_jax.interop.peft_parts.config import config_of, patterns_of, read_config, to_json
+from softbio_jax.interop.peft_parts.names import (
+    Naming,
+    Place,
+    Tower,
+    is_bare,
     module_name,
     place,
+    tower_of_bare,
 )
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
 
-# Fields that are read here, or that do not change what a loaded adapter computes.
-_KNOWN_FIELDS = """
-peft_type r lora_alpha lora_dropout use_dora use_rslora rank_pattern alpha_pattern target_modules
-exclude_modules layers_to_transform layers_pattern inference_mode base_model_name_or_path task_type
-auto_mapping revision peft_version megatron_core runtime_config loftq_config ephemeral_gpu_offload
-qalora_group_size
-"""
-_KNOWN = frozenset(_KNOWN_FIELDS.split())
-# Values that turn any other field off.
-_OFF: tuple[Any, ...] = (None, False, 0, "", "none", "None", [], {})
-_PLAIN_STARTS = (True, False, "gaussian")  # other initialisations of A and B change the base weights
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_MEASURED = "0.21.2"  # docs/parity.md: what PEFT's layer of torch's attention computes
 _TRUNK = "encoder/trunk/"
 _TENSOR = re.compile(r"(.+)\.(lora_[AB]\.weight|lora_magnitude_vector)(?:\.weight)?")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PeftConfig:
-    """A PEFT LoRA configuration: one adapter, with other ranks and alphas for some modules."""
-
-    lora: LoRAConfig
-    rank_pattern: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-    def of(self, module: str) -> LoRAConfig:
-        """Returns the adapter of a module; as in PEFT, the first pattern that matches wins."""
-
-        def look_up(patterns: Mapping[str, Any], default: Any) -> Any:
-            matches = (v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
-            return next(matches, default)
-
-        rank = look_up(self.rank_pattern, self.lora.rank)
-        alpha = float(look_up(self.alpha_pattern, self.lora.alpha))
-        return dataclasses.replace(self.lora, rank=rank, alpha=alpha)
-
-
-def read_config(path: pathlib.Path) -> PeftConfig:
-    """Reads adapter_config.json.
-
-    Raises:
-      UserError: an unreadable file, another kind of adapter, or an unsupported field.
-    """
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            "unreadable adapter configuration",
-            where=str(path),
-            expected="the JSON that PEFT writes",
-            found=type(error).__name__,
-            fix="give the folder PEFT saved",
-        ) from error
-    found = values.get("peft_type") if isinstance(values, dict) else type(values).__name__
-    if found != "LORA":
-        raise UserError(
-            "not a LoRA adapter",
-            where=str(path),
-            expected="peft_type LORA",
-            found=repr(found),
-            fix="give a LoRA or DoRA adapter",
-        )
-    for name, value in values.items():
-        plain = name == "init_lora_weights" and value in _PLAIN_STARTS
-        if name not in _KNOWN and not plain and value not in _OFF:
-            raise UserError(
-                "PEFT field that is not supported",
-                where=f"{path} field {name}",
-                expected="none, or a value that turns it off",
-                found=repr(value),
-                fix="save it without, or merge it with PEFT",
-            )
-    for name in ("r", "lora_alpha"):
-        value = values.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise UserError(
-                "PEFT field missing",
-                where=f"{path} field {name}",
-                expected="a number",
-                found=repr(value),
-                fix="give the folder PEFT saved",
-            )
-    lora = LoRAConfig(
-        rank=int(values["r"]),
-        alpha=float(values["lora_alpha"]),
-        rslora=bool(values.get("use_rslora")),
-        dropout=float(values.get("lora_dropout") or 0.0),
-        dora=bool(values.get("use_dora")),
-    )
-    ranks, alphas = (values.get(f"{name}_pattern") or {} for name in ("rank", "alpha"))
-    return PeftConfig(lora=lora, rank_pattern=ranks, alpha_pattern=alphas)
-
-
-def to_json(config: PeftConfig, *, target_modules: str, base_model: str) -> str:
-    """Returns the text of adapter_config.json, with the fields that every PEFT since 0.9 reads.
-
-    target_modules is a regex over complete module names; base_model is for information only.
-    """
-    lora = config.lora
-    values = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
-        "use_rslora": lora.rslora,
-        "use_dora": lora.dora,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "modules_to_save": None,
-        "target_modules": target_modules,
-        "rank_pattern": dict(config.rank_pattern),
-        "alpha_pattern": dict(config.alpha_pattern),
-    }
-    return json.dumps(values, indent=2) + "\n"
-
-
-def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
+def read(directory: str | pathlib.Path, config: VisionConfig, *, tower: Tower | None = None) -> Adapter:
     """Reads a LoRA or DoRA adapter that PEFT saved, on timm's, the official or split modules.
 
-    Adapters of separate q, k and v become one of three times the rank on the fused layer, with
-    their A side by side, their B on the diagonal, and the same scale.
+    Every module keeps its own rank and alpha. Adapters of separate q, k and v become one of their
+    ranks together on the fused layer, with their A side by side and their B on the diagonal.
 
     Args:
       directory: contains adapter_config.json and adapter_model.safetensors or .bin.
       config: the variant.
+      tower: the encoder of official names without a prefix, where names, shapes and the class that
+        PEFT noted leave a doubt.
 
     Raises:
-      UserError: an unreadable file, another variant, a rank that does not fit, or an unknown layer.
+      UserError: an unreadable file, another variant, a rank that does not fit, an unknown layer, two
+        modules for one layer, or a doubt about the encoder.
     """
     directory = pathlib.Path(directory)
     settings = read_config(directory / CONFIG)
@@ -172,18 +69,34 @@ def read(directory: str | pathlib.Path, config: VisionConfig) -> Adapter:
     where = str(weights[1] if weights[1].is_file() and not weights[0].is_file() else weights[0])
     arrays, _ = load_arrays(where)
     check_finite(arrays, where=where)
-    pieces: dict[Place, Layer] = {}
+    modules = {}
     for module, tensors in _modules(arrays, where).items():
-        if (found := place(module)) is None:
+        own = settings.of(module.removeprefix("base_model.model."))
+        modules[module] = layer_of(tensors, own, where=f"{where} module {module}")
+    sizes = {module: (layer.a.shape[0], layer.b.shape[1]) for module, layer in modules.items()}
+    bare = tower_of_bare(sizes, config, base_class=settings.base_class, asked=tower, where=where)
+    pieces: dict[Place, Layer] = {}
+    holders: dict[str, str] = {}
+    for module, layer in modules.items():
+        if (found := place(module, bare)) is None:
             raise UserError(
                 "adapter of a layer that the encoder does not have",
                 where=f"{where} module {module}",
                 expected=f"a layer of {config.name}",
                 found=module,
-                fix="give an adapter of the vision encoder",
+                fix=f"give an adapter of the {bare if is_bare(module) else 'vision'} encoder",
             )
-        name = module.removeprefix("base_model.model.")
-        pieces[found] = layer_of(tensors, settings.of(name), where=f"{where} module {module}")
+        for slot in found.slots():
+            if slot in holders:
+                raise UserError(
+                    "two modules for one layer",
+                    where=where,
+                    expected=f"one adapter of {slot}",
+                    found=f"{holders[slot]} and {module}",
+                    fix="remove one of them",
+                )
+            holders[slot] = module
+        pieces[found] = _as_peft_adds_it(module, layer, settings.version, where)
     layers = fuse(pieces, where=where)
     check_variant(layers, config, where=where)
     return Adapter(layers=layers)
@@ -193,6 +106,9 @@ def write(
     directory: str | pathlib.Path, adapter: Adapter, *, naming: Naming = "timm", base_model: str = ""
 ) -> None:
     """Writes an adapter so that `peft.PeftModel.from_pretrained` loads it.
+
+    Its target_modules, rank_pattern and alpha_pattern name exactly the modules that it has. With
+    layers of the text encoder, the names are those of the official model of both encoders.
 
     Args:
       directory: created if necessary; each file appears only once complete.
@@ -205,7 +121,10 @@ def write(
       UserError: the naming has no module for a layer, or PEFT would ignore its adapter.
     """
     directory = pathlib.Path(directory)
+    both = bool(adapter.text().layers)
     modules = {path: module_name(path, naming) for path in adapter.layers}
+    if both:
+        modules = {p: name if p.startswith("text/") else f"visual.{name}" for p, name in modules.items()}
     arrays: dict[str, np.ndarray] = {}
     for path, layer in adapter.layers.items():
         key = f"base_model.model.{modules[path]}"
@@ -213,8 +132,10 @@ def write(
         arrays[f"{key}.lora_B.weight"] = layer.b.T
         if layer.magnitude is not None:
             arrays[f"{key}.lora_magnitude_vector"] = layer.magnitude
-    targets = "|".join(sorted({_pattern(module) for module in modules.values()}))
-    text = to_json(_settings(adapter, modules), target_modules=targets, base_model=base_model)
+    base_class = "" if naming == "timm" else "CLIP" if both else "VisionTransformer"
+    configs = {modules[path]: layer.config for path, layer in adapter.layers.items()}
+    targets = "|".join(patterns_of(modules.values()))
+    text = to_json(config_of(configs, base_class=base_class), target_modules=targets, base_model=base_model)
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
     save_arrays(directory / WEIGHTS, arrays, metadata={"format": "pt"})
@@ -253,6 +174,8 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
                 found="no match",
                 fix="pass the rules it was built with",
             )
+        if not a.any() and not leaves[f"{layer}/lora_b"].any() and not config.dora:
+            continue  # `attach` found no adapter on this block
         layers[layer] = Layer(
             config=config, a=a, b=leaves[f"{layer}/lora_b"], magnitude=leaves.get(f"{layer}/dora_magnitude")
         )
@@ -260,25 +183,68 @@ def collect(params: Tree, rules: AdapterRules) -> Adapter:
 
 
 def attach(params: Tree, adapter: Adapter) -> Tree:
-    """Returns params with the adapter's leaves beside the kernels.
+    """Returns params with the adapter's leaves beside the kernels, for a model with its rules.
 
-    The tail of params must be the adapter's, unless the adapter is on every block.
+    The tail of params must be the adapter's, unless the adapter is on every block. Blocks with
+    another alpha, or without an adapter, compute what they did.
+
+    Raises:
+      UserError: blocks whose adapters do not stack, or a layer that params do not have.
     """
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     trunk = next((len(leaf) for path, leaf in flat.items() if path.startswith(_TRUNK)), 0)
-    rows: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    for path in sorted(adapter.layers, key=block_number):
-        layer, stacked = adapter.layers[path], _stacked(path, trunk)
-        rows[f"{stacked}/lora_a"].append(layer.a)
-        rows[f"{stacked}/lora_b"].append(layer.b)
-        if layer.magnitude is not None:
-            rows[f"{stacked}/dora_magnitude"].append(layer.magnitude)
-            norm = column_norm(jnp.asarray(flat[f"{stacked}/kernel"]))
-            rows[f"{stacked}/dora_base_norm"] = [np.asarray(norm)]
-    for path, arrays in rows.items():
-        stacked_already = path.startswith("pool/") or path.endswith("/dora_base_norm")
-        flat[path] = arrays[0] if stacked_already else np.stack(arrays)
+    stacks: dict[str, dict[int, str]] = collections.defaultdict(dict)
+    for path in adapter.layers:
+        stacks[_stacked(path, trunk)][block_number(path)] = path
+    common = adapter.common()
+    for stack, paths in stacks.items():
+        if (kernel := flat.get(f"{stack}/kernel")) is None:
+            raise UserError(
+                "adapter of a layer that the model does not have",
+                where=stack,
+                expected="its kernel",
+                found="none",
+                fix="fold it into its encoder: scripts/convert.py --base=ENCODER",
+            )
+        alone = stack.startswith("pool/")
+        first = trunk if stack.startswith("encoder/tail/") else 0
+        numbers = range(-1, 0) if alone else range(first, first + len(kernel))
+        blocks = {i: adapter.layers[path] for i, path in paths.items()}
+        layers = rows(blocks, numbers, common[kind_of(next(iter(paths.values())))], where=stack)
+        leaves = {"lora_a": [layer.a for layer in layers], "lora_b": [layer.b for layer in layers]}
+        if layers[0].magnitude is not None:
+            leaves["dora_magnitude"] = [np.asarray(layer.magnitude) for layer in layers]
+            flat[f"{stack}/dora_base_norm"] = np.asarray(column_norm(jnp.asarray(kernel)))
+        for name, arrays in leaves.items():
+            flat[f"{stack}/{name}"] = arrays[0] if alone else np.stack(arrays)
     return unflatten(flat)
+
+
+def folded(flat: Mapping[str, np.ndarray], adapter: Adapter) -> dict[str, np.ndarray]:
+    """Returns an encoder, one entry per block, with each layer's own adapter in its kernel.
+
+    Raises:
+      UserError: a layer that the encoder does not have.
+    """
+    beside: dict[str, np.ndarray] = {}
+    for path, layer in adapter.layers.items():
+        if f"{path}/kernel" not in flat:
+            raise UserError(
+                "adapter of the text encoder, which the base does not have"
+                if path.startswith("text/")
+                else "adapter of a layer that the base does not have",
+                where=path,
+                expected="a base with this layer",
+                found="none",
+                fix="name a base of both encoders, or add --vision_only",
+            )
+        beside |= {f"{path}/kernel": flat[f"{path}/kernel"], f"{path}/lora_a": layer.a}
+        beside[f"{path}/lora_b"] = layer.b
+        if layer.magnitude is not None:
+            beside[f"{path}/dora_magnitude"] = layer.magnitude
+    rules = tuple((re.escape(path), layer.config) for path, layer in adapter.layers.items())
+    kernels = flatten(merge(unflatten(beside), AdapterRules(rules=rules)))
+    return {**flat, **{path: np.asarray(kernel) for path, kernel in kernels.items()}}
 
 
 def merged(params: Tree, rules: AdapterRules, *, task: int | None = None) -> dict[str, np.ndarray]:
@@ -301,6 +267,8 @@ def _stacked(layer: str, trunk: int) -> str:
     """Maps encoder/blocks/{i}/x to encoder/trunk/x or encoder/tail/x."""
     if (i := block_number(layer)) < 0:
         return layer
+    if layer.startswith("text/"):
+        return layer.replace(f"text/blocks/{i}/", "text/trunk/")
     return layer.replace(f"encoder/blocks/{i}/", f"encoder/{'trunk' if i < trunk else 'tail'}/")
 
 
@@ -316,32 +284,28 @@ def _modules(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str
                 found=key,
                 fix="save the adapter without modules_to_save and biases",
             )
+        if match[2] in modules[match[1]]:
+            raise UserError(
+                "two tensors for one place",
+                where=where,
+                expected=f"one {match[2]} of {match[1]}",
+                found=f"{key.removesuffix('.weight')} with and without .weight",
+                fix="remove one of them",
+            )
         modules[match[1]][match[2]] = array.astype(np.float32)
     return modules
 
 
-def _settings(adapter: Adapter, modules: Mapping[str, str]) -> PeftConfig:
-    """Returns the configuration: the most common adapter, and patterns for the others."""
-    configs = {path: layer.config for path, layer in adapter.layers.items()}
-    common = collections.Counter(configs.values()).most_common(1)[0][0]
-    ranks, alphas = {}, {}
-    for path, config in configs.items():
-        same = dataclasses.replace(config, rank=common.rank, alpha=common.alpha)
-        if same != common:
-            raise UserError(
-                "PEFT has one kind of adapter per file",
-                where=path,
-                expected=str(common),
-                found=str(config),
-                fix="use the same dropout, rslora and dora everywhere",
-            )
-        if config.rank != common.rank:
-            ranks[_pattern(modules[path])] = config.rank
-        if config.alpha != common.alpha:
-            alphas[_pattern(modules[path])] = config.alpha
-    return PeftConfig(lora=common, rank_pattern=ranks, alpha_pattern=alphas)
-
-
-def _pattern(module: str) -> str:
-    """Returns a regex over complete module names, the same for every block."""
-    return re.sub(r"\\\.\d+\\\.", lambda _: r"\.\d+\.", re.escape(module))
+def _as_peft_adds_it(module: str, layer: Layer, version: str, where: str) -> Layer:
+    """Returns a layer as PEFT applies it: the output projection of torch's attention counts twice."""
+    if not module.endswith(".base_layer.out_proj"):
+        return layer
+    if version != _MEASURED:
+        raise UserError(
+            "adapter of torch's attention from a PEFT that was not measured",
+            where=f"{where} module {module}",
+            expected=f"peft_version {_MEASURED}, which adds this update twice",
+            found=version or "none noted",
+            fix="merge it with the PEFT that trained it",
+        )
+    return dataclasses.replace(layer, config=dataclasses.replace(layer.config, alpha=2 * layer.config.alpha))

@@ -5,93 +5,13 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.errors import UserError
+from softbio_jax.interop.peft_parts.names import Place, layer_sizes
 from softbio_jax.models.config import VISION, VisionConfig
-from softbio_jax.models.flops import dense_layers
-
-Naming = Literal["timm", "official", "official_linear"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
-    """A dense layer of the encoder, or the part of it that one torch module holds."""
-
-    layer: str  # encoder/blocks/3/attn/qkv
-    part: str = ""  # all; "q", "k", "v": one of a fused qkv layer; "q+kv": the pooling's two layers
-
-
-# Our layer in a block, or in the pooling -> the torch module's name.
-_TIMM_MLP = {"mlp/c_fc": "mlp.fc1", "mlp/c_proj": "mlp.fc2"}
-_OFFICIAL = {"attn/out": "attn.out_proj", "mlp/c_fc": "mlp.c_fc", "mlp/c_proj": "mlp.c_proj"}
-_BLOCK = {
-    "timm": {"attn/qkv": "attn.qkv", "attn/out": "attn.proj"} | _TIMM_MLP,
-    "official": {"attn/qkv": "attn.in_proj"} | _OFFICIAL,
-}
-_POOL = {"timm": {"attn/q": "q", "attn/kv": "kv", "attn/out": "proj"} | _TIMM_MLP, "official": _OFFICIAL}
-_PARENT = {"timm": "blocks", "official": "transformer.resblocks"}
-# The official modules whose wrapped forward is never called: PEFT would load an adapter and
-# nothing would change, unless the modules are changed so that they are called (official_linear).
-_DEAD = ("attn.in_proj", "attn.out_proj")
-_PREFIX = re.compile(
-    r"(?:base_model\.model\.)?(?:visual\.trunk\.|visual\.|trunk\.|backbone\.|vision_model\.|model\.)?"
-)
-_SPLIT = re.compile(r"attn\.([qkv])(?:_proj)?")
-
-
-def place(module: str) -> Place | None:
-    """Returns the layer of a module in any naming, or None if the encoder has no such layer."""
-    name = module[_PREFIX.match(module).end() :]  # type: ignore[union-attr]
-    for naming, parent in _PARENT.items():
-        if match := re.fullmatch(rf"{re.escape(parent)}\.(\d+)\.(.+)", name):
-            block, inner = match.groups()
-            if split := _SPLIT.fullmatch(inner):
-                return Place(layer=f"encoder/blocks/{block}/attn/qkv", part=split[1])
-            # Encoders with split q, k, v keep either naming for the other layers.
-            for table in (_BLOCK[naming], *_BLOCK.values()):
-                for layer, torch_name in table.items():
-                    if inner == torch_name:
-                        return Place(layer=f"encoder/blocks/{block}/{layer}")
-            return None
-    if name.startswith("attn_pool."):
-        inner = name.removeprefix("attn_pool.")
-        if inner in ("attn", "attn.in_proj"):  # fused q, k, v
-            return Place(layer="pool/attn/q", part="q+kv")
-        inner = inner.replace("attn.base_layer.out_proj", "attn.out_proj")
-        for table in _POOL.values():
-            for layer, torch_name in table.items():
-                if inner == torch_name:
-                    return Place(layer=f"pool/{layer}")
-    return None
-
-
-def module_name(layer: str, naming: Naming) -> str:
-    """Returns the torch module of a layer such as encoder/blocks/3/attn/qkv or pool/attn/out.
-
-    Raises:
-      UserError: the naming has no module for it, or PEFT would ignore its adapter.
-    """
-    table = "timm" if naming == "timm" else "official"
-    if layer.startswith("pool/"):
-        inner, parent = _POOL[table].get(layer.removeprefix("pool/")), "attn_pool"
-    else:
-        _, _, block, rest = layer.split("/", 3)
-        inner, parent = _BLOCK[table].get(rest), f"{_PARENT[table]}.{block}"
-    if inner is None or (naming == "official" and inner in _DEAD):
-        raise UserError(
-            "PEFT would silently ignore this adapter on the official modules"
-            if naming == "official"
-            else "no module for this adapter",
-            where=f"{layer} as {naming}",
-            expected="a linear layer that is called",
-            found="a raw parameter, or a layer that is bypassed",
-            fix="write it with timm's names, or merge it",
-        )
-    return f"{parent}.{inner}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +26,11 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """An adapter as layers by path: encoder/blocks/{i}/attn/qkv, pool/attn/out and so on."""
+    """An adapter as layers by path: encoder/blocks/{i}/attn/qkv, pool/attn/out and so on.
+
+    Every layer has its own configuration. A model's layers are stacked, with one rule per stack:
+    `rules` has the most common configuration of its blocks, and `rows` brings the others to it.
+    """
 
     layers: Mapping[str, Layer]
 
@@ -124,20 +48,80 @@ class Adapter:
         if self.tail(config):
             part = "trunk" if first == 0 else "tail"
         rules = {
-            re.sub(r"encoder/blocks/\d+", f"encoder/{part}", path): layer.config
-            for path, layer in self.layers.items()
+            kind.replace("/blocks/*/", f"/{part if kind.startswith('encoder') else 'trunk'}/"): common
+            for kind, common in self.common().items()
         }
         return AdapterRules(rules=tuple(rules.items()))
 
+    def common(self) -> dict[str, LoRAConfig]:
+        """Returns the most common configuration of each layer's blocks, by paths with * for i."""
+        configs: dict[str, list[LoRAConfig]] = collections.defaultdict(list)
+        for path, layer in self.layers.items():
+            configs[kind_of(path)].append(layer.config)
+        # An alpha of 0 turns an adapter off; no other update is a multiple of it.
+        configs = {kind: [c for c in found if c.alpha] or found for kind, found in configs.items()}
+        return {kind: collections.Counter(found).most_common(1)[0][0] for kind, found in configs.items()}
+
+    def text(self) -> "Adapter":
+        """Returns the part of the text encoder."""
+        return Adapter(layers={p: layer for p, layer in self.layers.items() if p.startswith("text/")})
+
+    def vision(self) -> "Adapter":
+        """Returns the part of the vision encoder."""
+        return Adapter(layers={p: layer for p, layer in self.layers.items() if not p.startswith("text/")})
+
     def _span(self) -> tuple[int, int]:
-        numbers = [block_number(path) for path in self.layers if block_number(path) >= 0]
+        numbers = [block_number(path) for path in self.layers if path.startswith("encoder/blocks/")]
         return (min(numbers), max(numbers)) if numbers else (0, -1)
 
 
 def block_number(layer: str) -> int:
     """Returns i of encoder/blocks/{i}/..., -1 outside the blocks."""
-    match = re.match(r"encoder/blocks/(\d+)/", layer)
+    match = re.match(r"(?:encoder|text)/blocks/(\d+)/", layer)
     return int(match[1]) if match else -1
+
+
+def kind_of(layer: str) -> str:
+    """Maps encoder/blocks/{i}/x to encoder/blocks/*/x; other layers are unchanged."""
+    return re.sub(r"/blocks/\d+/", "/blocks/*/", layer)
+
+
+def rows(blocks: Mapping[int, Layer], numbers: range, config: LoRAConfig, *, where: str) -> list[Layer]:
+    """Returns one layer per block of a stack, all with the same configuration.
+
+    Another alpha goes into B. A block without an adapter has A = 0 and B = 0, whose gradients are 0
+    too, so that it stays without one.
+
+    Args:
+      blocks: block number -> layer; at least one.
+      numbers: the blocks of the stack.
+      config: of the stack.
+      where: the stack, for the error.
+
+    Raises:
+      UserError: other ranks, or DoRA on some blocks.
+    """
+    result = []
+    first = next(iter(blocks.values()))
+    for i in numbers:
+        layer = blocks.get(i)
+        if layer is None and not config.dora:
+            empty = dataclasses.replace(first, a=np.zeros_like(first.a), b=np.zeros_like(first.b))
+            result.append(dataclasses.replace(empty, config=config))
+            continue
+        if layer is None or dataclasses.replace(layer.config, alpha=config.alpha) != config:
+            raise UserError(
+                "adapters that do not stack",
+                where=f"{where} block {i}",
+                expected=f"rank {config.rank}{' of DoRA' if config.dora else ''}, as on other blocks",
+                found="none" if layer is None else f"rank {layer.config.rank}",
+                fix="fold it into its encoder: scripts/convert.py --base=ENCODER",
+            )
+        if layer.config != config:
+            ratio = np.float32(layer.config.scale / config.scale)
+            layer = dataclasses.replace(layer, config=config, b=layer.b * ratio)
+        result.append(layer)
+    return result
 
 
 def layer_of(tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, where: str) -> Layer:
@@ -203,16 +187,8 @@ def fuse(pieces: Mapping[Place, Layer], *, where: str) -> dict[str, Layer]:
 
 
 def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
-    """Joins adapters of q, k, v: A side by side, B on the diagonal, the same scale s."""
-    first = next(iter(parts.values()))
-    if any(layer.config != first.config for layer in parts.values()):
-        raise UserError(
-            "q, k and v have different adapters",
-            where=where,
-            expected="one rank and alpha",
-            found="several",
-            fix="train them with one configuration",
-        )
+    """Joins adapters of q, k, v: A side by side, B on the diagonal, the first one's scale s."""
+    first = next((layer for layer in parts.values() if layer.config.alpha), next(iter(parts.values())))
     if first.config.dora and len(parts) < 3:
         raise UserError(
             "DoRA on some of q, k and v",
@@ -221,12 +197,15 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
             found=", ".join(parts),
             fix="merge it with PEFT first",
         )
-    width, rank = first.b.shape[1], first.config.rank
-    ranks = rank * len(parts)
+    width = first.b.shape[1]
+    ranks = sum(layer.config.rank for layer in parts.values())
     b = np.zeros((ranks, 3 * width), np.float32)
-    for i, (part, layer) in enumerate(parts.items()):
-        column = "qkv".index(part) * width
-        b[i * rank : (i + 1) * rank, column : column + width] = layer.b
+    row = 0
+    for part, layer in parts.items():
+        column, rank, config = "qkv".index(part) * width, layer.config.rank, layer.config
+        own = layer.b if config == first.config else layer.b * np.float32(config.scale / first.config.scale)
+        b[row : row + rank, column : column + width] = own
+        row += rank
     # alpha grows with the rank, so that s = alpha / R is unchanged.
     unit = math.sqrt(ranks) if first.config.rslora else ranks
     magnitudes = [m for p in "qkv" if p in parts and (m := parts[p].magnitude) is not None]
@@ -242,7 +221,7 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
     """Checks that layers (by path, read from the file `where`) fit a variant.
 
     Raises:
-      UserError: layers of another variant, or on other than all, the first or the last blocks.
+      UserError: layers of another variant.
     """
     if wrong := _misfit(layers, config):
         fits = [name for name, other in VISION.items() if not _misfit(layers, other)]
@@ -253,29 +232,13 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
             found=f"{wrong}, as in {', '.join(fits)}" if fits else wrong,
             fix="name the variant it was trained on",
         )
-    blocks: dict[str, set[int]] = collections.defaultdict(set)
-    for path in layers:
-        if (i := block_number(path)) >= 0:
-            blocks[path.split("/", 3)[3]].add(i)
-    for name, numbers in blocks.items():
-        range_ = set(range(min(numbers), max(numbers) + 1))
-        from_an_end = min(numbers) == 0 or max(numbers) == config.layers - 1
-        if numbers != range_ or not from_an_end or numbers != next(iter(blocks.values())):
-            raise UserError(
-                "adapter on scattered blocks",
-                where=f"{where} layer {name}",
-                expected=f"all of 0..{config.layers - 1}, or those at an end",
-                found=", ".join(map(str, sorted(numbers))),
-                fix="merge it with PEFT first",
-            )
 
 
 def _misfit(layers: Mapping[str, Layer], config: VisionConfig) -> str:
     """Returns the first layer that the variant does not have, or an empty string."""
-    sizes = {layer.path: (layer.inputs, layer.outputs) for layer in dense_layers(config)}
+    sizes = layer_sizes(config)
     for path, layer in layers.items():
         found = (layer.a.shape[0], layer.b.shape[1])
-        stacked = re.sub(r"encoder/blocks/\d+/", "encoder/trunk/", path)
-        if found != sizes.get(stacked) or block_number(path) >= config.layers:
+        if found != sizes.get(path):
             return f"{path} of {found[0]} x {found[1]}"
     return ""

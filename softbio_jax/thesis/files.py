@@ -58,7 +58,7 @@ def read(directory: str | pathlib.Path, config: VisionConfig, tasks: Sequence[Ta
       UserError: unreadable, another variant's, or a task or a part missing.
     """
     directory = pathlib.Path(directory)
-    adapter = peft.read(directory, config)
+    adapter = peft.read(directory, config, tower="vision")  # it has no text encoder
     where = str(directory / CUSTOM)
     arrays, _ = load_arrays(where)
     check_finite(arrays, where=where)

@@ -17,8 +17,8 @@ from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.adapters.dense import AdaptedDense
 from softbio_jax.adapters.merge import merge
+from softbio_jax.interop import adapter_files, stacking
 from softbio_jax.interop import peft as our_peft
-from softbio_jax.interop import stacking
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, vision_shapes
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
@@ -159,6 +159,92 @@ def test_a_rank_of_its_own_for_some_modules(tmp_path):
     our_peft.write(tmp_path / "ours", adapter)
     loaded = peft.PeftModel.from_pretrained(timm_tower(), tmp_path / "ours").eval()
     np.testing.assert_allclose(run_torch(loaded), ours, atol=1e-4)
+
+
+PER_BLOCK = {
+    "alpha of a block": {"alpha_pattern": {r"blocks\.0\.attn\.qkv": 64}},
+    "alphas by a regex": {"alpha_pattern": {r"blocks\.[02]\.mlp\.fc.": 2, "attn.qkv": 3}},
+    "ranks of a block": {"rank_pattern": {r"blocks\.0\..*": 2}},
+    "ranks and alphas": {"rank_pattern": {"mlp.fc1": 2, "2.mlp.fc2": 3}, "alpha_pattern": {"0.attn.proj": 9}},
+    "the middle block": {
+        "target_modules": ["qkv", "fc1"],
+        "layers_to_transform": [1],
+        "layers_pattern": "blocks",
+    },
+    "the last two": {"target_modules": ["qkv"], "layers_to_transform": [1, 2], "layers_pattern": "blocks"},
+    "the ends": {"target_modules": ["qkv"], "layers_to_transform": [0, 2], "layers_pattern": "blocks"},
+    "targets per block": {"target_modules": ["blocks.0.attn.qkv", "blocks.1.mlp.fc1", "blocks.2.attn.qkv"]},
+    "with rslora": {"rank_pattern": {"blocks.1.attn.qkv": 8}, "use_rslora": True},
+}
+
+
+@pytest.mark.parametrize("kind", PER_BLOCK)
+def test_settings_of_single_blocks_are_pefts(kind, tmp_path):
+    torch.manual_seed(0)
+    config = peft.LoraConfig(**({"r": 4, "lora_alpha": 6, "target_modules": TARGETS} | PER_BLOCK[kind]))
+    theirs = peft.get_peft_model(timm_tower(), config).eval()
+    with torch.no_grad():
+        for name, value in theirs.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.2)
+    wanted = run_torch(theirs)
+    assert np.abs(wanted - run_torch(timm_tower())).max() > 0.01
+    theirs.save_pretrained(tmp_path / "theirs")
+
+    adaptation = adapter_files.read(tmp_path / "theirs", CONFIG, "peft")
+    state = OFFICIAL_TO_TIMM.forward(adapter_files.into_tower(adaptation, official_state()))
+    folded = timm_tower()
+    folded.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
+    np.testing.assert_allclose(run_torch(folded), wanted, atol=1e-5)
+
+    our_peft.write(tmp_path / "ours", adaptation.adapter)
+    loaded = peft.PeftModel.from_pretrained(timm_tower(), tmp_path / "ours", is_trainable=True).eval()
+    np.testing.assert_allclose(run_torch(loaded), wanted, atol=1e-6)
+    adapted = lambda model: {n for n, _ in model.named_parameters() if "lora_" in n}  # noqa: E731
+    assert adapted(loaded) == adapted(theirs)
+
+
+class PoolOfTorch(torch.nn.Module):
+    """Only the official pooling's attention, which is torch's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn_pool = torch.nn.Module()
+        self.attn_pool.attn = torch.nn.MultiheadAttention(32, 8, batch_first=True)
+        names = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+        state = {name: official_state()[f"visual.attn_pool.attn.{name}"] for name in names}
+        self.attn_pool.attn.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
+
+    def forward(self, x):
+        return self.attn_pool.attn(x[:, :1], x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize(
+    "patterns", [{}, {"alpha_pattern": {"attn": 3}}, {"rank_pattern": {"attn_pool.attn": 2}}]
+)
+def test_the_official_poolings_attention_as_this_peft_computes_it(patterns, tmp_path):
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=r"attn_pool\.attn", **patterns)
+    theirs = peft.get_peft_model(PoolOfTorch(), config).eval()
+    with torch.no_grad():
+        for name, value in theirs.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.2)
+    theirs.save_pretrained(tmp_path)
+    x = torch.randn(2, 5, 32)
+    with torch.no_grad():
+        wanted = theirs(x)
+    adaptation = adapter_files.read(tmp_path, CONFIG, "peft")
+    state = adapter_files.into_tower(adaptation, official_state())
+    ours = PoolOfTorch()
+    start = "visual.attn_pool.attn."
+    found = {
+        k.removeprefix(start): torch.from_numpy(np.array(v)) for k, v in state.items() if k.startswith(start)
+    }
+    ours.attn_pool.attn.load_state_dict(found)
+    with torch.no_grad():
+        np.testing.assert_allclose(ours(x), wanted, atol=1e-5)
+        assert (PoolOfTorch()(x) - wanted).abs().max() > 0.01
 
 
 class SplitAttention(torch.nn.Module):

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 
-
 from softbio_jax import files
 from softbio_jax.data.labels import OLDEST
 from softbio_jax.errors import UserError
