@@ -8,7 +8,11 @@ nothing, so that command lines start at once.
 import importlib
 from typing import Any
 
+from softbio_jax import moved
+
 __version__ = "0.2.0"
+
+moved.install()
 
 
 def load(source: Any, **options: Any) -> Any:

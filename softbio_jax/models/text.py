@@ -100,3 +100,6 @@ class CLIP(VisionEncoder):
     def encode_text(self, ids: jax.Array) -> jax.Array:
         """Returns the text embedding (C, out), not normalised."""
         return self.text(ids)
+
+
+TextTower = TextEncoder  # the name of 0.1

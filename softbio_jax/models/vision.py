@@ -155,3 +155,6 @@ class VisionEncoder(nn.Module):
         tokens, states = self.encoder(images, capture=True)
         pooled = self.pool_tokens(tokens)
         return states | {"tokens": tokens, "pooled": pooled, "embedding": self.project(pooled)}
+
+
+VisionTower = VisionEncoder  # the name of 0.1

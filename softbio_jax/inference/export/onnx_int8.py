@@ -6,7 +6,7 @@ its batch. (onnxruntime's own dynamic quantisation has one scale for the whole b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
 
 _LARGEST = 127.0
-_NUMBERS = {
+_NUMBERS: dict[str, Any] = {
     "int8.last": np.array([-1], np.int64),
     "int8.least": np.array(1e-30, np.float32),  # so that a row of zeros has a scale
     "int8.step": np.array(1 / _LARGEST, np.float32),
