@@ -24,6 +24,7 @@ class Console:
         self, *, active: bool = True, out: TextIO | None = None, check: Callable[[], None] = lambda: None
     ):
         self.active, self._out, self.check = active, out or sys.stdout, check
+        self.redraws = active and self._out.isatty()  # the progress line, in place
         self._live: _Live | None = None
 
     def say(self, text: str) -> None:
@@ -35,13 +36,11 @@ class Console:
 
     def show(self, line: str, done: int, total: int) -> None:
         """Shows the progress line: `done` of `total` parts."""
-        if not self.active:
-            return
-        if self._out.isatty():
+        if self.redraws:
             if self._live is None:
                 self._live = _Live(self._out)
             self._live.show(line, done, total)
-        else:
+        elif self.active:
             print(line, file=self._out, flush=True)
 
     def close(self) -> None:
@@ -77,8 +76,7 @@ class Meter:
         """Counts n more units."""
         self.done += n
         now = time.perf_counter()
-        live = self._console.active and self._console._out.isatty()
-        if now - self._shown >= (0.1 if live else _EVERY):
+        if now - self._shown >= (0.1 if self._console.redraws else _EVERY):
             self._shown = now
             self.show()
 

@@ -10,6 +10,7 @@ from etils import epath
 
 from softbio_jax.data import index, pipeline, sampling, sources
 from softbio_jax.data.audit import verdict
+from softbio_jax.data.decode import Resize
 from softbio_jax.data.sampling import Sampler, Stream
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -90,7 +91,12 @@ def train_batches(config: RunConfig, data: RunData, *, image_size: int) -> pipel
 
 
 def eval_batches(
-    dataset: PreparedDataset, *, image_size: int, batch_size: int, tasks: Sequence[str]
+    dataset: PreparedDataset,
+    *,
+    image_size: int,
+    batch_size: int,
+    tasks: Sequence[str],
+    resize: Resize = "fast",
 ) -> pipeline.EvalBatches:
     """Returns this process' batches of one pass over a data set."""
     return pipeline.eval_batches(
@@ -100,6 +106,7 @@ def eval_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         tasks=tasks,
+        resize=resize,
     )
 
 

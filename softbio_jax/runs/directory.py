@@ -18,7 +18,7 @@ from softbio_jax.params import flatten
 from softbio_jax.registry import Registry
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig, config_from
-from softbio_jax.runs.data import RunData, audit_hashes, sampling_counts
+from softbio_jax.runs.data import RunData, sampling_counts
 from softbio_jax.tasks import MISSING
 
 _PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -133,16 +133,18 @@ def read_config(workdir: epath.PathLike) -> RunConfig:
     return config_from(kept)
 
 
-def write_start(run: Run, data: RunData, workdir: epath.PathLike) -> None:
+def write_start(
+    run: Run, data: RunData, workdir: epath.PathLike, *, audits: Mapping[str, str | None]
+) -> None:
     """Writes config.json, and to run.json everything known before the first step.
 
     Args:
       run: what is trained.
-      data: its data sets; their sizes, fingerprints, audits and sampled class counts are recorded.
+      data: its data sets; their sizes, fingerprints and sampled class counts are recorded.
       workdir: the run directory, local or gs://.
+      audits: see `audit_hashes`.
     """
     trained, total = run.trained_and_total()
-    audits = audit_hashes(data)
     _write(epath.Path(workdir) / "config.json", _plain(run.config))
     update(
         workdir,

@@ -113,7 +113,7 @@ class Training:
         self._audits = data_lib.audit_hashes(data)
         self.first = self._saved = self._resume()
         if self._chief:
-            directory.write_start(run, data, workdir)
+            directory.write_start(run, data, workdir, audits=self._audits)
         self._progress = Progress(
             self.console, first=self.first, steps=config.steps, batch_size=config.batch_size
         )

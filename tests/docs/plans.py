@@ -159,7 +159,11 @@ _OWN = (
     Plan(page="index", exchanged=(_MAKE,)),
     Plan(page="own_data", given=(standins.own_faces,)),
     Plan(page="add_backbone"),
-    Plan(page="architecture", exchanged=((r"(import_graph\.py)", r"\1 --out=import_graph.svg"),)),
+    Plan(
+        page="architecture",
+        given=(standins.architecture_page,),
+        exchanged=((r"(import_graph\.py)", r"\1 --out=import_graph.svg"),),
+    ),
     Plan(page="tours/tpu"),
     Plan(page="tours/parity"),
     Plan(

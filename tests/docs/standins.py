@@ -11,6 +11,7 @@ from softbio_jax.interop import formats
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import save_arrays
 from tests.data.trees import make_fairface, write_image, write_table
+from tests.docs.blocks import ROOT
 
 # Rendered faces that the detector finds.
 FOUND = (3, 4, 5)
@@ -103,3 +104,9 @@ def identities(root: pathlib.Path) -> None:
     header = ("Class_ID", "Name", "Sample_Num", "Flag", "Gender")
     write_table(root / "VGGFace2" / "identity_meta.csv", header, rows)
     (root / "ages.csv").write_text("n000001/0001_01.jpg,34.5\n")
+
+
+def architecture_page(tree: pathlib.Path) -> None:
+    """The page that counts its own walks."""
+    (tree / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "architecture.md", tree / "docs")

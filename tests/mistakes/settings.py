@@ -6,7 +6,7 @@ import shutil
 from softbio_jax.data.prepare import prepare
 from softbio_jax.runs import build, data, directory
 from softbio_jax.runs.config import config_from
-from softbio_jax.runs.data import open_all
+from softbio_jax.runs.data import audit_hashes, open_all
 from tests.data.trees import make_emotions
 from tests.mistakes.running import Mistake
 from tests.runs.tiny import changed
@@ -35,7 +35,8 @@ def _checked(config):
 def _other_workdir(sandbox, wrong):
     run = build.build(sandbox.config)
     (sandbox.tmp / "run").mkdir()
-    directory.write_start(run, open_all(run.config.data), sandbox.tmp / "run")
+    sets = open_all(run.config.data)
+    directory.write_start(run, sets, sandbox.tmp / "run", audits=audit_hashes(sets))
     config = changed(sandbox.config, seed=4) if wrong else sandbox.config
     given = config_from(config)
     if not wrong:

@@ -7,6 +7,7 @@ import pytest
 from softbio_jax.errors import UserError
 from softbio_jax.runs import directory
 from softbio_jax.runs.config import config_from
+from softbio_jax.runs.data import audit_hashes
 from tests.runs.tiny import changed, run_of
 
 
@@ -16,7 +17,7 @@ def edited(config, tmp_path):
 
     def edit(change):
         run, data = run_of(config)
-        directory.write_start(run, data, tmp_path)
+        directory.write_start(run, data, tmp_path, audits=audit_hashes(data))
         path = tmp_path / "config.json"
         values = json.loads(path.read_text())
         change(values)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from softbio_jax import parallel
 from softbio_jax.checkpoints.pretrained import load_pretrained
-from softbio_jax.data import pipeline
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.evaluation import evaluate
 from softbio_jax.evaluation.zero_shot.classifier import zero_shot_classifier
@@ -24,6 +23,7 @@ from softbio_jax.models.text import TextEncoder
 from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import count
 from softbio_jax.runs import directory
+from softbio_jax.runs.data import eval_batches
 from softbio_jax.runs.predict import collect, packed
 
 EMPTY: Mapping[str, Sequence[str]] = types.MappingProxyType({})
@@ -87,14 +87,8 @@ def evaluate_zero_shot(
     passes = []
     for dataset in sets:
         rows = evaluate.feature_rows(len(dataset))
-        batches = pipeline.eval_batches(
-            dataset,
-            image_size=config.image_size,
-            batch_size=batch_size,
-            tasks=tasks,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            resize="reference",
+        batches = eval_batches(
+            dataset, image_size=config.image_size, batch_size=batch_size, tasks=tasks, resize="reference"
         )
         step = functools.partial(compiled, params)
         with jax.default_matmul_precision(compute.matmul_precision):
