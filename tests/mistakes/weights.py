@@ -70,7 +70,7 @@ def _normalization(sandbox, wrong):
 def _something_else(sandbox, wrong):
     state = _state("tiny-test")
     if wrong:
-        state = {f"model.{key}": array for key, array in state.items()}
+        state = {f"resnet.{key}": array for key, array in state.items()}
     save_arrays(sandbox.tmp / "tower.safetensors", state, metadata={})
     return _convert(sandbox)
 
