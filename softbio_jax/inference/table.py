@@ -96,7 +96,8 @@ class PredictionTable:
         self, name: str, seconds: float | None, predictions: Sequence[Prediction], number: int
     ) -> dict[str, Any]:
         prediction = predictions[number]
-        row: dict[str, Any] = {"input": listing.shown(name), "seconds": time_text(seconds), "model": self._model}
+        row: dict[str, Any] = {"input": listing.shown(name), "seconds": time_text(seconds)}
+        row["model"] = self._model
         if (face := prediction.face) is not None:
             row |= {"face": number, "faces": len(predictions), "confidence": _short(face.confidence)}
             row |= {key: round(side) for key, side in zip(_BOX, face.box, strict=True)}
