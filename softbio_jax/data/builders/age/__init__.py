@@ -3,11 +3,4 @@
 Importing this package registers them.
 """
 
-from softbio_jax.data.builders.age import (  # noqa: F401
-    adience,
-    fairface,
-    imdb_clean,
-    lagenda,
-    utkface,
-    vggface2,
-)
+from softbio_jax.data.builders.age import adience, fairface, imdb_clean, lagenda, utkface, vggface2  # noqa: F401
