@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from softbio_jax.console import QUIET, Console, Meter
-from softbio_jax.data.prepare import beam
+from softbio_jax.data.prepare import beam, layouts
 from softbio_jax.data.prepare.account import Account, Checked, Journal
 from softbio_jax.data.prepare.ingest import ingest
 from softbio_jax.data.prepare.rows import Outcome
@@ -51,6 +51,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     VERSION = tfds.core.Version("1.0.0")
     TASKS: tuple[str, ...] = ()
     COLUMNS: tuple[str, ...] = ()
+    LAYOUTS: tuple[layouts.Layout, ...] = ()  # by which a folder of this data set is recognised
     OWN_IMAGES = False  # a user's own images, not a published set of crops
 
     def __init__(
@@ -76,6 +77,11 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         self.accounts: dict[str, Account] = {}
         self.open_files = contextlib.ExitStack()  # the journals; whoever prepares closes them
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
+
+    @classmethod
+    def recognise(cls, folder: pathlib.Path) -> Iterator[layouts.Proposal]:
+        """Yields what a folder looks like to this builder, for errors about another one."""
+        return layouts.fitting(cls.LAYOUTS, folder)
 
     def splits(self) -> tuple[str, ...]:
         """Returns the splits of the source; raises UserError if the source is incomplete."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from softbio_jax.data.prepare.layouts import MissingSource
 from softbio_jax.errors import UserError
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def require_folder(path: pathlib.Path, *, what: str = "no such folder", fix: str
     """Raises UserError, which says `what` is wrong and its `fix`, unless `path` is a folder."""
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
-        raise UserError(what, where=str(path), expected="a folder", found=found, fix=fix)
+        raise MissingSource(what, where=str(path), expected="a folder", found=found, fix=fix)
 
 
 def require_choice(value: str, choices: Collection[str], *, what: str, where: str) -> None:
@@ -48,7 +49,7 @@ def existing_splits(
     require_folder(source)
     found = tuple(split for split, path in paths.items() if path.exists())
     if not found:
-        raise UserError(what, where=str(source), expected=expected, found="none", fix="check --source")
+        raise MissingSource(what, where=str(source), expected=expected, fix="check --source")
     return found
 
 
@@ -280,4 +281,4 @@ def _require_text(path: pathlib.Path) -> None:
 
 def _require_file(path: pathlib.Path) -> None:
     if not path.is_file():
-        raise UserError("no such label file", where=str(path), fix="put it there or check --source")
+        raise MissingSource("no such label file", where=str(path), fix="put it there or check --source")
