@@ -86,7 +86,7 @@ def prepare(
             builder = make(journals=scratch, console=console)
         else:
             builder = make(remake=make)
-            builder.groups(builder.splits()[0])  # a data set without groups stops here
+            builder.groups(builder.parts()[0])  # a data set without groups stops here
         found = _survey(builder, files=False)
         builder.meter = console.meter(f"preparing {dataset}", sum(part.rows for part in found.values()))
         with builder.open_files, contextlib.closing(console):
@@ -139,7 +139,7 @@ def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _survey(builder: FaceBuilder, *, files: bool) -> dict[str, SplitSurvey]:
     splits, copy_of = {}, expected.set_of(builder.name, builder.protocol())
-    for split in builder.splits():
+    for split in builder.parts():
         splits[split] = found = builder.survey(split, files=files)
         expected.check(copy_of, split, rows=found.labelled, counts=found.classes)
         found.check_crops(split)
@@ -170,7 +170,7 @@ def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
     return {
         "dataset": builder.name,
         "version": str(builder.version),
-        "protocol": builder.protocol() | builder.storage.protocol(),
+        "protocol": builder.choices(),
         "splits": splits,
         "seconds": round(seconds, 3),
         "images_per_second": round(read / max(seconds, 1e-9), 1),
