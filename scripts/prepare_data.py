@@ -46,6 +46,9 @@ _FACES = flags.DEFINE_bool(
     "Find the largest face of every photograph and keep the square around it; --nofaces: the "
     "images are crops already, even those that look like photographs.",
 )
+_SPLIT = flags.DEFINE_float(
+    "split", None, "Of a source without splits: the fraction of the subjects for training, for example 0.8."
+)
 _QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized images.")
 
 # Options of single layouts: (flag, the layouts that have it).
@@ -163,13 +166,14 @@ def _options(dataset: str) -> dict[str, Any]:
     from softbio_jax.data.prepare.storage import Storage
 
     options: dict[str, Any] = {
+        "split": _SPLIT.value,
         "storage": Storage(
             image_size=_IMAGE_SIZE.value,
             encoding=_ENCODING.value,
             quality=_QUALITY.value,
             face_finder=faces.Mtcnn() if _FACES.value else None,
             crops=_FACES.value is False,
-        )
+        ),
     }
     for flag, datasets in _OPTIONS:
         if dataset in datasets:

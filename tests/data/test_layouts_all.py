@@ -77,7 +77,7 @@ def test_the_error_of_another_data_set_proposes_the_command(tree, tmp_path, scri
     with pytest.raises(UserError) as error:
         prepare.survey(other, source=str(root))
     said, _, command = str(error.value).rpartition(": python scripts/prepare_data.py ")
-    assert f"{root} with " in said, error.value
+    assert f" in {root}" in said, error.value
     words = shlex.split(command)
     assert words.pop() == "--dry_run", error.value
     assert _classes(_survey(script, words)) == tree.classes

@@ -23,7 +23,7 @@ from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
 from softbio_jax.data.builders import BUILDERS
 from softbio_jax.data.index import REPORT
-from softbio_jax.data.prepare import beam, layouts
+from softbio_jax.data.prepare import beam, layouts, tables
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
 from softbio_jax.errors import UserError
@@ -86,7 +86,7 @@ def prepare(
             builder = make(journals=scratch, console=console)
         else:
             builder = make(remake=make)
-            builder.groups(builder.splits()[0])  # a data set without groups stops here
+            builder.groups(builder.parts()[0])  # a data set without groups stops here
         found = _survey(builder, files=False)
         builder.meter = console.meter(f"preparing {dataset}", sum(part.rows for part in found.values()))
         with builder.open_files, contextlib.closing(console):
@@ -116,7 +116,7 @@ def _explained(dataset: str, source: str, *, out: str | None = None) -> Iterator
     """Adds to the error about a missing file what the source is instead."""
     try:
         yield
-    except layouts.MissingSource as error:
+    except tables.MissingSource as error:
         raise layouts.explain(error, dataset=dataset, source=source, builders=BUILDERS, out=out) from error
 
 
@@ -148,7 +148,7 @@ def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _survey(builder: FaceBuilder, *, files: bool) -> dict[str, SplitSurvey]:
     splits, copy_of = {}, expected.set_of(builder.name, builder.protocol())
-    for split in builder.splits():
+    for split in builder.parts():
         splits[split] = found = builder.survey(split, files=files)
         expected.check(copy_of, split, rows=found.labelled, counts=found.classes)
         found.check_crops(split)
@@ -179,7 +179,7 @@ def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
     return {
         "dataset": builder.name,
         "version": str(builder.version),
-        "protocol": builder.protocol() | builder.storage.protocol(),
+        "protocol": builder.choices(),
         "splits": splits,
         "seconds": round(seconds, 3),
         "images_per_second": round(read / max(seconds, 1e-9), 1),

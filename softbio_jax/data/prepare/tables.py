@@ -7,13 +7,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from softbio_jax.data.prepare.layouts import MissingSource
 from softbio_jax.errors import UserError
 
 T = TypeVar("T")
 
 _MOST_PIXELS = 1_000_000  # of a side; a box beyond is a mistake
-_SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _FORMATS = {b"PAR1": "a Parquet file", b"PK\x03\x04": "a spreadsheet or archive", b"\x1f\x8b": "a gzip file"}
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -22,6 +20,14 @@ FOREIGN_SUFFIXES = (
     *(".gif", ".heic", ".heif", ".avif", ".svg", ".pdf"),
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"),
 )
+
+
+class MissingSource(UserError):
+    """A file or folder that the layout of a data set needs and the source lacks; see `layouts.explain`."""
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", fix: str = ""):
+        super().__init__(what, where=where, expected=expected, found=found, fix=fix)
+        self.what, self.where, self.expected, self.found, self.fix = what, where, expected, found, fix
 
 
 def bad_value(what: str, value: str, *, where: str, expected: str, fix: str = "correct the row") -> UserError:
@@ -178,32 +184,6 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
         expected, fix = f"a path inside {root}", "write the path relative to the data folder"
         raise bad_value("a path leaves the data folder", name, where=where, expected=expected, fix=fix)
     return root.joinpath(*parts)
-
-
-def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Returns train, val and test -> the folder of that split; raises UserError for two of one split."""
-    found: dict[str, pathlib.Path] = {}
-    for split, names in _SPLIT_FOLDERS.items():
-        folders = [root / name for name in names if (root / name).is_dir()]
-        if len(folders) > 1:
-            both = f"{folders[0].name}/ and {folders[1].name}/"
-            what, fix = f"two folders of the split {split!r}", "move one away"
-            raise UserError(what, where=str(root), found=both, fix=fix)
-        if folders:
-            found[split] = folders[0]
-    return found
-
-
-def subfolders(path: pathlib.Path) -> list[pathlib.Path]:
-    """Lists the folders in a folder by name, without hidden ones."""
-    return sorted(inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith("."))
-
-
-def images_in(folder: pathlib.Path, *, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[pathlib.Path]:
-    """Lists the images of a folder by name, without hidden files and files of other suffixes."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
 
 
 def look_up(

@@ -13,6 +13,5 @@ TREES = (
             "train": {"age": {"0-2": 1, "3-9": 1}, "gender": {"male": 1, "female": 1}},
             "val": {"age": {"0-2": 1}, "gender": {"male": 1}},
         },
-        proposed=True,
     ),
 )

@@ -9,7 +9,6 @@ from typing import Any
 from softbio_jax.data.labels import date_like, known_words, require_class
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.layouts import Layout
 from softbio_jax.data.prepare.rows import Outcome, Row
 from softbio_jax.errors import UserError
 
@@ -35,7 +34,6 @@ class FairFace(FaceBuilder):
     name = "fairface"
     TASKS = ("age", "gender")
     COLUMNS = ("race", "service_test")
-    LAYOUTS = (Layout(name="FairFace", needs=("fairface_label_train.csv|fairface_label_val.csv",)),)
 
     def __init__(self, *, fix_excel_ages: bool = False, **kwargs: Any) -> None:
         self.fix_excel_ages = fix_excel_ages

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from softbio_jax.data.labels import age_class
-from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, impossible_age
 from softbio_jax.errors import UserError
@@ -46,7 +46,7 @@ class UTKFace(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        if not any(tables.images_in(folder) for folder in self._folders()):
+        if not any(locate.images_in(folder) for folder in self._folders()):
             parts = " in part1/, part2/ and part3/" if self.utk == "wild" else ""
             expected, fix = f"the {self.utk} images{parts}", "check --source and --utk"
             raise UserError("no images", where=str(self.source), expected=expected, found="none", fix=fix)
@@ -57,7 +57,7 @@ class UTKFace(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         for folder in self._folders():
-            for path in tables.images_in(folder):
+            for path in locate.images_in(folder):
                 match = _NAME.match(path.name)
                 if match is None:
                     yield Rejection(path.name, "the name lacks age, gender or race")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from softbio_jax.data.labels import age_class, require_class
-from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Row, impossible_age
 
@@ -40,7 +40,7 @@ class VGGFace2(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
-        found = tuple(tables.split_folders(self.source))
+        found = tuple(locate.split_folders(self.source))
         if not found:
             tables.require_folder(self.source / "test", what="not a VGGFace2 folder")
         return found
@@ -56,7 +56,7 @@ class VGGFace2(FaceBuilder):
 
     def group_rows(self, split: str, group: str) -> Iterator[Outcome]:
         genders, ages = self._genders, self._years
-        for path in tables.images_in(self._folder(split) / group):
+        for path in locate.images_in(self._folder(split) / group):
             name = f"{group}/{path.name}"
             row_id = f"{split}/{name}"
             if name in ages and (rejection := impossible_age(row_id, ages[name], where=str(self.ages))):
@@ -80,7 +80,7 @@ class VGGFace2(FaceBuilder):
             )
 
     def _folder(self, split: str) -> pathlib.Path:
-        return tables.split_folders(self.source)[split]
+        return locate.split_folders(self.source)[split]
 
     @functools.cached_property
     def _genders(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from softbio_jax.data.labels import class_of
-from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 
@@ -56,17 +56,17 @@ class AffectNet(FaceBuilder):
         """Returns the folders of the splits, if those hold a folder for each class."""
         if any(self._path(split).exists() for split in _TABLES) or not self.source.is_dir():
             return {}
-        folders = tables.split_folders(self.source)
-        names = [{inner.name for inner in tables.subfolders(path)} for path in folders.values()]
+        folders = locate.split_folders(self.source)
+        names = [{inner.name for inner in locate.subfolders(path)} for path in folders.values()]
         # Numbers mean AffectNet's classes only where all seven of them are there.
         numbers = {str(number) for number in _LABELS}
         known = any(numbers <= found or any(map(_number_of, found - numbers)) for found in names)
         return folders if known else {}
 
     def _class_rows(self, folder: pathlib.Path) -> Iterator[Outcome]:
-        for inner in tables.subfolders(folder):
+        for inner in locate.subfolders(folder):
             label = _label(_number_of(inner.name) or inner.name, str(inner))
-            for image in tables.images_in(inner):
+            for image in locate.images_in(inner):
                 row_id = image.relative_to(self.source).as_posix()
                 if isinstance(label, Skip):
                     yield label
@@ -96,7 +96,7 @@ class AffectNet(FaceBuilder):
 
     def _folder_rows(self, folder: pathlib.Path) -> Iterator[Outcome]:
         tables.require_folder(folder / "images")
-        for image in tables.images_in(folder / "images"):
+        for image in locate.images_in(folder / "images"):
             note = folder / "annotations" / f"{image.stem}_exp.npy"
             name = f"{folder.name}/images/{image.name}"
             if not note.is_file():

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from softbio_jax.data.labels import class_of, known_words
-from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 from softbio_jax.errors import UserError
@@ -60,7 +60,7 @@ class RafDb(FaceBuilder):
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
         if self.layout == "class folders":
-            return tuple(tables.split_folders(self._root))
+            return tuple(locate.split_folders(self._root))
         if self.layout == "official":
             for folder in ("Image/aligned", "Annotation/manual"):
                 tables.require_folder(self._root / folder, what="not a RAF-DB folder", fix=_FIX)
@@ -74,13 +74,13 @@ class RafDb(FaceBuilder):
         return self._folder_rows(split) if self.layout == "class folders" else self._listed_rows(split)
 
     def _folder_rows(self, split: str) -> Iterator[Outcome]:
-        for folder in tables.subfolders(tables.split_folders(self._root)[split]):
+        for folder in locate.subfolders(locate.split_folders(self._root)[split]):
             label = _class_of_folder(folder.name)
             if label is None:
                 expected, fix = f"1 to 7, or {known_words('emotion')}", "rename the folder or move it away"
                 what, found = "unknown emotion class", repr(folder.name)
                 raise UserError(what, where=str(folder), expected=expected, found=found, fix=fix)
-            for path in tables.images_in(folder):
+            for path in locate.images_in(folder):
                 row_id = path.relative_to(self._root).as_posix()
                 yield Row(id=row_id, image=path, labels={"emotion": label})
 
@@ -143,8 +143,8 @@ def _layout(source: pathlib.Path) -> tuple[str, pathlib.Path]:
         for folder in (source, source / "DATASET", basic):
             # Numbers mean RAF-DB's classes only where there are seven of them.
             names = [
-                {inner.name for inner in tables.subfolders(path)}
-                for path in tables.split_folders(folder).values()
+                {inner.name for inner in locate.subfolders(path)}
+                for path in locate.split_folders(folder).values()
             ]
             if any(
                 _EMOTIONS.keys() <= found or any(class_of("emotion", name) is not None for name in found)
