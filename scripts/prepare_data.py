@@ -173,7 +173,7 @@ def _options(dataset: str) -> dict[str, Any]:
             quality=_QUALITY.value,
             face_finder=faces.Mtcnn() if _FACES.value else None,
             crops=_FACES.value is False,
-        )
+        ),
     }
     for flag, datasets in _OPTIONS:
         if dataset in datasets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ClassVar
 
 from softbio_jax.data import listing
@@ -45,11 +45,29 @@ class Vocabulary:
         if label is not None:
             return label
         if name in self.others:
-            return Skip(f"{self.task} {name}")
+            return Skip(f"expression {name}")
         listed = ", ".join(f"{number} {meaning}" for number, meaning in self.numbers.items())
         names = known_words(self.task) + "".join(f", {other}" for other in self.others)
         expected = f"{listed}; or {names}" if listed else names
         raise tables.bad_value(f"unknown {self.task} class", word, where=where, expected=expected, fix=fix)
+
+    def row(
+        self,
+        row_id: str,
+        image: pathlib.Path | Callable[[], bytes],
+        word: str | int | Skip,
+        *,
+        where: str,
+        columns: Mapping[str, str] | None = None,
+        box: tuple[float, float, float, float] | None = None,
+    ) -> Row | Skip:
+        """Returns the row of an image with this word, number or label, or why it is omitted; see `label`."""
+        label = self.label(word, where=where) if isinstance(word, str) else word
+        if isinstance(label, Skip):
+            return label
+        return Row(
+            id=row_id, image=image, labels={self.task: label}, columns=columns or {}, box=box, where=where
+        )
 
     def known(self, names: Collection[str]) -> bool:
         """Returns whether one of the names of folders is a class, or all numbers of classes are there.
@@ -67,8 +85,11 @@ class Vocabulary:
         def unsplit(folder: pathlib.Path) -> bool:
             return self.known([inner.name for inner in locate.subfolders(folder)])
 
-        split = Layout(SPLIT, f"{{train,val,test}}/{shown}/", locate.in_splits(self.known))
-        return split, Layout(UNSPLIT, f"{shown}/", unsplit)
+        # Many sets have such folders.
+        return (
+            Layout(SPLIT, f"{{train,val,test}}/{shown}/", locate.in_splits(self.known), distinct=False),
+            Layout(UNSPLIT, f"{shown}/", unsplit, distinct=False),
+        )
 
     def rows(self, folder: pathlib.Path, *, root: pathlib.Path) -> Iterator[Row | Skip]:
         """Yields the images in the class folders of a folder, at any depth; other files are omitted by name.

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from softbio_jax.console import QUIET, Console, Meter
-from softbio_jax.data.prepare import beam, locate, splitting
+from softbio_jax.data.prepare import beam, layouts, locate, splitting
 from softbio_jax.data.prepare.account import Account, Checked, Journal
 from softbio_jax.data.prepare.ingest import ingest
 from softbio_jax.data.prepare.locate import Layout, Place
@@ -84,6 +84,13 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         self.open_files = contextlib.ExitStack()  # the journals; whoever prepares closes them
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
+    @classmethod
+    def recognise(cls, folder: pathlib.Path) -> Iterator[layouts.Proposal]:
+        """Yields what a folder looks like to this builder, for errors about another one."""
+        layout = next((layout for layout in cls.LAYOUTS if layout.fits(folder)), None)
+        if layout is not None and layout.distinct:
+            yield layouts.Proposal(f"{cls.TITLE or cls.name}, {layout.shown}", str(folder), layout.flags)
+
     def splits(self) -> tuple[str, ...]:
         """Returns the splits of the source; raises UserError if the source is incomplete."""
         raise NotImplementedError
@@ -98,7 +105,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         return locate.find(self.source, self.LAYOUTS, what=self.TITLE)
 
     def parts(self) -> tuple[str, ...]:
-        """Returns the splits that are written: those of the source, or its parts; raises UserError like `splits`."""
+        """Returns the splits that are written: those of the source, or its parts; raises like `splits`."""
         splits = self.splits()
         if self.split is None:
             return splits

@@ -23,7 +23,7 @@ from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
 from softbio_jax.data.builders import BUILDERS
 from softbio_jax.data.index import REPORT
-from softbio_jax.data.prepare import beam
+from softbio_jax.data.prepare import beam, layouts, tables
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
 from softbio_jax.errors import UserError
@@ -38,7 +38,7 @@ def survey(dataset: str, *, source: str, **options: Any) -> dict[str, SplitSurve
       UserError: the first thing that is missing or wrong.
     """
     options = _at_home(options | {"source": source})
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _explained(dataset, options["source"]):
         return _survey(BUILDERS[dataset](data_dir=scratch, **options), files=True)
 
 
@@ -77,10 +77,10 @@ def prepare(
     if out.exists() and not overwrite:
         raise UserError("the output exists", where=str(out), fix="give another --out or pass --overwrite")
     start = time.monotonic()
-    with _scratch(out) as scratch:
+    options = _at_home(options | {"source": source})
+    with _scratch(out) as scratch, _explained(dataset, options["source"], out=str(out)):
         records_root = scratch / "records"
         shutil.rmtree(records_root, ignore_errors=True)  # left by a run that was killed
-        options = _at_home(options | {"source": source})
         make = functools.partial(BUILDERS[dataset], data_dir=records_root, **options)
         if beam_options is None:
             builder = make(journals=scratch, console=console)
@@ -109,6 +109,15 @@ def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         where, fix = str(directory), "run scripts/prepare_data.py"
         raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)
     return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def _explained(dataset: str, source: str, *, out: str | None = None) -> Iterator[None]:
+    """Adds to the error about a missing file what the source is instead."""
+    try:
+        yield
+    except tables.MissingSource as error:
+        raise layouts.explain(error, dataset=dataset, source=source, builders=BUILDERS, out=out) from error
 
 
 def _at_home(options: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,9 @@ def require_share(share: float, splits: Sequence[str]) -> None:
     """
     if not 0 < share < 1:
         fix = "for example --split=0.8"
-        raise UserError("not a fraction", where="--split", expected="between 0 and 1", found=f"{share:g}", fix=fix)
+        raise UserError(
+            "not a fraction", where="--split", expected="between 0 and 1", found=f"{share:g}", fix=fix
+        )
     if len(splits) > 1:
         found, fix = ", ".join(splits), "omit --split"
         raise UserError("the data have splits of their own", where="--split", found=found, fix=fix)

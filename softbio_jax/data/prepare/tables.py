@@ -22,6 +22,14 @@ FOREIGN_SUFFIXES = (
 )
 
 
+class MissingSource(UserError):
+    """A file or folder that the layout of a data set needs and the source lacks; see `layouts.explain`."""
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", fix: str = ""):
+        super().__init__(what, where=where, expected=expected, found=found, fix=fix)
+        self.what, self.where, self.expected, self.found, self.fix = what, where, expected, found, fix
+
+
 def bad_value(what: str, value: str, *, where: str, expected: str, fix: str = "correct the row") -> UserError:
     """Returns the error of a value in a label file or a flag."""
     return UserError(what, where=where, expected=expected, found=repr(value), fix=fix)
@@ -31,7 +39,7 @@ def require_folder(path: pathlib.Path, *, what: str = "no such folder", fix: str
     """Raises UserError, which says `what` is wrong and its `fix`, unless `path` is a folder."""
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
-        raise UserError(what, where=str(path), expected="a folder", found=found, fix=fix)
+        raise MissingSource(what, where=str(path), expected="a folder", found=found, fix=fix)
 
 
 def require_choice(value: str, choices: Collection[str], *, what: str, where: str) -> None:
@@ -47,7 +55,7 @@ def existing_splits(
     require_folder(source)
     found = tuple(split for split, path in paths.items() if path.exists())
     if not found:
-        raise UserError(what, where=str(source), expected=expected, found="none", fix="check --source")
+        raise MissingSource(what, where=str(source), expected=expected, fix="check --source")
     return found
 
 
@@ -253,4 +261,4 @@ def _require_text(path: pathlib.Path) -> None:
 
 def _require_file(path: pathlib.Path) -> None:
     if not path.is_file():
-        raise UserError("no such label file", where=str(path), fix="put it there or check --source")
+        raise MissingSource("no such label file", where=str(path), fix="put it there or check --source")

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from softbio_jax.data.builders.class_folders import ClassFolders, emotions
+from softbio_jax.data.builders.class_folders import SPLIT, ClassFolders, emotions
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS
-from softbio_jax.data.prepare.locate import Layout, either, has
+from softbio_jax.data.prepare.locate import Layout, either, has, with_columns
 from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 from softbio_jax.errors import UserError
 
@@ -51,17 +51,26 @@ class RafDb(ClassFolders):
     VOCABULARY = emotions("surprise fear disgust happy sad angry neutral", first=1)
     LAYOUTS = (
         Layout(
-            _OFFICIAL,
-            "basic/ with Image/aligned/, EmoLabel/ and Annotation/manual/",
-            has("Annotation/manual", "EmoLabel"),
+            name=_OFFICIAL,
+            shown="basic/ with Image/aligned/, EmoLabel/ and Annotation/manual/",
+            fits=has("Annotation/manual", "EmoLabel"),
         ),
         Layout(
-            _LIST,
-            "list_patition_label.txt with aligned/",
-            lambda root: either(*map(has, _LISTS))(root) and either(*map(has, _ALIGNED))(root),
+            name=_LIST,
+            shown="list_patition_label.txt with aligned/",
+            fits=lambda root: either(*map(has, _LISTS))(root) and either(*map(has, _ALIGNED))(root),
+        ),
+        Layout(
+            name=SPLIT,
+            shown="{train,test}/{1..7}/",
+            fits=locate.in_splits(lambda names: set("1234567") == set(names)),
         ),
         *VOCABULARY.layouts("{1..7}"),
-        Layout(_TABLES, "{train,test}_labels.csv with the images", has("train_labels.csv")),
+        Layout(
+            name=_TABLES,
+            shown="{train,test}_labels.csv with the images",
+            fits=with_columns("train_labels.csv", "image", "label"),
+        ),
     )
 
     def __init__(self, *, source: str, raf_filter: str = "sure", **kwargs: Any) -> None:
@@ -94,13 +103,9 @@ class RafDb(ClassFolders):
     def _table_rows(self, split: str) -> Iterator[Outcome]:
         images = locate.Images(self.place.root)
         for where, row in tables.read_csv(self._tables()[split], columns=("image", "label")):
-            label = self.VOCABULARY.label(row["label"], where=where)
-            names = [f"{folder}{row['image']}" for folder in (f"DATASET/{split}/", f"{split}/", "")]
-            if isinstance(label, Skip):
-                yield label
-            else:
-                image = images.first(names, where=where)
-                yield Row(id=row["image"], image=image, labels={"emotion": label}, where=where)
+            folders = (f"DATASET/{split}/", f"{split}/", "images/", "")
+            image = images.first([f"{folder}{row['image']}" for folder in folders], where=where)
+            yield self.VOCABULARY.row(row["image"], image, row["label"], where=where)
 
     def _listed_rows(self, split: str) -> Iterator[Outcome]:
         table, images = self.place.path(*_LISTS), locate.Images(self.place.path(*_ALIGNED))

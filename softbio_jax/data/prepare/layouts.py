@@ -1,0 +1,84 @@
+"""What a folder looks like when a file of the named data set is missing, and the command that reads it.
+
+A builder raises `tables.MissingSource` (as `tables.require_folder`, `tables.existing_splits` and
+`locate.find` do) where a file or folder of its layout is missing. `prepare` and `survey` add what lies
+there instead, and the command of the first data set that recognises the folder, a folder in it or the
+one around it. A builder recognises its `LAYOUTS`; a reader of any data overrides
+`FaceBuilder.recognise`, which yields the `Proposal`s for one folder. Data sets are asked in the order
+of their registration, the general readers last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from softbio_jax.data.prepare import locate
+from softbio_jax.data.prepare.tables import MissingSource
+from softbio_jax.errors import UserError, nearest
+
+_TRIED = 12  # folders in the source
+_GENERAL = ("parquet", "csv", "folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """What a folder looks like: a description, and the path and the flags to read it with."""
+
+    name: str
+    source: str
+    flags: str = ""
+
+    def command(self, dataset: str, *, out: str | None) -> str:
+        """Returns the command line; without `out` it only checks the source."""
+        last = "--dry_run" if out is None else f"--out={out}"
+        words = [f"--dataset={dataset}", *shlex.split(self.flags), f"--source={self.source}", last]
+        return shlex.join(["python", "scripts/prepare_data.py", *words])
+
+
+class Recogniser(Protocol):
+    """What `propose` needs of a builder's class."""
+
+    @classmethod
+    def recognise(cls, folder: pathlib.Path) -> Iterator[Proposal]:
+        """Yields what a folder looks like to this builder."""
+
+
+def propose(source: pathlib.Path, builders: Mapping[str, type[Recogniser]]) -> Iterator[tuple[str, Proposal]]:
+    """Yields (data set, proposal) for a folder, then for those in it, then for the one around it."""
+    folder = source if source.is_dir() else source.parent
+    names = [*(name for name in builders if name not in _GENERAL), *_GENERAL]
+    for place in (folder, *locate.subfolders(folder)[:_TRIED], folder.absolute().parent):
+        for name in names:
+            if name in builders:
+                yield from ((name, found) for found in builders[name].recognise(place))
+
+
+def explain(
+    error: MissingSource,
+    *,
+    dataset: str,
+    source: str,
+    builders: Mapping[str, type[Recogniser]],
+    out: str | None = None,
+) -> UserError:
+    """Returns the error with what lies in the source instead, and the command that reads it."""
+    path = pathlib.Path(source.split(",")[0])
+    found, fix = error.found, error.fix
+    if path.exists():
+        folder = path if path.is_dir() else path.parent
+        if found in ("", "nothing", "none"):
+            found = f"{locate.lying(folder)} in {folder}"
+        for name, proposal in propose(path, builders):
+            if (name, proposal.source) != (dataset, str(path)):
+                command = proposal.command(name, out=out)
+                fix = f"{proposal.source} looks like {proposal.name}: {command}"
+                break
+    elif path.parent.is_dir():
+        found = f"{locate.lying(path.parent)} in {path.parent}"
+        near = nearest(path.name, (other.name for other in path.parent.iterdir()), otherwise="")
+        fix = f"{near} at the end of --source" if near else fix
+    return UserError(error.what, where=error.where, expected=error.expected, found=found, fix=fix)
