@@ -16,6 +16,7 @@ from softbio_jax.data import listing
 from softbio_jax.data.prepare.tables import IMAGE_SUFFIXES, MissingSource, inside
 from softbio_jax.errors import UserError
 
+_VOWELS = "AEIO"
 _DEPTH = 3  # folders around a data set
 _HEADER = 10_000  # characters of a line
 _MOST_FOLDERS = 2000  # that are looked into
@@ -87,9 +88,9 @@ def find(source: pathlib.Path, layouts: Sequence[Layout], *, what: str) -> Place
     place = look(source, layouts)
     if place is None:
         raise MissingSource(
-            f"not a {what} folder",
+            f"not {'an' if what[:1] in _VOWELS else 'a'} {what} folder",
             where=str(source),
-            expected="; or ".join(layout.shown for layout in layouts),
+            expected="; or ".join(dict.fromkeys(layout.shown for layout in layouts)),
             found=lying(source),
             fix="check --source",
         )

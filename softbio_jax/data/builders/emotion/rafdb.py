@@ -62,7 +62,7 @@ class RafDb(ClassFolders):
         ),
         Layout(
             name=SPLIT,
-            shown="{train,test}/{1..7}/",
+            shown="{train,val,test}/{1..7}/",
             fits=locate.in_splits(lambda names: set("1234567") == set(names)),
         ),
         *VOCABULARY.layouts("{1..7}"),
