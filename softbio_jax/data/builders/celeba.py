@@ -118,12 +118,8 @@ def _rows(folder: pathlib.Path, labels: Iterable[tuple[str, str, int]]) -> Itera
 def _tabled_genders(path: pathlib.Path) -> Iterator[tuple[str, str, int]]:
     """Yields (file and row, image, gender label) of a table of attributes."""
     for where, row in tables.read_csv(path, columns=("image_id", "Male")):
-        what, expected = "not an attribute", "1 or -1"
-        yield (
-            where,
-            row["image_id"],
-            tables.look_up(_MALE, row["Male"], what=what, where=where, expected=expected),
-        )
+        label = tables.look_up(_MALE, row["Male"], what="not an attribute", where=where, expected="1 or -1")
+        yield where, row["image_id"], label
 
 
 def _listed_genders(path: pathlib.Path) -> Iterator[tuple[str, str, int]]:

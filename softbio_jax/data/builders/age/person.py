@@ -59,7 +59,7 @@ def named_rows(
             yield Rejection(row_id, f"the name lacks {lacks}")
             continue
         values = match.groupdict()
-        columns = {name: values[name] for name in ("identity", "race") if name in values}
+        columns: dict[str, str] = {name: values[name] for name in ("identity", "race") if name in values}
         if "race" in columns:
             columns["race"] = races.get(columns["race"], columns["race"])
         gender = GENDERS[values["gender"].lower()]

@@ -85,13 +85,15 @@ class UTKFace(FaceBuilder):
         if place.layout.name == "pixels":
             yield from self._pixel_rows()
             return
-        inside = place.path(place.layout.name.strip("/"))
-        root, folders = {
-            "images": (place.root, [place.root]),
-            "splits": (place.root, [locate.split_folders(place.root).get(split)]),
-            "photographs": (place.root, [locate.entry(place.root, part) for part in _PARTS]),
-        }.get(place.layout.name, (inside, [inside]))
-        for folder in filter(None, folders):
+        root, folders = place.root, [place.root]
+        if place.layout.name == "splits":
+            folders = [locate.split_folders(root)[split]]
+        elif place.layout.name == "photographs":
+            folders = [path for part in _PARTS if (path := locate.entry(root, part))]
+        elif place.layout.name != "images":
+            root = place.path(place.layout.name.strip("/"))
+            folders = [root]
+        for folder in folders:
             images = locate.images_in(folder)
             yield from named_rows(images, _NAME, root=root, lacks="age, gender or race", races=_RACES)
 
