@@ -91,7 +91,6 @@ def find(source: pathlib.Path, layouts: Sequence[Layout], *, what: str) -> Place
             f"not {'an' if what[:1] in _VOWELS else 'a'} {what} folder",
             where=str(source),
             expected="; or ".join(dict.fromkeys(layout.shown for layout in layouts)),
-            found=lying(source),
             fix="check --source",
         )
     return place

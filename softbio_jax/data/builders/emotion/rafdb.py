@@ -103,8 +103,9 @@ class RafDb(ClassFolders):
     def _table_rows(self, split: str) -> Iterator[Outcome]:
         images = locate.Images(self.place.root)
         for where, row in tables.read_csv(self._tables()[split], columns=("image", "label")):
-            folders = (f"DATASET/{split}/", f"{split}/", "images/", "")
-            image = images.first([f"{folder}{row['image']}" for folder in folders], where=where)
+            folders = (f"DATASET/{split}", split, "DATASET", ".")
+            inner = (f"{row['label']}/{row['image']}", row["image"])
+            image = images.first([f"{one}/{name}" for one in folders for name in inner], where=where)
             yield self.VOCABULARY.row(row["image"], image, row["label"], where=where)
 
     def _listed_rows(self, split: str) -> Iterator[Outcome]:

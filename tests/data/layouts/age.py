@@ -1,0 +1,3 @@
+"""Layouts of data sets of ages and genders."""
+
+TREES = ()
