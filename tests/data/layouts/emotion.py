@@ -428,8 +428,8 @@ TREES = (
         _ck_48,
         flags=" --split=0.5",
         classes={
-            "train": counts("emotion", "angry", "disgust", "fear", "surprise"),
-            "test": counts("emotion", "happy", "sad"),
+            "train": counts("emotion", "angry", "disgust", "fear"),
+            "test": counts("emotion", "happy", "sad", "surprise"),
         },
         skipped=1,
     ),

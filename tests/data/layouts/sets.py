@@ -37,7 +37,7 @@ def fer_table(path, rows, header=("emotion", "pixels", "Usage")):
     write_table(path, header, [[row[name.strip()] for name in header] for row in values])
 
 
-def afew_attributes(root, around="", end="txt"):
+def celeba_lists(root, around="", end="txt"):
     """Writes CelebA's two lists for three images, as text or as CSV."""
     rows = [("000001.jpg", -1, 1), ("000002.jpg", 1, -1), ("000003.jpg", 1, -1)]
     parts = [(name, number) for number, (name, *_) in enumerate(rows)]

@@ -15,7 +15,7 @@ _COLUMNS = ("user_id", "original_image", "face_id", "age", "gender")
 _GENDERS = {"m": 0, "f": 1}
 _UNKNOWN_AGES = ("", "None")
 _IMAGES = {"aligned": "landmark_aligned_face", "faces": "coarse_tilt_aligned_face"}  # folder -> names
-_FOLDS = tuple(f"{folder}fold_{kind}{{}}_data.txt" for kind in ("", "frontal_") for folder in ("", "*/"))
+_FOLDS = tuple(f"{folder}fold_{kind}{{}}_data.txt" for kind in ("", "frontal_") for folder in ("", "folds/"))
 
 
 @BUILDERS.register("adience")
