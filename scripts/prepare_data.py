@@ -82,6 +82,10 @@ _OPTIONS = (
     ),
     (flags.DEFINE_string("ferplus", None, "fer2013: the FER+ table of votes."), ("fer2013",)),
     (
+        flags.DEFINE_enum("appa_age", "real", ["real", "apparent"], "appa_real: which of the two ages."),
+        ("appa_real",),
+    ),
+    (
         flags.DEFINE_enum(
             "age_values",
             "class",

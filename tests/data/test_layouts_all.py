@@ -12,8 +12,9 @@ from absl import flags as absl_flags
 from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
-from tests.data.layouts import page
+from tests.data.layouts import named, page
 from tests.data.layouts.tree import BOTH
+from tests.data.trees import write_image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TREES = page.trees()
@@ -55,7 +56,7 @@ def _classes(surveys, tree):
         }
         for split, found in surveys.items()
     }
-    if "--split=" not in tree.flags:
+    if BOTH not in tree.classes:
         return found
     assert list(found) == ["train", "test"] and all(found.values())
     both = collections.defaultdict(collections.Counter)
@@ -76,6 +77,20 @@ def test_a_layout_comes_in(tree, tmp_path, script):
     assert sum(sum(found.rejected.values()) for found in surveys.values()) == tree.rejected
     rows = sum(found.rows - found.labelled for found in surveys.values())
     assert rows - tree.rejected == tree.skipped
+
+
+@pytest.mark.parametrize("tree", named.TREES, ids=lambda tree: tree.name)
+def test_a_known_set_comes_in_from_another_folder_in_capitals(tree, tmp_path, script):
+    inner = tmp_path / "raw" / "Some copy of it"
+    inner.mkdir(parents=True)
+    tree.make(inner)
+    for path in list(inner.iterdir()):
+        if path.name != "__MACOSX":
+            path.rename(path.with_name(path.name.upper()))
+    write_image(tmp_path / "raw" / "__MACOSX" / "train" / "happy" / "._0.jpg", 0)
+    surveys = _survey(script, _words(tree, tmp_path / "raw"))
+    assert _classes(surveys, tree) == tree.classes
+    assert sum(found.missing for found in surveys.values()) == 0
 
 
 @pytest.mark.parametrize("tree", [tree for tree in TREES if tree.proposed], ids=lambda tree: tree.name)

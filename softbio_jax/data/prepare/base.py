@@ -88,7 +88,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     def recognise(cls, folder: pathlib.Path) -> Iterator[layouts.Proposal]:
         """Yields what a folder looks like to this builder, for errors about another one."""
         layout = next((layout for layout in cls.LAYOUTS if layout.fits(folder)), None)
-        if layout is not None:
+        if layout is not None and layout.distinct:
             yield layouts.Proposal(f"{cls.TITLE or cls.name}, {layout.shown}", str(folder), layout.flags)
 
     def splits(self) -> tuple[str, ...]:
@@ -116,7 +116,11 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         """Yields the rows of one of the `parts`."""
         if self.split is None:
             return self.rows(part)
-        return splitting.divide(self.rows(self.splits()[0]), share=self.split, part=part)
+        return splitting.divide(self.rows(self.splits()[0]), self._training_subjects, part=part)
+
+    @functools.cached_property
+    def _training_subjects(self) -> frozenset[str]:
+        return splitting.training_subjects(self.rows(self.splits()[0]), share=self.split or 0.0)
 
     def groups(self, split: str) -> Sequence[str]:
         """Returns the parts of a split that Beam can prepare independently."""

@@ -16,7 +16,9 @@ from softbio_jax.data import listing
 from softbio_jax.data.prepare.tables import IMAGE_SUFFIXES, MissingSource, inside
 from softbio_jax.errors import UserError
 
+_VOWELS = "AEIO"
 _DEPTH = 3  # folders around a data set
+_HEADER = 10_000  # characters of a line
 _MOST_FOLDERS = 2000  # that are looked into
 _LISTED = 6  # names in a message
 IMAGE = "{image}"  # in a pattern: any file that is named like an image
@@ -39,12 +41,14 @@ class Layout:
       shown: what is there, as messages and the documentation write it: `{train,test}/{1..7}/`.
       fits: whether a folder is arranged like this.
       flags: the flags that read it, besides --dataset and --source.
+      distinct: whether other sets are not arranged like this, so that a message may propose it.
     """
 
     name: str
     shown: str
     fits: Fits
     flags: str = ""
+    distinct: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +58,21 @@ class Place:
     layout: Layout
     root: pathlib.Path
 
-    def path(self, *names: str) -> pathlib.Path:
-        """Returns the first of these relative paths that exists, in any case; the last one if none does."""
-        found = (entry(self.root, name) for name in names)
-        return next((path for path in found if path is not None), self.root / names[-1])
+    def path(self, *patterns: str) -> pathlib.Path:
+        """Returns what the first of these patterns matches, as `matches` does; the first one if none does.
+
+        Raises:
+          UserError: a pattern matches two.
+        """
+        for pattern in patterns:
+            found = list(matches(self.root, pattern))
+            if len(found) > 1:
+                both = " and ".join(path.relative_to(self.root).as_posix() for path in found[:2])
+                fix = "move one of them away"
+                raise UserError("two copies of the data", where=str(self.root), found=both, fix=fix)
+            if found:
+                return found[0]
+        return self.root / patterns[0]
 
 
 def find(source: pathlib.Path, layouts: Sequence[Layout], *, what: str) -> Place:
@@ -74,10 +89,9 @@ def find(source: pathlib.Path, layouts: Sequence[Layout], *, what: str) -> Place
     place = look(source, layouts)
     if place is None:
         raise MissingSource(
-            f"not a {what} folder",
+            f"not {'an' if what[:1] in _VOWELS else 'a'} {what} folder",
             where=str(source),
-            expected="; or ".join(layout.shown for layout in layouts),
-            found=lying(source),
+            expected="; or ".join(dict.fromkeys(layout.shown for layout in layouts)),
             fix="check --source",
         )
     return place
@@ -147,6 +161,21 @@ def has(*patterns: str) -> Fits:
     return lambda folder: all(next(matches(folder, pattern), None) is not None for pattern in patterns)
 
 
+def with_columns(pattern: str, *names: str) -> Fits:
+    """Fits a folder with a table for this pattern whose first line has these columns."""
+
+    def test(folder: pathlib.Path) -> bool:
+        for path in matches(folder, pattern):
+            if path.is_file():
+                with path.open(encoding="utf-8-sig", errors="replace") as file:
+                    header = file.readline(_HEADER)
+                if set(names) <= {name.strip().strip('"') for name in header.split(",")}:
+                    return True
+        return False
+
+    return test
+
+
 def either(*choices: Fits) -> Fits:
     """Fits a folder that one of these fits."""
     return lambda folder: any(fits(folder) for fits in choices)
@@ -182,6 +211,11 @@ class Images:
                 return self.root / found[0]
         return path
 
+    def first(self, names: Sequence[str], *, where: str) -> pathlib.Path:
+        """Returns the path of the first of some names that exists, that of the last one if none does."""
+        paths = [self.path(name, where=where) for name in names]
+        return next((path for path in paths if path.exists()), paths[-1])
+
     def _names(self, folder: pathlib.Path) -> dict[str, list[str]]:
         """Returns name, lower-case name and lower-case stem -> the paths in the root."""
         known = entry(self.root, folder.relative_to(self.root).as_posix()) if folder != self.root else folder
@@ -191,6 +225,11 @@ class Images:
                 for key in {path.name, path.name.lower(), path.stem.lower()}:
                     names.setdefault(key, []).append(path.relative_to(self.root).as_posix())
         return names
+
+
+def split_of(name: str) -> str:
+    """Returns the split that a folder or file is named after, "" for another name."""
+    return next((split for split, names in SPLITS.items() if name.lower() in names), "")
 
 
 def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:

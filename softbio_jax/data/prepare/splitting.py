@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from softbio_jax.data.prepare.rows import IDENTITY_COLUMNS, Outcome, Row
 from softbio_jax.errors import UserError
@@ -28,17 +29,25 @@ def require_share(share: float, splits: Sequence[str]) -> None:
         raise UserError("the data have splits of their own", where="--split", found=found, fix=fix)
 
 
-def divide(outcomes: Iterator[Outcome], *, share: float, part: str) -> Iterator[Outcome]:
-    """Yields the rows of one of the `PARTS`; rejected and omitted rows belong to the first.
+def subject_of(row: Row) -> str:
+    """Returns who or what a row shows that must be on one side of a split: its id where nothing is known."""
+    return next((row.columns[name] for name in IDENTITY_COLUMNS if row.columns.get(name)), row.id)
 
-    The SHA-256 of a row's subject, or of its id where the subject is unknown, decides: a subject is
-    never in both, and adding rows moves no other row.
+
+def training_subjects(outcomes: Iterable[Outcome], *, share: float) -> frozenset[str]:
+    """Returns the subjects for training: the `share` of all with the smallest SHA-256 of their names.
+
+    Both parts get one, if there are two; adding rows moves few others.
     """
+    subjects = {subject_of(row) for row in outcomes if isinstance(row, Row)}
+    ranked = sorted(subjects, key=lambda name: hashlib.sha256(name.encode()).digest())
+    count = math.floor(share * len(ranked) + 0.5)
+    return frozenset(ranked[: max(1, min(count, len(ranked) - 1))])
+
+
+def divide(outcomes: Iterable[Outcome], training: Collection[str], *, part: str) -> Iterator[Outcome]:
+    """Yields the rows of one of the `PARTS`; rejected and omitted rows belong to the first."""
     for outcome in outcomes:
-        if part == (PARTS[0] if not isinstance(outcome, Row) or _in_first(outcome, share) else PARTS[1]):
+        in_first = not isinstance(outcome, Row) or subject_of(outcome) in training
+        if in_first == (part == PARTS[0]):
             yield outcome
-
-
-def _in_first(row: Row, share: float) -> bool:
-    subject = next((row.columns[name] for name in IDENTITY_COLUMNS if row.columns.get(name)), row.id)
-    return int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8]) < share * 2**64

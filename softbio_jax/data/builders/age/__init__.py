@@ -3,4 +3,14 @@
 Importing this package registers them.
 """
 
-from softbio_jax.data.builders.age import adience, fairface, imdb_clean, lagenda, utkface, vggface2  # noqa: F401
+from softbio_jax.data.builders.age import (  # noqa: F401
+    adience,
+    agedb,
+    appa_real,
+    fairface,
+    imdb_clean,
+    lagenda,
+    morph,
+    utkface,
+    vggface2,
+)

@@ -3,4 +3,13 @@
 Importing this package registers them.
 """
 
-from softbio_jax.data.builders.emotion import affectnet, fer2013, rafdb  # noqa: F401
+from softbio_jax.data.builders.emotion import (  # noqa: F401
+    affectnet,
+    ck_plus,
+    expw,
+    fer2013,
+    ferplus,
+    jaffe,
+    mma_fer,
+    rafdb,
+)

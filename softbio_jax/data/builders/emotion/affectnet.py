@@ -3,125 +3,142 @@
 from __future__ import annotations
 
 import io
-import pathlib
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
-from softbio_jax.data.labels import class_of
+from softbio_jax.data.builders.class_folders import ClassFolders, Vocabulary, emotions
 from softbio_jax.data.prepare import locate, tables
-from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
+from softbio_jax.data.prepare.base import BUILDERS
+from softbio_jax.data.prepare.locate import Layout, either, has, with_columns
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Skip
 
-_EXPRESSIONS = (
-    *("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"),
-    *("contempt", "none", "uncertain", "no-face"),
-)
-_LABELS = {3: 0, 4: 1, 5: 2, 1: 3, 2: 4, 6: 5, 0: 6}
 _BOX = ("face_x", "face_y", "face_width", "face_height")
 _COLUMNS = ("subDirectory_filePath", *_BOX, "expression")
-_TABLES = {"train": "training.csv", "val": "validation.csv"}
-_FOLDERS = {"train": "train_set", "val": "val_set"}
+_FOLDER = "Manually_Annotated"
+_LISTS = {
+    split: (f"{word}.csv", f"{_FOLDER}_file_lists/{word}.csv")
+    for split, word in (("train", "training"), ("val", "validation"))
+}
+_PHOTOGRAPHS = (
+    "Manually_Annotated_Images",
+    "Manually_Annotated/Manually_Annotated_Images",
+    "Manually_Annotated",
+)
+_YOLO = emotions("anger contempt disgust fear happy neutral sad surprise")
 
 
 @BUILDERS.register("affectnet")
-class AffectNet(FaceBuilder):
+class AffectNet(ClassFolders):
     """Reads the manually annotated release with its tables, or the release of eight classes.
 
     The first has `{training,validation}.csv` and `Manually_Annotated_Images/`, whose faces are
-    cut out by the boxes; the second has `{train_set,val_set}/{images,annotations}/`. Copies with a
-    folder per class have `{train,val,test}/{0..7}/`, where 0 is neutral, or `{neutral,...}/`.
+    cut out by the boxes; the second has `{train_set,val_set}/{images,annotations}/`. Other copies
+    have `labels.csv` (pth, label, relFCs), whose labels count where they differ from the folders;
+    `{train,val,test}/{0..7}/`, where 0 is neutral, or `{neutral,...}/`; or YOLO's
+    `{train,valid,test}/{images,labels}/`, where 0 is anger unless `data.yaml` names others.
+
+    Source: the release's readme (0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 anger,
+    7 contempt, 8 none, 9 uncertain, 10 no-face), the other copies' own lists of names.
     """
 
     name = "affectnet"
+    TITLE = "AffectNet"
     TASKS = ("emotion",)
+    VOCABULARY = emotions("neutral happy sad surprise fear disgust anger contempt none uncertain no-face")
+    LAYOUTS = (
+        Layout(
+            name="tables",
+            shown="{training,validation}.csv and Manually_Annotated_Images/",
+            fits=either(*(with_columns(path, *_COLUMNS) for paths in _LISTS.values() for path in paths)),
+        ),
+        Layout(
+            name="annotation files",
+            shown="{train_set,val_set}/{images,annotations}/",
+            fits=has("*_set/annotations", "*_set/images"),
+        ),
+        Layout(
+            name="labels.csv",
+            shown="labels.csv (pth, label)",
+            fits=with_columns("labels.csv", "pth", "label"),
+        ),
+        Layout(
+            name="YOLO",
+            shown="{train,valid,test}/{images,labels}/",
+            fits=locate.in_splits(lambda names: {"images", "labels"} <= set(names)),
+        ),
+        *VOCABULARY.layouts("{0..7}"),
+    )
 
     def splits(self) -> tuple[str, ...]:
-        if folders := self._class_folders():
-            return tuple(folders)
-        return tables.existing_splits(
-            {split: self._path(split) for split in _TABLES},
-            source=self.source,
-            what="not an AffectNet folder",
-            expected="training.csv and validation.csv, train_set/ and val_set/, or train/ with 0/ to 7/",
-        )
+        place = self.place
+        if place.layout.name == "tables":
+            return tuple(split for split, names in _LISTS.items() if place.path(*names).is_file())
+        if place.layout.name == "labels.csv":
+            return tuple(locate.split_folders(place.root)) or ("train",)
+        return super().splits()
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        if folders := self._class_folders():
-            return self._class_rows(folders[split])
-        path = self._path(split)
-        return self._table_rows(path) if path.is_file() else self._folder_rows(path)
+        readers = {
+            "tables": self._table_rows,
+            "annotation files": self._note_rows,
+            "labels.csv": self._path_rows,
+            "YOLO": self._box_rows,
+        }
+        return readers.get(self.place.layout.name, super().rows)(split)
 
-    def _class_folders(self) -> dict[str, pathlib.Path]:
-        """Returns the folders of the splits, if those hold a folder for each class."""
-        if any(self._path(split).exists() for split in _TABLES) or not self.source.is_dir():
-            return {}
-        folders = locate.split_folders(self.source)
-        names = [{inner.name for inner in locate.subfolders(path)} for path in folders.values()]
-        # Numbers mean AffectNet's classes only where all seven of them are there.
-        numbers = {str(number) for number in _LABELS}
-        known = any(numbers <= found or any(map(_number_of, found - numbers)) for found in names)
-        return folders if known else {}
-
-    def _class_rows(self, folder: pathlib.Path) -> Iterator[Outcome]:
-        for inner in locate.subfolders(folder):
-            label = _label(_number_of(inner.name) or inner.name, str(inner))
-            for image in locate.images_in(inner):
-                row_id = image.relative_to(self.source).as_posix()
-                if isinstance(label, Skip):
-                    yield label
-                else:
-                    yield Row(id=row_id, image=image, labels={"emotion": label})
-
-    def _path(self, split: str) -> pathlib.Path:
-        table = self.source / _TABLES[split]
-        return table if table.is_file() else self.source / _FOLDERS[split]
-
-    def _table_rows(self, table: pathlib.Path) -> Iterator[Outcome]:
-        root = self.source / "Manually_Annotated_Images"
-        for where, row in tables.read_csv(table, columns=_COLUMNS):
-            label = _label(row["expression"], where)
-            if isinstance(label, Skip):
+    def _table_rows(self, split: str) -> Iterator[Outcome]:
+        images = locate.Images(self.place.path(*_PHOTOGRAPHS))
+        for where, row in tables.read_csv(self.place.path(*_LISTS[split]), columns=_COLUMNS):
+            label = self.VOCABULARY.label(row["expression"], where=where)
+            if isinstance(label, Skip):  # some of them have no box
                 yield label
                 continue
             x, y, width, height = tables.parse_box(row, _BOX, where=where)
             name = row["subDirectory_filePath"]
-            yield Row(
-                id=name,
-                image=tables.inside(root, name, where=where),
-                labels={"emotion": label},
-                box=(x, y, x + width, y + height),
-                where=where,
-            )
+            image, box = images.path(name, where=where), (x, y, x + width, y + height)
+            yield self.VOCABULARY.row(name, image, label, box=box, where=where)
 
-    def _folder_rows(self, folder: pathlib.Path) -> Iterator[Outcome]:
-        tables.require_folder(folder / "images")
-        for image in locate.images_in(folder / "images"):
-            note = folder / "annotations" / f"{image.stem}_exp.npy"
-            name = f"{folder.name}/images/{image.name}"
+    def _note_rows(self, split: str) -> Iterator[Outcome]:
+        folder = self.split_folders()[split]
+        images, notes = (locate.entry(folder, name) or folder / name for name in ("images", "annotations"))
+        tables.require_folder(images, what="no images")
+        for image in locate.images_in(images):
+            name, note = f"{folder.name}/images/{image.name}", notes / f"{image.stem}_exp.npy"
             if not note.is_file():
                 yield Rejection(name, "no annotation file")
                 continue
             # One value, a number or text by the release; never a pickle.
             value = np.load(io.BytesIO(note.read_bytes()), allow_pickle=False)
-            label = _label(str(value.reshape(-1)[0]), str(note))
-            if isinstance(label, Skip):
-                yield label
-            else:
-                yield Row(id=name, image=image, labels={"emotion": label})
+            yield self.VOCABULARY.row(name, image, str(value.reshape(-1)[0]), where=str(note))
 
+    def _path_rows(self, split: str) -> Iterator[Outcome]:
+        folders = locate.split_folders(self.place.root) or {split: self.place.root}
+        images = {name: locate.Images(folder) for name, folder in folders.items()}
+        table = locate.entry(self.place.root, "labels.csv") or self.place.root
+        for where, row in tables.read_csv(table, columns=("pth", "label")):
+            paths = {name: one.path(row["pth"], where=where) for name, one in images.items()}
+            holder = next((name for name, path in paths.items() if path.exists()), next(iter(paths)))
+            if holder == split:
+                name = paths[split].relative_to(self.place.root).as_posix()
+                yield self.VOCABULARY.row(name, paths[split], row["label"], where=where)
 
-def _number_of(name: str) -> str:
-    """Returns the number of an expression by its name; empty for another word."""
-    label = class_of("emotion", name)
-    numbers = [number for number, known in _LABELS.items() if known == label]
-    numbers += [number for number, word in enumerate(_EXPRESSIONS) if word == name.lower()]
-    return str(numbers[0]) if numbers else ""
+    def _box_rows(self, split: str) -> Iterator[Outcome]:
+        vocabulary, folder = self._yolo_vocabulary(), self.split_folders()[split]
+        images, notes = (locate.entry(folder, name) or folder / name for name in ("images", "labels"))
+        for image in locate.images_in(images):
+            name, note = f"{folder.name}/images/{image.name}", notes / f"{image.stem}.txt"
+            lines = list(tables.read_words(note)) if note.is_file() else []
+            if len(lines) != 1:
+                yield Rejection(name, f"{len(lines)} boxes instead of one", where=str(note))
+                continue
+            where, words = lines[0]
+            yield vocabulary.row(name, image, words[0], where=where)
 
-
-def _label(value: str, where: str) -> int | Skip:
-    if not value.isdigit() or int(value) >= len(_EXPRESSIONS):
-        expected = f"0 to {len(_EXPRESSIONS) - 1}"
-        raise tables.bad_value("unknown expression", value, where=where, expected=expected)
-    number = int(value)
-    return _LABELS[number] if number in _LABELS else Skip(f"expression {_EXPRESSIONS[number]}")
+    def _yolo_vocabulary(self) -> Vocabulary:
+        described = locate.entry(self.place.root, "data.yaml")
+        _, found, names = described.read_text().partition("names:") if described else ("", "", "")
+        words = re.findall(r"[A-Za-z]+(?:[ -][A-Za-z]+)*", names.split("]")[0]) if found else []
+        classes = [word for word in words if _YOLO.known([word]) or word.lower() in _YOLO.others]
+        return emotions(" ".join(classes)) if len(classes) == len(_YOLO.numbers) else _YOLO
