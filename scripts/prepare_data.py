@@ -223,9 +223,10 @@ def _options(dataset: str) -> dict[str, Any]:
 def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
     pairs = {}
     for text in flag.value:
-        left, equals, right = text.partition("=")
+        values = flag.name == "values"  # whose words may have an = in them
+        left, equals, right = text.rpartition("=") if values else text.partition("=")
         # A word without a class is left out.
-        if not (left and equals and (right or flag.name == "values")):
+        if not (left and equals and (right or values)):
             where, fix = f"--{flag.name}", "put = between a name and its value, commas between pairs"
             raise UserError("not a pair", where=where, expected="name=value", found=repr(text), fix=fix)
         if left.strip() in pairs:

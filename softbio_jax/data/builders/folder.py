@@ -19,6 +19,8 @@ from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError, nearest
 from softbio_jax.tasks import AGE, TASKS
 
+_LISTED = 8  # names in a message
+
 
 @BUILDERS.register("folder")
 class Folder(FaceBuilder):
@@ -174,8 +176,9 @@ def _unknown(task: str, folder: pathlib.Path, names: list[str], labels: LabelRea
     """Returns the error of a folder that is no class, with the names that `--values` has to map."""
     unknown = [name for name in names if labels.label(task, name) is None and not labels.left_out(task, name)]
     numbers = all(name.isdecimal() for name in unknown)
-    pairs = ",".join(f"{task}:{name}=CLASS" for name in unknown[:8]) + ",..." * (len(unknown) > 8)
-    fix = f"name its class with --values={pairs}, or leave it out with --values={task}:{folder.name}="
+    more = ",..." * (len(unknown) > _LISTED)
+    fix = f"name its class with {words.value_flag(task, *unknown[:_LISTED])}{more}"
+    fix += f", or leave it out with {words.value_flag(task, folder.name, name='')}"
     if numbers and task == AGE.name:
         fix = f"pass --age_values=years if the names are years, or {fix}"
     elif numbers:

@@ -15,7 +15,7 @@ from softbio_jax import files
 from softbio_jax.data import listing
 from softbio_jax.data.builders import arrow
 from softbio_jax.data.builders.arrow import ParquetFile
-from softbio_jax.data.builders.tabular import Tabular
+from softbio_jax.data.builders.tabular import Files, Tabular
 from softbio_jax.data.builders.words import Years
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS
@@ -122,7 +122,7 @@ class Parquet(Tabular):
         columns, paths = [self.columns[role] for role in roles], file.path_column(image)
         file.require((image, *columns))
         shard = path.relative_to(self.source).as_posix() if self.source.is_dir() else path.name
-        numbers = itertools.count()
+        numbers, images = itertools.count(), Files(self.images or path.parent)
         for group in range(file.num_groups):
             texts = file.texts([*columns, *([paths] if paths else [])], group=group)
             for row, value in zip(texts, self._images(file, image, group), strict=False):
@@ -132,8 +132,7 @@ class Parquet(Tabular):
                     continue
                 row_id = row[-1] if by_path and paths else f"{shard}#{number}"
                 if isinstance(value, str):
-                    row_id = value.replace("\\", "/")
-                    value = tables.inside(self.images or path.parent, row_id, where=where)
+                    row_id, value = images.find(value, where=where)
                 if isinstance(value, Rejection):
                     yield dataclasses.replace(value, path=row_id, where=where)
                     continue

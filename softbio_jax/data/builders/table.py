@@ -13,7 +13,7 @@ from softbio_jax import files
 from softbio_jax.data.builders.columns import looks_labelled
 from softbio_jax.data.builders.json_rows import SUFFIXES as JSON
 from softbio_jax.data.builders.json_rows import read_json
-from softbio_jax.data.builders.tabular import Tabular
+from softbio_jax.data.builders.tabular import Files, Tabular
 from softbio_jax.data.builders.words import Years
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS
@@ -117,24 +117,19 @@ class CsvTable(Tabular):
         common = os.path.commonpath([path.parent.absolute() for path in self._tables.values()])
         inner = "." if self.images else os.path.relpath(root, common)
         prefix = "" if inner == "." else f"{inner}/"
-        years = Years()
+        years, images = Years(), Files(root)
         for where, row in self._read(table):
-            name = row[self.columns["path"]].replace("\\", "/")
-            if split != self._split_of(row, name, table):
+            if split != self._split_of(row, table):
                 continue
-            yield self.outcome(
-                {role: row[column] for role, column in self.columns.items()},
-                row_id=prefix + name,
-                image=tables.inside(root, name, where=where),
-                where=where,
-                years=years,
-            )
+            name, path = images.find(row[self.columns["path"]], where=where)
+            texts = {role: row[column] for role, column in self.columns.items()}
+            yield self.outcome(texts, row_id=prefix + name, image=path, where=where, years=years)
         self.check_years(years, str(self._tables[table]))
 
-    def _split_of(self, row: Mapping[str, str], name: str, table: str) -> str:
+    def _split_of(self, row: Mapping[str, str], table: str) -> str:
         if "split" in self.columns:
             return row[self.columns["split"]]
-        return self._by_folder.get(_first(name), "") if self._by_folder else table
+        return self._by_folder.get(_first(row[self.columns["path"]]), "") if self._by_folder else table
 
     def _splits_in_paths(self) -> dict[str, str]:
         """Returns folder -> split where one table's paths all start with the folders of splits."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from softbio_jax.data.builders import columns as columns_lib
 from softbio_jax.data.builders import words
 from softbio_jax.data.builders.words import LabelReader, Read, Years
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row
 from softbio_jax.errors import UserError
@@ -106,6 +109,28 @@ class Tabular(FaceBuilder):
         """Raises UserError if the ages in years of a table are the numbers of classes."""
         if AGE.name in self.TASKS:
             years.check(where=f"{table} column {self.columns[AGE.name]!r}")
+
+
+class Files:
+    """The images that the paths in tables name.
+
+    Args:
+      root: the folder that the paths start at; an absolute path may lie in it too.
+    """
+
+    def __init__(self, root: pathlib.Path):
+        self._root, self._images = root, locate.Images(root)
+
+    def find(self, name: str, *, where: str) -> tuple[str, pathlib.Path]:
+        """Returns the path inside the root, and the file: if need be in other case or with a suffix.
+
+        Raises:
+          UserError: the path leaves the root, or two files fit it.
+        """
+        start = f"{self._root.absolute().as_posix().rstrip('/')}/"
+        name = name.replace("\\", "/").removeprefix(start)
+        path = tables.inside(self._root, name, where=where)
+        return name, path if os.path.exists(path) else self._images.path(name, where=where)
 
 
 class Subject:

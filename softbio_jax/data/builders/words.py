@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from softbio_jax.data.labels import age_class, age_range_class, class_of, date_like, known_words, spanned
@@ -135,7 +136,8 @@ class LabelReader:
 
     def unknown(self, task: str, text: str, *, where: str, texts: Mapping[str, str] = {}) -> UserError:
         """Returns the error of a word without a class, with the likely cause from the row's other words."""
-        what, expected, fix = f"unknown {task} class", known_words(task), _fix(task, text, texts)
+        fix = _fix(task, text, texts, age_values=self.age_values)
+        what, expected = f"unknown {task} class", known_words(task)
         return UserError(what, where=where, expected=expected, found=repr(text), fix=fix)
 
     def protocol(self) -> dict[str, str]:
@@ -152,19 +154,29 @@ class LabelReader:
         self.words[task][_plain(value)] = label
 
 
-def _fix(task: str, value: str, texts: Mapping[str, str]) -> str:
+def _fix(task: str, value: str, texts: Mapping[str, str], *, age_values: str) -> str:
     for other, text in texts.items():
         if other != task and (_belongs(text, task, not_to=other) or _belongs(value, other, not_to=task)):
             return f"the columns of {task} and {other} look exchanged: check --columns, or correct the row"
-    if task == AGE.name and (date_like(value) or _DATE.fullmatch(value)):
+    if task == AGE.name and _DATE.fullmatch(value):
+        return "write the age at the time of the image, not a date"
+    if task == AGE.name and date_like(value):
         return "undo what a spreadsheet made of an age such as 3-9: use the original file"
+    flag = value_flag(task, value)
     if task == AGE.name and len(classes := spanned(value)) > 1:
         spans = f"{value} spans {' and '.join(classes)}: leave such cells empty, which masks them"
-        return f"{spans}, or choose one with --values={task}:{value}=CLASS"
-    fix = f"correct the row or pass --values={task}:{value}=CLASS"
+        return f"{spans}, or choose one with {flag}"
+    fix = f"correct the row or pass {flag}"
     if value.isdecimal() and task != AGE.name:
         fix += ", for every number: data sets count classes in different orders"
-    return fix + (", or --age_values=years" if task == AGE.name else "")
+    return fix + (", or --age_values=years" if task == AGE.name and age_values == "class" else "")
+
+
+def value_flag(*words: str, name: str = "CLASS") -> str:
+    """Returns the flag, as a shell takes it, that maps words of a task, which comes first, to a class."""
+    task, *values = words
+    pairs = (f"{task}:{value}={name}" for value in values)
+    return shlex.quote("--values=" + ",".join(f'"{pair}"' if "," in pair else pair for pair in pairs))
 
 
 def _belongs(word: str, task: str, *, not_to: str) -> bool:
@@ -178,8 +190,9 @@ def _number(text: str, *, where: str, texts: Mapping[str, str]) -> float:
     except UserError:
         if re.fullmatch(r"-?\d+,\d+", text):
             raise  # a decimal comma
+        fix = _fix(AGE.name, text, texts, age_values="years")
         raise tables.bad_value(
-            "not an age in years", text, where=where, expected="a number", fix=_fix(AGE.name, text, texts)
+            "not an age in years", text, where=where, expected="a number", fix=fix
         ) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import io
+import os
 import pathlib
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -130,7 +131,7 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         if hash(row.id) in ids:
             reject(Rejection(row.id, "duplicate row", where=row.where))
         ids.add(hash(row.id))
-        if not row.image.is_file():
+        if not os.path.isfile(row.image):  # a path may be too long for a file
             missing += 1
             if len(first) < _LISTED:
                 first.append(printable(str(row.image)))
@@ -157,7 +158,7 @@ def _size(row: Row) -> Iterator[tuple[str, tuple[int, int]]]:
     source = io.BytesIO(row.image) if isinstance(row.image, bytes) else row.image
     if not isinstance(source, pathlib.Path | io.BytesIO):
         return
-    if isinstance(source, pathlib.Path) and not source.is_file():  # a pipe may never end
+    if isinstance(source, pathlib.Path) and not os.path.isfile(source):  # a pipe may never end
         return
     try:
         with Image.open(source) as image:
