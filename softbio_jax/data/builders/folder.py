@@ -11,15 +11,16 @@ from softbio_jax.data import listing
 from softbio_jax.data.builders import words
 from softbio_jax.data.builders.tabular import IDENTITY, Subject
 from softbio_jax.data.builders.words import LabelReader, Read
-from softbio_jax.data.labels import class_of, known_words
+from softbio_jax.data.labels import OLDEST, known_words
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.layouts import Proposal
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError, nearest
-from softbio_jax.tasks import AGE, TASKS
+from softbio_jax.tasks import AGE, MISSING, TASKS
 
 _LISTED = 8  # names in a message
+_MANY = 20  # numbers, more than a data set has classes
 
 
 @BUILDERS.register("folder")
@@ -67,17 +68,18 @@ class Folder(FaceBuilder):
             yield from super().recognise(folder)
             return
         names = [path.name for path in locate.subfolders(folder)]
+        inner = [locate.subfolders(path) for path in locate.split_folders(folder).values()]
         for task in TASKS:
-            if sum(class_of(task, name) is not None for name in names) > 1:
-                shown, flags = "a folder per class", "--split=0.8"
-            elif any(
-                sum(class_of(task, inner.name) is not None for inner in locate.subfolders(path)) > 1
-                for path in locate.split_folders(folder).values()
-            ):
-                shown, flags = "a folder per split and class", ""
-            else:
-                continue
-            yield Proposal(f"{shown} of {task}", str(folder), f"--task={task} {flags}".rstrip())
+            reader = LabelReader((task,), values=None, age_values="class")
+            if _known(reader, task, names):
+                yield Proposal(f"a folder per class of {task}", str(folder), f"--task={task} --split=0.8")
+            elif any(_known(reader, task, [path.name for path in paths]) for paths in inner):
+                yield Proposal(f"a folder per split and class of {task}", str(folder), f"--task={task}")
+        flags = f"--task={AGE.name} --age_values=years"
+        if _years(names):
+            yield Proposal("a folder per year of age", str(folder), f"{flags} --split=0.8")
+        elif any(_years([path.name for path in paths]) for paths in inner):
+            yield Proposal("a folder per split and year of age", str(folder), flags)
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
@@ -185,6 +187,17 @@ def _unknown(task: str, folder: pathlib.Path, names: list[str], labels: LabelRea
         fix += "; data sets count classes in different orders: for a copy of one, pass its --dataset"
     what, found = f"unknown {task} class", repr(folder.name)
     return UserError(what, where=str(folder), expected=known_words(task), found=found, fix=fix)
+
+
+def _known(reader: LabelReader, task: str, names: list[str]) -> bool:
+    """Returns whether some of the names are different classes of a task."""
+    return len({reader.label(task, name) for name in names} - {None, MISSING}) > 1
+
+
+def _years(names: list[str]) -> bool:
+    """Returns whether the names can only be years: numbers up to 120, many or of three digits."""
+    numbers = all(name.isdecimal() and int(name) <= OLDEST for name in names)
+    return numbers and bool(names) and (len(names) > _MANY or all(len(name) == 3 for name in names))
 
 
 def _other(name: str, suffix: str, found: listing.Listed) -> Rejection | Skip:

@@ -20,7 +20,7 @@ from softbio_jax.data.prepare import locate
 from softbio_jax.data.prepare.tables import MissingSource
 from softbio_jax.errors import UserError, nearest
 
-_TRIED = 12  # folders in the source
+_TRIED, _DEPTH = 12, 4  # folders beside each other, and in each other
 _GENERAL = ("parquet", "csv", "folder")
 
 
@@ -52,10 +52,18 @@ def propose(source: pathlib.Path, builders: Mapping[str, type[Recogniser]]) -> I
     folder = source if source.is_dir() else source.parent
     names = [*(name for name in builders if name not in _GENERAL), *_GENERAL]
     around = [folder.parent] if folder.name.lower() in locate.SPLIT_OF else []
-    for place in (folder, *locate.subfolders(folder)[:_TRIED], *around):
+    for place in (*_below(folder), *around):
         for name in names:
             if name in builders:
                 yield from ((name, found) for found in builders[name].recognise(place))
+
+
+def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a folder and some of those in it, the outer ones first."""
+    level = [folder]
+    for _ in range(_DEPTH):
+        yield from level
+        level = [inner for outer in level for inner in locate.subfolders(outer)[:_TRIED]][:_TRIED]
 
 
 def explain(
