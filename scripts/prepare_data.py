@@ -87,13 +87,39 @@ _OPTIONS = (
     ),
     (
         flags.DEFINE_enum(
-            "age_values", "class", ["class", "years"], "csv, standard: the values of the age column."
+            "age_values",
+            "class",
+            ["class", "years"],
+            "csv, parquet, folder, standard: whether numbers for age are classes or years.",
         ),
-        ("csv", "standard"),
+        ("csv", "parquet", "folder", "standard"),
     ),
-    (flags.DEFINE_list("columns", [], "csv: role=column pairs: path=file,age=age_group,..."), ("csv",)),
-    (flags.DEFINE_list("values", [], "csv: task:word=class pairs: gender:0=male,..."), ("csv",)),
-    (flags.DEFINE_string("images", None, "csv: the folder that the paths start at."), ("csv",)),
+    (
+        flags.DEFINE_list(
+            "columns", [], "csv, parquet: role=column pairs: path=file,age=age_group,...; by default by name."
+        ),
+        ("csv", "parquet"),
+    ),
+    (
+        flags.DEFINE_list(
+            "values",
+            [],
+            "csv, parquet, folder: task:word=class pairs: gender:0=male,...; emotion:contempt= leaves out.",
+        ),
+        ("csv", "parquet", "folder"),
+    ),
+    (
+        flags.DEFINE_string("images", None, "csv, parquet: the folder that the paths start at."),
+        ("csv", "parquet"),
+    ),
+    (
+        flags.DEFINE_string(
+            "identity",
+            None,
+            "csv, parquet, folder: a regular expression that finds the subject in an image's path.",
+        ),
+        ("csv", "parquet", "folder"),
+    ),
     (flags.DEFINE_integer("size", 64, "synthetic: side of the images in pixels."), ("synthetic",)),
     (flags.DEFINE_integer("seed", 0, "synthetic: seed of the faces."), ("synthetic",)),
     (flags.DEFINE_integer("count", None, "synthetic: number of training rows."), ("synthetic",)),
@@ -198,7 +224,8 @@ def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
     pairs = {}
     for text in flag.value:
         left, equals, right = text.partition("=")
-        if not (left and equals and right):
+        # A word without a class is left out.
+        if not (left and equals and (right or flag.name == "values")):
             where, fix = f"--{flag.name}", "put = between a name and its value, commas between pairs"
             raise UserError("not a pair", where=where, expected="name=value", found=repr(text), fix=fix)
         if left.strip() in pairs:

@@ -32,7 +32,7 @@ _MOVED = {
     "data.builders.emotion.affectnet": "data.builders.affectnet",
     "data.builders.emotion.fer2013": "data.builders.fer2013",
     "data.builders.emotion.rafdb": "data.builders.rafdb",
-    "data.builders.table": "data.builders.numbering",
+    "data.builders.words": "data.builders.numbering",
     "data.drawing.face": "data.drawing.factors",
     "data.drawing.parts": "data.drawing.hair",
     "data.drawing.synthetic": "data.builders.synthetic data.synthetic",

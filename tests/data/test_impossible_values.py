@@ -134,12 +134,16 @@ def test_boxes_are_numbers_of_pixels(value):
 
 @pytest.mark.parametrize(
     ("start", "says"),
-    [(b"PAR1", "a Parquet file"), (b"PK\x03\x04", "spreadsheet"), (b"\x1f\x8b\x08\0", "gzip")],
+    [
+        (b"PAR1", "a Parquet file instead of a text table.*--dataset=parquet"),
+        (b"PK\x03\x04", "a spreadsheet or archive instead of a text table.*as CSV"),
+        (b"\x1f\x8b\x08\0", "a damaged gzip file"),
+    ],
 )
 def test_files_that_are_no_text(tmp_path, start, says):
     path = tmp_path / "labels.csv"
     path.write_bytes(start + b"\xff\xfe\n")
-    with pytest.raises(UserError, match=f"{says}.*instead of a text table"):
+    with pytest.raises(UserError, match=says):
         list(tables.read_csv(path, columns=("file",)))
 
 

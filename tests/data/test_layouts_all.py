@@ -1,5 +1,6 @@
 """Every layout of the table in docs/data.md comes in as it lies there."""
 
+import collections
 import importlib.util
 import pathlib
 import re
@@ -12,6 +13,7 @@ from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import TASKS
 from tests.data.layouts import named, page
+from tests.data.layouts.tree import BOTH
 from tests.data.trees import write_image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -46,14 +48,22 @@ def _words(tree, root):
     return [*(word.replace("DIR", str(root)) for word in shlex.split(tree.flags)), f"--source={source}"]
 
 
-def _classes(surveys):
-    return {
+def _classes(surveys, tree):
+    found = {
         split: {
             task: {TASKS[task].classes[label]: count for label, count in enumerate(counts) if count}
             for task, counts in found.classes.items()
         }
         for split, found in surveys.items()
     }
+    if BOTH not in tree.classes:
+        return found
+    assert list(found) == ["train", "test"] and all(found.values())
+    both = collections.defaultdict(collections.Counter)
+    for part in found.values():
+        for task, counts in part.items():
+            both[task].update(counts)
+    return {BOTH: both}
 
 
 @pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree.name)
@@ -62,7 +72,7 @@ def test_a_layout_comes_in(tree, tmp_path, script):
     root.mkdir()
     tree.make(root)
     surveys = _survey(script, _words(tree, root))
-    assert _classes(surveys) == tree.classes
+    assert _classes(surveys, tree) == tree.classes
     assert sum(found.missing for found in surveys.values()) == 0
     assert sum(sum(found.rejected.values()) for found in surveys.values()) == tree.rejected
     rows = sum(found.rows - found.labelled for found in surveys.values())
@@ -79,7 +89,7 @@ def test_a_known_set_comes_in_from_another_folder_in_capitals(tree, tmp_path, sc
             path.rename(path.with_name(path.name.upper()))
     write_image(tmp_path / "raw" / "__MACOSX" / "train" / "happy" / "._0.jpg", 0)
     surveys = _survey(script, _words(tree, tmp_path / "raw"))
-    assert _classes(surveys) == tree.classes
+    assert _classes(surveys, tree) == tree.classes
     assert sum(found.missing for found in surveys.values()) == 0
 
 
@@ -95,7 +105,7 @@ def test_the_error_of_another_data_set_proposes_the_command(tree, tmp_path, scri
     assert f" in {root}" in said, error.value
     words = shlex.split(command)
     assert words.pop() == "--dry_run", error.value
-    assert _classes(_survey(script, words)) == tree.classes
+    assert _classes(_survey(script, words), tree) == tree.classes
 
 
 def test_a_row_that_a_test_does_not_make_is_not_in_the_table():

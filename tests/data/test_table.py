@@ -51,9 +51,8 @@ def test_years_and_another_image_folder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"columns": {"path": "file"}}, "the columns are not named"),
-        ({"columns": {"age": "how old"}}, "the columns are not named"),
-        ({"columns": COLUMNS | {"image": "x"}}, "the name 'image' is taken"),
+        ({"columns": {"image": "country", "path": "file"}}, "the name 'image' is taken"),
+        ({"columns": {"path": "file", "origin": "country"}}, "unknown gender class"),
         ({"columns": COLUMNS | {"age": "years"}}, "column is missing.*'years'"),
         ({"columns": COLUMNS, "values": {"gender:W": "woman?"}}, "not a class to map to"),
         ({"columns": COLUMNS, "values": {"mood:W": "happy"}}, "not a class to map to"),

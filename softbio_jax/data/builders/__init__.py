@@ -3,7 +3,7 @@
 Importing this package registers all of them in `BUILDERS`.
 """
 
-from softbio_jax.data.builders import age, celeba, emotion, folder, table  # noqa: F401
+from softbio_jax.data.builders import age, celeba, emotion, folder, parquet, table  # noqa: F401
 from softbio_jax.data.drawing import synthetic  # noqa: F401
 from softbio_jax.data.prepare.base import BUILDERS
 

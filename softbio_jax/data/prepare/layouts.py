@@ -2,8 +2,8 @@
 
 A builder raises `tables.MissingSource` (as `tables.require_folder`, `tables.existing_splits` and
 `locate.find` do) where a file or folder of its layout is missing. `prepare` and `survey` add what lies
-there instead, and the command of the first data set that recognises the folder, a folder in it or the
-one around it. A builder recognises its `LAYOUTS`; a reader of any data overrides
+there instead, and the command of the first data set that recognises the folder, a folder in it or, of
+the folder of a split, the one around it. A builder recognises its `LAYOUTS`; a reader of any data overrides
 `FaceBuilder.recognise`, which yields the `Proposal`s for one folder. Data sets are asked in the order
 of their registration, the general readers last.
 """
@@ -48,10 +48,11 @@ class Recogniser(Protocol):
 
 
 def propose(source: pathlib.Path, builders: Mapping[str, type[Recogniser]]) -> Iterator[tuple[str, Proposal]]:
-    """Yields (data set, proposal) for a folder, then for those in it, then for the one around it."""
+    """Yields (data set, proposal) for a folder, those in it, and the one around the folder of a split."""
     folder = source if source.is_dir() else source.parent
     names = [*(name for name in builders if name not in _GENERAL), *_GENERAL]
-    for place in (folder, *locate.subfolders(folder)[:_TRIED], folder.absolute().parent):
+    around = [folder.parent] if folder.name.lower() in locate.SPLIT_OF else []
+    for place in (folder, *locate.subfolders(folder)[:_TRIED], *around):
         for name in names:
             if name in builders:
                 yield from ((name, found) for found in builders[name].recognise(place))

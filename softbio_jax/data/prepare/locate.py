@@ -30,6 +30,7 @@ SPLITS = {
     "val": ("val", "valid", "validation", "val_set", "valid_set", "dev"),
     "test": ("test", "testing", "test_set", "testset"),
 }
+SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
 Fits = Callable[[pathlib.Path], bool]
 

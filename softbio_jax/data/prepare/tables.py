@@ -1,18 +1,28 @@
 """Label tables and the files they name, read with errors that point at the row."""
 
+import contextlib
 import csv
+import gzip
 import itertools
 import pathlib
 import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 from softbio_jax.errors import UserError
 
 T = TypeVar("T")
 
 _MOST_PIXELS = 1_000_000  # of a side; a box beyond is a mistake
-_FORMATS = {b"PAR1": "a Parquet file", b"PK\x03\x04": "a spreadsheet or archive", b"\x1f\x8b": "a gzip file"}
+_AS_CSV = "export it as CSV, with the images as files"
+_FORMATS = {  # the first bytes -> what it is, and the fix
+    b"PAR1": ("a Parquet file", "pass --dataset=parquet for a table of your own"),
+    b"PK\x03\x04": ("a spreadsheet or archive", _AS_CSV),
+    b"SQLi": ("a database", _AS_CSV),
+}
+_GZIP = b"\x1f\x8b"
+_DELIMITERS = ",;\t|"
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # Mistaken for readable images: videos, and formats that need other decoders.
@@ -60,14 +70,15 @@ def existing_splits(
 
 
 def read_csv(
-    path: pathlib.Path, *, columns: Sequence[str], delimiter: str = ",", free: str = ""
+    path: pathlib.Path, *, columns: Sequence[str], delimiter: str = "", free: str = ""
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Reads a table with a header row by row, without the spaces around names and values.
 
     Args:
-      path: a UTF-8 text file, with or without a byte order mark.
+      path: a UTF-8 text file, with or without a byte order mark, also compressed by gzip.
       columns: the required columns.
-      delimiter: separates two values.
+      delimiter: separates two values; without one, the comma, semicolon, tab or bar that separates
+        these columns in the header.
       free: a column whose values may contain the delimiter without quotes.
 
     Yields:
@@ -75,13 +86,13 @@ def read_csv(
 
     Raises:
       UserError: no such file, not UTF-8, a column that is missing or there twice, a row with too few or too
-        many values; empty ones at its end do not count.
+        many values; empty ones at its end do not count, and those below a header without a name do.
     """
+    delimiter = delimiter or _delimiter(path, columns)
     rows = _csv_rows(path, delimiter)
     start, header = next(rows, (f"{path} row 1", []))
     missing = [name for name in columns if name not in header]
     if missing:
-        _require_delimiter(header, missing, where=start, delimiter=delimiter)
         raise UserError(
             "a column is missing",
             where=start,
@@ -94,6 +105,8 @@ def read_csv(
             fix = "delete one of them, or give it another name"
             found = f"{header.count(name)} of this name"
             raise UserError(f"the column {name!r} is ambiguous", where=start, found=found, fix=fix)
+    while header and not header[-1]:
+        header.pop()
     for where, values in rows:
         if len(values) < len(header):
             expected, fix = f"{len(header)} values", "complete or delete the row"
@@ -127,25 +140,60 @@ def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iter
 
 def _csv_rows(path: pathlib.Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     """Yields (file and row number, stripped values), without empty rows."""
-    _require_file(path)
-    _require_text(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         try:
             for values in reader:
                 if any(values):
                     yield f"{path} row {reader.line_num}", [value.strip() for value in values]
-        except UnicodeDecodeError as error:
-            raise UserError(
-                "a label file has another encoding",
-                where=f"{path} byte {error.start}",
-                expected="UTF-8",
-                found=f"byte 0x{error.object[error.start]:02x}",
-                fix=f"save it as UTF-8: iconv -f {_encoding(path)} -t utf-8 {path.name}",
-            ) from error
         except csv.Error as error:
             where, fix = f"{path} row {reader.line_num}", "save it as CSV again"
             raise UserError("a label file is not a table", where=where, found=str(error), fix=fix) from error
+
+
+def _delimiter(path: pathlib.Path, columns: Sequence[str]) -> str:
+    """Returns what separates these columns in the header, or most columns."""
+    with open_text(path) as file:
+        line = next((line for line in file if line.strip()), "")
+    headers = {
+        mark: [name.strip() for name in next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])]
+        for mark in _DELIMITERS
+    }
+    fitting = [mark for mark, header in headers.items() if columns and set(columns) <= set(header)]
+    return fitting[0] if fitting else max(_DELIMITERS, key=lambda mark: len(headers[mark]))
+
+
+@contextlib.contextmanager
+def open_text(path: pathlib.Path) -> Iterator[TextIO]:
+    """Opens a UTF-8 text file, also one compressed by gzip.
+
+    Raises:
+      UserError: no such file, another format or encoding, or a damaged archive, also while it is read.
+    """
+    if not path.is_file():
+        raise MissingSource("no such label file", where=str(path), fix="put it there or check --source")
+    with path.open("rb") as raw:
+        start = raw.read(4)
+    for magic, (name, fix) in _FORMATS.items():
+        if start.startswith(magic):
+            what = f"{name} instead of a text table"
+            raise UserError(what, where=str(path), expected="UTF-8 text with commas", fix=fix)
+    zipped = start.startswith(_GZIP)
+    try:
+        opener: Any = gzip.open if zipped else open
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise UserError(
+            "a label file has another encoding",
+            where=f"{path} byte {error.start}",
+            expected="UTF-8",
+            found=f"byte 0x{error.object[error.start]:02x}",
+            fix="save it as UTF-8" + ("" if zipped else f": iconv -f {_encoding(path)} -t utf-8 {path.name}"),
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        found, fix = str(error), "copy or download it again"
+        raise UserError("a damaged gzip file", where=str(path), found=found, fix=fix) from error
 
 
 def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[str, list[str]]]:
@@ -154,8 +202,7 @@ def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[str, lis
     Raises:
       UserError: no such file, or a line without exactly `count` words; a count of 0 accepts any.
     """
-    _require_file(path)
-    with path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             where, words = f"{path} line {number}", line.split()
             if count and words and len(words) != count:
@@ -229,36 +276,6 @@ def _too_long(values: Sequence[str], header: Sequence[str], *, where: str, delim
     return UserError("a row is too long", where=where, expected=expected, found=found, fix=fix)
 
 
-def _require_delimiter(header: Sequence[str], missing: Sequence[str], *, where: str, delimiter: str) -> None:
-    names = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
-    for other, name in names.items():
-        if other == delimiter or not any(other in text for text in header):
-            continue
-        parts = [part.strip().strip('"') for text in header for part in text.split(other)]
-        if set(missing) <= set(parts):
-            raise UserError(
-                f"a table separated by {name}",
-                where=where,
-                expected=names[delimiter],
-                found=delimiter.join(header)[:80],
-                fix=f"save it with {names[delimiter]} between the values",
-            )
-
-
 def _encoding(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
-
-
-def _require_text(path: pathlib.Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(4)
-    for magic, name in _FORMATS.items():
-        if start.startswith(magic):
-            what, fix = f"{name} instead of a text table", "export it as CSV, with the images as files"
-            raise UserError(what, where=str(path), expected="UTF-8 text with commas", fix=fix)
-
-
-def _require_file(path: pathlib.Path) -> None:
-    if not path.is_file():
-        raise MissingSource("no such label file", where=str(path), fix="put it there or check --source")

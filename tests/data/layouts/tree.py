@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tests.data.trees import write_image
 
 Classes = dict[str, dict[str, dict[str, int]]]  # split -> task -> class -> rows
+BOTH = "train+test"  # a split: those that --split makes, together
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class Tree:
       layout: what lies in the source, as the table says it; the rows of a data set may share one.
       flags: the flags, --dataset first, without --source.
       make: writes the tree below an empty folder.
-      classes: split -> task -> class -> number of rows that are labelled so, none left out.
+      classes: split -> task -> class -> number of rows that are labelled so, none left out. With
+        --split, only the sum of the parts is known: the split BOTH.
       source: the path below that folder to give as --source; several with commas.
       rejected: number of rows that will be rejected, in all splits.
       skipped: number of rows that are left out, in all splits.
