@@ -27,8 +27,8 @@ _LISTED = 6  # names in a message
 IMAGE = "{image}"  # in a pattern: any file that is named like an image
 SPLITS = {
     "train": ("train", "training", "train_set", "trainset"),
-    "val": ("val", "valid", "validation", "val_set", "valid_set", "dev"),
-    "test": ("test", "testing", "test_set", "testset"),
+    "val": ("val", "valid", "validation", "val_set", "valid_set", "dev", "publictest"),
+    "test": ("test", "testing", "test_set", "testset", "privatetest"),
 }
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
@@ -261,11 +261,6 @@ def in_splits(fits: Callable[[Collection[str]], bool]) -> Fits:
 def subfolders(path: pathlib.Path) -> list[pathlib.Path]:
     """Lists the folders in a folder by name, without hidden ones and macOS' `__MACOSX`."""
     return sorted(inner for inner in _entries(path) if inner.is_dir())
-
-
-def images_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Lists the images of a folder by name, without hidden files and files of other suffixes."""
-    return sorted(path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def lying(folder: pathlib.Path) -> str:

@@ -98,7 +98,7 @@ class UTKFace(FaceBuilder):
             root = place.path(place.layout.name.strip("/"))
             folders = [root]
         for folder in folders:
-            images = locate.images_in(folder)
+            images = tables.images_in(folder)
             yield from named_rows(images, _NAME, root=root, lacks="age, gender or race", races=_RACES)
 
     def _pixel_rows(self) -> Iterator[Outcome]:
