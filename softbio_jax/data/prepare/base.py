@@ -87,8 +87,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     @classmethod
     def recognise(cls, folder: pathlib.Path) -> Iterator[layouts.Proposal]:
         """Yields what a folder looks like to this builder, for errors about another one."""
-        layout = next((layout for layout in cls.LAYOUTS if layout.fits(folder)), None)
-        if layout is not None and layout.distinct:
+        layout = next((layout for layout in cls.LAYOUTS if layout.distinct and layout.fits(folder)), None)
+        if layout is not None:
             yield layouts.Proposal(f"{cls.TITLE or cls.name}, {layout.shown}", str(folder), layout.flags)
 
     def splits(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def explain(
         if found in ("", "nothing", "none"):
             found = f"{locate.lying(folder)} in {folder}"
         for name, proposal in propose(path, builders):
-            if (name, proposal.source) != (dataset, str(path)):
+            if (name, proposal.source, proposal.flags) != (dataset, str(path), ""):
                 command = proposal.command(name, out=out)
                 fix = f"{proposal.source} looks like {proposal.name}: {command}"
                 break

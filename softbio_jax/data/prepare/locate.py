@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import itertools
 import os
 import pathlib
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from softbio_jax.data import listing
@@ -19,13 +21,14 @@ from softbio_jax.errors import UserError
 _VOWELS = "AEIO"
 _DEPTH = 3  # folders around a data set
 _HEADER = 10_000  # characters of a line
+_MOST_MATCHES = 200  # folders that one part of a pattern goes into
 _MOST_FOLDERS = 2000  # that are looked into
 _LISTED = 6  # names in a message
 IMAGE = "{image}"  # in a pattern: any file that is named like an image
 SPLITS = {
     "train": ("train", "training", "train_set", "trainset"),
-    "val": ("val", "valid", "validation", "val_set", "valid_set", "dev"),
-    "test": ("test", "testing", "test_set", "testset"),
+    "val": ("val", "valid", "validation", "val_set", "valid_set", "dev", "publictest"),
+    "test": ("test", "testing", "test_set", "testset", "privatetest"),
 }
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
@@ -145,15 +148,17 @@ def entry(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 def matches(folder: pathlib.Path, pattern: str) -> Iterator[pathlib.Path]:
     """Yields what matches a relative pattern with *, ? and {image}, in any case and by name."""
     first, _, rest = pattern.partition("/")
-    for path in sorted(_entries(folder)):
-        if first == IMAGE:
-            fits = path.suffix.lower() in IMAGE_SUFFIXES
-        else:
-            fits = fnmatch.fnmatchcase(path.name.lower(), first.lower())
-        if fits and not rest:
-            yield path
-        elif fits and path.is_dir():
-            yield from matches(path, rest)
+    if first == IMAGE:
+        found = (path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    else:
+        named = re.compile(fnmatch.translate(first), re.IGNORECASE).match
+        found = (path for path in _entries(folder) if named(path.name))
+    if not rest:
+        yield from sorted(found)
+        return
+    # Folders around data are few; those of identities are thousands.
+    for path in itertools.islice(sorted(path for path in found if path.is_dir()), _MOST_MATCHES):
+        yield from matches(path, rest)
 
 
 def has(*patterns: str) -> Fits:
@@ -256,11 +261,6 @@ def in_splits(fits: Callable[[Collection[str]], bool]) -> Fits:
 def subfolders(path: pathlib.Path) -> list[pathlib.Path]:
     """Lists the folders in a folder by name, without hidden ones and macOS' `__MACOSX`."""
     return sorted(inner for inner in _entries(path) if inner.is_dir())
-
-
-def images_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Lists the images of a folder by name, without hidden files and files of other suffixes."""
-    return sorted(path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def lying(folder: pathlib.Path) -> str:

@@ -37,10 +37,18 @@ def subject_of(row: Row) -> str:
 def training_subjects(outcomes: Iterable[Outcome], *, share: float) -> frozenset[str]:
     """Returns the subjects for training: the `share` of all with the smallest SHA-256 of their names.
 
-    Both parts get one, if there are two; adding rows moves few others.
+    Both parts get one; adding rows moves few others.
+
+    Raises:
+      UserError: there are no two subjects.
     """
     subjects = {subject_of(row) for row in outcomes if isinstance(row, Row)}
     ranked = sorted(subjects, key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(ranked) < 2:
+        what, found = "one subject cannot be divided", f"{len(ranked)} ({', '.join(ranked)})"
+        raise UserError(
+            what, where="--split", expected="two or more subjects", found=found, fix="omit --split"
+        )
     count = math.floor(share * len(ranked) + 0.5)
     return frozenset(ranked[: max(1, min(count, len(ranked) - 1))])
 

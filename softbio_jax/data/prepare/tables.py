@@ -233,6 +233,15 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
     return root.joinpath(*parts)
 
 
+def images_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Lists the images of a folder by name, without hidden files and files of other suffixes."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
 def look_up(
     table: Mapping[str, T], value: str, *, what: str, where: str, expected: str, fix: str = "correct the row"
 ) -> T:

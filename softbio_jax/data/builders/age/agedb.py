@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from softbio_jax.data.builders.age.person import any_named, named_rows
-from softbio_jax.data.prepare import locate
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.locate import Layout
 from softbio_jax.data.prepare.rows import Outcome
@@ -34,4 +34,4 @@ class AgeDb(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         root = self.place.root
-        yield from named_rows(locate.images_in(root), _NAME, root=root, lacks="the person, age or gender")
+        yield from named_rows(tables.images_in(root), _NAME, root=root, lacks="the person, age or gender")

@@ -55,7 +55,7 @@ class AppaReal(FaceBuilder):
     def rows(self, split: str) -> Iterator[Outcome]:
         folder = self.place.path(_SPLITS[split])
         images = locate.Images(folder)
-        ending = "_face.jpg" if any("_face." in path.name for path in locate.images_in(folder)) else ""
+        ending = "_face.jpg" if any("_face." in path.name for path in tables.images_in(folder)) else ""
         for where, row in tables.read_csv(self._table(split), columns=("file_name", *AGES.values())):
             name, column = row["file_name"], AGES[self.appa_age]
             yield person(

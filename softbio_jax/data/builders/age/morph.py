@@ -61,7 +61,7 @@ class Morph(FaceBuilder):
         elif self.place.layout.name == "index":
             yield from self._index_rows(split)
         else:
-            images = locate.images_in(self._folders()[split])
+            images = tables.images_in(self._folders()[split])
             yield from named_rows(images, _NAME, root=self.place.root, lacks="the person, gender or age")
 
     def _folders(self) -> dict[str, pathlib.Path]:

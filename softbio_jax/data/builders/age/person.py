@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from softbio_jax.data.labels import age_class
-from softbio_jax.data.prepare import locate
+from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, impossible_age
 
 GENDERS = {"m": 0, "f": 1, "0": 0, "1": 1}  # in names of files, in lower case
@@ -68,4 +68,4 @@ def named_rows(
 
 def any_named(folder: pathlib.Path, pattern: re.Pattern[str]) -> bool:
     """Returns whether an image in a folder has such a name."""
-    return any(pattern.match(path.name) for path in locate.images_in(folder))
+    return any(pattern.match(path.name) for path in tables.images_in(folder))

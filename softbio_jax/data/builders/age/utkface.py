@@ -42,7 +42,11 @@ class UTKFace(FaceBuilder):
     COLUMNS = ("race", "years")
     LAYOUTS: tuple[Layout, ...] = (
         Layout(name="UTKFace/", shown="UTKFace/", fits=has(f"UTKFace/{IMAGE}")),
-        Layout(name="images", shown="1_0_0_20170109.jpg", fits=lambda root: any_named(root, _NAME)),
+        Layout(
+            name="images",
+            shown="1_0_0_20170109.jpg",
+            fits=lambda root: root.name.lower() not in _PARTS and any_named(root, _NAME),
+        ),
         Layout(
             name="splits",
             shown="{train,val,test}/",
@@ -94,7 +98,7 @@ class UTKFace(FaceBuilder):
             root = place.path(place.layout.name.strip("/"))
             folders = [root]
         for folder in folders:
-            images = locate.images_in(folder)
+            images = tables.images_in(folder)
             yield from named_rows(images, _NAME, root=root, lacks="age, gender or race", races=_RACES)
 
     def _pixel_rows(self) -> Iterator[Outcome]:

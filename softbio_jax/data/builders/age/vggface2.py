@@ -63,7 +63,7 @@ class VGGFace2(FaceBuilder):
 
     def group_rows(self, split: str, group: str) -> Iterator[Outcome]:
         genders, ages = self._genders, self._years
-        for path in locate.images_in(self._folder(split) / group):
+        for path in tables.images_in(self._folder(split) / group):
             name = f"{group}/{path.name}"
             row_id = f"{split}/{name}"
             if name in ages and (rejection := impossible_age(row_id, ages[name], where=str(self.ages))):

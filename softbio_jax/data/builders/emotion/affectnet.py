@@ -104,7 +104,7 @@ class AffectNet(ClassFolders):
         folder = self.split_folders()[split]
         images, notes = (locate.entry(folder, name) or folder / name for name in ("images", "annotations"))
         tables.require_folder(images, what="no images")
-        for image in locate.images_in(images):
+        for image in tables.images_in(images):
             name, note = f"{folder.name}/images/{image.name}", notes / f"{image.stem}_exp.npy"
             if not note.is_file():
                 yield Rejection(name, "no annotation file")
@@ -127,7 +127,7 @@ class AffectNet(ClassFolders):
     def _box_rows(self, split: str) -> Iterator[Outcome]:
         vocabulary, folder = self._yolo_vocabulary(), self.split_folders()[split]
         images, notes = (locate.entry(folder, name) or folder / name for name in ("images", "labels"))
-        for image in locate.images_in(images):
+        for image in tables.images_in(images):
             name, note = f"{folder.name}/images/{image.name}", notes / f"{image.stem}.txt"
             lines = list(tables.read_words(note)) if note.is_file() else []
             if len(lines) != 1:

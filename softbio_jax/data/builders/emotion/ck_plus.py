@@ -78,7 +78,7 @@ class CkPlus(ClassFolders):
             for sequence in locate.subfolders(subject):
                 name = f"{subject.name}/{sequence.name}"
                 frames, labels = (
-                    locate.images_in(sequence),
+                    tables.images_in(sequence),
                     list(locate.matches(notes, f"{name}/*_emotion.txt")),
                 )
                 if not labels:

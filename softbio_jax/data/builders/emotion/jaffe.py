@@ -10,7 +10,7 @@ from softbio_jax.data import listing
 from softbio_jax.data.builders.class_folders import emotions
 from softbio_jax.data.prepare import locate
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.locate import Layout, either, has
+from softbio_jax.data.prepare.locate import IMAGE, Layout
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Skip
 
 _NAME = re.compile(r"([A-Z]{2})[.-]([A-Z]{2})\d*[.-]\d+", re.IGNORECASE)
@@ -18,7 +18,6 @@ _CODES = {
     **{"AN": "anger", "DI": "disgust", "FE": "fear", "HA": "happy"},
     **{"NE": "neutral", "SA": "sad", "SU": "surprise"},
 }
-_PATTERN = "??.??*.*.*"
 
 
 @BUILDERS.register("jaffe")
@@ -35,10 +34,12 @@ class Jaffe(FaceBuilder):
     TASKS = ("emotion",)
     COLUMNS = ("identity",)
     LAYOUTS = (
+        Layout("names", "KA.AN1.39.tiff", lambda root: _any(root, IMAGE)),
         Layout(
-            name="names",
-            shown="KA.AN1.39.tiff",
-            fits=either(has(_PATTERN), has(f"*/{_PATTERN}"), has(f"*/*/{_PATTERN}")),
+            "names in folders",
+            "KA.AN1.39.tiff in folders",
+            lambda root: _any(root, f"*/{IMAGE}") or _any(root, f"*/*/{IMAGE}"),
+            distinct=False,  # it looks at every image
         ),
     )
 
@@ -62,3 +63,7 @@ class Jaffe(FaceBuilder):
 
     def _folders(self) -> dict[str, pathlib.Path]:
         return locate.split_folders(self.place.root) or {"train": self.place.root}
+
+
+def _any(root: pathlib.Path, pattern: str) -> bool:
+    return any(_NAME.match(path.name) for path in locate.matches(root, pattern))
