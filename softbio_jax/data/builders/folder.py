@@ -17,9 +17,11 @@ from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
 from softbio_jax.data.prepare.layouts import Proposal
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip
 from softbio_jax.errors import UserError, nearest
-from softbio_jax.tasks import AGE, MISSING, TASKS
+from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING, TASKS
 
 _LISTED = 8  # names in a message
+# The task whose classes a number of folders may be, which are only known to whoever numbered them.
+_NUMBERED = {GENDER.num_classes: GENDER.name} | dict.fromkeys((6, 7, 8), EMOTION.name)
 _MANY = 20  # numbers, more than a data set has classes
 
 
@@ -80,6 +82,13 @@ class Folder(FaceBuilder):
             yield Proposal("a folder per year of age", str(folder), f"{flags} --split=0.8")
         elif any(_years([path.name for path in paths]) for paths in inner):
             yield Proposal("a folder per split and year of age", str(folder), flags)
+        for shown, paths in (("", locate.subfolders(folder)), *(("split and ", found) for found in inner)):
+            numbers = [path.name for path in paths if path.name.isdecimal()]
+            if len(numbers) == len(paths) in _NUMBERED:
+                task = _NUMBERED[len(paths)]
+                values = ",".join(f"{task}:{number}=CLASS" for number in numbers)
+                flags = f"--task={task} --values={values}{'' if shown else ' --split=0.8'}"
+                yield Proposal(f"a folder per {shown}number of {task}", str(folder), flags)
 
     def splits(self) -> tuple[str, ...]:
         tables.require_folder(self.source)
@@ -186,7 +195,8 @@ def _unknown(task: str, folder: pathlib.Path, names: list[str], labels: LabelRea
     elif numbers:
         fix += "; data sets count classes in different orders: for a copy of one, pass its --dataset"
     what, found = f"unknown {task} class", repr(folder.name)
-    return UserError(what, where=str(folder), expected=known_words(task), found=found, fix=fix)
+    error = tables.MissingSource if len(unknown) == len(names) else UserError  # another layout
+    return error(what, where=str(folder), expected=known_words(task), found=found, fix=fix)
 
 
 def _known(reader: LabelReader, task: str, names: list[str]) -> bool:

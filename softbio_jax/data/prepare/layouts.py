@@ -72,9 +72,19 @@ def explain(
     dataset: str,
     source: str,
     builders: Mapping[str, type[Recogniser]],
+    task: str = "",
     out: str | None = None,
 ) -> UserError:
-    """Returns the error with what lies in the source instead, and the command that reads it."""
+    """Returns the error with what lies in the source instead, and the command that reads it.
+
+    Args:
+      error: the error of the builder.
+      dataset: its name.
+      source: the file or folder, or several with commas between them.
+      builders: all builders by name.
+      task: the task of class folders.
+      out: the folder to write; None only checks the source.
+    """
     path = pathlib.Path(source.split(",")[0])
     found, fix = error.found, error.fix
     if path.exists():
@@ -82,12 +92,20 @@ def explain(
         if found in ("", "nothing", "none"):
             found = f"{locate.lying(folder)} in {folder}"
         for name, proposal in propose(path, builders):
-            if (name, proposal.source, proposal.flags) != (dataset, str(path), ""):
-                command = proposal.command(name, out=out)
-                fix = f"{proposal.source} looks like {proposal.name}: {command}"
+            if not _is_asked(proposal, path, task=task, same_reader=name == dataset):
+                looks = f"{proposal.source} looks like {proposal.name}: {proposal.command(name, out=out)}"
+                fix = looks if fix.startswith("check") else f"{fix}; or, as {looks}"
                 break
     elif path.parent.is_dir():
         found = f"{locate.lying(path.parent)} in {path.parent}"
         near = nearest(path.name, (other.name for other in path.parent.iterdir()), otherwise="")
         fix = f"{near} at the end of --source" if near else fix
     return UserError(error.what, where=error.where, expected=error.expected, found=found, fix=fix)
+
+
+def _is_asked(proposal: Proposal, path: pathlib.Path, *, task: str, same_reader: bool) -> bool:
+    """Returns whether a proposal is the command that failed, apart from the classes of numbers."""
+    flags = proposal.flags.split()
+    if not same_reader or proposal.source != str(path):
+        return False
+    return f"--task={task}" in flags or "=CLASS" in proposal.flags if task else not flags

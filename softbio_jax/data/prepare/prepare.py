@@ -38,7 +38,7 @@ def survey(dataset: str, *, source: str, **options: Any) -> dict[str, SplitSurve
       UserError: the first thing that is missing or wrong.
     """
     options = _at_home(options | {"source": source})
-    with tempfile.TemporaryDirectory() as scratch, _explained(dataset, options["source"]):
+    with tempfile.TemporaryDirectory() as scratch, _explained(dataset, options):
         return _survey(BUILDERS[dataset](data_dir=scratch, **options), files=True)
 
 
@@ -78,7 +78,7 @@ def prepare(
         raise UserError("the output exists", where=str(out), fix="give another --out or pass --overwrite")
     start = time.monotonic()
     options = _at_home(options | {"source": source})
-    with _scratch(out) as scratch, _explained(dataset, options["source"], out=str(out)):
+    with _scratch(out) as scratch, _explained(dataset, options, out=str(out)):
         records_root = scratch / "records"
         shutil.rmtree(records_root, ignore_errors=True)  # left by a run that was killed
         make = functools.partial(BUILDERS[dataset], data_dir=records_root, **options)
@@ -112,12 +112,15 @@ def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _explained(dataset: str, source: str, *, out: str | None = None) -> Iterator[None]:
+def _explained(dataset: str, options: dict[str, Any], *, out: str | None = None) -> Iterator[None]:
     """Adds to the error about a missing file what the source is instead."""
     try:
         yield
     except tables.MissingSource as error:
-        raise layouts.explain(error, dataset=dataset, source=source, builders=BUILDERS, out=out) from error
+        source, task = options["source"], options.get("task", "")
+        raise layouts.explain(
+            error, dataset=dataset, source=source, builders=BUILDERS, task=task, out=out
+        ) from error
 
 
 def _at_home(options: dict[str, Any]) -> dict[str, Any]:

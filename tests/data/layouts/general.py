@@ -340,6 +340,7 @@ TREES = (
         flags="--dataset=folder --task=age",
         make=lambda root: images(root, "train/(0, 2)/0.jpg", "train/20-24/0.jpg", "train/75+/0.jpg"),
         classes={"train": {"age": {"0-2": 1, "20-29": 1, "70+": 1}}},
+        proposed=True,
     ),
     Tree(
         name="folder_splits",
@@ -357,6 +358,7 @@ TREES = (
             root, *(f"{age}/{n}.jpg" for age in ("001", "026", "110") for n in range(4))
         ),
         classes={"train+test": {"age": {"0-2": 4, "20-29": 4, "70+": 4}}},
+        proposed=True,
     ),
     Tree(
         name="parquet_binary",
