@@ -46,6 +46,9 @@ _FACES = flags.DEFINE_bool(
     "Find the largest face of every photograph and keep the square around it; --nofaces: the "
     "images are crops already, even those that look like photographs.",
 )
+_SPLIT = flags.DEFINE_float(
+    "split", None, "Of a source without splits: the fraction of the subjects for training, for example 0.8."
+)
 _QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized images.")
 
 # Options of single layouts: (flag, the layouts that have it).
@@ -79,14 +82,44 @@ _OPTIONS = (
     ),
     (flags.DEFINE_string("ferplus", None, "fer2013: the FER+ table of votes."), ("fer2013",)),
     (
-        flags.DEFINE_enum(
-            "age_values", "class", ["class", "years"], "csv, standard: the values of the age column."
-        ),
-        ("csv", "standard"),
+        flags.DEFINE_enum("appa_age", "real", ["real", "apparent"], "appa_real: which of the two ages."),
+        ("appa_real",),
     ),
-    (flags.DEFINE_list("columns", [], "csv: role=column pairs: path=file,age=age_group,..."), ("csv",)),
-    (flags.DEFINE_list("values", [], "csv: task:word=class pairs: gender:0=male,..."), ("csv",)),
-    (flags.DEFINE_string("images", None, "csv: the folder that the paths start at."), ("csv",)),
+    (
+        flags.DEFINE_enum(
+            "age_values",
+            "class",
+            ["class", "years"],
+            "csv, parquet, folder, standard: whether numbers for age are classes or years.",
+        ),
+        ("csv", "parquet", "folder", "standard"),
+    ),
+    (
+        flags.DEFINE_list(
+            "columns", [], "csv, parquet: role=column pairs: path=file,age=age_group,...; by default by name."
+        ),
+        ("csv", "parquet"),
+    ),
+    (
+        flags.DEFINE_list(
+            "values",
+            [],
+            "csv, parquet, folder: task:word=class pairs: gender:0=male,...; emotion:contempt= leaves out.",
+        ),
+        ("csv", "parquet", "folder"),
+    ),
+    (
+        flags.DEFINE_string("images", None, "csv, parquet: the folder that the paths start at."),
+        ("csv", "parquet"),
+    ),
+    (
+        flags.DEFINE_string(
+            "identity",
+            None,
+            "csv, parquet, folder: a regular expression that finds the subject in an image's path.",
+        ),
+        ("csv", "parquet", "folder"),
+    ),
     (flags.DEFINE_integer("size", 64, "synthetic: side of the images in pixels."), ("synthetic",)),
     (flags.DEFINE_integer("seed", 0, "synthetic: seed of the faces."), ("synthetic",)),
     (flags.DEFINE_integer("count", None, "synthetic: number of training rows."), ("synthetic",)),
@@ -163,13 +196,14 @@ def _options(dataset: str) -> dict[str, Any]:
     from softbio_jax.data.prepare.storage import Storage
 
     options: dict[str, Any] = {
+        "split": _SPLIT.value,
         "storage": Storage(
             image_size=_IMAGE_SIZE.value,
             encoding=_ENCODING.value,
             quality=_QUALITY.value,
             face_finder=faces.Mtcnn() if _FACES.value else None,
             crops=_FACES.value is False,
-        )
+        ),
     }
     for flag, datasets in _OPTIONS:
         if dataset in datasets:
@@ -189,8 +223,10 @@ def _options(dataset: str) -> dict[str, Any]:
 def _pairs(flag: flags.FlagHolder) -> dict[str, str]:
     pairs = {}
     for text in flag.value:
-        left, equals, right = text.partition("=")
-        if not (left and equals and right):
+        values = flag.name == "values"  # whose words may have an = in them
+        left, equals, right = text.rpartition("=") if values else text.partition("=")
+        # A word without a class is left out.
+        if not (left and equals and (right or values)):
             where, fix = f"--{flag.name}", "put = between a name and its value, commas between pairs"
             raise UserError("not a pair", where=where, expected="name=value", found=repr(text), fix=fix)
         if left.strip() in pairs:

@@ -35,6 +35,7 @@ DOORS = {
     "grain": ("data/loading.py",),
     "tensorflow_datasets": ("data/",),
     "torch": ("interop/safe_load.py",),
+    "pyarrow": ("data/builders/arrow.py",),
     "tensorflow": (),
     "onnx": ("inference/export/onnx.py", "inference/export/onnx_graph.py", "inference/export/onnx_int8.py"),
     "onnxruntime": ("inference/export/onnx.py",),
@@ -45,7 +46,7 @@ DOORS = {
     "peft": (),
     "clu": ("runs/",),  # its writers and periodic actions import TensorFlow
 }
-RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "app", "beam", "onnx", "litert")
+RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "app", "beam", "onnx", "litert", "parquet")
 HEAVY = ("tensorflow", "torch", "jax", "flax", "grain", "orbax", "matplotlib", "cv2")
 
 

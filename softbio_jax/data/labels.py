@@ -31,7 +31,10 @@ WORDS = {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_W
 
 # Spreadsheets read 3-9 and 10-19 as dates: the third of September, or March the ninth.
 _DATE_LIKE = re.compile(r"\d{1,4}-[A-Za-z]{3}|[A-Za-z]{3}-\d{1,4}")
-_RANGE = re.compile(r"\(?(\d{1,3})\s*(?:-|,|to)\s*(\d{1,3})\)?")
+_RANGE = re.compile(r"[(\[]?([0-9]{1,3})\s*(?:-|–|_|,|to)\s*([0-9]{1,3})[)\]]?")
+_OPEN = re.compile(
+    r"(?:over |above |more than |>=? ?)?([0-9]{1,3}) ?(?:\+|and over|and above|or over|or older)?"
+)
 
 
 def date_like(word: str) -> bool:
@@ -46,6 +49,19 @@ def spanned(word: str) -> list[str]:
         return []
     first, last = (age_class(float(years)) for years in match.groups())
     return list(AGE.classes[first : last + 1])
+
+
+def age_range_class(word: str) -> int | None:
+    """Returns the age class that a range such as 25-29, (4, 6) or 75+ lies in, None for other words."""
+    match = _RANGE.fullmatch(word.strip())
+    if match is not None:
+        first, last = (int(years) for years in match.groups())
+        classes = {age_class(first), age_class(last)}
+        return classes.pop() if first <= last <= OLDEST and len(classes) == 1 else None
+    match = _OPEN.fullmatch(word.strip().lower())
+    if match is None or word.strip().isdecimal():
+        return None
+    return age_class(int(match[1])) if _AGE_STARTS[-1] <= int(match[1]) <= OLDEST else None
 
 
 def class_of(task: str, word: str) -> int | None:

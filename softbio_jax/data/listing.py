@@ -58,13 +58,26 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
     if suffix in _RAW:
         return "other"
     start = _start(path)
-    if _is_image(start):
+    if starts_like_image(start):
         return "image"
     is_mp4 = start[4:8] == b"ftyp" and start[8:12] not in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
     is_avi = start[:4] == b"RIFF" and start[8:12] == b"AVI "
     if suffix in VIDEOS or is_mp4 or is_avi or start.startswith(_VIDEO_STARTS):
         return "video"
     return "other"
+
+
+def starts_like_image(start: bytes) -> bool:
+    """Returns whether the first 32 bytes of a file are those of a format that is read."""
+    if start.startswith(_IMAGE_STARTS):
+        return True
+    if start[:4] == b"RIFF":
+        return start[8:12] == b"WEBP"
+    if start[:2] == b"BM":  # its own header follows, of one of these lengths
+        return int.from_bytes(start[14:18], "little") in (12, 40, 52, 56, 64, 108, 124)
+    if start[4:8] == b"ftyp":
+        return start[8:12] in (b"avif", b"avis")
+    return start[:1] == b"P" and start[1:2] in b"123456f" and start[2:3] in (b"\n", b" ", b"\t", b"\r")
 
 
 def is_hidden(name: str) -> bool:
@@ -130,18 +143,6 @@ def _start(path: str | os.PathLike[str]) -> bytes:
             return file.read(32)
     except (OSError, ValueError):  # reported when it is read
         return b""
-
-
-def _is_image(start: bytes) -> bool:
-    if start.startswith(_IMAGE_STARTS):
-        return True
-    if start[:4] == b"RIFF":
-        return start[8:12] == b"WEBP"
-    if start[:2] == b"BM":  # its own header follows, of one of these lengths
-        return int.from_bytes(start[14:18], "little") in (12, 40, 52, 56, 64, 108, 124)
-    if start[4:8] == b"ftyp":
-        return start[8:12] in (b"avif", b"avis")
-    return start[:1] == b"P" and start[1:2] in b"123456f" and start[2:3] in (b"\n", b" ", b"\t", b"\r")
 
 
 def _is_escaped(name: str) -> bool:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from softbio_jax.data.builders import table
+from softbio_jax.data.builders import words
 from softbio_jax.data.labels import age_class, class_of
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
@@ -59,7 +59,7 @@ class Standard(FaceBuilder):
 
     def rows(self, split: str) -> Iterator[Outcome]:
         path = self.source / split / "labels.csv"
-        years = table.Years()
+        years = words.Years()
         for where, row in tables.read_csv(path, columns=_COLUMNS):
             number = self._years(row["Age"], where)
             if number is not None and (rejection := impossible_age(row["Path"], number, where=where)):
@@ -90,7 +90,7 @@ class Standard(FaceBuilder):
             return None
         return tables.parse_number(value, where=where, column="Age")
 
-    def _label(self, task: str, value: str, path: pathlib.Path, where: str, years: table.Years) -> int:
+    def _label(self, task: str, value: str, path: pathlib.Path, where: str, years: words.Years) -> int:
         if value in _MISSING:
             return MISSING
         label = class_of(task, value)

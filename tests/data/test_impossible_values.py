@@ -134,13 +134,85 @@ def test_boxes_are_numbers_of_pixels(value):
 
 @pytest.mark.parametrize(
     ("start", "says"),
-    [(b"PAR1", "a Parquet file"), (b"PK\x03\x04", "spreadsheet"), (b"\x1f\x8b\x08\0", "gzip")],
+    [
+        (b"PAR1", "a Parquet file instead of a text table.*--dataset=parquet"),
+        (b"PK\x03\x04", "a spreadsheet or archive instead of a text table.*as CSV"),
+        (b"\x1f\x8b\x08\0", "a damaged gzip file"),
+    ],
 )
 def test_files_that_are_no_text(tmp_path, start, says):
     path = tmp_path / "labels.csv"
     path.write_bytes(start + b"\xff\xfe\n")
-    with pytest.raises(UserError, match=f"{says}.*instead of a text table"):
+    with pytest.raises(UserError, match=says):
         list(tables.read_csv(path, columns=("file",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        *(("25 years", 3), ("25 y/o", 3), ("25yrs old", 3), ("25.5", 3), ("3.0", 1), ("２５", 3), ("٢٥", 3)),
+        *(("25-29", 3), ("(25, 29)", 3), ("25 to 29", 3), ("20–29", 3), ("70+", 8), ("over 75", 8)),
+        *(("60-100", None), ("25-30", None), ("29-20", None), ("25 months", None), ("twenty", None)),
+        *(("1990-03-04", None), ("04/03/1990", None), ("03-Sep", None), ("2²", None), ("+", None)),
+    ],
+)
+def test_ages_in_years_that_are_no_numbers(tmp_path, text, label):
+    source = _ages(tmp_path, [text, "44"])
+    if label is None:
+        with pytest.raises(UserError, match=r"not an age in years|not a number.*labels.csv row 2: .*; fix: "):
+            prepare.survey("csv", source=str(source), **YEARS)
+    else:
+        found = prepare.survey("csv", source=str(source), **YEARS)["train"].classes["age"]
+        assert [number for number, count in enumerate(found) if count] == sorted({label, 5})
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "says"),
+    [
+        ("gender", "1", r"--values=gender:1=CLASS, for every number"),
+        ("gender", "2", r"--values=gender:2=CLASS, for every number"),
+        ("gender", "0.0", r"--values=gender:0.0=CLASS"),
+        (
+            "emotion",
+            "3",
+            r"--values=emotion:3=CLASS, for every number: data sets count classes in different orders",
+        ),
+        ("emotion", "male", r"the columns of emotion and gender look exchanged"),
+        ("age", "m", r"the columns of age and gender look exchanged"),
+        ("age", "1990-03-04", r"not a date"),
+        ("age", "4-12", r"4-12 spans 3-9 and 10-19"),
+        ("age", "(4, 12)", r"'--values=\"age:\(4, 12\)=CLASS\"'"),
+        ("age", "31", r"--age_values=years"),
+    ],
+)
+def test_words_of_no_class_name_the_row_and_the_likely_cause(tmp_path, task, text, says):
+    words = {"age": "20-29", "gender": "male", "emotion": "joy"}
+    if text == "m":
+        words["gender"] = "34"
+    write_image(tmp_path / "0.jpg", 0)
+    row = ("0.jpg", *(words | {task: text}).values())
+    write_table(tmp_path / "labels.csv", ("file", *words), [row])
+    with pytest.raises(UserError, match=rf"unknown {task} class: .*labels.csv row 2: .*{says}"):
+        prepare.survey("csv", source=str(tmp_path / "labels.csv"))
+
+
+def test_numbers_of_a_table_with_gaps_are_those_of_values(tmp_path):
+    """A column of integers with an empty cell is written as 1.0, 2.0."""
+    for i in range(3):
+        write_image(tmp_path / f"{i}.jpg", i)
+    write_table(tmp_path / "labels.csv", ("file", "sex"), [("0.jpg", "1.0"), ("1.jpg", ""), ("2.jpg", "2")])
+    values = {"gender:1": "male", "gender:2.0": "female"}
+    assert prepare.survey("csv", source=str(tmp_path / "labels.csv"), values=values)["train"].classes == {
+        "gender": (1, 1)
+    }
+
+
+@pytest.mark.parametrize("row", ["0.jpg,29,5", "0.jpg,29,5,"])
+def test_a_value_below_a_header_without_a_name(tmp_path, row):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,age,,\n{row}\n")
+    with pytest.raises(UserError, match=r"a row is too long.*row 2: .*29.5"):
+        list(tables.read_csv(path, columns=("file", "age")))
 
 
 def test_a_survey_counts_what_will_be_rejected(tmp_path):

@@ -42,7 +42,7 @@ def test_rafdb_numbers_that_are_not_its_classes(tmp_path):
     with pytest.raises(UserError, match="not a RAF-DB folder"):
         prepare.survey("rafdb", source=str(tmp_path / "few"))
     _raf_folders(tmp_path / "more", [str(n) for n in range(1, 9)])
-    with pytest.raises(UserError, match=r"unknown emotion class: .*expected 1 to 7.*found '8'"):
+    with pytest.raises(UserError, match=r"unknown emotion class: .*expected 1 surprise.*found '8'"):
         prepare.survey("rafdb", source=str(tmp_path / "more"))
 
 
@@ -90,12 +90,6 @@ def test_fer2013_table_of_the_challenge(tmp_path):
 def test_fer2013_without_usage(tmp_path):
     write_table(tmp_path / "fer2013.csv", ("emotion", "pixels"), [(3, _pixels(0))])
     with pytest.raises(UserError, match=r"a column is missing: .*expected .*Usage"):
-        prepare.survey("fer2013", source=str(tmp_path))
-
-
-def test_fer2013_in_folders_is_told(tmp_path):
-    (tmp_path / "train" / "angry").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no such label file.*icml_face_data.csv.*--dataset=folder"):
         prepare.survey("fer2013", source=str(tmp_path))
 
 
@@ -197,7 +191,7 @@ def test_affectnet_folders_that_are_not_its_classes(tmp_path):
         prepare.survey("affectnet", source=str(tmp_path / "few"))
     for name in (*AFFECTNET, "other"):
         write_image(tmp_path / "more" / "train" / name / "0.jpg", 0)
-    with pytest.raises(UserError, match=r"unknown expression: .*other.*found 'other'"):
+    with pytest.raises(UserError, match=r"unknown emotion class: .*other.*found 'other'"):
         prepare.survey("affectnet", source=str(tmp_path / "more"))
 
 

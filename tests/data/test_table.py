@@ -1,7 +1,11 @@
+import gzip
+import json
+
 import pytest
 
 from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
+from tests.data.layouts.tree import images
 from tests.data.trees import by_id, prepared_split, write_image, write_table
 
 COLUMNS = {"path": "file", "age": "how old", "gender": "sex", "origin": "country"}
@@ -51,9 +55,8 @@ def test_years_and_another_image_folder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"columns": {"path": "file"}}, "the columns are not named"),
-        ({"columns": {"age": "how old"}}, "the columns are not named"),
-        ({"columns": COLUMNS | {"image": "x"}}, "the name 'image' is taken"),
+        ({"columns": {"image": "country", "path": "file"}}, "the name 'image' is taken"),
+        ({"columns": {"path": "file", "origin": "country"}}, "unknown gender class"),
         ({"columns": COLUMNS | {"age": "years"}}, "column is missing.*'years'"),
         ({"columns": COLUMNS, "values": {"gender:W": "woman?"}}, "not a class to map to"),
         ({"columns": COLUMNS, "values": {"mood:W": "happy"}}, "not a class to map to"),
@@ -104,3 +107,156 @@ def test_tables_with_a_column_of_splits(tmp_path):
 def test_two_tables_of_one_split(tmp_path):
     with pytest.raises(UserError, match=r"two tables of the split 'train': --source: found .*train_2.csv"):
         prepare.survey("csv", source="train_1.csv,train_2.csv", columns=COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("test.csv", "test"), ("val_labels.csv", "val"), ("labels.csv", "train"), ("contest.csv", "train")],
+)
+def test_one_table_is_the_split_in_its_name(tmp_path, name, split):
+    write_image(tmp_path / "0.jpg", 0)
+    write_table(tmp_path / name, ("file", "sex"), [("0.jpg", "m")])
+    assert list(prepare.survey("csv", source=str(tmp_path / name))) == [split]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(("zipped", "columns"), [(False, {"path": "file", "age": "how, old"}), (True, None)])
+def test_what_separates_the_values_is_found(tmp_path, mark, zipped, columns):
+    write_image(tmp_path / "0.jpg", 0)
+    name = '"how, old"' if columns else "age"
+    text = f'file{mark}note{mark}{name}\n0.jpg{mark}"a,b;c|d"{mark}20-29\n'.encode()
+    path = tmp_path / ("labels.csv.gz" if zipped else "labels.csv")
+    path.write_bytes(gzip.compress(text) if zipped else text)
+    assert prepare.survey("csv", source=str(path), columns=columns)["train"].classes["age"][3] == 1
+
+
+def test_a_damaged_archive_is_one_line(tmp_path):
+    path = tmp_path / "labels.csv.gz"
+    whole = gzip.compress(b"file,age\n" + b"".join(b"%d.jpg,20-29\n" % i for i in range(9999)))
+    for content in (whole[:-9], whole[:40] + b"torn" + whole[44:]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a damaged gzip file: .*labels.csv.gz|not a table"):
+            prepare.survey("csv", source=str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"file": "0.jpg", "age": "20-29"}\n{"file": ', r"not JSON: .*line 2"),
+        ('{"file": "0.jpg", "age": "20-29", "age": "3-9"}', r"the key 'age' is ambiguous: .*line 1"),
+        ('"file"\n', r"not a row: .*line 1"),
+        ('[{"file": "0.jpg", "age": "20-29"}, 3]', r"not a row: .*object 2"),
+        ('{"file": "0.jpg", "sex": "m"}', r"a column is missing: .*expected age"),
+        ("", r"a column is missing: .*expected"),
+        ("[" * 100_000, r"not JSON"),
+    ],
+)
+def test_json_that_is_no_table(tmp_path, text, says):
+    write_image(tmp_path / "0.jpg", 0)
+    (tmp_path / "labels.jsonl").write_text(text)
+    columns = {"path": "file", "age": "age"}
+    with pytest.raises(UserError, match=says):
+        prepare.survey("csv", source=str(tmp_path / "labels.jsonl"), columns=columns)
+
+
+def test_json_rows_with_gaps_and_inner_objects(tmp_path):
+    rows = [
+        {"image": {"path": "0.jpg"}, "labels": {"sex": "m", "age": 34}},
+        {"image": {"path": "1.jpg"}, "labels": {"sex": None}},
+        {"image": {"path": "2.jpg"}, "labels": {"age": 3.0, "note": "x"}},
+    ]
+    images(tmp_path, "0.jpg", "1.jpg", "2.jpg")
+    (tmp_path / "labels.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    columns = {"path": "image.path", "gender": "labels.sex", "age": "labels.age"}
+    source = str(tmp_path / "labels.jsonl")
+    found = prepare.survey("csv", source=source, columns=columns, age_values="years")["train"]
+    assert (found.labelled, found.classes["gender"]) == (2, (1, 0))
+    assert sum(found.classes["age"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "says"),
+    [
+        (
+            ("file", "image_path", "sex"),
+            ("0.jpg", "0.jpg", "m"),
+            "two columns that may be the path: .*labels.csv",
+        ),
+        (("file", "age", "age_group"), ("0.jpg", "34", "30-39"), r"two columns.*--columns=age=age,\.\.\."),
+        (("file", "sex", "Sex"), ("0.jpg", "m", "m"), "two columns that may be the gender"),
+        (("sex", "note"), ("m", "0.jpg"), "the columns are not named.*labels.csv has sex, note"),
+        (("file", "label"), ("0.jpg", "3"), "the columns are not named"),
+        (("file", "label"), ("0.jpg", ""), "the columns are not named"),
+    ],
+)
+def test_columns_that_cannot_be_guessed(tmp_path, header, row, says):
+    write_image(tmp_path / "0.jpg", 0)
+    write_table(tmp_path / "labels.csv", header, [row])
+    with pytest.raises(UserError, match=says):
+        prepare.survey("csv", source=str(tmp_path / "labels.csv"))
+
+
+def test_named_columns_are_never_joined_by_guessed_tasks(tmp_path):
+    write_image(tmp_path / "0.jpg", 0)
+    write_table(tmp_path / "labels.csv", ("file", "age", "sex"), [("0.jpg", "?", "m")])
+    found = prepare.survey("csv", source=str(tmp_path / "labels.csv"), columns={"gender": "sex"})["train"]
+    assert found.classes == {"gender": (1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "counts"),
+    [
+        ("Male", ("1", "-1", "-1"), (1, 2)),
+        ("is_male", ("True", "False", "0"), (1, 2)),
+        ("Female", ("1", "0", "0"), (2, 1)),
+    ],
+)
+def test_columns_that_say_yes_or_no(tmp_path, column, words, counts):
+    images(tmp_path, *(f"{i}.jpg" for i in range(3)))
+    write_table(
+        tmp_path / "labels.csv", ("file", column), [(f"{i}.jpg", word) for i, word in enumerate(words)]
+    )
+    assert prepare.survey("csv", source=str(tmp_path / "labels.csv"))["train"].classes["gender"] == counts
+
+
+def test_a_task_left_out_masks_the_row_and_leaves_the_others(tmp_path):
+    rows = [("0.jpg", "contempt", "m"), ("1.jpg", "Contempt ", ""), ("2.jpg", "joy", "f")]
+    images(tmp_path / "raw", *(row[0] for row in rows))
+    write_table(tmp_path / "raw" / "labels.csv", ("file", "emotion", "sex"), rows)
+    source, values = tmp_path / "raw" / "labels.csv", {"emotion:contempt": ""}
+    dataset, report = prepared_split("csv", source, tmp_path / "out", "train", values=values)
+    assert by_id(dataset, "emotion", "gender") == {"0.jpg": (-1, 0), "2.jpg": (3, 1)}
+    assert report["masked_by_reason"] == {"emotion: emotion 'contempt' is left out": 1}
+    assert report["skipped_by_reason"] == {"emotion 'Contempt' is left out": 1}
+
+
+@pytest.mark.parametrize("path", ["0.JPG", "0", "0.png", "A/../0.jpg", "ROOT/0.jpg"])
+def test_paths_in_other_case_without_a_suffix_or_absolute(tmp_path, path):
+    write_image(tmp_path / "0.jpg", 0)
+    absolute = path.replace("ROOT", str(tmp_path))
+    write_table(tmp_path / "labels.csv", ("file", "sex"), [(absolute, "m")])
+    if ".." in path:
+        with pytest.raises(UserError, match="leaves the data folder"):
+            prepare.survey("csv", source=str(tmp_path / "labels.csv"))
+    else:
+        found = prepare.survey("csv", source=str(tmp_path / "labels.csv"))["train"]
+        assert (found.labelled, found.missing) == (1, 0)
+
+
+def test_odd_paths_end_no_survey(tmp_path):
+    write_image(tmp_path / "0.jpg", 0)
+    rows = [("0.jpg", "m"), ("a" * 400 + ".jpg", "m"), ("a\0.jpg", "m")]
+    write_table(tmp_path / "labels.csv", ("file", "sex"), rows)
+    source = str(tmp_path / "labels.csv")
+    assert prepare.survey("csv", source=source)["train"].missing == 2
+    report = prepare.prepare("csv", source=source, out=tmp_path / "out", max_rejected=0.9)
+    assert (report["splits"]["train"]["kept"], report["splits"]["train"]["rejected"]) == (1, 2)
+
+
+def test_a_folder_of_several_tables_asks_which(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        write_table(tmp_path / name, ("file", "sex"), [("0.jpg", "m")])
+    with pytest.raises(
+        UserError, match=r"several tables: .*--source=\S*a.csv, or --source=\S*a.csv,\S*b.csv"
+    ):
+        prepare.survey("csv", source=str(tmp_path))

@@ -75,5 +75,5 @@ def test_wild_needs_a_face_finder(tmp_path):
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(UserError, match="no images"):
+    with pytest.raises(UserError, match=r"not a UTKFace folder.*found an empty folder"):
         prepare.survey("utkface", source=str(tmp_path))

@@ -30,11 +30,13 @@ def own_faces(root: pathlib.Path) -> None:
 
 
 def known_sets(root: pathlib.Path) -> None:
-    """FairFace, and one folder per emotion, FER."""
+    """FairFace, one folder per emotion, FER, and AgeDB."""
     make_fairface(root / "FairFace", train=60, val=20)
     for number in range(80):
         split, name = ("train", "train", "test")[number % 3], ("happy", "anger")[number % 2]
         write_image(root / "FER" / split / name / f"{number}.png", 5000 + number, kind="PNG")
+    for number in range(10):
+        write_image(root / "AgeDB" / f"{number}_Person{number // 2}_{20 + number}_f.jpg", 9000 + number)
 
 
 def table(root: pathlib.Path) -> None:

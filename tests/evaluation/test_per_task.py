@@ -76,7 +76,9 @@ def test_true_years_are_used_where_known():
     assert per_task.task_metrics(faces, "age")["expected_age_mae"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", ["utkface", "lagenda", "imdb_clean", "vggface2"])
+@pytest.mark.parametrize(
+    "name", ["utkface", "lagenda", "imdb_clean", "vggface2", "agedb", "appa_real", "morph"]
+)
 def test_years_are_looked_for_where_the_builders_put_them(name):
     assert per_task.YEARS_COLUMN in BUILDERS[name].COLUMNS
 

@@ -124,13 +124,13 @@ MISTAKES = (
         name="The folder of one split instead of its parent",
         make=_one_split,
         cause="raw/train: expected {split}/{class}",
-        fix="parent",
+        fix="--split=0.8",
     ),
     Mistake(
         name="Class folders of another task",
         make=_other_task,
         cause="gender.*found 'anger'",
-        fix="rename the folder",
+        fix="looks like .* --dataset=folder --task=emotion",
     ),
     Mistake(
         name="Preparing into a folder that exists", make=_out_exists, cause="exists: .*out", fix="--overwrite"

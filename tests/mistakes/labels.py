@@ -128,14 +128,6 @@ def _missing_column(sandbox, wrong):
     return _survey(sandbox, "csv", sandbox.tmp / "labels.csv", "--columns=path=file,gender=gender")
 
 
-def _semicolons(sandbox, wrong):
-    run = _csv(sandbox, "gender", ("male", "female"))
-    table = sandbox.tmp / "labels.csv"
-    if wrong:
-        table.write_text(table.read_text().replace(",", ";"))
-    return run
-
-
 def _utf16(sandbox, wrong):
     """The encoding of a spreadsheet's "Unicode text"; a byte order mark alone is accepted."""
     run = _csv(sandbox, "gender", ("male", "female"))
@@ -256,12 +248,6 @@ MISTAKES = (
         make=_missing_column,
         cause="column.*expected file, gender, found file, sex",
         fix="column 'gender'",
-    ),
-    Mistake(
-        name="Semicolons between the values",
-        make=_semicolons,
-        cause="semicolons.*labels.csv row 1",
-        fix="commas",
     ),
     Mistake(
         name="A table that is not UTF-8",

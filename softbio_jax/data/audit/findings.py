@@ -15,11 +15,10 @@ from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import duplicates, expected
 from softbio_jax.data.audit.duplicates import Scan
+from softbio_jax.data.prepare.rows import IDENTITY_COLUMNS
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.tasks import MISSING, TASKS
 
-# Columns that name a person or a photograph, which must not be on both sides of a split.
-IDENTITY_COLUMNS = ("identity", "user", "photograph")
 _FLAT_BELOW = 4.0  # grey levels: below this spread an image has nearly one colour
 
 

@@ -3,20 +3,7 @@
 Importing this package registers all of them in `BUILDERS`.
 """
 
-from softbio_jax.data.builders import (  # noqa: F401
-    adience,
-    affectnet,
-    celeba,
-    fairface,
-    fer2013,
-    folder,
-    imdb_clean,
-    lagenda,
-    rafdb,
-    table,
-    utkface,
-    vggface2,
-)
+from softbio_jax.data.builders import age, celeba, emotion, folder, parquet, table  # noqa: F401
 from softbio_jax.data.drawing import synthetic  # noqa: F401
 from softbio_jax.data.prepare.base import BUILDERS
 

@@ -1,130 +1,115 @@
-"""Any CSV of labelled images, its columns named on the command line."""
+"""Tables of labelled images as text: CSV, TSV, JSON lines, and folders of images with such a table."""
 
 from __future__ import annotations
 
-import collections
+import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from softbio_jax.data.labels import age_class, class_of, date_like, known_words, require_class, spanned
-from softbio_jax.data.prepare import tables
-from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
-from softbio_jax.data.prepare.rows import Outcome, Row, Skip, impossible_age
+from softbio_jax import files
+from softbio_jax.data.builders.columns import looks_labelled
+from softbio_jax.data.builders.json_rows import SUFFIXES as JSON
+from softbio_jax.data.builders.json_rows import read_json
+from softbio_jax.data.builders.tabular import Files, Tabular
+from softbio_jax.data.builders.words import Years
+from softbio_jax.data.prepare import locate, tables
+from softbio_jax.data.prepare.base import BUILDERS
+from softbio_jax.data.prepare.layouts import Proposal
+from softbio_jax.data.prepare.rows import Outcome
 from softbio_jax.errors import UserError
-from softbio_jax.tasks import AGE, MISSING, TASKS
 
-_ROLES = ("path", "split", *TASKS)
-_MISSING = ("", "-1", "-1.0", "-100", "-100.0", "nan", "none", "null", "na", "n/a", "unknown")
 _DEFAULT_SPLIT = "train"
-# Words in the names of tables, such as gt_avg_valid.csv.
-_SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLIT_WORDS |= {"val": "val", "valid": "val", "validation": "val"}
-_MANY = 20  # ages of which none is above 8, before they are taken for classes
-_DISTINCT = 5
-
-
-class Years:
-    """Checks that ages given in years are not the numbers of classes."""
-
-    def __init__(self) -> None:
-        self._count: collections.Counter[float] = collections.Counter()
-
-    def add(self, years: float) -> None:
-        self._count[years] += 1
-
-    def check(self, *, where: str) -> None:
-        """Raises UserError if there are many ages and all of them are integers from 0 to 8."""
-        total, classes = self._count.total(), self._count.keys() <= set(range(AGE.num_classes))
-        if total >= _MANY and len(self._count) > 1 and (max(self._count) <= 1 or set(self._count) == {1, 2}):
-            raise UserError(
-                "ages in years that look like classes of two, or fractions",
-                where=where,
-                expected="some age above 2",
-                found=f"{total:,} ages of {min(self._count):g} to {max(self._count):g}",
-                fix="check --columns; babies' ages may be written as the class 0-2, for --age_values=class",
-            )
-        if classes and total >= _MANY and len(self._count) >= _DISTINCT:
-            raise UserError(
-                "ages in years that look like classes",
-                where=where,
-                expected="some age above 8",
-                found=f"{total:,} ages of 0 to {max(self._count):g}",
-                fix="pass --age_values=class; children's years may be written as classes, 0-2 or 3-9",
-            )
+_TEXT = (".csv", ".tsv")
+_METADATA = "metadata"  # the name of the table in a folder of images
+_SAMPLES = 1000
 
 
 @BUILDERS.register("csv")
-class CsvTable(FaceBuilder):
-    """Reads a CSV with a header, or one for each split.
+class CsvTable(Tabular):
+    """Reads a table with a header, or one for each split.
+
+    Values are separated by commas, semicolons, tabs or bars; JSON has an object per row. Each may be
+    compressed by gzip. Without a split column, all rows of a table are the split that its name says
+    (test_labels.csv), or "train"; of several tables, the folder's name counts too (test/labels.csv).
 
     Args:
-      columns: role -> column. The roles are path, split, age, gender and emotion; any other role
-        is an audit column. Without a split column all rows of one table are "train"; of several
-        tables, each is the split in its name or its folder's (test_labels.csv, test/labels.csv).
-      values: "{task}:{word in the table}" -> class, for words that the vocabulary lacks.
-      images: the folder that the paths start at; by default the folder of each CSV.
+      source: the table, several with commas between them, or a folder with `metadata.csv` or other
+        tables in it or in its folders train/, val/ and test/. In a folder with `metadata.csv` alone, the
+        first folder of the paths is the split if it is such a folder for all of them.
+      columns: role -> column; see `columns.resolve`.
+      values: "{task}:{word in the table}" -> class, for words that the vocabulary lacks; an empty
+        class leaves the rows of that word out.
+      images: the folder that the paths start at; by default the folder of each table.
       age_values: "years" bins the ages, "class" reads them as words such as 20-29.
-      **kwargs: see FaceBuilder. The source is the CSV, or several with commas between them.
+      identity: a regular expression that finds the subject in the path of an image.
+      **kwargs: see FaceBuilder.
     """
 
     name = "csv"
-    OWN_IMAGES = True
 
     def __init__(
         self,
         *,
-        columns: Mapping[str, str],
+        source: str,
+        columns: Mapping[str, str] | None = None,
         values: Mapping[str, str] | None = None,
         images: str | None = None,
         age_values: str = "class",
-        source: str,
+        identity: str | None = None,
         **kwargs: Any,
     ):
-        self.columns = dict(columns)
         self.images = pathlib.Path(images) if images else None
-        self._tables = _tables_by_split(source)
-        self.age_values = age_values
-        self.TASKS = tuple(task for task in TASKS if task in self.columns)
-        self.COLUMNS = tuple(role for role in self.columns if role not in _ROLES)
-        if "path" not in self.columns or not self.TASKS:
-            raise UserError(
-                "the columns are not named",
-                where="--columns",
-                expected="path and at least one of " + ", ".join(TASKS),
-                found=", ".join(self.columns) or "nothing",
-                fix="for example --columns=path=file,age=age_group,gender=sex",
-            )
-        for role in {"id", "image"} & set(self.COLUMNS):
-            raise UserError(f"the name {role!r} is taken", where="--columns", fix="give it another name")
-        self._words = {task: dict[str, int]() for task in self.TASKS}
-        for key, word in (values or {}).items():
-            self._add_word(key, word)
-        super().__init__(source=source, **kwargs)
+        self._tables = tables_by_split(source)
+        first = next(iter(self._tables.values()))
+        # Which column has which role is decided once: the other tables must have the same columns.
+        beginning = list(itertools.islice(_rows(first, tuple((columns or {}).values())), _SAMPLES))
+        header = list(dict.fromkeys(name for _, row in beginning for name in row))
+        super().__init__(
+            columns=columns,
+            values=values,
+            age_values=age_values,
+            identity=identity,
+            header=header,
+            samples=lambda column: [row.get(column, "") for _, row in beginning],
+            table=str(first),
+            source=source,
+            **kwargs,
+        )
+        self._by_folder = self._splits_in_paths()
+
+    @classmethod
+    def recognise(cls, folder: pathlib.Path) -> Iterator[Proposal]:
+        try:
+            found = tables_by_split(str(folder))
+            header = next((list(row) for _, row in _rows(next(iter(found.values())), ())), [])
+        except UserError:
+            return
+        if looks_labelled(header):
+            shown = " and ".join(path.relative_to(folder).as_posix() for path in found.values())
+            yield Proposal(f"images with {shown}", str(folder))
 
     def splits(self) -> tuple[str, ...]:
         for table in self._tables.values():
             tables.require_folder(self.images or table.parent)
+        if self._by_folder:
+            return tuple(sorted(set(self._by_folder.values())))
         column = self.columns.get("split")
-        found = sorted(
-            {row[column] if column else split for split in self._tables for _, row in self._read(split)}
-        )
+        if column is None:
+            return tuple(self._tables)
+        found = sorted({row[column] for split in self._tables for _, row in self._read(split)})
         for split in found:
             if not split.replace("_", "").isalnum():
                 where, expected = f"{self.source} column {column!r}", "a word such as train"
                 fix = "correct the rows, or name the column of the splits in --columns"
                 raise tables.bad_value("not a split's name", split, where=where, expected=expected, fix=fix)
-        return tuple(found) if column else tuple(self._tables)
-
-    def protocol(self) -> dict[str, str]:
-        columns = {f"column_{role}": column for role, column in self.columns.items()}
-        return columns | {"age_values": self.age_values}
+        return tuple(found)
 
     def rows(self, split: str) -> Iterator[Outcome]:
         for table, path in self._tables.items():
-            if "split" in self.columns or table == split:
+            if "split" in self.columns or self._by_folder or table == split:
                 yield from self._table_rows(table, split, root=self.images or path.parent)
 
     def _table_rows(self, table: str, split: str, *, root: pathlib.Path) -> Iterator[Outcome]:
@@ -132,74 +117,80 @@ class CsvTable(FaceBuilder):
         common = os.path.commonpath([path.parent.absolute() for path in self._tables.values()])
         inner = "." if self.images else os.path.relpath(root, common)
         prefix = "" if inner == "." else f"{inner}/"
-        years = Years()
+        years, images = Years(), Files(root)
         for where, row in self._read(table):
-            if "split" in self.columns and row[self.columns["split"]] != split:
+            if split != self._split_of(row, table):
                 continue
-            name = row[self.columns["path"]]
-            row_id, number = prefix + name.replace("\\", "/"), self._years(row, where)
-            if number is not None and (rejection := impossible_age(row_id, number, where=where)):
-                yield rejection
-                continue
-            labels = {task: self._label(task, row[self.columns[task]], where, years) for task in self.TASKS}
-            if set(labels.values()) == {MISSING}:
-                yield Skip("no label")
-                continue
-            yield Row(
-                id=row_id,
-                image=tables.inside(root, name, where=where),
-                labels=labels,
-                columns={role: row[self.columns[role]] for role in self.COLUMNS},
-                where=where,
-            )
-        if "age" in self.TASKS:
-            years.check(where=f"{self._tables[table]} column {self.columns['age']!r}")
+            name, path = images.find(row[self.columns["path"]], where=where)
+            texts = {role: row[column] for role, column in self.columns.items()}
+            yield self.outcome(texts, row_id=prefix + name, image=path, where=where, years=years)
+        self.check_years(years, str(self._tables[table]))
+
+    def _split_of(self, row: Mapping[str, str], table: str) -> str:
+        if "split" in self.columns:
+            return row[self.columns["split"]]
+        return self._by_folder.get(_first(row[self.columns["path"]]), "") if self._by_folder else table
+
+    def _splits_in_paths(self) -> dict[str, str]:
+        """Returns folder -> split where one table's paths all start with the folders of splits."""
+        source = pathlib.Path(self.source)
+        if not source.is_dir() or len(self._tables) > 1 or self.images or "split" in self.columns:
+            return {}
+        (table,) = self._tables
+        inner = locate.split_folders(self._tables[table].parent)
+        folders = {path.name: split for split, path in inner.items()}
+        names = {_first(row[self.columns["path"]]) for _, row in self._read(table)}
+        return {name: folders[name] for name in names} if names and names <= folders.keys() else {}
 
     def _read(self, table: str) -> Iterator[tuple[str, dict[str, str]]]:
-        return tables.read_csv(self._tables[table], columns=tuple(self.columns.values()))
-
-    def _add_word(self, key: str, word: str) -> None:
-        task, _, value = key.partition(":")
-        label = class_of(task, word) if task in self._words else None
-        if label is None:
-            expected = known_words(task) if task in self._words else "TASK:WORD=CLASS"
-            where, fix = f"--values={key}={word}", "for example --values=gender:0=male,gender:1=female"
-            raise UserError("not a class to map to", where=where, expected=expected, fix=fix)
-        self._words[task][value.lower()] = label
-
-    def _years(self, row: Mapping[str, str], where: str) -> float | None:
-        """Returns the age of a row that has one in years."""
-        if "age" not in self.TASKS or self.age_values != "years":
-            return None
-        value = row[self.columns["age"]]
-        if value.lower() in _MISSING or value.lower() in self._words["age"]:
-            return None
-        return tables.parse_number(value, where=where, column=self.columns["age"])
-
-    def _label(self, task: str, value: str, where: str, years: Years) -> int:
-        word = value.lower()
-        if word in self._words[task]:
-            return self._words[task][word]
-        if word in _MISSING:
-            return MISSING
-        if task == "age" and self.age_values == "years":
-            number = tables.parse_number(value, where=where, column=self.columns[task])
-            years.add(number)
-            return age_class(number)
-        return require_class(task, value, where=where, fix=_fix(task, value))
+        return _rows(self._tables[table], tuple(self.columns.values()))
 
 
-def _tables_by_split(source: str) -> dict[str, pathlib.Path]:
-    """Returns split -> table; one table is the default split, several are named by their files."""
+def tables_by_split(source: str) -> dict[str, pathlib.Path]:
+    """Returns split -> table: of a file, of several with commas between them, or of a folder.
+
+    Raises:
+      UserError: no table in the folder, or two of one split.
+    """
+    if pathlib.Path(source).is_dir():
+        return _in_folder(pathlib.Path(source))
     names = source.split(",")
     if len(names) == 1 or pathlib.Path(source).exists():
-        return {_DEFAULT_SPLIT: pathlib.Path(source)}
+        path = pathlib.Path(source)
+        return {_split_in(path.name) or _DEFAULT_SPLIT: path}
+    return _named([pathlib.Path(files.home(name)) for name in names])
+
+
+def _in_folder(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    if found := _texts(folder):
+        own = [path for path in found if _stem(path) == _METADATA] or found
+        if len(own) == 1:
+            return {_split_in(own[0].name) or _DEFAULT_SPLIT: own[0]}
+        if all(_split_in(path.name) for path in own):
+            return _named(own)
+        named = ",".join(map(str, own[:2]))
+        fix = f"name those to read: --source={own[0]}, or --source={named} with a table per split"
+        raise UserError("several tables", where=str(folder), found=locate.lying(folder), fix=fix)
+    inner = {split: _texts(path) for split, path in locate.split_folders(folder).items()}
+    for split, paths in inner.items():
+        own = [path for path in paths if _stem(path) == _METADATA]
+        inner[split] = own if len(own) == 1 else paths
+    if not any(inner.values()) or any(len(paths) > 1 for paths in inner.values()):
+        raise tables.MissingSource(
+            "no table of labels",
+            where=str(folder),
+            expected="metadata.csv, or another table here or in each of train/, val/ and test/",
+            fix="give the table itself as --source",
+        )
+    return {split: paths[0] for split, paths in inner.items() if paths}
+
+
+def _named(paths: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
+    """Returns split -> table by the names of the files, or of their folders."""
     found: dict[str, pathlib.Path] = {}
-    for path in map(pathlib.Path, names):
-        words = re.split("[^a-z]+", path.stem.lower())
-        known = [split for word, split in _SPLIT_WORDS.items() if word in words]
-        known = known or [_SPLIT_WORDS[name] for name in (path.parent.name.lower(),) if name in _SPLIT_WORDS]
-        split = known[0] if len(known) == 1 else re.sub(r"\W+", "_", path.stem)
+    for path in paths:
+        folder = path.parent.name if path.parent.name.lower() in locate.SPLIT_OF else ""
+        split = _split_in(path.name) or _split_in(folder) or re.sub(r"\W+", "_", _stem(path))
         if split in found:
             what, fix = f"two tables of the split {split!r}", "join them, or rename one"
             raise UserError(what, where="--source", found=f"{found[split]} and {path}", fix=fix)
@@ -207,11 +198,31 @@ def _tables_by_split(source: str) -> dict[str, pathlib.Path]:
     return found
 
 
-def _fix(task: str, value: str) -> str:
-    if task == "age" and date_like(value):
-        return "undo what a spreadsheet made of an age such as 3-9: use the original file"
-    if task == "age" and len(classes := spanned(value)) > 1:
-        spans = f"{value} spans {' and '.join(classes)}: leave such cells empty, which masks them"
-        return f"{spans}, or choose one with --values={task}:{value}=CLASS"
-    fix = f"correct the row or pass --values={task}:{value}=CLASS"
-    return fix + (", or --age_values=years" if task == "age" else "")
+def _split_in(name: str) -> str:
+    """Returns the split whose word is in a name, such as gt_avg_valid.csv; empty for none or two."""
+    words = re.split("[^a-z]+", name.lower())
+    known = {locate.SPLIT_OF[word] for word in words if word in locate.SPLIT_OF}
+    return known.pop() if len(known) == 1 else ""
+
+
+def _texts(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+        and path.is_file()
+        and pathlib.Path(path.name.lower().removesuffix(".gz")).suffix in (*_TEXT, *JSON)
+    )
+
+
+def _rows(path: pathlib.Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    is_json = pathlib.Path(path.name.lower().removesuffix(".gz")).suffix in JSON
+    return read_json(path, columns=columns) if is_json else tables.read_csv(path, columns=columns)
+
+
+def _stem(path: pathlib.Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def _first(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("./").partition("/")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from softbio_jax.console import QUIET, Console, Meter
-from softbio_jax.data.prepare import beam
+from softbio_jax.data.prepare import beam, layouts, locate, splitting
 from softbio_jax.data.prepare.account import Account, Checked, Journal
 from softbio_jax.data.prepare.ingest import ingest
+from softbio_jax.data.prepare.locate import Layout, Place
 from softbio_jax.data.prepare.rows import Outcome
 from softbio_jax.data.prepare.storage import Storage
 from softbio_jax.data.prepare.survey import SplitSurvey, survey
@@ -43,6 +45,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
       max_rejected: the maximum share of rejected rows per split.
       threads: number of images checked at the same time; 0: one per core.
       storage: how images are stored; by default unchanged.
+      split: of a source without splits, the fraction of the subjects that are "train"; the others are "test".
       journals: a folder for the images already checked, so that a later run can resume.
       remake: prepares with Apache Beam; makes this builder again in a worker.
       console: its `check` is called for every row.
@@ -51,6 +54,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     VERSION = tfds.core.Version("1.0.0")
     TASKS: tuple[str, ...] = ()
     COLUMNS: tuple[str, ...] = ()
+    LAYOUTS: tuple[Layout, ...] = ()  # of a published set, the preferred ones first
+    TITLE = ""  # the published set's name, for messages
     OWN_IMAGES = False  # a user's own images, not a published set of crops
 
     def __init__(
@@ -61,6 +66,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         max_rejected: float = 0.05,
         threads: int = 0,
         storage: Storage = Storage(),
+        split: float | None = None,
         journals: pathlib.Path | None = None,
         remake: Callable[[], FaceBuilder] | None = None,
         console: Console = QUIET,
@@ -69,6 +75,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         self.max_rejected = max_rejected
         self.threads = threads or os.cpu_count() or 1
         self.storage = storage
+        self.split = split
         self.journals = journals
         self.remake = remake
         self.console = console
@@ -77,6 +84,13 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         self.open_files = contextlib.ExitStack()  # the journals; whoever prepares closes them
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
+    @classmethod
+    def recognise(cls, folder: pathlib.Path) -> Iterator[layouts.Proposal]:
+        """Yields what a folder looks like to this builder, for errors about another one."""
+        layout = next((layout for layout in cls.LAYOUTS if layout.distinct and layout.fits(folder)), None)
+        if layout is not None:
+            yield layouts.Proposal(f"{cls.TITLE or cls.name}, {layout.shown}", str(folder), layout.flags)
+
     def splits(self) -> tuple[str, ...]:
         """Returns the splits of the source; raises UserError if the source is incomplete."""
         raise NotImplementedError
@@ -84,6 +98,29 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     def rows(self, split: str) -> Iterator[Outcome]:
         """Yields the rows of a split in the source's own order."""
         raise NotImplementedError
+
+    @functools.cached_property
+    def place(self) -> Place:
+        """The layout of the source and where it starts; raises UserError if there is none."""
+        return locate.find(self.source, self.LAYOUTS, what=self.TITLE)
+
+    def parts(self) -> tuple[str, ...]:
+        """Returns the splits that are written: those of the source, or its parts; raises like `splits`."""
+        splits = self.splits()
+        if self.split is None:
+            return splits
+        splitting.require_share(self.split, splits)
+        return splitting.PARTS
+
+    def part_rows(self, part: str) -> Iterator[Outcome]:
+        """Yields the rows of one of the `parts`."""
+        if self.split is None:
+            return self.rows(part)
+        return splitting.divide(self.rows(self.splits()[0]), self._training_subjects, part=part)
+
+    @functools.cached_property
+    def _training_subjects(self) -> frozenset[str]:
+        return splitting.training_subjects(self.rows(self.splits()[0]), share=self.split or 0.0)
 
     def groups(self, split: str) -> Sequence[str]:
         """Returns the parts of a split that Beam can prepare independently."""
@@ -97,11 +134,16 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     def survey(self, split: str, *, files: bool = False) -> SplitSurvey:
         """Reads the labels of a split; looks for the image files if `files`."""
         crops = not self.OWN_IMAGES or self.storage.crops or self.storage.face_finder is not None
-        return survey(self.rows(split), files=files, sizes=not crops)
+        return survey(self.part_rows(split), files=files, sizes=not crops)
 
     def protocol(self) -> dict[str, str]:
         """Returns the choices that shape the data set, for the report."""
         return {}
+
+    def choices(self) -> dict[str, str]:
+        """Returns the protocol with the choices that every data set has."""
+        split = {} if self.split is None else {"split": f"{self.split:g} by subject"}
+        return self.protocol() | split | self.storage.protocol()
 
     def example(self, checked: Checked) -> dict[str, Any]:
         """Returns the features of a row's record."""
@@ -132,17 +174,19 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {split: self._generate_examples(split) for split in self.splits()}
+        return {split: self._generate_examples(split) for split in self.parts()}
 
     def _generate_examples(self, split: str) -> Any:
         self.accounts[split] = account = Account(split, tasks=self.TASKS, columns=self.COLUMNS)
         if self.remake is not None:
+            if self.split is not None:
+                raise UserError("parts cannot be made with Apache Beam", where="--split", fix="omit --beam")
             return beam.examples(self.groups(split), split, self.remake, self._group_accounts)
         return self._examples(split, account)
 
     def _examples(self, split: str, account: Account) -> Iterator[tuple[int, dict]]:
         checked_rows = ingest(
-            self.rows(split),
+            self.part_rows(split),
             account,
             threads=self.threads,
             transform=self.storage,
@@ -158,6 +202,6 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         if self.journals is None:
             return None
         # Other choices store other bytes, so each combination of them has its own journal.
-        choices = sorted((self.protocol() | self.storage.protocol()).items())
+        choices = sorted(self.choices().items())
         path = self.journals / f"{digest_of(self.name, split, choices)}.sqlite"
         return self.open_files.enter_context(contextlib.closing(Journal(path)))

@@ -23,7 +23,7 @@ from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
 from softbio_jax.data.builders import BUILDERS
 from softbio_jax.data.index import REPORT
-from softbio_jax.data.prepare import beam
+from softbio_jax.data.prepare import beam, layouts, tables
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
 from softbio_jax.errors import UserError
@@ -38,7 +38,7 @@ def survey(dataset: str, *, source: str, **options: Any) -> dict[str, SplitSurve
       UserError: the first thing that is missing or wrong.
     """
     options = _at_home(options | {"source": source})
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _explained(dataset, options):
         return _survey(BUILDERS[dataset](data_dir=scratch, **options), files=True)
 
 
@@ -77,16 +77,16 @@ def prepare(
     if out.exists() and not overwrite:
         raise UserError("the output exists", where=str(out), fix="give another --out or pass --overwrite")
     start = time.monotonic()
-    with _scratch(out) as scratch:
+    options = _at_home(options | {"source": source})
+    with _scratch(out) as scratch, _explained(dataset, options, out=str(out)):
         records_root = scratch / "records"
         shutil.rmtree(records_root, ignore_errors=True)  # left by a run that was killed
-        options = _at_home(options | {"source": source})
         make = functools.partial(BUILDERS[dataset], data_dir=records_root, **options)
         if beam_options is None:
             builder = make(journals=scratch, console=console)
         else:
             builder = make(remake=make)
-            builder.groups(builder.splits()[0])  # a data set without groups stops here
+            builder.groups(builder.parts()[0])  # a data set without groups stops here
         found = _survey(builder, files=False)
         builder.meter = console.meter(f"preparing {dataset}", sum(part.rows for part in found.values()))
         with builder.open_files, contextlib.closing(console):
@@ -109,6 +109,18 @@ def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         where, fix = str(directory), "run scripts/prepare_data.py"
         raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)
     return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def _explained(dataset: str, options: dict[str, Any], *, out: str | None = None) -> Iterator[None]:
+    """Adds to the error about a missing file what the source is instead."""
+    try:
+        yield
+    except tables.MissingSource as error:
+        source, task = options["source"], options.get("task", "")
+        raise layouts.explain(
+            error, dataset=dataset, source=source, builders=BUILDERS, task=task, out=out
+        ) from error
 
 
 def _at_home(options: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +151,7 @@ def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _survey(builder: FaceBuilder, *, files: bool) -> dict[str, SplitSurvey]:
     splits, copy_of = {}, expected.set_of(builder.name, builder.protocol())
-    for split in builder.splits():
+    for split in builder.parts():
         splits[split] = found = builder.survey(split, files=files)
         expected.check(copy_of, split, rows=found.labelled, counts=found.classes)
         found.check_crops(split)
@@ -170,7 +182,7 @@ def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
     return {
         "dataset": builder.name,
         "version": str(builder.version),
-        "protocol": builder.protocol() | builder.storage.protocol(),
+        "protocol": builder.choices(),
         "splits": splits,
         "seconds": round(seconds, 3),
         "images_per_second": round(read / max(seconds, 1e-9), 1),

@@ -8,6 +8,9 @@ from softbio_jax import files
 from softbio_jax.data.labels import OLDEST
 from softbio_jax.errors import UserError
 
+# Columns that name a person or a photograph, which must not be on both sides of a split.
+IDENTITY_COLUMNS = ("identity", "user", "photograph")
+
 _BIRTHS = (1850, 2100)  # a number between them in a column of ages is a year
 
 

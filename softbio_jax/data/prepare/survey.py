@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import io
+import os
 import pathlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -100,7 +102,7 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
     count, labelled, missing = 0, 0, 0
     first: list[str] = []
     classes: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
-    sample: list[pathlib.Path] = []
+    sample: list[Row] = []
     chance = random.Random(0)
     rejected: collections.Counter[str] = collections.Counter()
     first_rejected: list[Rejection] = []
@@ -120,17 +122,16 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         labelled += 1
         for task, label in row.labels.items():
             classes[task][label] += 1
-        if not isinstance(row.image, pathlib.Path):
-            continue
-        if sizes and row.box is None:  # each row is in the sample with the same probability
+        readable = isinstance(row.image, pathlib.Path | bytes)
+        if sizes and row.box is None and readable:  # each is in the sample with the same probability
             place = len(sample) if len(sample) < _SAMPLE else chance.randrange(labelled)
-            sample[place : place + 1] = [row.image] if place < _SAMPLE else []
-        if not files:
+            sample[place : place + 1] = [row] if place < _SAMPLE else []
+        if not files or not isinstance(row.image, pathlib.Path):
             continue
         if hash(row.id) in ids:
             reject(Rejection(row.id, "duplicate row", where=row.where))
         ids.add(hash(row.id))
-        if not row.image.is_file():
+        if not os.path.isfile(row.image):  # a path may be too long for a file
             missing += 1
             if len(first) < _LISTED:
                 first.append(printable(str(row.image)))
@@ -146,20 +147,24 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         first_missing=tuple(first),
         rejected=dict(rejected),
         first_rejected=tuple(first_rejected),
-        sizes={str(path): size for path in sample if (size := _size(path)) is not None},
+        sizes={name: size for row in sample for name, size in _size(row)},
     )
 
 
-def _size(path: pathlib.Path) -> tuple[int, int] | None:
+def _size(row: Row) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yields the name and the (height, width) of an image, nothing for a broken or missing one."""
     from PIL import Image
 
-    if not path.is_file():  # a pipe may never end
-        return None
+    source = io.BytesIO(row.image) if isinstance(row.image, bytes) else row.image
+    if not isinstance(source, pathlib.Path | io.BytesIO):
+        return
+    if isinstance(source, pathlib.Path) and not os.path.isfile(source):  # a pipe may never end
+        return
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception:  # broken and missing images are reported when they are read
-        return None
+        with Image.open(source) as image:
+            yield row.id if isinstance(source, io.BytesIO) else str(source), (image.height, image.width)
+    except Exception:  # reported when it is read
+        return
 
 
 def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:

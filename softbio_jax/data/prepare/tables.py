@@ -1,19 +1,28 @@
 """Label tables and the files they name, read with errors that point at the row."""
 
+import contextlib
 import csv
+import gzip
 import itertools
 import pathlib
 import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 from softbio_jax.errors import UserError
 
 T = TypeVar("T")
 
 _MOST_PIXELS = 1_000_000  # of a side; a box beyond is a mistake
-_SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-_FORMATS = {b"PAR1": "a Parquet file", b"PK\x03\x04": "a spreadsheet or archive", b"\x1f\x8b": "a gzip file"}
+_AS_CSV = "export it as CSV, with the images as files"
+_FORMATS = {  # the first bytes -> what it is, and the fix
+    b"PAR1": ("a Parquet file", "pass --dataset=parquet for a table of your own"),
+    b"PK\x03\x04": ("a spreadsheet or archive", _AS_CSV),
+    b"SQLi": ("a database", _AS_CSV),
+}
+_GZIP = b"\x1f\x8b"
+_DELIMITERS = ",;\t|"
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # Mistaken for readable images: videos, and formats that need other decoders.
@@ -21,6 +30,14 @@ FOREIGN_SUFFIXES = (
     *(".gif", ".heic", ".heif", ".avif", ".svg", ".pdf"),
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"),
 )
+
+
+class MissingSource(UserError):
+    """A file or folder that the layout of a data set needs and the source lacks; see `layouts.explain`."""
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", fix: str = ""):
+        super().__init__(what, where=where, expected=expected, found=found, fix=fix)
+        self.what, self.where, self.expected, self.found, self.fix = what, where, expected, found, fix
 
 
 def bad_value(what: str, value: str, *, where: str, expected: str, fix: str = "correct the row") -> UserError:
@@ -32,7 +49,7 @@ def require_folder(path: pathlib.Path, *, what: str = "no such folder", fix: str
     """Raises UserError, which says `what` is wrong and its `fix`, unless `path` is a folder."""
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
-        raise UserError(what, where=str(path), expected="a folder", found=found, fix=fix)
+        raise MissingSource(what, where=str(path), expected="a folder", found=found, fix=fix)
 
 
 def require_choice(value: str, choices: Collection[str], *, what: str, where: str) -> None:
@@ -48,19 +65,20 @@ def existing_splits(
     require_folder(source)
     found = tuple(split for split, path in paths.items() if path.exists())
     if not found:
-        raise UserError(what, where=str(source), expected=expected, found="none", fix="check --source")
+        raise MissingSource(what, where=str(source), expected=expected, fix="check --source")
     return found
 
 
 def read_csv(
-    path: pathlib.Path, *, columns: Sequence[str], delimiter: str = ",", free: str = ""
+    path: pathlib.Path, *, columns: Sequence[str], delimiter: str = "", free: str = ""
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Reads a table with a header row by row, without the spaces around names and values.
 
     Args:
-      path: a UTF-8 text file, with or without a byte order mark.
+      path: a UTF-8 text file, with or without a byte order mark, also compressed by gzip.
       columns: the required columns.
-      delimiter: separates two values.
+      delimiter: separates two values; without one, the comma, semicolon, tab or bar that separates
+        these columns in the header.
       free: a column whose values may contain the delimiter without quotes.
 
     Yields:
@@ -68,13 +86,13 @@ def read_csv(
 
     Raises:
       UserError: no such file, not UTF-8, a column that is missing or there twice, a row with too few or too
-        many values; empty ones at its end do not count.
+        many values; empty ones at its end do not count, and those below a header without a name do.
     """
+    delimiter = delimiter or _delimiter(path, columns)
     rows = _csv_rows(path, delimiter)
     start, header = next(rows, (f"{path} row 1", []))
     missing = [name for name in columns if name not in header]
     if missing:
-        _require_delimiter(header, missing, where=start, delimiter=delimiter)
         raise UserError(
             "a column is missing",
             where=start,
@@ -87,6 +105,8 @@ def read_csv(
             fix = "delete one of them, or give it another name"
             found = f"{header.count(name)} of this name"
             raise UserError(f"the column {name!r} is ambiguous", where=start, found=found, fix=fix)
+    while header and not header[-1]:
+        header.pop()
     for where, values in rows:
         if len(values) < len(header):
             expected, fix = f"{len(header)} values", "complete or delete the row"
@@ -120,25 +140,60 @@ def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iter
 
 def _csv_rows(path: pathlib.Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     """Yields (file and row number, stripped values), without empty rows."""
-    _require_file(path)
-    _require_text(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path) as file:
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         try:
             for values in reader:
                 if any(values):
                     yield f"{path} row {reader.line_num}", [value.strip() for value in values]
-        except UnicodeDecodeError as error:
-            raise UserError(
-                "a label file has another encoding",
-                where=f"{path} byte {error.start}",
-                expected="UTF-8",
-                found=f"byte 0x{error.object[error.start]:02x}",
-                fix=f"save it as UTF-8: iconv -f {_encoding(path)} -t utf-8 {path.name}",
-            ) from error
         except csv.Error as error:
             where, fix = f"{path} row {reader.line_num}", "save it as CSV again"
             raise UserError("a label file is not a table", where=where, found=str(error), fix=fix) from error
+
+
+def _delimiter(path: pathlib.Path, columns: Sequence[str]) -> str:
+    """Returns what separates these columns in the header, or most columns."""
+    with open_text(path) as file:
+        line = next((line for line in file if line.strip()), "")
+    headers = {
+        mark: [name.strip() for name in next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])]
+        for mark in _DELIMITERS
+    }
+    fitting = [mark for mark, header in headers.items() if columns and set(columns) <= set(header)]
+    return fitting[0] if fitting else max(_DELIMITERS, key=lambda mark: len(headers[mark]))
+
+
+@contextlib.contextmanager
+def open_text(path: pathlib.Path) -> Iterator[TextIO]:
+    """Opens a UTF-8 text file, also one compressed by gzip.
+
+    Raises:
+      UserError: no such file, another format or encoding, or a damaged archive, also while it is read.
+    """
+    if not path.is_file():
+        raise MissingSource("no such label file", where=str(path), fix="put it there or check --source")
+    with path.open("rb") as raw:
+        start = raw.read(4)
+    for magic, (name, fix) in _FORMATS.items():
+        if start.startswith(magic):
+            what = f"{name} instead of a text table"
+            raise UserError(what, where=str(path), expected="UTF-8 text with commas", fix=fix)
+    zipped = start.startswith(_GZIP)
+    try:
+        opener: Any = gzip.open if zipped else open
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise UserError(
+            "a label file has another encoding",
+            where=f"{path} byte {error.start}",
+            expected="UTF-8",
+            found=f"byte 0x{error.object[error.start]:02x}",
+            fix="save it as UTF-8" + ("" if zipped else f": iconv -f {_encoding(path)} -t utf-8 {path.name}"),
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        found, fix = str(error), "copy or download it again"
+        raise UserError("a damaged gzip file", where=str(path), found=found, fix=fix) from error
 
 
 def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[str, list[str]]]:
@@ -147,8 +202,7 @@ def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[str, lis
     Raises:
       UserError: no such file, or a line without exactly `count` words; a count of 0 accepts any.
     """
-    _require_file(path)
-    with path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             where, words = f"{path} line {number}", line.split()
             if count and words and len(words) != count:
@@ -179,29 +233,12 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
     return root.joinpath(*parts)
 
 
-def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Returns train, val and test -> the folder of that split; raises UserError for two of one split."""
-    found: dict[str, pathlib.Path] = {}
-    for split, names in _SPLIT_FOLDERS.items():
-        folders = [root / name for name in names if (root / name).is_dir()]
-        if len(folders) > 1:
-            both = f"{folders[0].name}/ and {folders[1].name}/"
-            what, fix = f"two folders of the split {split!r}", "move one away"
-            raise UserError(what, where=str(root), found=both, fix=fix)
-        if folders:
-            found[split] = folders[0]
-    return found
-
-
-def subfolders(path: pathlib.Path) -> list[pathlib.Path]:
-    """Lists the folders in a folder by name, without hidden ones."""
-    return sorted(inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith("."))
-
-
-def images_in(folder: pathlib.Path, *, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[pathlib.Path]:
+def images_in(folder: pathlib.Path) -> list[pathlib.Path]:
     """Lists the images of a folder by name, without hidden files and files of other suffixes."""
     return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
 
 
@@ -248,36 +285,6 @@ def _too_long(values: Sequence[str], header: Sequence[str], *, where: str, delim
     return UserError("a row is too long", where=where, expected=expected, found=found, fix=fix)
 
 
-def _require_delimiter(header: Sequence[str], missing: Sequence[str], *, where: str, delimiter: str) -> None:
-    names = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
-    for other, name in names.items():
-        if other == delimiter or not any(other in text for text in header):
-            continue
-        parts = [part.strip().strip('"') for text in header for part in text.split(other)]
-        if set(missing) <= set(parts):
-            raise UserError(
-                f"a table separated by {name}",
-                where=where,
-                expected=names[delimiter],
-                found=delimiter.join(header)[:80],
-                fix=f"save it with {names[delimiter]} between the values",
-            )
-
-
 def _encoding(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
-
-
-def _require_text(path: pathlib.Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(4)
-    for magic, name in _FORMATS.items():
-        if start.startswith(magic):
-            what, fix = f"{name} instead of a text table", "export it as CSV, with the images as files"
-            raise UserError(what, where=str(path), expected="UTF-8 text with commas", fix=fix)
-
-
-def _require_file(path: pathlib.Path) -> None:
-    if not path.is_file():
-        raise UserError("no such label file", where=str(path), fix="put it there or check --source")

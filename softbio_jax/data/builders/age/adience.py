@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator
 
 from softbio_jax.data.labels import OLDEST, age_class
-from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.locate import Layout, either, has
 from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 
 _COLUMNS = ("user_id", "original_image", "face_id", "age", "gender")
 _GENDERS = {"m": 0, "f": 1}
 _UNKNOWN_AGES = ("", "None")
+_IMAGES = {"aligned": "landmark_aligned_face", "faces": "coarse_tilt_aligned_face"}  # folder -> names
+_FOLDS = tuple(f"{folder}fold_{kind}{{}}_data.txt" for kind in ("", "frontal_") for folder in ("", "folds/"))
 
 
 @BUILDERS.register("adience")
 class Adience(FaceBuilder):
-    """Reads `fold_{0..4}_data.txt` and `aligned/<user>/`, each fold as a split.
+    """Reads `fold_{0..4}_data.txt` and `aligned/<user>/` or `faces/<user>/`, each fold as a split.
+
+    Without these lists, those of the frontal faces are read: `fold_frontal_{0..4}_data.txt`.
 
     Only the ranges (0, 2) and (4, 6) lie inside a class; the other six straddle two and are
     masked, as is a gender of "u".
@@ -25,16 +31,24 @@ class Adience(FaceBuilder):
     """
 
     name = "adience"
+    TITLE = "Adience"
+    LAYOUTS = (
+        Layout(
+            "folds",
+            "fold_{0..4}_data.txt with aligned/ or faces/",
+            either(*(has(name.format("?")) for name in _FOLDS)),
+        ),
+    )
     TASKS = ("age", "gender")
     COLUMNS = ("user", "age_text")
 
     def splits(self) -> tuple[str, ...]:
-        tables.require_folder(self.source)
-        tables.require_folder(self.source / "aligned", what="no images")
+        tables.require_folder(self.place.path(*_IMAGES), what="no images")
         return tuple(f"fold_{number}" for number in range(5))
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        path = self.source / f"{split}_data.txt"
+        path, folder = self._fold(split), self.place.path(*_IMAGES)
+        images, prefix = locate.Images(folder), _IMAGES.get(folder.name.lower(), "")
         for where, row in tables.read_csv(path, columns=_COLUMNS, delimiter="\t"):
             labels, masked = {}, {}
             age = _age(row["age"], where)
@@ -49,15 +63,18 @@ class Adience(FaceBuilder):
             if not labels and not masked:
                 yield Skip("no label")
                 continue
-            name = f"{row['user_id']}/landmark_aligned_face.{row['face_id']}.{row['original_image']}"
+            name = f"{row['user_id']}/{prefix}.{row['face_id']}.{row['original_image']}"
             yield Row(
                 id=name,
-                image=tables.inside(self.source / "aligned", name, where=where),
+                image=images.path(name, where=where),
                 labels=labels,
                 columns={"user": row["user_id"], "age_text": row["age"]},
                 masked=masked,
                 where=where,
             )
+
+    def _fold(self, split: str) -> pathlib.Path:
+        return self.place.path(*(name.format(split.removeprefix("fold_")) for name in _FOLDS))
 
 
 def _age(text: str, where: str) -> int | str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from softbio_jax.data.labels import age_class, require_class
-from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.locate import Layout
 from softbio_jax.data.prepare.rows import Outcome, Row, impossible_age
 
+_TABLE = "identity_meta.csv"
 _META = ("Class_ID", "Name", "Sample_Num", "Flag", "Gender")
 
 
@@ -31,6 +34,14 @@ class VGGFace2(FaceBuilder):
     """
 
     name = "vggface2"
+    TITLE = "VGGFace2"
+    LAYOUTS = (
+        Layout(
+            "identities",
+            "{train,val,test}/n000001/ and identity_meta.csv",
+            locate.in_splits(lambda names: any(re.fullmatch(r"n\d{6}", name) for name in names)),
+        ),
+    )
     TASKS = ("age", "gender")
     COLUMNS = ("identity", "years")
 
@@ -39,11 +50,7 @@ class VGGFace2(FaceBuilder):
         super().__init__(**kwargs)
 
     def splits(self) -> tuple[str, ...]:
-        tables.require_folder(self.source)
-        found = tuple(tables.split_folders(self.source))
-        if not found:
-            tables.require_folder(self.source / "test", what="not a VGGFace2 folder")
-        return found
+        return tuple(locate.split_folders(self.place.root))
 
     def protocol(self) -> dict[str, str]:
         return {"ages": pathlib.Path(self.ages).name if self.ages else "none"}
@@ -52,7 +59,7 @@ class VGGFace2(FaceBuilder):
         return itertools.chain.from_iterable(self.group_rows(split, group) for group in self.groups(split))
 
     def groups(self, split: str) -> Sequence[str]:
-        return sorted(path.name for path in self._folder(split).iterdir() if path.is_dir())
+        return [path.name for path in locate.subfolders(self._folder(split))]
 
     def group_rows(self, split: str, group: str) -> Iterator[Outcome]:
         genders, ages = self._genders, self._years
@@ -80,11 +87,15 @@ class VGGFace2(FaceBuilder):
             )
 
     def _folder(self, split: str) -> pathlib.Path:
-        return tables.split_folders(self.source)[split]
+        return locate.split_folders(self.place.root)[split]
 
     @functools.cached_property
     def _genders(self) -> dict[str, int]:
-        path = self.source / "identity_meta.csv"
+        # The archive has meta/ beside data/, which holds the images.
+        root = self.place.root
+        folders = [root, *itertools.takewhile(lambda one: one != self.source.parent, root.parents)]
+        found = (locate.entry(folder, name) for folder in folders for name in (_TABLE, f"meta/{_TABLE}"))
+        path = next((path for path in found if path is not None), root / _TABLE)
         return {
             row["Class_ID"]: require_class("gender", row["Gender"], where=where)
             for where, row in tables.read_csv(path, columns=_META, free="Name")

@@ -6,12 +6,14 @@ import collections
 from collections.abc import Iterator
 
 from softbio_jax.data.labels import age_class, class_of
-from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.locate import Layout, with_columns
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, Skip, impossible_age
 from softbio_jax.tasks import MISSING
 
 _BOX = ("face_x0", "face_y0", "face_x1", "face_y1")
+_TABLE = "lagenda_annotation.csv"
 _COLUMNS = ("img_name", "age", "gender", *_BOX)
 
 
@@ -26,16 +28,20 @@ class Lagenda(FaceBuilder):
     """
 
     name = "lagenda"
+    TITLE = "Lagenda"
+    LAYOUTS = (
+        Layout("table", f"{_TABLE} and lag_benchmark/", with_columns("lagenda_annotation*.csv", *_COLUMNS)),
+    )
     TASKS = ("age", "gender")
     COLUMNS = ("photograph", "years")
 
     def splits(self) -> tuple[str, ...]:
-        tables.require_folder(self.source)
-        tables.require_folder(self.source / "lag_benchmark", what="no photographs")
+        tables.require_folder(self.place.path("lag_benchmark"), what="no photographs")
         return ("train",)
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        path = self.source / "lagenda_annotation.csv"
+        path, images = self.place.path(_TABLE, "lagenda_annotation*.csv"), locate.Images(self.place.root)
+        folder = self.place.path("lag_benchmark").name
         persons: collections.Counter[str] = collections.Counter()
         for where, row in tables.read_csv(path, columns=_COLUMNS):
             photograph = row["img_name"]
@@ -55,9 +61,10 @@ class Lagenda(FaceBuilder):
             elif box[0] >= box[2] or box[1] >= box[3]:
                 yield Rejection(row_id, f"an empty face box {box}", where=where)
             else:
+                names = (photograph, f"{folder}/{photograph}")
                 yield Row(
                     id=row_id,
-                    image=tables.inside(self.source, photograph, where=where),
+                    image=images.first(names if "/" not in photograph else names[:1], where=where),
                     labels=labels,
                     columns={"photograph": photograph, "years": row["age"]},
                     box=box,

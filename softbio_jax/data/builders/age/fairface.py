@@ -7,31 +7,41 @@ from collections.abc import Iterator
 from typing import Any
 
 from softbio_jax.data.labels import date_like, known_words, require_class
-from softbio_jax.data.prepare import tables
+from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
+from softbio_jax.data.prepare.locate import Layout, either, with_columns
 from softbio_jax.data.prepare.rows import Outcome, Row
-from softbio_jax.errors import UserError
 
-_COLUMNS = ("file", "age", "gender", "race", "service_test")
-_ARCHIVES = ("", "fairface-img-margin025-trainval", "fairface-img-margin125-trainval")
+_COLUMNS = ("file", "age", "gender", "race")
+_TABLES = ("fairface_label_{}.csv", "{}_labels.csv", "fairface_{}.csv")
 _EXCEL_AGES = dict.fromkeys(("3-sep", "03-sep", "sep-03", "sep-3", "9-mar", "09-mar", "mar-09"), "3-9")
 _EXCEL_AGES |= dict.fromkeys(("oct-19", "19-oct"), "10-19")
 
 
 @BUILDERS.register("fairface")
 class FairFace(FaceBuilder):
-    """Reads `fairface_label_{train,val}.csv` and the folders train/ and val/ beside it.
+    """Reads `fairface_label_{train,val}.csv` and the folders train/ and val/.
+
+    The images may be beside the tables or in one folder there, such as that of their archive
+    (fairface-img-margin025-trainval or -margin125-).
 
     Args:
       fix_excel_ages: reads ages that a spreadsheet turned into dates (03-Sep, Oct-19) as the
         classes they were (3-9, 10-19) instead of stopping.
       **kwargs: see FaceBuilder.
 
-    Source: the layout of the official release; the images may also be in the folder of its
-    archive (fairface-img-margin025-trainval or -margin125-).
+    Source: the layout of the official release.
     """
 
     name = "fairface"
+    TITLE = "FairFace"
+    LAYOUTS = (
+        Layout(
+            "tables",
+            "fairface_label_{train,val}.csv and train/, val/",
+            either(*(with_columns(name.format("*"), *_COLUMNS) for name in _TABLES)),
+        ),
+    )
     TASKS = ("age", "gender")
     COLUMNS = ("race", "service_test")
 
@@ -40,12 +50,7 @@ class FairFace(FaceBuilder):
         super().__init__(**kwargs)
 
     def splits(self) -> tuple[str, ...]:
-        found = tables.existing_splits(
-            {split: self._table(split) for split in ("train", "val")},
-            source=self.source,
-            what="not a FairFace folder",
-            expected="fairface_label_train.csv and fairface_label_val.csv",
-        )
+        found = tuple(split for split in ("train", "val") if self._table(split).is_file())
         for split in found:
             self._images(split)
         return found
@@ -54,26 +59,26 @@ class FairFace(FaceBuilder):
         return {"fix_excel_ages": str(self.fix_excel_ages).lower()}
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        path, root = self._table(split), self._images(split)
-        for where, row in tables.read_csv(path, columns=_COLUMNS):
+        images = locate.Images(self._images(split))
+        for where, row in tables.read_csv(self._table(split), columns=_COLUMNS):
             labels = {
                 "age": self._age(row["age"], where),
                 "gender": require_class("gender", row["gender"], where=where),
             }
-            image = tables.inside(root, row["file"], where=where)
-            columns = {name: row[name] for name in self.COLUMNS}
+            image = images.path(row["file"], where=where)
+            columns = {name: row.get(name, "") for name in self.COLUMNS}
             yield Row(id=row["file"], image=image, labels=labels, columns=columns, where=where)
 
     def _table(self, split: str) -> pathlib.Path:
-        return self.source / f"fairface_label_{split}.csv"
+        return self.place.path(*(name.format(split) for name in _TABLES))
 
     def _images(self, split: str) -> pathlib.Path:
-        for archive in _ARCHIVES:
-            if (self.source / archive / split).is_dir():
-                return self.source / archive
-        where, expected = str(self._table(split)), f"a folder {split}/ beside it"
-        fix = "unpack the image archive there"
-        raise UserError("no images for the label file", where=where, expected=expected, found="none", fix=fix)
+        images = self.place.path(split, f"*/{split}")
+        if not images.is_dir():
+            what, expected = "no images for the label file", f"a folder {split}/ beside it"
+            fix = "unpack the image archive there"
+            raise tables.MissingSource(what, where=str(self._table(split)), expected=expected, fix=fix)
+        return images.parent
 
     def _age(self, word: str, where: str) -> int:
         if not date_like(word):
