@@ -136,15 +136,9 @@ def without_heads(checkpoint: Adaptation) -> Adaptation:
             fix="remove --vision_only",
         )
     leaves = {
-        path: leaf
-        for path, leaf in checkpoint.leaves.items()
-        if not (path.startswith(_HEADS) or _of_text(path))
+        path: leaf for path, leaf in checkpoint.leaves.items() if not path.startswith((*_HEADS, *_TEXT))
     }
     return dataclasses.replace(checkpoint, adapter=adapter, leaves=leaves, batch_stats={})
-
-
-def _of_text(path: str) -> bool:
-    return path.startswith(_TEXT)
 
 
 def tasks_of(checkpoint: Adaptation) -> list[TaskSpec]:
@@ -213,13 +207,15 @@ def _write_peft(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig
 
 
 def _write_ours(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
-    if text := [*checkpoint.adapter.text().layers, *filter(_of_text, checkpoint.leaves)]:
+    text = [*checkpoint.adapter.text().layers, *(p for p in checkpoint.leaves if p.startswith(_TEXT))]
+    if text:
+        alone = not checkpoint.adapter.vision().layers
         raise UserError(
             "adapters of the text encoder have no place in this format",
             where=str(path),
             expected="adapters of the vision encoder, which a run has",
             found=", ".join(text[:3]),
-            fix="fold them with --base, an encoder with text, or add --vision_only",
+            fix=f"fold them with --base, an encoder with text{'' if alone else ', or add --vision_only'}",
         )
     adapter = checkpoint.adapter
     peft.check_plain(adapter, where=str(path))

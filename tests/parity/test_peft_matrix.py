@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import warnings
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.parity.peft_kinds import FILE, made
 from tests.parity.peft_table import KINDS
 from tests.parity.torch_towers import CONFIG, official_both, official_state
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # PEFT's merge and ours are each within float32's rounding of weights up to about 2.
 BOUND = 2e-6
 RESULTS: dict[str, dict] = {}
@@ -70,6 +72,13 @@ def test_equal_or_refused(name, tmp_path):
     RESULTS[name] = found
     assert found["result"] == ("refused" if KINDS[name].wanted is None else "equal"), found
     assert found["result"] == "refused" or found["moved"] > 0.01
+
+
+def test_the_page_lists_these_kinds_and_results():
+    page = (ROOT / "docs/parity.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| (equal|refused) \|", page, re.MULTILINE)
+    expected = [(name, "refused" if kind.wanted is None else "equal") for name, kind in KINDS.items()]
+    assert rows == expected, "run python scripts/dev/peft_matrix.py"
 
 
 @pytest.fixture(scope="module", autouse=True)

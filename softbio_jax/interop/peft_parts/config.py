@@ -27,6 +27,7 @@ _KNOWN = frozenset(_KNOWN_FIELDS.split())
 _OFF: tuple[Any, ...] = (None, False, 0, "", "none", "None", [], {})
 # Initialisations of A and B that leave the base weights as they are; others change them.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+_TRAIN = "train a LoRA or DoRA adapter; PEFT cannot merge this kind"
 _MERGE = "merge it with PEFT (merge_and_unload) and convert the merged model"
 # Kinds that PEFT cannot merge: they add inputs or modules, or choose between adapters.
 _UNMERGED = (
@@ -102,7 +103,7 @@ def read_config(path: pathlib.Path) -> PeftConfig:
             where=str(path),
             expected="peft_type LORA",
             found=repr(found),
-            fix="train a LoRA or DoRA adapter; PEFT cannot merge this kind" if found in _UNMERGED else _MERGE,
+            fix=_TRAIN if found in _UNMERGED else _MERGE,
         )
     _check_fields(values, path)
     ranks, alphas = (_patterns(values, name, path) for name in ("rank_pattern", "alpha_pattern"))
@@ -159,7 +160,7 @@ def _check_fields(values: Mapping[str, Any], path: pathlib.Path) -> None:
                 where=f"{path} field {name}",
                 expected="none, or a value that turns it off",
                 found=repr(value),
-                fix=_MERGE,
+                fix=_TRAIN if name in ("alora_invocation_tokens", "arrow_config") else _MERGE,
             )
 
 

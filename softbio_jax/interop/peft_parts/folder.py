@@ -72,4 +72,12 @@ def files_of(directory: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
             fix="give the folder PEFT saved",
         )
     found = [path for name in _WEIGHTS if (path := directory / name).is_file()]
-    return directory / CONFIG, (found or [directory / WEIGHTS])[0]
+    if not found:
+        raise UserError(
+            "an adapter without its weights",
+            where=str(directory),
+            expected=" or ".join(_WEIGHTS[:3]),
+            found=", ".join(sorted(path.name for path in directory.glob("*"))[:3]),
+            fix="copy all files that PEFT saved there",
+        )
+    return directory / CONFIG, found[0]

@@ -25,19 +25,19 @@ def folded(flat: Mapping[str, np.ndarray], adapter: Adapter) -> dict[str, np.nda
     """
     result = dict(flat)
     for path, leaf in adapter.trained.items():
-        _check_has(flat, path, path)
+        _check_has(flat, path, adapter)
         result[path] = leaf.astype(np.float32)
     beside: dict[str, np.ndarray] = {}
     for path, layer in adapter.layers.items():
         kernel = path if path == "proj" else f"{path}/kernel"
-        _check_has(flat, kernel, path)
+        _check_has(flat, kernel, adapter)
         # A convolution's kernel (rows, columns, in, out) is a matrix of patches.
         matrix = result[kernel].astype(np.float32).reshape(-1, result[kernel].shape[-1])
         beside |= {f"{path}/kernel": matrix, f"{path}/lora_a": layer.a, f"{path}/lora_b": layer.b}
         if layer.magnitude is not None:
             beside[f"{path}/dora_magnitude"] = layer.magnitude
         if layer.bias is not None and (layer.bias.any() or f"{path}/bias" in result):
-            _check_has(flat, f"{path}/bias", path)
+            _check_has(flat, f"{path}/bias", adapter)
             update = np.float32(layer.config.scale) * layer.bias
             result[f"{path}/bias"] = result[f"{path}/bias"].astype(np.float32) + update
     rules = tuple((re.escape(path), layer.config) for path, layer in adapter.layers.items())
@@ -47,18 +47,18 @@ def folded(flat: Mapping[str, np.ndarray], adapter: Adapter) -> dict[str, np.nda
     return result
 
 
-def _check_has(flat: Mapping[str, np.ndarray], leaf: str, layer: str) -> None:
+def _check_has(flat: Mapping[str, np.ndarray], leaf: str, adapter: Adapter) -> None:
     if leaf not in flat:
+        text, vision = leaf.startswith("text/"), adapter.vision()
+        drop = ", or add --vision_only" if vision.layers or vision.trained else ""
         raise UserError(
             "adapter of the text encoder, which the base does not have"
-            if layer.startswith("text/")
+            if text
             else "adapter of a layer that the base does not have",
-            where=layer,
+            where=leaf.removesuffix("/kernel"),
             expected="a base with this layer",
             found="none",
-            fix="name a base of both encoders, or add --vision_only"
-            if layer.startswith("text/")
-            else "name the encoder that it was trained on",
+            fix=f"name a base of both encoders{drop}" if text else "name the encoder that it was trained on",
         )
 
 
@@ -86,7 +86,8 @@ def rounded(
         own = base[path].dtype if path in base else leaf.dtype
         if own == leaf.dtype:
             continue
-        stored[path] = leaf.astype(own)
+        with np.errstate(over="ignore"):  # checked below
+            stored[path] = leaf.astype(own)
         difference = np.abs(stored[path].astype(np.float32) - leaf)
         normal = np.abs(leaf) >= float(ml_dtypes.finfo(own).smallest_normal)
         absolute = max(absolute, float(difference.max(initial=0.0)))
