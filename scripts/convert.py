@@ -22,9 +22,11 @@ import numpy as np
 from absl import flags
 
 from softbio_jax import command
+from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.interop import adapter_files, formats, safe_load
 from softbio_jax.interop.adapter_files import ADAPTER_FORMATS
+from softbio_jax.interop.peft_parts import folder
 from softbio_jax.models.config import VisionConfig, vision_config
 
 _ADAPTERS = [name for name in ADAPTER_FORMATS if name not in formats.FORMATS]
@@ -80,6 +82,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionConfig) -> None:
     name = _SRC_FORMAT.value or "softbio"
+    source = folder.resolve(source) if name == "peft" else source
     checkpoint = adapter_files.read(source, config, name, tower=_TOWER.value)
     if _VISION_ONLY.value:
         checkpoint = adapter_files.without_heads(checkpoint)
@@ -89,9 +92,9 @@ def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionCon
             found, fix = f"heads of {heads}", "add --vision_only"
             raise UserError("an encoder has no heads", where=str(source), found=found, fix=fix)
         base = formats.read(safe_load.resolve(_BASE.value), config=config)
-        if not checkpoint.adapter.text().layers:
+        if _VISION_ONLY.value:
             base = _vision(base)
-        merged = adapter_files.into_tower(checkpoint, base)
+        merged = adapter_files.into_tower(checkpoint, base, console=Console())
         _write_encoder(merged, destination, config, source=str(source))
         return
     if _DST_FORMAT.value not in ADAPTER_FORMATS:

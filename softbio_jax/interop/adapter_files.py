@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, TaskRules
+from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 from softbio_jax.interop import official, peft, stacking
 from softbio_jax.interop.keymap import check_finite
 from softbio_jax.interop.peft_layers import Adapter, Layer, check_variant
+from softbio_jax.interop.peft_parts import folding
 from softbio_jax.interop.peft_parts.names import Naming, Tower
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VisionConfig
@@ -56,7 +58,7 @@ ADAPTER_FORMATS = Registry[AdapterFormat](
 )
 _KIND, _PEFT = "softbio-adapter", "peft"
 _STATS = "batch_stats/"
-_TEXT = ("text/", "logit_scale")
+_TEXT, _HEADS = ("text/", "logit_scale"), ("heads/", "balance/")
 
 
 def read(
@@ -105,7 +107,12 @@ def of_model(params: Tree, batch_stats: Tree, rules: AdapterRules) -> Adaptation
 
 def attach(params: Tree, adaptation: Adaptation) -> Tree:
     """Returns an encoder's params, stacked with the adaptation's tail, with all that it adds."""
-    return unflatten(flatten(peft.attach(params, adaptation.adapter)) | dict(adaptation.leaves))
+    flat = flatten(peft.attach(params, adaptation.adapter))
+    own = {path: leaf for path, leaf in adaptation.leaves.items() if "/blocks/" in path}
+    flat |= {path: leaf for path, leaf in adaptation.leaves.items() if path not in own}
+    if own:
+        flat = stacking.stack(stacking.unstack(flat) | own, tail=adaptation.tail)
+    return unflatten(flat)
 
 
 def is_ours(path: pathlib.Path) -> bool:
@@ -129,7 +136,7 @@ def without_heads(checkpoint: Adaptation) -> Adaptation:
             fix="remove --vision_only",
         )
     leaves = {
-        path: leaf for path, leaf in checkpoint.leaves.items() if not path.startswith(("heads/", "balance/"))
+        path: leaf for path, leaf in checkpoint.leaves.items() if not path.startswith((*_HEADS, *_TEXT))
     }
     return dataclasses.replace(checkpoint, adapter=adapter, leaves=leaves, batch_stats={})
 
@@ -140,19 +147,23 @@ def tasks_of(checkpoint: Adaptation) -> list[TaskSpec]:
     return [task for name, task in TASKS.items() if name in heads]
 
 
-def into_tower(checkpoint: Adaptation, tower: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def into_tower(
+    checkpoint: Adaptation, tower: Mapping[str, np.ndarray], *, console: Console = QUIET
+) -> dict[str, np.ndarray]:
     """Returns an encoder with adapters folded in and trained weights in their places.
 
-    Every block has its own adapter here, of any rank and alpha.
+    Every block has its own adapter here, of any rank and alpha. Folding is done in float32; the
+    weights keep the types that they have in the encoder.
 
     Args:
       checkpoint: without heads.
-      tower: official keys: those below `visual.`, and with adapters of the text encoder also its.
+      tower: official keys: those below `visual.`, and possibly those of the text encoder.
+      console: is given the rounding, if the encoder is not float32.
 
     Raises:
-      UserError: MTLoRA's per-task block and pooling, which do not fold into one encoder.
+      UserError: MTLoRA's per-task block and pooling, which do not fold into one encoder, or a layer
+        that the encoder does not have.
     """
-    plain = official.OFFICIAL.forward(tower) | dict(checkpoint.leaves)
     if checkpoint.rules.per_task is not None:
         raise UserError(
             "MTLoRA's last block and pooling do not fold into one encoder",
@@ -161,11 +172,10 @@ def into_tower(checkpoint: Adaptation, tower: dict[str, np.ndarray]) -> dict[str
             found="per-task adapters",
             fix="write it as softbio",
         )
-    plain = peft.folded(plain, checkpoint.adapter)
-    text = {path: leaf for path, leaf in plain.items() if path.startswith(_TEXT)}
-    params = unflatten(stacking.stack(plain, tail=checkpoint.tail))
-    vision = official.add_prefix(peft.merged(params, checkpoint.rules))
-    return official.OFFICIAL.backward(text) | vision
+    plain = official.OFFICIAL.forward(tower)
+    adapter = dataclasses.replace(checkpoint.adapter, trained=checkpoint.leaves)
+    exact = folding.folded(plain, adapter)
+    return official.OFFICIAL.backward(folding.rounded(exact, plain, where="--base", console=console))
 
 
 def _read_peft(path: pathlib.Path, config: VisionConfig) -> Adaptation:
@@ -174,42 +184,49 @@ def _read_peft(path: pathlib.Path, config: VisionConfig) -> Adaptation:
 
 def _of_peft(adapter: Adapter, config: VisionConfig) -> Adaptation:
     return Adaptation(
-        adapter=adapter, leaves={}, batch_stats={}, rules=adapter.rules(config), tail=adapter.tail(config)
+        adapter=dataclasses.replace(adapter, trained={}),
+        leaves=adapter.trained,
+        batch_stats={},
+        rules=adapter.rules(config),
+        tail=adapter.tail(config),
     )
 
 
 def _write_peft(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
     if checkpoint.leaves:
+        heads = any(name.startswith(_HEADS) for name in checkpoint.leaves)
         raise UserError(
             "PEFT has no place for heads and trained encoder weights",
             where=str(path),
             expected="only adapters",
             found=", ".join(list(checkpoint.leaves)[:3]),
-            fix="add --vision_only, or name another --dst_format",
+            fix="add --vision_only, or name another --dst_format" if heads else "fold them: --base=ENCODER",
         )
     naming: Naming = "official" if checkpoint.adapter.text().layers else "timm"
     peft.write(path, checkpoint.adapter, naming=naming, base_model=config.name)
 
 
 def _write_ours(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
-    if text := checkpoint.adapter.text().layers:
+    text = [*checkpoint.adapter.text().layers, *(p for p in checkpoint.leaves if p.startswith(_TEXT))]
+    if text:
+        alone = not checkpoint.adapter.vision().layers
         raise UserError(
             "adapters of the text encoder have no place in this format",
             where=str(path),
             expected="adapters of the vision encoder, which a run has",
-            found=", ".join(list(text)[:3]),
-            fix="fold them with --base, an encoder with text, or add --vision_only",
+            found=", ".join(text[:3]),
+            fix=f"fold them with --base, an encoder with text{'' if alone else ', or add --vision_only'}",
         )
+    adapter = checkpoint.adapter
+    peft.check_plain(adapter, where=str(path))
     arrays = {name: np.asarray(leaf) for name, leaf in checkpoint.leaves.items()}
-    for layer, adapter in checkpoint.adapter.layers.items():
-        arrays |= {f"{layer}/lora_a": adapter.a, f"{layer}/lora_b": adapter.b}
-        if adapter.magnitude is not None:
-            arrays[f"{layer}/dora_magnitude"] = adapter.magnitude
+    for path_of, layer in adapter.layers.items():
+        arrays |= {f"{path_of}/lora_a": layer.a, f"{path_of}/lora_b": layer.b}
+        if layer.magnitude is not None:
+            arrays[f"{path_of}/dora_magnitude"] = layer.magnitude
     stats = flatten(checkpoint.batch_stats)
     arrays |= {_STATS + name: np.asarray(leaf) for name, leaf in stats.items()}
-    layers = {
-        layer: dataclasses.asdict(adapter.config) for layer, adapter in checkpoint.adapter.layers.items()
-    }
+    layers = {name: dataclasses.asdict(layer.config) for name, layer in adapter.layers.items()}
     own = checkpoint.rules.per_task
     notes = {"format": _KIND, "variant": config.name, "layers": json.dumps(layers)}
     if own is not None:

@@ -3,8 +3,6 @@
 import collections
 import dataclasses
 import pathlib
-import re
-from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +25,8 @@ from softbio_jax.interop.peft_layers import (
     layer_of,
     rows,
 )
-from softbio_jax.interop.peft_parts.config import config_of, patterns_of, read_config, to_json
+from softbio_jax.interop.peft_parts.config import PeftConfig, config_of, patterns_of, read_config, to_json
+from softbio_jax.interop.peft_parts.folder import CONFIG, WEIGHTS, files_of
 from softbio_jax.interop.peft_parts.names import (
     Naming,
     Place,
@@ -37,14 +36,19 @@ from softbio_jax.interop.peft_parts.names import (
     place,
     tower_of_bare,
 )
+from softbio_jax.interop.peft_parts.targets import WRAPPED, check_targets
+from softbio_jax.interop.peft_parts.tensors import PREFIX, by_module, native
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_MEASURED = "0.21.2"  # docs/parity.md: what PEFT's layer of torch's attention computes
 _TRUNK = "encoder/trunk/"
-_TENSOR = re.compile(r"(.+)\.(lora_[AB]\.weight|lora_magnitude_vector)(?:\.weight)?")
+# docs/parity.md: the versions in which PEFT's layer of torch's attention was measured. Those before
+# 0.18 note none, and those before 0.15 have no such layer.
+_MEASURED = (
+    *("0.15.0", "0.15.2", "0.16.0", "0.17.0", "0.17.1", "0.18.0", "0.18.1"),
+    *("0.19.0", "0.19.1", "0.20.0", "0.21.0", "0.21.1", "0.21.2"),
+)
 
 
 def read(directory: str | pathlib.Path, config: VisionConfig, *, tower: Tower | None = None) -> Adapter:
@@ -63,30 +67,34 @@ def read(directory: str | pathlib.Path, config: VisionConfig, *, tower: Tower | 
       UserError: an unreadable file, another variant, a rank that does not fit, an unknown layer, two
         modules for one layer, or a doubt about the encoder.
     """
-    directory = pathlib.Path(directory)
-    settings = read_config(directory / CONFIG)
-    weights = (directory / WEIGHTS, (directory / WEIGHTS).with_suffix(".bin"))
-    where = str(weights[1] if weights[1].is_file() and not weights[0].is_file() else weights[0])
-    arrays, _ = load_arrays(where)
+    file, weights = files_of(pathlib.Path(directory))
+    settings, where = read_config(file), str(weights)
+    arrays, _ = load_arrays(weights)
     check_finite(arrays, where=where)
+    found, trained = by_module(arrays, settings, where=where)
     modules = {}
-    for module, tensors in _modules(arrays, where).items():
-        own = settings.of(module.removeprefix("base_model.model."))
-        modules[module] = layer_of(tensors, own, where=f"{where} module {module}")
+    for module, tensors in found.items():
+        own, place_of = settings.of(module.removeprefix(PREFIX)), f"{where} module {module}"
+        modules[module] = layer_of(tensors, own, lora_bias=settings.lora_bias, where=place_of)
+    if not modules:
+        expected, fix = "lora_A and lora_B of a module", "give the file PEFT saved"
+        raise UserError("an adapter without a layer", where=where, expected=expected, fix=fix)
     sizes = {module: (layer.a.shape[0], layer.b.shape[1]) for module, layer in modules.items()}
-    bare = tower_of_bare(sizes, config, base_class=settings.base_class, asked=tower, where=where)
+    bare = tower_of_bare(
+        sizes, config, base_class=settings.base_class, asked=tower, where=where, beside=list(trained)
+    )
     pieces: dict[Place, Layer] = {}
     holders: dict[str, str] = {}
     for module, layer in modules.items():
-        if (found := place(module, bare)) is None:
+        if (there := place(module, bare)) is None:
             raise UserError(
                 "adapter of a layer that the encoder does not have",
                 where=f"{where} module {module}",
                 expected=f"a layer of {config.name}",
                 found=module,
-                fix=f"give an adapter of the {bare if is_bare(module) else 'vision'} encoder",
+                fix=f"give an adapter of the {bare if is_bare(module) else 'vision'} encoder alone",
             )
-        for slot in found.slots():
+        for slot in there.slots():
             if slot in holders:
                 raise UserError(
                     "two modules for one layer",
@@ -96,10 +104,11 @@ def read(directory: str | pathlib.Path, config: VisionConfig, *, tower: Tower | 
                     fix="remove one of them",
                 )
             holders[slot] = module
-        pieces[found] = _as_peft_adds_it(module, layer, settings.version, where)
+        pieces[there] = _as_peft_adds_it(module, layer, settings, where)
+    check_targets(settings.targets, (module.removeprefix(PREFIX) for module in found), where=where)
     layers = fuse(pieces, where=where)
     check_variant(layers, config, where=where)
-    return Adapter(layers=layers)
+    return Adapter(layers=layers, trained=native(trained, config, bare, where=where))
 
 
 def write(
@@ -121,6 +130,7 @@ def write(
       UserError: the naming has no module for a layer, or PEFT would ignore its adapter.
     """
     directory = pathlib.Path(directory)
+    check_plain(adapter, where=str(directory))
     both = bool(adapter.text().layers)
     modules = {path: module_name(path, naming) for path in adapter.layers}
     if both:
@@ -140,6 +150,25 @@ def write(
     arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
     save_arrays(directory / WEIGHTS, arrays, metadata={"format": "pt"})
     files.write_text(directory / CONFIG, text)
+
+
+def check_plain(adapter: Adapter, *, where: str) -> None:
+    """Checks that an adapter is A, B and magnitudes alone, for the file `where`.
+
+    Raises:
+      UserError: biases of B, or weights that were trained whole.
+    """
+    biased = [path for path, layer in adapter.layers.items() if layer.bias is not None]
+    if biased or adapter.trained:
+        raise UserError(
+            "biases of B have no place in this format"
+            if biased
+            else "weights that were trained whole have no place in this format",
+            where=where,
+            expected="A, B and magnitudes",
+            found=", ".join([*biased, *adapter.trained][:3]),
+            fix="fold them into their encoder: --base=ENCODER with an encoder's --dst_format",
+        )
 
 
 def collect(params: Tree, rules: AdapterRules) -> Adapter:
@@ -197,13 +226,17 @@ def attach(params: Tree, adapter: Adapter) -> Tree:
     for path in adapter.layers:
         stacks[_stacked(path, trunk)][block_number(path)] = path
     common = adapter.common()
+    biased = {_stacked(path, trunk) for path, layer in adapter.layers.items() if layer.bias is not None}
     for stack, paths in stacks.items():
-        if (kernel := flat.get(f"{stack}/kernel")) is None:
+        kernel = None if stack == "encoder/patch_embed" else flat.get(f"{stack}/kernel")
+        if kernel is None or stack in biased:
             raise UserError(
-                "adapter of a layer that the model does not have",
+                "adapter of a layer that the model does not have"
+                if kernel is None
+                else "a model has no lora_bias",
                 where=stack,
-                expected="its kernel",
-                found="none",
+                expected="a layer of its blocks or pooling" if kernel is None else "A and B without a bias",
+                found=stack if kernel is None else "a bias of B",
                 fix="fold it into its encoder: scripts/convert.py --base=ENCODER",
             )
         alone = stack.startswith("pool/")
@@ -218,33 +251,6 @@ def attach(params: Tree, adapter: Adapter) -> Tree:
         for name, arrays in leaves.items():
             flat[f"{stack}/{name}"] = arrays[0] if alone else np.stack(arrays)
     return unflatten(flat)
-
-
-def folded(flat: Mapping[str, np.ndarray], adapter: Adapter) -> dict[str, np.ndarray]:
-    """Returns an encoder, one entry per block, with each layer's own adapter in its kernel.
-
-    Raises:
-      UserError: a layer that the encoder does not have.
-    """
-    beside: dict[str, np.ndarray] = {}
-    for path, layer in adapter.layers.items():
-        if f"{path}/kernel" not in flat:
-            raise UserError(
-                "adapter of the text encoder, which the base does not have"
-                if path.startswith("text/")
-                else "adapter of a layer that the base does not have",
-                where=path,
-                expected="a base with this layer",
-                found="none",
-                fix="name a base of both encoders, or add --vision_only",
-            )
-        beside |= {f"{path}/kernel": flat[f"{path}/kernel"], f"{path}/lora_a": layer.a}
-        beside[f"{path}/lora_b"] = layer.b
-        if layer.magnitude is not None:
-            beside[f"{path}/dora_magnitude"] = layer.magnitude
-    rules = tuple((re.escape(path), layer.config) for path, layer in adapter.layers.items())
-    kernels = flatten(merge(unflatten(beside), AdapterRules(rules=rules)))
-    return {**flat, **{path: np.asarray(kernel) for path, kernel in kernels.items()}}
 
 
 def merged(params: Tree, rules: AdapterRules, *, task: int | None = None) -> dict[str, np.ndarray]:
@@ -272,40 +278,24 @@ def _stacked(layer: str, trunk: int) -> str:
     return layer.replace(f"encoder/blocks/{i}/", f"encoder/{'trunk' if i < trunk else 'tail'}/")
 
 
-def _modules(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str, np.ndarray]]:
-    """Groups an adapter file's tensors by module."""
-    modules: dict[str, dict[str, np.ndarray]] = collections.defaultdict(dict)
-    for key, array in arrays.items():
-        if not (match := _TENSOR.fullmatch(key)):
-            raise UserError(
-                "not a tensor of a LoRA adapter",
-                where=f"{where} key {key}",
-                expected="lora_A, lora_B or lora_magnitude_vector",
-                found=key,
-                fix="save the adapter without modules_to_save and biases",
-            )
-        if match[2] in modules[match[1]]:
-            raise UserError(
-                "two tensors for one place",
-                where=where,
-                expected=f"one {match[2]} of {match[1]}",
-                found=f"{key.removesuffix('.weight')} with and without .weight",
-                fix="remove one of them",
-            )
-        modules[match[1]][match[2]] = array.astype(np.float32)
-    return modules
-
-
-def _as_peft_adds_it(module: str, layer: Layer, version: str, where: str) -> Layer:
+def _as_peft_adds_it(module: str, layer: Layer, settings: PeftConfig, where: str) -> Layer:
     """Returns a layer as PEFT applies it: the output projection of torch's attention counts twice."""
-    if not module.endswith(".base_layer.out_proj"):
+    outer = module.endswith(WRAPPED)
+    if not outer and not module.endswith(".attn"):
         return layer
-    if version != _MEASURED:
+    version = settings.version
+    measured = version in _MEASURED or not version
+    if not measured or settings.transposed or settings.lora_bias:
         raise UserError(
-            "adapter of torch's attention from a PEFT that was not measured",
+            "adapter of torch's attention as it was not measured",
             where=f"{where} module {module}",
-            expected=f"peft_version {_MEASURED}, which adds this update twice",
-            found=version or "none noted",
+            expected=f"peft_version {_MEASURED[0]} to {_MEASURED[-1]}, which add the output's update twice"
+            if not measured
+            else "no lora_bias and no fan_in_fan_out",
+            found=version if not measured else "one of them",
             fix="merge it with the PEFT that trained it",
         )
-    return dataclasses.replace(layer, config=dataclasses.replace(layer.config, alpha=2 * layer.config.alpha))
+    scale = 2 if outer else 1
+    return dataclasses.replace(
+        layer, config=dataclasses.replace(layer.config, alpha=scale * layer.config.alpha)
+    )

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -16,12 +16,13 @@ from softbio_jax.models.config import VISION, VisionConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One adapted layer: A (in, R), B (R, out) and with DoRA the magnitude (out,)."""
+    """One adapted layer: A (in, R), B (R, out), with DoRA the magnitude (out,), and B's bias (out,)."""
 
     config: LoRAConfig
     a: np.ndarray
     b: np.ndarray
     magnitude: np.ndarray | None = None
+    bias: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,11 @@ class Adapter:
 
     Every layer has its own configuration. A model's layers are stacked, with one rule per stack:
     `rules` has the most common configuration of its blocks, and `rows` brings the others to it.
+    trained are weights of the encoder that were trained whole, by path, one entry per block.
     """
 
     layers: Mapping[str, Layer]
+    trained: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def tail(self, config: VisionConfig) -> int:
         """Returns the tail of a model for the adapter: the last blocks that differ, or 0."""
@@ -64,11 +67,15 @@ class Adapter:
 
     def text(self) -> "Adapter":
         """Returns the part of the text encoder."""
-        return Adapter(layers={p: layer for p, layer in self.layers.items() if p.startswith("text/")})
+        return self._of(lambda path: path.startswith("text/"))
 
     def vision(self) -> "Adapter":
         """Returns the part of the vision encoder."""
-        return Adapter(layers={p: layer for p, layer in self.layers.items() if not p.startswith("text/")})
+        return self._of(lambda path: not path.startswith("text/"))
+
+    def _of(self, chosen: Callable[[str], bool]) -> "Adapter":
+        layers = {path: layer for path, layer in self.layers.items() if chosen(path)}
+        return Adapter(layers=layers, trained={p: leaf for p, leaf in self.trained.items() if chosen(p)})
 
     def _span(self) -> tuple[int, int]:
         numbers = [block_number(path) for path in self.layers if path.startswith("encoder/blocks/")]
@@ -124,19 +131,26 @@ def rows(blocks: Mapping[int, Layer], numbers: range, config: LoRAConfig, *, whe
     return result
 
 
-def layer_of(tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, where: str) -> Layer:
+def layer_of(
+    tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, lora_bias: bool = False, where: str
+) -> Layer:
     """Returns a module's layer.
 
     Args:
-      tensors: lora_A.weight (R, in), lora_B.weight (out, R) and lora_magnitude_vector of out.
+      tensors: lora_A (R, in), lora_B (out, R), or both of a convolution; lora_B.bias and
+        lora_magnitude_vector of out.
       config: the adapter's configuration.
+      lora_bias: whether B has a bias.
       where: the file and module, for the error.
 
     Raises:
       UserError: a missing tensor, or one that does not fit the configuration.
     """
-    a, b = tensors.get("lora_A.weight"), tensors.get("lora_B.weight")
-    magnitude = tensors.get("lora_magnitude_vector")
+    a, b = tensors.get("lora_A"), tensors.get("lora_B")
+    magnitude, bias = tensors.get("lora_magnitude_vector"), tensors.get("lora_B.bias")
+    if a is not None and b is not None and a.ndim == 4 and b.shape[2:] == (1, 1):
+        # A convolution of patches (R, in, rows, columns), and one of single pixels: products of matrices.
+        a, b = a.transpose(0, 2, 3, 1).reshape(len(a), -1), b[:, :, 0, 0]
     if a is None or b is None or a.ndim != 2 or b.ndim != 2:
         raise UserError(
             "incomplete adapter",
@@ -161,8 +175,25 @@ def layer_of(tensors: Mapping[str, np.ndarray], config: LoRAConfig, *, where: st
             found="magnitudes" if magnitude is not None else "none",
             fix="give weights and configuration of the same adapter",
         )
-    vector = None if magnitude is None else magnitude.reshape(-1)
-    return Layer(config=config, a=a.T, b=b.T, magnitude=vector)
+    if (bias is not None) != lora_bias:
+        raise UserError(
+            "biases of B do not fit the configuration",
+            where=where,
+            expected="a bias of B" if lora_bias else "none, for lora_bias is false",
+            found="one" if bias is not None else "none",
+            fix="give weights and configuration of the same adapter",
+        )
+    for name, vector in (("lora_magnitude_vector", magnitude), ("lora_B.bias", bias)):
+        if vector is not None and vector.size != b.shape[0]:
+            raise UserError(
+                "a vector of another length",
+                where=f"{where} {name}",
+                expected=str(b.shape[0]),
+                found="x".join(map(str, vector.shape)),
+                fix="give the file PEFT saved",
+            )
+    vectors = [None if vector is None else vector.reshape(-1) for vector in (magnitude, bias)]
+    return Layer(config=config, a=a.T, b=b.T, magnitude=vectors[0], bias=vectors[1])
 
 
 def fuse(pieces: Mapping[Place, Layer], *, where: str) -> dict[str, Layer]:
@@ -197,14 +228,26 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
             found=", ".join(parts),
             fix="merge it with PEFT first",
         )
+    sizes = {part: (layer.a.shape[0], layer.b.shape[1]) for part, layer in parts.items()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(
+            "q, k and v of different sizes",
+            where=where,
+            expected="one size",
+            found=", ".join(f"{part} {inputs} x {outputs}" for part, (inputs, outputs) in sizes.items()),
+            fix="give the file PEFT saved",
+        )
     width = first.b.shape[1]
     ranks = sum(layer.config.rank for layer in parts.values())
-    b = np.zeros((ranks, 3 * width), np.float32)
+    b, bias = np.zeros((ranks, 3 * width), np.float32), np.zeros(3 * width, np.float32)
     row = 0
     for part, layer in parts.items():
         column, rank, config = "qkv".index(part) * width, layer.config.rank, layer.config
-        own = layer.b if config == first.config else layer.b * np.float32(config.scale / first.config.scale)
-        b[row : row + rank, column : column + width] = own
+        same = config.scale == first.config.scale
+        ratio = np.float32(1 if same else config.scale / first.config.scale)
+        b[row : row + rank, column : column + width] = layer.b * ratio
+        if layer.bias is not None:
+            bias[column : column + width] = layer.bias * ratio
         row += rank
     # alpha grows with the rank, so that s = alpha / R is unchanged.
     unit = math.sqrt(ranks) if first.config.rslora else ranks
@@ -214,6 +257,7 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
         a=np.concatenate([layer.a for layer in parts.values()], axis=1),
         b=b,
         magnitude=np.concatenate(magnitudes) if first.config.dora else None,
+        bias=bias if first.bias is not None else None,
     )
 
 

@@ -98,10 +98,9 @@ class TestRefused:
         ("field", "value"),
         [
             ("alora_invocation_tokens", [1, 2]),
-            ("bias", "all"),
-            ("modules_to_save", ["head"]),
-            ("fan_in_fan_out", True),
-            ("init_lora_weights", "pissa"),
+            ("layer_replication", [[0, 2]]),
+            ("target_parameters", ["attn_pool.latent"]),
+            ("use_qalora", True),
             ("new_trick", {"a": 1}),
         ],
     )
@@ -121,7 +120,7 @@ class TestRefused:
             peft.read(saved, CONFIG)
 
     def test_no_configuration(self, tmp_path):
-        with pytest.raises(UserError, match="unreadable adapter configuration"):
+        with pytest.raises(UserError, match=r"no PEFT adapter: .*found nothing; fix"):
             peft.read(tmp_path, CONFIG)
 
     def test_rank_of_another_adapter(self, saved):

@@ -13,6 +13,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.interop import adapter_files, formats, peft, stacking
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL
+from softbio_jax.interop.peft_parts import folding
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import vision_config
 from softbio_jax.params import flatten, unflatten
@@ -135,7 +136,7 @@ def test_attached_and_collected_each_block_computes_its_own(kind, tmp_path):
     again = peft.collect(params, rules)
     off = {module for module, (_, alpha) in KINDS[kind].items() if not alpha}
     assert len(again.layers) in (len(pairs), len(pairs) - len(off))
-    assert_same(OFFICIAL.backward(peft.folded(OFFICIAL.forward(BASE), again)), state)
+    assert_same(OFFICIAL.backward(folding.folded(OFFICIAL.forward(BASE), again)), state)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - STACK.keys()))
@@ -177,7 +178,8 @@ def test_q_and_v_of_different_ranks_and_alphas(tmp_path):
         state[key] = state[key].copy()
         rows = slice(32 * "qkv".index(module[-6]), 32 * "qkv".index(module[-6]) + 32)
         state[key][rows] += alpha / rank * b @ a
-    saved(tmp_path / "a", {QKV[0]: (4, 8)}, rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 3})
+    own = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}, "target_modules": list(modules)}
+    saved(tmp_path / "a", {QKV[0]: (4, 8)}, **own)
     safetensors.numpy.save_file(arrays, tmp_path / "a" / peft.WEIGHTS)
     adaptation = adapter_files.read(tmp_path / "a", CONFIG, "peft")
     assert_same(adapter_files.into_tower(adaptation, BASE), state)

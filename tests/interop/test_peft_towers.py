@@ -172,7 +172,7 @@ class TestRefused:
         with pytest.raises(UserError, match="two tensors for one place"):
             peft.read(folder, CONFIG)
 
-    @pytest.mark.parametrize("version", [None, "0.18.0", "0.22.0"])
+    @pytest.mark.parametrize("version", ["0.14.0", "0.18.2", "0.22.0", "0.21.3.dev0"])
     def test_torchs_attention_from_a_peft_that_was_not_measured(self, version, tmp_path):
         pairs = drawn("attn_pool.attn", sizes=(96, 32))
         pairs |= drawn("attn_pool.attn.base_layer.out_proj", sizes=(32, 32))
@@ -194,10 +194,11 @@ class TestText:
         adaptation = adapter_files.read(saved(tmp_path / "a", pairs, "CLIP"), CONFIG, "peft")
         assert_folded(adapter_files.into_tower(adaptation, BOTH), pairs, BOTH)
 
-    def test_the_attention_of_text_blocks(self, tmp_path):
+    @pytest.mark.parametrize("version", ["0.21.2", "0.18.0", None])  # None: of PEFT before 0.18
+    def test_the_attention_of_text_blocks(self, version, tmp_path):
         pairs = drawn(f"{BLOCKS[1]}.attn", sizes=(96, 32))
         pairs |= drawn(f"{BLOCKS[1]}.attn.base_layer.out_proj", sizes=(32, 32))
-        folder = saved(tmp_path / "a", pairs, "CLIP", peft_version="0.21.2")
+        folder = saved(tmp_path / "a", pairs, "CLIP", peft_version=version)
         found = adapter_files.into_tower(adapter_files.read(folder, CONFIG, "peft"), BOTH)
         (a, b), (a_out, b_out) = pairs.values()
         for key, update in (("in_proj_weight", 2 * b @ a), ("out_proj.weight", 4 * b_out @ a_out)):
@@ -259,6 +260,8 @@ def test_the_command_asks_and_folds(tmp_path):
         done = run("convert", **common, dst=path, tower=tower)
         assert done.returncode == 0, done.stderr
         found, _ = load_arrays(path)
-        if tower == "vision":
-            found = {f"visual.{key}": array for key, array in found.items()}
-        assert_folded(found, wanted, BOTH if tower == "text" else VISION)
+        assert_folded(found, wanted, BOTH)
+    done = run("convert", **common, dst=tmp_path / "y.safetensors", tower="vision", vision_only=True)
+    assert done.returncode == 0, done.stderr
+    found, _ = load_arrays(tmp_path / "y.safetensors")
+    assert_folded({f"visual.{key}": array for key, array in found.items()}, wanted, VISION)

@@ -1,7 +1,6 @@
 """LoRA and DoRA against PEFT on timm's tower: outputs, gradients, an AdamW step, files."""
 
 import dataclasses
-import functools
 import json
 
 import jax
@@ -11,7 +10,6 @@ import optax
 import peft
 import pytest
 import torch
-from timm.models.eva import Eva
 
 from softbio_jax.adapters import methods
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
@@ -19,61 +17,22 @@ from softbio_jax.adapters.dense import AdaptedDense
 from softbio_jax.adapters.merge import merge
 from softbio_jax.interop import adapter_files, stacking
 from softbio_jax.interop import peft as our_peft
-from softbio_jax.interop.goldens import named_state
-from softbio_jax.interop.official import OFFICIAL, vision_shapes
+from softbio_jax.interop.official import OFFICIAL
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
-from softbio_jax.models.config import vision_config
 from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import flatten, unflatten
+from tests.parity.torch_towers import CONFIG, IMAGES, official_state, run_torch, timm_tower
 
-CONFIG = vision_config("tiny-test")
 KINDS = {
     "lora": LoRAConfig(rank=4, alpha=6.0),
     "rslora": LoRAConfig(rank=4, alpha=6.0, rslora=True),
     "dora": LoRAConfig(rank=4, alpha=6.0, dora=True),
 }
 TARGETS = r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])|attn_pool\.(q|kv|proj|mlp\.fc[12])"
-IMAGES = np.random.default_rng(3).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
-
-
-@functools.cache
-def official_state():
-    return named_state(vision_shapes(CONFIG))
-
-
-def timm_tower():
-    model = Eva(
-        img_size=32,
-        patch_size=8,
-        embed_dim=32,
-        depth=3,
-        num_heads=2,
-        mlp_ratio=4.0,
-        num_classes=24,
-        global_pool="map",
-        attn_type="rope",
-        use_pre_transformer_norm=True,
-        use_rot_pos_emb=True,
-        ref_feat_shape=(4, 4),
-        rope_grid_offset=1.0,
-        rope_grid_indexing="xy",
-        attn_pool_num_heads=8,
-        attn_pool_mlp_ratio=4.0,
-        norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-5),
-        class_token=True,
-    ).eval()
-    state = OFFICIAL_TO_TIMM.forward(official_state())
-    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
-    return model
 
 
 def plain_params(tail=0):
     return unflatten(stacking.stack(OFFICIAL.forward(official_state()), tail=tail))
-
-
-def run_torch(model):
-    with torch.no_grad():
-        return model(torch.from_numpy(IMAGES.transpose(0, 3, 1, 2).copy())).numpy()
 
 
 def run_ours(params, rules, tail=0):

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -10,45 +11,72 @@ from typing import Any
 
 from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.errors import UserError
+from softbio_jax.interop.peft_parts.targets import WRAPPED, Targets, targets_of, unwrapped
 
-# Fields that are read here, or that do not change what a loaded adapter computes.
+# Fields that are read here, or that do not change what a loaded adapter computes. PEFT turns
+# fan_in_fan_out off for the linear layers that the encoders have.
 _KNOWN_FIELDS = """
-peft_type r lora_alpha lora_dropout use_dora use_rslora rank_pattern alpha_pattern target_modules
-exclude_modules layers_to_transform layers_pattern inference_mode base_model_name_or_path task_type
-auto_mapping revision peft_version megatron_core runtime_config loftq_config ephemeral_gpu_offload
-qalora_group_size
+peft_type r lora_alpha lora_dropout lora_bias bias use_dora use_rslora rank_pattern alpha_pattern
+target_modules exclude_modules modules_to_save layers_to_transform layers_pattern fan_in_fan_out
+init_lora_weights inference_mode base_model_name_or_path task_type auto_mapping revision peft_version
+megatron_core runtime_config loftq_config eva_config corda_config lora_ga_config
+ephemeral_gpu_offload qalora_group_size
 """
 _KNOWN = frozenset(_KNOWN_FIELDS.split())
 # Values that turn any other field off.
 _OFF: tuple[Any, ...] = (None, False, 0, "", "none", "None", [], {})
-_PLAIN_STARTS = (True, False, "gaussian")  # other initialisations of A and B change the base weights
-# torch's attention: PEFT looks its output projection up under the attention's name.
-_WRAPPED = ".base_layer.out_proj"
+# Initialisations of A and B that leave the base weights as they are; others change them.
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+_TRAIN = "train a LoRA or DoRA adapter; PEFT cannot merge this kind"
+_MERGE = "merge it with PEFT (merge_and_unload) and convert the merged model"
+# Kinds that PEFT cannot merge: they add inputs or modules, or choose between adapters.
+_UNMERGED = (
+    *("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT"),
+    *("CPT", "CARTRIDGE", "XLORA", "POLY", "SHADOW"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PeftConfig:
     """A PEFT LoRA configuration: one adapter, with other ranks and alphas for some modules.
 
-    base_class is of the model it was trained on, where PEFT noted it; version is PEFT's.
+    base_class is of the model it was trained on, where PEFT noted it; version is PEFT's. biases:
+    biases of the base were trained too; lora_bias: B has a bias.
     """
 
     lora: LoRAConfig
     rank_pattern: Mapping[str, int] = dataclasses.field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    targets: Targets = Targets()
+    biases: bool = False
+    lora_bias: bool = False
+    transposed: bool = False
     base_class: str = ""
     version: str = ""
 
     def of(self, module: str) -> LoRAConfig:
-        """Returns the adapter of a module; as in PEFT, the first pattern that matches wins."""
-        module = module.removesuffix(_WRAPPED)
+        """Returns the adapter of a module.
 
-        def look_up(patterns: Mapping[str, Any], default: Any) -> Any:
-            matches = (v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
-            return next(matches, default)
+        Raises:
+          UserError: several patterns that match it, with other values. In PEFT the first one wins,
+            but its files have them sorted.
+        """
+        module = module.removesuffix(WRAPPED)
 
-        rank = look_up(self.rank_pattern, self.lora.rank)
-        alpha = float(look_up(self.alpha_pattern, self.lora.alpha))
+        def look_up(name: str, patterns: Mapping[str, Any], default: Any) -> Any:
+            matches = {p: v for p, v in patterns.items() if re.match(rf"(.*\.)?({p})$", module)}
+            if len(set(matches.values())) > 1:
+                raise UserError(
+                    "patterns of one module that differ, whose order PEFT does not save",
+                    where=f"{name} for {module}",
+                    expected="one value",
+                    found=" and ".join(f"{value} by {pattern!r}" for pattern, value in matches.items()),
+                    fix="leave the one it was trained with in adapter_config.json",
+                )
+            return next(iter(matches.values()), default)
+
+        rank = look_up("rank_pattern", self.rank_pattern, self.lora.rank)
+        alpha = float(look_up("alpha_pattern", self.alpha_pattern, self.lora.alpha))
         return dataclasses.replace(self.lora, rank=rank, alpha=alpha)
 
 
@@ -75,25 +103,17 @@ def read_config(path: pathlib.Path) -> PeftConfig:
             where=str(path),
             expected="peft_type LORA",
             found=repr(found),
-            fix="give a LoRA or DoRA adapter",
+            fix=_TRAIN if found in _UNMERGED else _MERGE,
         )
-    for name, value in values.items():
-        plain = name == "init_lora_weights" and value in _PLAIN_STARTS
-        if name not in _KNOWN and not plain and value not in _OFF:
-            raise UserError(
-                "PEFT field that is not supported",
-                where=f"{path} field {name}",
-                expected="none, or a value that turns it off",
-                found=repr(value),
-                fix="save it without, or merge it with PEFT",
-            )
+    _check_fields(values, path)
+    ranks, alphas = (_patterns(values, name, path) for name in ("rank_pattern", "alpha_pattern"))
     for name in ("r", "lora_alpha"):
         value = values.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not _fits(name, value):
             raise UserError(
-                "PEFT field missing",
+                "PEFT field missing or out of range",
                 where=f"{path} field {name}",
-                expected="a number",
+                expected="a whole number from 1" if name == "r" else "a finite number",
                 found=repr(value),
                 fix="give the folder PEFT saved",
             )
@@ -104,15 +124,49 @@ def read_config(path: pathlib.Path) -> PeftConfig:
         dropout=float(values.get("lora_dropout") or 0.0),
         dora=bool(values.get("use_dora")),
     )
-    ranks, alphas = (_patterns(values, name, path) for name in ("rank_pattern", "alpha_pattern"))
     saved_from = values.get("auto_mapping")
     base_class = saved_from.get("base_model_class") if isinstance(saved_from, dict) else ""
     return PeftConfig(
         lora=lora,
         rank_pattern=ranks,
         alpha_pattern=alphas,
+        targets=targets_of(values, str(path)),
+        biases=values.get("bias") not in _OFF,
+        lora_bias=bool(values.get("lora_bias")),
+        transposed=bool(values.get("fan_in_fan_out")),
         base_class=str(base_class or ""),
         version=str(values.get("peft_version") or ""),
+    )
+
+
+def _check_fields(values: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Raises for a field that changes what the adapter computes and is not read here."""
+    start = values.get("init_lora_weights")
+    start = start.lower() if isinstance(start, str) else start
+    if start not in _PLAIN_STARTS:
+        raise UserError(
+            "adapter that began by changing the base weights",
+            where=f"{path} field init_lora_weights",
+            expected="an adapter of the original weights",
+            found=repr(start),
+            fix=_MERGE
+            if start == "loftq"
+            else "save it again with path_initial_model_for_weight_conversion, or merge it with PEFT",
+        )
+    for name, value in values.items():
+        if name not in _KNOWN and value not in _OFF:
+            raise UserError(
+                "PEFT field that is not supported",
+                where=f"{path} field {name}",
+                expected="none, or a value that turns it off",
+                found=repr(value),
+                fix=_TRAIN if name in ("alora_invocation_tokens", "arrow_config") else _MERGE,
+            )
+
+
+def _fits(name: str, value: float) -> bool:
+    return math.isfinite(value) and (
+        name not in ("r", "rank_pattern") or (value >= 1 and value == int(value))
     )
 
 
@@ -122,14 +176,30 @@ def _patterns(values: Mapping[str, Any], name: str, path: pathlib.Path) -> dict[
     try:
         numbers = {pattern: float(value) for pattern, value in patterns.items() if re.compile(pattern)}
     except (AttributeError, TypeError, ValueError, re.error) as error:
+        numbers, why = {"": math.nan}, f": {error}"
+    else:
+        why = ""
+    if not all(_fits(name, number) for number in numbers.values()):
         raise UserError(
             "PEFT patterns that cannot be read",
             where=f"{path} field {name}",
-            expected="regular expressions, each with a number",
-            found=f"{patterns!r}: {error}",
+            expected="regular expressions, each with a finite number, of ranks a whole one from 1",
+            found=f"{patterns!r}{why}",
             fix="give the folder PEFT saved",
-        ) from error
-    return {key: int(value) if name == "rank_pattern" else value for key, value in numbers.items()}
+        )
+    plain: dict[str, Any] = {}
+    for pattern, number in numbers.items():
+        # In a file the names are read without torch's wrappers too.
+        if unwrapped(pattern) in plain:
+            raise UserError(
+                "two patterns that are one without torch's wrappers",
+                where=f"{path} field {name}",
+                expected="each pattern once",
+                found=pattern,
+                fix="remove one of them",
+            )
+        plain[unwrapped(pattern)] = int(number) if name == "rank_pattern" else number
+    return plain
 
 
 def to_json(config: PeftConfig, *, target_modules: str, base_model: str) -> str:

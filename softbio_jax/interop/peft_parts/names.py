@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal
 
 from softbio_jax.errors import UserError
@@ -44,10 +44,12 @@ _DEAD = ("attn.in_proj", "attn.out_proj")
 # torch's attention in a text block: PEFT wraps both of its projections under these names.
 _TEXT_BLOCK = {"attn/qkv": "attn", "attn/out": "attn.base_layer.out_proj"} | _MLP
 _PREFIX = re.compile(
-    r"(?:base_model\.model\.)?(?:(?:backbone|model)\.)?"
+    r"(?:base_model\.model\.)?(?:(?:backbone|model|timm_model)\.)?"
     r"(?:(?P<vision>visual\.trunk\.|visual\.|trunk\.|vision_model\.)|(?P<text>text\.|text_model\.))?"
 )
 _BARE = re.compile(r"transformer\.resblocks\.\d+\.(.+)")
+# Outside blocks and pooling: timm's head is the projection.
+_ALONE = {"head": "proj", "patch_embed.proj": "encoder/patch_embed", "conv1": "encoder/patch_embed"}
 _SPLIT = re.compile(r"attn\.([qkv])(?:_proj)?")
 # Classes that a model without a prefix may have been: core.vision_encoder.pe, and open_clip's.
 _CLASSES: Mapping[str, Tower] = {"CLIP": "text", "TextTransformer": "text", "VisionTransformer": "vision"}
@@ -75,6 +77,8 @@ def place(module: str, bare: Tower = "vision") -> Place | None:
                     if inner == torch_name:
                         return Place(layer=f"encoder/blocks/{block}/{layer}")
             return None
+    if name in _ALONE:
+        return Place(layer=_ALONE[name])
     if name.startswith("attn_pool."):
         inner = name.removeprefix("attn_pool.")
         if inner in ("attn", "attn.in_proj"):  # fused q, k, v
@@ -94,7 +98,9 @@ def module_name(layer: str, naming: Naming) -> str:
       UserError: the naming has no module for it, or PEFT would ignore its adapter.
     """
     table = "timm" if naming == "timm" else "official"
-    if layer.startswith("pool/"):
+    if layer in _ALONE.values():
+        inner, parent = ("head" if (layer, naming) == ("proj", "timm") else None), ""
+    elif layer.startswith("pool/"):
         inner, parent = _POOL[table].get(layer.removeprefix("pool/")), "attn_pool"
     else:
         encoder, _, block, rest = layer.split("/", 3)
@@ -108,10 +114,26 @@ def module_name(layer: str, naming: Naming) -> str:
             else "no module for this adapter",
             where=f"{layer} as {naming}",
             expected="a linear layer that is called",
-            found="a raw parameter, or a layer that is bypassed",
-            fix="write it with timm's names, or merge it",
+            found="a raw parameter, a convolution, or a layer that is bypassed",
+            fix="write it with timm's names, or merge it: --base=ENCODER",
         )
-    return f"{parent}.{inner}"
+    return f"{parent}.{inner}".lstrip(".")
+
+
+def inner_name(name: str, bare: Tower, official: Container[str]) -> str:
+    """Returns the official name of a weight in the model of both encoders, or else timm's.
+
+    Args:
+      name: with any prefix.
+      bare: the encoder of official names without a prefix.
+      official: all official names.
+    """
+    prefix = _PREFIX.match(name)
+    rest = name[prefix.end() :]  # type: ignore[union-attr]
+    of_text = prefix["text"] or (bare == "text" and not prefix["vision"])  # type: ignore[index]
+    if of_text and rest in official and not rest.startswith("visual."):
+        return rest
+    return f"visual.{rest}" if f"visual.{rest}" in official else rest if not of_text else name
 
 
 def is_bare(module: str) -> bool:
@@ -132,6 +154,7 @@ def tower_of_bare(
     base_class: str,
     asked: Tower | None,
     where: str,
+    beside: Sequence[str] = (),
 ) -> Tower:
     """Returns the encoder of a file's modules that have official names without a prefix.
 
@@ -141,17 +164,18 @@ def tower_of_bare(
       base_class: of the model that the adapter was trained on, as the file has it, or empty.
       asked: the user's word.
       where: the file, for the error.
+      beside: names of the file's other weights.
 
     Raises:
       UserError: names, shapes and class leave a doubt or contradict each other, or the user's word.
     """
     bare = [module for module in sizes if is_bare(module)]
-    if not bare:
+    if not bare and not any(map(is_bare, beside)):
         return asked or "vision"
     clues: dict[str, Tower] = {}
     if base_class in _CLASSES:
         clues[f"base class {base_class}"] = _CLASSES[base_class]
-    clues |= _clues_of_names(bare, sizes)
+    clues |= _clues_of_names(bare, [*sizes, *beside])
     fits: list[Tower] = [tower for tower in ("vision", "text") if _fits(bare, sizes, config, tower)]
     if len(fits) == 1:
         clues["shapes"] = fits[0]
@@ -164,7 +188,7 @@ def tower_of_bare(
     told = ", ".join(f"{clue}: {tower}" for clue, tower in clues.items())
     raise UserError(
         "adapter of the vision encoder, or of the text encoder",
-        where=f"{where} module {bare[0]}",
+        where=f"{where} module {[*bare, *filter(is_bare, beside)][0]}",
         expected=f"names, shapes and base class that say which encoder of {config.name}",
         found=told or "official names without a prefix, which both have, and shapes that fit both",
         fix="correct the variant or the --tower, or save the adapter with visual. before its modules"
@@ -209,7 +233,9 @@ def _fits(
 
 def layer_sizes(config: VisionConfig) -> dict[str, tuple[int, int]]:
     """Returns the inputs and outputs of every dense layer of a variant, one entry per block."""
-    sizes = {}
+    sizes = {"encoder/patch_embed": (3 * config.patch_size**2, config.width)}
+    if config.out_dim:
+        sizes["proj"] = (config.width, config.out_dim)
     for layer in dense_layers(config):
         for i in range(config.layers):
             path = layer.path.replace("encoder/trunk/", f"encoder/blocks/{i}/")

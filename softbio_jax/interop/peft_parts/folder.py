@@ -1,0 +1,83 @@
+"""The folder of a PEFT adapter, on this machine or on the hub, and its two files."""
+
+import importlib
+import pathlib
+import re
+
+from softbio_jax.errors import UserError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# In the order in which PEFT looks; the indices are of weights in several files.
+_WEIGHTS = (WEIGHTS, "adapter_model.bin", f"{WEIGHTS}.index.json", "adapter_model.bin.index.json")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def resolve(source: str | pathlib.Path) -> pathlib.Path:
+    """Returns the folder of a path or hub id, downloaded if necessary.
+
+    Raises:
+      UserError: neither a path nor an available hub id.
+    """
+    path = pathlib.Path(source)
+    if path.exists() or not _HUB_ID.fullmatch(str(source)):
+        return path  # `files_of` says what is missing
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise UserError(
+            "huggingface_hub is needed",
+            where=str(source),
+            expected="an adapter's folder, or huggingface_hub installed",
+            fix="pip install 'softbio-jax[hub]'",
+        ) from error
+    wanted = [f"*{CONFIG}", "*adapter_model*"]
+    try:
+        return pathlib.Path(hub.snapshot_download(str(source), allow_patterns=wanted))
+    # Its errors have no common base class; each means that the files are not available.
+    except Exception as error:
+        raise UserError(
+            "neither a folder nor on the hub",
+            where=str(source),
+            expected="an adapter's folder, or a public repository or a cached copy",
+            found=type(error).__name__,
+            fix="check the path or id and the network",
+        ) from error
+
+
+def files_of(directory: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns the configuration and the weights in a folder, or in its only adapter's subfolder.
+
+    PEFT saves an adapter with a name of its own in a subfolder of that name.
+
+    Raises:
+      UserError: no such files, or several adapters.
+    """
+    inner = sorted(path.parent for path in directory.glob(f"*/{CONFIG}"))
+    if not (directory / CONFIG).is_file() and inner:
+        if len(inner) > 1:
+            raise UserError(
+                "several adapters in the folder",
+                where=str(directory),
+                expected=f"one {CONFIG}",
+                found=", ".join(path.name for path in inner),
+                fix=f"give the folder of one, such as {inner[0]}",
+            )
+        directory = inner[0]
+    if not (directory / CONFIG).is_file():
+        raise UserError(
+            "no PEFT adapter",
+            where=str(directory),
+            expected=f"a folder with {CONFIG} and {WEIGHTS}",
+            found=", ".join(sorted(path.name for path in directory.glob("*"))[:3]) or "nothing",
+            fix="give the folder PEFT saved",
+        )
+    found = [path for name in _WEIGHTS if (path := directory / name).is_file()]
+    if not found:
+        raise UserError(
+            "an adapter without its weights",
+            where=str(directory),
+            expected=" or ".join(_WEIGHTS[:3]),
+            found=", ".join(sorted(path.name for path in directory.glob("*"))[:3]),
+            fix="copy all files that PEFT saved there",
+        )
+    return directory / CONFIG, found[0]
