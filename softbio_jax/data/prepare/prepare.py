@@ -23,6 +23,7 @@ from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
 from softbio_jax.data.builders import BUILDERS
 from softbio_jax.data.index import REPORT
+from softbio_jax.data.index import read_report as read_report
 from softbio_jax.data.prepare import beam
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
@@ -100,15 +101,6 @@ def prepare(
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
         files.replace_folder(folder, out)
         return report
-
-
-def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the report of a prepared folder; raises UserError if there is none."""
-    path = pathlib.Path(directory).expanduser() / REPORT
-    if not path.is_file():
-        where, fix = str(directory), "run scripts/prepare_data.py"
-        raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)
-    return json.loads(path.read_text())
 
 
 def _at_home(options: dict[str, Any]) -> dict[str, Any]:
