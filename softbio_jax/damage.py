@@ -39,7 +39,7 @@ def refusal(error: BaseException) -> str | None:
             return "out of memory"
         if isinstance(found, OSError) and found.errno in _REFUSED:
             return os.strerror(found.errno)
-        text = str(found)
+        text = str(found).partition("\n")[0]
         for words in (*_WORDS, *_STATUS):
             if words in text:
                 return words
@@ -52,17 +52,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def reason(error: BaseException) -> str:
-    """Returns an error as a short line: its last line, where libraries put the cause after a path.
+    """Returns an error as a short line: the first one of its first cause.
 
-    >>> reason(ValueError("cannot read\\nchecksum mismatch")), reason(EOFError())
+    >>> reason(ValueError("checksum mismatch\nat byte 3")), reason(EOFError())
     ('checksum mismatch', 'EOFError')
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][-200:] if lines else type(error).__name__
+    *_, first = _chain(error)
+    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(first).__name__
 
 
 def read_json(path: epath.PathLike, *, what: str, fix: str) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def test_a_manifest_that_lies_about_the_values_is_found_out(run):
     from etils import epath
 
     folder = epath.Path(run / "checkpoints" / "2")
-    true = manifest.read(folder)
+    true = manifest.read(folder, 2)
     true.leaves["count"] = leaves.describe({"count": np.asarray(3, np.int32)})["count"].to_json()
     manifest.write(folder, true)
     said = []
@@ -213,7 +213,7 @@ def test_checkpoints_with_sha_256_digests_are_still_read(run):
     from etils import epath
 
     folder = epath.Path(run / "checkpoints" / "2")
-    saved = manifest.read(folder)
+    saved = manifest.read(folder, 2)
     for path, leaf in leaves.named(_state(2)).items():
         del saved.leaves[path]["digest"]
         saved.leaves[path]["sha256"] = leaves.of_array(np.asarray(leaf))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import io
 import json
@@ -17,7 +16,7 @@ from typing import Any
 
 from absl import logging
 
-from softbio_jax import files
+from softbio_jax import files, locks
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
@@ -112,13 +111,7 @@ def _at_home(options: dict[str, Any]) -> dict[str, Any]:
 def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a hidden folder beside `out`, which is kept only if the process is interrupted."""
     scratch = out.parent / f".{out.name}.partial"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with (scratch / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            fix = "wait for it to end"
-            raise UserError("another preparation is running", where=str(out), fix=fix) from error
+    with locks.hold(scratch, what="another preparation is running"):
         try:
             yield scratch
         except KeyboardInterrupt:
