@@ -49,13 +49,15 @@ class PreparedDataset:
         try:
             record = self._source[number]
             image, name = record["image"], record["id"]
+            if not (isinstance(image, bytes) and isinstance(name, bytes)):
+                raise ValueError("a record without image or id")  # the end of a truncated file
         except Exception as error:
             if isinstance(error, UserError) or damage.refusal(error):
                 raise
             raise self._mistake("a damaged record", number, found=damage.reason(error)) from error
         expected = str(self.columns["id"][example])
         if name != expected.encode():
-            found = repr(bytes(name).decode(errors="replace"))
+            found = repr(name.decode(errors="replace"))
             what = "records and index do not belong together"
             raise self._mistake(what, number, expected=repr(expected), found=found)
         if self.checks is not None and index_lib.sample_check(image) != self.checks[example]:
