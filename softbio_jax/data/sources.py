@@ -45,29 +45,31 @@ class PreparedDataset:
         Raises:
           UserError: a record that is damaged or belongs to another index; names its file.
         """
-        number = int(self.records[example])
         try:
-            record = self._source[number]
+            record = self._source[int(self.records[example])]
             image, name = record["image"], record["id"]
             if not (isinstance(image, bytes) and isinstance(name, bytes)):
                 raise ValueError("a record without image or id")  # the end of a truncated file
         except Exception as error:
             if isinstance(error, UserError) or damage.refusal(error):
                 raise
-            raise self._mistake("a damaged record", number, found=damage.reason(error)) from error
-        expected = str(self.columns["id"][example])
-        if name != expected.encode():
-            found = repr(name.decode(errors="replace"))
-            what = "records and index do not belong together"
-            raise self._mistake(what, number, expected=repr(expected), found=found)
-        if self.checks is not None and index_lib.sample_check(image) != self.checks[example]:
-            what, found = "records and index do not belong together", f"another image of {expected!r}"
-            raise self._mistake(what, number, expected="the bytes that the index describes", found=found)
+            raise self._mistake("a damaged record", example, found=damage.reason(error)) from error
+        self._compare(example, image, name)
         return image
 
-    def _mistake(self, what: str, record: int, *, expected: str = "", found: str) -> UserError:
-        """Returns the error of a record, which names its file."""
-        file = self.directory
+    def _compare(self, example: int, image: bytes, name: bytes) -> None:
+        """Raises UserError unless a record is the one that the index describes."""
+        expected, what = self.columns["id"][example], "records and index do not belong together"
+        if name != expected.encode():
+            found = repr(name.decode(errors="replace"))
+            raise self._mistake(what, example, expected=repr(str(expected)), found=found)
+        if self.checks is not None and index_lib.sample_check(image) != self.checks[example]:
+            found = f"another image of {str(expected)!r}"
+            raise self._mistake(what, example, expected="the bytes that the index describes", found=found)
+
+    def _mistake(self, what: str, example: int, *, expected: str = "", found: str) -> UserError:
+        """Returns the error of an example's record, which names its file."""
+        file, record = self.directory, int(self.records[example])
         shards = self._source.dataset_info.splits[self.split]
         ends = np.cumsum(shards.shard_lengths)
         if record < ends[-1]:
