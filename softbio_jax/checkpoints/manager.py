@@ -1,35 +1,33 @@
-"""Saving and restoring a run's state: the only user of Orbax.
+"""Saving and restoring a run's state.
 
 checkpoints/<step>/ holds `state`, written by Orbax, and `manifest.json`, written last: a checkpoint
-without it is unfinished. A restored state equals the saved one bit for bit, or is refused.
+without it is unfinished. A restored state equals the saved one bit for bit, or is refused. The
+manifest binds a checkpoint to its step, its run and the frozen weights.
 """
 
-import asyncio
-import copy
 import dataclasses
 import errno
-import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
-from softbio_jax import files
-from softbio_jax.checkpoints import leaves, manifest
+from softbio_jax import damage, files
+from softbio_jax.checkpoints import arrays, leaves, manifest
 from softbio_jax.checkpoints.leaves import Described
 from softbio_jax.checkpoints.manifest import Damaged, Manifest
+from softbio_jax.checkpoints.processes import any_process, barrier
 from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
-_ORBAX_LOG = logging.getLogger("absl")
-_BARRIER_TIMEOUT = 30 * 60_000  # milliseconds: longer than any compilation
+_T = TypeVar("_T")
+_SHOWN = 4  # differing fields in a message
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,15 +39,6 @@ class Restored:
     host: dict[str, Any]
 
 
-def barrier(name: str) -> None:
-    """Waits until every process has arrived.
-
-    Uses JAX's coordination service: a collective would give the slowest process only 30 seconds
-    when it is the first one.
-    """
-    ocp.multihost.get_barrier_sync_fn()(key=f"softbio_{name}", timeout_ms=_BARRIER_TIMEOUT)
-
-
 class CheckpointManager:
     """Keeps the newest `keep` checkpoints of a run and the best one.
 
@@ -57,13 +46,22 @@ class CheckpointManager:
       workdir: the run's directory, local or gs://.
       keep: number of the newest checkpoints to keep.
       base: digest of the frozen weights, which checkpoints do not contain but depend on.
+      run: JSON values by name that every checkpoint of this run has; see `directory.identity`.
       console: reports skipped checkpoints.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int, base: str, console: Console = QUIET):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        keep: int,
+        base: str,
+        run: Mapping[str, Any] | None = None,
+        console: Console = QUIET,
+    ):
         self._directory = files.absolute(workdir) / "checkpoints"
-        self._keep, self._base, self._console = keep, base, console
-        self._writer: ocp.AsyncCheckpointer | None = None
+        self._keep, self._base, self._run, self._console = keep, base, dict(run or {}), console
+        self._writer: arrays.Writer | None = None
         self._finishing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._damaged: set[int] = set()
@@ -96,11 +94,10 @@ class CheckpointManager:
         described = leaves.describe(state)
         self.seconds["digest"] += time.perf_counter() - begun
         if self._writer is None:
-            handler = ocp.PyTreeCheckpointHandler(type_handler_registry=_array_types())
-            self._writer = ocp.AsyncCheckpointer(handler)
-        _ORBAX_LOG.addFilter(_no_orbax_error)
+            self._writer = arrays.Writer()
+        arrays.silence()
         try:
-            self._writer.save(target / "state", args=ocp.args.PyTreeSave(state))
+            self._writer.start(target / "state", state)
         except Exception as error:
             self._fail(error)
             self.wait()
@@ -118,7 +115,7 @@ class CheckpointManager:
         if self._finishing is not None:
             self._finishing.join()
             self._finishing = None
-        _ORBAX_LOG.removeFilter(_no_orbax_error)
+        arrays.end_silence()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise UserError(
@@ -140,19 +137,21 @@ class CheckpointManager:
           UserError: every checkpoint is damaged, or they belong to another model or base.
         """
         barrier("restore")
+        found = []
         for step in self.steps():
             try:
                 return self._restore(step, like)
-            except Damaged as damage:
-                self._console.say(f"checkpoint {step} skipped: {damage}")
-                if not damage.unfinished:
+            except Damaged as damaged:
+                self._console.say(f"checkpoint {step} skipped: {damaged}")
+                if not damaged.unfinished:
                     self._damaged.add(step)
-        if self._damaged:
+                    found.append(f"{step}: {damaged}")
+        if found:
             raise UserError(
                 "no checkpoint is complete",
                 where=str(self._directory),
                 expected="an undamaged one",
-                found=f"{len(self._damaged)} damaged",
+                found=f"{len(found)} damaged ({found[0]})",
                 fix="restore the folder from a copy, or start again in another --workdir",
             )
         return None
@@ -182,18 +181,64 @@ class CheckpointManager:
             self._writer = None
 
     def _restore(self, step: int, like: Any) -> Restored:
+        """Reads one checkpoint, with the same outcome on every process.
+
+        Raises:
+          Damaged: it is not as it was written, on any process.
+          UserError: it belongs to another model, base or run, or the disk refuses.
+        """
         directory = self._directory / str(step)
-        saved = manifest.read(directory)
-        self._check_fit(saved, like, where=str(directory))
-        manifest.check_files(directory, saved)
-        try:
-            reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=_array_types()))
-            how = ocp.args.PyTreeRestore(like, ocp.checkpoint_utils.construct_restore_args(like))
-            state = reader.restore(directory / "state", args=how)
-        except (ValueError, KeyError, OSError) as error:
-            raise Damaged(str(error).strip().splitlines()[0][:200]) from error
-        manifest.check_leaves(state, saved)
+
+        def open_state() -> tuple[Manifest, Any]:
+            saved = manifest.read(directory, step)
+            self._check_fit(saved, like, where=str(directory))
+            self._check_run(saved, where=str(directory))
+            manifest.check_files(directory, saved)
+            return saved, arrays.read(directory / "state", like)
+
+        saved, state = self._together(f"read_{step}", directory, open_state)
+        self._together(f"checked_{step}", directory, lambda: manifest.check_leaves(state, saved))
         return Restored(step=step, state=state, host=saved.host)
+
+    def _together(self, name: str, directory: epath.Path, read: Callable[[], _T]) -> _T:
+        """Returns the result of `read`; raises Damaged on every process if it fails on one.
+
+        Whatever reading raises counts as damage, unless the disk or the memory refuses.
+        """
+        damaged, result = None, None
+        try:
+            result = read()
+        except Damaged as error:
+            damaged = error
+        except Exception as error:
+            if isinstance(error, UserError):
+                raise
+            if words := damage.refusal(error):
+                what, fix = ("checkpoint cannot be read", "check permissions, disk and memory")
+                raise UserError(what, where=str(directory), found=words, fix=fix) from error
+            damaged = Damaged(damage.reason(error))
+            damaged.__cause__ = error
+        if any_process(name, damaged is not None):
+            raise damaged or Damaged("damaged as another process reads it")
+        return result  # type: ignore[return-value]
+
+    def _check_run(self, saved: Manifest, *, where: str) -> None:
+        """Raises UserError if the checkpoint was saved by another run, naming the fields.
+
+        Older checkpoints have fewer fields, or none; those that both have are compared.
+        """
+        common = sorted(saved.run.keys() & self._run.keys())
+        differing = [name for name in common if saved.run[name] != self._run[name]]
+        if differing:
+            shown = [f"{name} was {saved.run[name]}, is {self._run[name]}" for name in differing[:_SHOWN]]
+            more = [f"{len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
+            raise UserError(
+                "checkpoint of another run",
+                where=where,
+                expected="one of this configuration",
+                found=", ".join(shown + more),
+                fix="delete this checkpoint, or use the config it was trained with",
+            )
 
     def _check_fit(self, saved: Manifest, like: Any, *, where: str) -> None:
         """Raises UserError unless the checkpoint is of this model, method and base."""
@@ -228,13 +273,15 @@ class CheckpointManager:
         """Waits for Orbax, then commits by writing the manifest and deletes old checkpoints."""
         try:
             assert self._writer is not None
-            self._writer.wait_until_finished()
+            self._writer.wait()
             if jax.process_index() == 0:
                 directory, begun = self._directory / str(step), time.perf_counter()
                 digests = manifest.describe_files(directory)
                 self.seconds["digest"] += time.perf_counter() - begun
-                arrays = {path: leaf.to_json() for path, leaf in described.items()}
-                complete = Manifest(step=step, host=host, base=self._base, files=digests, leaves=arrays)
+                shapes = {path: leaf.to_json() for path, leaf in described.items()}
+                complete = Manifest(
+                    step=step, host=host, base=self._base, files=digests, leaves=shapes, run=self._run
+                )
                 manifest.write(directory, complete)
                 self._drop_old(step, best_step)
             self.last_seconds = time.perf_counter() - started
@@ -245,9 +292,7 @@ class CheckpointManager:
     def _fail(self, error: BaseException) -> None:
         """Keeps an error for the next `wait`, once Orbax's other threads have logged theirs."""
         self._failure, self._writer = error, None  # the writer would raise it again at later saves
-        for thread in threading.enumerate():
-            if type(thread).__module__.startswith("orbax."):
-                threading.Thread.join(thread, timeout=10)  # Orbax's own join raises the thread's error
+        arrays.join_threads()
 
     def _drop_old(self, step: int, best_step: int | None) -> None:
         """Deletes checkpoints before step except the newest complete ones and the best."""
@@ -265,50 +310,3 @@ def _reason(failure: BaseException) -> str:
     text = str(failure).strip()
     known = (os.strerror(code) for code in _DISK_ERRORS)
     return next((words for words in known if words in text), text.partition("\n")[0][:300])
-
-
-def _no_orbax_error(record: logging.LogRecord) -> bool:
-    """Drops Orbax's own errors, tracebacks of what `wait` raises as one line; on during a save only."""
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
-
-
-def _array_types() -> ocp.type_handlers.TypeHandlerRegistry:
-    """Returns Orbax's handlers of arrays, made to finish all reads and writes before one's error is raised.
-
-    Orbax itself gives up at the first error and closes the event loop of the others. Each of them
-    then prints an error: an exception that nobody retrieved, or the closed loop.
-    """
-    handler = copy.copy(ocp.type_handlers.get_type_handler(jax.Array))
-    handler.deserialize = _patient(handler.deserialize)
-    # Writes run in a loop of their own, where the metadata of the arrays is written along with them.
-    if (store := copy.copy(getattr(handler, "_array_metadata_store", None))) is not None:
-        store.write = _patient(store.write)
-        handler._array_metadata_store = store
-    numpy_handler = ocp.type_handlers.NumpyHandler()
-    return ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy_handler), (jax.Array, handler))
-
-
-def _patient(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Returns an async function whose event loop finishes its tasks before it closes."""
-
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        _finish_before_close(asyncio.get_running_loop())
-        return await function(*args, **kwargs)
-
-    return call
-
-
-def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
-    """Makes one loop run its remaining tasks, and retrieve their exceptions, when it is closed."""
-    close = loop.close
-
-    async def finish() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0)  # for the callbacks of the last ones
-
-    def finish_and_close() -> None:
-        loop.run_until_complete(finish())
-        close()
-
-    loop.close = finish_and_close  # type: ignore[method-assign]

@@ -30,6 +30,7 @@ class Manifest:
     base: str  # digest of the frozen weights that the state was trained on
     leaves: dict[str, dict[str, Any]]  # path -> shape, dtype and digest of the saved array
     files: dict[str, str]  # file relative to the checkpoint -> SHA-256, or size of a large one
+    run: dict[str, Any] = dataclasses.field(default_factory=dict)  # what is the same in all of a run
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Manifest)}
@@ -41,11 +42,12 @@ def write(directory: epath.Path, manifest: Manifest) -> None:
     files.write_text(directory / NAME, json.dumps(values | {"sha256": _digest(values)}, indent=1))
 
 
-def read(directory: epath.Path) -> Manifest:
-    """Reads a manifest.
+def read(directory: epath.Path, step: int) -> Manifest:
+    """Reads the manifest of the checkpoint of a step.
 
     Raises:
-      Damaged: it is missing (the save was not finished), or differs from what was written.
+      Damaged: it is missing (the save was not finished), differs from what was written, or is that
+        of another step.
     """
     try:
         values = json.loads((directory / NAME).read_bytes())
@@ -54,11 +56,15 @@ def read(directory: epath.Path) -> Manifest:
         unfinished = Damaged(f"no {NAME}, its save was not finished")
         unfinished.unfinished = True
         raise unfinished from None
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise Damaged(f"{NAME} cannot be read") from None
-    if set(values) != _FIELDS or own != _digest(values):
+    # Older ones do not have the run.
+    if set(values) | {"run"} != _FIELDS or own != _digest(values):
         raise Damaged(f"{NAME} is not as it was written")
-    return Manifest(**values)
+    saved = Manifest(**values)
+    if saved.step != step:
+        raise Damaged(f"it was saved after step {saved.step}, so its folder was renamed")
+    return saved
 
 
 def _digest(values: dict[str, Any]) -> str:
@@ -84,12 +90,14 @@ def check_files(directory: epath.Path, manifest: Manifest) -> None:
 
 
 def check_leaves(state: Any, manifest: Manifest) -> None:
-    """Raises Damaged unless the restored arrays equal the saved ones."""
-    for name, leaf in leaves.named(state).items():
+    """Raises Damaged unless the restored arrays equal the saved ones; every process must call it."""
+    changed = []
+    for name, leaf in leaves.named(state).items():  # all of them: digests may need every process
         saved = manifest.leaves[name]
         if "sha256" in saved:  # checkpoints with SHA-256 digests
             same = leaves.of_array(leaves.to_host(leaf)) == saved["sha256"]
         else:
             same = leaves.again(leaf, saved["digest"]) == saved["digest"]
-        if not same:
-            raise Damaged(f"{name} is not as it was saved")
+        changed += [] if same else [name]
+    if changed:
+        raise Damaged(f"{changed[0]} is not as it was saved")

@@ -1,14 +1,21 @@
-"""The labels of a prepared split in one small file, read without any image."""
+"""The labels of a prepared split in one small file, read without any image.
+
+The index binds the records to their labels: it holds the id of every record, which the record holds
+too, and checks of the bytes that the record stores. Indices written before it did lack the checks.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
-import zipfile
+import zlib
+from typing import Any
 
 import numpy as np
 
+from softbio_jax import damage
 from softbio_jax.errors import UserError
 
 REPORT = "report.json"  # of the preparation, beside the records
@@ -22,19 +29,51 @@ class Index:
     labels: dict[str, np.ndarray]  # task -> (N,) int32, MISSING where unknown
     columns: dict[str, np.ndarray]  # audit column -> (N,) str
     digests: np.ndarray  # (N, 32) uint8, the SHA-256 of each encoded image of the source
+    # (N, 2) uint32 of each record's stored bytes: `sample_check` and CRC-32; None in older indices
+    checks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 (hex) over ids, labels by task name, and image digests."""
+        """Returns the SHA-256 (hex) over ids, labels by task name, image digests, columns and checks.
+
+        Without checks, columns are left out too, as in the fingerprints of that time.
+        """
         digest = hashlib.sha256()
         digest.update("\n".join(self.ids.tolist()).encode())
         for task in sorted(self.labels):
             digest.update(f"\n{task}\n".encode())
             digest.update(self.labels[task].astype("<i4").tobytes())
         digest.update(np.ascontiguousarray(self.digests).tobytes())
+        if self.checks is not None:
+            for name in sorted(self.columns):
+                digest.update("\n".join(["", name, *self.columns[name].tolist()]).encode())
+            digest.update(np.ascontiguousarray(self.checks, "<u4").tobytes())
         return digest.hexdigest()
+
+
+_SAMPLE = 512  # bytes
+
+
+def sample_check(data: bytes) -> int:
+    """Returns the CRC-32 of the length of stored bytes and of a sample of them.
+
+    The sample is everything up to 512 bytes, and 256 bytes each from a third and two thirds of the
+    way through longer data: it tells images and encodings apart at a cost that does not grow with
+    the image. Single changed bytes are found by the record files' own checksums.
+    """
+    size = len(data)
+    if size <= _SAMPLE:
+        return zlib.crc32(data, size)
+    third, half = size // 3, _SAMPLE // 2
+    first = zlib.crc32(data[third : third + half], size & 0xFFFFFFFF)
+    return zlib.crc32(data[2 * third : 2 * third + half], first)
+
+
+def checks_of(data: bytes) -> tuple[int, int]:
+    """Returns the `checks` of stored bytes."""
+    return sample_check(data), zlib.crc32(data)
 
 
 def path_of(directory: pathlib.Path, split: str) -> pathlib.Path:
@@ -43,8 +82,9 @@ def path_of(directory: pathlib.Path, split: str) -> pathlib.Path:
 
 
 def write(index: Index, directory: pathlib.Path, split: str) -> None:
-    """Writes the index of a split beside its records."""
-    arrays = {"ids": index.ids, "digests": index.digests}
+    """Writes the index of a split beside its records, with its own fingerprint."""
+    arrays = {"ids": index.ids, "digests": index.digests, "fingerprint": np.array(index.fingerprint())}
+    arrays |= {} if index.checks is None else {"checks": index.checks}
     arrays |= {f"labels/{task}": values for task, values in index.labels.items()}
     arrays |= {f"columns/{name}": values for name, values in index.columns.items()}
     # numpy's stubs confuse the keywords with its own flag.
@@ -70,14 +110,75 @@ def read(directory: pathlib.Path, split: str) -> Index:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return Index(
+        index = Index(
             ids=arrays["ids"],
             labels=_under("labels/", arrays),
             columns=_under("columns/", arrays),
             digests=arrays["digests"],
+            checks=arrays.get("checks"),
         )
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError("a broken index", where=str(path), fix="run scripts/prepare_data.py again") from error
+        _check_shapes(index)
+    except Exception as error:
+        if damage.refusal(error):
+            raise
+        fix = "run scripts/prepare_data.py again"
+        raise UserError("a broken index", where=str(path), found=damage.reason(error), fix=fix) from error
+    check_fingerprint(index, str(arrays.get("fingerprint", index.fingerprint())), path, of="the index")
+    return index
+
+
+def check_fingerprint(index: Index, written: str, path: pathlib.Path, *, of: str) -> None:
+    """Raises UserError unless the index has the fingerprint that was written.
+
+    Args:
+      index: the index.
+      written: the fingerprint.
+      path: of the index.
+      of: where the fingerprint was written.
+    """
+    if (found := index.fingerprint()) != written:
+        raise UserError(
+            "prepared data was edited",
+            where=str(path),
+            expected=f"the fingerprint in {of}, {written[:12]}",
+            found=found[:12],
+            fix="correct the source instead and run scripts/prepare_data.py again",
+        )
+
+
+def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the report of a prepared folder; raises UserError if there is none or it is damaged."""
+    path = pathlib.Path(directory).expanduser() / REPORT
+    if not path.is_file():
+        where, fix = str(directory), "run scripts/prepare_data.py"
+        raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)
+    report = damage.read_json(path, what="report", fix=_REPORT_FIX)
+    for key, kind in (("dataset", str), ("protocol", dict), ("splits", dict)):
+        if not isinstance(report.get(key), kind):
+            raise broken_report(path, found=f"no {key}")
+    return report
+
+
+def broken_report(path: pathlib.Path, *, found: str) -> UserError:
+    """Returns the error of a report that lacks something."""
+    return UserError("a damaged report", where=str(path), found=found, fix=_REPORT_FIX)
+
+
+_REPORT_FIX = "restore it from a copy, or run scripts/prepare_data.py again"
+
+
+def _check_shapes(index: Index) -> None:
+    """Raises ValueError unless every array has N rows of its type."""
+    n = len(index.ids)
+    for name, values, kind, shape in [
+        ("ids", index.ids, "U", (n,)),
+        ("digests", index.digests, "u", (n, 32)),
+        *((f"labels/{task}", values, "i", (n,)) for task, values in index.labels.items()),
+        *((f"columns/{column}", values, "U", (n,)) for column, values in index.columns.items()),
+        *([] if index.checks is None else [("checks", index.checks, "u", (n, 2))]),
+    ]:
+        if values.shape != shape or values.dtype.kind != kind:
+            raise ValueError(f"{name} is {values.dtype.name} {values.shape}, not {shape}")
 
 
 def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

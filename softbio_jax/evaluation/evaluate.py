@@ -1,5 +1,6 @@
 """From a trained run to its evaluation directory: metrics, predictions, confusion matrices."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -42,16 +43,23 @@ def evaluate_run(
       out: where eval/ is written.
       data_root: where the prepared sets are, if not where the run read them.
       timed: also measures prediction speed, and adds it to the run's run.json.
+
+    Raises:
+      UserError: no run, no checkpoint, or another process works in one of the folders.
     """
-    session = restore_run(workdir, data_root=data_root)
-    data = open_all(session.run.config.data)
-    summary = evaluate(session, data.test, out, val=data.val)
-    if timed:
-        found = speed.measure(session)
-        if jax.process_index() == 0:
-            directory.update(workdir, {"inference": found})
-            Console().say(speed.text(found))
-    return summary
+    directory.read_config(workdir)  # a folder that is no run is not touched
+    with contextlib.ExitStack() as held:
+        for folder in {str(files.absolute(path)) for path in ((out, workdir) if timed else (out,))}:
+            held.enter_context(directory.hold(folder))
+        session = restore_run(workdir, data_root=data_root)
+        data = open_all(session.run.config.data)
+        summary = evaluate(session, data.test, out, val=data.val)
+        if timed:
+            found = speed.measure(session)
+            if jax.process_index() == 0:
+                directory.update(workdir, {"inference": found})
+                Console().say(speed.text(found))
+        return summary
 
 
 def evaluate(

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from softbio_jax import damage
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, TaskRules
 from softbio_jax.adapters.merge import merge
 from softbio_jax.checkpoints import leaves
@@ -44,6 +45,7 @@ PREPROCESSING = {
     "std": [0.5, 0.5, 0.5],
 }
 _TRUNK = "encoder/trunk/"
+_FETCH = "fetch or export both files again"
 
 Images = jax.Array | np.ndarray
 
@@ -112,8 +114,7 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
     stats = {k: v for k, v in session.state.batch_stats.items() if k != "balance"}
     params, model = folded(params, model)
     names = {task.name for task in model.tasks}
-    metrics = workdir / "eval" / "metrics.json"
-    fitted = json.loads(metrics.read_text())["temperatures"] if metrics.exists() else {}
+    fitted = _fitted_temperatures(workdir / "eval" / "metrics.json")
     return Bundle(
         # scripts/demo.py trains in OUT/run.
         name=path.parent.name if path.name == "run" else path.name,
@@ -123,6 +124,17 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
         temperatures={t: v for t, v in fitted.items() if t in names},
         variables={"params": params, "batch_stats": jax.device_get(stats)},
     )
+
+
+def _fitted_temperatures(path: pathlib.Path) -> dict[str, float]:
+    """Returns the temperatures of an evaluation, none without one."""
+    if not path.exists():
+        return {}
+    fix = "run scripts/evaluate.py again"
+    found = damage.read_json(path, what="evaluation", fix=fix).get("temperatures")
+    if not isinstance(found, dict) or not all(isinstance(value, float | int) for value in found.values()):
+        raise UserError("a damaged evaluation", where=str(path), found="no temperatures", fix=fix)
+    return found
 
 
 def folded(params: Tree, model: MultitaskModel) -> tuple[Tree, MultitaskModel]:
@@ -153,10 +165,11 @@ def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
     """
     directory = pathlib.Path(directory)
     arrays = {path: np.asarray(leaf) for path, leaf in flatten(bundle.variables).items()}
-    notes = {"format": FORMAT, "variant": bundle.variant}
+    settings = json.loads(json.dumps(to_json(bundle)))
+    notes = {"format": FORMAT, "variant": bundle.variant} | _digests(settings, arrays)
     with atomic_folder(directory) as folder:
         save_arrays(folder / WEIGHTS, arrays, metadata=notes)
-        (folder / CONFIG).write_text(json.dumps(to_json(bundle), indent=2) + "\n")
+        (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
         # safetensors creates files that only their owner can read.
         (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     return directory
@@ -171,7 +184,7 @@ def from_directory(directory: str | pathlib.Path) -> Bundle:
     directory = pathlib.Path(directory)
     bundle = _settings(directory / CONFIG)
     where = str(directory / WEIGHTS)
-    arrays, _ = load_arrays(where)
+    arrays, notes = load_arrays(where)
     for task in bundle.tasks:
         bias = arrays.get(f"params/heads/{task.name}/dense_out/bias")
         if bias is not None and bias.shape != (task.num_classes,):
@@ -184,6 +197,16 @@ def from_directory(directory: str | pathlib.Path) -> Bundle:
             )
     check_shapes(shapes_of(arrays), _expected(bundle), where=where, layout=f"a {bundle.variant} bundle")
     check_finite(arrays, where=where)
+    settings = damage.read_json(directory / CONFIG, what="model's configuration", fix=_FETCH)
+    for name, digest in _digests(settings, arrays).items():
+        if notes.get(name, digest) != digest:  # older ones have none
+            raise UserError(
+                "a damaged model, or files of two",
+                where=str(directory / CONFIG) if name == "settings" else where,
+                expected=f"the {name} that were saved together, {notes[name][:12]}",
+                found=digest[:12],
+                fix=_FETCH,
+            )
     return dataclasses.replace(bundle, variables={"batch_stats": {}} | unflatten(arrays))
 
 
@@ -201,6 +224,12 @@ def label(bundle: Bundle) -> str:
     settings = {key: value for key, value in to_json(bundle).items() if key != "name"}
     text = json.dumps(settings, sort_keys=True) + leaves.of_tree(bundle.variables)
     return f"{bundle.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _digests(settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Returns the SHA-256 of the contents of config.json but the name, and of the weights."""
+    text = json.dumps({key: value for key, value in settings.items() if key != "name"}, sort_keys=True)
+    return {"settings": hashlib.sha256(text.encode()).hexdigest(), "weights": leaves.of_tree(dict(arrays))}
 
 
 def to_json(bundle: Bundle) -> dict[str, Any]:

@@ -1,18 +1,21 @@
 """The records of a run directory: config.json and run.json."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import reprlib
 import resource
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
-from softbio_jax import files
+from softbio_jax import damage, files, locks
+from softbio_jax.checkpoints.processes import any_process
+from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 from softbio_jax.params import flatten
 from softbio_jax.registry import Registry
@@ -75,7 +78,7 @@ configuration, found model.rank was 8, is 16; fix: choose another --workdir, or 
     names = [
         name
         for name in sorted(was.keys() | is_.keys())
-        if was.get(name) != is_.get(name) and not any(f"{name}.".startswith(f"{field}.") for field in free)
+        if was.get(name) != is_.get(name) and not _is_free(name, free)
     ]
     if names:
         shown = ", ".join(
@@ -90,6 +93,10 @@ configuration, found model.rank was 8, is 16; fix: choose another --workdir, or 
             found=shown + more,
             fix="choose another --workdir, or set the fields back",
         )
+
+
+def _is_free(name: str, free: Collection[str]) -> bool:
+    return any(f"{name}.".startswith(f"{field}.") for field in free)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +118,35 @@ def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:
     check_same(before, _plain(config), of="run", where=str(workdir), free=_FREE)
 
 
+def identity(config: RunConfig) -> dict[str, Any]:
+    """Returns the fields of a configuration that every checkpoint of its run has, by dotted name."""
+    fields = _flat(_plain(config))
+    return {name: value for name, value in fields.items() if not _is_free(name, _FREE)}
+
+
+@contextlib.contextmanager
+def hold(workdir: epath.PathLike, *, console: Console = QUIET) -> Iterator[Callable[[], None]]:
+    """Holds the lock of a run directory for all processes; the first one has it.
+
+    Yields:
+      A function that raises UserError once another process took the lock over; see `locks`.
+
+    Raises:
+      UserError: another process works in the directory.
+    """
+    with contextlib.ExitStack() as stack:
+        check, error = (lambda: None), None
+        if jax.process_index() == 0:
+            try:
+                check = stack.enter_context(locks.hold(workdir, console=console)).check
+            except (UserError, OSError) as failure:
+                error = failure
+        if any_process("locked", error is not None):
+            fix = "see the message of the first process"
+            raise error or UserError("workdir cannot be used", where=str(workdir), fix=fix)
+        yield check
+
+
 def read_config(workdir: epath.PathLike) -> RunConfig:
     """Returns the configuration of a run directory; fields added since have their defaults.
 
@@ -126,7 +162,7 @@ def read_config(workdir: epath.PathLike) -> RunConfig:
             found="none",
             fix="give the --workdir of scripts/train.py",
         )
-    values = json.loads(path.read_text())
+    values = _read(path)
     for upgrade in UPGRADES.values():
         values = upgrade(values)
     kept = {key: value for key, value in values.items() if _RETIRED.get(key, ...) != value}
@@ -176,7 +212,10 @@ def write_best(workdir: epath.PathLike, step: int | None) -> None:
 def read_best(workdir: epath.PathLike) -> int | None:
     """Returns the step of the lowest validation loss, None where none was measured."""
     path = epath.Path(workdir) / "run.json"
-    return json.loads(path.read_text()).get("best_step") if path.exists() else None
+    step = _read(path).get("best_step") if path.exists() else None
+    if not (step is None or isinstance(step, int)):
+        raise UserError("a damaged run.json", where=str(path), found=f"best_step {step!r}", fix=_FIX)
+    return step
 
 
 def write_end(workdir: epath.PathLike, *, batch_size: int, seconds: float, images_per_second: float) -> None:
@@ -200,8 +239,15 @@ def _peak_memory() -> int:
 def update(workdir: epath.PathLike, values: Mapping[str, Any]) -> None:
     """Adds values to run.json, replacing those of the same names."""
     path = epath.Path(workdir) / "run.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
+    before = _read(path) if path.exists() else {}
     _write(path, before | dict(values))
+
+
+_FIX = "restore it from a copy"
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    return damage.read_json(path, what=path.name, fix=_FIX)
 
 
 def _write(path: epath.Path, values: Mapping[str, Any]) -> None:

@@ -32,7 +32,11 @@ def restore_run(
         config = dataclasses.replace(config, data=data)
     session = Session(build.build(config))
     manager = CheckpointManager(
-        workdir, keep=config.train.keep, base=session.base, console=console or Console()
+        workdir,
+        keep=config.train.keep,
+        base=session.base,
+        run=directory.identity(config),
+        console=console or Console(),
     )
     best = directory.read_best(workdir) if config.train.evaluate == "best" else None
     restored = manager.restore_newest(session.state) if best is None else manager.restore(best, session.state)

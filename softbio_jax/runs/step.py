@@ -47,7 +47,8 @@ def make_train_step(
     """Returns (state, frozen, batch, key) -> (state, metrics), to be jitted with state donated.
 
     Loss sums and counts, batch statistics and gradients are those of the global batch: the batch
-    arrives sharded over its first axis and jit does the rest. A non-finite update is skipped. The
+    arrives sharded over its first axis and jit does the rest. A step whose loss, gradient or result
+    (parameters, moments, log-variances, statistics) is not finite is skipped. The
     parameters and moments of a task without a label in the global batch do not change, not even by
     weight decay.
 
@@ -102,6 +103,8 @@ def make_train_step(
             batch_stats=found.batch_stats,
         )
         new = _hold(state, new, {task: found.losses[task].present for task in tasks})
+        # A finite gradient can make an update that is not, as where Adam divides by zero.
+        finite &= _all_finite(new)
         new = jax.tree.map(lambda a, b: jnp.where(finite, b, a), state, new)
         new = dataclasses.replace(new, step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
 
@@ -162,6 +165,12 @@ def _task_metrics(found: _Auxiliary, batch: Batch, tasks: Sequence[str]) -> Metr
             f"weight/{task}": found.weights[task],
         }
     return metrics
+
+
+def _all_finite(state: TrainState) -> jax.Array:
+    """Returns whether every float of a state is finite, ()."""
+    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
 
 def _hold(old: TrainState, new: TrainState, present: Mapping[str, jax.Array]) -> TrainState:

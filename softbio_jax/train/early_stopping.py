@@ -50,7 +50,7 @@ class ValidationHistory:
 
 
 class SkippedUpdates:
-    """Reports the steps whose loss or gradient was not finite, and ends a run that only has those.
+    """Reports the steps whose loss, gradient or update was not finite, and ends a run that only has those.
 
     Args:
       path: JSON lines with each such step and its examples; None: not written.
@@ -82,7 +82,7 @@ class SkippedUpdates:
         names = list(self._examples(step))
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         self._console.say(
-            f"step {step}: loss or gradient not finite, update skipped ({self._total} so far); "
+            f"step {step}: loss, gradient or update not finite, skipped ({self._total} so far); "
             f"its examples: {shown}"
         )
         if self._path is not None:
@@ -91,7 +91,7 @@ class SkippedUpdates:
             file.close()
         if in_a_row >= self._maximum:
             raise DivergedError(
-                "loss or gradient is not finite",
+                "loss, gradient or update is not finite",
                 where=f"step {step}",
                 found=f"{in_a_row} updates in a row skipped",
                 fix="lower the learning rates, or inspect the examples in skipped.jsonl; "

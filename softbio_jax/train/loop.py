@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -11,7 +11,8 @@ import jax
 from etils import epath
 
 from softbio_jax import files
-from softbio_jax.checkpoints.manager import CheckpointManager, barrier
+from softbio_jax.checkpoints.manager import CheckpointManager
+from softbio_jax.checkpoints.processes import barrier
 from softbio_jax.console import Console
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -49,14 +50,17 @@ def train_and_evaluate(
       The contents of eval/metrics.json.
 
     Raises:
-      UserError: the workdir holds another run, the batch does not fit the devices, checkpoints are
-        damaged or cannot be written, or too many updates in a row were not finite.
+      UserError: the workdir holds another run or is in use, the batch does not fit the devices,
+        checkpoints are damaged or cannot be written, or too many updates in a row were not finite.
       Preempted: stopped by SIGTERM after saving.
     """
     config, workdir = run.config.train, files.directory(workdir)
     directory.check_workdir(run.config, workdir)
     data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size)
-    with Training(run, data, workdir, preemption or Preemption()) as training:
+    with (
+        directory.hold(workdir, console=Console(active=jax.process_index() == 0)) as check_lock,
+        Training(run, data, workdir, preemption or Preemption(), check_lock=check_lock) as training,
+    ):
         if training.first < config.steps:
             training.start()
 
@@ -87,9 +91,19 @@ class Training:
       data: its data sets.
       workdir: the run directory.
       preemption: watches for SIGTERM.
+      check_lock: called before every save; raises if another process took the directory over.
     """
 
-    def __init__(self, run: Run, data: RunData, workdir: epath.Path, preemption: Preemption):
+    def __init__(
+        self,
+        run: Run,
+        data: RunData,
+        workdir: epath.Path,
+        preemption: Preemption,
+        *,
+        check_lock: Callable[[], None] = lambda: None,
+    ):
+        self._check_lock = check_lock
         config, self._chief = run.config.train, jax.process_index() == 0
         self._run, self._data, self._workdir = run, data, workdir
         self._preemption, self._started = preemption, time.perf_counter()
@@ -102,7 +116,11 @@ class Training:
         cached = config.cache_features
         self.session = CachedSession(run) if cached else Session(run)
         self.manager = CheckpointManager(
-            workdir, keep=config.keep, base=self.session.base, console=self.console
+            workdir,
+            keep=config.keep,
+            base=self.session.base,
+            run=directory.identity(run.config),
+            console=self.console,
         )
         self._stream = (
             RowBatches(run.config, data)
@@ -173,17 +191,19 @@ class Training:
 
     def save(self, step: int) -> None:
         """Starts saving the state after a step, once all its metrics are written."""
+        self._check_lock()
+        failure = None
         try:
             self._record(step, self.session.drain())
             self._log.flush()
-        finally:
-            host = {
-                "stream": self._stream.get_state(),
-                "watch": self.history.to_json(),
-                "audits": self._audits,
-            }
-            self.manager.save(step, self.session.state, host, best_step=self.history.best_step)
-            self._saved = step
+        except UserError as error:  # too many updates skipped: the state is still the last finite one
+            failure = error
+        # Anything else, such as Ctrl-C, saves nothing: the step would be without its metrics.
+        host = {"stream": self._stream.get_state(), "watch": self.history.to_json(), "audits": self._audits}
+        self.manager.save(step, self.session.state, host, best_step=self.history.best_step)
+        self._saved = step
+        if failure is not None:
+            raise failure
         # A save in flight at SIGTERM has the grace period to complete. One that may take longer is
         # waited for now, or the run could fall back by up to two intervals.
         took = self.manager.last_seconds

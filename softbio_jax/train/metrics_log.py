@@ -168,12 +168,13 @@ class MetricWriter:
 def _open(path: epath.Path, resume_step: int) -> LineFile:
     """Opens a file for appending, without the lines that the resumed run writes again."""
     kept = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    for line in text.split("\n"):
         try:
             values = json.loads(line)
-            step = values["step"]
-        except (json.JSONDecodeError, KeyError):
-            continue  # a line truncated by a kill
+            step = int(values["step"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # truncated by a kill, or damaged
         again = step == resume_step and any(name.startswith("val/") for name in values)
         if step <= resume_step and not again:
             kept.append(line)

@@ -13,8 +13,10 @@ from softbio_jax.errors import UserError
 from softbio_jax.evaluation import predictions_csv
 from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.predictor import open_bundle
+from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.params import flatten
 from tests.adapters import towers
+from tests.checkpoints import damaging
 from tests.compiling import quick_jit
 
 
@@ -122,6 +124,43 @@ def test_a_damaged_folder_is_reported_in_one_line(damage, says, tmp_path):
     with pytest.raises(UserError, match=says) as caught:
         open_bundle(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_files_of_two_bundles_are_refused(name, tmp_path):
+    bundle, _ = bundle_of("lora")
+    folder = bundle_lib.save(bundle, tmp_path / "model")
+    other = bundle_lib.save(dataclasses.replace(bundle, temperatures={"age": 2.5}), tmp_path / "other")
+    shutil.copy(other / name, folder / name)
+    with pytest.raises(UserError, match=r"files of two: .*config\.json"):
+        open_bundle(folder)
+
+
+def test_a_damaged_bundle_is_one_line_and_never_another_number(tmp_path):
+    bundle, _ = bundle_of("lora")
+    folder = bundle_lib.save(bundle, tmp_path / "model")
+    refused = 0
+    for seed in range(len(damaging.KINDS)):
+        with damaging.damaged(folder, seed) as done:
+            try:
+                back = open_bundle(folder)
+            except UserError as error:
+                refused += 1
+                assert "\n" not in str(error) and str(folder) in str(error), done
+            else:
+                jax.tree.map(np.testing.assert_array_equal, back.variables, bundle.variables)
+                assert back.temperatures == bundle.temperatures, done
+    assert refused >= len(damaging.KINDS) - 1
+
+
+def test_a_bundle_of_an_older_version_is_read(tmp_path):
+    bundle, _ = bundle_of("lora")
+    folder = bundle_lib.save(bundle, tmp_path / "model")
+    arrays, notes = load_arrays(folder / "model.safetensors")
+    kept = {name: notes[name] for name in ("format", "variant")}
+    save_arrays(folder / "model.safetensors", arrays, metadata=kept)
+    changed_config(folder, temperatures={"age": 2.0})
+    assert open_bundle(folder).temperatures == {"age": 2.0}
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path):

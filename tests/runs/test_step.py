@@ -83,3 +83,27 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_counters(session, 
     jax.tree.map(np.testing.assert_array_equal, before, after)
     assert session.state.step == 2
     assert len(poisoned) == len(flatten(session.state.trainable))
+
+
+@pytest.mark.parametrize("part", ["trainable", "opt_state", "batch_stats"])
+def test_a_finite_gradient_with_a_result_that_is_not_is_skipped(session, state, part):
+    """Each part alone: parameters from a huge first moment, moments and statistics that overflow."""
+
+    values = {
+        "trainable": {"/mu/heads/gender/dense_out/bias": 1e38, "/nu/heads/gender/dense_out/bias": 0.0},
+        "opt_state": {"/nu/heads/gender/dense_out/bias": np.inf},
+        "batch_stats": {"batch_stats/heads/gender": np.inf},
+    }[part]
+
+    def huge(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        chosen = [value for part, value in values.items() if part in name]
+        return jnp.full_like(leaf, chosen[0]) if chosen else leaf
+
+    session.state = jax.tree_util.tree_map_with_path(huge, session.state)
+    before = jax.tree.map(np.array, session.state)
+    metrics = session.train(batch_of())
+    assert np.isfinite(metrics["loss/total"]) and np.isfinite(metrics["gradient_norm"])
+    assert metrics["skipped"] == 1
+    jax.tree.map(np.testing.assert_array_equal, before.trainable, session.state.trainable)
+    jax.tree.map(np.testing.assert_array_equal, before.opt_state, session.state.opt_state)

@@ -35,7 +35,7 @@ def test_skipped_steps_are_named_with_their_examples(tmp_path):
     for step, in_a_row in ((1, 0), (2, 1), (3, 2), (4, 0), (5, 1)):
         skips.update(step, in_a_row)
     assert console.lines[1] == (
-        "step 3: loss or gradient not finite, update skipped (2 so far); its "
+        "step 3: loss, gradient or update not finite, skipped (2 so far); its "
         "examples: faces/train:3-0, faces/train:3-1, faces/train:3-2, "
         "faces/train:3-3 and 2 more"
     )

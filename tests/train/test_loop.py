@@ -1,10 +1,13 @@
 import json
+import os
 import shutil
+import types
 
 import jax
 import numpy as np
 import pytest
 
+from softbio_jax import locks
 from softbio_jax.data.audit import verdict
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import evaluate
@@ -192,6 +195,8 @@ def test_another_configuration_is_told_by_its_fields(runs, change, named):
         ({"method": {"name": "lp"}}, "checkpoint does not fit this run"),
         ({"model__variant": "tiny-demo"}, "checkpoint does not fit this run"),
         ({"seed": 4}, "the frozen weights are not those"),
+        ({"optimizer__rates__heads": 0.5}, "of another run"),
+        ({"train__steps": 12}, "train.steps was 8, is 12"),
         ({"mesh": {"fsdp": 3}}, "mesh.fsdp: expected a divisor of 8 devices, found 3"),
         ({"train__batch_size": 12}, "train.batch_size: expected a multiple of 8 devices"),
         ({"model__pretrained": "nowhere/PE.safetensors"}, "nowhere/PE.safetensors"),
@@ -206,6 +211,59 @@ def test_checkpoints_that_do_not_belong_to_a_run_are_refused_and_stay(runs, tmp_
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
     assert _content(tmp_path) == before
+
+
+def test_a_second_start_says_who_holds_the_directory_and_changes_nothing(runs):
+    folder = runs["whole"]
+    with locks.hold(folder):
+        before = _content(folder)
+        for start in (
+            lambda: loop.train_and_evaluate(*run_of(runs["config"]), folder),
+            lambda: evaluate.evaluate_run(folder, out=folder),
+        ):
+            with pytest.raises(UserError, match=f"workdir is in use: .* process {os.getpid()} on "):
+                start()
+        assert _content(folder) == before
+
+
+def test_a_lock_that_is_lost_stops_the_run_before_it_saves(config, tmp_path, monkeypatch):
+    save, saved = loop.Training.save, []
+
+    def lose(training, step):
+        saved.append(step)
+        if step == 4:
+            holder = json.loads(_text(tmp_path, locks.NAME))
+            (tmp_path / locks.NAME).write_text(json.dumps(holder | {"token": "other", "host": "elsewhere"}))
+        save(training, step)
+
+    monkeypatch.setattr(loop.Training, "save", lose)
+    with pytest.raises(UserError, match=r"taken over: .*elsewhere"):
+        loop.train_and_evaluate(*run_of(config), tmp_path)
+    assert saved == [2, 4]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2"]
+    assert "elsewhere" in _text(tmp_path, locks.NAME)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, UserError])
+def test_a_save_that_cannot_read_its_metrics_keeps_no_step_without_them(stop):
+    """Ctrl-C saves nothing; too many skipped updates save the last finite state."""
+    training, saved = loop.Training.__new__(loop.Training), []
+
+    def interrupted(*_):
+        raise stop("now")
+
+    training.__dict__.update(
+        _check_lock=lambda: None,
+        _record=interrupted,
+        _stream=types.SimpleNamespace(get_state=dict),
+        _audits={},
+        session=types.SimpleNamespace(drain=list, state=None),
+        history=types.SimpleNamespace(to_json=dict, best_step=None),
+        manager=types.SimpleNamespace(save=lambda step, *_, **__: saved.append(step)),
+    )
+    with pytest.raises(stop):
+        training.save(4)
+    assert saved == ([4] if stop is UserError else [])
 
 
 def test_weights_that_are_gone_are_told_at_the_next_start(runs, tmp_path):

@@ -63,3 +63,13 @@ def test_the_share_of_the_peak_is_logged_where_the_chip_is_known(made, tmp_path,
     peak = jax.device_count() * CHIPS["v5e"].flops
     expected = line["performance/images_per_second"] * 10**9 / peak
     assert line["performance/mfu"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "tail", [b'{"step": 2, "train/lo', b"\0" * 512, b"12", b"null", b'{"step": "x"}', b"\xff\xfe"]
+)
+def test_damaged_lines_are_dropped_and_the_others_kept(tmp_path, tail):
+    whole = b'{"step": 1, "train/loss/total": 1.0}'
+    (tmp_path / "metrics.jsonl").write_bytes(whole + b"\n" + tail)
+    MetricWriter(tmp_path, resume_step=2, active=True).close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole + b"\n"

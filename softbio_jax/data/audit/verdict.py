@@ -8,9 +8,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from softbio_jax import files
+from softbio_jax import damage, files
+from softbio_jax.errors import UserError
 
 _FILE = "audit_verdict.json"
+_FIX = "delete it, or run scripts/audit_data.py again"
 
 
 def store(directory: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
@@ -20,6 +22,15 @@ def store(directory: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
 
 
 def load(directory: str | os.PathLike) -> dict[str, Any] | None:
-    """Returns `findings.audit`'s "verdict" of a prepared folder; None if it was never audited."""
+    """Returns `findings.audit`'s "verdict" of a prepared folder; None if it was never audited.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     path = pathlib.Path(directory) / _FILE
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    verdict = damage.read_json(path, what="verdict of an audit", fix=_FIX)
+    if not isinstance(verdict.get("sha256"), str):
+        raise UserError("a damaged verdict of an audit", where=str(path), found="no sha256", fix=_FIX)
+    return verdict

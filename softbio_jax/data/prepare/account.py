@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.data.index import Index
+from softbio_jax.data.index import Index, checks_of
 from softbio_jax.data.prepare.rows import Rejection, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING, TASKS
@@ -41,6 +41,7 @@ class Account:
         self._labels: dict[str, list[int]] = {task: [] for task in tasks}
         self._columns: dict[str, list[str]] = {name: [] for name in columns}
         self._digests: list[bytes] = []
+        self._checks: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -73,6 +74,7 @@ class Account:
             column.append(row.columns.get(name, ""))
         self.masked.update(f"{task}: {reason}" for task, reason in row.masked.items())
         self._digests.append(checked.digest)
+        self._checks.append(checks_of(checked.data))
         return True
 
     def verify(self, *, max_rejected: float) -> None:
@@ -107,6 +109,7 @@ class Account:
             labels={t: np.array(v, dtype=np.int32) for t, v in self._labels.items()},
             columns={c: np.array(v, dtype=np.str_) for c, v in self._columns.items()},
             digests=np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32),
+            checks=np.array(self._checks, np.uint32).reshape(-1, 2),
         )
 
     def report(self) -> dict[str, Any]:
@@ -142,6 +145,7 @@ class Account:
             "labels": self._labels,
             "columns": self._columns,
             "digests": [digest.hex() for digest in self._digests],
+            "checks": self._checks,
         }
 
     def add_json(self, part: dict[str, Any]) -> None:
@@ -157,6 +161,7 @@ class Account:
         for name, column in self._columns.items():
             column += part["columns"][name]
         self._digests += [bytes.fromhex(digest) for digest in part["digests"]]
+        self._checks += [(sample, whole) for sample, whole in part["checks"]]
 
 
 @dataclasses.dataclass(frozen=True)

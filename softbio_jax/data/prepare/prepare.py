@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import io
 import json
@@ -17,12 +16,13 @@ from typing import Any
 
 from absl import logging
 
-from softbio_jax import files
+from softbio_jax import files, locks
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
 from softbio_jax.data.builders import BUILDERS
 from softbio_jax.data.index import REPORT
+from softbio_jax.data.index import read_report as read_report
 from softbio_jax.data.prepare import beam, layouts, tables
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
@@ -102,15 +102,6 @@ def prepare(
         return report
 
 
-def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the report of a prepared folder; raises UserError if there is none."""
-    path = pathlib.Path(directory).expanduser() / REPORT
-    if not path.is_file():
-        where, fix = str(directory), "run scripts/prepare_data.py"
-        raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)
-    return json.loads(path.read_text())
-
-
 @contextlib.contextmanager
 def _explained(dataset: str, options: dict[str, Any], *, out: str | None = None) -> Iterator[None]:
     """Adds to the error about a missing file what the source is instead."""
@@ -132,13 +123,7 @@ def _at_home(options: dict[str, Any]) -> dict[str, Any]:
 def _scratch(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a hidden folder beside `out`, which is kept only if the process is interrupted."""
     scratch = out.parent / f".{out.name}.partial"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with (scratch / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            fix = "wait for it to end"
-            raise UserError("another preparation is running", where=str(out), fix=fix) from error
+    with locks.hold(scratch, what="another preparation is running"):
         try:
             yield scratch
         except KeyboardInterrupt:

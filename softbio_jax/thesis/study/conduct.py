@@ -1,19 +1,18 @@
 """Conducts a study: several trials at a time, resumable at any point."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
-import fcntl
 import json
 import multiprocessing
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from softbio_jax import locks
 from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 from softbio_jax.runs.config import config_from
@@ -43,7 +42,7 @@ def conduct(study: Study, workdir: pathlib.Path, *, jobs: int, console: Console 
     if not 1 <= jobs <= (os.cpu_count() or 1):
         expected, fix = f"1 to {os.cpu_count()}, the number of cores", "set it in this range"
         raise UserError("bad number of jobs", where="--jobs", expected=expected, found=str(jobs), fix=fix)
-    with _locked(workdir):
+    with locks.hold(workdir, console=console):
         _check_workdir(study, workdir)
         encoder, about = _encoder(study, workdir, console)
         done = results.read_all(study, workdir)
@@ -128,16 +127,3 @@ def _resolved(study: Mapping[str, Any]) -> dict[str, Any]:
     cells = study.get("cells", {}).items()
     resolved = {name: dataclasses.asdict(config_from(protocol.upgrade(cell))) for name, cell in cells}
     return json.loads(json.dumps({**study, "cells": resolved}))
-
-
-@contextlib.contextmanager
-def _locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds the folder's lock, which the system releases however the process ends."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            fix = "wait for its study, or choose another --workdir"
-            raise UserError("workdir is in use", where=str(workdir), fix=fix) from error
-        yield

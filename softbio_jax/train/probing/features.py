@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 from jax.sharding import Mesh
 
-from softbio_jax import files, parallel
+from softbio_jax import damage, files, parallel
 from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.checkpoints import leaves
 from softbio_jax.console import QUIET, Console, Meter
@@ -62,10 +62,12 @@ class FeatureStore:
                 about = file.metadata()
                 features, decoded = file.get_tensor("features"), file.get_tensor("decoded")
             features, written = features.view(np.dtype(about["dtype"])), about["digest"]
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
+            whole = written == _digest(features, decoded) and len(decoded) == rows.stop - rows.start
+            return (features, decoded) if whole else None
+        except Exception as error:
+            if damage.refusal(error):
+                raise
             return None
-        whole = written == _digest(features, decoded) and len(decoded) == rows.stop - rows.start
-        return (features, decoded) if whole else None
 
     def write(self, rows: slice, features: np.ndarray, decoded: np.ndarray) -> None:
         """Writes a shard; raises UserError if the disk refuses it."""

@@ -1,0 +1,89 @@
+"""Which errors of reading a file mean damaged content, and which a disk or machine that refuses.
+
+A damaged file makes its reader raise almost anything: a decompressor's own error, a length that is
+no number, a recursion without end. So every error counts as damage unless it is known as a refusal:
+permission denied, a disk that is gone, no memory. A sector that cannot be read (EIO) is damage.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from softbio_jax.errors import UserError
+
+_REFUSED = (
+    *(errno.EACCES, errno.EPERM),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+    *(errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN),
+    *(errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET),
+)
+_WORDS = tuple(os.strerror(code) for code in _REFUSED)
+# The status codes of TensorStore and object stores.
+_STATUS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+
+
+def refusal(error: BaseException) -> str | None:
+    """Returns the reason why a disk or machine refused, None where the content is damaged.
+
+    >>> refusal(PermissionError(errno.EACCES, "Permission denied")), refusal(EOFError())
+    ('Permission denied', None)
+    """
+    for found in _chain(error):
+        if isinstance(found, MemoryError):
+            return "out of memory"
+        if isinstance(found, OSError) and found.errno in _REFUSED:
+            return os.strerror(found.errno)
+        text = str(found).partition("\n")[0]
+        for words in (*_WORDS, *_STATUS):
+            if words in text:
+                return words
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and its causes."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def reason(error: BaseException) -> str:
+    """Returns an error as a short line: the first one of its first cause.
+
+    >>> reason(ValueError("checksum mismatch\nat byte 3")), reason(EOFError())
+    ('checksum mismatch', 'EOFError')
+    """
+    *_, first = _chain(error)
+    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(first).__name__
+
+
+def read_json(path: epath.PathLike, *, what: str, fix: str) -> dict[str, Any]:
+    """Returns the object of a JSON file.
+
+    Args:
+      path: the file, which exists.
+      what: the kind of file, for the message.
+      fix: the correction, for the message.
+
+    Raises:
+      UserError: the file is damaged.
+      OSError: it cannot be read.
+    """
+    try:
+        values = json.loads(epath.Path(path).read_bytes())
+        if not isinstance(values, dict):
+            raise TypeError(f"a {type(values).__name__}, not an object")
+        return values
+    except Exception as error:
+        if refusal(error) or isinstance(error, FileNotFoundError):
+            raise
+        raise UserError(f"a damaged {what}", where=os.fspath(path), found=reason(error), fix=fix) from error
