@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from softbio_jax import command
+from softbio_jax import command, coverage
 from softbio_jax.console import Console, duration
 
 _MODEL = flags.DEFINE_string(
@@ -68,8 +68,11 @@ def main(argv: Sequence[str]) -> int:
         form=_FORMAT.value or ("jsonl" if jsonl else "csv"),
         tasks=model.bundle.tasks,
         model=bundle.label(model.bundle),
+        marks=bool(notes := coverage.notes(model.bundle.training_images)),
     )
     console = Console(out=sys.stderr)
+    for note in notes:
+        console.say(f"warning: {note}: such answers are marked in the column untrained")
     left_out = inputs.LeftOut(console)
     stream = Stream(
         model=model,
@@ -93,6 +96,7 @@ def main(argv: Sequence[str]) -> int:
         f"{counts.images:,} images, {counts.faces:,} faces, {counts.done:,} done before, "
         f"{counts.skipped:,} skipped, "
         + (f"{left_out.count:,} left out, " if left_out.count else "")
+        + (f"{counts.untrained:,} with a class without training images, " if counts.untrained else "")
         + f"in {duration(time.monotonic() - start)}"
     )
     return 1 if counts.skipped else 0

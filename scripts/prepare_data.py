@@ -117,6 +117,8 @@ def main(_: Sequence[str]) -> None:
                 print(f"  {rejection}")
             found.check_files(split, max_rejected=_MAX_REJECTED.value)
             found.check_rejected(split, max_rejected=_MAX_REJECTED.value)
+        for line in prepare.warnings(prepare.counts_of(surveys)):
+            print(line)
         valid = "the other labels are" if any(s.rejected for s in surveys.values()) else "the labels are"
         print(f"{valid} valid; no image was decoded")
         return
@@ -134,6 +136,8 @@ def main(_: Sequence[str]) -> None:
     plot_classes(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
     for split, part in report["splits"].items():
         _print_split(split, part)
+    for line in report["warnings"]:
+        print(line)
     seconds, speed = report["seconds"], report["images_per_second"]
     print(f"wrote {_OUT.value} in {seconds:.1f} s ({speed:,.0f} images/s)")
 

@@ -57,12 +57,17 @@ def annotate(
 
 
 def lines(prediction: Prediction) -> list[str]:
-    """Returns one line per task, such as `age 20-29 (71 %), 25 years`."""
+    """Returns one line per task, such as `age 20-29 (71 %), 25 years`.
+
+    The line of a class without training images says so.
+    """
     texts = []
     for task, name in prediction.classes.items():
         text = f"{task} {name} ({percent(prediction.probabilities[task][name], 0)} %)"
         if task == "age" and prediction.expected_age is not None:
             text += f", {prediction.expected_age:.0f} years"
+        if task in prediction.untrained:
+            text += ", no training images"
         texts.append(text)
     return texts
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from softbio_jax import coverage
 from softbio_jax.errors import UserError
 from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.bundle import Bundle
@@ -142,7 +143,12 @@ def card_of_bundle(bundle: Bundle, *, repo_id: str) -> str:
 
 
 def _usage(bundle: Bundle, repo_id: str) -> str:
-    classes = "\n".join(f"- {task.name}: {', '.join(task.classes)}" for task in bundle.tasks)
+    images = bundle.training_images
+    classes = "\n".join(
+        f"- {task.name}: {', '.join(coverage.marked(images, task.name, name) for name in task.classes)}"
+        for task in bundle.tasks
+    )
+    classes += "".join(f"\n\n{coverage.MARK} {note}" for note in coverage.notes(images))
     return _USAGE.format(repo_id=repo_id, size=bundle.image_size, classes=classes)
 
 

@@ -16,16 +16,17 @@ from softbio_jax.tasks import AGE, TaskSpec
 
 Format = Literal["csv", "jsonl"]
 Key = tuple[str, str]  # input, and seconds as in the table
+_MARKS = "untrained"  # tasks whose class had no training image
 _BOX = ("x0", "y0", "x1", "y1")
 
 
-def columns(tasks: Sequence[TaskSpec]) -> list[str]:
-    """Returns the names of the columns, in their order."""
+def columns(tasks: Sequence[TaskSpec], *, marks: bool = False) -> list[str]:
+    """Returns the names of the columns, in their order; `marks` as in `PredictionTable`."""
     names = ["input", "seconds", "face", "faces", *_BOX, "confidence"]
     for task in tasks:
         names += [task.name, *(f"{task.name}_{name}" for name in task.classes)]
         names += ["expected_age"] if task.name == AGE.name else []
-    return [*names, "model"]
+    return [*names, *([_MARKS] if marks else ()), "model"]
 
 
 def time_text(seconds: float | None) -> str | None:
@@ -43,6 +44,8 @@ class PredictionTable:
       path: the file, created with its folders if missing; None: rows go to `stream`.
       form: CSV with a header, or one JSON object per line.
       model: contents of the column `model`.
+      marks: whether the model has classes without training images. The column `untrained` then names
+        the tasks whose class is one of them: separated by spaces, or a list in JSON.
 
     Raises:
       UserError: the file holds something else, or another model's rows.
@@ -56,8 +59,10 @@ class PredictionTable:
         form: Format,
         tasks: Sequence[TaskSpec],
         model: str,
+        marks: bool = False,
     ):
-        self._form, self._tasks, self._columns, self._model = form, tasks, columns(tasks), model
+        self._form, self._tasks, self._model = form, tasks, model
+        self._columns = columns(tasks, marks=marks)
         self._stream, self._owned = stream, path is not None
         self._done: set[Key] = set()
         self._last: dict[str, float] = {}
@@ -96,6 +101,7 @@ class PredictionTable:
     ) -> dict[str, Any]:
         prediction = predictions[number]
         row: dict[str, Any] = {"input": name, "seconds": time_text(seconds), "model": self._model}
+        row[_MARKS] = list(prediction.untrained)
         if (face := prediction.face) is not None:
             row |= {"face": number, "faces": len(predictions), "confidence": _short(face.confidence)}
             row |= {key: round(side) for key, side in zip(_BOX, face.box, strict=True)}
@@ -110,7 +116,8 @@ class PredictionTable:
     def _line(self, row: Mapping[str, Any]) -> str:
         if self._form == "jsonl":
             return json.dumps(row, ensure_ascii=False) + "\n"
-        return _csv_line([row.get(name) for name in self._columns])
+        cells = dict(row) | {_MARKS: " ".join(row.get(_MARKS, ()))}
+        return _csv_line([cells.get(name) for name in self._columns])
 
     def _repair(self, path: pathlib.Path) -> bool:
         """Removes incomplete rows, records the others, and returns whether the file has any line left."""

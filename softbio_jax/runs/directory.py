@@ -6,13 +6,13 @@ import json
 import reprlib
 import resource
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 from etils import epath
 
-from softbio_jax import files
+from softbio_jax import coverage, files
 from softbio_jax.errors import UserError
 from softbio_jax.params import flatten
 from softbio_jax.registry import Registry
@@ -134,7 +134,13 @@ def read_config(workdir: epath.PathLike) -> RunConfig:
 
 
 def write_start(
-    run: Run, data: RunData, workdir: epath.PathLike, *, audits: Mapping[str, str | None]
+    run: Run,
+    data: RunData,
+    workdir: epath.PathLike,
+    *,
+    audits: Mapping[str, str | None],
+    images: coverage.TrainingImages = coverage.UNKNOWN,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes config.json, and to run.json everything known before the first step.
 
@@ -143,6 +149,8 @@ def write_start(
       data: its data sets; their sizes, fingerprints and sampled class counts are recorded.
       workdir: the run directory, local or gs://.
       audits: see `audit_hashes`.
+      images: training images per class, see `data.training_images`.
+      warnings: see `data.coverage_warnings`.
     """
     trained, total = run.trained_and_total()
     _write(epath.Path(workdir) / "config.json", _plain(run.config))
@@ -164,6 +172,8 @@ def write_start(
                 for key, dataset in data.entries()
             },
             "sampling": sampling_counts(run.config, data),
+            coverage.KEY: dict(images),
+            "warnings": list(warnings),
         },
     )
 

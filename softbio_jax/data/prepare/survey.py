@@ -181,8 +181,7 @@ def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
             axes, below = grid[2 * number : 2 * number + 2, place]
             bars = axes.bar(range(len(counts)), list(counts.values()), color="tab:blue")
             axes.bar_label(bars, fontsize=7)
-            axes.set_xticks(range(len(counts)), list(counts), rotation=45, fontsize=8)
-            axes.set_title(f"{split}: {task}", fontsize=10)
+            _name_classes(axes, counts, title=f"{split}: {task}")
             axes.margins(y=0.15)
             axes.set_xlim(-0.5, len(counts) - 0.5)
             sheet = _examples(dataset, task, len(counts))
@@ -191,6 +190,16 @@ def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
             below.set_axis_off()
             below.set_anchor("N")
     figure.savefig(path, dpi=110)
+
+
+def _name_classes(axes: Any, counts: Mapping[str, int], *, title: str) -> None:
+    """Writes the names below the bars and the title; what has no image is red and says so."""
+    names = [name if n else f"{name}\nno image" for name, n in counts.items()]
+    axes.set_xticks(range(len(counts)), names, rotation=45, fontsize=8)
+    for label, n in zip(axes.get_xticklabels(), counts.values(), strict=True):
+        label.set_color("black" if n else "tab:red")
+    title += "" if any(counts.values()) else " (no label)"
+    axes.set_title(title, fontsize=10, color="black" if all(counts.values()) else "tab:red")
 
 
 def _examples(dataset: sources.PreparedDataset, task: str, classes: int) -> np.ndarray:
