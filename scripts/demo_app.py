@@ -22,6 +22,7 @@ from absl import flags
 
 from softbio_jax import command
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import markdown
 
 _MODEL = flags.DEFINE_string("model", None, "A run, a folder with a saved model, or a hub id.", required=True)
 _PORT = flags.DEFINE_integer("port", 7860, "Port of the page.")
@@ -78,8 +79,8 @@ def build(gradio, model):
     tasks = [task.name for task in model.bundle.tasks]
     with gradio.Blocks(title=f"softbio_jax: {model.bundle.name}", analytics_enabled=False) as page:
         gradio.Markdown(
-            f"# {', '.join(tasks).capitalize()}\n"
-            f"The model {model.bundle.name}: {model.bundle.variant}, {model.bundle.method}"
+            f"# {markdown(', '.join(tasks).capitalize())}\n"
+            f"The model {markdown(model.bundle.name)}: {model.bundle.variant}, {model.bundle.method}"
         )
         options = {"height": 340, "buttons": ["fullscreen"]}
         with gradio.Row():
@@ -172,7 +173,7 @@ def _analyse(gradio, model, image, how, margin, task, which):
             for t in tasks
         ),
         overlay(squares[chosen], drops),
-        "\n\n".join(lines),
+        "\n\n".join(map(markdown, lines)),
     ]
 
 

@@ -47,7 +47,11 @@ _BATCH = flags.DEFINE_integer("batch", 64, "Maximum batch size (a power of two).
 _DEVICE = flags.DEFINE_string("device", None, "Such as cpu, gpu or gpu:1; default: JAX's first.")
 
 
+_READERS = {"margin": ["--faces=detect"]}
+
+
 def main(argv: Sequence[str]) -> int:
+    command.refuse_ignored(f"--faces={_FACES.value}", _READERS)
     if len(argv) < 2:
         raise app.UsageError("name at least one input: predict.py --model=RUN INPUT [INPUT ...]")
     from softbio_jax.data.faces import Mtcnn
@@ -103,4 +107,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, arguments=True)

@@ -92,6 +92,7 @@ _OPTIONS = (
     (flags.DEFINE_integer("count", None, "synthetic: number of training rows."), ("synthetic",)),
     (flags.DEFINE_integer("test_count", None, "synthetic: number of test rows."), ("synthetic",)),
 )
+_READERS = {"quality": ["--encoding=source", "--encoding=jpeg"]}
 _LISTED = 10  # rejected rows that are printed
 
 
@@ -100,6 +101,7 @@ def main(_: Sequence[str]) -> None:
         if flag.value is None and not (flag is _OUT and _DRY_RUN.value):
             fix = f"for example --{flag.name}={example}; see --help"
             raise UserError("a flag is missing", where=f"--{flag.name}", fix=fix)
+    command.refuse_ignored(f"--encoding={_ENCODING.value}", _READERS)
     from softbio_jax.console import Console
     from softbio_jax.data.prepare import prepare
     from softbio_jax.data.prepare.survey import plot_classes

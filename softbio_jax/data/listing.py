@@ -9,6 +9,8 @@ import stat
 from collections.abc import Iterator
 from typing import Literal
 
+from softbio_jax.escaping import one_line
+
 Kind = Literal["image", "video", "other"]
 
 IMAGES = frozenset(
@@ -85,8 +87,7 @@ def name_problem(name: str) -> str:
 
 def shown(name: str) -> str:
     r"""Returns a name that can be printed: what is not UTF-8 as \xe9, line breaks as \n."""
-    text = name.encode("utf-8", "surrogateescape" if _is_escaped(name) else "backslashreplace")
-    return text.decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
+    return one_line(name)
 
 
 def _walk(folder: str, entered: set[tuple[int, int]]) -> Iterator[Listed]:
@@ -148,7 +149,3 @@ def _is_image(start: bytes) -> bool:
     if start[4:8] == b"ftyp":
         return start[8:12] in (b"avif", b"avis")
     return start[:1] == b"P" and start[1:2] in b"123456f" and start[2:3] in (b"\n", b" ", b"\t", b"\r")
-
-
-def _is_escaped(name: str) -> bool:
-    return all(not 0xD800 <= ord(c) <= 0xDFFF or 0xDC80 <= ord(c) <= 0xDCFF for c in name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import pathlib
@@ -11,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal
 
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import csv_line, csv_rows, json_text
 from softbio_jax.inference.predictor import Prediction
 from softbio_jax.tasks import AGE, TaskSpec
 
@@ -74,7 +73,7 @@ class PredictionTable:
             # A large buffer, so that `write` passes all rows of an image to the system at once.
             self._stream = path.open("a", encoding="utf-8", newline="", buffering=1 << 16)
         if fresh and form == "csv":
-            self._stream.write(_csv_line(self._columns))
+            self._stream.write(csv_line(self._columns))
             self._stream.flush()
 
     def done(self, name: str, seconds: float | None = None) -> bool:
@@ -115,9 +114,9 @@ class PredictionTable:
 
     def _line(self, row: Mapping[str, Any]) -> str:
         if self._form == "jsonl":
-            return json.dumps(row, ensure_ascii=False) + "\n"
+            return json_text(row) + "\n"
         cells = dict(row) | {_MARKS: " ".join(row.get(_MARKS, ()))}
-        return _csv_line([cells.get(name) for name in self._columns])
+        return csv_line([cells.get(name) for name in self._columns])
 
     def _repair(self, path: pathlib.Path) -> bool:
         """Removes incomplete rows, records the others, and returns whether the file has any line left."""
@@ -127,7 +126,7 @@ class PredictionTable:
         header = int(self._form == "csv" and bool(lines))
         if header:
             found = lines[0].decode(errors="replace")
-            if found != _csv_line(self._columns).rstrip("\n"):
+            if found != csv_line(self._columns).rstrip("\n"):
                 raise _other(path, "the columns of this model", found)
         rows = [self._parsed(line, path) for line in lines[header:]]
         for row in rows:
@@ -153,9 +152,9 @@ class PredictionTable:
             if self._form == "jsonl":
                 row = json.loads(text)
             else:
-                row = dict(zip(self._columns, next(csv.reader([text])), strict=True))
+                row = dict(zip(self._columns, csv_rows([text])[0], strict=True))
             return {"input": row["input"], "model": row["model"]} | row
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise _other(path, "rows of this program", line[:80].decode(errors="replace")) from error
 
 
@@ -165,12 +164,6 @@ def _key(row: Mapping[str, str]) -> Key:
 
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def _csv_line(values: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
 
 
 def _other(path: pathlib.Path, expected: str, found: str) -> UserError:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from softbio_jax import files
 from softbio_jax.data.labels import OLDEST
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import one_line
 
 _BIRTHS = (1850, 2100)  # a number between them in a column of ages is a year
 
@@ -60,7 +61,7 @@ class Rejection:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            object.__setattr__(self, name, printable(value))
+            object.__setattr__(self, name, one_line(printable(value)))
 
     def __str__(self) -> str:
         what = f"{self.path}: {self.reason}"

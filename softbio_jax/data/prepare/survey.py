@@ -14,6 +14,7 @@ import numpy as np
 from softbio_jax.data import decode, sources
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, printable
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import one_line
 from softbio_jax.tasks import MISSING, TASKS
 
 _LISTED = 5  # missing files, and rejected rows
@@ -133,7 +134,7 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         if not row.image.is_file():
             missing += 1
             if len(first) < _LISTED:
-                first.append(printable(str(row.image)))
+                first.append(one_line(printable(str(row.image))))
     return SplitSurvey(
         rows=count,
         labelled=labelled,

@@ -1,10 +1,9 @@
 """A run's result card: a model card in Markdown with the Hub's metadata on top."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from softbio_jax import coverage
+from softbio_jax import coverage, escaping
 from softbio_jax.evaluation import evaluate
 from softbio_jax.evaluation.report import cost, document, groups
 from softbio_jax.evaluation.report import render as render_lib
@@ -94,7 +93,7 @@ def _metadata(run: RunResults, training_sets: list[str]) -> dict[str, str]:
         "metrics": ["accuracy", "f1"],
         "model-index": [{"name": run.name, "results": results}],
     }
-    return {key: json.dumps(value) for key, value in fields.items()}
+    return {key: escaping.json_text(value) for key, value in fields.items()}
 
 
 def _results(run: RunResults) -> Table:
