@@ -25,7 +25,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Markdown's signs that have a meaning anywhere in a line, and those at its start.
 _MARKDOWN = {**{sign: f"\\{sign}" for sign in "\\|*`~$"}, **{"<": "&lt;", ">": "&gt;", "&": "&amp;"}}
 _WORD_EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # within a word an underscore is one
-_LINK = re.compile(r"\]\s*[(\[:]|!\[")
+# Intervals such as [80.1, 82.3] keep their brackets, which then begin no link.
+_BRACKET = re.compile(r"\[[-+\d., ]+\](?!\s*[(\[:])|[\[\]]")
 _BLOCK = re.compile(r"(?:#+|[-+=]+)(?=\s|$)|\d+(?=[.)](?:\s|$))")
 # A cell with one of them is quoted; other delimiters too, for spreadsheets that split at those.
 _QUOTED = re.compile('[",;\t\r\n]')
@@ -61,8 +62,7 @@ def markdown(text: str) -> str:
     line = " ".join(visible(text).split("\n"))
     escaped = "".join(_MARKDOWN.get(sign, sign) for sign in line)
     escaped = _WORD_EDGE.sub(r"\\_", escaped)
-    if _LINK.search(line):
-        escaped = escaped.replace("[", r"\[").replace("]", r"\]")
+    escaped = _BRACKET.sub(lambda found: found[0] if found[0][1:] else f"\\{found[0]}", escaped)
     if found := _BLOCK.match(escaped):
         start = found.end() if found[0].isdigit() else 0
         escaped = f"{escaped[:start]}\\{escaped[start:]}"
