@@ -3,8 +3,6 @@
 import difflib
 from collections.abc import Iterable
 
-from softbio_jax.escaping import visible
-
 
 class UserError(ValueError):
     """A mistake in the user's input, reported in one line: what, where, expected, found, fix.
@@ -25,7 +23,7 @@ class UserError(ValueError):
         compared = {"expected": expected, "found": found}
         comparison = ", ".join(f"{name} {value}" for name, value in compared.items() if value)
         line = ": ".join(part for part in (what, where, comparison) if part)
-        super().__init__(visible(" ".join((line + (f"; fix: {fix}" if fix else "")).split())))
+        super().__init__(" ".join((line + (f"; fix: {fix}" if fix else "")).split()))
 
 
 def nearest(word: str, known: Iterable[str], *, otherwise: str) -> str:

@@ -11,7 +11,6 @@ from markdown_it import MarkdownIt
 
 from softbio_jax import escaping
 from softbio_jax.console import Console, aligned
-from softbio_jax.errors import UserError
 
 # What a terminal obeys: ESC, a CSI of one byte, BEL, DEL, carriage return, marks of direction, halves.
 CONTROLS = [
@@ -63,7 +62,7 @@ def test_what_is_printed_has_no_control_characters(control):
     Console(out=out).say(name)
     Console(out=out).show(name, 0, 1)
     print(name, end="\n", file=escaping.guarded(out))
-    out.write(aligned([("set", "n"), (name, "1")], text_columns=1) + str(UserError("bad", where=name)))
+    out.write(aligned([("set", "n"), (name, "1")], text_columns=1))
     assert harmless(out.getvalue()) and "é 你 😀" in out.getvalue()
     assert escaping.visible(escaping.visible(name)) == escaping.visible(name)
     assert "\n" not in escaping.one_line(name + "\nerror: x\ty") and "\t" not in escaping.one_line("a\tb")

@@ -17,7 +17,6 @@ from softbio_jax.data import listing
 from softbio_jax.data.decode import UndecodableImage
 from softbio_jax.data.faces import Face, FaceFinder
 from softbio_jax.errors import UserError
-from softbio_jax.escaping import visible
 from softbio_jax.inference import annotate, images
 from softbio_jax.inference.inputs import is_video
 from softbio_jax.inference.predictor import Predictor
@@ -208,4 +207,4 @@ class Stream:
 
     def _skip(self, name: str, reason: str, counts: Counts) -> None:
         counts.skipped += 1
-        self.console.say(f"skipped: {reason}" if visible(name) in reason else f"skipped: {name}: {reason}")
+        self.console.say(f"skipped: {reason}" if name in reason else f"skipped: {name}: {reason}")

@@ -138,9 +138,10 @@ def sampling_counts(config: RunConfig, data: RunData) -> dict[str, dict[str, lis
 def training_images(config: RunConfig, data: RunData) -> dict[str, dict[str, int]]:
     """Returns task -> class -> number of training images that the run's sampler can draw."""
     sampler = sampling.make(**config.data.sampler)(data.train, config.seed)
-    # A sampler without probabilities visits every row.
-    chances = getattr(sampler, "probabilities", None)
-    drawn = np.ones(sum(map(len, data.train)), bool) if chances is None else np.asarray(chances) > 0
+    drawn = np.ones(sum(map(len, data.train)), bool)
+    chances = np.asarray(getattr(sampler, "probabilities", drawn))  # without them, every row is visited
+    if chances.shape == drawn.shape:
+        drawn = chances > 0
     labels = {task: sources.concatenate_labels(data.train, task) for task in config.tasks}
     return coverage.count(labels, drawn)
 
