@@ -39,7 +39,11 @@ class PreparedDataset:
         return len(self.records)
 
     def __getitem__(self, example: int) -> bytes:
-        return self._source[int(self.records[example])]["image"]
+        """Raises UserError for damaged records."""
+        try:
+            return self._source[int(self.records[example])]["image"]
+        except RuntimeError as error:  # of Riegeli, whose checksums find every changed bit
+            raise _broken(self.directory, self.split, error) from error
 
     def take(self, rows: np.ndarray) -> PreparedDataset:
         """Returns the M examples `rows`, integers in [0, N), in their order; repetitions are allowed."""
@@ -71,10 +75,14 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
     folder = pathlib.Path(directory).expanduser()
     index = index_lib.read(folder, split)
     source = _open_records(str(folder), split)
-    if len(source) != len(index):
+    try:
+        count = len(source)
+    except RuntimeError as error:
+        raise _broken(str(folder), split, error) from error
+    if count != len(index):
         what, where = "records and index do not belong together", f"{folder}, split {split!r}"
         expected, fix = f"{len(index)} records", "run scripts/prepare_data.py again"
-        raise UserError(what, where=where, expected=expected, found=str(len(source)), fix=fix)
+        raise UserError(what, where=where, expected=expected, found=str(count), fix=fix)
     fingerprint = index.fingerprint()
     _check_fingerprint(folder, split, fingerprint)
     dataset = PreparedDataset(
@@ -116,14 +124,19 @@ def _open_records(directory: str, split: str) -> Any:
         builder = tfds.builder_from_directory(directory)
         # The bytes are decoded by softbio_jax.data.decode, which is several times faster.
         return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise UserError(
-            "broken records",
-            where=f"{directory}, split {split!r}",
-            expected="what scripts/prepare_data.py writes",
-            found=str(error)[:200],
-            fix="run scripts/prepare_data.py again",
-        ) from error
+    except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:
+        raise _broken(directory, split, error) from error
+
+
+def _broken(directory: str, split: str, error: Exception) -> UserError:
+    files = sorted(pathlib.Path(directory).glob(f"*-{split}.array_record*"))
+    return UserError(
+        "broken records",
+        where=str(files[0]) if len(files) == 1 else f"{directory}, split {split!r}",
+        expected="what scripts/prepare_data.py writes",
+        found=str(error)[:200],
+        fix="run scripts/prepare_data.py again",
+    )
 
 
 def split_each(
