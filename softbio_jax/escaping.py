@@ -122,7 +122,9 @@ class VisibleStream:
         shown = visible(text)
         if not encoding.lower().replace("-", "").startswith("utf"):
             shown = shown.encode(encoding, "backslashreplace").decode(encoding)
-        self.raw.write(shown)
+        # A progress bar of a library begins like this. A name there has nothing to its left to hide.
+        back = "\r" if text.startswith("\r") and self.raw.isatty() else ""
+        self.raw.write(back + shown.removeprefix(r"\r" if back else ""))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

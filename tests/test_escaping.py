@@ -83,6 +83,17 @@ def test_a_stream_of_another_encoding_prints_every_name():
     assert escaping.guarded(stream) is stream and isinstance(escaping.unguarded(stream), io.TextIOWrapper)
 
 
+def test_a_bar_of_a_library_is_redrawn_on_a_terminal_only():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for raw, expected in ((Terminal(), "\r50 %"), (io.StringIO(), r"\r50 %")):
+        for text in ("\r50 %", "a\rb\x1b"):
+            escaping.guarded(raw).write(text)
+        assert raw.getvalue() == expected + r"a\rb\x1b"
+
+
 @pytest.mark.parametrize("text", FORMULAS)
 def test_a_cell_that_would_be_executed_is_text_and_reads_back(text):
     line = escaping.csv_line([text, 0.5, "x"])
