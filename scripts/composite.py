@@ -21,6 +21,9 @@ _VAL_FRACTION = flags.DEFINE_float("val_fraction", 0.2, "Validation share of eac
 _OUT = flags.DEFINE_string("out", None, "A folder for composite.txt and composite.png.")
 
 
+_READERS = {"val_fraction": ["--data"]}
+
+
 def main(_: Sequence[str]) -> None:
     from softbio_jax.data import sources
     from softbio_jax.tasks import TASKS
@@ -30,6 +33,7 @@ def main(_: Sequence[str]) -> None:
         raise UserError(
             "nothing to compare", where="--data", expected="--data or --margins", fix="pass one of them"
         )
+    command.refuse_ignored("--margins" if _MARGINS.value else "--data", _READERS)
     if _MARGINS.value:
         labels = composite.labels()
         print(f"label tables with the thesis' margins: {len(labels['gender']):,} rows\n")

@@ -22,6 +22,7 @@ from absl import flags
 
 from softbio_jax import command
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import markdown
 
 _MODEL = flags.DEFINE_string("model", None, "A run, a folder with a saved model, or a hub id.", required=True)
 _PORT = flags.DEFINE_integer("port", 7860, "Port of the page.")
@@ -78,8 +79,8 @@ def build(gradio, model):
     tasks = [task.name for task in model.bundle.tasks]
     with gradio.Blocks(title=f"softbio_jax: {model.bundle.name}", analytics_enabled=False) as page:
         gradio.Markdown(
-            f"# {', '.join(tasks).capitalize()}\n"
-            f"The model {model.bundle.name}: {model.bundle.variant}, {model.bundle.method}"
+            f"# {markdown(', '.join(tasks).capitalize())}\n"
+            f"The model {markdown(model.bundle.name)}: {model.bundle.variant}, {model.bundle.method}"
         )
         options = {"height": 340, "buttons": ["fullscreen"]}
         with gradio.Row():
@@ -121,6 +122,7 @@ def _analyse(gradio, model, image, how, margin, task, which):
     """Returns the values of all outputs for one image."""
     import numpy as np
 
+    from softbio_jax import coverage
     from softbio_jax.inference.annotate import annotate
     from softbio_jax.inference.images import face_square, pixels, square
     from softbio_jax.inference.occlusion import occlusion, overlay
@@ -151,7 +153,8 @@ def _analyse(gradio, model, image, how, margin, task, which):
     drops = occlusion(model, squares[chosen])[task]
     covered = time.perf_counter()
     one = predictions[chosen]
-    likeliest = one.classes[task]
+    images = model.bundle.training_images
+    likeliest = coverage.marked(images, task, one.classes[task])
     lines = [
         f"{1000 * (found - start):.0f} ms to find {len(faces)} face(s), "
         f"{1000 * (predicted - found):.0f} ms to predict, {1000 * (covered - predicted):.0f} ms "
@@ -160,13 +163,17 @@ def _analyse(gradio, model, image, how, margin, task, which):
     ]
     if one.expected_age is not None:
         lines.insert(0, f"expected age: {one.expected_age:.1f} years")
+    lines += [f"{coverage.MARK} {note}" for note in coverage.notes(images)]
     choice = gradio.Dropdown(list(range(1, len(faces) + 1)), value=chosen + 1)
     return [
         choice,
         annotate(image, predictions, chosen=chosen if len(faces) > 1 else None),
-        *(one.probabilities[t.name] for t in tasks),
+        *(
+            {coverage.marked(images, t.name, name): p for name, p in one.probabilities[t.name].items()}
+            for t in tasks
+        ),
         overlay(squares[chosen], drops),
-        "\n\n".join(lines),
+        "\n\n".join(map(markdown, lines)),
     ]
 
 

@@ -23,7 +23,7 @@ _LATENCY = flags.DEFINE_bool(
 _ZERO_SHOT = flags.DEFINE_bool("zero_shot", False, "Classify by the nearest prompt.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: file or hub id with both encoders.")
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
-_TEST = flags.DEFINE_list("test", [], "Zero-shot: test sets, NAME/SPLIT under --data.")
+_TEST = flags.DEFINE_list("test", [], "Zero-shot: test sets, NAME/SPLIT under --data; a run has data.test.")
 _PROMPTS = flags.DEFINE_string("prompts", "thesis", "Zero-shot: a registered set or a JSON file.")
 _NOT_AVERAGED = flags.DEFINE_list(
     "not_averaged", [], "Zero-shot: pairs SET:TASK to exclude from the averages; a run has config.data."
@@ -37,8 +37,17 @@ _TOKENIZER = flags.DEFINE_string(
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images per batch, over all devices.")
 
 
+_RUN, _PROMPTED = "a trained run", "--zero_shot"
+_READERS = {
+    "latency": (_RUN,),
+    **dict.fromkeys(("checkpoint", "variant", "test", "prompts", "not_averaged"), (_PROMPTED,)),
+    **dict.fromkeys(("synthetic_labels", "tokenizer", "batch_size"), (_PROMPTED,)),
+}
+
+
 def main(argv: Sequence[str]) -> None:
     del argv
+    command.refuse_ignored(_PROMPTED if _ZERO_SHOT.value else _RUN, _READERS)
     out = _OUT.value or _WORKDIR.value
     if not _ZERO_SHOT.value:
         from softbio_jax.evaluation.evaluate import evaluate_run
@@ -51,14 +60,6 @@ def main(argv: Sequence[str]) -> None:
     from softbio_jax.models.config import ComputeConfig
     from softbio_jax.runs.data import open_tests
 
-    if _LATENCY.value:
-        raise UserError(
-            "flag of a trained run",
-            where="--latency",
-            expected="no --zero_shot",
-            found="both",
-            fix="drop one",
-        )
     for name, value in (("checkpoint", _CHECKPOINT.value), ("data", _DATA.value), ("test", _TEST.value)):
         if not value:
             raise UserError(

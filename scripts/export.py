@@ -41,8 +41,13 @@ _OUT = flags.DEFINE_string("out", None, "Folder or file to write; must not exist
 _INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also write a file with int8 weights.")
 _KEYS = flags.DEFINE_enum("keys", "official", ["official", "timm"], "safetensors: names of the weights.")
 _TASK = flags.DEFINE_string("task", None, "safetensors: whose encoder, where MTLoRA has several.")
-# Flags that only some formats have.
-_BELONGS = {"int8": ("onnx", "litert"), "keys": ("safetensors",), "task": ("safetensors",)}
+_READERS = {
+    "int8": ["--format=onnx", "--format=litert"],
+    "keys": ["--format=safetensors"],
+    "task": ["--format=safetensors"],
+    "data": ["--compare"],
+    "images": ["--compare"],
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -65,18 +70,11 @@ def main(argv: Sequence[str]) -> None:
             found="neither" if _FORMAT.value is None else "both",
             fix="name one of them",
         )
+    mode = "--compare" if _COMPARE.value is not None else f"--format={_FORMAT.value}"
+    command.refuse_ignored(mode, _READERS)
     if _COMPARE.value is not None:
         _compare(_COMPARE.value, out)
         return
-    for name, formats in _BELONGS.items():
-        if flags.FLAGS[name].present and _FORMAT.value not in formats:
-            raise UserError(
-                "a flag of another format",
-                where=f"--{name}",
-                expected=f"--format={' or '.join(formats)}",
-                found=f"--format={_FORMAT.value}",
-                fix="drop it",
-            )
     out.parent.mkdir(parents=True, exist_ok=True)
     write = dict.fromkeys(_MODELS, _complete) | dict.fromkeys(_ADAPTERS, _adapters)
     model = write.get(_FORMAT.value, _encoder)(out)

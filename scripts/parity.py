@@ -54,10 +54,16 @@ _GOLDENS = flags.DEFINE_string(
 )
 
 
+_READERS = {"checkout": ["--reference=official"], "goldens": ["--reference=goldens"]}
+_DRAWN = {"seed": ["no --checkpoint"]}
+
+
 def main(argv: Sequence[str]) -> int:
     del argv
     start = time.monotonic()
     reference = _REFERENCE.value or _default_reference()
+    command.refuse_ignored(f"--reference={reference}", _READERS)
+    command.refuse_ignored("--checkpoint" if _CHECKPOINT.value else "no --checkpoint", _DRAWN)
     config = vision_config(_VARIANT.value)
     height, width = _size(config)
     print(f"{config.name} at {height}x{width}, {_DTYPE.value}, against {reference}", flush=True)

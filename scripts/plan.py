@@ -46,8 +46,13 @@ flags.register_validator(
 )
 
 
+_ONE, _SEARCH, _GIVEN = "no --table", "--table", "--table with --rows"
+_READERS = {"remat": [_SEARCH, _GIVEN], "rows": [_GIVEN], "granularity": [_SEARCH]}
+
+
 def main(argv: Sequence[str]) -> int:
     del argv
+    command.refuse_ignored(_ONE if not _TABLE.value else _GIVEN if _ROWS.value else _SEARCH, _READERS)
     if _TOPOLOGY.value != "local":
         # With libtpu installed JAX would look for a TPU on this machine, for minutes.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from softbio_jax import command
+from softbio_jax import command, coverage
 from softbio_jax.console import Console, duration
 
 _MODEL = flags.DEFINE_string(
@@ -47,7 +47,11 @@ _BATCH = flags.DEFINE_integer("batch", 64, "Maximum batch size (a power of two).
 _DEVICE = flags.DEFINE_string("device", None, "Such as cpu, gpu or gpu:1; default: JAX's first.")
 
 
+_READERS = {"margin": ["--faces=detect"]}
+
+
 def main(argv: Sequence[str]) -> int:
+    command.refuse_ignored(f"--faces={_FACES.value}", _READERS)
     if len(argv) < 2:
         raise app.UsageError("name at least one input: predict.py --model=RUN INPUT [INPUT ...]")
     from softbio_jax.data.faces import Mtcnn
@@ -68,8 +72,11 @@ def main(argv: Sequence[str]) -> int:
         form=_FORMAT.value or ("jsonl" if jsonl else "csv"),
         tasks=model.bundle.tasks,
         model=bundle.label(model.bundle),
+        marks=bool(notes := coverage.notes(model.bundle.training_images)),
     )
     console = Console(out=sys.stderr)
+    for note in notes:
+        console.say(f"warning: {note}: such answers are marked in the column untrained")
     left_out = inputs.LeftOut(console)
     stream = Stream(
         model=model,
@@ -93,10 +100,11 @@ def main(argv: Sequence[str]) -> int:
         f"{counts.images:,} images, {counts.faces:,} faces, {counts.done:,} done before, "
         f"{counts.skipped:,} skipped, "
         + (f"{left_out.count:,} left out, " if left_out.count else "")
+        + (f"{counts.untrained:,} with a class without training images, " if counts.untrained else "")
         + f"in {duration(time.monotonic() - start)}"
     )
     return 1 if counts.skipped else 0
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, arguments=True)

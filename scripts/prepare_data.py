@@ -125,6 +125,7 @@ _OPTIONS = (
     (flags.DEFINE_integer("count", None, "synthetic: number of training rows."), ("synthetic",)),
     (flags.DEFINE_integer("test_count", None, "synthetic: number of test rows."), ("synthetic",)),
 )
+_READERS = {"quality": ["--encoding=source", "--encoding=jpeg"]}
 _LISTED = 10  # rejected rows that are printed
 
 
@@ -133,6 +134,7 @@ def main(_: Sequence[str]) -> None:
         if flag.value is None and not (flag is _OUT and _DRY_RUN.value):
             fix = f"for example --{flag.name}={example}; see --help"
             raise UserError("a flag is missing", where=f"--{flag.name}", fix=fix)
+    command.refuse_ignored(f"--encoding={_ENCODING.value}", _READERS)
     from softbio_jax.console import Console
     from softbio_jax.data.prepare import prepare
     from softbio_jax.data.prepare.survey import plot_classes
@@ -150,6 +152,8 @@ def main(_: Sequence[str]) -> None:
                 print(f"  {rejection}")
             found.check_files(split, max_rejected=_MAX_REJECTED.value)
             found.check_rejected(split, max_rejected=_MAX_REJECTED.value)
+        for line in prepare.warnings(prepare.counts_of(surveys)):
+            print(line)
         valid = "the other labels are" if any(s.rejected for s in surveys.values()) else "the labels are"
         print(f"{valid} valid; no image was decoded")
         return
@@ -167,6 +171,8 @@ def main(_: Sequence[str]) -> None:
     plot_classes(report["splits"], pathlib.Path(_OUT.value) / "classes.png")
     for split, part in report["splits"].items():
         _print_split(split, part)
+    for line in report["warnings"]:
+        print(line)
     seconds, speed = report["seconds"], report["images_per_second"]
     print(f"wrote {_OUT.value} in {seconds:.1f} s ({speed:,.0f} images/s)")
 

@@ -26,8 +26,13 @@ _REPORT = flags.DEFINE_string("report", None, "Collected results to print as tab
 _PAGE = flags.DEFINE_string("page", None, "With --report: the page whose tables are replaced.")
 
 
+_STUDY, _TABLES = "no --report", "--report"
+_READERS = {"page": [_TABLES], "config": [_STUDY], "workdir": [_STUDY], "jobs": [_STUDY]}
+
+
 def main(argv: Sequence[str]) -> None:
     del argv
+    command.refuse_ignored(_TABLES if _REPORT.value else _STUDY, _READERS)
     if _REPORT.value:
         _report(pathlib.Path(_REPORT.value))
         return

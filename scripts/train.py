@@ -44,8 +44,13 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes; requi
 flags.mark_flags_as_required(["config", "workdir"])
 
 
+_SINGLE, _MANY = "no --multihost", "--multihost"
+_READERS = dict.fromkeys(("coordinator", "process_id", "processes"), (_MANY,))
+
+
 def main(argv: Sequence[str]) -> int:
     del argv
+    command.refuse_ignored(_MANY if _MULTIHOST.value else _SINGLE, _READERS)
     import jax
 
     from softbio_jax import parallel

@@ -9,7 +9,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NoReturn, TextIO
 
 from absl import app, flags
@@ -17,6 +17,7 @@ from absl import logging as absl_logging
 
 from softbio_jax import registry
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import guarded, one_line
 
 _EXIT_MISTAKE = 1
 _EXIT_USAGE = 2
@@ -35,7 +36,7 @@ _FIXES = {
 }
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False) -> None:
     """Parses `sys.argv`, runs `main` and exits with its exit code.
 
     0 (or the value that `main` returns) means success, 1 a mistake in the user's input, 2 an unknown
@@ -45,6 +46,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
     Args:
       main: takes the program name and the arguments that are not flags.
+      arguments: whether the script takes such arguments; others are a usage error.
 
     Raises:
       SystemExit: always.
@@ -59,11 +61,13 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             "Modules to import first, which register methods, data sets or tasks.",
             module_name=program,
         )
+    # Whatever is printed from here on, names of files or classes have no effect on the terminal.
+    sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
     _quiet_libraries()
     sys.argv[1:] = map(_at_home, sys.argv[1:])
     try:
         try:
-            app.run(lambda argv: _call(main, argv), flags_parser=_parse)
+            app.run(lambda argv: _call(main, argv, arguments), flags_parser=_parse)
         finally:
             sys.stdout.flush()  # here, since Python complains about a closed pipe at exit
     except KeyboardInterrupt:
@@ -77,13 +81,34 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         sys.exit(_EXIT_BROKEN_PIPE)
 
 
+def refuse_ignored(mode: str, readers: Mapping[str, Collection[str]]) -> None:
+    """Refuses the flags of the command line that the chosen mode would ignore.
+
+    Args:
+      mode: what the other flags select, as the user writes it.
+      readers: flag -> the modes that read it; all modes read the other flags.
+
+    Raises:
+      UserError: such a flag.
+    """
+    for name, modes in readers.items():
+        if mode not in modes and flags.FLAGS[name].present:
+            raise UserError(
+                "a flag does not apply",
+                where=f"--{name}",
+                expected=" or ".join(modes),
+                found=mode,
+                fix=f"omit --{name}",
+            )
+
+
 def describe(error: BaseException) -> str | None:
     """Returns a user's mistake as one line, or None for a bug, which needs its traceback."""
     if isinstance(error, UserError):
         return _one_line(error)
     # An OSError without a file (a socket, a pipe) is rarely the user's mistake.
     if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
-        where = "" if error.filename is None else f": {error.filename}"
+        where = "" if error.filename is None else f": {one_line(os.fsdecode(error.filename))}"
         fix = _FIXES.get(error.errno or 0, "")
         return f"{error.strerror or 'cannot be opened'}{where}" + (f"; fix: {fix}" if fix else "")
     # Compared by name, since a script may end without importing jax.
@@ -96,10 +121,15 @@ def describe(error: BaseException) -> str | None:
     return None
 
 
-def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
+def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str], arguments: bool) -> int | None:
     if not flags.FLAGS["verbosity"].present:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS log through absl
     try:
+        if argv[1:] and not arguments:
+            found = f"{argv[1]!r} is neither a flag nor the value of one"
+            raise app.UsageError(
+                f"{found}; write values as in --flag=value, and switches as --flag or --noflag"
+            )
         for module in flags.FLAGS["plugin"].value or ():
             registry.load_plugin(module)
         return main(argv)
@@ -181,6 +211,9 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    absl_logging.get_absl_handler().python_handler.setStream(sys.stderr)
+    if not sys.stderr.isatty():  # a bar of carriage returns is for terminals
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _one_line(error: BaseException) -> str:

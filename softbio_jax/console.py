@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from softbio_jax.escaping import one_line, unguarded, visible
+
 _EVERY = 10.0  # seconds between two progress lines where they cannot replace each other
 
 
@@ -12,7 +14,8 @@ class Console:
     """Prints messages, keeps one progress line below them, and lets work be interrupted.
 
     On a terminal the progress line is redrawn in place, with a bar; elsewhere it is a line of its
-    own. Functions that take a console never print by themselves.
+    own. Functions that take a console never print by themselves. Control characters
+    of names are written out, see `escaping.visible`.
 
     Args:
       active: whether anything is printed; False on all processes but the first.
@@ -30,15 +33,16 @@ class Console:
     def say(self, text: str) -> None:
         """Prints a line that stays."""
         if self._live is not None:
-            self._live.say(text)
+            self._live.say(visible(text))
         elif self.active:
-            print(text, file=self._out, flush=True)
+            print(visible(text), file=self._out, flush=True)
 
     def show(self, line: str, done: int, total: int) -> None:
         """Shows the progress line: `done` of `total` parts."""
+        line = one_line(line)
         if self.redraws:
             if self._live is None:
-                self._live = _Live(self._out)
+                self._live = _Live(unguarded(self._out))
             self._live.show(line, done, total)
         elif self.active:
             print(line, file=self._out, flush=True)
@@ -110,7 +114,7 @@ class _Live:
         self._bar.update(self._task, completed=done, total=total or None, description=line, refresh=True)
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, soft_wrap=True)
+        self._bar.console.print(text, markup=False, emoji=False, soft_wrap=True)
 
     def close(self) -> None:
         self._bar.stop()
@@ -140,6 +144,7 @@ def aligned(rows: Sequence[Sequence[str]], *, text_columns: int = 2) -> str:
     ----  ---
     age   600
     """
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

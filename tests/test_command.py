@@ -41,7 +41,7 @@ def run_script(tmp_path):
             "COUNT = flags.DEFINE_integer('count', 1, 'A number.')\n"
             "def main(argv):\n" + textwrap.indent(textwrap.dedent(body), "    ") + "\n"
             "if __name__ == '__main__':\n"
-            "    command.run(main)\n"
+            "    command.run(main, arguments=True)\n"
         )
         options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         if not any(argument.startswith("--config=") for argument in arguments):

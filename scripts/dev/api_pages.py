@@ -33,7 +33,18 @@ PAGES = {
     "interop": ("Interop and checkpoints", ("interop", "interop.peft_parts", "checkpoints")),
     "core": (
         "Tasks, parameters, errors",
-        ("tasks", "registry", "params", "errors", "console", "files", "parallel", "command"),
+        (
+            "tasks",
+            "coverage",
+            "registry",
+            "params",
+            "errors",
+            "console",
+            "escaping",
+            "files",
+            "parallel",
+            "command",
+        ),
     ),
 }
 

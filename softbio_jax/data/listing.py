@@ -9,6 +9,8 @@ import stat
 from collections.abc import Iterator
 from typing import Literal
 
+from softbio_jax.escaping import one_line
+
 Kind = Literal["image", "video", "other"]
 
 IMAGES = frozenset(
@@ -92,8 +94,7 @@ def name_problem(name: str) -> str:
 
 def shown(name: str) -> str:
     r"""Returns a name that can be printed: what is not UTF-8 as \xe9, line breaks as \n."""
-    text = name.encode("utf-8", "surrogateescape" if _is_escaped(name) else "backslashreplace")
-    return text.decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
+    return one_line(name)
 
 
 def _walk(folder: str, entered: set[tuple[int, int]]) -> Iterator[Listed]:
@@ -143,7 +144,3 @@ def _start(path: str | os.PathLike[str]) -> bytes:
             return file.read(32)
     except (OSError, ValueError):  # reported when it is read
         return b""
-
-
-def _is_escaped(name: str) -> bool:
-    return all(not 0xD800 <= ord(c) <= 0xDFFF or 0xDC80 <= ord(c) <= 0xDCFF for c in name)

@@ -23,7 +23,11 @@ from softbio_jax.tasks import TASKS
 
 
 class Sampler(Protocol):
-    """An endless stream of example numbers, in epochs that are each drawn from the seed."""
+    """An endless stream of example numbers, in epochs that are each drawn from the seed.
+
+    One that never draws some of its N rows may have `probabilities` (N,), 0 for those, as `Weighted`
+    has: then they do not count as training images (`softbio_jax.coverage`).
+    """
 
     @property
     def epoch_size(self) -> int:

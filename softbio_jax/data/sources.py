@@ -157,7 +157,9 @@ def _open_records(directory: str, split: str) -> Any:
     try:
         builder = tfds.builder_from_directory(directory)
         # The bytes are decoded by softbio_jax.data.decode, which is several times faster.
-        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        len(source)  # reads the ends of the files, where damage shows
+        return source
     except Exception as error:  # its files are parsed by several libraries, each with its own errors
         if damage.refusal(error):
             raise

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from scipy import special
 
-from softbio_jax import files
+from softbio_jax import coverage, files
 from softbio_jax.console import Console, aligned, percent
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -102,6 +102,7 @@ def evaluate(
             validation=_validation_predictions(held, val) if held else None,
             features=features_of(outputs, sets),
             not_averaged=rule.not_averaged,
+            images=session.training_images,
         )
     console.say(text(summary))
     return summary
@@ -142,6 +143,7 @@ def summarise(
     model: Mapping[str, Any],
     validation: Predictions | None = None,
     not_averaged: Mapping[str, Collection[str]] | None = None,
+    images: coverage.TrainingImages = coverage.UNKNOWN,
 ) -> dict[str, Any]:
     """Computes every metric of one model's predictions.
 
@@ -151,11 +153,13 @@ def summarise(
       validation: predictions on validation examples, on which each task's temperature is fitted.
       not_averaged: test set -> tasks excluded from the averages, besides those with synthetic
         labels.
+      images: task -> class -> number of training images, as far as known.
 
     Returns:
       JSON values: `model`, `datasets` (test set -> task -> metrics), `averages` (task and
       `overall` -> accuracy) and their `average_intervals`, `averaged_sets` (task -> test sets),
-      `synthetic_labels`, `temperatures` (task -> T, empty without validation) and `classes`.
+      `synthetic_labels`, `temperatures` (task -> T, empty without validation), `classes` and
+      `training_images`.
 
     Raises:
       UserError: no test set, or two with one name.
@@ -192,6 +196,7 @@ def summarise(
         "synthetic_labels": synthetic,
         "temperatures": temperatures,
         "classes": {task.name: list(task.classes) for task in TASKS.values()},
+        coverage.KEY: dict(images),
     }
 
 
@@ -203,6 +208,7 @@ def write(
     validation: Predictions | None = None,
     features: Mapping[str, np.ndarray] | None = None,
     not_averaged: Mapping[str, Collection[str]] | None = None,
+    images: coverage.TrainingImages = coverage.UNKNOWN,
 ) -> dict[str, Any]:
     """Writes `directory/eval` completely or not at all, replacing an earlier one.
 
@@ -214,15 +220,19 @@ def write(
     Args:
       directory: the run's directory.
       features: test set of N examples -> (M, D) pooled features of the rows `feature_rows(N)`.
-      predictions, model, validation, not_averaged: see `summarise`, whose result is returned.
+      predictions, model, validation, not_averaged, images: see `summarise`, whose result is returned.
     """
-    summary = summarise(predictions, model=model, validation=validation, not_averaged=not_averaged)
+    summary = summarise(
+        predictions, model=model, validation=validation, not_averaged=not_averaged, images=images
+    )
     with files.atomic_folder(pathlib.Path(directory) / DIRECTORY, overwrite=True) as folder:
         for item in predictions:
             predictions_csv.save(item, folder / "predictions" / f"{item.name}.csv")
             for task, metrics in summary["datasets"][item.name].items():
                 figure = plots.confusion_matrix(
-                    metrics["confusion"], TASKS[task].classes, title=f"{task} on {item.name}"
+                    metrics["confusion"],
+                    coverage.marked_classes(images, task),
+                    title=f"{task} on {item.name}",
                 )
                 plots.save_png(figure, folder / "confusion" / f"{item.name}_{task}.png")
         if validation is not None:
@@ -254,18 +264,37 @@ def text(summary: Mapping[str, Any]) -> str:
     """Returns the table that is printed after an evaluation, in per cent.
 
     One row per test set and task, with the accuracy of always predicting the majority class, then
-    the averages. A star marks metrics that are excluded from the averages.
+    the averages. A star marks metrics that are excluded from the averages; `coverage.MARK` marks tasks
+    with classes that had no training image.
     """
     rows = []
-    synthetic = summary["synthetic_labels"]
+    synthetic, images = summary["synthetic_labels"], images_of(summary)
     for name, tasks in summary["datasets"].items():
         for task, metrics in tasks.items():
             star = " *" if task in synthetic.get(name, ()) else ""
             shares = (metrics[key] for key in ("accuracy", "majority", "balanced_accuracy", "macro_f1"))
-            rows.append((name, task + star, f"{metrics['n']:,}", *map(percent, shares)))
+            shown = coverage.marked(images, task) + star
+            rows.append((name, shown, f"{metrics['n']:,}", *map(percent, shares)))
     lines = [aligned([_HEADER, *rows])]
     averages = "   ".join(f"{task} {percent(value)}" for task, value in summary["averages"].items())
     lines.append(f"averages: {averages or 'none'}")
     if any(synthetic.values()):
         lines.append("* labels are a model's output: not in the averages")
+    lines += [f"{coverage.MARK} {note}" for note in untrained_notes(summary)]
     return "\n".join(lines)
+
+
+def images_of(summary: Mapping[str, Any]) -> coverage.TrainingImages:
+    """Returns the training images per class of an evaluation; evaluations of older versions have none."""
+    return coverage.from_json(summary.get(coverage.KEY))
+
+
+def untrained_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Returns one line per task with classes without training images, and how many test images show them."""
+    images, lines = images_of(summary), []
+    for task in images:
+        names = coverage.untrained(images, task)
+        found = (tasks[task]["per_class"] for tasks in summary["datasets"].values() if task in tasks)
+        shown = sum(classes[name]["n"] for classes in found for name in names)
+        lines += [f"{note} ({shown:,} test images show them)" for note in coverage.notes(images, [task])]
+    return lines

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softbio_jax import files
+from softbio_jax.escaping import visible
 from softbio_jax.evaluation.metrics import classification
 
 if TYPE_CHECKING:
@@ -128,12 +129,28 @@ def svg(figure: "Figure") -> str:
     with matplotlib.rc_context(settings):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return visible(text[text.index("<svg") :])
 
 
 def _lay_out_once(figure: "Figure") -> None:
+    _show_as_it_is(figure)
     # The layout takes half of the drawing time and would be repeated for every format.
     engine = figure.get_layout_engine()
     if engine is not None and figure.axes:
         engine.execute(figure)
         figure.set_layout_engine("none")
+
+
+def _show_as_it_is(figure: "Figure") -> None:
+    """Makes names text: a dollar sign begins no formula, and control characters are written out."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FixedFormatter):  # it writes the labels again whenever it is drawn
+                formatter.seq = [visible(name) for name in formatter.seq]
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(visible(text.get_text()))

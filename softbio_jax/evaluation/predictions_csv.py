@@ -19,6 +19,7 @@ import numpy as np
 
 from softbio_jax import files
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import csv_line, csv_rows
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 from softbio_jax.tasks import MISSING, TASKS, TaskSpec
 
@@ -40,9 +41,8 @@ def save(predictions: Predictions, path: str | os.PathLike) -> pathlib.Path:
     columns += [values.tolist() for values in predictions.audit.values()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(zip(*columns, strict=True))
+        file.write(csv_line(header))
+        file.writelines(map(csv_line, zip(*columns, strict=True)))
     return path
 
 
@@ -102,7 +102,7 @@ def load(
 def _read(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+            header, *rows = csv_rows(file) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         fix = "check the path, and save it as UTF-8 CSV"
         raise UserError("cannot read predictions", where=str(path), found=str(error), fix=fix) from None

@@ -57,12 +57,17 @@ def annotate(
 
 
 def lines(prediction: Prediction) -> list[str]:
-    """Returns one line per task, such as `age 20-29 (71 %), 25 years`."""
+    """Returns one line per task, such as `age 20-29 (71 %), 25 years`.
+
+    The line of a class without training images says so.
+    """
     texts = []
     for task, name in prediction.classes.items():
         text = f"{task} {name} ({percent(prediction.probabilities[task][name], 0)} %)"
         if task == "age" and prediction.expected_age is not None:
             text += f", {prediction.expected_age:.0f} years"
+        if task in prediction.untrained:
+            text += ", no training images"
         texts.append(text)
     return texts
 
@@ -70,12 +75,14 @@ def lines(prediction: Prediction) -> list[str]:
 def save(image: np.ndarray, folder: str | os.PathLike[str], name: str, seconds: str | None) -> pathlib.Path:
     """Writes an annotated image to `folder/name.jpg`, or to `folder/name/SECONDS.jpg` for a video.
 
-    `name` keeps its folders, so that images of the same name do not collide.
+    `name` keeps its folders, so that images of the same name do not collide; it never leads out of
+    `folder`, whatever it is.
     """
     from PIL import Image
 
-    parts = [part for part in pathlib.PurePath(name).parts if part not in (os.sep, os.pardir)]
-    path = pathlib.Path(folder, *parts)
+    # Neither the root, of one slash or two, nor `..`; a drive or a backslash is part of a name here.
+    parts = [part for part in os.fspath(name).split(os.sep) if part not in ("", os.curdir, os.pardir)]
+    path = pathlib.Path(folder, *(parts or ["image"]))
     path = path / f"{seconds}.jpg" if seconds else path.with_name(path.name + ".jpg")
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_file(path) as temporary:

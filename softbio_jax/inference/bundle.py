@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax import damage
+from softbio_jax import coverage, damage
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, TaskRules
 from softbio_jax.adapters.merge import merge
 from softbio_jax.checkpoints import leaves
@@ -60,6 +60,7 @@ class Bundle:
       image_size: side S of the images in pixels.
       model: encoder and heads, with the rules of adapters that cannot be merged (MTLoRA's).
       temperatures: task -> T > 0 fitted on validation rows; other tasks are not calibrated.
+      training_images: task -> class -> number of training images; tasks without a record are absent.
       variables: {"params": encoder, pool, proj, heads, "batch_stats": heads}, float32.
     """
 
@@ -69,6 +70,7 @@ class Bundle:
     model: MultitaskModel
     temperatures: Mapping[str, float]
     variables: Tree
+    training_images: coverage.TrainingImages = dataclasses.field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -122,6 +124,7 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
         image_size=session.run.image_size,
         model=model.clone(compute=dataclasses.replace(model.compute, remat="none")),
         temperatures={t: v for t, v in fitted.items() if t in names},
+        training_images={t: n for t, n in session.training_images.items() if t in names},
         variables={"params": params, "batch_stats": jax.device_get(stats)},
     )
 
@@ -221,7 +224,8 @@ def is_bundle(directory: pathlib.Path) -> bool:
 
 def label(bundle: Bundle) -> str:
     """Returns `name@digest` with a digest of everything that predictions depend on."""
-    settings = {key: value for key, value in to_json(bundle).items() if key != "name"}
+    told = ("name", coverage.KEY)  # no prediction depends on them
+    settings = {key: value for key, value in to_json(bundle).items() if key not in told}
     text = json.dumps(settings, sort_keys=True) + leaves.of_tree(bundle.variables)
     return f"{bundle.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -250,7 +254,13 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
         "adapters": None if model.adapters == NO_ADAPTERS else dataclasses.asdict(model.adapters),
         "tail": model.tail,
         "temperatures": dict(bundle.temperatures),
+        **counts_to_json(bundle),
     }
+
+
+def counts_to_json(bundle: Bundle) -> dict[str, Any]:
+    """Returns the entry of config.json with the training images per class; empty where unknown."""
+    return {coverage.KEY: bundle.training_images} if bundle.training_images else {}
 
 
 def _settings(path: pathlib.Path) -> Bundle:
@@ -283,6 +293,7 @@ def _settings(path: pathlib.Path) -> Bundle:
                 feature=values["feature"],
             ),
             temperatures={k: float(v) for k, v in values["temperatures"].items()},
+            training_images=coverage.from_json(values.get(coverage.KEY)),
             variables={},
         )
     except UserError:

@@ -9,7 +9,9 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from softbio_jax import coverage
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import markdown
 from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.bundle import Bundle
 
@@ -131,10 +133,10 @@ def card_of_bundle(bundle: Bundle, *, repo_id: str) -> str:
     from softbio_jax.evaluation.report import card
 
     return _UNEVALUATED.format(
-        name=bundle.name,
-        variant=bundle.variant,
-        method=bundle.method,
-        tasks=", ".join(task.name for task in bundle.tasks),
+        name=markdown(bundle.name),
+        variant=markdown(bundle.variant),
+        method=markdown(bundle.method),
+        tasks=markdown(", ".join(task.name for task in bundle.tasks)),
         usage=_usage(bundle, repo_id),
         use=card.USE.strip(),
         limits=card.LIMITS.strip(),
@@ -142,7 +144,13 @@ def card_of_bundle(bundle: Bundle, *, repo_id: str) -> str:
 
 
 def _usage(bundle: Bundle, repo_id: str) -> str:
-    classes = "\n".join(f"- {task.name}: {', '.join(task.classes)}" for task in bundle.tasks)
+    images = bundle.training_images
+    classes = "\n".join(
+        f"- {markdown(task.name)}: "
+        + markdown(", ".join(coverage.marked(images, task.name, name) for name in task.classes))
+        for task in bundle.tasks
+    )
+    classes += "".join(f"\n\n{coverage.MARK} {markdown(note)}" for note in coverage.notes(images))
     return _USAGE.format(repo_id=repo_id, size=bundle.image_size, classes=classes)
 
 

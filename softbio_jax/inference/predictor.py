@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
+from softbio_jax import coverage
 from softbio_jax.data.faces import Face, FaceFinder, Mtcnn
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics.classification import expected_age
@@ -35,12 +36,14 @@ class Prediction:
       probabilities: task -> class -> probability, calibrated where a temperature was fitted.
       expected_age: sum_c p_c a_c in years over the middles a_c of the age groups; None without that task.
       face: where it was detected; None for an image that was used unchanged.
+      untrained: the tasks whose class had no training image, so that its probability means little.
     """
 
     classes: Mapping[str, str]
     probabilities: Mapping[str, Mapping[str, float]]
     expected_age: float | None
     face: Face | None = None
+    untrained: tuple[str, ...] = ()
 
 
 def _former_keyword(method: F) -> F:
@@ -172,9 +175,12 @@ class Predictor:
         for i in range(len(squares)):
             rows = {task: probabilities[task.name][i].tolist() for task in self.bundle.tasks}
             by_class = {task.name: dict(zip(task.classes, row, strict=True)) for task, row in rows.items()}
+            classes = {task: max(p, key=p.__getitem__) for task, p in by_class.items()}
+            images = self.bundle.training_images
             predictions.append(
                 Prediction(
-                    classes={task: max(p, key=p.__getitem__) for task, p in by_class.items()},
+                    classes=classes,
+                    untrained=tuple(t for t, c in classes.items() if c in coverage.untrained(images, t)),
                     probabilities=by_class,
                     expected_age=None if years is None else float(years[i]),
                 )

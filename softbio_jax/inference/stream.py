@@ -94,6 +94,7 @@ class Counts:
     images: int = 0  # written now
     faces: int = 0  # rows written now
     done: int = 0  # files that already were in the table
+    untrained: int = 0  # rows written now with a class that had no training image
     skipped: int = 0  # files that could not be read, or without a face
 
 
@@ -202,6 +203,7 @@ class Stream:
             self.table.write(item.name, item.seconds, own)
             counts.images += 1
             counts.faces += len(own)
+            counts.untrained += sum(bool(prediction.untrained) for prediction in own)
 
     def _skip(self, name: str, reason: str, counts: Counts) -> None:
         counts.skipped += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import pathlib
@@ -12,21 +10,23 @@ from typing import IO, Any, Literal
 
 from softbio_jax.data import listing
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import csv_line, csv_rows, json_text
 from softbio_jax.inference.predictor import Prediction
 from softbio_jax.tasks import AGE, TaskSpec
 
 Format = Literal["csv", "jsonl"]
 Key = tuple[str, str]  # input, and seconds as in the table
+_MARKS = "untrained"  # tasks whose class had no training image
 _BOX = ("x0", "y0", "x1", "y1")
 
 
-def columns(tasks: Sequence[TaskSpec]) -> list[str]:
-    """Returns the names of the columns, in their order."""
+def columns(tasks: Sequence[TaskSpec], *, marks: bool = False) -> list[str]:
+    """Returns the names of the columns, in their order; `marks` as in `PredictionTable`."""
     names = ["input", "seconds", "face", "faces", *_BOX, "confidence"]
     for task in tasks:
         names += [task.name, *(f"{task.name}_{name}" for name in task.classes)]
         names += ["expected_age"] if task.name == AGE.name else []
-    return [*names, "model"]
+    return [*names, *([_MARKS] if marks else ()), "model"]
 
 
 def time_text(seconds: float | None) -> str | None:
@@ -44,6 +44,8 @@ class PredictionTable:
       path: the file, created with its folders if missing; None: rows go to `stream`.
       form: CSV with a header, or one JSON object per line.
       model: contents of the column `model`.
+      marks: whether the model has classes without training images. The column `untrained` then names
+        the tasks whose class is one of them: separated by spaces, or a list in JSON.
 
     Raises:
       UserError: the file holds something else, or another model's rows.
@@ -57,8 +59,10 @@ class PredictionTable:
         form: Format,
         tasks: Sequence[TaskSpec],
         model: str,
+        marks: bool = False,
     ):
-        self._form, self._tasks, self._columns, self._model = form, tasks, columns(tasks), model
+        self._form, self._tasks, self._model = form, tasks, model
+        self._columns = columns(tasks, marks=marks)
         self._stream, self._owned = stream, path is not None
         self._done: set[Key] = set()
         self._last: dict[str, float] = {}
@@ -70,7 +74,7 @@ class PredictionTable:
             # A large buffer, so that `write` passes all rows of an image to the system at once.
             self._stream = path.open("a", encoding="utf-8", newline="", buffering=1 << 16)
         if fresh and form == "csv":
-            self._stream.write(_csv_line(self._columns))
+            self._stream.write(csv_line(self._columns))
             self._stream.flush()
 
     def done(self, name: str, seconds: float | None = None) -> bool:
@@ -97,7 +101,7 @@ class PredictionTable:
     ) -> dict[str, Any]:
         prediction = predictions[number]
         row: dict[str, Any] = {"input": listing.shown(name), "seconds": time_text(seconds)}
-        row["model"] = self._model
+        row |= {"model": self._model, _MARKS: list(prediction.untrained)}
         if (face := prediction.face) is not None:
             row |= {"face": number, "faces": len(predictions), "confidence": _short(face.confidence)}
             row |= {key: round(side) for key, side in zip(_BOX, face.box, strict=True)}
@@ -111,8 +115,9 @@ class PredictionTable:
 
     def _line(self, row: Mapping[str, Any]) -> str:
         if self._form == "jsonl":
-            return json.dumps(row, ensure_ascii=False) + "\n"
-        return _csv_line([row.get(name) for name in self._columns])
+            return json_text(row) + "\n"
+        cells = dict(row) | {_MARKS: " ".join(row.get(_MARKS, ()))}
+        return csv_line([cells.get(name) for name in self._columns])
 
     def _repair(self, path: pathlib.Path) -> bool:
         """Removes incomplete rows, records the others, and returns whether the file has any line left."""
@@ -122,7 +127,7 @@ class PredictionTable:
         header = int(self._form == "csv" and bool(lines))
         if header:
             found = lines[0].decode(errors="replace")
-            if found != _csv_line(self._columns).rstrip("\n"):
+            if found != csv_line(self._columns).rstrip("\n"):
                 raise _other(path, "the columns of this model", found)
         rows = [self._parsed(line, path) for line in lines[header:]]
         for row in rows:
@@ -148,9 +153,9 @@ class PredictionTable:
             if self._form == "jsonl":
                 row = json.loads(text)
             else:
-                row = dict(zip(self._columns, next(csv.reader([text])), strict=True))
+                row = dict(zip(self._columns, csv_rows([text])[0], strict=True))
             return {"input": row["input"], "model": row["model"]} | row
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise _other(path, "rows of this program", line[:80].decode(errors="replace")) from error
 
 
@@ -160,12 +165,6 @@ def _key(row: Mapping[str, str]) -> Key:
 
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def _csv_line(values: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
 
 
 def _other(path: pathlib.Path, expected: str, found: str) -> UserError:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from softbio_jax import coverage
 from softbio_jax.data import index, pipeline, sampling, sources
 from softbio_jax.data.audit import verdict
 from softbio_jax.data.decode import Resize
@@ -132,6 +133,28 @@ def sampling_counts(config: RunConfig, data: RunData) -> dict[str, dict[str, lis
             for kind, found in (("raw", labels), ("drawn", labels[drawn]))
         }
     return counts
+
+
+def training_images(config: RunConfig, data: RunData) -> dict[str, dict[str, int]]:
+    """Returns task -> class -> number of training images that the run's sampler can draw."""
+    sampler = sampling.make(**config.data.sampler)(data.train, config.seed)
+    drawn = np.ones(sum(map(len, data.train)), bool)
+    chances = np.asarray(getattr(sampler, "probabilities", drawn))  # without them, every row is visited
+    if chances.shape == drawn.shape:
+        drawn = chances > 0
+    labels = {task: sources.concatenate_labels(data.train, task) for task in config.tasks}
+    return coverage.count(labels, drawn)
+
+
+def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[str]:
+    """Returns one line per task about classes without training images, or that test sets lack."""
+    tests = {
+        f"{item.name}/{item.split}": {
+            task: coverage.of_labels(task, item.labels[task]) for task in images if task in item.labels
+        }
+        for item in data.test
+    }
+    return coverage.warnings(images, tests)
 
 
 def check(data: RunData, *, tasks: Sequence[str], batch_size: int) -> None:

@@ -7,13 +7,13 @@ import json
 import reprlib
 import resource
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from etils import epath
 
-from softbio_jax import damage, files, locks
+from softbio_jax import coverage, damage, files, locks
 from softbio_jax.checkpoints.processes import any_process
 from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
@@ -170,7 +170,13 @@ def read_config(workdir: epath.PathLike) -> RunConfig:
 
 
 def write_start(
-    run: Run, data: RunData, workdir: epath.PathLike, *, audits: Mapping[str, str | None]
+    run: Run,
+    data: RunData,
+    workdir: epath.PathLike,
+    *,
+    audits: Mapping[str, str | None],
+    images: coverage.TrainingImages = coverage.UNKNOWN,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes config.json, and to run.json everything known before the first step.
 
@@ -179,6 +185,8 @@ def write_start(
       data: its data sets; their sizes, fingerprints and sampled class counts are recorded.
       workdir: the run directory, local or gs://.
       audits: see `audit_hashes`.
+      images: training images per class, see `data.training_images`.
+      warnings: see `data.coverage_warnings`.
     """
     trained, total = run.trained_and_total()
     _write(epath.Path(workdir) / "config.json", _plain(run.config))
@@ -200,6 +208,8 @@ def write_start(
                 for key, dataset in data.entries()
             },
             "sampling": sampling_counts(run.config, data),
+            coverage.KEY: dict(images),
+            "warnings": list(warnings),
         },
     )
 

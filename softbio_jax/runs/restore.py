@@ -4,7 +4,7 @@ import dataclasses
 
 from etils import epath
 
-from softbio_jax import files
+from softbio_jax import coverage, files
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.console import Console
 from softbio_jax.errors import UserError
@@ -49,4 +49,5 @@ def restore_run(
             fix="run scripts/train.py first",
         )
     session.state = restored.state
+    session.training_images = coverage.from_json(restored.host.get(coverage.KEY))
     return session

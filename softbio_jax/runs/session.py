@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from softbio_jax import parallel
+from softbio_jax import coverage, parallel
 from softbio_jax.checkpoints import leaves
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.sources import PreparedDataset
@@ -26,7 +26,8 @@ from softbio_jax.runs.step import Batch, Metrics, StepConfig, TrainStep, make_tr
 class Session:
     """Holds a run's state on a mesh, and the two compiled functions that read it.
 
-    `base` is the digest of the frozen tree in float32.
+    `base` is the digest of the frozen tree in float32. `training_images` are the counts of `coverage`,
+    set by who trains or restores the run.
 
     Args:
       run: what is trained or evaluated.
@@ -36,6 +37,7 @@ class Session:
     def __init__(self, run: Run, *, devices: Sequence[jax.Device] | None = None):
         config = run.config
         self.run = run
+        self.training_images = coverage.UNKNOWN
         self.mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
         parallel.check_batch(
             config.train.batch_size,

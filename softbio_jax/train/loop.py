@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self
 import jax
 from etils import epath
 
-from softbio_jax import files
+from softbio_jax import coverage, files
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.checkpoints.processes import barrier
 from softbio_jax.console import Console
@@ -129,9 +129,13 @@ class Training:
         )
         self.history = ValidationHistory()
         self._audits = data_lib.audit_hashes(data)
+        self.session.training_images = images = data_lib.training_images(run.config, data)
+        warnings = data_lib.coverage_warnings(data, images)
+        for line in warnings:
+            self.console.say(line)
         self.first = self._saved = self._resume()
         if self._chief:
-            directory.write_start(run, data, workdir, audits=self._audits)
+            directory.write_start(run, data, workdir, audits=self._audits, images=images, warnings=warnings)
         self._progress = Progress(
             self.console, first=self.first, steps=config.steps, batch_size=config.batch_size
         )
@@ -199,7 +203,12 @@ class Training:
         except UserError as error:  # too many updates skipped: the state is still the last finite one
             failure = error
         # Anything else, such as Ctrl-C, saves nothing: the step would be without its metrics.
-        host = {"stream": self._stream.get_state(), "watch": self.history.to_json(), "audits": self._audits}
+        host = {
+            "stream": self._stream.get_state(),
+            "watch": self.history.to_json(),
+            "audits": self._audits,
+            coverage.KEY: dict(self.session.training_images),
+        }
         self.manager.save(step, self.session.state, host, best_step=self.history.best_step)
         self._saved = step
         if failure is not None:

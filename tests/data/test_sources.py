@@ -1,4 +1,5 @@
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -40,8 +41,6 @@ def test_folder_that_was_not_prepared(prepared, tmp_path):
 
 
 def test_broken_index(prepared, tmp_path):
-    import shutil
-
     shutil.copytree(prepared / "faces", tmp_path / "faces")
     (tmp_path / "faces" / "index_train.npz").write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(UserError, match="a broken index"):
@@ -49,9 +48,32 @@ def test_broken_index(prepared, tmp_path):
 
 
 def test_index_of_another_split(prepared, tmp_path):
-    import shutil
-
     shutil.copytree(prepared / "faces", tmp_path / "faces")
     shutil.copy(tmp_path / "faces" / "index_val.npz", tmp_path / "faces" / "index_train.npz")
     with pytest.raises(UserError, match=r"do not belong together.*expected 5 records, found 12"):
         sources.open_prepared(tmp_path / "faces", "train")
+
+
+@pytest.mark.parametrize("damage", ["bit", "zeros", "cut", "empty"])
+def test_damaged_records_are_named(damage, prepared, tmp_path):
+    """Wherever the damage is noticed: when the file is opened, or when an image is read."""
+    shutil.copytree(prepared / "faces", tmp_path / "faces")
+    (path,) = (tmp_path / "faces").glob("*-train.array_record*")
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"\xff\xd8\xff") + 40 if b"\xff\xd8\xff" in data else 4000
+    match damage:
+        case "bit":
+            data[middle] ^= 1
+        case "zeros":
+            data[middle : middle + 512] = bytes(512)
+        case "cut":
+            del data[middle:]
+        case "empty":
+            data.clear()
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"broken records: .*array_record.*prepare_data") as found:
+        dataset = sources.open_prepared(tmp_path / "faces", "train")
+        for number in range(len(dataset)):
+            dataset[number]
+    assert "\n" not in str(found.value)
+    assert str(pickle.loads(pickle.dumps(found.value))) == str(found.value)  # from a worker process

@@ -1,6 +1,7 @@
 """The page in a real browser: an image goes in, three distributions come out, nothing leaves."""
 
 import base64
+import dataclasses
 import os
 import pathlib
 import runpy
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from softbio_jax import coverage
 from softbio_jax.data.drawing import synthetic
 from softbio_jax.data.faces import Face
 from softbio_jax.errors import UserError
@@ -166,7 +168,8 @@ class TwoFaces:
 def test_what_is_shown_belongs_to_the_chosen_face(bundle, monkeypatch):
     page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
     gradio = types.SimpleNamespace(Dropdown=lambda choices, value: (choices, value))
-    model = Predictor(bundle, max_batch=64)
+    images = bundle.training_images | {"gender": {"male": 0, "female": 0}}
+    model = Predictor(dataclasses.replace(bundle, training_images=images), max_batch=64)
     image = np.random.default_rng(0).integers(0, 256, (100, 160, 3), np.uint8)
     monkeypatch.setattr(model, "_finder", TwoFaces())
     wanted = model.predict_faces(image)[0]
@@ -178,7 +181,11 @@ def test_what_is_shown_belongs_to_the_chosen_face(bundle, monkeypatch):
         choice, boxed, age, gender, emotion, covered, said = shown(page["FIND"], which)
         assert choice == ([1, 2], which)
         for found, task in ((age, "age"), (gender, "gender"), (emotion, "emotion")):
-            assert found == pytest.approx(wanted[which - 1].probabilities[task], abs=1e-6)
+            probabilities = wanted[which - 1].probabilities[task]
+            marked = {coverage.marked(images, task, name): p for name, p in probabilities.items()}
+            assert found == pytest.approx(marked, abs=1e-6)
+        assert set(gender) == {"male ‡", "female ‡"} and "‡ gender: no training image of male, female" in said
+        assert f"drop of gender {wanted[which - 1].classes['gender']} ‡" in said
         assert f"expected age: {wanted[which - 1].expected_age:.1f} years" in said
         assert "drop of gender" in said and covered.shape[2] == 3
         assert boxed.shape[1] > image.shape[1]  # enlarged, so that its lines can be read
@@ -201,7 +208,7 @@ def test_a_file_is_read_as_by_predict(bundle, tmp_path):
     broken.write_bytes(b"no image")
     wanted = model.predict(deep)[0]
     shown = page["_analyse"](gradio, model, str(deep), page["CROP"], 0.0, "gender", 1)
-    assert shown[2] == pytest.approx(wanted.probabilities["age"], abs=1e-6)
+    assert list(shown[2].values()) == pytest.approx(list(wanted.probabilities["age"].values()), abs=1e-6)
     with pytest.raises(RuntimeError, match=r"cannot read the image: .*broken\.png"):
         page["_analyse"](gradio, model, str(broken), page["CROP"], 0.0, "gender", 1)
 

@@ -153,8 +153,8 @@ def test_a_thesis_folder_is_read_back(workdir, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ({"format": "stablehlo", "int8": "true"}, "a flag of another format: --int8"),
-        ({"format": "onnx", "keys": "timm"}, "a flag of another format: --keys"),
+        ({"format": "stablehlo", "int8": "true"}, "a flag does not apply: --int8"),
+        ({"format": "onnx", "keys": "timm"}, "a flag does not apply: --keys"),
     ],
 )
 def test_a_flag_of_another_format_is_one_line(flags, says, tmp_path):

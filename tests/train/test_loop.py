@@ -6,6 +6,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from softbio_jax import locks
 from softbio_jax.data.audit import verdict
@@ -15,6 +16,7 @@ from softbio_jax.params import flatten
 from softbio_jax.runs import restore
 from softbio_jax.runs.session import Session
 from softbio_jax.train import loop
+from softbio_jax.train.preemption import Preemption
 from tests.runs.tiny import changed, config_on, run_of
 
 
@@ -321,3 +323,19 @@ def test_updates_that_are_not_finite_end_the_run_with_the_last_good_state(config
     session = restore.restore_run(tmp_path)
     for leaf in jax.tree.leaves(session.state):
         assert np.isfinite(leaf).all()
+
+
+def test_the_start_warns_of_classes_without_images(config, tmp_path, capsys):
+    """Once for each task, before the first step, and in the record of the run."""
+    shares = {"synthetic_fairface": 1.0, "synthetic_raf_db": 0.0}
+    run, data = run_of(changed(config, data__sampler={"name": "mixture", "shares": shares}))
+    with loop.Training(run, data, epath.Path(tmp_path), Preemption()) as training:
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+        assert set(training.session.training_images["emotion"].values()) == {0}
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["warnings"] == lines
+    assert record["training_images"] == training.session.training_images
+    (emotion,) = [line for line in lines if line.startswith("warning: emotion: ")]
+    assert (
+        "no training image of surprise, fear" in emotion and "no label in synthetic_utkface/test" in emotion
+    )

@@ -1,11 +1,14 @@
 import csv
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
 
+from softbio_jax.console import Console
 from softbio_jax.errors import UserError
+from softbio_jax.runs.data import training_images
 from softbio_jax.train import loop
 from softbio_jax.train.probing import sweep
 from tests.runs.tiny import changed, config_on, run_of
@@ -31,7 +34,9 @@ def swept(config, tmp_path_factory):
     run, data = run_of(config)
     folder = tmp_path_factory.mktemp("sweep")
     unseen = dataclasses.replace(data, test=[])
-    trials = sweep.sweep(run, unseen, folder, rates=RATES, decays=DECAYS)
+    said = io.StringIO()
+    trials = sweep.sweep(run, unseen, folder, rates=RATES, decays=DECAYS, console=Console(out=said))
+    (folder / "said.txt").write_text(said.getvalue())
     return trials, folder
 
 
@@ -62,6 +67,17 @@ def test_the_lowest_validation_loss_comes_first_in_the_files_too(swept):
     rows = list(csv.DictReader((folder / "sweep.csv").open()))
     assert [float(row["val/loss"]) for row in rows] == losses
     assert f"--config.optimizer.rates.heads={trials[0].rate:g}" in sweep.text(trials)
+
+
+def test_classes_without_training_images_are_told_and_recorded(swept, config):
+    run, data = run_of(config)
+    images = training_images(run.config, data)
+    record = json.loads((swept[1] / "sweep.json").read_text())
+    assert 0 in images["age"].values() and record["training_images"] == images
+    assert record["warnings"] and record["warnings"][0].startswith("warning: age: no training image of")
+    assert record["warnings"] == [
+        line for line in (swept[1] / "said.txt").read_text().splitlines() if line.startswith("warning: ")
+    ]
 
 
 def test_a_pair_that_diverges_is_last_and_leaves_the_others_alone(swept, config, tmp_path):

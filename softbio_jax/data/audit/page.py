@@ -13,6 +13,7 @@ import numpy as np
 from softbio_jax.data import decode
 from softbio_jax.data.prepare import storage
 from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.escaping import visible
 from softbio_jax.tasks import TASKS
 
 _MAX_PAIRS = 300
@@ -25,6 +26,7 @@ def as_html(findings: Mapping[str, Any], datasets: Sequence[PreparedDataset]) ->
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

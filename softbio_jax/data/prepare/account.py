@@ -15,6 +15,7 @@ import numpy as np
 from softbio_jax.data.index import Index, checks_of
 from softbio_jax.data.prepare.rows import Rejection, Row, Skip
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import one_line
 from softbio_jax.tasks import MISSING, TASKS
 
 
@@ -49,7 +50,7 @@ class Account:
     def skip(self, skip: Skip) -> None:
         self.rows_read += 1
         self.skipped[skip.reason] += 1
-        self.left_out += [f"{skip.path}: {skip.reason}"] if skip.path else []
+        self.left_out += [f"{one_line(skip.path)}: {skip.reason}"] if skip.path else []
 
     def reject(self, rejection: Rejection) -> None:
         self.rows_read += 1

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import json
 import os
 import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
-from softbio_jax import files, locks
+from softbio_jax import coverage, files, locks
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
@@ -27,6 +28,7 @@ from softbio_jax.data.prepare import beam, layouts, tables
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
 from softbio_jax.errors import UserError
+from softbio_jax.tasks import TASKS
 
 
 def survey(dataset: str, *, source: str, **options: Any) -> dict[str, SplitSurvey]:
@@ -114,6 +116,31 @@ def _explained(dataset: str, options: dict[str, Any], *, out: str | None = None)
         ) from error
 
 
+def warnings(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
+    """Returns one line per split and task without a label, or with classes that no image shows.
+
+    `counts` are split -> task -> class -> number of images.
+    """
+    return [
+        f"warning: {split}: {task}: {text}"
+        for split, tasks in counts.items()
+        for task, classes in tasks.items()
+        if (text := coverage.gap(classes))
+    ]
+
+
+def counts_of(surveys: Mapping[str, SplitSurvey]) -> dict[str, dict[str, dict[str, int]]]:
+    """Returns split -> task -> class -> number of rows, for the tasks that any split has labels of."""
+    tasks = list(dict.fromkeys(task for found in surveys.values() for task in found.classes))
+    return {
+        split: {
+            task: dict(zip(TASKS[task].classes, found.classes.get(task) or itertools.repeat(0), strict=False))
+            for task in tasks
+        }
+        for split, found in surveys.items()
+    }
+
+
 def _at_home(options: dict[str, Any]) -> dict[str, Any]:
     paths = {name: value for name, value in options.items() if isinstance(value, str | pathlib.Path)}
     return options | {name: files.home(value) for name, value in paths.items()}
@@ -169,6 +196,7 @@ def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
         "version": str(builder.version),
         "protocol": builder.choices(),
         "splits": splits,
+        "warnings": warnings({split: part["class_counts"] for split, part in splits.items()}),
         "seconds": round(seconds, 3),
         "images_per_second": round(read / max(seconds, 1e-9), 1),
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from softbio_jax import files
 from softbio_jax.data.labels import OLDEST
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import one_line
 
 # Columns that name a person or a photograph, which must not be on both sides of a split.
 IDENTITY_COLUMNS = ("identity", "user", "photograph")
@@ -63,7 +64,7 @@ class Rejection:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            object.__setattr__(self, name, printable(value))
+            object.__setattr__(self, name, one_line(printable(value)))
 
     def __str__(self) -> str:
         what = f"{self.path}: {self.reason}"

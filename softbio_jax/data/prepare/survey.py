@@ -16,6 +16,7 @@ import numpy as np
 from softbio_jax.data import decode, sources
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, printable
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import one_line
 from softbio_jax.tasks import MISSING, TASKS
 
 _LISTED = 5  # missing files, and rejected rows
@@ -134,7 +135,7 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
         if not os.path.isfile(row.image):  # a path may be too long for a file
             missing += 1
             if len(first) < _LISTED:
-                first.append(printable(str(row.image)))
+                first.append(one_line(printable(str(row.image))))
     return SplitSurvey(
         rows=count,
         labelled=labelled,
@@ -186,8 +187,7 @@ def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
             axes, below = grid[2 * number : 2 * number + 2, place]
             bars = axes.bar(range(len(counts)), list(counts.values()), color="tab:blue")
             axes.bar_label(bars, fontsize=7)
-            axes.set_xticks(range(len(counts)), list(counts), rotation=45, fontsize=8)
-            axes.set_title(f"{split}: {task}", fontsize=10)
+            _name_classes(axes, counts, title=f"{split}: {task}")
             axes.margins(y=0.15)
             axes.set_xlim(-0.5, len(counts) - 0.5)
             sheet = _examples(dataset, task, len(counts))
@@ -196,6 +196,16 @@ def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
             below.set_axis_off()
             below.set_anchor("N")
     figure.savefig(path, dpi=110)
+
+
+def _name_classes(axes: Any, counts: Mapping[str, int], *, title: str) -> None:
+    """Writes the names below the bars and the title; what has no image is red and says so."""
+    names = [name if n else f"{name}\nno image" for name, n in counts.items()]
+    axes.set_xticks(range(len(counts)), names, rotation=45, fontsize=8)
+    for label, n in zip(axes.get_xticklabels(), counts.values(), strict=True):
+        label.set_color("black" if n else "tab:red")
+    title += "" if any(counts.values()) else " (no label)"
+    axes.set_title(title, fontsize=10, color="black" if all(counts.values()) else "tab:red")
 
 
 def _examples(dataset: sources.PreparedDataset, task: str, classes: int) -> np.ndarray:

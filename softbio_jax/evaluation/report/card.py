@@ -1,9 +1,10 @@
 """A run's result card: a model card in Markdown with the Hub's metadata on top."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from softbio_jax import coverage, escaping
+from softbio_jax.evaluation import evaluate
 from softbio_jax.evaluation.report import cost, document, groups
 from softbio_jax.evaluation.report import render as render_lib
 from softbio_jax.evaluation.report.document import Table
@@ -92,7 +93,7 @@ def _metadata(run: RunResults, training_sets: list[str]) -> dict[str, str]:
         "metrics": ["accuracy", "f1"],
         "model-index": [{"name": run.name, "results": results}],
     }
-    return {key: json.dumps(value) for key, value in fields.items()}
+    return {key: escaping.json_text(value) for key, value in fields.items()}
 
 
 def _results(run: RunResults) -> Table:
@@ -101,11 +102,13 @@ def _results(run: RunResults) -> Table:
     for test_set, task, metrics in run.metrics():
         first, *others = (document.percent_interval(metrics, key) for key in keys)
         majority = document.percent(metrics["majority"])
-        rows.append((test_set, task, document.count(metrics["n"]), first, majority, *others))
+        shown = coverage.marked(run.images, task)
+        rows.append((test_set, shown, document.count(metrics["n"]), first, majority, *others))
     return Table(
         title="Test sets, % with 95 % intervals",
         header=("test set", "task", "n", "accuracy", "majority", "balanced", "macro-F1", "ECE"),
         rows=tuple(rows),
+        notes=tuple(f"{coverage.MARK} {note}." for note in evaluate.untrained_notes(run.summary)),
         text_columns=2,
     )
 

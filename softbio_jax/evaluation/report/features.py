@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from softbio_jax import coverage
 from softbio_jax.evaluation import charts, evaluate
 from softbio_jax.evaluation.report.document import Block, Figure, Figures, Section, Text
 from softbio_jax.evaluation.report.runs import RunResults
@@ -24,8 +25,8 @@ def section(runs: Sequence[RunResults]) -> Section:
             blocks.append(Text(text=f"{run.name}: the evaluation kept no features."))
             continue
         colours = {
-            task: (labels[task], spec.classes)
-            for task, spec in TASKS.items()
+            task: (labels[task], tuple(coverage.marked_classes(run.images, task)))
+            for task in TASKS
             if np.any(labels[task] != MISSING)
         }
         names = sorted(set(sets.tolist()))

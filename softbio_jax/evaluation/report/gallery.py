@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax import files
+from softbio_jax import coverage, files
 from softbio_jax.data import sources
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.predictions import Predictions
@@ -62,29 +62,40 @@ def _examples(predictions: Predictions, task: str, rows: np.ndarray) -> list[Exa
     return [Example(row=int(row), label=int(labels[row]), probabilities=probabilities[row]) for row in rows]
 
 
-def render(predictions: Predictions, read: ReadImage, *, count: int = 8, seed: int = 0) -> str:
+def render(
+    predictions: Predictions,
+    read: ReadImage,
+    *,
+    count: int = 8,
+    seed: int = 0,
+    images: coverage.TrainingImages = coverage.UNKNOWN,
+) -> str:
     """Returns a page of one test set: mistakes per class and a random sample, for every task.
 
-    At most `count` images are shown per class; the sample has twice as many.
+    At most `count` images are shown per class; the sample has twice as many. Classes
+    that have no training images in `images` are marked.
     """
     parts = []
     for task in predictions.tasks():
+        classes = coverage.marked_classes(images, task)
         mistakes = confident_mistakes(predictions, task, count=count)
         rows = [
-            (f"truly {name}", [_shown(predictions, task, example, read) for example in examples])
-            for name, examples in zip(TASKS[task].classes, mistakes, strict=True)
+            (f"truly {name}", [_shown(predictions, classes, example, read) for example in examples])
+            for name, examples in zip(classes, mistakes, strict=True)
             if examples
         ]
         parts.append((f"{task}: most confident mistakes", rows))
         examples = sample(predictions, task, count=2 * count, seed=seed)
-        shown = [_shown(predictions, task, example, read) for example in examples]
+        shown = [_shown(predictions, classes, example, read) for example in examples]
         parts.append((f"{task}: random examples", [("", shown)]))
-    return render_lib.template("gallery.html").render(name=predictions.name, parts=parts)
+    notes = [f"{coverage.MARK} {note}" for note in coverage.notes(images, predictions.tasks())]
+    return render_lib.template("gallery.html").render(name=predictions.name, parts=parts, notes=notes)
 
 
-def _shown(predictions: Predictions, task: str, example: Example, read: ReadImage) -> dict[str, Any]:
+def _shown(
+    predictions: Predictions, classes: Sequence[str], example: Example, read: ReadImage
+) -> dict[str, Any]:
     """Returns what the template shows of an example."""
-    classes = TASKS[task].classes
     name = str(predictions.ids[example.row])
     data = read(name)
     shown = list(np.argsort(-example.probabilities)[:BARS])
@@ -131,6 +142,6 @@ def write_galleries(
                 continue
             read = image_reader(pathlib.Path(data_root) / name, split)
             path = pathlib.Path(out) / f"{file_stem(run.name)}_{file_stem(name)}.html"
-            files.write_text(path, render(run.predictions[name], read))
+            files.write_text(path, render(run.predictions[name], read, images=run.images))
             written.append(path)
     return written

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from softbio_jax import escaping
 from softbio_jax.evaluation import plots
 from softbio_jax.evaluation.report.document import Document, Figure, Table
 
@@ -19,24 +20,25 @@ FIGURES = "figures"  # the folder of the figures beside report.md and report.tex
 # Braces are LaTeX's own, so its templates mark expressions, statements and comments by others.
 _LATEX_MARKS = ("<<", ">>", "<%", "%>", "<#", "#>")
 _MARKS = ("{{", "}}", "{%", "%}", "{#", "#}")
-_MARKDOWN = {"\\": r"\\", "|": r"\|", "*": r"\*", "<": "&lt;", ">": "&gt;"}
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    **{sign: f"${sign}$" for sign in "|<>"},
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "σ": r"$\sigma$",
-    "²": r"$^2$",
-    "−": r"$-$",
-    "–": "--",
-    "†": r"\dag{}",
-    "‡": r"\ddag{}",
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        **{sign: f"${sign}$" for sign in "|<>"},
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "×": r"$\times$",
+        "·": r"$\cdot$",
+        "σ": r"$\sigma$",
+        "²": r"$^2$",
+        "−": r"$-$",
+        "–": "--",
+        "†": r"\dag{}",
+        "‡": r"\ddag{}",
+    }
+)
 
 
 def document(content: Document, form: str) -> str:
@@ -60,8 +62,9 @@ def _environment(form: str) -> jinja2.Environment:
     marks: Any = dict(zip(keys, _LATEX_MARKS if form == "tex" else _MARKS, strict=True))
     escape = {
         "html": _html,
-        "md": lambda text: text.translate(str.maketrans(_MARKDOWN)),
-        "tex": lambda text: text.translate(str.maketrans(_LATEX)),
+        "md": escaping.markdown,
+        # An empty line would end a paragraph.
+        "tex": lambda text: " ".join(escaping.visible(text).split("\n")).translate(_LATEX),
     }[form]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
@@ -73,13 +76,23 @@ def _environment(form: str) -> jinja2.Environment:
         keep_trailing_newline=True,
         **marks,
     )
+    for name in ("code", "code_block"):
+        environment.filters[name] = lambda text, write=getattr(escaping, name): _Written(write(str(text)))
     environment.globals |= {"figures": FIGURES, "svg": _svg}
     return environment
 
 
 def _html(text: str) -> str:
     # "20-29" is one word: a line must not end at its hyphen.
-    return re.sub(r"(?<=\d)-(?=\d)", "\N{NON-BREAKING HYPHEN}", html.escape(text, quote=True))
+    escaped = html.escape(escaping.visible(text), quote=True)
+    return re.sub(r"(?<=\d)-(?=\d)", "\N{NON-BREAKING HYPHEN}", escaped)
+
+
+class _Written(str):
+    """Text in the form of the file already."""
+
+    def __html__(self) -> str:
+        return self
 
 
 def _svg(item: Figure) -> dict[str, Any]:

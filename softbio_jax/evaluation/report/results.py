@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from softbio_jax.evaluation import charts, plots
+from softbio_jax import coverage
+from softbio_jax.evaluation import charts, evaluate, plots
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import Block, Figure, Figures, Section, Table, Text
 from softbio_jax.evaluation.report.runs import RunResults
@@ -18,7 +19,8 @@ def results(runs: Sequence[RunResults]) -> Section:
         known = [(run, run.find(test_set, task)) for run in runs]
         for run, m in known:
             intervals[run.name].append((m["accuracy"], *m["intervals"]["accuracy"]) if m else None)
-        lines.append((f"{test_set} · {task}", next(m["majority"] for _, m in known if m)))
+        shown = marked_by(runs, task)
+        lines.append((f"{test_set} · {shown}", next(m["majority"] for _, m in known if m)))
     overview = Figure(
         name="accuracies",
         caption="Accuracy of every run on every test set, with 95 % Wilson intervals; the grey "
@@ -32,9 +34,26 @@ def results(runs: Sequence[RunResults]) -> Section:
             *_synthetic(pairs),
             Figures(title="Accuracy at a glance", items=(overview,)),
             _averages(runs),
+            *untrained(runs),
             *(_table(run, explained=run is runs[0]) for run in runs),
         ),
     )
+
+
+def marked_by(runs: Sequence[RunResults], task: str, name: str | None = None) -> str:
+    """Returns a task or one of its classes, marked if it has no training images in any of the runs."""
+    shown = task if name is None else name
+    found = (coverage.marked(run.images, task, name) for run in runs)
+    return next((text for text in found if text != shown), shown)
+
+
+def untrained(runs: Sequence[RunResults]) -> list[Text]:
+    """Returns a warning per run and task with classes without training images."""
+    return [
+        Text(text=f"{coverage.MARK} {run.name}: {note}.", warning=True)
+        for run in runs
+        for note in evaluate.untrained_notes(run.summary)
+    ]
 
 
 def judged(runs: Sequence[RunResults]) -> list[tuple[str, str]]:
@@ -84,7 +103,8 @@ def _table(run: RunResults, *, explained: bool) -> Table:
         )
         majority = document.percent(metrics["majority"])
         years = document.plain_interval(metrics, "expected_age_mae") if task == "age" else ""
-        rows.append((test_set, task + star, document.count(metrics["n"]), first, majority, *others, years))
+        shown = coverage.marked(run.images, task) + star
+        rows.append((test_set, shown, document.count(metrics["n"]), first, majority, *others, years))
     explanation = (
         "In brackets 95 % intervals: Wilson for shares, 1,000 bootstrap draws for the rest. "
         "Majority: the accuracy of always predicting the most frequent class. One-off: at most one "
@@ -94,6 +114,7 @@ def _table(run: RunResults, *, explained: bool) -> Table:
     notes = [explanation] if explained else []
     if any("*" in row[1] for row in rows):
         notes.append("* labels are a model's output: not in the averages.")
+    notes += [f"{coverage.MARK} {note}." for note in evaluate.untrained_notes(run.summary)]
     shares = ("accuracy", "majority", "balanced", "macro-F1", "one-off")
     return Table(
         title=f"{run.name}: metrics per test set and task, %",
@@ -114,9 +135,12 @@ def confusion(runs: Sequence[RunResults]) -> Section:
                 name=f"confusion_{test_set}_{task}_{run.name}",
                 caption=f"{run.name}, {task} on {test_set}: accuracy "
                 f"{document.percent(metrics['accuracy'])} %, balanced "
-                f"{document.percent(metrics['balanced_accuracy'])} %.",
+                f"{document.percent(metrics['balanced_accuracy'])} %."
+                + "".join(f" {coverage.MARK} {note}." for note in coverage.notes(run.images, [task])),
                 figure=plots.confusion_matrix(
-                    metrics["confusion"], TASKS[task].classes, title=f"{task} on {test_set}: {run.name}"
+                    metrics["confusion"],
+                    coverage.marked_classes(run.images, task),
+                    title=f"{task} on {test_set}: {run.name}",
                 ),
             )
             for test_set in sets
@@ -142,12 +166,14 @@ def _per_class(runs: Sequence[RunResults]) -> Table:
                 cells = [document.with_bounds(known[0][key], bounds.get(key)) for key in keys]
             else:
                 cells = [document.percent(row.get(key)) for row in known for key in keys]
-            rows.append((test_set, task, name, document.count(n), *cells))
+            rows.append((test_set, task, marked_by(runs, task, name), document.count(n), *cells))
+    notes = ["Intervals are in report.json."] if len(runs) > 1 else []
+    notes += [f"{coverage.MARK} {run.name}: {n}." for run in runs for n in coverage.notes(run.images)]
     return Table(
         title="Every class, %",
         groups=(("", 4), *((run.name, 3) for run in runs)),
         header=("test set", "task", "class", "n", *("precision", "recall", "F1") * len(runs)),
         rows=tuple(rows),
-        notes=("Intervals are in report.json.",) if len(runs) > 1 else (),
+        notes=tuple(notes),
         text_columns=3,
     )

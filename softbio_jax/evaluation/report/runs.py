@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from softbio_jax import coverage
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import evaluate, predictions_csv
 from softbio_jax.evaluation.metrics import averages, comparison
@@ -46,6 +47,11 @@ class RunResults:
     def tasks(self) -> list[str]:
         """The tasks with an average."""
         return [task for task in self.summary["averages"] if task != "overall"]
+
+    @property
+    def images(self) -> coverage.TrainingImages:
+        """The training images per class, see `coverage`."""
+        return evaluate.images_of(self.summary)
 
     @property
     def external(self) -> bool:
@@ -114,6 +120,7 @@ def load(path: pathlib.Path, *, name: str) -> RunResults:
             model=summary["model"],
             validation=predictions_csv.load(validation) if validation.exists() else None,
             not_averaged=averages.excluded_by(summary),
+            images=evaluate.images_of(summary),
         )
     config, info, log = (path / name for name in ("config.json", "run.json", "metrics.jsonl"))
     return RunResults(

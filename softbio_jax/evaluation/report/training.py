@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from softbio_jax import coverage
 from softbio_jax.evaluation import charts
 from softbio_jax.evaluation.report.document import NOTHING, Block, Figure, Figures, Section, Table, Text
+from softbio_jax.evaluation.report.results import marked_by
 from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.tasks import MISSING, TASKS
 
@@ -46,7 +48,7 @@ def section(runs: Sequence[RunResults], *, published: TrainingSet | None = None)
             blocks.append(Text(text=text))
     recorded = {run.name: {task: counts for task in TASKS if (counts := sampling(run, task))} for run in runs}
     if any(recorded.values()):
-        blocks.append(_classes(recorded, published))
+        blocks.append(_classes(runs, recorded, published))
     return Section(title="Training", blocks=tuple(blocks))
 
 
@@ -109,7 +111,9 @@ def _histograms(run: RunResults) -> list[Figure]:
                 shares[name] = normalised(np.bincount(labels, minlength=spec.num_classes))
         if shares:
             caption = f"{run.name}: share of each {task} class in training and test sets."
-            figure = charts.histogram(spec.classes, shares, title=f"{task.capitalize()} classes")
+            caption += "".join(f" {coverage.MARK} {n}." for n in coverage.notes(run.images, [task]))
+            classes = coverage.marked_classes(run.images, task)
+            figure = charts.histogram(classes, shares, title=f"{task.capitalize()} classes")
             figures.append(Figure(name=f"classes_{task}_{run.name}", caption=caption, figure=figure))
     return figures
 
@@ -126,7 +130,9 @@ def normalised(counts: Sequence[float] | np.ndarray) -> list[float]:
 
 
 def _classes(
-    recorded: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], published: TrainingSet | None
+    runs: Sequence[RunResults],
+    recorded: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+    published: TrainingSet | None,
 ) -> Table:
     """Returns the classes of the training sets: the published one, then run -> task -> `sampling`."""
     columns: dict[str, Mapping[str, Mapping[str, Any]]] = {}
@@ -146,11 +152,12 @@ def _classes(
                     values = counts.get(kind)
                     share = None if values is None else normalised(values)[index]
                     cells.append(NOTHING if share is None else f"{100 * share:.2f}")
-            rows.append((task, name, *cells))
+            rows.append((task, marked_by(runs, task, name), *cells))
     return Table(
         title="Training classes",
         groups=(("", 2), *((name, 3) for name in columns)),
         header=("task", "class", *("n", "%", "% sampled") * len(columns)),
         rows=tuple(rows),
+        notes=tuple(f"{coverage.MARK} {run.name}: {n}." for run in runs for n in coverage.notes(run.images)),
         text_columns=2,
     )

@@ -1,6 +1,5 @@
 """Puts the sections together and writes the complete report."""
 
-import csv
 import datetime
 import json
 import os
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softbio_jax.console import QUIET, Console
+from softbio_jax.escaping import csv_line
 from softbio_jax.evaluation import plots
 from softbio_jax.evaluation.report import card, cost, features, groups, render, results, training, trust
 from softbio_jax.evaluation.report.document import Document, Section, count, file_stem, listed, percent
@@ -147,6 +147,4 @@ def _write_groups(path: pathlib.Path, audits: groups.Audits) -> None:
     first = ("run", "test_set", "task", "groups", "race", "gender", "age", "n", "accuracy")
     names = [*first, *sorted({key for row in rows for key in row} - set(first))]
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        file.writelines(map(csv_line, [names, *([row.get(name) for name in names] for row in rows)]))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import softbio_jax
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
-from softbio_jax.inference.bundle import PREPROCESSING, Bundle, Images
+from softbio_jax.inference.bundle import PREPROCESSING, Bundle, Images, counts_to_json
 
 CONFIG, SCHEMA, INPUT = "config.json", 1, "images"
 FORMAT, FILE = "stablehlo", "model.stablehlo"
@@ -116,6 +116,7 @@ def write_config(
         "method": bundle.method,
         "input": {"name": INPUT, "shape": [batch, size, size, 3], "type": "uint8"},
         "outputs": {task.name: list(task.classes) for task in bundle.tasks},
+        **counts_to_json(bundle),
         "temperatures": dict(bundle.temperatures),
         "preprocessing": {**PREPROCESSING, "normalisation": "inside the model"},
         "versions": {"softbio_jax": softbio_jax.__version__, "jax": jax.__version__},

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax import files, parallel
+from softbio_jax import coverage, files, parallel
 from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.sources import PreparedDataset
@@ -214,6 +214,10 @@ def sweep(
     session = SweepSession(
         run, rates=[trial.rate for trial in trials], decays=[trial.decay for trial in trials]
     )
+    session.training_images = images = data_lib.training_images(run.config, data)
+    warnings = data_lib.coverage_warnings(dataclasses.replace(data, test=[]), images)
+    for line in warnings:
+        console.say(line)
     session.cache(data, pathlib.Path(config.cache_dir or workdir / "features"), console=console)
     session.compile()
     stream, histories = RowBatches(run.config, data), [ValidationHistory() for _ in trials]
@@ -234,7 +238,8 @@ def sweep(
         if all(trial.stopped for trial in trials):
             break
     trials.sort(key=lambda trial: trial.loss)
-    _write(workdir, trials, seconds=time.perf_counter() - begun, steps=last)
+    facts = {coverage.KEY: images, "warnings": warnings}
+    _write(workdir, trials, facts, seconds=time.perf_counter() - begun, steps=last)
     return trials
 
 
@@ -314,14 +319,16 @@ def _lower_or_stop(
         session.lower_rates(lowered, config.plateau_factor)
 
 
-def _write(workdir: pathlib.Path, trials: Sequence[Trial], *, seconds: float, steps: int) -> None:
+def _write(
+    workdir: pathlib.Path, trials: Sequence[Trial], facts: dict[str, Any], *, seconds: float, steps: int
+) -> None:
     rows = [
         {"rate": t.rate, "decay": t.decay, "step": t.step, "skipped": t.skipped, "stopped_early": t.stopped}
         | t.scalars
         for t in trials
     ]
     about = {"selected_by": "val/loss", "steps": steps, "seconds": seconds}
-    values = about | {"best": rows[0], "trials": rows}
+    values = about | facts | {"best": rows[0], "trials": rows}
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]))
     writer.writeheader()
