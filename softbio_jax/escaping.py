@@ -43,6 +43,11 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(_written, text)
 
 
+def printable(name: str) -> str:
+    r"""Returns a name as UTF-8 can hold it: other bytes of a file's name are written as \xf1."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def one_line(text: str) -> str:
     r"""Returns a name for the middle of a line: `visible`, and line breaks and tabs as \n and \t."""
     return visible(text).translate(_BREAKS)

@@ -42,6 +42,7 @@ PAGES = {
             "console",
             "escaping",
             "files",
+            "safety",
             "parallel",
             "command",
         ),

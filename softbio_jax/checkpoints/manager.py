@@ -17,13 +17,14 @@ import jax
 import numpy as np
 from etils import epath
 
-from softbio_jax import damage, files
+from softbio_jax import files
 from softbio_jax.checkpoints import arrays, leaves, manifest
 from softbio_jax.checkpoints.leaves import Described
 from softbio_jax.checkpoints.manifest import Damaged, Manifest
 from softbio_jax.checkpoints.processes import any_process, barrier
 from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
+from softbio_jax.safety import damage
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _T = TypeVar("_T")

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax import damage
 from softbio_jax.errors import UserError
+from softbio_jax.safety import damage
 
 REPORT = "report.json"  # of the preparation, beside the records
 

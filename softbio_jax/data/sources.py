@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax import damage
 from softbio_jax.data import index as index_lib
 from softbio_jax.errors import UserError
+from softbio_jax.safety import damage
 from softbio_jax.tasks import MISSING
 
 

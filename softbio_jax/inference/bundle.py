@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax import coverage, damage
+from softbio_jax import coverage
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, TaskRules
 from softbio_jax.adapters.merge import merge
 from softbio_jax.checkpoints import leaves
@@ -33,6 +33,7 @@ from softbio_jax.models.forward import forward
 from softbio_jax.models.multitask import HeadConfig, MultitaskModel
 from softbio_jax.params import Tree, flatten, unflatten
 from softbio_jax.runs.config import from_mapping
+from softbio_jax.safety import damage
 from softbio_jax.tasks import TaskSpec
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -8,9 +8,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal
 
-from softbio_jax.data import listing
 from softbio_jax.errors import UserError
-from softbio_jax.escaping import csv_line, csv_rows, json_text
+from softbio_jax.escaping import csv_line, csv_rows, json_text, printable
 from softbio_jax.inference.predictor import Prediction
 from softbio_jax.tasks import AGE, TaskSpec
 
@@ -79,11 +78,11 @@ class PredictionTable:
 
     def done(self, name: str, seconds: float | None = None) -> bool:
         """Returns whether the table has the rows of an image, or of a frame of a video."""
-        return (listing.shown(name), time_text(seconds) or "") in self._done
+        return (printable(name), time_text(seconds) or "") in self._done
 
     def last_seconds(self, name: str) -> float | None:
         """Returns the time of the last frame of a video that has rows."""
-        return self._last.get(listing.shown(name))
+        return self._last.get(printable(name))
 
     def write(self, name: str, seconds: float | None, predictions: Sequence[Prediction]) -> None:
         """Adds the rows of an image or a frame, and flushes them."""
@@ -100,8 +99,8 @@ class PredictionTable:
         self, name: str, seconds: float | None, predictions: Sequence[Prediction], number: int
     ) -> dict[str, Any]:
         prediction = predictions[number]
-        row: dict[str, Any] = {"input": listing.shown(name), "seconds": time_text(seconds)}
-        row |= {"model": self._model, _MARKS: list(prediction.untrained)}
+        row: dict[str, Any] = {"input": printable(name), "seconds": time_text(seconds), "model": self._model}
+        row[_MARKS] = list(prediction.untrained)
         if (face := prediction.face) is not None:
             row |= {"face": number, "faces": len(predictions), "confidence": _short(face.confidence)}
             row |= {key: round(side) for key, side in zip(_BOX, face.box, strict=True)}

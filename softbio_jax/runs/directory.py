@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from softbio_jax import coverage, damage, files, locks
+from softbio_jax import coverage, files
 from softbio_jax.checkpoints.processes import any_process
 from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
@@ -22,6 +22,7 @@ from softbio_jax.registry import Registry
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig, config_from
 from softbio_jax.runs.data import RunData, sampling_counts
+from softbio_jax.safety import damage, locks
 from softbio_jax.tasks import MISSING
 
 _PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from etils import epath
 
-from softbio_jax import locks
 from softbio_jax.data.audit import verdict
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import evaluate
 from softbio_jax.params import flatten
 from softbio_jax.runs import restore
 from softbio_jax.runs.session import Session
+from softbio_jax.safety import locks
 from softbio_jax.train import loop
 from softbio_jax.train.preemption import Preemption
 from tests.runs.tiny import changed, config_on, run_of

@@ -8,8 +8,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from softbio_jax import damage, files
+from softbio_jax import files
 from softbio_jax.errors import UserError
+from softbio_jax.safety import damage
 
 _FILE = "audit_verdict.json"
 _FIX = "delete it, or run scripts/audit_data.py again"

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import logging
 
-from softbio_jax import coverage, files, locks
+from softbio_jax import coverage, files
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import expected
@@ -28,6 +28,7 @@ from softbio_jax.data.prepare import beam, layouts, tables
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
 from softbio_jax.errors import UserError
+from softbio_jax.safety import locks
 from softbio_jax.tasks import TASKS
 
 

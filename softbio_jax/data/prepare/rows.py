@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from softbio_jax import files
 from softbio_jax.data.labels import OLDEST
 from softbio_jax.errors import UserError
-from softbio_jax.escaping import one_line
+from softbio_jax.escaping import one_line, printable
 
 # Columns that name a person or a photograph, which must not be on both sides of a split.
 IDENTITY_COLUMNS = ("identity", "user", "photograph")
@@ -87,11 +87,6 @@ class Skip:
 
 
 Outcome = Row | Rejection | Skip
-
-
-def printable(name: str) -> str:
-    r"""Returns a name as UTF-8 can hold it: other bytes of a file's name are written as \xf1."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def impossible_age(path: str, years: float, *, where: str = "") -> Rejection | None:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.data import decode, sources
-from softbio_jax.data.prepare.rows import Outcome, Rejection, Row, printable
+from softbio_jax.data.prepare.rows import Outcome, Rejection, Row
 from softbio_jax.errors import UserError
-from softbio_jax.escaping import one_line
+from softbio_jax.escaping import one_line, printable
 from softbio_jax.tasks import MISSING, TASKS
 
 _LISTED = 5  # missing files, and rejected rows

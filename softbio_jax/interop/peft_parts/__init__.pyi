@@ -7,5 +7,4 @@ from .folding import rounded as rounded
 from .names import Place as Place
 from .names import module_name as module_name
 from .names import place as place
-from .names import tower_of_bare as tower_of_bare
 from .targets import Targets as Targets

@@ -12,11 +12,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from softbio_jax import locks
 from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 from softbio_jax.runs.config import config_from
 from softbio_jax.runs.directory import check_same
+from softbio_jax.safety import locks
 from softbio_jax.thesis import protocol
 from softbio_jax.thesis.study import results, worker
 from softbio_jax.thesis.study.study import Study, Trial

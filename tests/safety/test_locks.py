@@ -11,13 +11,13 @@ import time
 
 import pytest
 
-from softbio_jax import locks
 from softbio_jax.console import Console
 from softbio_jax.errors import UserError
+from softbio_jax.safety import locks
 
 HOLD = """
 import sys, time
-from softbio_jax import locks
+from softbio_jax.safety import locks
 with locks.hold(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)

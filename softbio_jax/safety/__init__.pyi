@@ -1,0 +1,5 @@
+from .damage import read_json as read_json
+from .damage import reason as reason
+from .damage import refusal as refusal
+from .locks import Lock as Lock
+from .locks import hold as hold
