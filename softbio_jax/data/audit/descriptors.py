@@ -58,7 +58,7 @@ def edges(thumbnails: np.ndarray) -> np.ndarray:
         right[:, :, 1:-1] = grey[:, :, 2:] - grey[:, :, :-2]
         down[:, 1:-1] = grey[:, 2:] - grey[:, :-2]
         energy = right**2 + down**2
-        contrast = np.stack([cv2.blur(one, (2 * cell, 2 * cell)) for one in energy])
+        contrast = np.stack([cv2.blur(one, (2 * cell + 1, 2 * cell + 1)) for one in energy])
         weight = 1 / np.sqrt(contrast + _NOISE)
         right *= weight
         down *= weight

@@ -78,7 +78,7 @@ def _best(
                 later = column + np.arange(scores.shape[1]) > start + np.arange(len(rows))[:, None]
                 scores = np.where(later, scores, -np.inf)
             above = np.flatnonzero(scores > floor[:, None])
-            if len(above) > _CROWDED * len(rows):
+            if len(above) > _CROWDED * len(rows) and scores.shape[1] > MOST:
                 reached = -np.partition(-scores, MOST, axis=1)[:, MOST]
                 above = np.flatnonzero(scores > np.maximum(floor, reached)[:, None])
             row, place = np.divmod(above, scores.shape[1])
