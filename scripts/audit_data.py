@@ -1,6 +1,6 @@
 """Searches prepared data for duplicates, leaks between splits, and broken or odd images.
 
-  python scripts/audit_data.py --data=DIR[,DIR] --out=DIR
+  python scripts/audit_data.py --data=DIR[,DIR] --out=DIR [--drop=FILE]
 
 Writes audit.json and audit.html, and the verdict beside the records, whose hash a training run
 records in its checkpoints. The page shows the images of every pair: keep it as private as the data.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -19,13 +20,15 @@ from softbio_jax.errors import UserError
 
 _DATA = flags.DEFINE_list("data", [], "Folders of prepared data; all their splits are audited.")
 _OUT = flags.DEFINE_string("out", None, "Where to write audit.json and audit.html.")
+_DROP = flags.DEFINE_string("drop", None, "Where to write a CSV table of the copies to remove.")
+_SHOWN = 10  # contradictions
 
 
 def main(_: Sequence[str]) -> None:
     from softbio_jax import files
     from softbio_jax.console import Console
     from softbio_jax.data import sources
-    from softbio_jax.data.audit import expected, findings, page, verdict
+    from softbio_jax.data.audit import expected, findings, groups, page, verdict
     from softbio_jax.data.prepare import prepare
 
     if not _DATA.value or _OUT.value is None:
@@ -41,17 +44,36 @@ def main(_: Sequence[str]) -> None:
     out = pathlib.Path(_OUT.value)
     files.write_text(out / "audit.html", page.as_html(found, datasets))
     files.write_text(out / "audit.json", json.dumps(found, indent=2) + "\n")
+    if _DROP.value is not None:
+        files.write_text(_DROP.value, groups.drop_list(found["groups"]))
     for directory in _DATA.value:
         verdict.store(directory, found["verdict"])
     fix = "correct the labels of the source and prepare it again"
     for name, part in found["splits"].items():
         for task, swapped in (part["expected"] or {"exchanged": {}})["exchanged"].items():
             print(f"{name}: {task} classes in another order: {swapped}; fix: {fix}")
+    _show_contradictions([group for group in found["groups"] if group["labels_differ"]])
     for key, value in found["verdict"].items():
         if isinstance(value, int):
             print(f"{key.replace('_', ' '):<20} {value:,}")
     print(f"verdict {found['verdict']['sha256']}")
     print(f"wrote {out}/audit.html and audit.json")
+    if _DROP.value is not None:
+        copies = sum(group["size"] - 1 for group in found["groups"])
+        print(f"wrote {_DROP.value}: {copies:,} images to remove")
+
+
+def _show_contradictions(groups: Sequence[dict[str, Any]]) -> None:
+    for group in groups[:_SHOWN]:
+        for task in group["labels_differ"]:
+            sides = [side for side in group["images"] if task in side["labels"]]
+            listed = ", ".join(f"{s['split']} {s['id']} {s['labels'][task]}" for s in sides[:_SHOWN])
+            more = f" and {len(sides) - _SHOWN:,} more" if len(sides) > _SHOWN else ""
+            print(f"{task} labels of copies differ: {listed}{more}")
+    if len(groups) > _SHOWN:
+        print(
+            f"and {len(groups) - _SHOWN:,} more images whose copies have other labels (groups of audit.json)"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures the data pipeline on this machine: reading, decoding, preparing, auditing, memory.
+"""Measures the data pipeline on this machine: reading, decoding, preparing, memory.
 
   python scripts/benchmarks/data.py --out=DIR [--pictures=DIR_OF_JPEGS] [--fairface=DIR]
 
@@ -22,7 +22,7 @@ from softbio_jax.errors import UserError
 
 _OUT = flags.DEFINE_string("out", None, "Where to write benchmark_data.json.")
 _PICTURES = flags.DEFINE_string("pictures", None, "JPEGs to use; default: drawn faces.")
-_FAIRFACE = flags.DEFINE_string("fairface", None, "A FairFace folder to prepare and audit.")
+_FAIRFACE = flags.DEFINE_string("fairface", None, "A FairFace folder to prepare.")
 _COUNT = flags.DEFINE_integer("count", 512, "Number of images of the decoding benchmark.")
 _BATCHES = flags.DEFINE_integer("batches", 60, "Batches of 64 that each rate is measured over.")
 

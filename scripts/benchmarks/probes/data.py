@@ -1,4 +1,4 @@
-"""How fast this machine reads, prepares and audits images."""
+"""How fast this machine reads and prepares images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.data import decode, pipeline, sources
-from softbio_jax.data.audit import duplicates
 from softbio_jax.data.drawing import synthetic
 from softbio_jax.data.prepare import prepare, storage
 
@@ -83,43 +82,12 @@ def memory_growth(directory: pathlib.Path, *, batches: int = 100) -> float:
     return max(_resident() - before, 0) / 2**20
 
 
-def fairface(source: str, folder: pathlib.Path, *, planted: int = 500) -> dict[str, float]:
-    """Measures preparing FairFace, and an audit of all of it that looks for planted copies.
-
-    Every copy is resized and compressed again; every second one is mirrored as well.
-    """
+def fairface(source: str, folder: pathlib.Path) -> dict[str, float]:
+    """Measures preparing FairFace."""
     start = time.monotonic()
     report = prepare.prepare("fairface", source=source, out=folder / "fairface")
-    prepared_in = time.monotonic() - start
-    splits = [sources.open_prepared(folder / "fairface", split) for split in report["splits"]]
-    places = [(dataset, row) for dataset in splits for row in range(len(dataset))]
-    start = time.monotonic()
-    rng = np.random.default_rng(0)
-    originals = rng.choice(len(places), min(planted, len(places)), replace=False)
-    mirrored = np.arange(len(originals)) % 2 == 1
-    copies = [
-        _copy(places[n][0][places[n][1]], rng, mirror=mirror)
-        for n, mirror in zip(originals.tolist(), mirrored, strict=True)
-    ]
-    together = np.concatenate(
-        [duplicates.scan(dataset).thumbnails for dataset in splits]
-        + [[duplicates.thumbnail(data)[0] for data in copies]]
-    )
-    # Digests of their own for all: only what the thumbnails show may find the copies.
-    digests = rng.integers(0, 256, (len(together), 32), dtype=np.uint8)
-    found = duplicates.find(together, digests, np.ones(len(together), bool))
-    pairs = {(pair.first, pair.second) for pair in found}
-    hits = np.array([(int(n), len(places) + k) in pairs for k, n in enumerate(originals)])
-    return {
-        "rows prepared": sum(part["rows_read"] for part in report["splits"].values()),
-        "seconds to prepare": prepared_in,
-        "images audited": len(together),
-        "seconds to audit": time.monotonic() - start,
-        "recall of recompressed copies": float(hits[~mirrored].mean()),
-        "recall of mirrored copies": float(hits[mirrored].mean()),
-        "recall of planted copies": float(hits.mean()),
-        "other pairs found": len(pairs) - int(hits.sum()),
-    }
+    rows = sum(part["rows_read"] for part in report["splits"].values())
+    return {"rows prepared": rows, "seconds to prepare": time.monotonic() - start}
 
 
 def _batches(directory: pathlib.Path, **options: Any) -> pipeline.TrainBatches:
@@ -150,13 +118,6 @@ def _rate(stream: Iterator[Any], batches: int) -> float:
     for _ in range(batches):
         next(stream)
     return batches * _BATCH / (time.process_time() - start)
-
-
-def _copy(data: bytes, rng: np.random.Generator, *, mirror: bool) -> bytes:
-    image = decode.decode_full(data)
-    image = decode.squash(image[:, ::-1] if mirror else image, int(rng.integers(96, 300)))
-    quality = int(rng.integers(25, 90))
-    return storage.encode(image, "jpeg", quality=quality)
 
 
 def _resident() -> int:

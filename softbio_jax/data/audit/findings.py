@@ -13,8 +13,10 @@ import numpy as np
 
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index as index_lib
-from softbio_jax.data.audit import duplicates, expected
-from softbio_jax.data.audit.duplicates import Scan
+from softbio_jax.data.audit import duplicates, expected, thumbnails
+from softbio_jax.data.audit import groups as groups_lib
+from softbio_jax.data.audit.duplicates import Pair
+from softbio_jax.data.audit.thumbnails import Scan
 from softbio_jax.data.prepare.rows import IDENTITY_COLUMNS
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.tasks import MISSING, TASKS
@@ -38,12 +40,13 @@ def audit(
       console: shows the progress.
 
     Returns:
-      The findings as JSON values. `verdict` is recorded in checkpoints: the fingerprints, the
-      counts of problems, and `sha256`, the hash of all that.
+      The findings as JSON values: `duplicates` are pairs, `groups` the images that pairs connect, with
+      the tasks and classes in which their labels differ. `verdict` is recorded in checkpoints: the
+      fingerprints, the counts of problems, and `sha256`, the hash of all that.
     """
-    scans = [duplicates.scan(dataset, console=console) for dataset in datasets]
+    scans = [thumbnails.scan(dataset, console=console) for dataset in datasets]
     names = [f"{dataset.name}/{dataset.split}" for dataset in datasets]
-    pairs = _pairs(datasets, names, scans, digests)
+    pairs, groups = _copies(datasets, names, scans, digests, console)
     splits = {
         name: _split_findings(dataset, copy_of, found)
         for name, dataset, copy_of, found in zip(names, datasets, sets, scans, strict=True)
@@ -53,25 +56,33 @@ def audit(
         "fingerprints": {n: d.fingerprint for n, d in zip(names, datasets, strict=True)},
         "duplicates_within": sum(not pair["across"] for pair in pairs),
         "duplicates_across": sum(pair["across"] for pair in pairs),
+        "contradicting_labels": sum(bool(group["labels_differ"]) for group in groups),
         "shared_identities": sum(entry["count"] for entry in shared),
         "undecodable": sum(len(part["undecodable"]) for part in splits.values()),
         "nearly_constant": sum(len(part["nearly_constant"]) for part in splits.values()),
     }
     verdict["sha256"] = hashlib.sha256(json.dumps(verdict, sort_keys=True).encode()).hexdigest()
-    return {"verdict": verdict, "splits": splits, "duplicates": pairs, "shared_identities": shared}
+    return {
+        "verdict": verdict,
+        "splits": splits,
+        "duplicates": pairs,
+        "groups": groups,
+        "shared_identities": shared,
+    }
 
 
-def _pairs(
+def _copies(
     datasets: Sequence[PreparedDataset],
     names: Sequence[str],
     scans: Sequence[Scan],
     digests: Sequence[np.ndarray],
-) -> list[dict[str, Any]]:
-    thumbnails = np.concatenate([found.thumbnails for found in scans])
+    console: Console,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the pairs and the groups of copies."""
+    grey = np.concatenate([found.thumbnails for found in scans])
     owner = np.repeat(np.arange(len(datasets)), [len(dataset) for dataset in datasets])
     starts = np.searchsorted(owner, np.arange(len(datasets)))
-    usable = duplicates.spread(thumbnails) >= _FLAT_BELOW
-    found = duplicates.find(thumbnails, np.concatenate(digests), usable)
+    usable = thumbnails.spread(grey) >= _FLAT_BELOW
 
     def side(number: int) -> dict[str, Any]:
         which = int(owner[number])
@@ -84,28 +95,39 @@ def _pairs(
             "labels": {t: TASKS[t].classes[label] for t, label in labels.items() if label != MISSING},
         }
 
+    connected = groups_lib.Groups(len(grey))
     pairs = []
-    for pair in found:
-        first, second = side(pair.first), side(pair.second)
-        tasks = first["labels"].keys() & second["labels"].keys()
-        pairs.append(
-            {
-                "kind": "exact" if pair.exact else "mirrored" if pair.mirrored else "near",
-                "similarity": round(pair.similarity, 4),
-                "across": first["split"] != second["split"],
-                "labels_differ": any(first["labels"][t] != second["labels"][t] for t in tasks),
-                "first": first,
-                "second": second,
-            }
-        )
-    return pairs
+    for pair in duplicates.find(grey, np.concatenate(digests), usable, console=console):
+        connected.join(pair.first, pair.second)
+        pairs.append(_pair(pair, side(pair.first), side(pair.second)))
+    groups = []
+    for members in connected.members():
+        images = [side(number) for number in members]
+        across = len({image["split"] for image in images}) > 1
+        differ = groups_lib.contradictions(images)
+        groups.append({"size": len(images), "across": across, "labels_differ": differ, "images": images})
+    return pairs, groups
+
+
+def _pair(pair: Pair, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": pair.kind,
+        "similarity": round(pair.similarity, 4),
+        "mirrored": pair.mirrored,
+        "rotation": round(pair.rotation, 1),
+        "overlap": round(pair.overlap, 3),
+        "across": first["split"] != second["split"],
+        "labels_differ": bool(groups_lib.contradictions([first, second])),
+        "first": first,
+        "second": second,
+    }
 
 
 def _split_findings(dataset: PreparedDataset, copy_of: str, found: Scan) -> dict[str, Any]:
     ids = dataset.columns["id"]
     broken = np.zeros(len(dataset), bool)
     broken[list(found.problems)] = True
-    flat = np.flatnonzero((duplicates.spread(found.thumbnails) < _FLAT_BELOW) & ~broken)
+    flat = np.flatnonzero((thumbnails.spread(found.thumbnails) < _FLAT_BELOW) & ~broken)
     sizes, counts = np.unique(found.sizes[~broken], axis=0, return_counts=True)
     classes = {
         task: np.bincount(labels[labels != MISSING], minlength=TASKS[task].num_classes).tolist()

@@ -36,6 +36,7 @@ def as_html(findings: Mapping[str, Any], datasets: Sequence[PreparedDataset]) ->
         tasks=TASKS,
         # The worst first: copies across splits, then contradicting labels.
         pairs=sorted(findings["duplicates"], key=lambda p: (not p["across"], not p["labels_differ"])),
+        contradicting=[group for group in findings["groups"] if group["labels_differ"]],
         most=_MAX_PAIRS,
         thumbnail=lambda side: _thumbnail(by_name[side["split"]], side["example"]),
     )
