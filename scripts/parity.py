@@ -24,8 +24,9 @@ from absl import flags
 from dev import torch_reference
 from softbio_jax import command
 from softbio_jax.errors import UserError
-from softbio_jax.interop import formats, goldens, ladder, safe_load
+from softbio_jax.interop import formats, goldens, ladder
 from softbio_jax.interop.goldens import named_state, named_uniform
+from softbio_jax.interop.reading import locate
 from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
 
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-T16-384", "The variant, by its PE name or timm name.")
@@ -147,7 +148,7 @@ def _theirs(
 
 def _state(config: VisionConfig, *, text: bool) -> dict[str, np.ndarray]:
     if _CHECKPOINT.value:
-        state = formats.read(safe_load.resolve(_CHECKPOINT.value), config=config)
+        state = formats.read(locate.resolve(_CHECKPOINT.value), config=config)
         return {key: array.astype(np.float32) for key, array in state.items()}
     return named_state(formats.official_shapes(config.name, text=text), seed=_SEED.value)
 
