@@ -1,4 +1,4 @@
-"""JAX's own switches, which a user may set for the whole process: everything still traces, and computes the same."""
+"""JAX's own switches, which a user may set for the whole process: everything still traces."""
 
 import contextlib
 import dataclasses

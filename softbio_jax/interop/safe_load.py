@@ -60,7 +60,7 @@ def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
             raise UserError(
                 "unknown checkpoint file type",
                 where=str(path),
-                expected=f"a name ending in .safetensors, {', '.join(locate.TORCH[:-1])} or {locate.TORCH[-1]}",
+                expected=f"a name ending in .safetensors, {' or '.join(locate.TORCH)}",
                 found=repr(path.suffix),
                 fix="rename or convert the file",
             )

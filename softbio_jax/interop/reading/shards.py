@@ -82,8 +82,9 @@ def load(
     """
     files = read_index(path)
     if gone := [name for name in sorted(files) if not path.with_name(name).is_file()]:
+        verb = "is" if len(gone) == 1 else "are"
         raise UserError(
-            f"{len(gone)} of {len(files)} files of the checkpoint {'is' if len(gone) == 1 else 'are'} missing",
+            f"{len(gone)} of {len(files)} files of the checkpoint {verb} missing",
             where=str(path),
             found=f"no {', '.join(gone[:3])}",
             fix="fetch them too",
