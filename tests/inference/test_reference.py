@@ -17,6 +17,7 @@ from softbio_jax.inference.export import onnx as onnx_lib
 from softbio_jax.inference.export import stablehlo, torch_reference
 from softbio_jax.inference.reference import standalone
 from tests.inference.test_bundle import bundle_of
+from tests.structure import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +247,36 @@ def test_a_model_saved_before_is_read(bundle, tmp_path):
     old = {name: config["preprocessing"][name] for name in ("colours", "resize", "mean", "std")}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"preprocessing": old}))
     assert bundle_lib.label(bundle_lib.from_directory(tmp_path / "model")) == bundle_lib.label(bundle)
+
+
+def check(*arguments):
+    command = [sys.executable, "scripts/export.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_command_says_what_agrees_and_ends_with_1_where_a_step_differs(folders, tmp_path):
+    path, config = folders["torch"]
+    image = path.with_name("tower.reference.jpg")
+    _, files = numbers_of(folders, "torch")
+    np.save(tmp_path / "mine.npy", ThirdParty(config)(image))
+    (tmp_path / "mine.json").write_text(json.dumps(files["tower.safetensors"]["logits"]))
+    done = check(f"--check={path}", f"--tensor={tmp_path}/mine.npy", f"--logits={tmp_path}/mine.json")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 2), done.stderr
+    np.save(tmp_path / "mine.npy", ThirdParty(config, ["exif"])(image))
+    done = check(f"--check={path}", f"--tensor={tmp_path}/mine.npy")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: another preprocessing") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--check=out"], "nothing to check"),
+        (["--check=out", "--out=there", "--tensor=a.npy"], "--check writes nothing: --out"),
+        (["--model=run", "--format=onnx", "--out=out", "--tensor=a.npy"], "a flag of --check: --tensor"),
+        (["--format=onnx", "--out=out"], "a flag is missing: --model"),
+    ],
+)
+def test_flags_of_the_check_that_do_not_fit_are_one_line(arguments, message):
+    done = check(*arguments)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {message}"), done.stderr
