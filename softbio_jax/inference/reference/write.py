@@ -69,7 +69,7 @@ def write_reference(
         moved = max(_distance(_logits(run, image), logits) for image in near)
         numbers["files"][file] = {
             "logits": logits,
-            "tolerance": float(f"{4 * moved + 1e-3:.2g}"),
+            "tolerance": float(f"{2 * moved + 1e-3:.2g}"),
             "mistakes": {name: _logits(run, image) for name, image in wrong.items()},
         }
     (folder / (prefix + IMAGE)).write_bytes(jpeg)
