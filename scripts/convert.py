@@ -27,6 +27,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.interop import adapter_files, formats, safe_load
 from softbio_jax.interop.adapter_files import ADAPTER_FORMATS
 from softbio_jax.interop.peft_parts import folder
+from softbio_jax.interop.reading import locate
 from softbio_jax.models.config import VisionConfig, vision_config
 
 _ADAPTERS = [name for name in ADAPTER_FORMATS if name not in formats.FORMATS]
@@ -34,7 +35,8 @@ _NAMES = [*formats.FORMATS, *_ADAPTERS]
 _SRC = flags.DEFINE_string(
     "src",
     None,
-    "A .safetensors or .pt file, an adapter's folder, or a hub id such as facebook/PE-Core-L14-336.",
+    "A .safetensors or .pt file (FILE:ema: one of its levels), the .index.json of several, a folder of"
+    " weights or of an adapter, or a hub id such as facebook/PE-Core-L14-336.",
     required=True,
 )
 _SRC_FORMAT = flags.DEFINE_enum(
@@ -74,8 +76,8 @@ def main(argv: Sequence[str]) -> None:
         if wanted:
             where, expected = f"{flag} with {source}", f"a source of {', '.join(ADAPTER_FORMATS)} adapters"
             raise UserError("an encoder holds no adapters", where=where, expected=expected, fix=fix)
-    path = safe_load.resolve(_SRC.value)
-    head_of = safe_load.resolve(_HEAD_OF.value) if _HEAD_OF.value else None
+    path = locate.resolve(_SRC.value)
+    head_of = locate.resolve(_HEAD_OF.value) if _HEAD_OF.value else None
     state = formats.read(path, config=config, format_name=_SRC_FORMAT.value, head_of=head_of)
     _write_encoder(_vision(state) if _VISION_ONLY.value else state, destination, config, source=str(path))
 
@@ -91,8 +93,9 @@ def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionCon
         if heads:
             found, fix = f"heads of {heads}", "add --vision_only"
             raise UserError("an encoder has no heads", where=str(source), found=found, fix=fix)
-        base = formats.read(safe_load.resolve(_BASE.value), config=config)
-        if _VISION_ONLY.value:
+        base = formats.read(locate.resolve(_BASE.value), config=config)
+        # A text encoder that the adapters leave alone is kept wherever the format has a place for it.
+        if _VISION_ONLY.value or (_DST_FORMAT.value == "timm" and not checkpoint.adapter.text().layers):
             base = _vision(base)
         merged = adapter_files.into_tower(checkpoint, base, console=Console())
         _write_encoder(merged, destination, config, source=str(source))

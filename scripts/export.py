@@ -9,10 +9,13 @@
   python scripts/export.py --model=runs/mine --compare=exports/onnx,exports/litert \\
       --data=data/fairface,data/utkface --out=exports/table.md
 
+  python scripts/export.py --check=exports/onnx --tensor=mine.npy --logits=mine.json
+
 stablehlo, onnx and litert are complete models, uint8 images in and logits out, in a new folder with a
 config.json that names the classes; safetensors is the encoder with its adapters merged, and the heads
 in a second file; peft and thesis are the adapters, which only a run still has. --compare runs complete
-models on the test images of prepared data and writes a table of size, latency and accuracy.
+models on the test images of prepared data and writes a table of size, latency and accuracy. --check
+compares what another program makes of the reference.jpg of an export, and names the step that differs.
 docs/export.md describes how each is read.
 """
 
@@ -27,7 +30,7 @@ from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 
 _MODELS, _ADAPTERS = ("stablehlo", "onnx", "litert"), ("peft", "thesis")
-_MODEL = flags.DEFINE_string("model", None, "A run of scripts/train.py, or a saved model.", required=True)
+_MODEL = flags.DEFINE_string("model", None, "A run of scripts/train.py, or a saved model.")
 _FORMAT = flags.DEFINE_enum("format", None, [*_MODELS, "safetensors", *_ADAPTERS], "What to write.")
 _COMPARE = flags.DEFINE_list("compare", None, "Exported folders to compare, instead of --format.")
 _DATA = flags.DEFINE_list(
@@ -37,7 +40,14 @@ _IMAGES = flags.DEFINE_integer(
     "images", None, "compare: maximum number of images per data set.", lower_bound=1
 )
 flags.DEFINE_alias("pictures", "images")  # the former name
-_OUT = flags.DEFINE_string("out", None, "Folder or file to write; must not exist.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder or file to write; must not exist.")
+_CHECK = flags.DEFINE_string(
+    "check", None, "An exported folder or encoder to compare --tensor or --logits with, instead of --format."
+)
+_TENSOR = flags.DEFINE_string(
+    "tensor", None, "check: .npy file of the input that another program makes of reference.jpg."
+)
+_LOGITS = flags.DEFINE_string("logits", None, 'check: .json file {"task": [logits]} of another program.')
 _INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also write a file with int8 weights.")
 _KEYS = flags.DEFINE_enum("keys", "official", ["official", "timm"], "safetensors: names of the weights.")
 _TASK = flags.DEFINE_string("task", None, "safetensors: whose encoder, where MTLoRA has several.")
@@ -52,8 +62,17 @@ _READERS = {
 
 def main(argv: Sequence[str]) -> None:
     del argv
+    if _CHECK.value is not None:
+        _check()
+        return
+    for name in ("tensor", "logits"):
+        if flags.FLAGS[name].present:
+            raise UserError("a flag of --check", where=f"--{name}", fix="add --check=FOLDER, or drop it")
+    for name in ("model", "out"):
+        if flags.FLAGS[name].value is None:
+            raise UserError("a flag is missing", where=f"--{name}", fix=f"add --{name}, or --check=FOLDER")
     out = pathlib.Path(_OUT.value)
-    for path in (out, _heads_of(out)) if _FORMAT.value == "safetensors" else (out,):
+    for path in _files_of(out) if _FORMAT.value == "safetensors" else (out,):
         if path.exists():
             raise UserError(
                 "the destination exists",
@@ -66,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(
             "nothing to do, or two things",
             where="flags",
-            expected="either --format or --compare",
+            expected="one of --format, --compare and --check",
             found="neither" if _FORMAT.value is None else "both",
             fix="name one of them",
         )
@@ -78,13 +97,33 @@ def main(argv: Sequence[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     write = dict.fromkeys(_MODELS, _complete) | dict.fromkeys(_ADAPTERS, _adapters)
     model = write.get(_FORMAT.value, _encoder)(out)
-    written = sorted(out.iterdir()) if out.is_dir() else [out, _heads_of(out)]
+    written = sorted(out.iterdir()) if out.is_dir() else _files_of(out)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in written)
     print(f"wrote {out}: {model}, as {_FORMAT.value} ({sizes})")
 
 
 def _heads_of(encoder: pathlib.Path) -> pathlib.Path:
     return encoder.with_name(f"{encoder.stem}.heads{encoder.suffix}")
+
+
+def _files_of(encoder: pathlib.Path) -> list[pathlib.Path]:
+    beside = ("config.json", "reference.jpg", "reference.json")
+    return [encoder, _heads_of(encoder), *(encoder.with_name(f"{encoder.stem}.{name}") for name in beside)]
+
+
+def _check() -> None:
+    from softbio_jax.inference import reference
+
+    for name in ("model", "out", "format", "compare", "data"):
+        if flags.FLAGS[name].present:
+            raise UserError("--check writes nothing", where=f"--{name}", fix="drop it")
+    if _TENSOR.value is None and _LOGITS.value is None:
+        fix = "add --tensor=FILE.npy or --logits=FILE.json, made from the reference.jpg of the export"
+        raise UserError("nothing to check", where=_CHECK.value, fix=fix)
+    if _TENSOR.value is not None:
+        print(reference.check_tensor(_CHECK.value, _TENSOR.value), flush=True)
+    if _LOGITS.value is not None:
+        print(reference.check_logits(_CHECK.value, _LOGITS.value))
 
 
 def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
@@ -131,6 +170,7 @@ def _complete(out: pathlib.Path) -> str:
 
 
 def _encoder(out: pathlib.Path) -> str:
+    from softbio_jax.inference.export import torch_reference
     from softbio_jax.inference.predictor import open_bundle
     from softbio_jax.interop import formats, peft, torch_heads
     from softbio_jax.interop.safe_load import save_arrays
@@ -153,8 +193,10 @@ def _encoder(out: pathlib.Path) -> str:
     save_arrays(out, arrays, metadata={"format": "pt", "variant": bundle.variant})
     try:
         torch_heads.save(_heads_of(out), params, stats, bundle.tasks, feature=bundle.model.feature)
+        torch_reference.write(out, bundle, layout=_KEYS.value, tasks=names if task is None else [names[task]])
     except BaseException:
-        out.unlink()  # an encoder without its heads would look like a complete export
+        for path in _files_of(out):  # an encoder without its heads would look like a complete export
+            path.unlink(missing_ok=True)
         raise
     return f"{bundle.variant}, {bundle.method}"
 

@@ -6,8 +6,11 @@
 
 Without --checkpoint, weights are drawn from --seed by parameter name, with query and key rows scaled
 by 3 so that position bugs show. Prints the largest absolute difference of every stage beside the
-reference's own rounding, which is measured against its float64 on these weights and bounds ours;
-names the first tensor that diverges, and exits with 1 if any does.
+reference's own rounding, which is its distance from float64 on these weights (stored with stored
+outputs) and bounds ours; names the first tensor that diverges, and exits with 1 if any does.
+
+The official code is no package: clone facebookresearch/perception_models and name its folder by
+--checkout or, once for all, by the environment variable PERCEPTION_MODELS.
 """
 
 import dataclasses
@@ -24,8 +27,9 @@ from absl import flags
 from dev import torch_reference
 from softbio_jax import command
 from softbio_jax.errors import UserError
-from softbio_jax.interop import formats, goldens, ladder, safe_load
+from softbio_jax.interop import formats, goldens, ladder
 from softbio_jax.interop.goldens import named_state, named_uniform
+from softbio_jax.interop.reading import locate
 from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
 
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-T16-384", "The variant, by its PE name or timm name.")
@@ -68,8 +72,7 @@ def main(argv: Sequence[str]) -> int:
     height, width = _size(config)
     print(f"{config.name} at {height}x{width}, {_DTYPE.value}, against {reference}", flush=True)
     if reference == "goldens":
-        ours, theirs = _against_goldens(config, (height, width))
-        noise = None
+        ours, theirs, noise = _against_goldens(config, (height, width))
     else:
         ours, theirs, noise = _live(reference, config, (height, width))
     limits = ladder.LIMITS[_DTYPE.value]
@@ -103,7 +106,8 @@ def _size(config: VisionConfig) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _against_goldens(config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict]:
+def _against_goldens(config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict, dict | None]:
+    """Returns our rungs, the stored ones, and the stored rounding, which is that of float32."""
     if _CHECKPOINT.value or _SEED.value:
         raise UserError(
             "stored outputs are of drawn weights",
@@ -116,7 +120,8 @@ def _against_goldens(config: VisionConfig, size: tuple[int, int]) -> tuple[dict,
     case = goldens.Case(variant=config.name, size=size, text=text)
     stored = goldens.load(_GOLDENS.value, case)
     rungs = _ours(config, _state(config, text=text), case.images())
-    return goldens.sampled(rungs), stored
+    noise = goldens.rounding(_GOLDENS.value, case) if _DTYPE.value == "float32" else None
+    return goldens.sampled(rungs), stored, noise
 
 
 def _live(reference: str, config: VisionConfig, size: tuple[int, int]) -> tuple[dict, dict, dict]:
@@ -153,7 +158,7 @@ def _theirs(
 
 def _state(config: VisionConfig, *, text: bool) -> dict[str, np.ndarray]:
     if _CHECKPOINT.value:
-        state = formats.read(safe_load.resolve(_CHECKPOINT.value), config=config)
+        state = formats.read(locate.resolve(_CHECKPOINT.value), config=config)
         return {key: array.astype(np.float32) for key, array in state.items()}
     return named_state(formats.official_shapes(config.name, text=text), seed=_SEED.value)
 

@@ -82,7 +82,7 @@ _MOVED = {
     "interop.keymap": "interop.strict interop.transforms",
     "interop.peft": "interop.peft_config",
     "interop.peft_layers": "interop.peft_modules",
-    "interop.safe_load": "interop.hub",
+    "interop.reading.locate": "interop.hub",
     "interop.timm": "interop.open_clip",
     "losses.balancing": "losses.balancer losses.balancers",
     "losses.masked": "losses.per_task",

@@ -18,7 +18,7 @@ _PAGES = _ROOT / "docs" / "api"
 _SHAPES = "Shapes: B batch, H W image, N tokens, D width, K heads, R rank, T tasks, C classes, L layers."
 # Page -> its title, and the packages and modules on it.
 PAGES = {
-    "inference": ("Use a model", ("inference", "inference.export")),
+    "inference": ("Use a model", ("inference", "inference.export", "inference.reference")),
     "models": ("Models", ("models",)),
     "adapters": ("Adapters and methods", ("adapters",)),
     "losses": ("Losses", ("losses",)),
@@ -30,7 +30,10 @@ PAGES = {
         ("evaluation", "evaluation.metrics", "evaluation.report", "evaluation.zero_shot"),
     ),
     "planning": ("Planning", ("planning",)),
-    "interop": ("Interop and checkpoints", ("interop", "interop.peft_parts", "checkpoints")),
+    "interop": (
+        "Interop and checkpoints",
+        ("interop", "interop.peft_parts", "interop.reading", "checkpoints"),
+    ),
     "core": (
         "Tasks, parameters, errors",
         (
@@ -45,6 +48,7 @@ PAGES = {
             "safety",
             "parallel",
             "command",
+            "moved",
         ),
     ),
 }

@@ -74,7 +74,9 @@ class AdaptedDense(nn.Module):
         base = math.apart(x, kernel.astype(self.dtype))
         y = self._adapted(x, base, kernel, rows)
         low = self._task_update(x, rows)
-        return (y if low is None else y + low) + bias.astype(self.dtype)
+        if low is not None:
+            y = jax.lax.broadcast_to_rank(y, low.ndim) + low
+        return y + jax.lax.broadcast_to_rank(bias.astype(self.dtype), y.ndim)
 
     def _plain(self, inputs: int) -> tuple[jax.Array, jax.Array]:
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32)
@@ -99,6 +101,7 @@ class AdaptedDense(nn.Module):
         if z is x:
             return math.rescaled(base, low, gain)
         # With dropout, x W is kept and the correction applies to drop(x) W.
+        gain = jax.lax.broadcast_to_rank(gain, base.ndim)
         excess, gain = (gain - 1).astype(self.dtype), gain.astype(self.dtype)
         return base + (excess * math.apart(z, kernel.astype(self.dtype)) + gain * low)
 
@@ -152,10 +155,11 @@ class TwoStreamDense(AdaptedDense):
         """
         x = x.astype(self.dtype)
         kernel, bias = self._plain(x.shape[-1])
-        base, offset = x @ kernel.astype(self.dtype), bias.astype(self.dtype)
+        base = x @ kernel.astype(self.dtype)
+        offset = jax.lax.broadcast_to_rank(bias.astype(self.dtype), x.ndim)
         low = self._task_update(x if task_x is None else task_x.astype(self.dtype), rows)
         y = self._adapted(x, base, kernel, rows) + offset
-        return y, (None if low is None else base + low + offset)
+        return y, (None if low is None else base[None] + low + offset[None])
 
 
 def _drop(module: nn.Module, x: jax.Array, config: LoRAConfig, rows: jax.Array | None) -> jax.Array:

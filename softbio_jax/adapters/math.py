@@ -138,6 +138,7 @@ def rescaled(base: jax.Array, low: jax.Array, gain: jax.Array) -> jax.Array:
       gain: g (out,) float32, nowhere zero.
     """
     # Before the cast: bfloat16 has no number between 1 and 1.0078.
+    gain = jax.lax.broadcast_to_rank(gain, base.ndim)
     excess = (gain - 1).astype(base.dtype)
     return base + (excess * base + gain.astype(base.dtype) * low)
 
@@ -151,7 +152,7 @@ def _rescaled_forward(
 
 def _rescaled_backward(residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
     y, gain = residuals
-    dbase = dy * gain.astype(dy.dtype)
+    dbase = dy * jax.lax.broadcast_to_rank(gain, dy.ndim).astype(dy.dtype)
     products = dy.astype(jnp.float32) * y.astype(jnp.float32)
     return dbase, dbase, jnp.sum(products, axis=tuple(range(dy.ndim - 1))) / gain
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from softbio_jax.interop import formats, stacking
 from softbio_jax.interop.official import OFFICIAL
-from softbio_jax.interop.safe_load import resolve, save_arrays
+from softbio_jax.interop.reading.locate import resolve
+from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
 

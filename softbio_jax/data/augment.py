@@ -160,7 +160,7 @@ def affine(image: jax.Array, degrees: jax.Array, shift: jax.Array, scale: jax.Ar
     radians = jnp.deg2rad(degrees)
     cos, sin = jnp.cos(radians) / scale, jnp.sin(radians) / scale
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
-    x = jnp.arange(width) - center_x - shift[0]
+    x = (jnp.arange(width) - center_x - shift[0])[None, :]
     y = (jnp.arange(height) - center_y - shift[1])[:, None]
     # Everything beyond one pixel outside is black, so the coordinates are clipped there.
     source_x = jnp.clip(cos * x + sin * y + center_x, -1, width)

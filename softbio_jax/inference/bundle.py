@@ -7,6 +7,7 @@ A bundle comes from a run directory (`from_run`) or from a folder of `config.jso
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -24,6 +25,8 @@ from softbio_jax.adapters.merge import merge
 from softbio_jax.checkpoints import leaves
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
+from softbio_jax.inference.reference.preprocessing import PREPROCESSING, describe
+from softbio_jax.inference.reference.write import Run, write_reference
 from softbio_jax.interop import stacking
 from softbio_jax.interop.keymap import check_finite, check_shapes, shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
@@ -38,13 +41,6 @@ from softbio_jax.tasks import TaskSpec
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT, SCHEMA = "softbio_jax", 1
-# Written for other programs, and checked on reading: what happens to an image before the encoder.
-PREPROCESSING = {
-    "colours": "RGB",
-    "resize": "squash to a square: area averages when shrinking more than 1.5 times, else bilinear",
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-}
 _TRUNK = "encoder/trunk/"
 _FETCH = "fetch or export both files again"
 
@@ -174,9 +170,21 @@ def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
     with atomic_folder(directory) as folder:
         save_arrays(folder / WEIGHTS, arrays, metadata=notes)
         (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+        write_reference(folder, {WEIGHTS: runner(bundle)}, size=bundle.image_size)
         # safetensors creates files that only their owner can read.
         (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     return directory
+
+
+def runner(bundle: Bundle) -> Run:
+    """Returns what computes the logits of an image (1, S, S, 3) uint8, or float32 in [-1, 1]."""
+    return lambda images: _forward(bundle.model, bundle.variables, images)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # compiled once for models that differ in weights alone
+def _forward(model: MultitaskModel, variables: Tree, images: Images) -> dict[str, jax.Array]:
+    with jax.default_matmul_precision(model.compute.matmul_precision):
+        return forward(model, variables, jnp.asarray(images)).logits
 
 
 def from_directory(directory: str | pathlib.Path) -> Bundle:
@@ -227,6 +235,7 @@ def label(bundle: Bundle) -> str:
     """Returns `name@digest` with a digest of everything that predictions depend on."""
     told = ("name", coverage.KEY)  # no prediction depends on them
     settings = {key: value for key, value in to_json(bundle).items() if key not in told}
+    settings["preprocessing"] = PREPROCESSING  # not how it is worded for other programs
     text = json.dumps(settings, sort_keys=True) + leaves.of_tree(bundle.variables)
     return f"{bundle.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -247,7 +256,7 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
         "method": bundle.method,
         "tower": dataclasses.asdict(model.config),  # its name since the first schema
         "image_size": bundle.image_size,
-        "preprocessing": PREPROCESSING,
+        "preprocessing": describe(bundle.image_size),
         "tasks": {task.name: list(task.classes) for task in bundle.tasks},
         "head": dataclasses.asdict(model.head),
         "feature": model.feature,

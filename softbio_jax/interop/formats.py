@@ -11,6 +11,7 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.interop import official, stacking, timm
 from softbio_jax.interop.keymap import Shapes, check_finite, check_shapes, hollow, shapes_of
+from softbio_jax.interop.reading import locate
 from softbio_jax.interop.safe_load import load_arrays
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TEXT, VISION, VisionConfig
@@ -77,19 +78,32 @@ def detect(keys: Mapping[str, object], *, where: str) -> str:
     """Returns the name of the format whose patch embedding is among the keys.
 
     Raises:
-      UserError: none of them.
+      UserError: none of them; the fix names a level that holds one.
     """
     for format_ in FORMATS.values():
         if any(format_.key(key) for key in keys):
             return format_.name
-    some = ", ".join(list(keys)[:3]) or "no arrays"
+    fix = "give a checkpoint of the vision encoder"
+    if below := [level for level in map(_level_of, keys) if level]:
+        fix = f"give {' or '.join(f'{where}:{level}' for level in below[:4])}"
+    elif any(key.startswith("params/encoder/") for key in keys):
+        fix = "scripts/export.py --format=safetensors writes the encoder of a saved model"
     raise UserError(
         "not a Perception Encoder checkpoint",
         where=where,
         expected=f"the patch embedding of a format among {', '.join(FORMATS)}",
-        found=some,
-        fix="give a checkpoint of the vision encoder",
+        found=", ".join(list(keys)[:3]) or "no arrays",
+        fix=fix,
     )
+
+
+def _level_of(key: str) -> str:
+    """Returns what precedes a patch embedding in a key, as `backbone` in `backbone.conv1.weight`."""
+    parts = key.split(".")
+    for i in range(1, len(parts)):
+        if any(format_.key(".".join(parts[i:])) for format_ in FORMATS.values()):
+            return ".".join(parts[:i])
+    return ""
 
 
 def official_shapes(variant: str, *, text: bool) -> dict[str, tuple[int, ...]]:
@@ -108,7 +122,7 @@ def read(
     """Reads a checkpoint of any format into the official layout, with `visual.` prefixes.
 
     Args:
-      path: the file.
+      path: the file, or its folder.
       config: the variant that it must contain.
       format_name: one of `FORMATS`; None to detect it from the keys.
       head_of: an encoder of the variant whose projection replaces the file's head.
@@ -124,6 +138,7 @@ def read(
     arrays, _ = load_arrays(path)
     check_beside(pathlib.Path(path))
     detected = detect(arrays, where=where)
+    _check_floats(arrays, where)
     if format_name not in (None, detected):
         raise UserError(
             "checkpoint of another format",
@@ -149,6 +164,19 @@ def read(
     check_shapes(found, expected, where=where, layout=layout)
     check_finite(opened, where=where)
     return format_.to_official(opened)
+
+
+def _check_floats(arrays: Arrays, where: str) -> None:
+    """Checks that no array is of integers, as quantised weights are."""
+    for key, array in arrays.items():
+        if array.dtype.kind in "iubc":
+            raise UserError(
+                "weights that are not floating-point numbers",
+                where=f"{where} key {key}",
+                expected="float32, float16 or bfloat16",
+                found=array.dtype.name,
+                fix="give the weights from before they were quantised",
+            )
 
 
 def _expected(format_: Format, variant: str, found: Shapes) -> tuple[Shapes, bool]:
@@ -202,8 +230,9 @@ def check_beside(weights: pathlib.Path) -> None:
     Raises:
       UserError: another mean or standard deviation.
     """
+    weights, _ = locate.split_level(weights)
     for name in _FILES:
-        path = weights.parent / name
+        path = (weights if weights.is_dir() else weights.parent) / name
         try:
             values = json.loads(path.read_text())
         except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ _UNIT = math.sqrt(3.0)
 _MANTISSA = 1 << 23
 _SAMPLES = 251  # values stored of a long stage; prime, so that they cover all channels
 _COMPLETE = 4096  # stages up to this size are stored completely
+ROUNDING = "rounding.json"  # {case: {stage: the reference's largest difference, float32 from float64}}
+_ALIKE, _TINY = 3.0, 1e-9
 
 
 def named_uniform(name: str, shape: tuple[int, ...], *, seed: int = 0) -> np.ndarray:
@@ -188,12 +191,35 @@ def load(folder: str | pathlib.Path, case: Case) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
+def rounding(folder: str | pathlib.Path, case: Case) -> dict[str, float] | None:
+    """Reads the reference's own rounding in each stage of a case, from float64; None if it is not stored."""
+    path = pathlib.Path(folder) / ROUNDING
+    return json.loads(path.read_text()).get(case.name) if path.is_file() else None
+
+
+def store_rounding(folder: str | pathlib.Path, case: Case, noise: Mapping[str, float]) -> bool:
+    """Writes the rounding of a case unless that stored is like it; returns whether it wrote.
+
+    Rounding depends on the machine: within a factor of `_ALIKE` it is left as it is.
+    """
+    path, old = pathlib.Path(folder) / ROUNDING, rounding(folder, case)
+    if old is not None and old.keys() == noise.keys():
+        ratios = [(noise[name] + _TINY) / (old[name] + _TINY) for name in old]
+        if all(1 / _ALIKE <= ratio <= _ALIKE for ratio in ratios):
+            return False
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    stored[case.name] = {name: float(f"{value:.2g}") for name, value in noise.items()}
+    files.write_text(path, json.dumps(dict(sorted(stored.items())), indent=1) + "\n")
+    return True
+
+
 def store(folder: str | pathlib.Path, case: Case, rungs: Mapping[str, np.ndarray]) -> str:
     """Writes a case's stages, unless those stored differ from them by rounding alone.
 
     Returns:
       what changed, or an empty string if nothing was written.
     """
+    noise = rounding(folder, case)
     path, new, changed = pathlib.Path(folder) / f"{case.name}.npz", sampled(rungs), "new"
     if path.is_file():
         old = load(folder, case)
@@ -201,7 +227,9 @@ def store(folder: str | pathlib.Path, case: Case, rungs: Mapping[str, np.ndarray
             changed = "other stages"
         else:
             changed = ", ".join(
-                f"{rung.name} by {rung.difference:.1e}" for rung in ladder.compare(new, old) if not rung.holds
+                f"{rung.name} by {rung.difference:.1e}"
+                for rung in ladder.compare(new, old, noise=noise)
+                if not rung.holds
             )
     if changed:
         with files.atomic_file(path) as temporary, temporary.open("wb") as file:

@@ -11,13 +11,6 @@ from softbio_jax.errors import UserError
 
 Arrays = tuple[np.ndarray, ...]
 Shapes = Mapping[str, tuple[int, ...]]
-# Parts of a name that torch's wrappers of a model add: compiled, distributed, sharded, checkpointed.
-_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-# The levels under which training programs save a model.
-LEVELS = (
-    *("state_dict", "weights", "model", "model_state_dict", "model_state", "module", "net", "network"),
-    *("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "model_ema_state_dict"),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,58 +149,6 @@ def _match(table: Sequence[tuple[re.Pattern[str], Rule]], key: str) -> tuple[Rul
 
 def _fill(names: tuple[str, ...], block: str) -> tuple[str, ...]:
     return tuple(name.replace("{i}", block) for name in names)
-
-
-def plain_names(arrays: Mapping[str, np.ndarray], *, where: str, level: str = "") -> dict[str, np.ndarray]:
-    """Returns the arrays of the file `where` without what saving a wrapped model adds to their names.
-
-    Parts such as `module` and `_orig_mod` are removed, and a level among `LEVELS` that all names are below.
-
-    Args:
-      level: the level to read where the names are below several; the others are left out.
-
-    Raises:
-      UserError: two names become one, or several levels and none given.
-    """
-    originals: dict[str, str] = {}
-    for key in arrays:
-        *parts, last = key.split(".")
-        name = ".".join([*(part for part in parts if part not in _WRAPPERS), last])
-        if name in originals:
-            raise UserError(
-                "two names of one array",
-                where=where,
-                expected="each array once",
-                found=f"{originals[name]} and {key}",
-                fix="save the model with its wrapper or without, not both",
-            )
-        originals[name] = key
-    while tops := {name.partition(".")[0] if "." in name else "" for name in originals}:
-        if not level and not tops <= set(LEVELS):
-            break
-        levels = sorted(name for name in tops if name and name in (*LEVELS, level))
-        top, level = one_level(levels, where=where, level=level), ""
-        originals = {
-            name.removeprefix(f"{top}."): key for name, key in originals.items() if name.startswith(f"{top}.")
-        }
-    return {name: arrays[key] for name, key in originals.items()}
-
-
-def one_level(levels: Sequence[str], *, where: str, level: str = "") -> str:
-    """Returns the chosen level of the file `where`, or its only one.
-
-    Raises:
-      UserError: it has several and none is chosen, or it does not have the chosen one.
-    """
-    if level in levels or (len(levels) == 1 and not level):
-        return level or levels[0]
-    raise UserError(
-        "several sets of weights in the file" if not level else "no such level in the file",
-        where=where,
-        expected=level or "one, or the name of one",
-        found=", ".join(levels) or "none",
-        fix=f"give {' or '.join(f'{where}:{name}' for name in levels) or where}",
-    )
 
 
 def check_shapes(found: Shapes, expected: Shapes, *, where: str, layout: str) -> None:

@@ -1,8 +1,6 @@
 """Checkpoint files as data, never code: safetensors, or torch's restricted unpickler."""
 
-import json
 import pathlib
-import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -14,23 +12,21 @@ import safetensors.numpy
 
 from softbio_jax import files
 from softbio_jax.errors import UserError
-from softbio_jax.interop.keymap import LEVELS, one_level, plain_names
-from softbio_jax.models.config import VISION
+from softbio_jax.interop.reading import locate, shards
+from softbio_jax.interop.reading.names import LEVELS, one_level, plain_names
 
 # Before 2.10 torch's restricted unpickler had known bypasses.
 _MIN_TORCH = (2, 10)
 _FIRST = ("state_dict", "weights")  # read even where other levels are beside them
-_TORCH = (".pt", ".pth", ".bin", ".ckpt")
-_PART = re.compile(r"-\d{5}-of-\d{5}\.")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads every array of a checkpoint file, without casting.
+    """Reads every array of a checkpoint, without casting.
 
     Args:
-      path: a `.safetensors` file, a `.pt`, `.pth`, `.bin` or `.ckpt` file of torch tensors, or the
-        `.index.json` of a checkpoint in several files. `FILE:ema` reads one of several levels.
+      path: a `.safetensors` file, a `.pt`, `.pth`, `.bin` or `.ckpt` file of torch tensors, the
+        `.index.json` of a checkpoint in several files, or the folder of one. `FILE:ema` reads one of
+        several levels.
 
     Returns:
       (key -> array, metadata of safetensors). A level such as `state_dict`, `model` or `ema` is
@@ -40,69 +36,39 @@ def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
       UserError: a missing, truncated or unknown file, a pickle that contains more than data, a type
         that numpy does not have, or two names of one array.
     """
-    path, level = _split_level(pathlib.Path(path))
+    path, level = locate.split_level(pathlib.Path(path))
+    if path.is_dir():
+        path = locate.in_folder(path)
     if not path.is_file():
         raise UserError(
             "no such checkpoint file",
             where=str(path),
-            expected="a .safetensors or .pt file",
-            found="a folder" if path.is_dir() else "nothing",
+            expected="a .safetensors or .pt file, or the folder of a checkpoint",
+            found="nothing",
             fix="correct the path",
         )
     metadata: dict[str, str] = {}
     if path.suffix == ".json":
-        arrays = _load_parts(path)
-    elif (index := _index_of(path)) is not None:
-        raise UserError("one file (shard) of a checkpoint in several", where=str(path), fix=f"give {index}")
-    elif path.suffix == ".safetensors":
-        arrays, metadata = _load_safetensors(path)
-    elif path.suffix in _TORCH:
-        arrays, level = _load_torch(path, level), ""
+        arrays = shards.load(path, _load_shard)
     else:
-        raise UserError(
-            "unknown checkpoint file type",
-            where=str(path),
-            expected=f"a name ending in .safetensors, {', '.join(_TORCH[:-1])} or {_TORCH[-1]}",
-            found=repr(path.suffix),
-            fix="rename or convert the file",
-        )
+        shards.check_whole(path)
+        if path.suffix == ".safetensors":
+            arrays, metadata = _load_safetensors(path)
+        elif path.suffix in locate.TORCH:
+            arrays, level = _load_torch(path, level)
+        else:
+            raise UserError(
+                "unknown checkpoint file type",
+                where=str(path),
+                expected=f"a name ending in .safetensors, {' or '.join(locate.TORCH)}",
+                found=repr(path.suffix),
+                fix="rename or convert the file",
+            )
     return plain_names(arrays, where=str(path), level=level), metadata
 
 
-def _split_level(path: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """Returns `FILE:level` as (FILE, level)."""
-    name, _, level = path.name.rpartition(":")
-    file = path.with_name(name) if name else path
-    return (file, level) if file != path and file.is_file() and not path.exists() else (path, "")
-
-
-def _index_of(path: pathlib.Path) -> pathlib.Path | None:
-    match = _PART.search(path.name)
-    index = path.with_name(f"{path.name[: match.start()]}{path.suffix}.index.json") if match else None
-    return index if index is not None and index.is_file() else None
-
-
-def _load_parts(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the files that an index names (a sharded checkpoint)."""
-    try:
-        places = dict(json.loads(path.read_text())["weight_map"])
-        names = sorted(set(places.values()))
-        beside = bool(names) and all(name == pathlib.PurePath(name).name for name in names)
-    except (OSError, ValueError, KeyError, TypeError):
-        beside = False
-    if not beside:
-        expected, fix = "a weight_map of names to files beside it", "give the index, or the file of weights"
-        raise UserError("no index of a checkpoint", where=str(path), expected=expected, fix=fix)
-    arrays: dict[str, np.ndarray] = {}
-    for name in names:
-        file = path.with_name(name)
-        if not file.is_file():
-            raise UserError("a file of the checkpoint is missing", where=str(file), fix="fetch it too")
-        arrays |= _load_safetensors(file)[0] if file.suffix == ".safetensors" else _load_torch(file, "")
-    if differing := sorted(places.keys() ^ arrays.keys()):
-        found, fix = f"names of one alone: {', '.join(differing[:3])}", "fetch the files again"
-        raise UserError("the files differ from their index", where=str(path), found=found, fix=fix)
-    return arrays
+def _load_shard(path: pathlib.Path) -> dict[str, np.ndarray]:
+    return (_load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path, ""))[0]
 
 
 def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -130,7 +96,8 @@ def _too_small(path: pathlib.Path, key: str, kind: str) -> UserError:
     )
 
 
-def _load_torch(path: pathlib.Path, level: str) -> dict[str, np.ndarray]:
+def _load_torch(path: pathlib.Path, level: str) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the arrays, and what is left of the level: its part within their names."""
     torch = _require_torch(path)
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < _MIN_TORCH:
@@ -156,23 +123,29 @@ def _load_torch(path: pathlib.Path, level: str) -> dict[str, np.ndarray]:
                 fix="ask for a safetensors file",
             ) from error
         raise _unreadable("torch file", path, error) from error
-    state = _state_dict(loaded, path, level)
-    return {key: _to_numpy(value, key, path, torch) for key, value in _flat(state).items()}
+    state, left = _state_dict(loaded, path, level)
+    flat = _flat(state)
+    chosen = {key: value for key, value in flat.items() if f".{left}." in f".{key}"} if left else {}
+    return {key: _to_numpy(value, key, path, torch) for key, value in (chosen or flat).items()}, left
 
 
-def _state_dict(loaded: object, path: pathlib.Path, level: str) -> Mapping:
+def _state_dict(loaded: object, path: pathlib.Path, level: str) -> tuple[Mapping, str]:
+    """Returns the state dict below known levels and the chosen one, and what is left of the latter."""
     while isinstance(loaded, Mapping):
-        known = (*LEVELS, level)
-        inside = {
-            name: value for name, value in loaded.items() if name in known and isinstance(value, Mapping)
-        }
+        inside = {name: value for name, value in loaded.items() if isinstance(value, Mapping)}
+        top, _, rest = level.partition(".")
+        if top in inside:
+            loaded, level = inside[top], rest
+            continue
         beside = sum(hasattr(value, "dtype") for value in loaded.values())
-        levels = [name for name, value in inside.items() if name in _FIRST or len(_flat(value)) > beside]
-        if not level:
-            levels = [name for name in _FIRST if name in inside][:1] or levels
-        if not levels and not level:
+        known = [name for name in LEVELS if name in inside]
+        levels = [name for name in known if name in _FIRST or len(_flat(inside[name])) > beside]
+        if not levels:
             break
-        loaded, level = loaded[one_level(levels, where=str(path), level=level)], ""
+        first = [name for name in _FIRST if name in inside][:1]
+        if level and len(first or levels) > 1:
+            one_level(levels, where=str(path), level=level)
+        loaded = loaded[one_level(first or levels, where=str(path))]
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
         raise UserError(
             "no state dict in the file",
@@ -181,7 +154,7 @@ def _state_dict(loaded: object, path: pathlib.Path, level: str) -> Mapping:
             found=type(loaded).__name__,
             fix="save model.state_dict()",
         )
-    return loaded
+    return loaded, level
 
 
 def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
@@ -289,62 +262,16 @@ def _require_torch(path: pathlib.Path) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise _missing("torch", where=str(path), instead="a .safetensors file", extra="convert") from error
+        raise UserError(
+            "torch is needed",
+            where=str(path),
+            expected="a .safetensors file, or torch installed",
+            fix="pip install 'softbio-jax[convert]'",
+        ) from error
     return torch
-
-
-def _missing(package: str, *, where: str, instead: str, extra: str) -> UserError:
-    return UserError(
-        f"{package} is needed",
-        where=where,
-        expected=f"{instead}, or {package} installed",
-        fix=f"pip install 'softbio-jax[{extra}]'",
-    )
 
 
 def _to_torch(array: np.ndarray, torch: Any) -> Any:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
-
-
-def resolve(source: str) -> pathlib.Path:
-    """Returns the file of a path or hub id, downloaded if necessary.
-
-    Args:
-      source: a path, or a hub id such as `facebook/PE-Core-L14-336` (its `.pt`) or
-        `timm/vit_pe_core_large_patch14_336.fb` (its `model.safetensors`).
-
-    Raises:
-      UserError: neither a file nor an available hub id.
-    """
-    path = pathlib.Path(source)
-    if _split_level(path)[1]:
-        return path
-    if path.exists() or path.suffix in (*_TORCH, ".safetensors", ".json"):
-        return path
-    if not _HUB_ID.fullmatch(source):
-        raise UserError(
-            "no such checkpoint",
-            where=source,
-            expected="a file or a hub id",
-            found="neither",
-            fix="correct the path",
-        )
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise _missing("huggingface_hub", where=source, instead="a file", extra="hub") from error
-    name = source.split("/")[1]
-    filename = f"{name}.pt" if name in VISION else "model.safetensors"
-    try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(source, filename))
-    # Its errors have no common base class; each means that the file is not available.
-    except Exception as error:
-        raise UserError(
-            "cannot fetch from the hub",
-            where=f"{source}:{filename}",
-            expected="a public repository, or a cached copy",
-            found=f"{type(error).__name__}",
-            fix="check the id and the network, or give a file",
-        ) from error

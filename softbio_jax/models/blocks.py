@@ -53,7 +53,7 @@ class LayerScale(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         gamma = self.param("gamma", nn.initializers.constant(self.init_value), x.shape[-1:], jnp.float32)
-        return x * gamma.astype(x.dtype)
+        return x * jax.lax.broadcast_to_rank(gamma.astype(x.dtype), x.ndim)
 
 
 class SelfAttention(nn.Module):
@@ -107,9 +107,12 @@ class Block(nn.Module):
         attention = SelfAttention(self.heads, causal=self.causal, name="attn", **shared)
         mlp = MLP(self.mlp_width, name="mlp", **shared)
         update = attention(LayerNorm(name="ln_1")(x), rotation, rows)
-        x = x + self._scaled("ls_1", update).astype(x.dtype)
-        update = mlp(LayerNorm(name="ln_2")(x), rows)
-        return x + self._scaled("ls_2", update).astype(x.dtype)
+        x = self._added(x, "ls_1", update)
+        return self._added(x, "ls_2", mlp(LayerNorm(name="ln_2")(x), rows))
+
+    def _added(self, x: jax.Array, name: str, update: jax.Array) -> jax.Array:
+        # Where the tasks part in this layer, only the update has their axis.
+        return jax.lax.broadcast_to_rank(x, update.ndim) + self._scaled(name, update).astype(x.dtype)
 
     def _scaled(self, name: str, x: jax.Array) -> jax.Array:
         return x if self.layer_scale is None else LayerScale(self.layer_scale, name=name)(x)

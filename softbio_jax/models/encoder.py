@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         table = positions.resample(
             table, stored=c.grid, grid=grid, class_token=c.class_token, method=c.resample
         )
-        x = x + table.astype(dtype)
+        x = x + table.astype(dtype)[None]
         states["positions"] = x
         x = LayerNorm(name="ln_pre")(x).astype(dtype)
         states["pre"] = x

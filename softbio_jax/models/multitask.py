@@ -46,6 +46,7 @@ class BatchNorm(nn.Module):
                 var.value += self.momentum * (jax.lax.stop_gradient(unbiased) - var.value)
         else:
             m, v = mean.value, var.value
+        m, v, scale, bias = (vector[None] for vector in (m, v, scale, bias))
         return (x - m) * jax.lax.rsqrt(v + self.epsilon) * scale + bias
 
 

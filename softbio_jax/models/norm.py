@@ -30,6 +30,7 @@ class LayerNorm(nn.Module):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
     centred, inverse = _standardise(x, epsilon)
+    scale, bias = (jax.lax.broadcast_to_rank(vector, x.ndim) for vector in (scale, bias))
     return centred * (inverse * scale) + bias
 
 
@@ -53,7 +54,7 @@ def _normalise_backward(
     x, scale = residuals
     centred, inverse = _standardise(x, epsilon)
     unit = centred * inverse
-    dunit = dy * scale
+    dunit = dy * jax.lax.broadcast_to_rank(scale, x.ndim)
     dx = inverse * (dunit - row_mean(dunit) - unit * row_mean(dunit * unit))
     lead = tuple(range(x.ndim - 1))
     return dx.astype(x.dtype), jnp.sum(dy * unit, lead), jnp.sum(dy, lead)

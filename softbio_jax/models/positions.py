@@ -92,4 +92,6 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
     x32 = pairs.reshape(x.shape)
-    return (x32 * cos[:, None] + turned * sin[:, None]).astype(x.dtype)
+    # Ranks are made equal by hand, here and elsewhere, for jax_numpy_rank_promotion="raise".
+    cos, sin = (jax.lax.broadcast_to_rank(table[:, None], x.ndim) for table in (cos, sin))
+    return (x32 * cos + turned * sin).astype(x.dtype)

@@ -84,7 +84,8 @@ class TaskBlock(nn.Module):
         ln_2 = LayerNorm(name="ln_2")
 
         streams = attention(LayerNorm(name="ln_1")(x), rotation, rows)
-        shared, tasks = (x + t.astype(x.dtype) for t in self._scaled("ls_1", streams))
+        first, own = self._scaled("ls_1", streams)
+        shared, tasks = x + first.astype(x.dtype), x[None] + own.astype(x.dtype)
         _, update = self._scaled("ls_2", mlp(ln_2(shared), ln_2(tasks), rows))
         return tasks + update.astype(x.dtype)
 

@@ -42,7 +42,7 @@ class TextEncoder(nn.Module):
             "positional_embedding", nn.initializers.normal(0.01), (c.context, c.width), jnp.float32
         )
         # Rows are gathered before the cast, so that the vocabulary is never copied.
-        x = table[ids].astype(dtype) + places[: ids.shape[1]].astype(dtype)
+        x = table[ids].astype(dtype) + places[None, : ids.shape[1]].astype(dtype)
         make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters)
         run = stack(make, layers=c.layers, name="trunk", compute=self.compute, capture=False)
         x, _ = run(x, None, rows)

@@ -85,12 +85,6 @@ def official_encoder(root: pathlib.Path) -> None:
     save_arrays(root / "official.safetensors", state, metadata={})
 
 
-def encoder(root: pathlib.Path) -> None:
-    """A vision encoder that timm also has, with name-seeded weights."""
-    state = named_state(formats.official_shapes("PE-Core-T16-384", text=False))
-    save_arrays(root / "tower.safetensors", formats.FORMATS["official"].closed(state), metadata={})
-
-
 def other_predictions(root: pathlib.Path) -> None:
     """Predictions of another model for a test set of the demo: here, those of the run."""
     run = root / "runs" / "demo" / "run"

@@ -36,8 +36,26 @@ def test_sizes_accuracy_and_differences_are_what_they_say(bundle, data_root, tmp
     assert rows[1].logit_error < 1e-5 and rows[1].agreement == 1
     assert rows[2].logit_error == pytest.approx(100, abs=1e-3)
     assert rows[2].bytes == (tmp_path / "onnx" / "model.onnx").stat().st_size
+    assert all(row.batch_change < 1e-5 for row in rows)
     lines = comparison.table(rows).splitlines()
     assert len(lines) == 2 + 3 and lines[4].startswith("| onnx float32 |")
+
+
+def test_a_runtime_whose_answers_depend_on_the_batch_is_seen(bundle, data_root, tmp_path, monkeypatch):
+    def load(path):
+        def run(images):
+            own = images.mean((1, 2, 3))[:, None]
+            return {task.name: own + 0.5 * (own > images.mean()) for task in bundle.tasks}
+
+        return run
+
+    (tmp_path / "config.json").write_text('{"format": "onnx"}')
+    (tmp_path / "model.onnx").touch()
+    monkeypatch.setitem(comparison._LOADERS, "onnx", ("*.onnx", load))
+    dataset = open_prepared(data_root / "synthetic_utkface", "test")
+    row = comparison.compare(bundle, [tmp_path], [dataset], limit=6)[1]
+    assert row.batch_change == pytest.approx(0.5, abs=1e-4)
+    assert "5.0e-01" in comparison.table([row])
 
 
 def test_a_folder_that_is_no_export_is_one_line(bundle, data_root, tmp_path):

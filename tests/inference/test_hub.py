@@ -54,7 +54,13 @@ def test_what_is_pushed_is_loaded_back_and_kept(server, bundle, workdir, tmp_pat
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith(f"/me/model/commit/{COMMIT}")
     files = server.store["files"]
-    assert sorted(files) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(files) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "reference.jpg",
+        "reference.json",
+    ]
     assert server.store["created"]["name"] == "model"
     assert "private" in json.dumps(server.store["created"])
     text = files["README.md"].decode()

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.interop.safe_load import resolve
+from softbio_jax.interop.reading.locate import resolve
 
 
 @pytest.fixture

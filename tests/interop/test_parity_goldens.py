@@ -31,7 +31,9 @@ def test_every_rung_agrees(case):
         rungs |= ladder.text_rungs(case.text_config, state, ids, rungs["embedding"])
     reference = goldens.load(FOLDER, case)
     assert list(reference) == list(rungs), "every stage is stored, and no other"
-    compared = list(ladder.compare(goldens.sampled(rungs), reference))
+    noise = goldens.rounding(FOLDER, case)
+    assert list(noise) == list(rungs)
+    compared = list(ladder.compare(goldens.sampled(rungs), reference, noise=noise))
     assert [rung for rung in compared if not rung.holds] == []
 
 
@@ -98,3 +100,17 @@ def test_the_rounding_of_logits_is_at_least_that_of_the_embeddings():
     exact["logits"] = 100 * exact["embedding_normalised"] @ exact["text_normalised"].T
     reference = exact | {"embedding_normalised": np.array([[0.6, 0.8 + 1e-6]])}  # the logit does not see it
     assert ladder.rounding(reference, exact)["logits"] == pytest.approx(1e-4)
+
+
+def test_the_rounding_of_a_golden_is_rewritten_only_where_it_is_another(tmp_path):
+    case, other = goldens.CASES[:2]
+    noise = {"tokens": 1e-6, "rotary": 0.0}
+    assert goldens.rounding(tmp_path, case) is None
+    assert goldens.store_rounding(tmp_path, case, noise)
+    assert goldens.store_rounding(tmp_path, other, noise)
+    first = (tmp_path / goldens.ROUNDING).read_bytes()
+    assert not goldens.store_rounding(tmp_path, case, {"tokens": 2e-6, "rotary": 1e-10})  # another machine's
+    assert (tmp_path / goldens.ROUNDING).read_bytes() == first
+    assert goldens.store_rounding(tmp_path, case, {"tokens": 1e-5, "rotary": 0.0})
+    assert goldens.rounding(tmp_path, case)["tokens"] == 1e-5
+    assert goldens.rounding(tmp_path, other) == noise

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.interop.safe_load import load_arrays, resolve, save_arrays
+from softbio_jax.interop.reading.locate import resolve
+from softbio_jax.interop.safe_load import load_arrays, save_arrays
 
 ARRAYS = {
     "float32": np.arange(12, dtype=np.float32).reshape(3, 4).T,  # not contiguous
@@ -48,7 +49,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path, content):
 def test_a_missing_file_a_folder_and_another_type(tmp_path):
     with pytest.raises(UserError, match=r"no such checkpoint file: .*gone\.pt.*found nothing"):
         load_arrays(tmp_path / "gone.pt")
-    with pytest.raises(UserError, match="found a folder"):
+    with pytest.raises(UserError, match=r"no checkpoint in the folder: .*found none"):
         load_arrays(tmp_path)
     (tmp_path / "weights.npz").touch()
     with pytest.raises(UserError, match=r"unknown checkpoint file type.*'\.npz'"):
@@ -91,40 +92,6 @@ def test_a_level_of_any_name_is_read_when_named(tmp_path):
     save_arrays(tmp_path / "a.safetensors", {"net.a": np.ones(2), "probe.a": np.zeros(2)}, metadata={})
     assert set(load_arrays(tmp_path / "a.safetensors")[0]) == {"net.a", "probe.a"}
     assert load_arrays(f"{tmp_path}/a.safetensors:probe")[0]["a"].tolist() == [0, 0]
-
-
-def shards(folder):
-    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    for name, key in zip(names, "ab", strict=True):
-        save_arrays(folder / name, {key: np.full(2, ord(key))}, metadata={})
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": dict(zip("ab", names, strict=True))}))
-    return index, names
-
-
-def test_a_checkpoint_in_several_files_is_read_by_its_index(tmp_path):
-    index, names = shards(tmp_path)
-    assert {key: list(array) for key, array in load_arrays(index)[0].items()} == {
-        "a": [97] * 2,
-        "b": [98] * 2,
-    }
-    with pytest.raises(UserError, match=r"one file \(shard\).*fix: give .*index\.json"):
-        load_arrays(tmp_path / names[0])
-    save_arrays(tmp_path / names[1], {"c": np.zeros(1)}, metadata={})
-    with pytest.raises(UserError, match=r"differ from their index.*b, c"):
-        load_arrays(index)
-    (tmp_path / names[1]).unlink()
-    with pytest.raises(UserError, match=r"is missing.*00002-of-00002"):
-        load_arrays(index)
-
-
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "../b.bin"}}']
-)
-def test_what_is_no_index_is_told(tmp_path, content):
-    (tmp_path / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(UserError, match="no index of a checkpoint"):
-        load_arrays(tmp_path / "model.safetensors.index.json")
 
 
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])

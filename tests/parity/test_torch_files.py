@@ -1,5 +1,6 @@
 """Torch checkpoint files: read as data, never run, and written as torch itself would."""
 
+import json
 import pickle
 
 import pytest
@@ -47,6 +48,35 @@ def test_of_a_model_and_its_average_one_is_chosen_by_name(tmp_path):
     with pytest.raises(UserError, match=r"several sets of weights.*a\.pt:model or .*a\.pt:ema"):
         load_arrays(path)
     assert load_arrays(f"{path}:ema")[0]["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("chosen", ["student", "teacher.backbone", "state_dict.model"])
+def test_a_level_at_any_depth_is_read_when_named(tmp_path, chosen):
+    here, elsewhere = torch.ones(2), torch.zeros(2)
+    tree = {"epoch": 3, "args": {"lr": 0.1}, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}
+    tree |= {"student": {"a": elsewhere}, "teacher": {"backbone.a": elsewhere, "head.a": elsewhere}}
+    tree |= {"state_dict": {"model.a": elsewhere, "loss.a": elsewhere}}
+    top, _, name = chosen.partition(".")
+    tree[top] |= {f"{name}.a" if name else "a": here}
+    torch.save(tree, tmp_path / "a.pt")
+    assert load_arrays(f"{tmp_path}/a.pt:{chosen}")[0]["a"].tolist() == [1, 1]
+
+
+def test_shards_of_bin_files_are_read_by_folder_and_index(tmp_path):
+    drawn = named_state(formats.official_shapes("tiny-test", text=False))
+    state = {f"module.{key}": torch.from_numpy(array) for key, array in drawn.items()}
+    keys, places = list(state), {}
+    for i, part in enumerate((keys[:20], keys[20:]), 1):
+        name = f"pytorch_model-0000{i}-of-00002.bin"
+        torch.save({key: state[key] for key in part}, tmp_path / name)
+        places |= dict.fromkeys(part, name)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    for source in (tmp_path, index):
+        read = formats.read(source, config=VISION["tiny-test"])
+        assert all(torch.equal(torch.from_numpy(read[key]), state[f"module.{key}"]) for key in drawn)
+    with pytest.raises(UserError, match="one shard of a checkpoint"):
+        load_arrays(tmp_path / name)
 
 
 @pytest.mark.parametrize(

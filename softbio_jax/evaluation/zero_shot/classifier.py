@@ -15,7 +15,8 @@ from softbio_jax.evaluation.zero_shot.prompts import Prompts
 from softbio_jax.evaluation.zero_shot.tokenizer import tokenize
 from softbio_jax.interop import formats, stacking
 from softbio_jax.interop.official import OFFICIAL
-from softbio_jax.interop.safe_load import load_arrays, resolve, save_arrays
+from softbio_jax.interop.reading.locate import resolve
+from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import TEXT, ComputeConfig, vision_config
 from softbio_jax.models.text import TextEncoder, normalise, similarity_logits
 from softbio_jax.params import Tree, unflatten

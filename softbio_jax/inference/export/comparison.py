@@ -23,6 +23,7 @@ from softbio_jax.tasks import MISSING
 
 Logits = Mapping[str, np.ndarray]
 Runtime = Callable[[np.ndarray], Mapping[str, Any]]
+_BATCHES, _BATCHED = (3, 16), 96  # sizes; images that are run in them
 _WARM_UP = 3  # calls before measuring: compilation, first allocations
 _LOADERS: Mapping[str, tuple[str, Callable[[pathlib.Path], Runtime]]] = {
     "stablehlo": ("*.stablehlo", lambda path: stablehlo.load(path.parent)),
@@ -42,6 +43,8 @@ class Row:
       logit_error: largest absolute difference to JAX's float32 logits.
       accuracy: task -> fraction of labelled images with the right class.
       agreement: fraction of images and tasks with JAX's class.
+      batch_change: largest change of an image's logits in batches of 3 and 16 against alone; None
+        where a file takes one image per call, or there are fewer images.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Row:
     logit_error: float
     accuracy: Mapping[str, float]
     agreement: float
+    batch_change: float | None
 
 
 def compare(
@@ -84,9 +88,14 @@ def compare(
             found="an empty one",
             fix="name another",
         )
+    # Images of all sets, mixed: neighbours in a batch are as different as the data are.
+    mixed = np.random.default_rng(0).permutation(len(chosen))[:_BATCHED].tolist()
+    kept: dict[int, np.ndarray] = dict.fromkeys(mixed, np.empty(0))
     meter = console.meter("comparing", len(chosen))
-    for dataset, i in chosen:
+    for place, (dataset, i) in enumerate(chosen):
         image = decode(dataset[i], size=bundle.image_size)[None]
+        if place in kept:
+            kept[place] = image
         for name, run in runtimes.items():
             for _ in range(0 if logits[name] else _WARM_UP):
                 jax.block_until_ready(run(image))
@@ -113,6 +122,7 @@ def compare(
             logit_error=max(float(np.abs(own[t] - first[t]).max()) for t in truth),
             accuracy=_accuracy(own, truth),
             agreement=float(np.mean([own[t].argmax(-1) == first[t].argmax(-1) for t in truth])),
+            batch_change=None if name.startswith(litert.FORMAT) else _batch_change(runtimes[name], kept, own),
         )
         for name, own in stacked.items()
     ]
@@ -121,12 +131,13 @@ def compare(
 def table(rows: Sequence[Row]) -> str:
     """Returns the rows as a Markdown table, accuracy in percent and its change in points."""
     tasks, base = list(rows[0].accuracy), rows[0].accuracy
-    header = ["model", "MB", "ms per image", "largest logit error", "same class %"]
+    header = ["model", "MB", "ms per image", "largest logit error", "changed by its batch", "same class %"]
     lines = [[*header, *(f"{task} accuracy %" for task in tasks)]]
     lines.append(["---"] * len(lines[0]))
     for row in rows:
         changes = {t: 100 * (row.accuracy[t] - base[t]) for t in tasks}
         cells = [row.name, f"{row.bytes / 1e6:.2f}", f"{row.milliseconds:.2f}", f"{row.logit_error:.1e}"]
+        cells.append("-" if row.batch_change is None else f"{row.batch_change:.1e}")
         cells += [percent(row.agreement), *(f"{percent(row.accuracy[t])} ({changes[t]:+.2f})" for t in tasks)]
         lines.append(cells)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -154,6 +165,23 @@ def _runtimes(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str
             runtimes[name] = load(path)
             sizes[name] = sum(part.stat().st_size for part in folder.glob(f"{path.name}*"))
     return runtimes, sizes
+
+
+def _batch_change(run: Runtime, images: Mapping[int, np.ndarray], alone: Logits) -> float | None:
+    """Returns the largest difference between an image's logits in a batch and alone."""
+    places = list(images)
+    if len(places) < min(_BATCHES):
+        return None
+    change = 0.0
+    for size in _BATCHES:
+        for start in range(0, len(places) - size + 1, size):
+            rows = places[start : start + size]
+            found = run(np.concatenate([images[place] for place in rows]))
+            differences = [
+                np.abs(np.asarray(values) - alone[task][rows]).max() for task, values in found.items()
+            ]
+            change = max(change, float(max(differences)))
+    return change
 
 
 def _accuracy(logits: Logits, truth: Logits) -> dict[str, float]:

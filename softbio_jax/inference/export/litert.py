@@ -19,6 +19,7 @@ from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import program
 from softbio_jax.inference.export.stablehlo import INPUT, logits, portable, write_config
+from softbio_jax.inference.reference.write import write_reference
 
 FORMAT, FILE, INT8_FILE = "litert", "model.tflite", "model.int8.tflite"
 _SIGNATURE = "serving_default"
@@ -41,6 +42,8 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
         if int8:
             _quantize(folder / FILE, folder / INT8_FILE)
         write_config(folder, bundle, form=FORMAT, batch=1, files=files, signature=_SIGNATURE)
+        runs = {name: load(folder / name) for name in files}
+        write_reference(folder, runs, size=bundle.image_size, script=True)
 
 
 def load(path: str | pathlib.Path, *, threads: int = 1) -> Callable[[np.ndarray], dict[str, Any]]:

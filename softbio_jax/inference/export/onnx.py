@@ -15,6 +15,7 @@ from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import onnx_graph, onnx_int8, program
 from softbio_jax.inference.export.onnx_graph import BATCH, OPSET
 from softbio_jax.inference.export.stablehlo import INPUT, any_batch, logits, portable, write_config
+from softbio_jax.inference.reference.write import write_reference
 
 if TYPE_CHECKING:
     import onnx
@@ -36,6 +37,7 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
     """
     try:
         import onnx
+        import onnxruntime  # noqa: F401 - what it computes is written beside the model
     except ImportError as error:
         raise UserError(
             "onnx is missing",
@@ -54,6 +56,8 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
             _save(small, folder / INT8_FILE, external=small.ByteSize() > INLINE_BYTES)
         files = sorted(path.name for path in folder.iterdir())
         write_config(folder, bundle, form=FORMAT, batch=BATCH, files=files, opset=OPSET)
+        runs = {name: load(folder / name) for name in (FILE, INT8_FILE) if name in files}
+        write_reference(folder, runs, size=bundle.image_size, script=True)
 
 
 def load(path: str | pathlib.Path, *, threads: int = 0) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

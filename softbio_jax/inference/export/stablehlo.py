@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import softbio_jax
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
-from softbio_jax.inference.bundle import PREPROCESSING, Bundle, Images, counts_to_json
+from softbio_jax.inference.bundle import Bundle, Images, counts_to_json
+from softbio_jax.inference.reference.preprocessing import describe
+from softbio_jax.inference.reference.write import write_reference
 
 CONFIG, SCHEMA, INPUT = "config.json", 1, "images"
 FORMAT, FILE = "stablehlo", "model.stablehlo"
@@ -55,6 +57,7 @@ def write(directory: str | pathlib.Path, bundle: Bundle) -> None:
             platforms=list(exported.platforms),
             calling_convention=exported.calling_convention_version,
         )
+        write_reference(folder, {FILE: jax.jit(exported.call)}, size=bundle.image_size, script=True)
 
 
 def load(directory: str | pathlib.Path) -> Callable[[Images], dict[str, jax.Array]]:
@@ -118,7 +121,7 @@ def write_config(
         "outputs": {task.name: list(task.classes) for task in bundle.tasks},
         **counts_to_json(bundle),
         "temperatures": dict(bundle.temperatures),
-        "preprocessing": {**PREPROCESSING, "normalisation": "inside the model"},
+        "preprocessing": describe(size),
         "versions": {"softbio_jax": softbio_jax.__version__, "jax": jax.__version__},
         **settings,
     }

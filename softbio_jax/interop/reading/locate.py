@@ -1,0 +1,127 @@
+"""From a path, a folder or a hub id to the file of a checkpoint."""
+
+import pathlib
+import re
+from collections.abc import Callable
+
+from softbio_jax.errors import UserError
+from softbio_jax.interop.reading import shards
+from softbio_jax.models.config import VISION
+
+TORCH = (".pt", ".pth", ".bin", ".ckpt")
+# Names under which other libraries save a model, the safest first.
+_STEMS = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("open_clip_model.safetensors",),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ("open_clip_pytorch_model.bin",),
+)
+_NAMES = tuple(name for stem in _STEMS for name in stem)
+_ADAPTER = "adapter_config.json"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def split_level(path: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """Returns `FILE:level` as (FILE, level), and any other path as (path, "")."""
+    name, _, level = path.name.rpartition(":")
+    file = path.with_name(name) if name else path
+    return (file, level) if file != path and file.exists() and not path.exists() else (path, "")
+
+
+def in_folder(folder: pathlib.Path) -> pathlib.Path:
+    """Returns the checkpoint of a folder: the usual name, or the only index or file of weights.
+
+    Raises:
+      UserError: an adapter's folder, no checkpoint, or several.
+    """
+    if (folder / _ADAPTER).is_file():
+        fix = "add --src_format=peft, and give the encoder as --base"
+        raise UserError("an adapter, not an encoder", where=str(folder), found=_ADAPTER, fix=fix)
+    for name in _NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    parts = {part for path in files if (part := shards.part(path)) is not None}
+    whole = [path for path in files if path.suffix in (".safetensors", *TORCH) and shards.part(path) is None]
+    found = [path for path in files if path.name.endswith(shards.INDEX)] + whole
+    if len(found) == 1:
+        return found[0]
+    names = [path.name for path in found] or [f"shards of {name} without their index" for name in parts]
+    raise UserError(
+        "several checkpoints in the folder" if found else "no checkpoint in the folder",
+        where=str(folder),
+        expected="one, such as model.safetensors or model.safetensors.index.json",
+        found=", ".join(names[:4]) or "none",
+        fix="name the file" if found else "fetch the index too" if parts else "correct the path",
+    )
+
+
+def resolve(source: str) -> pathlib.Path:
+    """Returns the file of a path, folder or hub id, downloaded if necessary.
+
+    Args:
+      source: a path or folder, or a hub id such as `facebook/PE-Core-L14-336` (its `.pt`) or
+        `timm/vit_pe_core_large_patch14_336.fb` (its `model.safetensors`). All shards of a
+        checkpoint in several files are downloaded. A level may follow, as in `FILE:ema`.
+
+    Raises:
+      UserError: neither a file nor an available hub id, or a folder without a checkpoint.
+    """
+    path, level = split_level(pathlib.Path(source))
+    if path.is_dir():
+        path = in_folder(path)
+    elif not path.exists() and path.suffix not in (*TORCH, ".safetensors", ".json"):
+        path = _from_hub(source)
+    return path.with_name(f"{path.name}:{level}") if level else path
+
+
+def _from_hub(source: str) -> pathlib.Path:
+    if not _HUB_ID.fullmatch(source):
+        raise UserError(
+            "no such checkpoint",
+            where=source,
+            expected="a file, a folder or a hub id",
+            found="neither",
+            fix="correct the path",
+        )
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(
+            "huggingface_hub is needed",
+            where=source,
+            expected="a file, or huggingface_hub installed",
+            fix="pip install 'softbio-jax[hub]'",
+        ) from error
+
+    def download(name: str) -> pathlib.Path:
+        return pathlib.Path(huggingface_hub.hf_hub_download(source, name))
+
+    name = source.split("/")[1]
+    wanted = (f"{name}.pt",) if name in VISION else _NAMES
+    first: Exception | None = None
+    for filename in wanted:
+        # Its errors have no common base class; each means that the file is not available.
+        try:
+            return _complete(download(filename), download)
+        except UserError:
+            raise
+        except Exception as error:
+            first = first or error
+            if "EntryNotFound" not in type(error).__name__:
+                break  # the repository or the network: no other file can be had either
+    raise UserError(
+        "cannot fetch from the hub",
+        where=f"{source}:{wanted[0]}",
+        expected="a public repository with a checkpoint, or a cached copy",
+        found=type(first).__name__,
+        fix="check the id and the network, or give a file",
+    ) from first
+
+
+def _complete(path: pathlib.Path, download: Callable[[str], pathlib.Path]) -> pathlib.Path:
+    """Returns a downloaded file, with the shards of an index beside it."""
+    if path.name.endswith(shards.INDEX):
+        for name in shards.read_index(path):
+            download(name)
+    return path
