@@ -48,7 +48,6 @@ PAGES = {
             "safety",
             "parallel",
             "command",
-            "moved",
         ),
     ),
 }

@@ -84,6 +84,7 @@ def test_crops_from_a_list_and_a_broken_one(saved, photos, tmp_path):
     assert all(isinstance(row["untrained"], list) for row in rows)
     *warnings, first, last = done.stderr.strip().splitlines()
     assert warnings[0].startswith("warning: age: no training image of ")  # the fixture's few faces
+    assert all(line.startswith("warning: ") for line in warnings)
     assert first.startswith("skipped: cannot read the image") and "broken.png" in first
     assert last.startswith("2 images, 2 faces, 0 done before, 1 skipped")
 
