@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from softbio_jax.data import features
 from softbio_jax.data import index as index_lib
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
@@ -112,6 +113,7 @@ def _check_fingerprint(folder: pathlib.Path, split: str, found: str) -> None:
 def _open_records(directory: str, split: str) -> Any:
     import tensorflow_datasets as tfds
 
+    features.check(directory)  # TFDS imports the classes that it names
     try:
         builder = tfds.builder_from_directory(directory)
         # The bytes are decoded by softbio_jax.data.decode, which is several times faster.

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from softbio_jax import files
+from softbio_jax import files, untrusted
 from softbio_jax.errors import UserError
 from softbio_jax.interop.keymap import LEVELS, one_level, plain_names
 from softbio_jax.models.config import VISION
@@ -132,8 +132,7 @@ def _too_small(path: pathlib.Path, key: str, kind: str) -> UserError:
 
 def _load_torch(path: pathlib.Path, level: str) -> dict[str, np.ndarray]:
     torch = _require_torch(path)
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if version < _MIN_TORCH:
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _MIN_TORCH:
         raise UserError(
             "torch is too old to read untrusted files",
             where=str(path),
@@ -141,10 +140,11 @@ def _load_torch(path: pathlib.Path, level: str) -> dict[str, np.ndarray]:
             found=torch.__version__,
             fix="pip install -U torch",
         )
+    untrusted.check_archive(path, stored=True, what="torch file", fix="save it again with torch.save")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = untrusted.tree(torch.load(path, map_location="cpu", weights_only=True), path)
     # A damaged file can raise almost any error inside the unpickler; no code of it has run.
     except Exception as error:
         if "weights only load failed" in str(error).lower():

@@ -52,7 +52,7 @@ def sampler(
     seed: int,
     *,
     emotion_share: float = EMOTION_SHARE,
-    epoch_size: int | None = None,
+    epoch_size: sampling.EpochSize | None = None,
 ) -> sampling.Sampler:
     """Repeats emotion rows up to a share of the index and weights rows by the mean rule.
 

@@ -151,15 +151,7 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
 
 
 def _size(path: pathlib.Path) -> tuple[int, int] | None:
-    from PIL import Image
-
-    if not path.is_file():  # a pipe may never end
-        return None
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception:  # broken and missing images are reported when they are read
-        return None
+    return decode.size_of(path) if path.is_file() else None  # a pipe may never end
 
 
 def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
