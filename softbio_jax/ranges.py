@@ -137,7 +137,7 @@ def from_mapping(cls: type, values: Mapping[str, Any], where: str = "config") ->
         required = field.default is dataclasses.MISSING
         required &= field.default_factory is dataclasses.MISSING
         if name in values:
-            built[name] = checked(hints(cls)[name], values[name], f"{where}.{name}")
+            built[name] = checked(hints(typing.cast(Hashable, cls))[name], values[name], f"{where}.{name}")
         elif required:
             raise UserError("missing config key", where=f"{where}.{name}", fix="set it in the config file")
     return cls(**built)

@@ -64,7 +64,7 @@ def read_json(path: str | os.PathLike[str], *, what: str, fix: str) -> dict[str,
             raise ValueError(f"a {type(values).__name__}, not an object")
     except (ValueError, RecursionError) as error:
         found = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise UserError(f"not a {what}", where=os.fspath(path), found=found, fix=fix) from error
+        raise UserError(f"not {what}", where=os.fspath(path), found=found, fix=fix) from error
     return values
 
 
@@ -93,7 +93,7 @@ def check_archive(path: str | os.PathLike[str], *, stored: bool, what: str, fix:
         # Other readers might find an archive there; that of numpy is the same.
         problem = f"{type(error).__name__}: {error}" if stored else ""
     if problem:
-        raise UserError(f"refused: not the archive of a {what}", where=str(path), found=problem, fix=fix)
+        raise UserError(f"refused: not the archive of {what}", where=str(path), found=problem, fix=fix)
 
 
 def tree(values: Any, path: str | os.PathLike[str]) -> Any:

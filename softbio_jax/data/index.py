@@ -68,7 +68,7 @@ def read(directory: pathlib.Path, split: str) -> Index:
             found="" if splits else ("an empty or other folder" if directory.is_dir() else "none"),
             fix="check the path and the split, or run scripts/prepare_data.py",
         )
-    untrusted.check_archive(path, stored=False, what="index", fix="run scripts/prepare_data.py again")
+    untrusted.check_archive(path, stored=False, what="an index", fix="run scripts/prepare_data.py again")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -239,7 +239,7 @@ def _settings(path: pathlib.Path) -> Bundle:
     """Returns the bundle of a config.json, without its variables."""
     try:
         values = untrusted.read_json(
-            path, what="model's configuration", fix="write it again with this version"
+            path, what="a model's configuration", fix="write it again with this version"
         )
         if values["format"] != FORMAT or values["schema"] != SCHEMA:
             raise ValueError(f"format {values['format']!r}, schema {values['schema']!r}")

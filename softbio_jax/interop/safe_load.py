@@ -140,7 +140,7 @@ def _load_torch(path: pathlib.Path, level: str) -> dict[str, np.ndarray]:
             found=torch.__version__,
             fix="pip install -U torch",
         )
-    untrusted.check_archive(path, stored=True, what="torch file", fix="save it again with torch.save")
+    untrusted.check_archive(path, stored=True, what="a torch file", fix="save it again with torch.save")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols
