@@ -11,7 +11,7 @@ and the API pages read it there.
 ...         check_fields(self, "settings")
 >>> Settings(steps=0)
 Traceback (most recent call last):
-softbio_jax.errors.UserError: bad config value: settings.steps: expected an integer of 1 to 1,000, \
+softbio_jax.errors.UserError: bad config value: settings.steps: expected an integer from 1 to 1,000, \
 found 0; fix: correct the value
 """
 
@@ -52,8 +52,10 @@ class Range(Rule):
         return low and (value < self.high if self.below else value <= self.high)  # false for NaN
 
     def __str__(self) -> str:
-        low, high = (f"{end:,}" if 1 <= abs(end) < 1e15 else f"{end:g}" for end in (self.low, self.high))
-        return f"{'above' if self.above else 'of'} {low} {'and below' if self.below else 'to'} {high}"
+        low, high = (f"{end:,.0f}" if end == int(end) else f"{end:g}" for end in (self.low, self.high))
+        if not self.above and not self.below:
+            return f"from {low} to {high}"
+        return f"{'above' if self.above else 'from'} {low} and {'below' if self.below else 'at most'} {high}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,9 +212,9 @@ def described(hint: Any) -> str:
     """Returns the range of a type hint as text, or "" if it has none.
 
     >>> described(Annotated[int, Range(0, 10)])
-    'an integer of 0 to 10'
+    'an integer from 0 to 10'
     >>> described(tuple[Annotated[float, Range(0, 1, above=True)], ...])
-    'each a number above 0 to 1'
+    'each a number above 0 and at most 1'
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:

@@ -175,4 +175,4 @@ def test_ranges_are_described_as_they_are_checked():
     closed = Range(0, 1)
     assert closed.holds(0) and closed.holds(1) and not closed.holds(NAN) and not closed.holds(-INF)
     assert str(open_range) == "above 0 and below 1"
-    assert str(closed) == "of 0 to 1"
+    assert str(closed) == "from 0 to 1"
