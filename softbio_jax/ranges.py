@@ -142,7 +142,12 @@ def from_mapping(cls: type, values: Mapping[str, Any], where: str = "config") ->
             built[name] = checked(hints(typing.cast(Hashable, cls))[name], values[name], f"{where}.{name}")
         elif required:
             raise UserError("missing config key", where=f"{where}.{name}", fix="set it in the config file")
-    return cls(**built)
+    try:
+        return cls(**built)
+    except UserError as error:  # of several fields together: it names the class, not the place
+        if where.split(".")[-1].split()[-1] in str(error):
+            raise
+        raise UserError(f"{where}: {error}") from error
 
 
 def check_fields(instance: Any, where: str) -> None:
