@@ -99,14 +99,6 @@ def build(config: RunConfig | Mapping[str, Any]) -> Run:
     )
     image_size = config.model.image_size or encoder.image_size
     encoder.check_image_size(image_size, where="model.image_size")
-    if chosen.tail > encoder.layers:
-        raise UserError(
-            "more last blocks than the encoder has",
-            where="method.blocks",
-            expected=f"at most {encoder.layers}",
-            found=str(chosen.tail),
-            fix="lower it",
-        )
     shapes = flatten(abstract_params(config, model))
     groups = chosen.label(list(shapes))
     trainable = {path: group for path, group in groups.items() if group != FROZEN}
