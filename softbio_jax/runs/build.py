@@ -14,7 +14,6 @@ from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.adapters.merge import reset_adapters
 from softbio_jax.adapters.methods import FROZEN, Method, method
 from softbio_jax.checkpoints.pretrained import load_pretrained
-from softbio_jax.errors import UserError
 from softbio_jax.losses import balancing
 from softbio_jax.models.config import VisionConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
