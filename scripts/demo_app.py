@@ -44,6 +44,7 @@ class' probability falls: red patches are evidence for the class, blue ones agai
 what the model used, not why.
 """
 FIND, CROP = "find faces", "the image is one face"
+_MAX_UPLOAD, _WAITING = "64mb", 32
 CSS = "footer {display: none !important}"
 
 
@@ -63,7 +64,10 @@ def main(argv: Sequence[str]) -> None:
         page = build(gradio, model)
         print(f"http://{_HOST.value}:{_PORT.value}  (Ctrl-C ends it)", flush=True)
         fonts = ["system-ui", "sans-serif"]  # the fonts of the themes come from a server
+        # One image at a time, so that memory does not grow with the number of visitors.
+        page.queue(default_concurrency_limit=1, max_size=_WAITING)
         page.launch(
+            max_file_size=_MAX_UPLOAD,
             server_name=_HOST.value,
             server_port=_PORT.value,
             share=False,
@@ -110,6 +114,7 @@ def build(gradio, model):
             return _analyse(gradio, model, image, how, margin, task, which or 1)
 
         calls = {"outputs": outputs, "show_progress": "minimal", "api_visibility": "private"}
+        calls["concurrency_id"] = "model"  # one limit for all of them
         given = [image, how, margin, task]
         image.change(analyse, given, **calls)  # another image: its largest face
         how.input(analyse, given, **calls)
@@ -123,6 +128,7 @@ def _analyse(gradio, model, image, how, margin, task, which):
     import numpy as np
 
     from softbio_jax import coverage
+    from softbio_jax.data.decode import UndecodableImage
     from softbio_jax.inference.annotate import annotate
     from softbio_jax.inference.images import face_square, pixels, square
     from softbio_jax.inference.occlusion import occlusion, overlay
@@ -140,10 +146,13 @@ def _analyse(gradio, model, image, how, margin, task, which):
     if not faces:
         message = f"No face found. Choose “{CROP}” if it is one."
         return [gradio.Dropdown([1], value=1), image, *[None] * len(tasks), None, message]
-    squares = [
-        square(given, size=size) if f is None else face_square(image, f, size=size, margin=margin)
-        for f in faces
-    ]
+    try:
+        squares = [
+            square(given, size=size) if f is None else face_square(image, f, size=size, margin=margin)
+            for f in faces
+        ]
+    except UndecodableImage as error:
+        raise gradio.Error(str(error)) from error
     predictions = [
         dataclasses.replace(prediction, face=face)
         for prediction, face in zip(model.predict_squares(squares), faces, strict=True)

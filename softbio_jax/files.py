@@ -66,18 +66,21 @@ def home(path: str | os.PathLike[str]) -> str:
     return os.path.expanduser(os.fspath(path))
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str], *, most: int = 1 << 30) -> bytes:
     """Returns what is in a file on a disk, but reads neither pipes nor devices, which may never end.
 
     Raises:
-      OSError: it cannot be read, is something else than a file, or cannot be a name.
+      OSError: it cannot be read, is something else than a file, has more than `most` bytes, or cannot
+        be a name.
     """
     name = home(path)
     try:
         with open(name, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(errno.EINVAL, "a pipe or a device, not a file", name)
-            return file.read()
+            if os.fstat(file.fileno()).st_size > most:
+                raise OSError(errno.EFBIG, f"more than {most >> 20:,} MiB", name)
+            return file.read(most)
     except ValueError as error:  # a NUL, or half of a surrogate pair
         raise OSError(errno.EINVAL, "no possible name of a file", name) from error
 

@@ -121,6 +121,7 @@ _RENAMED = {
     ("runs.build", "config_from"): "runs.config:config_from",
     ("runs.build", "parts"): "runs.build:build",
     ("runs.build", "train_step"): "runs.session:train_step",
+    ("inference.stream", "pace"): "moved:pace",
     ("runs.data", "eval_stream"): "moved:eval_stream",
     ("runs.data", "train_stream"): "moved:train_stream",
     ("train.early_stopping", "Watch"): "train.early_stopping:ValidationHistory",
@@ -141,6 +142,11 @@ def eval_stream(run: Any, dataset: Any) -> Any:
     data_lib, config = importlib.import_module("softbio_jax.runs.data"), run.config
     size, batch_size = run.image_size, config.train.eval_batch_size
     return data_lib.eval_batches(dataset, image_size=size, batch_size=batch_size, tasks=config.tasks)
+
+
+def pace(text: str) -> Any:
+    """Returns `inference.stream.Pace.parse` of a text."""
+    return importlib.import_module("softbio_jax.inference.stream").Pace.parse(text)
 
 
 class _Moved(types.ModuleType):

@@ -1,9 +1,12 @@
 """The three tasks and their classes, shared by every data set, head and table."""
 
 import dataclasses
+from typing import Annotated
 
+from softbio_jax.ranges import Distinct, Name, check_fields
 from softbio_jax.registry import Registry
 
+Classes = Annotated[tuple[Annotated[str, Name(slash=True)], ...], Distinct(1)]
 MISSING = -1  # the label of an example without one for a task
 
 
@@ -11,8 +14,11 @@ MISSING = -1  # the label of an example without one for a task
 class TaskSpec:
     """A classification task: its name and its classes in label order."""
 
-    name: str
-    classes: tuple[str, ...]
+    name: Annotated[str, Name()]
+    classes: Classes
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"task {self.name}")
 
     @property
     def num_classes(self) -> int:

@@ -16,7 +16,7 @@ from tests.structure import PACKAGE, ROOT, imported_names, python_files, within
 # From the bottom up; a module imports from lower rows, or from its own row without a cycle.
 ROWS = (
     {"moved"},  # imports by name, and only when a name of 0.1 is used
-    {"files", "errors", "tasks", "registry", "console", "params", "coverage", "escaping", "safety"},
+    {"files", "errors", "ranges", "tasks", "registry", "console", "params", "coverage", "escaping", "safety"},
     {"adapters"},
     {"models", "losses"},
     {"checkpoints", "interop", "data", "parallel"},

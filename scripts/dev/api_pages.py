@@ -7,10 +7,12 @@ are public. `make docs` puts their docstrings in the place of the names.
 """
 
 import ast
+import dataclasses
+import importlib
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from softbio_jax import command
+from softbio_jax import command, ranges
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _PACKAGE = _ROOT / "softbio_jax"
@@ -37,19 +39,16 @@ PAGES = {
     "core": (
         "Tasks, parameters, errors",
         (
-            "tasks",
-            "coverage",
-            "registry",
-            "params",
-            "errors",
-            "console",
-            "escaping",
-            "files",
-            "safety",
-            "parallel",
-            "command",
+            *("tasks", "coverage", "ranges", "registry", "params", "errors", "console", "escaping"),
+            *("files", "safety", "parallel", "command"),
         ),
     ),
+}
+# Page -> classes whose fields, at any depth, it lists with their ranges.
+RANGES = {
+    "runs": ("softbio_jax.runs.config:RunConfig",),
+    "adapters": ("softbio_jax.adapters.config:LoRAConfig",),
+    "models": ("softbio_jax.models.config:VisionConfig", "softbio_jax.models.config:TextConfig"),
 }
 
 
@@ -63,7 +62,10 @@ def page(name: str) -> str:
     """Returns the text of a page of `PAGES`."""
     title, parts = PAGES[name]
     return (
-        "\n\n".join([f"# {title}", _SHAPES, *(section for part in parts for section in _sections(part))])
+        "\n\n".join(
+            [f"# {title}", _SHAPES, *(section for part in parts for section in _sections(part))]
+            + [_table(of) for of in RANGES.get(name, ())]
+        )
         + "\n"
     )
 
@@ -80,6 +82,28 @@ def public_names(part: str) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
+
+
+def fields(cls: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yields the dotted name, the range and the default of every field of a dataclass, at any depth."""
+    for field in dataclasses.fields(cls):
+        hint, name = ranges.hints(cls)[field.name], prefix + field.name
+        if dataclasses.is_dataclass(hint):
+            yield from fields(hint, f"{name}.")
+        else:
+            default = "" if field.default is dataclasses.MISSING else repr(field.default)
+            yield name, ranges.described(hint), default
+
+
+def _table(of: str) -> str:
+    module, _, name = of.partition(":")
+    rows = [
+        f"| `{field}` | {text} | {f'`{default}`' if default else ''} |"
+        for field, text, default in fields(getattr(importlib.import_module(module), name))
+        if text
+    ]
+    heading = f"### Ranges of {name}\n\n| field | range | default |\n|---|---|---|\n"
+    return heading + "\n".join(rows)
 
 
 def _sections(part: str) -> Iterator[str]:

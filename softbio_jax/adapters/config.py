@@ -5,10 +5,15 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from softbio_jax.adapters.math import Formula
 from softbio_jax.errors import UserError
+from softbio_jax.ranges import Dropout, Pattern, Range, check_fields
+
+Rank = Annotated[int, Range(1, 8192)]
+Alpha = Annotated[float, Range(0, 1e6)]
+Target = Annotated[str, Pattern()]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,29 +24,14 @@ class LoRAConfig:
     adapter's input in training.
     """
 
-    rank: int
-    alpha: float
+    rank: Rank
+    alpha: Alpha
     rslora: bool = False
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     dora: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(
-                "bad LoRA rank",
-                where="lora.rank",
-                expected="at least 1",
-                found=str(self.rank),
-                fix="use method=lp to train without adapters",
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(
-                "bad LoRA dropout",
-                where="lora.dropout",
-                expected="0 <= dropout < 1",
-                found=str(self.dropout),
-                fix="correct it",
-            )
+        check_fields(self, "lora")
 
     @property
     def scale(self) -> float:
@@ -49,8 +39,8 @@ class LoRAConfig:
 
 
 Adapter = LoRAConfig | Formula
-Rule = tuple[str, Adapter]  # an anchored regex over "/"-joined layer paths
-LoRARule = tuple[str, LoRAConfig]
+Rule = tuple[Target, Adapter]  # an anchored regex over "/"-joined layer paths
+LoRARule = tuple[Target, LoRAConfig]
 AnyAdapter = TypeVar("AnyAdapter", LoRAConfig, Adapter)
 _DENSE_KERNEL = re.compile(r"(.+/(?:attn|mlp)/[^/]+)/kernel")
 
@@ -68,9 +58,10 @@ class TaskRules:
     rules: tuple[LoRARule, ...]
     base_input: Literal["shared", "task"] = "shared"
     probe: bool = True  # each task has its own probe in the pooling
-    tasks: int = 1  # T; the model sets it to the number of its tasks
+    tasks: Annotated[int, Range(1, 1024)] = 1  # T; the model sets it to the number of its tasks
 
     def __post_init__(self) -> None:
+        check_fields(self, "method.task_lora")
         if any(config.dora for _, config in self.rules):
             raise UserError(
                 "DoRA on a task's own layers",
@@ -99,6 +90,7 @@ class AdapterRules:
     per_task: TaskRules | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "method")
         if self.per_task and any(isinstance(adapter, Formula) for _, adapter in self.rules):
             raise UserError(
                 "a Formula together with per-task adapters",

@@ -3,11 +3,20 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from softbio_jax.adapters.config import AdapterRules, LoRAConfig, TaskRules, check_targets
+from softbio_jax.adapters.config import (
+    AdapterRules,
+    Alpha,
+    LoRAConfig,
+    Rank,
+    Target,
+    TaskRules,
+    check_targets,
+)
 from softbio_jax.errors import UserError
 from softbio_jax.params import label
+from softbio_jax.ranges import Dropout, Range, check_arguments
 from softbio_jax.registry import Registry
 
 METHODS = Registry[Callable[..., "Method"]]("method", where="method.name", group="softbio_jax.methods")
@@ -61,16 +70,8 @@ def ap() -> Method:
 
 
 @METHODS.register("ft")
-def ft(blocks: int) -> Method:
+def ft(blocks: Annotated[int, Range(1, 1024)]) -> Method:
     """FT_k: the last k blocks, the pooling and the heads."""
-    if blocks < 1:
-        raise UserError(
-            "no block to fine-tune",
-            where="method.blocks",
-            expected="at least 1",
-            found=str(blocks),
-            fix="use method=ap to train only the pooling",
-        )
     return Method(
         name=f"ft{blocks}",
         groups=(*HEADS, ("pool/.*", "pooling"), ("encoder/tail/.*", "blocks"), (".*", FROZEN)),
@@ -97,7 +98,7 @@ POOL_TARGETS = "pool/(attn/out|mlp/(c_fc|c_proj))"
 def lora(
     config: LoRAConfig,
     *,
-    targets: Sequence[str] = (BLOCK_TARGETS, POOL_TARGETS),
+    targets: tuple[Target, ...] = (BLOCK_TARGETS, POOL_TARGETS),
     pool_apart: bool = False,
     name: str = "lora",
 ) -> Method:
@@ -111,18 +112,29 @@ def lora(
 
 
 @METHODS.register("lora_plus")
-def lora_plus(config: LoRAConfig, **arguments: Any) -> Method:
+def lora_plus(
+    config: LoRAConfig,
+    *,
+    targets: tuple[Target, ...] = (BLOCK_TARGETS, POOL_TARGETS),
+    pool_apart: bool = False,
+) -> Method:
     """LoRA+: LoRA with separate rates for A and B, those of the groups adapter_a and adapter_b.
 
     Source: Hayou et al. 2024, arXiv:2402.12354.
     """
-    return lora(config, name="lora_plus", **arguments)
+    return lora(config, targets=targets, pool_apart=pool_apart, name="lora_plus")
 
 
 @METHODS.register("dora")
-def dora(config: LoRAConfig, **arguments: Any) -> Method:
+def dora(
+    config: LoRAConfig,
+    *,
+    targets: tuple[Target, ...] = (BLOCK_TARGETS, POOL_TARGETS),
+    pool_apart: bool = False,
+) -> Method:
     """DoRA, and the heads."""
-    return lora(dataclasses.replace(config, dora=True), name="dora", **arguments)
+    config = dataclasses.replace(config, dora=True)
+    return lora(config, targets=targets, pool_apart=pool_apart, name="dora")
 
 
 def adapter_groups(rules: AdapterRules, pool_apart: bool) -> list[tuple[str, str]]:
@@ -189,9 +201,9 @@ PLACEMENTS.add(
 def mtlora(
     config: LoRAConfig,
     *,
-    task_rank: int | None = None,
-    task_alpha: float | None = None,
-    task_dropout: float = 0.0,
+    task_rank: Rank | None = None,
+    task_alpha: Alpha | None = None,
+    task_dropout: Dropout = 0.0,
     base_input: Literal["shared", "task"] = "shared",
     placement: str = "last_block",
     pool_apart: bool = False,
@@ -228,7 +240,7 @@ def method(name: str, **arguments: Any) -> Method:
     """Returns the method `name`, built with its arguments.
 
     Raises:
-      UserError: an unknown method, or arguments that it does not take.
+      UserError: an unknown method, arguments that it does not take, or values out of their ranges.
     """
     build = METHODS[name]
     try:
@@ -241,4 +253,5 @@ def method(name: str, **arguments: Any) -> Method:
             found=str(error),
             fix="correct config.method",
         ) from error
+    check_arguments(build, arguments, "config.method")
     return build(**arguments)

@@ -6,13 +6,18 @@ depend on the rest of the batch or on the number of hosts and devices.
 
 import dataclasses
 import functools
-import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from softbio_jax.errors import UserError
 from softbio_jax.models.forward import normalize
+from softbio_jax.ranges import Ordered, Range, Share, check_fields
+
+Strength = Annotated[float, Range(0, 100)]
+Area = Annotated[float, Range(0, 1, above=True)]
+_Factor = Annotated[float, Range(0, 1000, above=True)]
+Factors = Annotated[tuple[_Factor, _Factor], Ordered()]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,33 +35,19 @@ class AugmentConfig:
       erase_ratio: range of its height / width, uniform in the logarithm.
     """
 
-    flip: float = 0.5
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.2
-    degrees: float = 10.0
-    translate: float = 0.05
-    scale: tuple[float, float] = (0.9, 1.1)
-    erase: float = 0.5
-    erase_area: tuple[float, float] = (0.02, 0.2)
-    erase_ratio: tuple[float, float] = (0.3, 3.3)
+    flip: Share = 0.5
+    brightness: Strength = 0.2
+    contrast: Strength = 0.2
+    saturation: Strength = 0.2
+    degrees: Annotated[float, Range(0, 180)] = 10.0
+    translate: Share = 0.05
+    scale: Factors = (0.9, 1.1)
+    erase: Share = 0.5
+    erase_area: Annotated[tuple[Area, Area], Ordered()] = (0.02, 0.2)
+    erase_ratio: Factors = (0.3, 3.3)
 
     def __post_init__(self) -> None:
-        for name, high in (("flip", 1), ("erase", 1), ("translate", 1), ("degrees", 180)):
-            self._require(name, 0 <= getattr(self, name) <= high, f"a number from 0 to {high}")
-        for name in ("brightness", "contrast", "saturation"):
-            self._require(name, getattr(self, name) >= 0, "a number of at least 0")
-        for name, top in (("scale", math.inf), ("erase_area", 1.0), ("erase_ratio", math.inf)):
-            limits = tuple(getattr(self, name))  # a list from a config file is fine
-            object.__setattr__(self, name, limits)
-            ordered = len(limits) == 2 and 0 < limits[0] <= limits[1] <= top
-            expected = "(low, high) with 0 < low <= high" + (f" <= {top}" if top == 1 else "")
-            self._require(name, ordered, expected)
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            what, where, found = "bad augmentation setting", f"augment.{name}", repr(getattr(self, name))
-            raise UserError(what, where=where, expected=expected, found=found, fix="correct the value")
+        check_fields(self, "augment")
 
     @property
     def jitters(self) -> bool:

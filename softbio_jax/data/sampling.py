@@ -11,13 +11,14 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 
 from softbio_jax.data import weighting
 from softbio_jax.data.sources import PreparedDataset, concatenate_labels
 from softbio_jax.errors import UserError
+from softbio_jax.ranges import Range, check_arguments
 from softbio_jax.registry import Registry
 from softbio_jax.tasks import TASKS
 
@@ -119,6 +120,7 @@ def check_stream(found: str, expected: str) -> None:
         raise UserError(what, where="data state", expected=expected, found=found, fix=fix)
 
 
+EpochSize = Annotated[int, Range(1, 10**9)]
 MakeSampler = Callable[[Sequence[PreparedDataset], int], Sampler]
 SAMPLERS = Registry[Callable[..., Sampler]](
     "sampler", where="data.sampler.name", group="softbio_jax.samplers"
@@ -132,7 +134,9 @@ def natural(datasets: Sequence[PreparedDataset], seed: int) -> Sampler:
 
 
 @SAMPLERS.register("balanced")
-def balanced(datasets: Sequence[PreparedDataset], seed: int, *, epoch_size: int | None = None) -> Sampler:
+def balanced(
+    datasets: Sequence[PreparedDataset], seed: int, *, epoch_size: EpochSize | None = None
+) -> Sampler:
     """Draws a task, then a class, then a row, all uniformly; by default as many as there are rows."""
     probabilities = weighting.balanced(label_tables(datasets))
     return Weighted(probabilities, epoch_size=epoch_size or len(probabilities), seed=seed)
@@ -143,8 +147,8 @@ def mixture(
     datasets: Sequence[PreparedDataset],
     seed: int,
     *,
-    shares: Mapping[str, float],
-    epoch_size: int | None = None,
+    shares: Mapping[str, Annotated[float, Range(0, 1e9)]],
+    epoch_size: EpochSize | None = None,
 ) -> Sampler:
     """Draws a data set by the relative shares of their names, then one of its rows uniformly.
 
@@ -165,7 +169,8 @@ def make(name: str, **arguments: Any) -> MakeSampler:
     """Returns the sampler `name` with its own arguments set.
 
     Raises:
-      UserError: an unknown name, or arguments that the sampler does not accept or lacks.
+      UserError: an unknown name, arguments that the sampler does not accept or lacks, or values
+        out of their ranges.
     """
     sampler = SAMPLERS[name]
     try:
@@ -173,6 +178,7 @@ def make(name: str, **arguments: Any) -> MakeSampler:
     except TypeError as error:
         what, fix = f"sampler {name!r}: {error}", "correct its arguments"
         raise UserError(what, where="data.sampler", fix=fix) from error
+    check_arguments(sampler, arguments, "config.data.sampler")
     return functools.partial(sampler, **arguments)
 
 

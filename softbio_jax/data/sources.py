@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from softbio_jax.data import features
 from softbio_jax.data import index as index_lib
 from softbio_jax.errors import UserError
 from softbio_jax.safety import damage
@@ -154,6 +155,7 @@ def _check_report(folder: pathlib.Path, split: str, index: index_lib.Index) -> N
 def _open_records(directory: str, split: str) -> Any:
     import tensorflow_datasets as tfds
 
+    features.check(directory)  # TFDS imports the classes that it names
     try:
         builder = tfds.builder_from_directory(directory)
         # The bytes are decoded by softbio_jax.data.decode, which is several times faster.

@@ -14,25 +14,33 @@ from softbio_jax.inference.predictor import Prediction
 
 _COLOUR, _CHOSEN = (40, 200, 120), (255, 150, 30)
 _MIN_SIDE = 320  # pixels: text on a smaller image could not be read
+_MAX_ENLARGED = 4_000_000  # pixels; a thin image is not enlarged beyond
+MAX_DRAWN = 25_000_000  # pixels; a larger image is drawn on at this size
+_MAX_SIDE = 65_000  # pixels, of a JPEG with some lines of text
 
 
 def annotate(
-    image: np.ndarray, predictions: Sequence[Prediction], *, chosen: int | None = None
+    image: np.ndarray, predictions: Sequence[Prediction], *, chosen: int | None = None, zoom: float = 1.0
 ) -> np.ndarray:
     """Returns (H', W', 3) uint8 with a box per face and one line per task below it.
 
-    The lines of an image without a detected face are below the image. Small images are enlarged.
+    The lines of an image without a detected face are below the image. Small images are enlarged, to at
+    most 4 megapixels; those of more than 25 megapixels, or 65,000 on a side, become smaller.
 
     Args:
       image: (H, W, 3) uint8 RGB.
       chosen: index of the prediction whose box has another colour.
+      zoom: of the image, from the pixels of the boxes.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    zoom = max(1.0, _MIN_SIDE / min(image.shape[:2]))
+    image, smaller = fit(image)
+    zoom *= smaller
     canvas = Image.fromarray(image)
-    if zoom > 1:
-        canvas = canvas.resize((round(canvas.width * zoom), round(canvas.height * zoom)))
+    enlarge = _zoom(canvas.height, canvas.width)
+    if enlarge > 1:
+        canvas = canvas.resize((round(canvas.width * enlarge), round(canvas.height * enlarge)))
+    zoom *= max(1.0, enlarge)
     size = max(14, min(canvas.size) // 32)
     font = ImageFont.load_default(size)
     line = round(size * 1.35)
@@ -40,8 +48,8 @@ def annotate(
         texts = lines(undetected[0])
         taller = Image.new("RGB", (canvas.width, canvas.height + line * len(texts)))
         taller.paste(canvas)
-        top, canvas = canvas.height, taller
-        _write(ImageDraw.Draw(canvas), texts, (4, top), font, line)
+        height, canvas = canvas.height, taller
+        _write(ImageDraw.Draw(canvas), texts, (4, height), font, line)
     draw = ImageDraw.Draw(canvas)
     for number, prediction in enumerate(predictions):
         if prediction.face is None:
@@ -54,6 +62,25 @@ def annotate(
         top = min(y1 + 2, canvas.height - line * len(texts))
         _write(draw, texts, (max(0.0, x0), max(0.0, top)), font, line)
     return np.asarray(canvas)
+
+
+def fit(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns an image that is no larger than `annotate` draws on it, and its zoom factor, at most 1."""
+    import cv2
+
+    height, width = image.shape[:2]
+    zoom = min(1.0, _zoom(height, width))
+    if zoom == 1:
+        return image, 1.0
+    smaller = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+    return cv2.resize(image, smaller, interpolation=cv2.INTER_AREA), zoom
+
+
+def _zoom(height: int, width: int) -> float:
+    """Returns the factor that makes text readable and keeps the image small enough."""
+    pixels = height * width
+    enlarged = max(1.0, min(_MIN_SIDE / min(height, width), (_MAX_ENLARGED / pixels) ** 0.5))
+    return min(enlarged, (MAX_DRAWN / pixels) ** 0.5, _MAX_SIDE / max(height, width))
 
 
 def lines(prediction: Prediction) -> list[str]:

@@ -13,14 +13,14 @@ import json
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax import coverage
-from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig, TaskRules
+from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRARule, TaskRules
 from softbio_jax.adapters.merge import merge
 from softbio_jax.checkpoints import leaves
 from softbio_jax.errors import UserError
@@ -31,18 +31,28 @@ from softbio_jax.interop import stacking
 from softbio_jax.interop.keymap import check_finite, check_shapes, shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.attention import on_this_machine
-from softbio_jax.models.config import ComputeConfig, VisionConfig
+from softbio_jax.models.config import ComputeConfig, Side, VisionConfig
 from softbio_jax.models.forward import forward
-from softbio_jax.models.multitask import HeadConfig, MultitaskModel
+from softbio_jax.models.multitask import HeadConfig, MultitaskModel, check_tasks
 from softbio_jax.params import Tree, flatten, unflatten
-from softbio_jax.runs.config import from_mapping
-from softbio_jax.safety import damage
-from softbio_jax.tasks import TaskSpec
+from softbio_jax.ranges import Name, Range, checked, from_mapping
+from softbio_jax.safety import damage, untrusted
+from softbio_jax.tasks import Classes, TaskSpec
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT, SCHEMA = "softbio_jax", 1
 _TRUNK = "encoder/trunk/"
 _FETCH = "fetch or export both files again"
+# The fields of config.json besides those that are a dataclass.
+_RANGES = {
+    "name": Annotated[str, Name()],
+    "method": Annotated[str, Name()],
+    "image_size": Side,
+    "tail": int,
+    "tasks": Mapping[Annotated[str, Name()], Classes],
+    "feature": Literal["pooled", "projected"],
+    "temperatures": Mapping[str, Annotated[float, Range(1e-6, 1e6)]],
+}
 
 Images = jax.Array | np.ndarray
 
@@ -226,8 +236,8 @@ def is_bundle(directory: pathlib.Path) -> bool:
     """Returns whether a folder holds a bundle, rather than a run or something else."""
     path = directory / CONFIG
     try:
-        return path.is_file() and json.loads(path.read_text()).get("format") == FORMAT
-    except (ValueError, AttributeError):
+        return path.is_file() and untrusted.read_json(path, what="", fix="").get("format") == FORMAT
+    except UserError:
         return False
 
 
@@ -276,7 +286,9 @@ def counts_to_json(bundle: Bundle) -> dict[str, Any]:
 def _settings(path: pathlib.Path) -> Bundle:
     """Returns the bundle of a config.json, without its variables."""
     try:
-        values = json.loads(path.read_text())
+        values = untrusted.read_json(
+            path, what="a model's configuration", fix="write it again with this version"
+        )
         if values["format"] != FORMAT or values["schema"] != SCHEMA:
             raise ValueError(f"format {values['format']!r}, schema {values['schema']!r}")
         for name, expected in PREPROCESSING.items():
@@ -289,20 +301,30 @@ def _settings(path: pathlib.Path) -> Bundle:
                     fix=f"write {expected}, which this project's models were "
                     "trained with, or use the program that wrote it",
                 )
+        where, fields = f"{path} ", {"tower", "compute", "head", *_RANGES}
+        values = {name: values[name] for name in fields | {"adapters"}}
+        values |= {name: checked(hint, values[name], where + name) for name, hint in _RANGES.items()}
+        encoder = from_mapping(VisionConfig, values["tower"], where + "tower")
+        encoder.check_image_size(values["image_size"], where=where + "image_size")
+        checked(Annotated[int, Range(0, encoder.layers)], values["tail"], where + "tail")
+        check_tasks(list(values["tasks"]), where=where + "tasks")
+        for task in sorted(set(values["temperatures"]) - set(values["tasks"])):
+            raise ValueError(f"a temperature of {task!r}, which is no task")
+        compute = from_mapping(ComputeConfig, values["compute"], where + "compute")
         return Bundle(
             name=values["name"],
             method=values["method"],
-            image_size=int(values["image_size"]),
+            image_size=values["image_size"],
             model=MultitaskModel(
-                from_mapping(VisionConfig, values["tower"], "tower"),
-                compute=on_this_machine(from_mapping(ComputeConfig, values["compute"], "compute")),
-                adapters=_rules(values["adapters"]),
-                tail=int(values["tail"]),
-                tasks=tuple(TaskSpec(name=k, classes=tuple(v)) for k, v in values["tasks"].items()),
-                head=from_mapping(HeadConfig, values["head"], "head"),
+                encoder,
+                compute=on_this_machine(compute),
+                adapters=_rules(values["adapters"], where + "adapters"),
+                tail=values["tail"],
+                tasks=tuple(TaskSpec(name=k, classes=v) for k, v in values["tasks"].items()),
+                head=from_mapping(HeadConfig, values["head"], where + "head"),
                 feature=values["feature"],
             ),
-            temperatures={k: float(v) for k, v in values["temperatures"].items()},
+            temperatures=values["temperatures"],
             training_images=coverage.from_json(values.get(coverage.KEY)),
             variables={},
         )
@@ -318,12 +340,12 @@ def _settings(path: pathlib.Path) -> Bundle:
         ) from error
 
 
-def _rules(values: Mapping[str, Any] | None) -> AdapterRules:
+def _rules(values: Mapping[str, Any] | None, where: str) -> AdapterRules:
     if values is None:
         return NO_ADAPTERS
-    own = values["per_task"]
-    rules = tuple((pattern, LoRAConfig(**config)) for pattern, config in values["rules"])
-    return AdapterRules(rules=rules, per_task=None if own is None else TaskRules.from_json(own))
+    own = checked(TaskRules | None, values["per_task"], f"{where}.per_task")
+    rules = checked(tuple[LoRARule, ...], values["rules"], f"{where}.rules")
+    return AdapterRules(rules=rules, per_task=own)
 
 
 def _expected(bundle: Bundle) -> dict[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.images import ImageLike
 from softbio_jax.tasks import AGE
 
+MAX_FACES = 256  # per image
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -144,24 +145,20 @@ class Predictor:
         Raises:
           UserError: something that is not an image, or no face detector.
         """
-        listed = enumerate(images_lib.as_list(images))
-        given = [images_lib.pixels(image, where=f"images[{i}]") for i, image in listed]
-        found = [self.find_faces(image, finder) for image in given]
-        size = self.bundle.image_size
-        squares = [
-            images_lib.face_square(image, face, size=size, margin=margin)
-            for image, faces in zip(given, found, strict=True)
-            for face in faces
-        ]
+        size, found, squares = self.bundle.image_size, [], []
+        for i, given in enumerate(images_lib.as_list(images)):  # one in full resolution at a time
+            image = images_lib.pixels(given, where=f"images[{i}]")
+            found.append(faces := self.find_faces(image, finder))
+            squares += [images_lib.face_square(image, face, size=size, margin=margin) for face in faces]
         predictions = iter(self.predict_squares(squares, calibrated=calibrated))
         return [[dataclasses.replace(next(predictions), face=face) for face in faces] for faces in found]
 
     def find_faces(self, image: np.ndarray, finder: FaceFinder | None = None) -> list[Face]:
-        """Returns the faces of an image (H, W, 3) uint8 RGB, largest first."""
+        """Returns the faces of an image (H, W, 3) uint8 RGB, largest first, at most 256."""
         if finder is None:
             with self._lock:
                 self._finder = finder = self._finder or Mtcnn()
-        return finder.find(image)
+        return finder.find(image)[:MAX_FACES]
 
     def predict_squares(self, squares: list[np.ndarray], *, calibrated: bool = True) -> list[Prediction]:
         """Predicts from images (S, S, 3) uint8 of the model's size."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -14,15 +14,17 @@ import numpy as np
 
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data import listing
-from softbio_jax.data.decode import UndecodableImage
+from softbio_jax.data.decode import MAX_PIXELS, UndecodableImage, size_of
 from softbio_jax.data.faces import Face, FaceFinder
 from softbio_jax.errors import UserError
 from softbio_jax.inference import annotate, images
 from softbio_jax.inference.inputs import is_video
 from softbio_jax.inference.predictor import Predictor
 from softbio_jax.inference.table import PredictionTable, time_text
+from softbio_jax.safety.untrusted import PixelBudget
 
 _MAX_FULL_IMAGES = 16  # in memory at once, where the full resolution is needed
+_READING = PixelBudget(MAX_PIXELS)  # of images in full resolution, in all threads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class Pace:
     @classmethod
     def parse(cls, text: str) -> Pace:
         """Reads a pace such as "10" (frames) or "0.5s" (seconds)."""
-        match = re.fullmatch(r"(\d+)|(\d*\.?\d+)s", text.strip())
+        match = re.fullmatch(r"(\d{1,9})|(\d{0,9}\.?\d{1,9})s", text.strip())
         found = match and cls(frames=int(match[1] or 0), seconds=float(match[2] or 0))
         if not found or found == cls():
             raise UserError(
@@ -62,14 +64,25 @@ def frames(path: str, pace: Pace, *, after: float | None = None) -> Iterator[tup
 
     capture = cv2.VideoCapture(path)
     try:
-        rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        rate = rate if 0 < rate < 1e6 else 25.0
+        size = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise UserError(
+                "cannot read the video",
+                where=path,
+                expected=f"frames of at most {MAX_PIXELS:,} pixels",
+                found=f"{size[0]:.0f}x{size[1]:.0f}",
+                fix="make it smaller, for example with ffmpeg",
+            )
         number, due = 0, 0.0
         while capture.grab():
-            # The time of the frame just grabbed; some containers do not have it.
-            now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 or number / rate
+            # The time of the frame just grabbed; some containers do not have it, or anything there.
+            now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            now = now if 0 < now < math.inf else number / rate
             if number % pace.frames == 0 if pace.frames else now >= due - 1e-6:
-                while pace.seconds and due <= now + 1e-6:
-                    due += pace.seconds
+                if pace.seconds:
+                    due += pace.seconds * max(1.0, (now + 1e-6 - due) // pace.seconds + 1)
                 if after is None or now > after + 5e-4:  # tables have milliseconds
                     complete, image = capture.retrieve()
                     if complete:
@@ -108,6 +121,7 @@ class _Item:
     faces: list[Face | None] = dataclasses.field(default_factory=list)
     squares: list[np.ndarray] = dataclasses.field(default_factory=list)
     problem: str = ""
+    zoom: float = 1.0  # of `image`, from the pixels of the faces
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +154,7 @@ class Stream:
         items = self._items(names, counts)
         meter = self.console.meter("predicting", 0)
         with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            while chunk := list(itertools.islice(items, size)):
+            while chunk := _chunk(items, size):
                 before = counts.images
                 self._predict(list(pool.map(self._read, chunk)), counts)
                 meter.add(counts.images - before)
@@ -168,6 +182,13 @@ class Stream:
 
     def _read(self, item: _Item) -> _Item:
         """Decodes an image and cuts out its faces; runs in several threads."""
+        full = self.annotated is not None or self.faces == "detect"
+        height, width = (full and item.image is None and _declared(item.name)) or (0, 0)
+        with _READING.hold(min(height * width, MAX_PIXELS)):
+            self._cut(item)
+        return item
+
+    def _cut(self, item: _Item) -> None:
         size, is_frame = self.model.bundle.image_size, item.image is not None
         try:
             if self.faces == "crop":
@@ -186,7 +207,8 @@ class Stream:
             item.problem = str(error)
         if self.annotated is None:
             item.image = None
-        return item
+        elif item.image is not None:
+            item.image, item.zoom = annotate.fit(item.image)
 
     def _predict(self, items: list[_Item], counts: Counts) -> None:
         squares = [square for item in items if not item.problem for square in item.squares]
@@ -197,7 +219,7 @@ class Stream:
                 continue
             own = [dataclasses.replace(next(predictions), face=face) for face in item.faces]
             if self.annotated is not None and item.image is not None:
-                drawn = annotate.annotate(item.image, own)
+                drawn = annotate.annotate(item.image, own, zoom=item.zoom)
                 annotate.save(drawn, self.annotated, item.name, time_text(item.seconds))
             # Last, so that a row means that its image is complete.
             self.table.write(item.name, item.seconds, own)
@@ -208,3 +230,17 @@ class Stream:
     def _skip(self, name: str, reason: str, counts: Counts) -> None:
         counts.skipped += 1
         self.console.say(f"skipped: {reason}" if name in reason else f"skipped: {name}: {reason}")
+
+
+def _chunk(items: Iterator[_Item], size: int) -> list[_Item]:
+    """Returns the next items: at most `size`, and no more once their frames fill the budget."""
+    chunk: list[_Item] = []
+    pixels = 0
+    while len(chunk) < size and pixels < MAX_PIXELS and (item := next(items, None)) is not None:
+        chunk.append(item)
+        pixels += item.image.size // 3 if item.image is not None else 0
+    return chunk
+
+
+def _declared(name: str) -> tuple[int, int] | None:
+    return size_of(name) if os.path.isfile(name) else None

@@ -14,6 +14,7 @@ from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.interop.reading import locate, shards
 from softbio_jax.interop.reading.names import LEVELS, one_level, plain_names
+from softbio_jax.safety import untrusted
 
 # Before 2.10 torch's restricted unpickler had known bypasses.
 _MIN_TORCH = (2, 10)
@@ -99,8 +100,7 @@ def _too_small(path: pathlib.Path, key: str, kind: str) -> UserError:
 def _load_torch(path: pathlib.Path, level: str) -> tuple[dict[str, np.ndarray], str]:
     """Returns the arrays, and what is left of the level: its part within their names."""
     torch = _require_torch(path)
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if version < _MIN_TORCH:
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _MIN_TORCH:
         raise UserError(
             "torch is too old to read untrusted files",
             where=str(path),
@@ -108,10 +108,11 @@ def _load_torch(path: pathlib.Path, level: str) -> tuple[dict[str, np.ndarray], 
             found=torch.__version__,
             fix="pip install -U torch",
         )
+    untrusted.check_archive(path, stored=True, what="a torch file", fix="save it again with torch.save")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = untrusted.tree(torch.load(path, map_location="cpu", weights_only=True), path)
     # A damaged file can raise almost any error inside the unpickler; no code of it has run.
     except Exception as error:
         if "weights only load failed" in str(error).lower():

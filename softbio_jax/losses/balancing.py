@@ -5,13 +5,15 @@ the task's log-variance would drift to a wrong fixed point.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Annotated, Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from softbio_jax.errors import UserError, nearest
 from softbio_jax.losses.masked import MaskedMean
+from softbio_jax.ranges import Ordered, Range, check_fields, checked, hints
 from softbio_jax.registry import Registry
 
 BALANCERS = Registry[type["Balancer"]]("balancer", where="balancing.kind", group="softbio_jax.balancers")
@@ -19,6 +21,10 @@ Losses = Mapping[str, MaskedMean]  # by task
 Leaves = Mapping[str, jax.Array]  # {name: ()}, of one task
 PerTask = Mapping[str, Leaves]
 Values = dict[str, jax.Array]  # {task: ()}
+Weight = Annotated[float, Range(0, 1e9)]
+Clamp = Annotated[tuple[Annotated[float, Range(-80, 80)], Annotated[float, Range(-80, 80)]], Ordered()]
+Option = Annotated[float, Range(-1e9, 1e9)]
+Momentum = Annotated[float, Range(0, 1, below=True)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,7 @@ class Uncertainty(Balancer):
     Source: Kendall et al. 2018, arXiv:1705.07115, for classification.
     """
 
-    clamp: tuple[float, float]  # of s; keeps sigma from collapsing once a loss nears zero
+    clamp: Clamp  # of s; keeps sigma from collapsing once a loss nears zero
 
     def init(self) -> Leaves:
         return {"log_var": jnp.zeros((), jnp.float32)}
@@ -99,7 +105,7 @@ class RunningMean(Balancer):
     m <- momentum m + (1 - momentum) L, and L itself at a task's first label.
     """
 
-    momentum: float
+    momentum: Momentum
 
     def init_running(self) -> Leaves:
         return {"mean": jnp.zeros((), jnp.float32)}
@@ -124,7 +130,7 @@ class RunningMean(Balancer):
 class Fixed(Balancer):
     """The given w_t, 1 by default."""
 
-    weights: Mapping[str, float]
+    weights: Mapping[str, Weight]
 
     def weigh(self, losses: Losses, learned: PerTask, running: PerTask) -> tuple[Values, Values]:
         return {task: jnp.float32(self.weights.get(task, 1.0)) for task in losses}, {}
@@ -135,12 +141,13 @@ class BalancingConfig:
     """How task losses are summed: a kind of `BALANCERS` and its arguments."""
 
     kind: str = "uncertainty"
-    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of fixed
-    clamp: tuple[float, float] = (-4.0, 4.0)  # of learned log-variances
-    momentum: float = 0.95  # of a running mean
-    options: Mapping[str, float] = dataclasses.field(default_factory=dict)  # further ones of a kind
+    weights: Mapping[str, Weight] = dataclasses.field(default_factory=dict)  # of fixed
+    clamp: Clamp = (-4.0, 4.0)  # of learned log-variances
+    momentum: Momentum = 0.95  # of a running mean
+    options: Mapping[str, Option] = dataclasses.field(default_factory=dict)  # further ones of a kind
 
     def __post_init__(self) -> None:
+        check_fields(self, "balancing")
         balancer(self)
 
 
@@ -162,7 +169,17 @@ def balancer(config: BalancingConfig) -> Balancer:
             found=unknown[0],
             fix=nearest(unknown[0], own, otherwise="leave it out"),
         )
+    needed = {f.name for f in dataclasses.fields(kind) if _is_required(f)}
+    if missing := sorted(needed - shared.keys() - config.options.keys()):
+        where, fix = f"balancing.options.{missing[0]}", "set it in the config file"
+        raise UserError("missing option of a balancer", where=where, fix=fix)
+    for name, value in config.options.items():
+        checked(hints(cast(Hashable, kind))[name], value, f"balancing.options.{name}")
     return kind(**shared, **config.options)
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def init(tasks: Sequence[str], config: BalancingConfig) -> dict[str, Values]:

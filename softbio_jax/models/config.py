@@ -5,12 +5,20 @@ timm 1.0.31 for the alias names.
 """
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from softbio_jax.errors import UserError, nearest
+from softbio_jax.ranges import Name, Range, check_fields
 
 Pooling = Literal["attn", "tok", "avg", "none"]
+Precision = Literal["default", "high", "highest", "bfloat16", "tensorfloat32", "float32"]
 Resample = Literal["official", "timm"]
+MOST_PIXELS = 4096  # a side of the model's images
+# Beyond the largest published encoder, and small enough that shapes are computed at once.
+Size = Annotated[int, Range(1, 2**16)]
+Side = Annotated[int, Range(1, MOST_PIXELS)]
+Count = Annotated[int, Range(1, 1024)]
+_MOST_GRID = 256  # patches on a side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,29 +30,56 @@ class VisionConfig:
     to the stored grid. At image_size the two are the same.
     """
 
-    name: str
-    image_size: int  # pixels; the resolution of the stored positional embedding
-    patch_size: int  # pixels
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
+    name: Annotated[str, Name()]
+    image_size: Side  # pixels; the resolution of the stored positional embedding
+    patch_size: Count  # pixels
+    width: Size
+    layers: Count
+    heads: Count
+    mlp_width: Size
     class_token: bool = True
     pooling: Pooling = "attn"
-    out_dim: int | None = None  # None: no projection
+    out_dim: Size | None = None  # None: no projection
     ln_post: bool = True
-    layer_scale: float | None = None  # initial gamma; None: no LayerScale
-    pool_heads: int = 8  # the reference uses 8 for every width
+    layer_scale: Annotated[float, Range(0, 1000)] | None = None  # initial gamma; None: no LayerScale
+    pool_heads: Count = 8  # the reference uses 8 for every width
     resample: Resample = "official"
 
     def __post_init__(self) -> None:
-        if self.resample not in get_args(Resample):
+        check_fields(self, "encoder")
+        _require_multiple("width", self.width, "heads", self.heads)
+        if self.pooling == "attn":
+            _require_multiple("width", self.width, "pool_heads", self.pool_heads)
+        if self.head_dim % 4:
             raise UserError(
-                "unknown resampling",
-                where="model.resample",
-                expected=" or ".join(get_args(Resample)),
-                found=repr(self.resample),
-                fix="use one of them",
+                "bad config value",
+                where="encoder.heads",
+                expected="width / heads to be a multiple of 4, for rotary positions of two axes",
+                found=f"{self.width} / {self.heads}",
+                fix="correct the value",
+            )
+        self.check_image_size(self.image_size, where="encoder.image_size")
+
+    def check_image_size(self, size: int, *, where: str) -> None:
+        """Raises UserError unless images of `size` x `size` pixels are whole patches, and not too many."""
+        patch = self.patch_size
+        if size < patch or size % patch:
+            below = max(size // patch, 1) * patch
+            raise UserError(
+                "image size is not a multiple of the patch size",
+                where=where,
+                expected=f"a multiple of {patch}",
+                found=str(size),
+                fix=f"set it to {below} or {below + patch}",
+            )
+        if size > min(patch * _MOST_GRID, MOST_PIXELS):
+            most = min(patch * _MOST_GRID, MOST_PIXELS // patch * patch)
+            raise UserError(
+                "too large images",
+                where=where,
+                expected=f"at most {most}",
+                found=str(size),
+                fix=f"set it to {most}",
             )
 
     @property
@@ -64,12 +99,16 @@ class VisionConfig:
 class TextConfig:
     """Shape of a text encoder."""
 
-    context: int
-    width: int
-    layers: int
-    heads: int
-    out_dim: int
-    vocab: int = 49408
+    context: Annotated[int, Range(2, 4096)]
+    width: Size
+    layers: Count
+    heads: Count
+    out_dim: Size
+    vocab: Annotated[int, Range(2, 10**6)] = 49408
+
+    def __post_init__(self) -> None:
+        check_fields(self, "text")
+        _require_multiple("width", self.width, "heads", self.heads)
 
     @property
     def mlp_width(self) -> int:
@@ -80,16 +119,32 @@ class TextConfig:
 class ComputeConfig:
     """How an encoder is computed; it changes speed and memory, never the parameters."""
 
-    dtype: str = "float32"  # of activations; norms, softmax and losses stay float32
+    # of activations; norms, softmax and losses stay float32
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     remat: str = "none"  # one of `REMAT_POLICIES`
-    unroll: int = 1  # blocks per scan iteration
+    unroll: Count = 1  # blocks per scan iteration
     attention: Literal["auto", "xla", "cudnn"] = "xla"  # for jax.nn.dot_product_attention
-    matmul_precision: str = "default"  # for jax.default_matmul_precision; "highest" for parity
+    # for jax.default_matmul_precision; "highest" for parity
+    matmul_precision: Precision = "default"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "compute")
 
     @property
     def recompute(self) -> bool:
         """Whether the backward pass recomputes attention's weights."""
         return self.remat == "attention"
+
+
+def _require_multiple(name: str, value: int, other: str, divisor: int) -> None:
+    if value % divisor:
+        raise UserError(
+            "bad config value",
+            where=f"encoder.{name}",
+            expected=f"a multiple of {other} = {divisor}",
+            found=str(value),
+            fix="correct the value",
+        )
 
 
 def _core(

@@ -1,14 +1,17 @@
 """The multitask model: a vision encoder, its pooled feature, one head per task."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from softbio_jax.errors import UserError
 from softbio_jax.models.blocks import gelu
 from softbio_jax.models.vision import VisionEncoder
+from softbio_jax.ranges import Dropout, check_fields
 from softbio_jax.tasks import TaskSpec
 
 
@@ -18,7 +21,10 @@ class HeadConfig:
 
     kind: Literal["deep", "linear"] = "deep"
     batch_norm: bool = True
-    dropout: float = 0.5
+    dropout: Dropout = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self, "head")
 
 
 class BatchNorm(nn.Module):
@@ -79,6 +85,20 @@ class Heads(nn.Module):
 
     def __call__(self, features: dict[str, jax.Array], *, train: bool) -> dict[str, jax.Array]:
         return {task.name: getattr(self, task.name)(features[task.name], train=train) for task in self.tasks}
+
+
+def check_tasks(names: Sequence[str], *, where: str) -> None:
+    """Raises UserError for no task, a task twice, or a name that a module's attribute has."""
+    taken = [name for name in names if hasattr(Heads, name) or name in Heads.__annotations__]
+    repeated = [name for name in names if list(names).count(name) > 1]
+    if taken or repeated or not names:
+        raise UserError(
+            "bad tasks",
+            where=where,
+            expected="one or more tasks, each once" if not taken else "names that no part of a module has",
+            found=repr((taken or repeated or [""])[0]),
+            fix="rename it" if taken else "name each task once",
+        )
 
 
 class MultitaskModel(VisionEncoder):

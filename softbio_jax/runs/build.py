@@ -14,14 +14,14 @@ from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.adapters.merge import reset_adapters
 from softbio_jax.adapters.methods import FROZEN, Method, method
 from softbio_jax.checkpoints.pretrained import load_pretrained
-from softbio_jax.errors import UserError
 from softbio_jax.losses import balancing
 from softbio_jax.models.config import VisionConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, by_group, flatten, partition, unflatten
+from softbio_jax.ranges import from_mapping
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs import optimizer, state
-from softbio_jax.runs.config import RunConfig, config_from, from_mapping
+from softbio_jax.runs.config import RunConfig, config_from
 from softbio_jax.runs.state import TrainState
 from softbio_jax.tasks import TASKS
 
@@ -97,15 +97,7 @@ def build(config: RunConfig | Mapping[str, Any]) -> Run:
         feature=config.model.feature,
     )
     image_size = config.model.image_size or encoder.image_size
-    if image_size < 0 or image_size % encoder.patch_size:
-        below = max(image_size // encoder.patch_size, 1) * encoder.patch_size
-        raise UserError(
-            "image size is not a multiple of the patch size",
-            where="model.image_size",
-            expected=f"a multiple of {encoder.patch_size}",
-            found=str(image_size),
-            fix=f"set it to {below} or {below + encoder.patch_size}",
-        )
+    encoder.check_image_size(image_size, where="model.image_size")
     shapes = flatten(abstract_params(config, model))
     groups = chosen.label(list(shapes))
     trainable = {path: group for path, group in groups.items() if group != FROZEN}

@@ -1,4 +1,4 @@
-"""What a file or folder can do to a program: damage, and other processes in it."""
+"""What a file or folder can do to a program: damage, bombs, and other processes in it."""
 
 import lazy_loader
 

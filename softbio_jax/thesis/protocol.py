@@ -6,7 +6,7 @@ them by name and does not import this module.
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from softbio_jax.data import sampling, weighting
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.data.weighting import Labels
 from softbio_jax.errors import UserError
+from softbio_jax.ranges import Range
 from softbio_jax.tasks import EMOTION, MISSING, TASKS
 
 # The earlier name of MTLoRA's default placement.
@@ -51,8 +52,8 @@ def sampler(
     datasets: Sequence[PreparedDataset],
     seed: int,
     *,
-    emotion_share: float = EMOTION_SHARE,
-    epoch_size: int | None = None,
+    emotion_share: Annotated[float, Range(0, 1, below=True)] = EMOTION_SHARE,
+    epoch_size: sampling.EpochSize | None = None,
 ) -> sampling.Sampler:
     """Repeats emotion rows up to a share of the index and weights rows by the mean rule.
 

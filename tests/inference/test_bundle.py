@@ -110,7 +110,8 @@ def changed_config(folder, **values):
     [
         (lambda f: changed_config(f, schema=2), "schema 2"),
         (lambda f: changed_config(f, preprocessing={}), "another preprocessing"),
-        (lambda f: changed_config(f, tail="x"), "not a model's configuration"),
+        (lambda f: changed_config(f, tail="x"), r"config\.json tail: expected an integer"),
+        (lambda f: changed_config(f, tail=99), r"config\.json tail: expected an integer from 0 to"),
         (lambda f: changed_config(f, head={"kind": "linear"}), "the arrays do not fit"),
         (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "unreadable safetensors"),
         (lambda f: (f / "model.safetensors").unlink(), "no such checkpoint file"),

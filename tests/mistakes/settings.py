@@ -91,7 +91,7 @@ MISTAKES = (
     _run(
         "A value of another type",
         train__steps="8",
-        cause="bad config value: config.train.steps: expected int, found '8'",
+        cause="bad config value: config.train.steps: expected an integer, found '8'",
         fix="correct",
     ),
     _run(

@@ -107,7 +107,9 @@ def _pillow_batches(directory: pathlib.Path) -> Iterator[np.ndarray]:
 def _pillow(data: bytes) -> np.ndarray:
     from PIL import Image
 
-    image = Image.open(io.BytesIO(data)).resize((MODEL_SIDE, MODEL_SIDE), Image.Resampling.BILINEAR)
+    image = Image.open(io.BytesIO(data), formats=["JPEG"]).resize(
+        (MODEL_SIDE, MODEL_SIDE), Image.Resampling.BILINEAR
+    )
     return np.asarray(image.convert("RGB"))
 
 

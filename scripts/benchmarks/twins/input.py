@@ -30,7 +30,7 @@ class Images(Dataset):
         return len(self._paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        with Image.open(self._paths[index]) as image:
+        with Image.open(self._paths[index], formats=["JPEG", "PNG"]) as image:
             return self._transform(image.convert("RGB")), 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import io
 import os
 import pathlib
 import random
@@ -154,18 +153,13 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
 
 def _size(row: Row) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yields the name and the (height, width) of an image, nothing for a broken or missing one."""
-    from PIL import Image
-
-    source = io.BytesIO(row.image) if isinstance(row.image, bytes) else row.image
-    if not isinstance(source, pathlib.Path | io.BytesIO):
-        return
-    if isinstance(source, pathlib.Path) and not os.path.isfile(source):  # a pipe may never end
-        return
-    try:
-        with Image.open(source) as image:
-            yield row.id if isinstance(source, io.BytesIO) else str(source), (image.height, image.width)
-    except Exception:  # reported when it is read
-        return
+    image = row.image
+    if isinstance(image, bytes) or (
+        isinstance(image, pathlib.Path) and image.is_file()
+    ):  # a pipe may never end
+        size = decode.size_of(image)
+        if size is not None:
+            yield row.id if isinstance(image, bytes) else str(image), size
 
 
 def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:

@@ -4,11 +4,12 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from softbio_jax.data.augment import AugmentConfig
 from softbio_jax.errors import UserError
-from softbio_jax.runs.config import RunConfig, config_from, from_mapping
+from softbio_jax.ranges import Range, Seed, from_mapping
+from softbio_jax.runs.config import BatchSize, Rate, RunConfig, config_from
 
 # The balancer's log-variances have the same rate in every trial.
 _UNSCALED = ("log_var",)
@@ -26,13 +27,13 @@ class Pretrain:
     variant: str
     data: str
     column: str
-    fraction: float
-    split_seed: int
-    components: int
-    steps: int
-    batch_size: int
-    rate: float
-    seed: int
+    fraction: Annotated[float, Range(0, 1, above=True)]
+    split_seed: Seed
+    components: Annotated[int, Range(0, 10_000)]
+    steps: Annotated[int, Range(1, 10**9)]
+    batch_size: BatchSize
+    rate: Rate
+    seed: Seed
     augment: AugmentConfig
 
 
@@ -63,8 +64,8 @@ class Study:
     """
 
     data_root: str
-    seeds: tuple[int, ...]
-    factors: tuple[float, ...]
+    seeds: tuple[Seed, ...]
+    factors: tuple[Annotated[float, Range(0, 1e6, above=True)], ...]
     cells: Mapping[str, Any]  # name -> a run's configuration, in the order of running
     pretrained: str = ""
     untrained: tuple[str, ...] = ()
