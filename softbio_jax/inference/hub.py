@@ -13,6 +13,7 @@ from softbio_jax import coverage
 from softbio_jax.errors import UserError
 from softbio_jax.escaping import markdown
 from softbio_jax.inference import bundle as bundle_lib
+from softbio_jax.inference import run_bundle
 from softbio_jax.inference.bundle import Bundle
 
 CARD = "README.md"
@@ -168,7 +169,7 @@ def _bare(text: str) -> str:
 def _write(source: Bundle | str | pathlib.Path, repo_id: str, folder: pathlib.Path) -> None:
     """Writes everything that is uploaded."""
     if isinstance(source, str | pathlib.Path) and not bundle_lib.is_bundle(pathlib.Path(source)):
-        bundle = bundle_lib.from_run(source)
+        bundle = run_bundle.from_run(source)
         text = card_of_run(source, bundle, repo_id=repo_id)
     else:
         bundle = source if isinstance(source, Bundle) else bundle_lib.from_directory(source)

@@ -18,7 +18,7 @@ from softbio_jax import coverage
 from softbio_jax.data.faces import Face, FaceFinder, Mtcnn
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics.classification import expected_age
-from softbio_jax.inference import bundle, hub
+from softbio_jax.inference import bundle, hub, run_bundle
 from softbio_jax.inference import images as images_lib
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.images import ImageLike
@@ -252,7 +252,7 @@ def open_bundle(source: str | os.PathLike[str]) -> Bundle:
     """
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
-        return bundle.from_directory(path) if bundle.is_bundle(path) else bundle.from_run(path)
+        return bundle.from_directory(path) if bundle.is_bundle(path) else run_bundle.from_run(path)
     # Paths such as runs/mine look like hub ids; if the parent folder exists, it is a mistyped path.
     mistyped = path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
     if isinstance(source, str) and hub.is_id(source) and not mistyped:

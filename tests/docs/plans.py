@@ -183,7 +183,7 @@ _OWN = (
     Plan(
         page="data",
         given=(standins.known_sets, standins.table, standins.photographs, standins.identities),
-        exchanged=((r"--batches=30", "--batches=1 --count=8"),),
+        exchanged=((r"--batches=30", "--batches=1 --count=8"), (r"--copies=3000", "--copies=30")),
     ),
     Plan(
         page="running",

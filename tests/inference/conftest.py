@@ -2,7 +2,7 @@
 
 import pytest
 
-from softbio_jax.inference.bundle import from_run
+from softbio_jax.inference.run_bundle import from_run
 from softbio_jax.train import loop
 from tests.runs import tiny
 

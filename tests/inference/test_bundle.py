@@ -12,6 +12,7 @@ from softbio_jax.data.sources import open_prepared
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import predictions_csv
 from softbio_jax.inference import bundle as bundle_lib
+from softbio_jax.inference import run_bundle
 from softbio_jax.inference.predictor import open_bundle
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.params import flatten
@@ -31,7 +32,7 @@ def bundle_of(name):
     model = towers.model(method)
     variables = towers.variables(model)
     params = towers.stirred(variables["params"])
-    folded, merged = bundle_lib.folded(params, model)
+    folded, merged = run_bundle.folded(params, model)
     bundle = bundle_lib.Bundle(
         name=name,
         method=method.name,

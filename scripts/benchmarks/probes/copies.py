@@ -50,7 +50,8 @@ def bordered(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         sides = sides[:1] * 4
     value = (int(rng.choice([0, 128, 255])),) * 3
-    framed = cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=value)
+    top, bottom, left, right = sides
+    framed = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=value)
     return _resize(framed, height, width) if rng.random() < 0.5 else framed
 
 

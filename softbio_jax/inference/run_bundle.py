@@ -1,0 +1,85 @@
+"""From a run to a model ready for use: the checkpoint that was evaluated, adapters merged."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+
+import jax
+import numpy as np
+
+from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
+from softbio_jax.adapters.merge import merge
+from softbio_jax.errors import UserError
+from softbio_jax.inference.bundle import Bundle
+from softbio_jax.interop import stacking
+from softbio_jax.models.multitask import MultitaskModel
+from softbio_jax.params import Tree, flatten, unflatten
+from softbio_jax.safety import damage
+
+_TRUNK = "encoder/trunk/"
+
+
+def from_run(workdir: str | pathlib.Path) -> Bundle:
+    """Returns the bundle of a run directory, at the checkpoint that its evaluation used.
+
+    Its temperatures are those that the last evaluation fitted on validation rows.
+
+    Raises:
+      UserError: no run, no checkpoint, or one that does not fit.
+    """
+    from softbio_jax.runs.restore import restore_run
+
+    workdir = pathlib.Path(workdir)
+    path = workdir.resolve()
+    session = restore_run(workdir)
+    model = session.run.model
+    # In float32: a merged adapter must not be rounded to the frozen kernels' type.
+    flat = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(session.params()).items()}
+    params = unflatten({p: leaf for p, leaf in flat.items() if not p.startswith("balance/")})
+    stats = {k: v for k, v in session.state.batch_stats.items() if k != "balance"}
+    params, model = folded(params, model)
+    names = {task.name for task in model.tasks}
+    fitted = _fitted_temperatures(workdir / "eval" / "metrics.json")
+    return Bundle(
+        # scripts/demo.py trains in OUT/run.
+        name=path.parent.name if path.name == "run" else path.name,
+        method=session.run.method.name,
+        image_size=session.run.image_size,
+        model=model.clone(compute=dataclasses.replace(model.compute, remat="none")),
+        temperatures={t: v for t, v in fitted.items() if t in names},
+        training_images={t: n for t, n in session.training_images.items() if t in names},
+        variables={"params": params, "batch_stats": jax.device_get(stats)},
+    )
+
+
+def _fitted_temperatures(path: pathlib.Path) -> dict[str, float]:
+    """Returns the temperatures of an evaluation, none without one."""
+    if not path.exists():
+        return {}
+    fix = "run scripts/evaluate.py again"
+    found = damage.read_json(path, what="evaluation", fix=fix).get("temperatures")
+    if not isinstance(found, dict) or not all(isinstance(value, float | int) for value in found.values()):
+        raise UserError("a damaged evaluation", where=str(path), found="no temperatures", fix=fix)
+    return found
+
+
+def folded(params: Tree, model: MultitaskModel) -> tuple[Tree, MultitaskModel]:
+    """Merges into the kernels every adapter that all tasks share; returns the parameters and their model.
+
+    Without task-specific adapters that is all of them, and the last blocks are stacked with the
+    others again. With MTLoRA the trunk is merged; its last blocks and pooling stay adapted.
+    """
+    rules = model.adapters
+    if rules.per_task is None:
+        plain = stacking.unstack(flatten(merge(params, rules)))
+        return unflatten(stacking.stack(plain)), model.clone(adapters=NO_ADAPTERS, tail=0)
+    flat = flatten(params)
+    trunk = {path: leaf for path, leaf in flat.items() if path.startswith(_TRUNK)}
+    rest = {path: leaf for path, leaf in flat.items() if path not in trunk}
+    layers = {path.rpartition("/")[0] for path in trunk}
+    done = [rule for rule in rules.rules if any(re.fullmatch(rule[0], x) for x in layers)]
+    left = tuple(rule for rule in rules.rules if rule not in done)
+    merged = flatten(merge(unflatten(trunk), AdapterRules(rules=tuple(done))))
+    return unflatten(merged | rest), model.clone(adapters=dataclasses.replace(rules, rules=left))
