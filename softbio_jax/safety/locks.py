@@ -129,7 +129,7 @@ class Lock:
 def hold(
     folder: epath.PathLike, *, what: str = "workdir is in use", console: Console = QUIET
 ) -> Iterator[Lock]:
-    """Holds the lock of a folder, which is created if it is missing.
+    """Holds the lock of a folder, which is created if it is missing, and removed if it stays empty.
 
     Args:
       folder: local or gs://.
@@ -141,8 +141,10 @@ def hold(
       OSError: the folder cannot be written.
     """
     path = epath.Path(folder) / NAME
+    local = files.is_local(folder)
+    made = [p for p in (path.parent, *path.parent.parents) if local and not p.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _open(path) if files.is_local(folder) else None
+    descriptor = _open(path) if local else None
     try:
         free = descriptor is not None and _flock(descriptor, path)
         _await_end(path, free=free, console=console)
@@ -167,6 +169,9 @@ def hold(
         yield lock
     finally:
         lock.release()
+        with contextlib.suppress(OSError):  # not empty
+            for parent in made:
+                os.rmdir(parent)
 
 
 def _open(path: epath.Path) -> int:

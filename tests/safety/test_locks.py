@@ -186,3 +186,12 @@ def test_the_heartbeat_beats_and_notices_a_loss(tmp_path, monkeypatch):
         time.sleep(0.1)
         assert path.read_bytes() == taken
     assert path.read_bytes() == taken
+
+
+def test_a_folder_that_stays_empty_is_removed(tmp_path):
+    with locks.hold(tmp_path / "runs" / "a"):
+        pass
+    assert not (tmp_path / "runs").exists()
+    with locks.hold(tmp_path / "runs" / "a"):
+        (tmp_path / "runs" / "a" / "log").touch()
+    assert [path.name for path in (tmp_path / "runs" / "a").iterdir()] == ["log"]
