@@ -244,7 +244,7 @@ MISTAKES = (
         name="An adapter of another kind",
         make=_other_peft,
         cause="adapter_config.json: expected peft_type LORA, found 'IA3'",
-        fix="LoRA or DoRA",
+        fix="merge_and_unload",
     ),
     Mistake(
         name="A head with other classes",
