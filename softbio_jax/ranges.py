@@ -158,7 +158,9 @@ def check_fields(instance: Any, where: str) -> None:
     """
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        own = checked(hints(type(instance))[field.name], value, f"{where}.{field.name}")
+        own = checked(
+            hints(typing.cast(Hashable, type(instance)))[field.name], value, f"{where}.{field.name}"
+        )
         if own is not value:
             object.__setattr__(instance, field.name, own)
 
