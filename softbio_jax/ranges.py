@@ -158,9 +158,8 @@ def check_fields(instance: Any, where: str) -> None:
     """
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        own = checked(
-            hints(typing.cast(Hashable, type(instance)))[field.name], value, f"{where}.{field.name}"
-        )
+        hint = hints(typing.cast(Hashable, type(instance)))[field.name]
+        own = checked(hint, value, f"{where}.{field.name}")
         if own is not value:
             object.__setattr__(instance, field.name, own)
 
