@@ -268,8 +268,8 @@ def test_a_config_that_is_no_plain_json_is_one_line(tmp_path, text):
 LIMIT = 4 << 30
 _COPIES = 3
 
-_PREDICT = """
-import io, resource, sys
+_PREDICT = r"""
+import io, re, sys
 from softbio_jax.console import Console
 from softbio_jax.data.faces import Mtcnn
 from softbio_jax.inference import inputs, predictor
@@ -278,13 +278,15 @@ from softbio_jax.inference.table import PredictionTable
 folder, model, faces = sys.argv[1:]
 model = predictor.load(model)
 model.predict(__import__("numpy").zeros((48, 48, 3), "uint8"))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def kib(name):  # getrusage would count the parent too
+    return int(re.search(name + r":\s+(\d+)", open("/proc/self/status").read())[1])
+before = kib("VmRSS")
 tasks, finder = model.bundle.tasks, Mtcnn() if faces == "detect" else None
 table = PredictionTable(folder + ".csv", stream=io.StringIO(), form="csv", tasks=tasks, model="m")
 stream = Stream(model=model, table=table, faces=faces, finder=finder, margin=0.0, pace=Pace.parse("1s"),
                 annotated=folder + ".drawn", console=Console(out=sys.stderr))
 counts = stream.run(inputs.expand([folder], stdin=io.StringIO()))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = kib("VmHWM")
 print(counts.images, counts.skipped, before << 10, peak << 10)
 """
 
