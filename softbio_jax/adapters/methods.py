@@ -72,6 +72,7 @@ def ap() -> Method:
 @METHODS.register("ft")
 def ft(blocks: Annotated[int, Range(1, 1024)]) -> Method:
     """FT_k: the last k blocks, the pooling and the heads."""
+    check_arguments(ft, {"blocks": blocks}, "config.method")
     return Method(
         name=f"ft{blocks}",
         groups=(*HEADS, ("pool/.*", "pooling"), ("encoder/tail/.*", "blocks"), (".*", FROZEN)),

@@ -159,11 +159,11 @@ def test_only_trainable_leaves_have_moments(runs):
     [
         ({"optimizer__rates": {"adapter_a": 1.0}}, "parameter group without a learning rate"),
         ({"train__step": 8}, "unknown config key: config.train.step"),
-        ({"train__steps": "8"}, "config.train.steps: expected int, found '8'"),
+        ({"train__steps": "8"}, "config.train.steps: expected an integer, found '8'"),
         ({"model__variant": "tiny-tset"}, "unknown variant"),
         ({"train__batch_size": 12}, "train.batch_size: expected a multiple of 8 devices"),
         ({"mesh": {"fsdp": 3}}, "mesh.fsdp: expected a divisor of 8 devices, found 3"),
-        ({"train__profile_steps": (5, 2)}, "not a range of steps"),
+        ({"train__profile_steps": (5, 2)}, "train.profile_steps: expected no values, or (low, high)"),
         ({"data__train": ("synthetic_fairface/nowhere",)}, "nowhere"),
     ],
 )

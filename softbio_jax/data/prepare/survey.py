@@ -154,12 +154,14 @@ def survey(rows: Iterable[Outcome], *, files: bool, sizes: bool = False) -> Spli
 def _size(row: Row) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yields the name and the (height, width) of an image, nothing for a broken or missing one."""
     image = row.image
-    if isinstance(image, bytes) or (
-        isinstance(image, pathlib.Path) and image.is_file()
-    ):  # a pipe may never end
-        size = decode.size_of(image)
-        if size is not None:
-            yield row.id if isinstance(image, bytes) else str(image), size
+    if isinstance(image, bytes):
+        name = row.id
+    elif isinstance(image, pathlib.Path) and os.path.isfile(image):  # a pipe may never end
+        name = str(image)
+    else:
+        return
+    if (size := decode.size_of(image)) is not None:
+        yield name, size
 
 
 def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
