@@ -121,7 +121,8 @@ def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:
 
 def runner(bundle: Bundle) -> Run:
     """Returns what computes the logits of an image (1, S, S, 3) uint8, or float32 in [-1, 1]."""
-    return lambda images: _forward(bundle.model, bundle.variables, images)
+    model = bundle.model.clone(compute=on_this_machine(bundle.model.compute))
+    return lambda images: _forward(model, bundle.variables, images)
 
 
 @functools.partial(jax.jit, static_argnums=0)  # compiled once for models that differ in weights alone

@@ -32,7 +32,7 @@ def test_every_rung_agrees(case):
     reference = goldens.load(FOLDER, case)
     assert list(reference) == list(rungs), "every stage is stored, and no other"
     noise = goldens.rounding(FOLDER, case)
-    assert list(noise) == list(rungs)
+    assert noise is None or list(noise) == list(rungs)  # absolute bounds where it was not measured
     compared = list(ladder.compare(goldens.sampled(rungs), reference, noise=noise))
     assert [rung for rung in compared if not rung.holds] == []
 
