@@ -79,8 +79,10 @@ def _best(
                 scores = np.where(later, scores, -np.inf)
             above = np.flatnonzero(scores > floor[:, None])
             if len(above) > _CROWDED * len(rows) and scores.shape[1] > MOST:
+                # Not less than the ninth: equal ones may be one image in several files.
                 reached = -np.partition(-scores, MOST, axis=1)[:, MOST]
-                above = np.flatnonzero(scores > np.maximum(floor, reached)[:, None])
+                enough = scores >= reached[:, None]
+                above = np.flatnonzero((scores > floor[:, None]) & enough)
             row, place = np.divmod(above, scores.shape[1])
             new = (scores[row, place], row, column + place, np.full(len(row), mirrored))
             kept = _thinned(tuple(map(np.concatenate, zip(kept, new, strict=True))), floor)
