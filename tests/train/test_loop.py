@@ -5,6 +5,7 @@ import types
 
 import jax
 import numpy as np
+import optax
 import pytest
 from etils import epath
 
@@ -12,7 +13,7 @@ from softbio_jax.data.audit import verdict
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import evaluate
 from softbio_jax.params import flatten
-from softbio_jax.runs import restore
+from softbio_jax.runs import optimizer, restore
 from softbio_jax.runs.session import Session
 from softbio_jax.safety import locks
 from softbio_jax.train import loop
@@ -259,7 +260,7 @@ def test_a_save_that_cannot_read_its_metrics_keeps_no_step_without_them(stop):
         _record=interrupted,
         _stream=types.SimpleNamespace(get_state=dict),
         _audits={},
-        session=types.SimpleNamespace(drain=list, state=None),
+        session=types.SimpleNamespace(drain=list, state=None, training_images={}),
         history=types.SimpleNamespace(to_json=dict, best_step=None),
         manager=types.SimpleNamespace(save=lambda step, *_, **__: saved.append(step)),
     )
@@ -304,12 +305,11 @@ def test_the_frozen_weights_may_change_their_type(runs, tmp_path, before, after)
         np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-2)
 
 
-def test_updates_that_are_not_finite_end_the_run_with_the_last_good_state(config, tmp_path):
-    rates = dict.fromkeys(config["optimizer"]["rates"], 1e37)
+def test_updates_that_are_not_finite_end_the_run_with_the_last_good_state(config, tmp_path, monkeypatch):
+    # A rate that no configuration may have.
+    monkeypatch.setattr(optimizer, "schedule", lambda *_, **__: optax.constant_schedule(1e37))
     config = changed(
         config,
-        optimizer__rates=rates,
-        optimizer__warmup_steps=0,
         train__max_skipped=2,
         train__steps=20,
         data__val_fraction=0.0,
