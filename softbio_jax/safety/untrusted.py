@@ -89,7 +89,7 @@ def check_archive(path: str | os.PathLike[str], *, stored: bool, what: str, fix:
             return
     try:
         problem = _problem(path, size, stored=stored)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error) as error:
+    except Exception as error:  # damage, which zipfile and its decompressors report in many ways
         # Other readers might find an archive there; that of numpy is the same.
         problem = f"{type(error).__name__}: {error}" if stored else ""
     if problem:

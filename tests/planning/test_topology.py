@@ -64,7 +64,7 @@ def test_a_shape_that_does_not_exist_is_reported(shape):
     ("arguments", "reported"),
     [
         (["--topology=v9:2x2"], "error: unknown topology: --topology: expected local, or v4,"),
-        (["--config.train.batch_size=0"], "error: batch does not fit the mesh"),
+        (["--config.train.batch_size=0"], "error: bad config value: config.train.batch_size: "),
     ],
 )
 def test_the_script_reports_it_in_one_line(arguments, reported):

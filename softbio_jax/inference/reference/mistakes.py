@@ -86,7 +86,7 @@ def _orientations(jpeg: bytes) -> dict[str, np.ndarray]:
     from PIL import Image
 
     upright = decode.decode_full(jpeg)
-    with Image.open(io.BytesIO(jpeg)) as image:
+    with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
         stored = np.array(image.convert("RGB"))
     return {"": upright, AS_STORED: stored, TURNED: upright[::-1, ::-1], MIRRORED: upright[:, ::-1]}
 

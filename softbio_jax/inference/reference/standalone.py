@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 HERE = pathlib.Path(__file__).resolve().parent
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of which none starts another program
 
 
 def rgb(path: str | pathlib.Path) -> np.ndarray:
     """Decodes an image, rotated as its EXIF block says, to (H, W, 3) uint8."""
-    with Image.open(path) as opened:
+    with Image.open(path, formats=FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # grey of 16 bits
             grey = np.rint(np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8)
