@@ -16,8 +16,9 @@ from softbio_jax.errors import UserError
 from softbio_jax.safety import locks
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from softbio_jax.safety import locks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 with locks.hold(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
