@@ -40,7 +40,10 @@ _SRC = flags.DEFINE_string(
     required=True,
 )
 _SRC_FORMAT = flags.DEFINE_enum(
-    "src_format", None, _NAMES, "Its format; that of an encoder is found from its keys."
+    "src_format",
+    None,
+    _NAMES,
+    "Its format; that of an encoder is found from its keys, peft from adapter_config.json.",
 )
 _DST = flags.DEFINE_string(
     "dst", None, "The .safetensors or .pt file, or the adapter's folder, to write.", required=True
@@ -63,10 +66,11 @@ def main(argv: Sequence[str]) -> None:
     if destination.exists():
         raise UserError("the destination exists", where=str(destination), fix="remove it or name another")
     source = pathlib.Path(_SRC.value)
-    if _SRC_FORMAT.value in _ADAPTERS or (source.is_file() and adapter_files.is_ours(source)):
+    name = _SRC_FORMAT.value or _adapter_format(source)
+    if name in _ADAPTERS or (source.is_file() and adapter_files.is_ours(source)):
         if _HEAD_OF.value:
             raise UserError("adapters hold no head of an encoder", where="--head_of", fix="drop --head_of")
-        _adapters(source, destination, config)
+        _adapters(source, destination, config, name=name or "softbio")
         return
     for flag, wanted, fix in (
         ("--dst_format", _DST_FORMAT.value in _ADAPTERS, "scripts/export.py writes a run's adapters"),
@@ -82,8 +86,12 @@ def main(argv: Sequence[str]) -> None:
     _write_encoder(_vision(state) if _VISION_ONLY.value else state, destination, config, source=str(path))
 
 
-def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionConfig) -> None:
-    name = _SRC_FORMAT.value or "softbio"
+def _adapter_format(source: pathlib.Path) -> str | None:
+    """Returns peft for what PEFT saved; an encoder's format is found from its keys."""
+    return "peft" if folder.is_adapter(source) else None
+
+
+def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionConfig, *, name: str) -> None:
     source = folder.resolve(source) if name == "peft" else source
     checkpoint = adapter_files.read(source, config, name, tower=_TOWER.value)
     if _VISION_ONLY.value:

@@ -2,6 +2,7 @@ import pytest
 
 from softbio_jax.data.prepare import tables
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import csv_line
 
 
 def test_reads_rows_with_their_numbers(tmp_path):
@@ -10,6 +11,15 @@ def test_reads_rows_with_their_numbers(tmp_path):
     assert list(tables.read_csv(path, columns=("Name", "Age"))) == [
         (f"{path} row 2", {"Name": "a", "Age": "3"}),
         (f"{path} row 4", {"Name": "b, c", "Age": "4"}),
+    ]
+
+
+@pytest.mark.parametrize("name", ["=1.png", "'=1.png", "@a/b.png", "+a, b.png", "-1", "'a.png", "a'=.png"])
+def test_reads_what_our_own_tables_guard(tmp_path, name):
+    path = tmp_path / "labels.csv"
+    path.write_text(csv_line(["file", "age"]) + csv_line([name, "-3.5"]))
+    assert [row for _, row in tables.read_csv(path, columns=("file", "age"))] == [
+        {"file": name, "age": "-3.5"}
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 from softbio_jax.interop import formats
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
+from tests.interop.test_peft_files import QKV, drawn, saved
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -65,6 +66,15 @@ def test_a_text_tower_is_left_out_only_when_asked(official, tmp_path):
     assert "head.bias" in load_arrays(out)[0]
     again = convert(official, out, "timm", vision_only="true")
     assert again.returncode == 1 and "the destination exists" in again.stderr
+
+
+def test_an_adapter_of_peft_needs_no_format(tmp_path):
+    saved(tmp_path / "adapter", drawn(QKV))
+    for number, source in enumerate(("adapter", "adapter/adapter_model.safetensors")):
+        out = tmp_path / f"{number}.safetensors"
+        done = convert(tmp_path / source, out, "softbio")
+        assert done.returncode == 0, done.stderr
+        assert "tiny-test adapters as softbio, 1 layers" in done.stdout
 
 
 def test_the_ladder_against_goldens():

@@ -365,3 +365,22 @@ class TestSettings:
         refused(saved(tmp_path / "a", {"x": np.ones(1, np.float32)}), "not a tensor of a LoRA adapter")
         arrays = {"token_embedding.lora_embedding_A": np.ones((4, 9), np.float32)}
         refused(saved(tmp_path / "b", arrays), "adapter of an embedding: .*merge_and_unload")
+
+
+@pytest.mark.parametrize(
+    ("given", "beside", "known"),
+    [
+        ("one", (), True),
+        ("one/adapter_config.json", (), True),
+        ("one/adapter_model.safetensors", (), True),
+        (".", (), True),  # a folder around one
+        (".", ("model.safetensors",), False),  # an encoder with an adapter beside it
+        ("one/adapter_model.bin", ("one/adapter_model.bin",), False),  # PEFT reads the other file
+        ("none", (), False),
+    ],
+)
+def test_an_adapter_is_known_by_its_files(tmp_path, given, beside, known):
+    saved(tmp_path / "one", drawn(QKV))
+    for name in beside:
+        (tmp_path / name).touch()
+    assert folders.is_adapter(tmp_path / given) is known

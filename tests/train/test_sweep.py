@@ -9,6 +9,7 @@ import pytest
 from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.runs.data import training_images
+from softbio_jax.safety import locks
 from softbio_jax.train import loop
 from softbio_jax.train.probing import sweep
 from tests.runs.tiny import changed, config_on, run_of
@@ -104,4 +105,10 @@ def test_what_cannot_be_swept_is_told(config, tmp_path, arguments, changes, told
     run, data = run_of(changed(config, **changes))
     with pytest.raises(UserError, match=told):
         sweep.sweep(run, data, tmp_path, **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_in_use_is_refused(config, tmp_path):
+    with locks.hold(tmp_path), pytest.raises(UserError, match="workdir is in use"):
+        sweep.sweep(*run_of(config), tmp_path, rates=(0.1,), decays=(0.1,))
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TextIO, TypeVar
 
 from softbio_jax.errors import UserError
+from softbio_jax.escaping import uncell
 
 T = TypeVar("T")
 
@@ -73,6 +74,8 @@ def read_csv(
     path: pathlib.Path, *, columns: Sequence[str], delimiter: str = "", free: str = ""
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Reads a table with a header row by row, without the spaces around names and values.
+
+    An apostrophe before a formula, as our own tables have it, is taken away.
 
     Args:
       path: a UTF-8 text file, with or without a byte order mark, also compressed by gzip.
@@ -145,7 +148,7 @@ def _csv_rows(path: pathlib.Path, delimiter: str) -> Iterator[tuple[str, list[st
         try:
             for values in reader:
                 if any(values):
-                    yield f"{path} row {reader.line_num}", [value.strip() for value in values]
+                    yield f"{path} row {reader.line_num}", [uncell(value.strip()) for value in values]
         except csv.Error as error:
             where, fix = f"{path} row {reader.line_num}", "save it as CSV again"
             raise UserError("a label file is not a table", where=where, found=str(error), fix=fix) from error

@@ -19,6 +19,8 @@ def resolve(source: str | pathlib.Path) -> pathlib.Path:
       UserError: neither a path nor an available hub id.
     """
     path = pathlib.Path(source)
+    if path.name in (CONFIG, *_WEIGHTS) and is_adapter(path):
+        return path.parent
     if path.exists() or not _HUB_ID.fullmatch(str(source)):
         return path  # `files_of` says what is missing
     try:
@@ -42,6 +44,16 @@ def resolve(source: str | pathlib.Path) -> pathlib.Path:
             found=type(error).__name__,
             fix="check the path or id and the network",
         ) from error
+
+
+def is_adapter(path: pathlib.Path) -> bool:
+    """Returns whether a path is an adapter's folder, one around adapters alone, or a file of an adapter."""
+    if path.is_file():
+        folder = path.parent
+        return (folder / CONFIG).is_file() and path in files_of(folder)
+    # Weights beside a subfolder's adapter are an encoder.
+    weights = [p for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth") for p in path.glob(pattern)]
+    return (path / CONFIG).is_file() or (not weights and any(path.glob(f"*/{CONFIG}")))
 
 
 def files_of(directory: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:

@@ -23,7 +23,7 @@ from softbio_jax.losses.masked import masked_mean
 from softbio_jax.models.forward import classify
 from softbio_jax.params import Tree
 from softbio_jax.runs import data as data_lib
-from softbio_jax.runs import optimizer
+from softbio_jax.runs import directory, optimizer
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.data import RunData
 from softbio_jax.runs.session import train_step
@@ -204,42 +204,44 @@ def sweep(
       The trials, by increasing validation loss.
 
     Raises:
-      UserError: nothing to try, no validation rows, data that cannot train the tasks, or a method
-        that trains the encoder.
+      UserError: nothing to try, no validation rows, data that cannot train the tasks, a method
+        that trains the encoder, or another process works in the workdir.
     """
     config = run.config.train
     _check(rates, decays, data)
     data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size)
     trials = [Trial(rate, decay) for rate, decay in itertools.product(rates, decays)]
-    session = SweepSession(
-        run, rates=[trial.rate for trial in trials], decays=[trial.decay for trial in trials]
-    )
-    session.training_images = images = data_lib.training_images(run.config, data)
-    warnings = data_lib.coverage_warnings(dataclasses.replace(data, test=[]), images)
-    for line in warnings:
-        console.say(line)
-    session.cache(data, pathlib.Path(config.cache_dir or workdir / "features"), console=console)
-    session.compile()
-    stream, histories = RowBatches(run.config, data), [ValidationHistory() for _ in trials]
-    begun, last = time.perf_counter(), 0
-    for last in range(1, config.steps + 1):
-        _count_skipped(trials, session.push(next(stream)))
-        if not due(last, config.eval_every, config.steps):
-            continue
-        _count_skipped(trials, session.drain())
-        scalars = session.validate()
-        _add_validation(trials, histories, scalars, last, keep=config.evaluate)
-        best, speed = min(trials, key=lambda t: t.loss), last / (time.perf_counter() - begun)
-        console.say(
-            f"step {last}/{config.steps}  {speed:,.1f} steps/s of all {len(trials)}  lowest loss "
-            f"{best.loss:.4f} at rate {best.rate:g}, decay {best.decay:g}"
+    with directory.hold(workdir, console=console) as check_lock:
+        session = SweepSession(
+            run, rates=[trial.rate for trial in trials], decays=[trial.decay for trial in trials]
         )
-        _lower_or_stop(run, session, trials, histories)
-        if all(trial.stopped for trial in trials):
-            break
-    trials.sort(key=lambda trial: trial.loss)
-    facts = {coverage.KEY: images, "warnings": warnings}
-    _write(workdir, trials, facts, seconds=time.perf_counter() - begun, steps=last)
+        session.training_images = images = data_lib.training_images(run.config, data)
+        warnings = data_lib.coverage_warnings(dataclasses.replace(data, test=[]), images)
+        for line in warnings:
+            console.say(line)
+        session.cache(data, pathlib.Path(config.cache_dir or workdir / "features"), console=console)
+        session.compile()
+        stream, histories = RowBatches(run.config, data), [ValidationHistory() for _ in trials]
+        begun, last = time.perf_counter(), 0
+        for last in range(1, config.steps + 1):
+            _count_skipped(trials, session.push(next(stream)))
+            if not due(last, config.eval_every, config.steps):
+                continue
+            _count_skipped(trials, session.drain())
+            scalars = session.validate()
+            _add_validation(trials, histories, scalars, last, keep=config.evaluate)
+            best, speed = min(trials, key=lambda t: t.loss), last / (time.perf_counter() - begun)
+            console.say(
+                f"step {last}/{config.steps}  {speed:,.1f} steps/s of all {len(trials)}  lowest loss "
+                f"{best.loss:.4f} at rate {best.rate:g}, decay {best.decay:g}"
+            )
+            _lower_or_stop(run, session, trials, histories)
+            if all(trial.stopped for trial in trials):
+                break
+        trials.sort(key=lambda trial: trial.loss)
+        facts = {coverage.KEY: images, "warnings": warnings}
+        check_lock()
+        _write(workdir, trials, facts, seconds=time.perf_counter() - begun, steps=last)
     return trials
 
 
