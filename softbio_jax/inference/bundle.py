@@ -235,6 +235,7 @@ def _settings(path: pathlib.Path) -> Bundle:
                     fix=f"write {expected}, which this project's models were "
                     "trained with, or use the program that wrote it",
                 )
+        images = coverage.from_json(values.get(coverage.KEY))
         where, fields = f"{path} ", {"tower", "compute", "head", *_RANGES}
         values = {name: values[name] for name in fields | {"adapters"}}
         values |= {name: checked(hint, values[name], where + name) for name, hint in _RANGES.items()}
@@ -259,7 +260,7 @@ def _settings(path: pathlib.Path) -> Bundle:
                 feature=values["feature"],
             ),
             temperatures=values["temperatures"],
-            training_images=coverage.from_json(values.get(coverage.KEY)),
+            training_images=images,
             variables={},
         )
     except UserError:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,12 @@ def schedule(peak: float, config: OptimizerConfig, *, steps: int) -> optax.Sched
 
 
 def make(
-    config: OptimizerConfig, groups: Mapping[str, str], *, steps: int
+    config: OptimizerConfig,
+    groups: Mapping[str, str],
+    *,
+    steps: int,
+    rates: Mapping[str, jax.Array] | None = None,
+    weight_decay: jax.Array | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Returns global-norm clipping, then AdamW per group, for the trainable tree.
 
@@ -61,6 +67,8 @@ def make(
       config: rates, decay, clipping.
       groups: trainable path -> group.
       steps: length of the schedule.
+      rates: traced rates of some groups, in the place of the configuration's.
+      weight_decay: a traced decay, in the place of the configuration's.
 
     Raises:
       UserError: a group without a rate, or a rate without a group.
@@ -84,18 +92,20 @@ def make(
             fix=nearest(unknown[0], GROUPS, otherwise="remove it"),
         )
 
+    peaks: dict[str, Any] = {**config.rates, **(rates or {})}
+
     def mask(params: Tree) -> Tree:
         # Leaves of the other groups are placeholders here, so their mask has no effect.
         return unflatten({path: path.rsplit("/", 1)[-1] in _DECAYED for path in flatten(params)})
 
     def adamw(group: str) -> optax.GradientTransformation:
-        peak = config.rates[group]
+        peak = peaks[group]
         inner = optax.adamw(
             schedule(peak, config, steps=steps),
             b1=config.b1,
             b2=config.b2,
             eps=config.eps,
-            weight_decay=config.weight_decay,
+            weight_decay=config.weight_decay if weight_decay is None else weight_decay,
             mask=None if config.decay_all else mask,
         )
         return _lowered(inner, least=config.least_rate / peak if config.least_rate else 0.0)

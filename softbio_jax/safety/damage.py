@@ -56,7 +56,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def reason(error: BaseException) -> str:
-    """Returns an error as a short line: the first one of its first cause.
+    r"""Returns an error as a short line: the first one of its first cause.
 
     >>> reason(ValueError("checksum mismatch\nat byte 3")), reason(EOFError())
     ('checksum mismatch', 'EOFError')

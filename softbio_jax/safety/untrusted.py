@@ -112,7 +112,8 @@ def tree(values: Any, path: str | os.PathLike[str]) -> Any:
     while left:
         value = left.pop()
         count += 1
-        size += getattr(value, "nbytes", 0)
+        with contextlib.suppress(RuntimeError):  # sparse tensors have none; their reader refuses them
+            size += getattr(value, "nbytes", 0)
         if count > _MEMBERS or size > most:
             found = f"more than {_MEMBERS:,} values" if count > _MEMBERS else f"tensors of {size:,} bytes"
             raise ValueError(f"more than the file holds: {found}")

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -102,7 +103,8 @@ def test_ids_and_paths_are_distinguished(tmp_path, bundle):
 
 def test_the_card_of_a_model_without_a_run_has_no_metrics(bundle):
     text = hub.card_of_bundle(bundle, repo_id="me/model")
-    assert "None came with the weights" in text and "surprise, fear, disgust" in text
+    listed = re.sub(" ‡", "", text)  # the fixture has classes without training images
+    assert "None came with the weights" in text and "surprise, fear, disgust" in listed
     assert bundle_lib.to_json(bundle)["tasks"].keys() == {"age", "gender", "emotion"}
 
 

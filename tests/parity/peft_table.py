@@ -26,7 +26,7 @@ KINDS = {
     "rsLoRA": _rank(config={"use_rslora": True}),
     "DoRA": _rank(config={"use_dora": True, "target_modules": f"{BLOCKS}|{POOL}"}),
     "DoRA with rsLoRA": _rank(config={"use_dora": True, "use_rslora": True}),
-    "negative alpha": _rank(config={"lora_alpha": -3}),
+    "negative alpha": _rank(config={"lora_alpha": -3}, wanted=None),
     "dropout 0.5": _rank(config={"lora_dropout": 0.5}),
     "LoRA+": _rank(change=k.optimised),
     "lora_bias": _rank(config={"lora_bias": True}),

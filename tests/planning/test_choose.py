@@ -95,6 +95,7 @@ def test_the_device_reports_its_memory(run, tried):
 
 def test_the_published_memory_where_the_device_reports_none(run, tried, monkeypatch):
     monkeypatch.setattr("tests.planning.test_choose.ROW", {name: 64 * size for name, size in ROW.items()})
+
     class Device:
         device_kind = "TPU v5 lite"
 

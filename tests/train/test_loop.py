@@ -308,12 +308,7 @@ def test_the_frozen_weights_may_change_their_type(runs, tmp_path, before, after)
 def test_updates_that_are_not_finite_end_the_run_with_the_last_good_state(config, tmp_path, monkeypatch):
     # A rate that no configuration may have.
     monkeypatch.setattr(optimizer, "schedule", lambda *_, **__: optax.constant_schedule(1e37))
-    config = changed(
-        config,
-        train__max_skipped=2,
-        train__steps=20,
-        data__val_fraction=0.0,
-    )
+    config = changed(config, train__max_skipped=2, train__steps=20, data__val_fraction=0.0)
     with pytest.raises(UserError, match="2 updates in a row skipped"):
         loop.train_and_evaluate(*run_of(config), tmp_path)
     lines = [json.loads(line) for line in _text(tmp_path, "skipped.jsonl").splitlines()]
