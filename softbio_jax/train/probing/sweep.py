@@ -120,12 +120,10 @@ class SweepSession(CachedSession):
         def one(
             state: TrainState, rate: jax.Array, decay: jax.Array, frozen: Tree, batch: Batch, key: jax.Array
         ) -> tuple[TrainState, Metrics]:
-            settings = dataclasses.replace(
-                config.optimizer,
-                rates=dict(config.optimizer.rates) | {"heads": cast(float, rate)},
-                weight_decay=cast(float, decay),
+            rates: dict[str, optimizer.Number] = {**config.optimizer.rates, "heads": rate}
+            update = optimizer.make(
+                config.optimizer, trainable, steps=config.train.steps, rates=rates, weight_decay=decay
             )
-            update = optimizer.make(settings, trainable, steps=config.train.steps)
             return train_step(self.run, optimizer=update)(state, frozen, batch, key)
 
         mapped = jax.vmap(one, in_axes=(_AXES, 0, 0, None, None, None), out_axes=(_AXES, 0))
