@@ -127,8 +127,10 @@ def from_pil(image: Image.Image) -> np.ndarray:
     255 or 0 to 65,535, whichever is the smallest that holds them.
 
     Raises:
-      UndecodableImage: broken, or pixels that are not finite.
+      UndecodableImage: broken, no pixels, or pixels that are not finite.
     """
+    if 0 in image.size:
+        raise UndecodableImage(f"no pixels: {image.width}x{image.height}")
     try:
         image.load()
         upright = _upright(image)

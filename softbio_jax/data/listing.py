@@ -30,6 +30,8 @@ _IMAGE_STARTS = (
 )
 _VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3")
 _HIDDEN = "hidden"
+# Folders that macOS' archives, Synology's disks (small copies of the images) and recycle bins add.
+_OF_SYSTEMS = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"))
 UNKNOWN = "not an image or video"  # the reason of a file whose contents are neither
 
 
@@ -45,9 +47,9 @@ class Listed:
 def walk(folder: str | os.PathLike[str]) -> Iterator[Listed]:
     """Yields every file below a folder, at any depth, in the order of the names.
 
-    Links are followed, to each folder once. Names that start with a dot and macOS' `__MACOSX` are
-    hidden, with all that is inside. The contents decide what a file is where its name does not end
-    like an image's.
+    Links are followed, to each folder once. Names that start with a dot and the folders that systems
+    add, such as `__MACOSX`, are hidden, with all that is inside. The contents decide what a file is
+    where its name does not end like an image's.
     """
     yield from _walk(os.fspath(folder), set())
 
@@ -84,7 +86,7 @@ def starts_like_image(start: bytes) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Returns whether a file's or folder's own name is a hidden one."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def name_problem(name: str) -> str:

@@ -17,9 +17,10 @@ from softbio_jax.runs.config import OptimizerConfig
 _DECAYED = ("kernel", "lora_a", "lora_b")
 # Optimizer states in checkpoints hold this group under its name before 0.2.
 _STORED = {"log_var": "log_sigma"}
+Number = float | jax.Array
 
 
-def schedule(peak: float, config: OptimizerConfig, *, steps: int) -> optax.Schedule:
+def schedule(peak: Number, config: OptimizerConfig, *, steps: int) -> optax.Schedule:
     """Returns the learning rate by step: linear warm-up from 0 to peak, then cosine to 0 or flat.
 
     With W warm-up steps of S in all: peak t / W up to W, then peak (1 + cos(pi (t - W) / (S - W)))
@@ -55,8 +56,13 @@ def make(
     groups: Mapping[str, str],
     *,
     steps: int,
+<<<<<<< HEAD
     rates: Mapping[str, jax.Array] | None = None,
     weight_decay: jax.Array | None = None,
+=======
+    rates: Mapping[str, Number] | None = None,
+    weight_decay: Number | None = None,
+>>>>>>> p2-K
 ) -> optax.GradientTransformationExtraArgs:
     """Returns global-norm clipping, then AdamW per group, for the trainable tree.
 
@@ -67,15 +73,22 @@ def make(
       config: rates, decay, clipping.
       groups: trainable path -> group.
       steps: length of the schedule.
+<<<<<<< HEAD
       rates: traced rates of some groups, in the place of the configuration's.
       weight_decay: a traced decay, in the place of the configuration's.
+=======
+      rates: replace the configuration's; they may be traced, which no configuration's value is.
+      weight_decay: replaces the configuration's, likewise.
+>>>>>>> p2-K
 
     Raises:
       UserError: a group without a rate, or a rate without a group.
     """
+    rates = config.rates if rates is None else rates
+    weight_decay = config.weight_decay if weight_decay is None else weight_decay
     wanted = set(groups.values())
-    if missing := sorted(wanted - set(config.rates)):
-        misspelt = difflib.get_close_matches(missing[0], set(config.rates) - wanted, n=1)
+    if missing := sorted(wanted - set(rates)):
+        misspelt = difflib.get_close_matches(missing[0], set(rates) - wanted, n=1)
         raise UserError(
             "parameter group without a learning rate",
             where="optimizer.rates",
@@ -83,7 +96,7 @@ def make(
             found=f"none for {missing[0]}",
             fix=f"rename {misspelt[0]!r}" if misspelt else "add it",
         )
-    if unknown := sorted(set(config.rates) - wanted - set(GROUPS)):
+    if unknown := sorted(set(rates) - wanted - set(GROUPS)):
         raise UserError(
             "learning rate of no parameter group",
             where=f"optimizer.rates.{unknown[0]}",
@@ -99,13 +112,21 @@ def make(
         return unflatten({path: path.rsplit("/", 1)[-1] in _DECAYED for path in flatten(params)})
 
     def adamw(group: str) -> optax.GradientTransformation:
+<<<<<<< HEAD
         peak = peaks[group]
+=======
+        peak = rates[group]
+>>>>>>> p2-K
         inner = optax.adamw(
             schedule(peak, config, steps=steps),
             b1=config.b1,
             b2=config.b2,
             eps=config.eps,
+<<<<<<< HEAD
             weight_decay=config.weight_decay if weight_decay is None else weight_decay,
+=======
+            weight_decay=weight_decay,
+>>>>>>> p2-K
             mask=None if config.decay_all else mask,
         )
         return _lowered(inner, least=config.least_rate / peak if config.least_rate else 0.0)
@@ -116,7 +137,7 @@ def make(
     return optax.chain(*clip, optax.partition(transforms, labels))
 
 
-def _lowered(inner: optax.GradientTransformation, *, least: float) -> optax.GradientTransformationExtraArgs:
+def _lowered(inner: optax.GradientTransformation, *, least: Number) -> optax.GradientTransformationExtraArgs:
     """Returns `inner` with updates scaled by max(rate_scale, least)."""
 
     def update(

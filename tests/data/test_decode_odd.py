@@ -200,3 +200,9 @@ def test_images_that_only_a_program_can_draw_are_refused():
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     with pytest.raises(decode.UndecodableImage):
         decode.decode_full(eps)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 4), (4, 0)])
+def test_pil_images_without_pixels_are_refused(size):
+    with pytest.raises(decode.UndecodableImage, match="no pixels"):
+        decode.from_pil(Image.new("RGB", size))

@@ -63,6 +63,8 @@ def tree(tmp_path):
     write_image(folder / ".ipynb_checkpoints" / "0.jpg", 0)
     (folder / "__MACOSX").mkdir()
     (folder / "__MACOSX" / "x.jpg").write_bytes(b"x")
+    (folder / "sub" / "@eaDir" / "1.jpg").mkdir(parents=True)
+    (folder / "sub" / "@eaDir" / "1.jpg" / "SYNOPHOTO_THUMB_XL.jpg").write_bytes(b"x")
     (folder / "._0.jpg").write_bytes(b"\0\5\x16\7")
     (folder / "notes.txt").write_text("notes")
     os.mkfifo(folder / "pipe")
@@ -74,6 +76,7 @@ LEFT_OUT = {
     "._0.jpg": "hidden",
     ".ipynb_checkpoints/0.jpg": "hidden",
     "__MACOSX/x.jpg": "hidden",
+    "sub/@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg": "hidden",
     "loop": "a folder that was read before",
     "notes.txt": "not an image or video",
     "nothing": "a link to nothing",
