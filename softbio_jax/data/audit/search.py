@@ -11,6 +11,9 @@ from softbio_jax.data.audit import descriptors
 
 MOST = 8  # candidates per image
 _ALL_PAIRS = 64  # images, up to which every pair is a candidate
+# Images, up to which every row has eight candidates, whatever their scores: descriptors fitted to few
+# images suit the altered copies that they were fitted to better than other copies.
+_FEW = 4096
 _ROWS, _COLUMNS = 1024, 8192  # of one matrix product: 32 MB
 _CROWDED = 8  # mean candidates of a row in one product, above which the product is thinned first
 _BATCH = 2048
@@ -47,11 +50,12 @@ def candidates(thumbnails: np.ndarray, *, console: Console = QUIET) -> Candidate
         left[part], right[part] = projection(features)
         mirror[part] = projection(descriptors.mirrored(features))[1]
 
+    lowest = projection.lowest if count > _FEW else -np.inf
     meter = console.meter("searching for copies", count)
     found = []
     for start in range(0, count, _ROWS):
         console.check()
-        found.append(_best(left, right, mirror, start, projection.lowest))
+        found.append(_best(left, right, mirror, start, lowest))
         meter.add(min(_ROWS, count - start))
     console.close()
     scores, first, second, mirrored = (np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data.audit import duplicates, search
+from softbio_jax.data.audit import alignment, duplicates
 from softbio_jax.data.drawing import synthetic
 from tests.data.audit.planting import KINDS, copy, digests, grey, photograph, scene
 from tests.data.trees import encode
@@ -75,16 +75,25 @@ def test_exact_copies_come_first_and_only_one_of_them_is_compared(scenes):
 
 def test_a_large_group_is_connected_without_comparing_every_pair(scenes, monkeypatch):
     monkeypatch.setattr(duplicates, "_ROUND", 64)
+    compared, align = [], alignment.align
+    monkeypatch.setattr(alignment, "align", lambda a, b: compared.append(len(a)) or align(a, b))
     rng = np.random.default_rng(0)
-    copies = [copy(scenes[0], "recompressed", rng) for _ in range(60)]
-    found = _find(grey([*scenes, *copies]))
-    assert {number for pair in found for number in (pair.first, pair.second)} == {0, *range(80, 140)}
-    assert len(found) < 60 * search.MOST / 2
+    images = grey(scenes[:20] + [copy(scenes[0], "recompressed", rng) for _ in range(60)])
+    found = _find(images)
+    assert {number for pair in found for number in (pair.first, pair.second)} == {0, *range(20, 80)}
+    some = sum(compared)
+    monkeypatch.setattr(duplicates, "LARGE_GROUP", 1000)
+    compared.clear()
+    every = _find(images)
+    # All pairs of groups up to eight, those that join groups, and what a round holds beyond that.
+    assert len(found) <= 60 / 8 * 28 + 60 + 64 < len(every)
+    assert some <= sum(compared) - (len(every) - len(found))
 
 
-def test_small_smooth_images_are_told_apart():
-    images = [encode(seed, size=(8, 8)) for seed in range(40)] + [encode(3, size=(8, 8), quality=60)]
-    found = _linked(_find(grey(images)))
+@pytest.mark.parametrize(("size", "quality"), [(8, 80), (12, 50), (24, 30)])
+def test_small_smooth_images_are_told_apart(size, quality):
+    images = [encode(seed, size=(size, size)) for seed in range(40)]
+    found = _linked(_find(grey([*images, encode(3, size=(size, size), quality=quality)])))
     assert (3, 40) in found
     assert len(found) <= 3
 
@@ -101,6 +110,18 @@ def test_unusable_images_are_left_out(scenes):
     images = np.repeat(grey(scenes[:1]), 4, axis=0)
     assert _linked(_find(images, np.array([True, False, True, False]))) == {(0, 2)}
     assert not _find(np.full((70, 64, 64), 128, np.uint8))  # constant: nothing to compare
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_no_image_one_image_or_only_unusable_ones_have_no_copies(count):
+    nothing = np.zeros((count, 64, 64), np.uint8)
+    assert _find(nothing) == []
+    assert _find(nothing, np.zeros(count, bool)) == []
+
+
+def test_many_files_of_one_image_are_one_group(scenes):
+    found = _find(np.repeat(grey(scenes[:1]), 70, axis=0))
+    assert {number for pair in found for number in (pair.first, pair.second)} == set(range(70))
 
 
 def test_the_result_is_the_same_every_time_and_on_any_number_of_cores(scenes, monkeypatch):

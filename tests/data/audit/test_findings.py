@@ -41,6 +41,17 @@ def test_leaks_duplicates_and_flat_images(tmp_path):
     assert found["splits"]["out/val"]["nearly_constant"] == ["val/4.jpg"]
 
 
+def test_where_every_image_is_constant_nothing_is_compared(tmp_path):
+    raw = make_fairface(tmp_path / "raw", train=6, val=1)
+    for number, path in enumerate(sorted(raw.rglob("*.jpg"))):
+        path.write_bytes(storage.encode(np.full((20, 20, 3), 20 + number * 30, np.uint8), "jpeg"))
+    prepared_split("fairface", raw, tmp_path / "out", "train")
+    found, datasets = _audit(tmp_path / "out")
+    assert (found["duplicates"], found["groups"]) == ([], [])
+    assert found["verdict"]["nearly_constant"] == 7
+    assert found["verdict"]["sha256"] in page.as_html(found, datasets)
+
+
 def test_census_and_counts(tmp_path):
     found, datasets = _audit(_leaky(tmp_path))
     train = found["splits"]["out/train"]
