@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,13 +55,8 @@ def make(
     groups: Mapping[str, str],
     *,
     steps: int,
-<<<<<<< HEAD
-    rates: Mapping[str, jax.Array] | None = None,
-    weight_decay: jax.Array | None = None,
-=======
     rates: Mapping[str, Number] | None = None,
     weight_decay: Number | None = None,
->>>>>>> p2-K
 ) -> optax.GradientTransformationExtraArgs:
     """Returns global-norm clipping, then AdamW per group, for the trainable tree.
 
@@ -73,13 +67,8 @@ def make(
       config: rates, decay, clipping.
       groups: trainable path -> group.
       steps: length of the schedule.
-<<<<<<< HEAD
-      rates: traced rates of some groups, in the place of the configuration's.
-      weight_decay: a traced decay, in the place of the configuration's.
-=======
       rates: replace the configuration's; they may be traced, which no configuration's value is.
       weight_decay: replaces the configuration's, likewise.
->>>>>>> p2-K
 
     Raises:
       UserError: a group without a rate, or a rate without a group.
@@ -105,28 +94,18 @@ def make(
             fix=nearest(unknown[0], GROUPS, otherwise="remove it"),
         )
 
-    peaks: dict[str, Any] = {**config.rates, **(rates or {})}
-
     def mask(params: Tree) -> Tree:
         # Leaves of the other groups are placeholders here, so their mask has no effect.
         return unflatten({path: path.rsplit("/", 1)[-1] in _DECAYED for path in flatten(params)})
 
     def adamw(group: str) -> optax.GradientTransformation:
-<<<<<<< HEAD
-        peak = peaks[group]
-=======
         peak = rates[group]
->>>>>>> p2-K
         inner = optax.adamw(
             schedule(peak, config, steps=steps),
             b1=config.b1,
             b2=config.b2,
             eps=config.eps,
-<<<<<<< HEAD
-            weight_decay=config.weight_decay if weight_decay is None else weight_decay,
-=======
             weight_decay=weight_decay,
->>>>>>> p2-K
             mask=None if config.decay_all else mask,
         )
         return _lowered(inner, least=config.least_rate / peak if config.least_rate else 0.0)

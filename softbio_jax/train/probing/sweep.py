@@ -120,18 +120,9 @@ class SweepSession(CachedSession):
         def one(
             state: TrainState, rate: jax.Array, decay: jax.Array, frozen: Tree, batch: Batch, key: jax.Array
         ) -> tuple[TrainState, Metrics]:
-<<<<<<< HEAD
-            update = optimizer.make(
-                config.optimizer,
-                trainable,
-                steps=config.train.steps,
-                rates={"heads": rate},
-                weight_decay=decay,
-=======
             rates: dict[str, optimizer.Number] = {**config.optimizer.rates, "heads": rate}
             update = optimizer.make(
                 config.optimizer, trainable, steps=config.train.steps, rates=rates, weight_decay=decay
->>>>>>> p2-K
             )
             return train_step(self.run, optimizer=update)(state, frozen, batch, key)
 
