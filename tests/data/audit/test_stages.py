@@ -45,7 +45,8 @@ def test_small_blocks_find_the_same_candidates(images, monkeypatch):
     monkeypatch.setattr(search, "_CROWDED", 0)
     again = search.candidates(together)
     pairs = [set(zip(*map(np.ndarray.tolist, found), strict=True)) for found in (once, again)]
-    assert len(pairs[0] ^ pairs[1]) <= 2  # equal scores
+    # Products of other shapes round differently, which decides among the equal copies.
+    assert len(pairs[0] ^ pairs[1]) <= 0.02 * len(pairs[0])
     assert (once.first < once.second).all()
     assert np.bincount(once.first).max() == search.MOST
 
