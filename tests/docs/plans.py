@@ -23,6 +23,7 @@ NOT_RUN = (
     (r"tpu_pod\.sh|gs://", "a cloud", ""),
     (r"scripts/benchmark\.py", "minutes of torch: tests/test_benchmark_comparison.py", ""),
     (r"--checkout=", "a checkout of the official code", ""),
+    (r"--tower=text", "an adapter of the text encoder: make test-parity makes some with PEFT", ""),
     (r"small_reproduction\.py", "hours: tests/thesis runs a study of seconds", ""),
     (
         r"data/prepared|runs/full|L14-336 --reference=goldens",
@@ -190,6 +191,7 @@ _OWN = (
         demo=True,
         exchanged=(
             (r"--megabytes=300", "--megabytes=2"),
+            (r"--data=data/fairface --rounds=40", "--data=runs/demo/data/synthetic_fairface --rounds=1"),
             (
                 r"(--config=configs/thesis\.py:method=lp)",
                 _TINY_RUN.replace(r"\1", r"\1,variant=tiny-demo") + _SETS,

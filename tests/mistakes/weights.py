@@ -70,7 +70,7 @@ def _normalization(sandbox, wrong):
 def _something_else(sandbox, wrong):
     state = _state("tiny-test")
     if wrong:
-        state = {f"layer{i}.conv1.weight": array for i, array in enumerate(state.values())}
+        state = {f"layer{i}.weight": array for i, array in enumerate(state.values())}
     save_arrays(sandbox.tmp / "tower.safetensors", state, metadata={})
     return _convert(sandbox)
 
