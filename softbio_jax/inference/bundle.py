@@ -33,13 +33,13 @@ from softbio_jax.models.forward import forward
 from softbio_jax.models.multitask import HeadConfig, MultitaskModel, check_tasks
 from softbio_jax.params import Tree, flatten, unflatten
 from softbio_jax.ranges import Name, Range, checked, from_mapping
-from softbio_jax.safety import damage, untrusted
+from softbio_jax.safety import untrusted
 from softbio_jax.tasks import Classes, TaskSpec
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT, SCHEMA = "softbio_jax", 1
 _TRUNK = "encoder/trunk/"
-_FETCH = "fetch or export both files again"
+_FETCH, _REWRITE = "fetch or export both files again", "write it again with this version"
 # The fields of config.json besides those that are a dataclass.
 _RANGES = {
     "name": Annotated[str, Name()],
@@ -138,7 +138,7 @@ def from_directory(directory: str | pathlib.Path) -> Bundle:
       UserError: another kind of folder, a damaged one, or one of a newer format.
     """
     directory = pathlib.Path(directory)
-    bundle = _settings(directory / CONFIG)
+    settings, bundle = _settings(directory / CONFIG)
     where = str(directory / WEIGHTS)
     arrays, notes = load_arrays(where)
     for task in bundle.tasks:
@@ -153,7 +153,6 @@ def from_directory(directory: str | pathlib.Path) -> Bundle:
             )
     check_shapes(shapes_of(arrays), _expected(bundle), where=where, layout=f"a {bundle.variant} bundle")
     check_finite(arrays, where=where)
-    settings = damage.read_json(directory / CONFIG, what="model's configuration", fix=_FETCH)
     for name, digest in _digests(settings, arrays).items():
         if notes.get(name, digest) != digest:  # older ones have none
             raise UserError(
@@ -177,8 +176,8 @@ def is_bundle(directory: pathlib.Path) -> bool:
 
 def label(bundle: Bundle) -> str:
     """Returns `name@digest` with a digest of everything that predictions depend on."""
-    told = ("name", coverage.KEY)  # no prediction depends on them
-    settings = {key: value for key, value in to_json(bundle).items() if key not in told}
+    ignored = ("name", coverage.KEY)  # no prediction depends on them
+    settings = {key: value for key, value in to_json(bundle).items() if key not in ignored}
     settings["preprocessing"] = PREPROCESSING  # not how it is worded for other programs
     text = json.dumps(settings, sort_keys=True) + leaves.of_tree(bundle.variables)
     return f"{bundle.name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -217,12 +216,10 @@ def counts_to_json(bundle: Bundle) -> dict[str, Any]:
     return {coverage.KEY: bundle.training_images} if bundle.training_images else {}
 
 
-def _settings(path: pathlib.Path) -> Bundle:
-    """Returns the bundle of a config.json, without its variables."""
+def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
+    """Returns the contents of a config.json, and the bundle that it describes, without its variables."""
     try:
-        values = untrusted.read_json(
-            path, what="a model's configuration", fix="write it again with this version"
-        )
+        values = settings = untrusted.read_json(path, what="a model's configuration", fix=_REWRITE)
         if values["format"] != FORMAT or values["schema"] != SCHEMA:
             raise ValueError(f"format {values['format']!r}, schema {values['schema']!r}")
         for name, expected in PREPROCESSING.items():
@@ -246,7 +243,7 @@ def _settings(path: pathlib.Path) -> Bundle:
         for task in sorted(set(values["temperatures"]) - set(values["tasks"])):
             raise ValueError(f"a temperature of {task!r}, which is no task")
         compute = from_mapping(ComputeConfig, values["compute"], where + "compute")
-        return Bundle(
+        bundle = Bundle(
             name=values["name"],
             method=values["method"],
             image_size=values["image_size"],
@@ -263,6 +260,7 @@ def _settings(path: pathlib.Path) -> Bundle:
             training_images=images,
             variables={},
         )
+        return settings, bundle
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -271,7 +269,7 @@ def _settings(path: pathlib.Path) -> Bundle:
             where=str(path),
             expected=f"format {FORMAT!r}, schema {SCHEMA}",
             found=f"{type(error).__name__}: {error}",
-            fix="write it again with this version",
+            fix=_REWRITE,
         ) from error
 
 

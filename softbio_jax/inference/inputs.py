@@ -37,7 +37,7 @@ def expand(
       arguments: files; folders, searched at any depth for images and videos as `listing.walk` does,
         sorted; globs (`**` for any depth), unless a file has that name; "-" for a list on stdin, one
         file per line. `~` is the home folder.
-      leave_out: told every other file of a folder, and every folder that a glob matches.
+      leave_out: called with every other file of a folder, and every folder that a glob matches.
 
     Raises:
       UserError: a glob or a folder without an image or video.

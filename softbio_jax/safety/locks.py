@@ -41,7 +41,7 @@ class Holder:
 
     token: str  # of this hold
     host: str
-    boot: str  # of the host, which tells hosts of one name apart; empty where the system has none
+    boot: str  # of the host, which distinguishes hosts of one name; empty where the system has none
     pid: int
     started: str  # of the process; empty where the system does not say
     since: str  # in UTC
@@ -134,7 +134,7 @@ def hold(
     Args:
       folder: local or gs://.
       what: the mistake, where another process holds it.
-      console: tells that another host's holder is waited for.
+      console: reports that another host's holder is waited for.
 
     Raises:
       UserError: another process holds it; names the host, the process and since when.
@@ -210,12 +210,12 @@ def _holder_of(path: epath.Path) -> Holder | None:
 
 
 def _await_end(path: epath.Path, *, free: bool, console: Console) -> None:
-    """Returns once nobody holds the lock, as far as its content tells.
+    """Returns once nobody holds the lock, as far as its content says.
 
     Args:
       path: the file.
       free: whether this process has the system's lock, so that no process of this host holds it.
-      console: tells that another host's holder is waited for.
+      console: reports that another host's holder is waited for.
 
     Raises:
       _InUse: the holder lives.

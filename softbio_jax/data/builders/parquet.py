@@ -46,9 +46,7 @@ class Parquet(Tabular):
       values: "{task}:{word in the table}" -> class, for words that the vocabulary lacks; an empty
         class leaves the rows of that word out.
       images: the folder that paths start at; by default the folder of each file.
-      age_values: "years" bins the ages, "class" reads them as words such as 20-29.
-      identity: a regular expression that finds the subject in the path of an image.
-      **kwargs: see FaceBuilder.
+      **kwargs: see Tabular and FaceBuilder.
     """
 
     name = "parquet"
@@ -60,8 +58,6 @@ class Parquet(Tabular):
         columns: Mapping[str, str] | None = None,
         values: Mapping[str, str] | None = None,
         images: str | None = None,
-        age_values: str = "class",
-        identity: str | None = None,
         **kwargs: Any,
     ):
         self.images = pathlib.Path(images) if images else None
@@ -73,8 +69,6 @@ class Parquet(Tabular):
         super().__init__(
             columns=columns,
             values=values,
-            age_values=age_values,
-            identity=identity,
             header=[name for name in first.columns if name.rpartition(".")[0] not in holding],
             samples=lambda column: arrow.some(first, column, _SAMPLES),
             table=str(first.path),

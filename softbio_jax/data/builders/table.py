@@ -43,9 +43,7 @@ class CsvTable(Tabular):
       values: "{task}:{word in the table}" -> class, for words that the vocabulary lacks; an empty
         class leaves the rows of that word out.
       images: the folder that the paths start at; by default the folder of each table.
-      age_values: "years" bins the ages, "class" reads them as words such as 20-29.
-      identity: a regular expression that finds the subject in the path of an image.
-      **kwargs: see FaceBuilder.
+      **kwargs: see Tabular and FaceBuilder.
     """
 
     name = "csv"
@@ -57,8 +55,6 @@ class CsvTable(Tabular):
         columns: Mapping[str, str] | None = None,
         values: Mapping[str, str] | None = None,
         images: str | None = None,
-        age_values: str = "class",
-        identity: str | None = None,
         **kwargs: Any,
     ):
         self.images = pathlib.Path(images) if images else None
@@ -70,8 +66,6 @@ class CsvTable(Tabular):
         super().__init__(
             columns=columns,
             values=values,
-            age_values=age_values,
-            identity=identity,
             header=header,
             samples=lambda column: [row.get(column, "") for _, row in beginning],
             table=str(first),

@@ -75,7 +75,7 @@ def check_tensor(model: Path, tensor: Path) -> str:
     if not all(np.isfinite(image).all() for image in layouts.values()):
         raise UserError("numbers that are not finite", where=str(tensor), fix="check the normalisation")
     best: tuple[float, tuple[str, ...]] | None = None
-    stride = max(1, size // 96)  # enough pixels to tell thousands of combinations apart
+    stride = max(1, size // 96)  # enough pixels to distinguish thousands of combinations
     readings = {
         layout + (() if scale is right else (f"values {scale.name}",)): scale.levels(
             image[::stride, ::stride]

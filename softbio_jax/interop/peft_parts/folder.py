@@ -1,15 +1,13 @@
 """The folder of a PEFT adapter, on this machine or on the hub, and its two files."""
 
-import importlib
 import pathlib
-import re
 
 from softbio_jax.errors import UserError
+from softbio_jax.interop.reading import locate
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # In the order in which PEFT looks; the indices are of weights in several files.
 _WEIGHTS = (WEIGHTS, "adapter_model.bin", f"{WEIGHTS}.index.json", "adapter_model.bin.index.json")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve(source: str | pathlib.Path) -> pathlib.Path:
@@ -21,17 +19,9 @@ def resolve(source: str | pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(source)
     if path.name in (CONFIG, *_WEIGHTS) and is_adapter(path):
         return path.parent
-    if path.exists() or not _HUB_ID.fullmatch(str(source)):
+    if path.exists() or not locate.HUB_ID.fullmatch(str(source)):
         return path  # `files_of` says what is missing
-    try:
-        hub = importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise UserError(
-            "huggingface_hub is needed",
-            where=str(source),
-            expected="an adapter's folder, or huggingface_hub installed",
-            fix="pip install 'softbio-jax[hub]'",
-        ) from error
+    hub = locate.require_hub(str(source), instead="an adapter's folder")
     wanted = [f"*{CONFIG}", "*adapter_model*"]
     try:
         return pathlib.Path(hub.snapshot_download(str(source), allow_patterns=wanted))

@@ -1,7 +1,9 @@
 """From a path, a folder or a hub id to the file of a checkpoint."""
 
+import importlib
 import pathlib
 import re
+import types
 from collections.abc import Callable
 
 from softbio_jax.errors import UserError
@@ -18,7 +20,7 @@ _STEMS = (
 )
 _NAMES = tuple(name for stem in _STEMS for name in stem)
 _ADAPTER = "adapter_config.json"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def split_level(path: pathlib.Path) -> tuple[pathlib.Path, str]:
@@ -75,8 +77,21 @@ def resolve(source: str) -> pathlib.Path:
     return path.with_name(f"{path.name}:{level}") if level else path
 
 
+def require_hub(source: str, *, instead: str) -> types.ModuleType:
+    """Returns huggingface_hub; raises UserError without it, which proposes `instead` of a hub id."""
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise UserError(
+            "huggingface_hub is needed",
+            where=source,
+            expected=f"{instead}, or huggingface_hub installed",
+            fix="pip install 'softbio-jax[hub]'",
+        ) from error
+
+
 def _from_hub(source: str) -> pathlib.Path:
-    if not _HUB_ID.fullmatch(source):
+    if not HUB_ID.fullmatch(source):
         raise UserError(
             "no such checkpoint",
             where=source,
@@ -84,15 +99,7 @@ def _from_hub(source: str) -> pathlib.Path:
             found="neither",
             fix="correct the path",
         )
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError(
-            "huggingface_hub is needed",
-            where=source,
-            expected="a file, or huggingface_hub installed",
-            fix="pip install 'softbio-jax[hub]'",
-        ) from error
+    huggingface_hub = require_hub(source, instead="a file")
 
     def download(name: str) -> pathlib.Path:
         return pathlib.Path(huggingface_hub.hf_hub_download(source, name))
