@@ -1,7 +1,8 @@
 """Samplers: which example is at each position of an endless global sample stream.
 
 A sampler knows nothing of hosts, workers or batches: the pipeline cuts its stream into global
-batches, and those into one slice per process.
+batches, and those into one slice per process. Label tables are task -> (N,), MISSING where unknown; the
+probabilities of rows are (N,) float64 and sum to 1.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from typing import Annotated, Any, Protocol
 
 import numpy as np
 
-from softbio_jax.data import weighting
 from softbio_jax.data.sources import PreparedDataset, concatenate_labels
 from softbio_jax.errors import UserError
 from softbio_jax.ranges import Range, check_arguments
 from softbio_jax.registry import Registry
-from softbio_jax.tasks import TASKS
+from softbio_jax.tasks import MISSING, TASKS
 
 
 class Sampler(Protocol):
@@ -121,6 +121,7 @@ def check_stream(found: str, expected: str) -> None:
 
 
 EpochSize = Annotated[int, Range(1, 10**9)]
+Labels = Mapping[str, np.ndarray]
 MakeSampler = Callable[[Sequence[PreparedDataset], int], Sampler]
 SAMPLERS = Registry[Callable[..., Sampler]](
     "sampler", where="data.sampler.name", group="softbio_jax.samplers"
@@ -138,7 +139,7 @@ def balanced(
     datasets: Sequence[PreparedDataset], seed: int, *, epoch_size: EpochSize | None = None
 ) -> Sampler:
     """Draws a task, then a class, then a row, all uniformly; by default as many as there are rows."""
-    probabilities = weighting.balanced(label_tables(datasets))
+    probabilities = balanced_probabilities(label_tables(datasets))
     return Weighted(probabilities, epoch_size=epoch_size or len(probabilities), seed=seed)
 
 
@@ -161,7 +162,7 @@ def mixture(
         expected, found = ", ".join(names), ", ".join(shares)
         raise UserError(what, where="shares", expected=expected, found=found, fix=fix)
     sizes = [len(dataset) for dataset in datasets]
-    probabilities = weighting.mixture(sizes, [shares[name] for name in names])
+    probabilities = mixture_probabilities(sizes, [shares[name] for name in names])
     return Weighted(probabilities, epoch_size=epoch_size or sum(sizes), seed=seed)
 
 
@@ -186,3 +187,53 @@ def label_tables(datasets: Sequence[PreparedDataset]) -> dict[str, np.ndarray]:
     """Returns task -> (N,) labels over all data sets, for the tasks that any of them has."""
     labelled = {task for dataset in datasets for task in dataset.labels}
     return {task: concatenate_labels(datasets, task) for task in TASKS if task in labelled}
+
+
+def balanced_probabilities(labels: Labels) -> np.ndarray:
+    """Draws a task, then one of its classes that have rows, then a row of it, all uniformly.
+
+    p_i = (1 / T) sum over the tasks t that row i is labelled for of 1 / (K_t n_c), with n_c rows of
+    its class c, K_t classes that have rows and T tasks that have labels.
+    """
+    weights = np.zeros(len(next(iter(labels.values()))))
+    for task, values in labels.items():
+        known = values != MISSING
+        in_class = np.bincount(values[known], minlength=TASKS[task].num_classes)
+        if known.any():
+            weights[known] += 1 / ((in_class > 0).sum() * in_class[values[known]])
+    return normalised(weights)
+
+
+def mixture_probabilities(sizes: Sequence[int], shares: Sequence[float]) -> np.ndarray:
+    """Draws a data set with a fixed share, then one of its rows uniformly.
+
+    Args:
+      sizes: rows of each data set, in the order of their concatenation.
+      shares: relative share of each data set, at least 0.
+
+    Raises:
+      UserError: the numbers of shares and data sets differ, or a share is negative.
+    """
+    if len(sizes) != len(shares) or min(shares, default=0) < 0 or sum(shares) <= 0:
+        expected, found = f"{len(sizes)} shares, none negative", ", ".join(map(str, shares))
+        fix = "give each set one share of 0 or more"
+        raise UserError("not a mixture", where="shares", expected=expected, found=found, fix=fix)
+    return normalised(np.repeat(np.asarray(shares, float) / np.maximum(sizes, 1), sizes))
+
+
+def drawn_shares(labels: np.ndarray, probabilities: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns each class's expected share, (C,) float64, of the labelled draws of a task.
+
+    `labels` (N,) are MISSING where unknown; `probabilities` (N,) are those of the rows.
+    """
+    known = labels != MISSING
+    mass = np.bincount(labels[known], weights=probabilities[known], minlength=num_classes)
+    return mass / mass.sum()
+
+
+def normalised(weights: np.ndarray) -> np.ndarray:
+    """Returns weights divided by their sum; raises UserError if they are all zero."""
+    if not weights.sum() > 0:
+        expected, fix = "labelled rows", "name a set with labels in data.train"
+        raise UserError("no row can be drawn", where="the sampler", expected=expected, fix=fix)
+    return weights / weights.sum()

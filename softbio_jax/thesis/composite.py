@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from softbio_jax.data import weighting
+from softbio_jax.data import sampling
 from softbio_jax.tasks import MISSING, TASKS
 from softbio_jax.thesis import protocol
 
@@ -108,7 +108,7 @@ def side_by_side(labels: Mapping[str, np.ndarray], *, seed: int = SEED) -> list[
         if not known.any() or task not in thesis_counts:
             continue
         spec = TASKS[task]
-        drawn = weighting.drawn_shares(values, probabilities, spec.num_classes)
+        drawn = sampling.drawn_shares(values, probabilities, spec.num_classes)
         draws = counts.sum() * probabilities[known].sum()
         error = np.sqrt(np.maximum(drawn * (1 - drawn), 1e-12) / draws)
         printed = np.array(DRAWN[task]) / 100

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from softbio_jax.adapters.methods import PLACEMENTS
-from softbio_jax.data import sampling, weighting
+from softbio_jax.data import sampling
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.data.weighting import Labels
+from softbio_jax.data.sampling import Labels
 from softbio_jax.errors import UserError
 from softbio_jax.ranges import Range
 from softbio_jax.tasks import EMOTION, MISSING, TASKS
@@ -112,4 +112,4 @@ def mean_rule(labels: Labels, counts: np.ndarray) -> np.ndarray:
         per_class = in_class.sum() / (classes * np.maximum(in_class, 1))
         total[known] += per_class[values[known]]
         known_tasks += known
-    return weighting.normalised(counts * total / np.maximum(known_tasks, 1))
+    return sampling.normalised(counts * total / np.maximum(known_tasks, 1))

@@ -1,6 +1,6 @@
 import numpy as np
 
-from softbio_jax.data import weighting
+from softbio_jax.data import sampling
 from softbio_jax.data.sampling import Weighted
 from softbio_jax.tasks import MISSING, TASKS
 from softbio_jax.thesis import composite, protocol
@@ -59,7 +59,7 @@ def test_a_drawn_epoch_is_the_thesis_within_sampling_error():
 
 def test_natural_draws_differ_from_the_thesis():
     labels = composite.labels()
-    share = weighting.drawn_shares(labels["age"], np.full(168_362, 1 / 168_362), 9)
+    share = sampling.drawn_shares(labels["age"], np.full(168_362, 1 / 168_362), 9)
     error = np.sqrt(share * (1 - share) / 137_000)
     z = (np.array(composite.DRAWN["age"]) / 100 - share) / error
     assert np.abs(z).max() > 30
