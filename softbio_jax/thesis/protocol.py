@@ -12,8 +12,8 @@ import numpy as np
 
 from softbio_jax.adapters.methods import PLACEMENTS
 from softbio_jax.data import sampling
-from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.data.sampling import Labels
+from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.ranges import Range
 from softbio_jax.tasks import EMOTION, MISSING, TASKS
