@@ -6,6 +6,7 @@ import ast
 import errno
 import logging
 import os
+import pathlib
 import re
 import select
 import sys
@@ -18,6 +19,30 @@ from absl import logging as absl_logging
 from softbio_jax import registry
 from softbio_jax.errors import UserError
 from softbio_jax.escaping import guarded, one_line
+
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+# The folder of scripts/, configs/ and assets/: inside of the package in a wheel, otherwise the checkout.
+SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
+# What follows `softbio-jax` -> the module of scripts/.
+COMMANDS = {
+    "demo": "demo",
+    "prepare": "prepare_data",
+    "audit": "audit_data",
+    "composite": "composite",
+    "train": "train",
+    "sweep": "sweep",
+    "evaluate": "evaluate",
+    "report": "report",
+    "predict": "predict",
+    "app": "demo_app",
+    "export": "export",
+    "convert": "convert",
+    "parity": "parity",
+    "plan": "plan",
+    "benchmark": "benchmark",
+    "study": "small_reproduction",
+}
+_started_as = ""  # "softbio-jax train" if that is how the user started it
 
 _EXIT_MISTAKE = 1
 _EXIT_USAGE = 2
@@ -64,7 +89,9 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
     # Whatever is printed from here on, names of files or classes have no effect on the terminal.
     sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
     _quiet_libraries()
-    sys.argv[1:] = map(_at_home, sys.argv[1:])
+    sys.argv[1:] = [_shipped(_at_home(argument)) for argument in sys.argv[1:]]
+    script = sys.modules["__main__"]
+    script.__doc__ = as_started(script.__doc__ or "")  # which --help prints
     try:
         try:
             app.run(lambda argv: _call(main, argv, arguments), flags_parser=_parse)
@@ -79,6 +106,32 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
         for stream in closed:  # discard the rest of the output
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         sys.exit(_EXIT_BROKEN_PIPE)
+
+
+def script_of(name: str) -> pathlib.Path:
+    """Returns the script of a command of `COMMANDS`."""
+    return SHIPPED / "scripts" / f"{COMMANDS[name]}.py"
+
+
+def start_as(name: str) -> None:
+    """Notes how the user started the command, for messages: "softbio-jax train"."""
+    global _started_as
+    _started_as = name
+
+
+def as_started(text: str) -> str:
+    """Returns text in which commands are written as the user started this one.
+
+    With `softbio-jax train`, `python scripts/report.py RUN` becomes `softbio-jax report RUN`.
+    """
+    if not _started_as:
+        return text
+    names = {script: name for name, script in COMMANDS.items()}
+    return re.sub(
+        rf"(?:python )?(?<![\w/])scripts/({'|'.join(names)})\.py\b",
+        lambda found: f"softbio-jax {names[found[1]]}",
+        text,
+    )
 
 
 def refuse_ignored(mode: str, readers: Mapping[str, Collection[str]]) -> None:
@@ -158,7 +211,7 @@ def _parse(argv: list[str]) -> list[str]:
     except Exception as error:
         if "--debug" in argv:
             raise
-        program = os.path.basename(argv[0])
+        program = _started_as or os.path.basename(argv[0])
         _leave(_EXIT_USAGE, f"error: {_describe_flag_error(error)}; see {program} --help")
 
 
@@ -206,6 +259,14 @@ def _at_home(argument: str) -> str:
     return re.sub(before + "~(?=/|$)", lambda _: os.path.expanduser("~"), argument)
 
 
+def _shipped(argument: str) -> str:
+    """Finds configs/ and assets/ of the package from any folder: --config=configs/demo.py."""
+    found = re.fullmatch(r"(--?[\w.]+=)((?:configs|assets)/[^:]+)(.*)", argument, re.DOTALL)
+    if not found or pathlib.Path(found[2]).exists() or not (SHIPPED / found[2]).exists():
+        return argument
+    return f"{found[1]}{SHIPPED / found[2]}{found[3]}"
+
+
 def _quiet_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # the C++ half of JAX
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -222,5 +283,5 @@ def _one_line(error: BaseException) -> str:
 
 def _leave(code: int, line: str) -> NoReturn:
     sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
+    print(as_started(line), file=sys.stderr, flush=True)
     sys.exit(code)

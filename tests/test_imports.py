@@ -25,6 +25,7 @@ ROWS = (
     {"train", "inference"},
     {"thesis"},
     {"command"},  # for scripts only
+    {"__main__"},
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 

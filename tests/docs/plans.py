@@ -157,7 +157,6 @@ _OWN = (
             (r"git commit", "git -c user.name=me -c user.email=me@here commit --quiet"),
         ),
     ),
-    Plan(page="index", exchanged=(_MAKE,)),
     Plan(page="own_data", given=(standins.own_faces,)),
     Plan(page="add_backbone"),
     Plan(
