@@ -11,7 +11,8 @@ method is one of lp, ap, ft4, full, lora, lora_plus, dora, mtlora, or a register
 arguments. tasks, train and test accept several names joined by "+". variant, steps, batch_size, rate
 and dtype can be set the same way; the weights by --config.model.pretrained. rate is the learning
 rate of heads, pooling and adapters; that of B is twice as high for lora_plus, that of unfrozen
-blocks a tenth. 1e-3 suits the demo's tiny encoder; start at 1e-4 for a large one.
+blocks a tenth. 1e-3 suits the demo's tiny encoder; start at 1e-4 for a large one. dtype=auto is what
+the devices compute fastest: bfloat16, float16 on GPUs without it (T4, P100), float32 on a CPU.
 """
 
 import ml_collections
@@ -21,7 +22,7 @@ _DEFAULTS = {
     "tasks": "age+gender+emotion",
     "train": "",
     "test": "",
-    "dtype": "float32",
+    "dtype": "auto",
     "variant": "tiny-demo",
     "steps": "400",
     "batch_size": "64",

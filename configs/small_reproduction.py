@@ -128,6 +128,7 @@ def _small_cell(
             "decay_all": False,
             "clip_norm": 1.0,
         },
+        "compute": {"dtype": "float32"},  # on any device, as the stored tables
         "train": {
             "steps": steps,
             "batch_size": int(chosen["batch_size"]),

@@ -30,7 +30,8 @@ lora_plus are the same without magnitudes, at one rate and at two.
 Differences from that code, each a flaw or a limit there: its pooling's out adapter never learns
 and MTLoRA's shared matrices in the last block and pooling have scale 0, so the first learns here
 and the second do not exist; log-variances are bounded to [-4, 4]; batch statistics and losses are
-those of the global batch; float32 or bfloat16 instead of float16 with loss scaling.
+those of the global batch. Its float16 with loss scaling is used where the chip has no bfloat16;
+compute.dtype=float16 uses it everywhere.
 """
 
 import ml_collections
@@ -105,7 +106,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                 "scale": (0.9, 1.1),
                 "erase": 0.5,
             },
-            "compute": {"dtype": "bfloat16", "remat": "dots"},
+            "compute": {"dtype": "auto", "remat": "dots"},
             "mesh": {"fsdp": 1},
             "optimizer": {
                 "rates": {

@@ -61,10 +61,11 @@ def main(argv: Sequence[str]) -> int:
     from softbio_jax.planning import fit, search, table
     from softbio_jax.planning.saved import SavedRows, versions
     from softbio_jax.planning.topology import devices_of
-    from softbio_jax.runs.config import config_from
+    from softbio_jax.runs import config as config_lib
 
-    config = config_from(_CONFIG.value.to_dict())
+    config = config_lib.config_from(_CONFIG.value.to_dict())
     devices, chip = devices_of(_TOPOLOGY.value)
+    config = config_lib.resolve_dtype(config, devices)
     saved = SavedRows(pathlib.Path(_OUT.value) if _OUT.value else None)
     images, source = _EPOCH_IMAGES.value, "--epoch_images"
     if not images:
@@ -88,8 +89,8 @@ def main(argv: Sequence[str]) -> int:
         return found
 
     print(
-        f"{config.model.variant}, method {config.method['name']}, on {_TOPOLOGY.value} "
-        f"({versions()}); an epoch has {images:,} images ({source})"
+        f"{config.model.variant}, method {config.method['name']}, {config.compute.dtype}, "
+        f"on {_TOPOLOGY.value} ({versions()}); an epoch has {images:,} images ({source})"
     )
     if config.train.cache_features:
         print(table.CACHED)

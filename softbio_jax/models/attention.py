@@ -1,12 +1,14 @@
 """Scaled dot-product attention on (B, N, K, head_dim), with or without a leading task axis."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from softbio_jax.models.config import ComputeConfig
+
+_Compute = TypeVar("_Compute", bound=ComputeConfig)
 
 
 def attend(
@@ -20,6 +22,8 @@ def attend(
 ) -> jax.Array:
     """Returns softmax(q k^T / sqrt(head_dim)) v, the softmax in float32.
 
+    float16 is multiplied as such on GPUs only, elsewhere in float32.
+
     Args:
       q: (B, N, K, head_dim), or (T, B, N, K, head_dim).
       k: the same with M for N; v alike.
@@ -32,10 +36,14 @@ def attend(
       (B, N, K * head_dim), or (T, B, N, K * head_dim).
     """
     chosen = None if implementation == "auto" else implementation
+    dtype = q.dtype
+    if dtype == jnp.float16 and jax.default_backend() != "gpu":
+        # jax.nn asks for float16 products summed in float32, which no other compiler has.
+        q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
 
     def one(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         out = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=chosen)
-        return out.reshape(*out.shape[:-2], -1)
+        return out.reshape(*out.shape[:-2], -1).astype(dtype)
 
     if recompute:
         one = jax.checkpoint(one, prevent_cse=False)
@@ -45,7 +53,7 @@ def attend(
     return jnp.stack([one(q[t], k[t], v[t]) for t in range(len(q))])
 
 
-def on_this_machine(compute: ComputeConfig) -> ComputeConfig:
+def on_this_machine(compute: _Compute) -> _Compute:
     """Returns compute with an attention that this machine supports: cuDNN needs a GPU."""
     if compute.attention != "cudnn" or jax.default_backend() == "gpu":
         return compute

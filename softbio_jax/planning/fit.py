@@ -13,6 +13,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.models.flops import matmul_flops
 from softbio_jax.planning.hlo import memory_bytes
 from softbio_jax.runs import build
+from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.chips import Chip
 from softbio_jax.runs.config import DataConfig, RunConfig
 from softbio_jax.runs.data import open_all
@@ -127,10 +128,9 @@ def epoch_images(config: DataConfig) -> tuple[int, str]:
 
 def _trace(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
     """Returns the train step with a run's shardings, traced from shapes only."""
-    if config.frozen_dtype == "auto":
-        config = dataclasses.replace(
-            config, frozen_dtype="float32" if devices[0].platform == "cpu" else "bfloat16"
-        )
+    config = config_lib.resolve_dtype(config, devices)
+    frozen_dtype = config_lib.frozen_dtype(config, devices[0].platform)
+    config = dataclasses.replace(config, frozen_dtype=frozen_dtype)
     run = build.build(config)
     mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     parallel.check_batch(

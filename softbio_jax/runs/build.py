@@ -15,7 +15,7 @@ from softbio_jax.adapters.merge import reset_adapters
 from softbio_jax.adapters.methods import FROZEN, Method, method
 from softbio_jax.checkpoints.pretrained import load_pretrained
 from softbio_jax.losses import balancing
-from softbio_jax.models.config import VisionConfig, vision_config
+from softbio_jax.models.config import ComputeConfig, VisionConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, by_group, flatten, partition, unflatten
 from softbio_jax.ranges import from_mapping
@@ -31,13 +31,14 @@ class Run:
     """A run before its first step: its configuration, and what the configuration resolves to.
 
     Args:
-      config: the configuration. Only runs/, train/ and planning/ read it.
+      config: the configuration, with a resolved compute.dtype. Only runs/, train/ and planning/ read it.
       model: encoder and heads.
       method: how the encoder is adapted.
       shapes: "/"-joined path -> shape and type of every parameter, the balancer's included.
       groups: "/"-joined path -> parameter group, `FROZEN` where it is not trained.
       optimizer: of the trained parameters.
       image_size: side S in pixels.
+      auto_dtype: whether compute.dtype was "auto".
     """
 
     config: RunConfig
@@ -47,6 +48,7 @@ class Run:
     groups: dict[str, str]
     optimizer: optax.GradientTransformationExtraArgs
     image_size: int
+    auto_dtype: bool = False
 
     def sizes(self) -> dict[str, int]:
         """Returns the number of parameters per group, largest first."""
@@ -77,19 +79,23 @@ class Run:
 def build(config: RunConfig | Mapping[str, Any]) -> Run:
     """Returns the run of a configuration; no weights are read.
 
+    compute.dtype="auto" becomes the type for all of JAX's devices.
+
     Args:
-      config: resolved, or a nested mapping such as `ConfigDict.to_dict()`.
+      config: complete, or a nested mapping such as `ConfigDict.to_dict()`.
 
     Raises:
       UserError: an unknown key or name, a bad value, or a method that does not fit the model.
     """
     config = config if isinstance(config, RunConfig) else config_from(config)
     config_lib.check(config)
+    auto = config.compute.dtype == "auto"
+    config = config_lib.resolve_dtype(config, jax.devices())
     encoder = _encoder(config)
     chosen = _method(config.method)
     model = MultitaskModel(
         encoder,
-        compute=config.compute,
+        compute=ComputeConfig(**dataclasses.asdict(config.compute)),
         adapters=chosen.rules,
         tail=chosen.tail,
         tasks=tuple(TASKS[name] for name in config.tasks),
@@ -109,6 +115,7 @@ def build(config: RunConfig | Mapping[str, Any]) -> Run:
         groups=groups,
         optimizer=optimizer.make(config.optimizer, trainable, steps=config.train.steps),
         image_size=image_size,
+        auto_dtype=auto,
     )
 
 
@@ -150,7 +157,8 @@ def start(run: Run, mesh: Mesh | None = None) -> tuple[TrainState, Tree]:
     if means := balancing.init_means(run.config.tasks, run.config.balancing):
         batch_stats |= {"balance": means}
     trainable, frozen = partition(params, lambda path: run.groups[path] != FROZEN)
-    return state.create(trainable, batch_stats, run.optimizer, mesh=mesh), frozen
+    scaled = run.config.compute.dtype == "float16"
+    return state.create(trainable, batch_stats, run.optimizer, mesh=mesh, scaled=scaled), frozen
 
 
 def abstract_start(run: Run) -> tuple[TrainState, Tree]:
@@ -162,9 +170,7 @@ def abstract_start(run: Run) -> tuple[TrainState, Tree]:
 
 def narrow(frozen: Tree, config: RunConfig) -> Tree:
     """Returns the frozen tree with kernels in `config.frozen_dtype`; vectors stay float32."""
-    dtype = config.frozen_dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    dtype = config_lib.frozen_dtype(config, jax.default_backend())
     flat = flatten(frozen)
     kernels = {path for path in flat if path.endswith(("/kernel", "proj"))}
     return unflatten({path: leaf.astype(dtype) if path in kernels else leaf for path, leaf in flat.items()})
@@ -179,7 +185,18 @@ def describe(run: Run) -> str:
         rows.append(f"{group:<14}{rate:>10}{leaves[group]:>8}{sizes[group]:>14,}")
     trained, total = run.trained_and_total()
     rows.append(f"{'trainable':<32}{trained:>14,}  ({100 * trained / total:.2f} % of {total:,})")
+    rows.append(f"{'compute dtype':<32}{compute_dtype(run):>14}")
     return "\n".join(rows)
+
+
+def compute_dtype(run: Run) -> str:
+    """Returns a run's compute.dtype, with how it was chosen and what it brings with it."""
+    dtype, notes = run.config.compute.dtype, []
+    if run.auto_dtype:
+        notes.append("auto")
+    if dtype == "float16":
+        notes.append("dynamic loss scaling")
+    return dtype + (f"  ({', '.join(notes)})" if notes else "")
 
 
 def overview(run: Run) -> str:

@@ -1,6 +1,8 @@
-"""Published peak rates of accelerator chips."""
+"""Accelerator chips: their published peak rates, and the type that they compute in."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -10,19 +12,21 @@ class Chip:
     Args:
       name: the usual name.
       memory: HBM in bytes.
-      flops: peak bfloat16 operations per second.
+      flops: peak operations per second in `dtype`.
       bandwidth: peak HBM bytes per second.
+      dtype: the 16-bit type that its matrix units multiply; P100 has no such units.
     """
 
     name: str
     memory: float
     flops: float
     bandwidth: float
+    dtype: Literal["bfloat16", "float16"] = "bfloat16"
 
 
 _GIB = 2**30
-# cloud.google.com/tpu/docs/system-architecture-tpu-vm, nvidia.com data sheets (dense, SXM), read in
-# 2025. A v4 or v5p chip is one JAX device; a 7x chip is two, so half of its rates are listed.
+# cloud.google.com/tpu/docs/system-architecture-tpu-vm, nvidia.com data sheets (dense, SXM; P100: PCIe),
+# read in 2025. A v4 or v5p chip is one JAX device; a 7x chip is two, so half of its rates are listed.
 CHIPS = {
     "v4": Chip(name="TPU v4", memory=32 * _GIB, flops=275e12, bandwidth=1.228e12),
     "v5e": Chip(name="TPU v5e", memory=16 * _GIB, flops=197e12, bandwidth=0.819e12),
@@ -32,8 +36,10 @@ CHIPS = {
     "a100": Chip(name="NVIDIA A100 80GB", memory=80 * _GIB, flops=312e12, bandwidth=2.039e12),
     "h100": Chip(name="NVIDIA H100", memory=80 * _GIB, flops=989e12, bandwidth=3.35e12),
     "h200": Chip(name="NVIDIA H200", memory=141 * _GIB, flops=989e12, bandwidth=4.8e12),
+    "t4": Chip(name="NVIDIA T4", memory=16 * _GIB, flops=65e12, bandwidth=0.32e12, dtype="float16"),
+    "p100": Chip(name="NVIDIA P100", memory=16 * _GIB, flops=18.7e12, bandwidth=0.732e12, dtype="float16"),
 }
-# JAX device_kind in lower case -> chip.
+# JAX device_kind of a TPU in lower case -> chip.
 _KINDS = {
     "tpu v4": "v4",
     "tpu v5 lite": "v5e",
@@ -47,9 +53,45 @@ _KINDS = {
 }
 
 
+# A word of a GPU's device_kind in lower case -> chip.
+_GPUS = {"h200": "h200", "gh200": "h200", "h100": "h100", "a100": "a100", "t4": "t4", "p100": "p100"}
+Dtype = Literal["float32", "bfloat16", "float16"]
+_GPU_PLATFORMS = ("gpu", "cuda", "rocm")
+_BFLOAT16_FROM = 8.0  # NVIDIA's compute capability: Ampere
+
+
 def chip_of(device_kind: str) -> Chip | None:
     """Returns the chip of a JAX `device_kind`, None for an unknown one."""
     kind = device_kind.lower()
     if kind in _KINDS:
         return CHIPS[_KINDS[kind]]
-    return next((CHIPS[name] for name in ("h200", "h100", "a100") if name in kind), None)
+    words = kind.replace("-", " ").split()  # "NVIDIA H100 80GB HBM3", "Tesla P100-PCIE-16GB"
+    return next((CHIPS[name] for word, name in _GPUS.items() if word in words), None)
+
+
+def fastest_dtype(devices: Sequence[Any]) -> Dtype:
+    """Returns the type in which devices compute an encoder fastest.
+
+    bfloat16 on TPUs and GPUs that multiply it, float16 on NVIDIA GPUs before compute capability 8.0
+    (T4, V100, P100), float32 on CPUs and platforms that are not known. Among several kinds of GPU, the
+    one without bfloat16 decides.
+
+    Args:
+      devices: with JAX's `platform` and `device_kind`, and `compute_capability` where they have it.
+    """
+    found = {_fastest(device) for device in devices}
+    dtypes: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
+    return next(dtype for dtype in dtypes if dtype in found)
+
+
+def _fastest(device: Any) -> Dtype:
+    if device.platform == "tpu":
+        return "bfloat16"
+    if device.platform not in _GPU_PLATFORMS:
+        return "float32"
+    try:
+        capability = float(getattr(device, "compute_capability", None) or "")
+    except ValueError:  # "gfx90a" of AMD, or a device that is only described
+        chip = chip_of(device.device_kind)
+        return chip.dtype if chip else "bfloat16"
+    return "bfloat16" if capability >= _BFLOAT16_FROM else "float16"

@@ -1,7 +1,7 @@
 """The configuration of a run: frozen dataclasses, built once from a config file and checked."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
@@ -14,6 +14,7 @@ from softbio_jax.models.attention import on_this_machine
 from softbio_jax.models.config import MOST_PIXELS, ComputeConfig
 from softbio_jax.models.multitask import HeadConfig, check_tasks
 from softbio_jax.ranges import Distinct, Interval, Name, Ordered, Range, Seed, check_fields, from_mapping
+from softbio_jax.runs.chips import Dtype, fastest_dtype
 from softbio_jax.tasks import TASKS
 
 Rate = Annotated[float, Range(0, 1000)]
@@ -123,6 +124,17 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RunComputeConfig(ComputeConfig):
+    """`ComputeConfig` of a run, which can leave the type to its devices.
+
+    dtype="auto" is bfloat16 where the devices multiply it, float16 with dynamic loss scaling on older GPUs
+    and float32 on a CPU, see `chips.fastest_dtype`. A resumed run keeps the type that it began with.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # type: ignore[assignment]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """The device mesh: all devices, in groups of `fsdp` that shard large weights."""
 
@@ -145,9 +157,10 @@ class RunConfig:
     train: TrainConfig
     balancing: BalancingConfig = BalancingConfig()
     augment: AugmentConfig = AugmentConfig()
-    compute: ComputeConfig = ComputeConfig()
+    compute: RunComputeConfig = RunComputeConfig()
     mesh: MeshConfig = MeshConfig()
-    frozen_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 only on CPU
+    # auto: float32 on CPU, elsewhere compute.dtype of 16 bits, else bfloat16
+    frozen_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
@@ -161,6 +174,23 @@ def config_from(values: Mapping[str, Any]) -> RunConfig:
     """
     config: RunConfig = from_mapping(RunConfig, values)
     return config
+
+
+def resolve_dtype(config: RunConfig, devices: Sequence[Any]) -> RunConfig:
+    """Returns config with the `compute.dtype` that "auto" means on the devices."""
+    if config.compute.dtype != "auto":
+        return config
+    compute = dataclasses.replace(config.compute, dtype=fastest_dtype(devices))
+    return dataclasses.replace(config, compute=compute)
+
+
+def frozen_dtype(config: RunConfig, platform: str) -> Dtype:
+    """Returns the type of the frozen kernels on a JAX platform, for a resolved `compute.dtype`."""
+    if config.frozen_dtype != "auto":
+        return config.frozen_dtype
+    if platform == "cpu":
+        return "float32"
+    return "float16" if config.compute.dtype == "float16" else "bfloat16"
 
 
 def check(config: RunConfig) -> None:

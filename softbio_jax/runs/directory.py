@@ -19,6 +19,7 @@ from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 from softbio_jax.params import flatten
 from softbio_jax.registry import Registry
+from softbio_jax.runs import build
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig, config_from
 from softbio_jax.runs.data import RunData, sampling_counts
@@ -110,6 +111,20 @@ UPGRADES = Registry[Callable[[Mapping[str, Any]], dict[str, Any]]](
 )
 
 
+def keep_dtype(run: Run, workdir: epath.PathLike) -> Run:
+    """Returns the run with the compute.dtype that it began with, where "auto" is another one here.
+
+    So a run that moves to another kind of device continues with the same arithmetic.
+    """
+    if not run.auto_dtype or not (epath.Path(workdir) / "config.json").exists():
+        return run
+    dtype = read_config(workdir).compute.dtype
+    if dtype == run.config.compute.dtype:
+        return run
+    compute = dataclasses.replace(run.config.compute, dtype=dtype)
+    return build.build(dataclasses.replace(run.config, compute=compute))
+
+
 def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:
     """Raises UserError if workdir holds a run of another configuration, naming the fields."""
     if not (epath.Path(workdir) / "config.json").exists():
@@ -198,6 +213,7 @@ def write_start(
             "versions": {"python": sys.version.split()[0]} | _versions(),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "processes": jax.process_count(),
+            "compute_dtype": run.config.compute.dtype,
             "params": {"groups": run.sizes(), "trainable": trained, "total": total},
             "data": {
                 key: {

@@ -16,7 +16,7 @@ from softbio_jax.losses.masked import MaskedMean, cross_entropy, masked_mean
 from softbio_jax.models.forward import Features, Logits, classify_in_training, encode
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, combine
-from softbio_jax.runs.state import TrainState
+from softbio_jax.runs.state import ScaledState, TrainState, with_loss_scale
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -33,8 +33,9 @@ class StepConfig:
 
 
 class _Auxiliary(NamedTuple):
-    """Outputs of the objective besides the loss to minimise."""
+    """Outputs of the objective besides the loss to differentiate."""
 
+    total: jax.Array  # (), not scaled
     losses: dict[str, MaskedMean]
     weights: dict[str, jax.Array]  # of each task's loss, ()
     logits: Logits
@@ -51,6 +52,9 @@ def make_train_step(
     (parameters, moments, log-variances, statistics) is not finite is skipped. The
     parameters and moments of a task without a label in the global batch do not change, not even by
     weight decay.
+
+    With a `ScaledState` the loss is differentiated times its scale. A step whose gradient overflows by
+    the scale alone is skipped as well, but counted apart.
 
     Args:
       model: encoder and heads.
@@ -74,6 +78,8 @@ def make_train_step(
         if "image" in batch:
             images = augment(batch["image"], augment_key, batch["index"], config=config.augment)
 
+        scaler = state.loss_scale if isinstance(state, ScaledState) else None
+
         def objective(trainable: Tree) -> tuple[jax.Array, _Auxiliary]:
             params = combine(trainable, frozen)
             if images is None:
@@ -87,11 +93,15 @@ def make_train_step(
             if means:  # a running statistic like the heads' own
                 stats = stats | {"balance": means}
             total, weights = balancing.total(losses, params.get("balance", {}), config.balancing, means)
-            return total, _Auxiliary(losses, weights, logits, stats)
+            scaled = total if scaler is None else total * scaler.scale
+            return scaled, _Auxiliary(total, losses, weights, logits, stats)
 
-        (total, found), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable)
+        (_, found), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable)
+        if scaler is not None:
+            gradient = scaler.unscaled(gradient)
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        checks = {"loss": jnp.isfinite(found.total), "gradient": jnp.isfinite(norm)}
+        finite = checks["loss"] & checks["gradient"]
 
         updates, opt_state = optimizer.update(
             gradient, state.opt_state, state.trainable, rate_scale=state.rate_scale
@@ -106,9 +116,15 @@ def make_train_step(
         # A finite gradient can make an update that is not, as where Adam divides by zero.
         finite &= _all_finite(new)
         new = jax.tree.map(lambda a, b: jnp.where(finite, b, a), state, new)
-        new = dataclasses.replace(new, step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
+        overflow = False if scaler is None else scaler.overflowed(**checks)
+        skipped = jnp.where(finite | overflow, 0, state.skipped + 1)
+        new = dataclasses.replace(new, step=state.step + 1, skipped=skipped)
 
-        metrics = {"loss/total": total, "gradient_norm": norm, "skipped": new.skipped}
+        metrics = {"loss/total": found.total, "gradient_norm": norm, "skipped": skipped}
+        if scaler is not None:
+            scaler = scaler.after(**checks)
+            new = with_loss_scale(new, scaler)
+            metrics |= {"loss_scale": scaler.scale, "overflows": scaler.overflows}
         metrics |= _task_metrics(found, batch, tasks)
         for task, leaves in new.trainable.get("balance", {}).items():  # log_var
             metrics |= {f"{name}/{task}": leaf for name, leaf in leaves.items()}

@@ -54,7 +54,9 @@ def train_and_evaluate(
         checkpoints are damaged or cannot be written, or too many updates in a row were not finite.
       Preempted: stopped by SIGTERM after saving.
     """
-    config, workdir = run.config.train, files.directory(workdir)
+    workdir = files.directory(workdir)
+    run = directory.keep_dtype(run, workdir)
+    config = run.config.train
     directory.check_workdir(run.config, workdir)
     data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size)
     with (

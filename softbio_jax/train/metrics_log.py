@@ -86,7 +86,7 @@ class MetricsLog:
         if due(step, self._config.log_every, self._config.steps):
             scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self._writer.write(step, {f"train/{name}": value for name, value in scalars.items()})
-            self._progress.update(step, f"loss {scalars['loss/total']:.3f}")
+            self._progress.update(step, _shown(scalars))
             rate = self._progress.images_per_second
             performance = {
                 "performance/images_per_second": rate,
@@ -96,6 +96,14 @@ class MetricsLog:
                 performance["performance/mfu"] = rate * self._utilisation
             self._writer.write_performance(step, performance)
         self._skips.update(step, skipped)
+
+
+def _shown(scalars: Mapping[str, float]) -> str:
+    """Returns the end of the progress line: the loss and, in float16, its scale and the overflows so far."""
+    text = f"loss {scalars['loss/total']:.3f}"
+    if "loss_scale" not in scalars:
+        return text
+    return f"{text}  scale {scalars['loss_scale']:,.0f}, {scalars['overflows']:.0f} overflows"
 
 
 def due(step: int, every: int, last: int) -> bool:

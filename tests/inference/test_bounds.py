@@ -233,7 +233,7 @@ BAD = [
     *(("tower.layer_scale", v) for v in (-1.0, 1e300)),
     *(("head.dropout", v) for v in (1.0, -1.0)),
     *(("head.kind", v) for v in ("deeper", {})),
-    *(("compute.dtype", v) for v in ("float8_e4m3fn", "int4", 3)),
+    *(("compute.dtype", v) for v in ("float8_e4m3fn", "int4", "auto", 3)),
     *(("compute.unroll", v) for v in (0, 10**9)),
     *(("adapters", v) for v in ADAPTERS),
 ]

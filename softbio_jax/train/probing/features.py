@@ -34,7 +34,7 @@ SHARD_ROWS = 1024
 class FeatureStore:
     """The features of N images in one view, as safetensors shards of 1,024 rows.
 
-    A shard has `features` (n, D), float32 or the bits of bfloat16, and `decoded` (n,), False where
+    A shard has `features` (n, D), float32, float16 or the bits of bfloat16, and `decoded` (n,), False where
     the image could not be decoded. An interrupted pass leaves only complete shards.
 
     Args:

@@ -38,12 +38,6 @@ from softbio_jax.train.probing.cached import CachedSession
 from softbio_jax.train.probing.features import Features
 from softbio_jax.train.probing.table import RowBatches
 
-# Every leaf of the state has a leading axis of pairs, except the step: it seeds dropout, whose masks
-# are shared by all pairs.
-_EACH: Any = 0
-_AXES = TrainState(
-    step=cast(Any, None), trainable=_EACH, batch_stats=_EACH, opt_state=_EACH, rate_scale=_EACH, skipped=_EACH
-)
 Sums = dict[str, dict[str, jax.Array]]  # {task: {loss, hits, count: (R,)}}
 
 
@@ -126,9 +120,9 @@ class SweepSession(CachedSession):
             )
             return train_step(self.run, optimizer=update)(state, frozen, batch, key)
 
-        mapped = jax.vmap(one, in_axes=(_AXES, 0, 0, None, None, None), out_axes=(_AXES, 0))
-
         def step(state: TrainState, frozen: Tree, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+            axes = _axes(state)
+            mapped = jax.vmap(one, in_axes=(axes, 0, 0, None, None, None), out_axes=(axes, 0))
             done: tuple[TrainState, Metrics] = mapped(
                 state, jnp.asarray(self._rates), jnp.asarray(self._decays), frozen, batch, key
             )
@@ -152,10 +146,19 @@ class SweepSession(CachedSession):
                 sums[task] = {"loss": losses[task].total, "hits": hits.total, "count": hits.count}
             return sums
 
-        mapped = jax.vmap(one, in_axes=(_AXES, None, None))
+        mapped = jax.vmap(one, in_axes=(_axes(state), None, None))
         parts = jax.lax.map(lambda block: mapped(state, *block), (values, answers))
         summed: Sums = jax.tree.map(lambda part: part.sum(axis=0), parts)
         return summed
+
+
+def _axes(state: TrainState) -> TrainState:
+    """Returns the axis of the pairs of every leaf of a state.
+
+    The step has none: it seeds dropout, whose masks are shared by all pairs.
+    """
+    axes: TrainState = jax.tree.map(lambda _: 0, state)
+    return dataclasses.replace(axes, step=cast(Any, None))
 
 
 @dataclasses.dataclass

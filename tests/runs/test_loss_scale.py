@@ -1,0 +1,220 @@
+"""Float16 with dynamic loss scaling: against float32, and what an overflow does."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from softbio_jax.checkpoints import leaves
+from softbio_jax.models import forward
+from softbio_jax.models.config import vision_config
+from softbio_jax.runs import build
+from softbio_jax.runs.session import Session
+from softbio_jax.runs.state import FIRST, GROWTH_STEPS, MOST, LossScale, ScaledState
+from tests.runs.test_step import TASKS, batch_of
+from tests.runs.tiny import changed, config_on
+
+STEPS = 4
+# Rows are not coupled, and nothing is drawn, so that float32 is a reference for float16.
+PLAIN = {
+    "model__head": {"kind": "linear", "batch_norm": False, "dropout": 0.0},
+    "optimizer__warmup_steps": 0,
+}
+ROUNDING = 2.0**-11  # of one float16 operation, relative
+
+
+def _scale(scale=FIRST, good_steps=0, overflows=0):
+    return LossScale(jnp.float32(scale), jnp.int32(good_steps), jnp.int32(overflows))
+
+
+def _after(before, **checks):
+    found = before.after(**{name: jnp.asarray(finite) for name, finite in checks.items()})
+    return tuple(leaf.item() for leaf in (found.scale, found.good_steps, found.overflows))
+
+
+@pytest.mark.parametrize(
+    ("before", "loss", "gradient", "after"),
+    [
+        (_scale(1024, 5, 2), True, True, (1024, 6, 2)),
+        (_scale(1024, 5, 2), True, False, (512, 0, 3)),
+        (_scale(1024, GROWTH_STEPS - 1, 2), True, True, (2048, 0, 2)),
+        (_scale(1024, GROWTH_STEPS - 1, 2), True, False, (512, 0, 3)),
+        # The loss does not depend on the scale.
+        (_scale(1024, 5, 2), False, False, (1024, 5, 2)),
+        (_scale(1024, 5, 2), False, True, (1024, 5, 2)),
+        # Without a scale there is no overflow of it.
+        (_scale(1, 5, 2), True, False, (1, 5, 2)),
+        (_scale(2, 5, 2), True, False, (1, 0, 3)),
+        (_scale(MOST, GROWTH_STEPS - 1, 2), True, True, (MOST, 0, 2)),
+    ],
+)
+def test_the_scale_after_a_step(before, loss, gradient, after):
+    assert _after(before, loss=loss, gradient=gradient) == after
+    overflow = before.overflowed(loss=jnp.asarray(loss), gradient=jnp.asarray(gradient))
+    assert bool(overflow) == (after[2] > before.overflows)
+
+
+def _session(dtype, devices=1, **values):
+    config = changed(config_on("nowhere"), compute__dtype=dtype, train__steps=100, **PLAIN, **values)
+    session = Session(build.build(config), devices=jax.devices()[:devices])
+    session.compile()
+    return session
+
+
+def _with_scale(session, scale):
+    """Replaces the scale, on the devices where it was."""
+    before = session.state.loss_scale
+    scale = jax.device_put(jnp.float32(scale), before.scale.sharding)
+    session.state = dataclasses.replace(session.state, loss_scale=dataclasses.replace(before, scale=scale))
+
+
+def _assert_no_update(before, after):
+    """Parameters, moments, the schedule's count, statistics and log-variances are the same bits."""
+    for name in ("trainable", "opt_state", "batch_stats", "rate_scale"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(before, name), getattr(after, name))
+
+
+def _moved(before, after):
+    return [
+        path
+        for path, leaf in leaves.named(after.trainable).items()
+        if not np.array_equal(leaf, leaves.named(before.trainable)[path])
+    ]
+
+
+@pytest.fixture(scope="module")
+def half():
+    return _session("float16")
+
+
+@pytest.fixture
+def session(half):
+    """The run in float16, before its first step."""
+    first = jax.tree.map(jnp.copy, half.state)
+    yield half
+    half.state = first
+
+
+@pytest.fixture(scope="module")
+def full():
+    return _session("float32")
+
+
+def test_float16_trains_as_float32_does(session, full):
+    """The loss of every step, within the roundings between the image and it.
+
+    A rounding changes an array by at most u of its norm, n roundings one behind the other, whose signs
+    are independent, by sqrt(n) u (Higham and Mary 2019, doi:10.1137/18M1226312). So a feature f is off by
+    sqrt(n) u |f|, the logits W f by |W| times that, and a cross-entropy, whose gradient is a softmax
+    minus a one and therefore no longer than sqrt(2), by sqrt(2) times that. The total is the sum of the
+    tasks. In backward direction the gradient passes as many operations again.
+    """
+    layers = vision_config("tiny-test").layers + 1  # blocks, and the pooling
+    operations = 4 + 2 * 7 * layers  # embedding; norm, two products, adapter, bias, rotation or GELU, sum
+    error = np.sqrt(operations) * ROUNDING
+    encode = jax.jit(lambda params, images: forward.encode(full.run.model, params, images))
+    for step in range(STEPS):
+        batch = batch_of()
+        params = full.params()
+        features = encode(params, batch["image"])
+        bound = sum(
+            np.sqrt(2)
+            * np.linalg.norm(params["heads"][task]["dense_out"]["kernel"], 2)
+            * np.linalg.norm(features[task], axis=1).max()
+            for task in TASKS
+        )
+        bound *= error
+        ours, theirs = session.train(batch), full.train(batch)
+        away = abs(float(ours["loss/total"]) - float(theirs["loss/total"]))
+        print("XX", step, away, bound, float(ours["gradient_norm"]) / float(theirs["gradient_norm"])-1, error)
+        assert away <= bound, f"step {step}"
+        norms = float(ours["gradient_norm"]) / float(theirs["gradient_norm"])
+        assert abs(norms - 1) <= np.sqrt(2) * error, f"step {step}"
+    assert away > 0, "both computed in float32"
+    assert ours["skipped"] == ours["overflows"] == 0
+    assert isinstance(session.state, ScaledState)
+    assert {leaf.dtype for leaf in jax.tree.leaves(session.state.trainable)} == {jnp.dtype("float32")}
+    assert not [path for path in leaves.named(full.state) if "scale/" in path]
+
+
+def test_the_gradient_does_not_depend_on_the_scale_unless_it_vanishes(session):
+    """A factor of 2^-40 stands for a loss that small, of which float16 holds no gradient."""
+    norms = {}
+    first = jax.tree.map(jnp.copy, session.state)
+    for scale in (2.0**-40, 1, 2.0**10, FIRST):
+        session.state = jax.tree.map(jnp.copy, first)
+        _with_scale(session, scale)
+        session.train(batch_of())
+        moments = leaves.named(session.state.opt_state)
+        norms[scale] = np.sqrt(
+            sum((np.asarray(m) ** 2).sum() for p, m in moments.items() if "mu/encoder" in p)
+        )
+    assert norms[1] == pytest.approx(norms[FIRST], rel=1e-2)
+    assert norms[2.0**10] == pytest.approx(norms[FIRST], rel=1e-4)
+    assert norms[2.0**-40] == 0
+
+
+def test_an_overflow_halves_the_scale_and_changes_nothing_else(session):
+    _with_scale(session, MOST)
+    scale, steps = float(MOST), 0
+    while True:
+        before = jax.tree.map(np.array, session.state)
+        metrics = session.train(batch_of())
+        steps += 1
+        if session.state.loss_scale.overflows != steps:
+            break
+        scale /= 2
+        assert metrics["overflows"] == steps and metrics["skipped"] == 0
+        assert metrics["loss_scale"] == session.state.loss_scale.scale == scale
+        assert np.isfinite(metrics["loss/total"]) and not np.isfinite(metrics["gradient_norm"])
+        assert session.state.step == steps and session.state.loss_scale.good_steps == 0
+        _assert_no_update(before, session.state)
+    assert steps > 1, "nothing overflowed"
+    assert session.state.loss_scale.good_steps == 1 and metrics["loss_scale"] == scale
+    assert _moved(before, session.state)
+    assert {int(leaf) for path, leaf in leaves.named(session.state.opt_state).items() if "count" in path} == {
+        1
+    }
+
+
+def test_a_loss_that_is_not_finite_is_no_overflow(session):
+    head = session.state.trainable["heads"]["gender"]["dense_out"]
+    head["bias"] = head["bias"].at[0].set(jnp.nan)
+    before = jax.tree.map(np.array, session.state)
+    for count in (1, 2):
+        metrics = session.train(batch_of())
+        assert metrics["skipped"] == count
+        assert metrics["overflows"] == 0 and metrics["loss_scale"] == FIRST
+    _assert_no_update(before, session.state)
+
+
+def test_a_gradient_that_is_not_finite_without_a_scale_is_no_overflow(session):
+    """The loss of a huge head is finite, its gradient too large for float16 as it is."""
+    _with_scale(session, 1)
+    head = session.state.trainable["heads"]["age"]["dense_out"]
+    head["kernel"] = head["kernel"] * 2.0**30
+    metrics = session.train(batch_of())
+    assert np.isfinite(metrics["loss/total"]) and not np.isfinite(metrics["gradient_norm"])
+    assert metrics["skipped"] == 1 and metrics["overflows"] == 0
+
+
+def test_one_row_that_overflows_skips_the_step_on_all_devices_and_microbatches():
+    """Only row 0 has labels: one device of eight, in one of two microbatches."""
+    session = _session("float16", devices=8, train__microbatches=2)
+    batch = batch_of()
+    for task in TASKS:
+        batch[f"mask/{task}"] = np.arange(16) == 0
+        batch[f"labels/{task}"] = np.where(batch[f"mask/{task}"], 1, -1).astype(np.int32)
+    _with_scale(session, MOST)
+    before = jax.tree.map(np.array, session.state)
+    metrics = session.train(batch)
+    assert metrics["overflows"] == 1 and metrics["skipped"] == 0
+    _assert_no_update(before, session.state)
+    for leaf in jax.tree.leaves(session.state.loss_scale):
+        assert len(leaf.addressable_shards) == 8
+        assert {shard.data.item() for shard in leaf.addressable_shards} == {leaf.item()}
+    while metrics["overflows"] == session.state.step:
+        metrics = session.train(batch)
+    assert _moved(before, session.state)
