@@ -183,7 +183,7 @@ def test_unknown_case_is_a_mistake(tmp_path):
 @pytest.mark.parametrize(
     ("suite", "work", "method"),
     [
-        ("cpu", "train", "lora"),
+        pytest.param("cpu", "train", "lora", marks=pytest.mark.long),
         pytest.param("gpu", "train", "lora", marks=pytest.mark.long),
         ("gpu", "forward", "merged"),
     ],

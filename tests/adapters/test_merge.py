@@ -41,7 +41,7 @@ def test_shared_adapters_fold_into_the_kernels(name):
     assert not np.allclose(ours["age"], start["age"], atol=1e-2)
 
 
-@pytest.mark.parametrize("placement", ["last_block", "paper"])
+@pytest.mark.parametrize("placement", [pytest.param("last_block", marks=pytest.mark.long), "paper"])
 def test_a_task_base_input_folds_into_a_plain_tower_a_task(placement):
     method = towers.methods.mtlora(towers.DORA, base_input="task", placement=placement)
     model = towers.model(method)

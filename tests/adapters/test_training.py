@@ -57,7 +57,10 @@ def run(name, *, steps=2, balance="uncertainty", decay_all=False, **batch_option
     return start, current, metrics, combine(current.trainable, frozen), params
 
 
-@pytest.mark.parametrize("name", ["dora", "mtlora", "ft2"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("dora", marks=pytest.mark.long), "mtlora", pytest.param("ft2", marks=pytest.mark.long)],
+)
 def test_what_is_trained_moves_and_the_rest_is_bitwise_what_it_was(name):
     start, end, metrics, params, first = run(name)
     assert np.isfinite(metrics["loss/total"])

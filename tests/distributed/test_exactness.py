@@ -90,7 +90,7 @@ def _assert_equal(found, expected):
     "layout",
     [
         (8, 1),
-        (1, 4),
+        pytest.param((1, 4), marks=pytest.mark.long),
         pytest.param((8, 2), marks=pytest.mark.long),
         pytest.param((8, 1, 4), marks=pytest.mark.long),
     ],

@@ -94,6 +94,7 @@ def _assert_close(found, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
 
 
+@pytest.mark.long
 def test_training_is_that_of_replicated_weights(sessions):
     found, expected = _train(sessions("fsdp")), _train(sessions("replicated"))
     _assert_close(found, expected)

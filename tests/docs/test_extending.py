@@ -160,6 +160,7 @@ DRY_RUN = (
 class TestPlugin:
     """The package is named on the command line."""
 
+    @pytest.mark.long
     def test_a_run_trains_with_its_method_task_and_balancer(self, tree):
         said = run(tree, ["bash", "-e"], f"{DRY_RUN} --plugin=my_faces")
         assert re.search(r"^blocks +1\.0e-04 +\d+ +[\d,]+$", said, re.MULTILINE)
@@ -187,6 +188,7 @@ class TestPlugin:
         assert "train: 2 rows" in said
 
 
+@pytest.mark.long
 def test_an_installed_package_needs_no_flag(tree, tmp_path):
     (entry_points,) = re.findall(r"^   ```toml\n(.*?)^   ```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     text = re.sub(r'^ *\[project\.entry-points\."(.*)"\]', r"[\1]", entry_points, flags=re.MULTILINE)

@@ -55,7 +55,8 @@ def test_a_run_as_onnx_with_int8_weights(workdir, bundle, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("keys", "one"), [("official", "conv1.weight"), ("timm", "blocks.0.attn.qkv.weight")]
+    ("keys", "one"),
+    [("official", "conv1.weight"), pytest.param("timm", "blocks.0.attn.qkv.weight", marks=pytest.mark.long)],
 )
 def test_the_merged_tower_has_the_adapted_ones_features(workdir, tmp_path, keys, one):
     path = tmp_path / "new" / "tower.safetensors"
@@ -84,6 +85,7 @@ def test_a_saved_folder_gives_the_tower_and_heads_of_its_run(workdir, saved, tmp
             np.testing.assert_array_equal(found[0][key], array, err_msg=key)
 
 
+@pytest.mark.long
 def test_a_saved_folder_of_mtlora_gives_each_tasks_tower(tmp_path):
     bundle, adapted = bundle_of("mtlora_task")
     folder = bundle_lib.save(bundle, tmp_path / "model")

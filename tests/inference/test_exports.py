@@ -31,7 +31,7 @@ def agree(found, wanted, atol):
         np.testing.assert_allclose(found[task], wanted[task], atol=atol, err_msg=task)
 
 
-@pytest.mark.parametrize("name", ["lora", "mtlora"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("mtlora", marks=pytest.mark.long)])
 def test_stablehlo_gives_the_logits_at_any_batch(name, tmp_path):
     bundle, _ = bundle_of(name)
     stablehlo.write(tmp_path / "out", bundle)

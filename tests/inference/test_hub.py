@@ -49,6 +49,7 @@ print(json.dumps([p.probabilities for p in model.predict(images)]))
 """
 
 
+@pytest.mark.long
 def test_what_is_pushed_is_loaded_back_and_kept(server, bundle, workdir, tmp_path):
     code = f"from softbio_jax.inference import hub; print(hub.push({str(workdir)!r}, 'me/model'))"
     done = python(code, server, tmp_path / "one")

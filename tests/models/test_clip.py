@@ -25,6 +25,7 @@ def test_the_vision_side_is_at_the_root_with_the_towers_own_names(params):
     assert jax.tree.map(jnp.shape, rest) == jax.tree.map(jnp.shape, tower)
 
 
+@pytest.mark.long
 def test_the_towers_alone_give_the_same_embeddings(params):
     image = MODEL.apply({"params": params}, IMAGES, method="encode_image")
     text = MODEL.apply({"params": params}, IDS, method="encode_text")

@@ -43,6 +43,7 @@ def tried(monkeypatch):
     return tried
 
 
+@pytest.mark.long
 def test_where_memory_is_not_known_the_first_way_is_taken_and_compiled(run):
     config, found = search.fitting(run, DEVICES)
     assert config == run

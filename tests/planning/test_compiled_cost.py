@@ -101,9 +101,9 @@ def step_flops(method, config, batch):
     ("method", "most"),
     [
         (methods.lora(NARROW), 2.15),
-        (methods.dora(NARROW), 2.15),
-        (methods.ft(4), 1.40),
-        (methods.ap(), 1.05),
+        pytest.param(methods.dora(NARROW), 2.15, marks=pytest.mark.long),
+        pytest.param(methods.ft(4), 1.40, marks=pytest.mark.long),
+        pytest.param(methods.ap(), 1.05, marks=pytest.mark.long),
         (methods.lp(), 1.02),
     ],
     ids=lambda value: getattr(value, "name", None),
@@ -114,6 +114,7 @@ def test_a_step_has_no_gradient_of_a_frozen_weight(method, most):
     assert ratio <= most
 
 
+@pytest.mark.long
 def test_a_full_step_costs_three_forwards():
     method = methods.full()
     ratio = step_flops(method, SMALL, 4) / forward_flops(method, SMALL, 4)

@@ -118,6 +118,7 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(features, "SHARD_ROWS", 8)
 
 
+@pytest.mark.long
 def test_an_interrupted_pass_keeps_its_whole_shards(extraction, small_shards, tmp_path):
     extract, dataset = extraction(tmp_path / "broken")
     seen = []
@@ -161,6 +162,7 @@ def test_the_first_view_is_the_picture_and_the_others_differ(extraction, tmp_pat
     assert (distances[~np.eye(3, dtype=bool)] > 1e-3).all()
 
 
+@pytest.mark.long
 def test_views_do_not_depend_on_the_batch(extraction, tmp_path):
     extract, dataset = extraction(tmp_path / "a")
     other, _ = extraction(tmp_path / "b", train__eval_batch_size=8)

@@ -288,6 +288,7 @@ def _lines(workdir):
     ("before", "after"),
     [("float32", "bfloat16"), pytest.param("bfloat16", "float32", marks=pytest.mark.long)],
 )
+@pytest.mark.long
 def test_the_frozen_weights_may_change_their_type(runs, tmp_path, before, after):
     """The digest in a checkpoint is that of the weights before they are narrowed."""
     whole, folder = runs["whole"], tmp_path / "resumed"

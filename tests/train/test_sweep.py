@@ -81,6 +81,7 @@ def test_classes_without_training_images_are_told_and_recorded(swept, config):
     ]
 
 
+@pytest.mark.long
 def test_a_pair_that_diverges_is_last_and_leaves_the_others_alone(swept, config, tmp_path):
     run, data = run_of(config)
     trials = sweep.sweep(run, data, tmp_path, rates=(1e-2, 1e38), decays=(0.0,))
