@@ -1,27 +1,39 @@
 """Shows whether a run fits given chips, and an upper bound of its speed, before it starts.
 
-Compiles the real train step with the real compiler; for TPUs this needs only the extra `tpu`.
+Compiles the real train step with the real compiler; for TPUs this needs only the extra `tpu`. If the step
+does not fit, it looks for what does: another remat policy, microbatches, a smaller batch.
 
-python scripts/plan.py --config=configs/thesis.py:method=lora --topology=v5e:2x4
+python scripts/plan.py --config=configs/thesis.py:method=lora --topology=v5e-8
 python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --remat=none,full
 python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --rows=1,8,64
+
+For a GPU that is not on this machine (T4, 2xT4, L4, A100-40GB, H100, RTX4090, ...) it is an estimate: the
+weights and moments are exact, the intermediate values as large as on a CPU.
 """
 
-import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from softbio_jax import command
 
+if TYPE_CHECKING:
+    from softbio_jax.planning.compiling import Compiler
+    from softbio_jax.planning.fit import Fit
+    from softbio_jax.planning.saved import SavedRows
+    from softbio_jax.runs.config import RunConfig
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
 )
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", "local", "local, or chips such as v4:2x2x4, v5e:4x4, v5p:4x4x4, v6e:2x4, 7x:2x2x1."
+    "topology",
+    "local",
+    "local, or chips as they are rented: v5e-8, v5litepod-16, v5p:4x4x4, 2xT4, A100-40GB.",
 )
 _TABLE = flags.DEFINE_bool("table", False, "Print one row per remat policy and batch size.")
 _REMAT = flags.DEFINE_list("remat", [], "Remat policies of the table; default: all.")
@@ -37,6 +49,11 @@ _EPOCH_IMAGES = flags.DEFINE_integer(
     "Images per epoch; 0: the prepared training rows, or those of four public data sets.",
     lower_bound=0,
 )
+_WAYS_OUT = flags.DEFINE_bool(
+    "ways_out",
+    True,
+    "If the step does not fit, compile others until one with the same batch, and a batch, fit.",
+)
 _OUT = flags.DEFINE_string("out", "", "JSON file of rows; rows that it holds are not compiled again.")
 flags.mark_flag_as_required("config")
 flags.register_validator(
@@ -47,7 +64,7 @@ flags.register_validator(
 
 
 _ONE, _SEARCH, _GIVEN = "no --table", "--table", "--table with --rows"
-_READERS = {"remat": [_SEARCH, _GIVEN], "rows": [_GIVEN], "granularity": [_SEARCH]}
+_READERS = {"remat": [_SEARCH, _GIVEN], "rows": [_GIVEN], "granularity": [_SEARCH], "ways_out": [_ONE]}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,56 +74,75 @@ def main(argv: Sequence[str]) -> int:
         # With libtpu installed JAX would look for a TPU on this machine, for minutes.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from softbio_jax.models.blocks import REMAT_POLICIES
-    from softbio_jax.planning import fit, search, table
+    from softbio_jax.console import Console
+    from softbio_jax.planning import fit, table
+    from softbio_jax.planning.compiling import Compiler
     from softbio_jax.planning.saved import SavedRows, versions
-    from softbio_jax.planning.topology import devices_of
-    from softbio_jax.runs import config as config_lib
+    from softbio_jax.runs.config import config_from, resolve_dtype
 
-    config = config_lib.config_from(_CONFIG.value.to_dict())
-    devices, chip = devices_of(_TOPOLOGY.value)
-    config = config_lib.resolve_dtype(config, devices)
+    config = config_from(_CONFIG.value.to_dict())
     saved = SavedRows(pathlib.Path(_OUT.value) if _OUT.value else None)
     images, source = _EPOCH_IMAGES.value, "--epoch_images"
     if not images:
         images, source = fit.epoch_images(config.data)
+    with Compiler(_TOPOLOGY.value, console=Console()) as compiler:
+        config = resolve_dtype(config, compiler.devices)
 
-    compiled: list[fit.Fit] = []
+        def fit_with(**changes: Any) -> fit.Fit:
+            changed = fit.changed(config, **changes)
+            found = saved.get(changed, compiler.topology)
+            if found is None:
+                name = f"batch {changed.train.batch_size}, remat {changed.compute.remat}"
+                found = compiler.fit(changed, name=f"{name} for {_TOPOLOGY.value}")
+                saved.add(changed, compiler.topology, found)
+            return found
 
-    def fit_with(batch_size: int, remat: str) -> fit.Fit:
-        changed = dataclasses.replace(
-            config,
-            train=dataclasses.replace(config.train, batch_size=batch_size),
-            compute=dataclasses.replace(config.compute, remat=remat),
+        print(
+            f"{config.model.variant}, method {config.method['name']}, {config.compute.dtype}, "
+            f"on {_TOPOLOGY.value} ({versions()}); an epoch has {images:,} images ({source})"
         )
-        found = saved.get(changed, _TOPOLOGY.value)
-        if found is None:
-            found = fit.fit(changed, devices, chip)
-            saved.add(changed, _TOPOLOGY.value, found)
-        compiled.append(found)
+        if config.train.cache_features:
+            print(table.CACHED)
         if _TABLE.value:
-            print(table.row(found, epoch_images=images), flush=True)
-        return found
-
-    print(
-        f"{config.model.variant}, method {config.method['name']}, {config.compute.dtype}, "
-        f"on {_TOPOLOGY.value} ({versions()}); an epoch has {images:,} images ({source})"
-    )
-    if config.train.cache_features:
-        print(table.CACHED)
-    if not _TABLE.value:
-        found = fit_with(config.train.batch_size, config.compute.remat)
+            _print_table(fit_with, config, saved, compiler, images)
+            return 0
+        found = fit_with()
         print(table.details(found, epoch_images=images))
-        print(table.verdict(found, topology=_TOPOLOGY.value))
+        print(table.verdict(found, topology=_TOPOLOGY.value), flush=True)
+        if not found.fits and _WAYS_OUT.value:
+            _print_ways_out(fit_with, config, found)
         return 0 if found.fits else 1
 
+
+def _print_ways_out(fit_with: "Callable[..., Fit]", config: "RunConfig", found: "Fit") -> None:
+    """Compiles other ways to compute the batch, and smaller batches, and prints those that fit."""
+    from softbio_jax.planning import search, table
+
+    print("looking for what fits (--noways_out to leave it out)", flush=True)
+    some = False
+    for flags_, way in search.ways_out(config, fit_with, found):
+        some = True
+        print(f"  {flags_}: {table.verdict(way, topology=_TOPOLOGY.value)}", flush=True)
+    if not some:
+        print("  none: choose larger chips, or a smaller variant", flush=True)
+
+
+def _print_table(
+    fit_with: "Callable[..., Fit]", config: "RunConfig", saved: "SavedRows", compiler: "Compiler", images: int
+) -> None:
+    from softbio_jax.models.blocks import REMAT_POLICIES
+    from softbio_jax.planning import search, table
+
+    microbatches, chips = config.train.microbatches, len(compiler.devices)
+    compiled: list[Fit] = []
     print(table.HEADER)
-    microbatches = config.train.microbatches
+
+    def fit_rows(remat: str, rows: int) -> "Fit":
+        compiled.append(fit_with(batch_size=rows * chips * microbatches, remat=remat))
+        print(table.row(compiled[-1], epoch_images=images), flush=True)
+        return compiled[-1]
+
     policies = _REMAT.value or REMAT_POLICIES
-
-    def fit_rows(remat: str, rows: int) -> fit.Fit:
-        return fit_with(rows * len(devices) * microbatches, remat)
-
     refusals: list[search.NothingFitsError] = []
     if _ROWS.value:
         tried = [fit_rows(remat, int(rows)) for remat in policies for rows in _ROWS.value]
@@ -115,11 +151,10 @@ def main(argv: Sequence[str]) -> int:
             policies,
             fit_rows,
             granularity=_GRANULARITY.value,
-            guess=lambda remat: saved.largest_rows(_TOPOLOGY.value, remat) // microbatches,
+            guess=lambda remat: saved.largest_rows(compiler.topology, remat) // microbatches,
         )
     verdicts = [table.verdict(found, topology=_TOPOLOGY.value) for found in tried]
     print(*refusals, *verdicts, *filter(None, [table.highest_bound(compiled)]), sep="\n")
-    return 0
 
 
 if __name__ == "__main__":

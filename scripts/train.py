@@ -92,8 +92,12 @@ def _describe(run: "Run") -> None:
     train = run.config.train
     if train.cache_features:
         print(table.CACHED)
-    found = fit.fit(run.config, *devices_of("local"))
+    target = devices_of("local")
+    found = fit.fit(run.config, *target)
+    kind = target.devices[0].device_kind
+    print(f"one train step on {len(target.devices)} x {kind}, this machine's devices, as compiled for them:")
     print(table.details(found))
+    print("memory and bounds on other chips: scripts/plan.py --topology=v5e-8")
     print(table.durations(found, steps=train.steps, validation_steps=train.eval_every))
 
 

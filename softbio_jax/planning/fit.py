@@ -33,6 +33,7 @@ class Fit:
       arguments, temporaries: bytes per chip; 0 if the step does not fit.
       needed: the compiler's statement of what it needs if the step does not fit.
       limit: memory of a chip in bytes; 0: unknown.
+      estimated: whether the CPU's compiler laid out the step in place of the chips' own.
       flops: matrix operations per step, over all chips.
       traffic: bytes per step between a chip and its memory; 0 if not compiled.
       compute_seconds, memory_seconds: time of a step at the chips' published peak and bandwidth; 0: unknown.
@@ -46,6 +47,7 @@ class Fit:
     temporaries: int = 0
     needed: str = ""
     limit: float = 0
+    estimated: bool = False
     flops: int
     traffic: int = 0
     compute_seconds: float = 0
@@ -71,12 +73,21 @@ class Fit:
         return "memory" if self.memory_seconds > self.compute_seconds else "compute"
 
 
-def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
+def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None, exact: bool = True) -> Fit:
     """Compiles a run's train step for devices that need not exist, with their published memory and speed.
+
+    Args:
+      config: the run.
+      devices: to compile for.
+      chip: the chips that they are.
+      exact: whether the devices are such chips; otherwise they are CPU devices that stand for them, and
+        intermediate values are as large as on a CPU.
 
     Raises:
       UserError: the batch does not fit the mesh, or the config has an unknown name.
     """
+    if not exact and chip is not None:
+        config = _as_on(config, chip)
     traced = _trace(config, devices)
     flops = matmul_flops(traced.jaxpr)
     planned = Fit(
@@ -85,6 +96,7 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
         remat=config.compute.remat,
         fits=False,
         limit=chip.memory if chip else 0,
+        estimated=not exact,
         flops=flops,
         compute_seconds=flops / (len(devices) * chip.flops) if chip else 0,
     )
@@ -94,7 +106,8 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return dataclasses.replace(planned, needed=_needed(str(error)))
-    memory, traffic = compiled.memory_analysis(), memory_bytes(compiled.as_text())
+    memory = compiled.memory_analysis()
+    traffic = memory_bytes(compiled.as_text()) if exact else 0  # of a CPU's program it says nothing
     return apply_limit(
         dataclasses.replace(
             planned,
@@ -105,6 +118,24 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None) -> Fit:
             memory_seconds=traffic / chip.bandwidth if chip else 0,
         )
     )
+
+
+def changed(config: RunConfig, *, batch_size: int = 0, remat: str = "", microbatches: int = 0) -> RunConfig:
+    """Returns config with another batch size, remat policy or number of microbatches; 0 and "" keep it."""
+    train = dataclasses.replace(
+        config.train,
+        batch_size=batch_size or config.train.batch_size,
+        microbatches=microbatches or config.train.microbatches,
+    )
+    compute = dataclasses.replace(config.compute, remat=remat or config.compute.remat)
+    return dataclasses.replace(config, train=train, compute=compute)
+
+
+def _as_on(config: RunConfig, chip: Chip) -> RunConfig:
+    """Returns config with the types that "auto" means on a chip."""
+    dtype = chip.dtype if config.compute.dtype == "auto" else config.compute.dtype
+    config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, dtype=dtype))
+    return dataclasses.replace(config, frozen_dtype=config_lib.frozen_dtype(config, "gpu"))
 
 
 def apply_limit(found: Fit) -> Fit:

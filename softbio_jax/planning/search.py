@@ -35,11 +35,7 @@ def fitting(config: RunConfig, devices: Sequence[Any], *, limit: float = 0) -> t
     chip = chip_of(devices[0].device_kind)
     limit = limit or _reported(devices[0]) or (chip.memory if chip else 0)
     for remat, microbatches in _ways(config, len(devices)):
-        changed = dataclasses.replace(
-            config,
-            train=dataclasses.replace(config.train, microbatches=microbatches),
-            compute=dataclasses.replace(config.compute, remat=remat),
-        )
+        changed = fit.changed(config, remat=remat, microbatches=microbatches)
         found = fit.fit(changed, devices, chip)
         found = fit.apply_limit(dataclasses.replace(found, limit=limit)) if found.fits else found
         if found.fits:
@@ -51,6 +47,40 @@ def fitting(config: RunConfig, devices: Sequence[Any], *, limit: float = 0) -> t
         found=found.needed,
         fix="a smaller train.batch_size or variant, or a larger device",
     )
+
+
+def ways_out(config: RunConfig, fit_with: Callable[..., Fit], found: Fit) -> Iterator[tuple[str, Fit]]:
+    """Yields what fits in place of a step that does not, as flags and the compiled step.
+
+    In this order: the least remat policy that fits the batch, else the fewest microbatches that do under
+    the last policy, and the largest of the batches halved from the given one that fits as it is.
+
+    Args:
+      config: the run.
+      fit_with: compiles it with other values of `fit.changed`.
+      found: its step, which does not fit.
+    """
+    policies = list(REMAT_POLICIES)
+    stronger = policies[policies.index(found.remat) + 1 :]
+    ways: list[dict[str, Any]] = [{"remat": remat} for remat in stronger]
+    last, count = policies[-1], 2 * config.train.microbatches
+    while config.train.batch_size % (count * found.chips) == 0:
+        ways.append({"remat": last, "microbatches": count})
+        count *= 2
+    batches: list[dict[str, Any]] = []
+    batch = config.train.batch_size // 2
+    while batch and batch % (config.train.microbatches * found.chips) == 0:
+        batches.append({"batch_size": batch})
+        batch //= 2
+    for group in (ways, batches):
+        for way in group:
+            step = fit_with(**way)
+            if step.fits:
+                yield " ".join(f"--config.{_KEYS[name]}={value}" for name, value in way.items()), step
+                break
+
+
+_KEYS = {"remat": "compute.remat", "microbatches": "train.microbatches", "batch_size": "train.batch_size"}
 
 
 def _ways(config: RunConfig, devices: int) -> Iterator[tuple[str, int]]:

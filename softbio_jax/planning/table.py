@@ -1,6 +1,6 @@
 """Compiled steps as text: details of one, rows of a table, a verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from softbio_jax.console import percent
 from softbio_jax.planning.fit import Fit
@@ -36,6 +36,10 @@ def details(found: Fit, *, epoch_images: int = 0) -> str:
     if found.traffic:
         moved = f"{found.traffic / 1e9:,.3f} GB"
         lines["bytes per chip and step"] = f"{moved} read and written, loops multiplied out"
+    if found.estimated:
+        lines["an estimate"] = "the arguments are exact; temporaries are as XLA lays them out for a CPU"
+    if not found.fits:
+        return _columns(lines)
     if found.compute_seconds:
         lines["compute at its peak"] = f"{1e3 * found.compute_seconds:,.1f} ms per step"
     if found.memory_seconds:
@@ -44,6 +48,10 @@ def details(found: Fit, *, epoch_images: int = 0) -> str:
         lines["bound"] = f"{rate:,.0f} images/s at most, by {found.bound_by}"
         if epoch_images:
             lines["an epoch"] = f"{_time(epoch_images / rate)} at least, {epoch_images:,} images"
+    return _columns(lines)
+
+
+def _columns(lines: Mapping[str, str]) -> str:
     return "\n".join(f"{name:<26}{value}" for name, value in lines.items())
 
 
@@ -51,9 +59,11 @@ def verdict(found: Fit, *, topology: str) -> str:
     """Returns one line: the step fits, with the memory that it uses, or it does not."""
     what = f"batch {found.batch_size} with remat {found.remat} on {topology}"
     if not found.fits:
-        return f"does not fit: {what}: {found.needed}"
+        about = "an estimate, " if found.estimated else ""
+        return f"does not fit: {what}: {about}{found.needed}"
     share = f" ({_share(found)} of {_memory(found.limit)})" if found.limit else ""
-    return f"fits: {what}: {_memory(found.used)} per chip{share}"
+    about = "about " if found.estimated else ""
+    return f"fits: {what}: {about}{_memory(found.used)} per chip{share}"
 
 
 def highest_bound(fits: Sequence[Fit]) -> str:

@@ -1,18 +1,28 @@
-"""Devices to compile for; TPUs need not exist: their compiler comes with libtpu (the extra `tpu`)."""
+"""The chips that a step is compiled for, by the names under which people rent them.
+
+TPUs need not exist: their compiler comes with libtpu (the extra `tpu`). A GPU that is not on this
+machine has no compiler here; its step is laid out by the CPU's, which gives an estimate.
+"""
+
+from __future__ import annotations
 
 import importlib.util
+import math
 import os
-from typing import Any
+import re
+import types
+from typing import Any, NamedTuple
 
 import jax
 
 from softbio_jax.errors import UserError
-from softbio_jax.runs.chips import CHIPS, Chip, chip_of
+from softbio_jax.runs.chips import CHIPS, Chip, chip_of, fastest_dtype
 
 GENERATIONS = ("v4", "v5e", "v5p", "v6e", "7x")
 _LAYOUT = {"7x": "tpu7x"}  # the compiler's name of a generation where it differs
+_CORES = {"7x": 2}  # JAX devices per chip
 # On a v4 chip two cores are one JAX device, as on a v5p; by default the compiler treats them as two.
-_OPTIONS = {"v4": {"chip_config_name": "megacore"}}
+_OPTIONS: dict[str, dict[str, Any]] = {"v4": {"chip_config_name": "megacore"}}
 # When libtpu is loaded it looks for TPUs, their hosts and their metadata, and locks the machine for
 # one process. Here it only compiles.
 _ENVIRONMENT = {
@@ -22,27 +32,100 @@ _ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
+# Chips -> shape, as slices are rented (cloud.google.com/tpu/docs: v4, v5e, v5p, v6e).
+_FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+_TORUS = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
+_RENTED = {"v5litepod": "v5e", "v5e": "v5e", "v6e": "v6e", "v4": "v4", "v5p": "v5p"}
+_EXAMPLES = (
+    "local, v5e-1, v5e-8, v5litepod-16, v6e-8, v5p-8, v5p:4x4x4, 7x:2x2x1, T4, 2xT4, L4, A100-40GB, H100"
+)
 
 
-def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
+class Target(NamedTuple):
+    """Devices to compile for.
+
+    Args:
+      devices: JAX devices, which need not exist.
+      chip: their published memory and speed; None: unknown.
+      exact: whether the compiler of these chips compiles; otherwise the CPU's does, for an estimate.
+    """
+
+    devices: list[Any]
+    chip: Chip | None
+    exact: bool = True
+
+
+def resolve(topology: str) -> str:
+    """Returns the name of `devices_of` for a rented one: v5litepod-16 is v5e:4x4, 2xT4 is t4:2.
+
+    A number after v5e, v5litepod and v6e counts chips, after v4 and v5p their cores, as Cloud does.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    text = topology.strip().lower()
+    generation, _, shape = text.partition(":")
+    if text == "local" or (generation in GENERATIONS and shape):
+        return text
+    if found := re.fullmatch(r"(v\w+)-(\d+)", text):
+        generation, count = _RENTED.get(found[1], ""), int(found[2])
+        torus = generation in ("v4", "v5p")
+        shapes = {2 * chips: shape for chips, shape in _TORUS.items()} if torus else _FLAT
+        if generation and count in shapes:
+            return f"{generation}:{shapes[count]}"
+        if generation:
+            raise UserError(
+                "no slice of this size",
+                where=f"--topology={topology}",
+                expected=f"{found[1]}-N with N of {', '.join(map(str, shapes))}",
+                found=str(count),
+                fix=f"choose one, or give a shape: {generation}:{shapes[8]}",
+            )
+    count, chip = _gpus(text)
+    if chip is not None:
+        return f"{chip}:{count}"
+    raise UserError(
+        "unknown topology",
+        where="--topology",
+        expected=f"a name such as {_EXAMPLES}",
+        found=repr(topology),
+        fix="correct it",
+    )
+
+
+def described(topology: str) -> list[Any]:
+    """Returns what is known of the devices of a topology without a compiler: platform and device_kind.
+
+    Args:
+      topology: a name that `resolve` returned.
+    """
+    name, _, shape = topology.partition(":")
+    if name == "local":
+        return jax.devices()
+    if name not in GENERATIONS:
+        return [types.SimpleNamespace(platform="gpu", device_kind=CHIPS[name].name)] * int(shape)
+    if not re.fullmatch(r"\d+(x\d+){1,2}", shape):
+        raise _no_slice(topology, "not a shape")
+    count = math.prod(map(int, shape.split("x"))) * _CORES.get(name, 1)
+    return [types.SimpleNamespace(platform="tpu", device_kind=CHIPS[name].name)] * count
+
+
+def devices_of(topology: str) -> Target:
     """Returns devices to compile for and their published memory and speed.
 
-    A topology is a generation and a shape such as v5e:2x4, or "local" for this machine's devices.
+    Args:
+      topology: "local" for this machine's devices, or any name that `resolve` knows. GPUs that this
+        machine has are compiled for directly.
 
     Raises:
       UserError: unknown topology, or no TPU compiler on this machine.
     """
-    if topology == "local":
-        return jax.devices(), chip_of(jax.devices()[0].device_kind)
-    generation, _, shape = topology.partition(":")
-    if generation not in GENERATIONS or not shape:
-        raise UserError(
-            "unknown topology",
-            where="--topology",
-            expected=f"local, or {', '.join(GENERATIONS)} with a shape: v5e:4x4",
-            found=repr(topology),
-            fix="correct it",
-        )
+    resolved = resolve(topology)
+    name, _, shape = resolved.partition(":")
+    if name == "local":
+        return Target(jax.devices(), chip_of(jax.devices()[0].device_kind))
+    if name not in GENERATIONS:
+        return _gpu_target(name, int(shape))
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "no TPU compiler",
@@ -55,17 +138,57 @@ def devices_of(topology: str) -> tuple[list[Any], Chip | None]:
 
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    name = f"{_LAYOUT.get(generation, generation)}:{shape}"
+    options = dict(_OPTIONS.get(name, {}))
+    if shape == "1x1":  # the compiler takes a host to have four chips
+        options["chips_per_host_bounds"] = [1, 1, 1]
     try:
         description = topologies.get_topology_desc(
-            platform="tpu", topology_name=name, **_OPTIONS.get(generation, {})
+            platform="tpu", topology_name=f"{_LAYOUT.get(name, name)}:{shape}", **options
         )
     except Exception as error:  # a RuntimeError or an error of XLA, depending on the cause
+        raise _no_slice(topology, str(error).strip().splitlines()[0][:200]) from error
+    return Target(list(description.devices), CHIPS[name])
+
+
+def _gpu_target(name: str, count: int) -> Target:
+    here = jax.devices()
+    if chip_of(here[0].device_kind) is CHIPS[name] and len(here) >= count:
+        return Target(here[:count], CHIPS[name])
+    if len(here) < count:
         raise UserError(
-            "no slice of this shape",
-            where=f"--topology={topology}",
-            expected=f"a shape of {generation} slices",
-            found=str(error).strip().splitlines()[0][:200],
-            fix="correct the shape",
-        ) from error
-    return list(description.devices), CHIPS[generation]
+            "too few CPU devices to lay out a step for these GPUs",
+            where=f"--topology={name}:{count}",
+            expected=f"{count}",
+            found=str(len(here)),
+            fix=f"export JAX_NUM_CPU_DEVICES={count}",
+        )
+    return Target(here[:count], CHIPS[name], exact=False)
+
+
+def _gpus(text: str) -> tuple[int, str | None]:
+    """Returns the number and the chip of a name such as 2xT4, A100-40GB, rtx4090:4 or h100."""
+    found = re.fullmatch(r"(?:(\d+)x)?([a-z][a-z0-9 _-]*?)(?:[:x](\d+))?", text)
+    if not found or (found[1] and found[3]):
+        return 0, None
+    name = re.sub(r"nvidia|geforce|tesla|[ _-]", "", found[2]).removesuffix("gb")
+    known = {re.sub("-", "", chip): chip for chip in CHIPS if chip not in GENERATIONS}
+    known |= {"a10080": "a100", "4090": "rtx4090", "5090": "rtx5090"}
+    return int(found[1] or found[3] or 1) or 1, known.get(name)
+
+
+def _no_slice(topology: str, found: str) -> UserError:
+    name = topology.partition(":")[0]
+    return UserError(
+        "no slice of this shape",
+        where=f"--topology={topology}",
+        expected=f"a shape of {name} slices",
+        found=found,
+        fix="correct the shape",
+    )
+
+
+def dtype_of(target: Target) -> str:
+    """Returns the type that `compute.dtype="auto"` is on these chips."""
+    if target.exact or target.chip is None:
+        return fastest_dtype(target.devices)
+    return target.chip.dtype

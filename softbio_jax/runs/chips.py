@@ -25,8 +25,9 @@ class Chip:
 
 
 _GIB = 2**30
-# cloud.google.com/tpu/docs/system-architecture-tpu-vm, nvidia.com data sheets (dense, SXM; P100: PCIe),
-# read in 2025. A v4 or v5p chip is one JAX device; a 7x chip is two, so half of its rates are listed.
+# cloud.google.com/tpu/docs/system-architecture-tpu-vm, nvidia.com data sheets (dense; SXM where there is
+# one, P100: PCIe, B200: in an HGX board, GeForce: sums in float32), read in 2025. A v4 or v5p chip is one
+# JAX device; a 7x chip is two, so half of its rates are listed.
 CHIPS = {
     "v4": Chip(name="TPU v4", memory=32 * _GIB, flops=275e12, bandwidth=1.228e12),
     "v5e": Chip(name="TPU v5e", memory=16 * _GIB, flops=197e12, bandwidth=0.819e12),
@@ -36,6 +37,11 @@ CHIPS = {
     "a100": Chip(name="NVIDIA A100 80GB", memory=80 * _GIB, flops=312e12, bandwidth=2.039e12),
     "h100": Chip(name="NVIDIA H100", memory=80 * _GIB, flops=989e12, bandwidth=3.35e12),
     "h200": Chip(name="NVIDIA H200", memory=141 * _GIB, flops=989e12, bandwidth=4.8e12),
+    "b200": Chip(name="NVIDIA B200", memory=180 * _GIB, flops=2250e12, bandwidth=7.7e12),
+    "a100-40": Chip(name="NVIDIA A100 40GB", memory=40 * _GIB, flops=312e12, bandwidth=1.555e12),
+    "l4": Chip(name="NVIDIA L4", memory=24 * _GIB, flops=121e12, bandwidth=0.3e12),
+    "rtx4090": Chip(name="NVIDIA RTX 4090", memory=24 * _GIB, flops=165.2e12, bandwidth=1.008e12),
+    "rtx5090": Chip(name="NVIDIA RTX 5090", memory=32 * _GIB, flops=209.5e12, bandwidth=1.792e12),
     "t4": Chip(name="NVIDIA T4", memory=16 * _GIB, flops=65e12, bandwidth=0.32e12, dtype="float16"),
     "p100": Chip(name="NVIDIA P100", memory=16 * _GIB, flops=18.7e12, bandwidth=0.732e12, dtype="float16"),
 }
@@ -53,8 +59,21 @@ _KINDS = {
 }
 
 
-# A word of a GPU's device_kind in lower case -> chip.
-_GPUS = {"h200": "h200", "gh200": "h200", "h100": "h100", "a100": "a100", "t4": "t4", "p100": "p100"}
+# Words of a GPU's device_kind in lower case -> chip; the first whose words all occur.
+_GPUS = {
+    "h200": "h200",
+    "gh200": "h200",
+    "h100": "h100",
+    "b200": "b200",
+    "gb200": "b200",
+    "a100 40gb": "a100-40",
+    "a100": "a100",
+    "l4": "l4",
+    "t4": "t4",
+    "p100": "p100",
+    "rtx 4090": "rtx4090",
+    "rtx 5090": "rtx5090",
+}
 Dtype = Literal["float32", "bfloat16", "float16"]
 _GPU_PLATFORMS = ("gpu", "cuda", "rocm")
 _BFLOAT16_FROM = 8.0  # NVIDIA's compute capability: Ampere
@@ -66,7 +85,9 @@ def chip_of(device_kind: str) -> Chip | None:
     if kind in _KINDS:
         return CHIPS[_KINDS[kind]]
     words = kind.replace("-", " ").split()  # "NVIDIA H100 80GB HBM3", "Tesla P100-PCIE-16GB"
-    return next((CHIPS[name] for word, name in _GPUS.items() if word in words), None)
+    if "laptop" in words:  # another chip of the same name
+        return None
+    return next((CHIPS[name] for known, name in _GPUS.items() if set(known.split()) <= set(words)), None)
 
 
 def fastest_dtype(devices: Sequence[Any]) -> Dtype:

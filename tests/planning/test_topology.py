@@ -9,16 +9,54 @@ import pytest
 from softbio_jax import parallel
 from softbio_jax.errors import UserError
 from softbio_jax.planning import table
-from softbio_jax.planning.topology import GENERATIONS, devices_of
+from softbio_jax.planning.topology import GENERATIONS, described, devices_of, dtype_of, resolve
 from softbio_jax.runs.chips import CHIPS, chip_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("topology", ["v5", "v5e", "v5e:", "v99:2x2", "h100:8", ""])
+@pytest.mark.parametrize("topology", ["v5", "v5e", "v5e:", "v99:2x2", "2xT4:2", "h", ""])
 def test_an_unknown_topology_is_reported(topology):
     with pytest.raises(UserError, match="unknown topology"):
         devices_of(topology)
+
+
+@pytest.mark.parametrize(
+    ("rented", "topology"),
+    [
+        ("v5e-1", "v5e:1x1"),
+        ("v5e-8", "v5e:2x4"),
+        ("v5litepod-16", "v5e:4x4"),
+        ("V6E-8", "v6e:2x4"),
+        ("v4-8", "v4:2x2x1"),  # cores
+        ("v5p-8", "v5p:2x2x1"),
+        ("v5p:4x4x4", "v5p:4x4x4"),
+        ("T4", "t4:1"),
+        ("2xT4", "t4:2"),
+        ("Tesla T4", "t4:1"),
+        ("A100", "a100:1"),
+        ("A100-40GB", "a100-40:1"),
+        ("a100-80gb", "a100:1"),
+        ("8xH100", "h100:8"),
+        ("h100:8", "h100:8"),
+        ("H200", "h200:1"),
+        ("B200", "b200:1"),
+        ("L4", "l4:1"),
+        ("P100", "p100:1"),
+        ("RTX 4090", "rtx4090:1"),
+        ("rtx-5090", "rtx5090:1"),
+        ("local", "local"),
+    ],
+)
+def test_the_names_that_people_rent(rented, topology):
+    assert resolve(rented) == topology
+    assert resolve(topology) == topology
+
+
+@pytest.mark.parametrize("size", ["v5e-3", "v4-1", "v5litepod-12"])
+def test_a_slice_that_is_not_rented_names_those_that_are(size):
+    with pytest.raises(UserError, match=r"no slice of this size: .* with N of .*8, .*; fix: "):
+        resolve(size)
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -39,17 +77,28 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 @needs_libtpu
 @pytest.mark.parametrize(
     ("topology", "devices"),
-    [("v4:2x2x1", 4), ("v5e:2x4", 8), ("v5p:4x4x4", 64), ("v6e:2x4", 8), ("7x:2x2x1", 8)],
+    [
+        ("v4-8", 4),
+        ("v5e-1", 1),
+        ("v5e-4", 4),
+        ("v5e:2x4", 8),
+        ("v5p:4x4x4", 64),
+        ("v6e-1", 1),
+        ("7x:2x2x1", 8),
+    ],
 )
 def test_a_device_is_the_published_chip(topology, devices):
-    found, chip = devices_of(topology)
-    assert len(found) == devices and chip_of(found[0].device_kind) is chip
+    target = devices_of(topology)
+    assert len(target.devices) == devices and chip_of(target.devices[0].device_kind) is target.chip
+    without_compiler = described(resolve(topology))
+    assert len(without_compiler) == devices and without_compiler[0].platform == "tpu"
+    assert target.exact and dtype_of(target) == "bfloat16"
 
 
 @needs_libtpu
 @pytest.mark.parametrize("fsdp", [4, 8, 16, 64])
 def test_any_divisor_of_a_torus_makes_groups(fsdp):
-    mesh = parallel.make_mesh(fsdp=fsdp, devices=devices_of("v5p:4x4x4")[0])
+    mesh = parallel.make_mesh(fsdp=fsdp, devices=devices_of("v5p:4x4x4").devices)
     assert dict(mesh.shape) == {"data": 64 // fsdp, "fsdp": fsdp}
 
 
@@ -63,7 +112,7 @@ def test_a_shape_that_does_not_exist_is_reported(shape):
 @pytest.mark.parametrize(
     ("arguments", "reported"),
     [
-        (["--topology=v9:2x2"], "error: unknown topology: --topology: expected local, or v4,"),
+        (["--topology=v9:2x2"], "error: unknown topology: --topology: expected a name such as local,"),
         (["--config.train.batch_size=0"], "error: bad config value: config.train.batch_size: "),
     ],
 )

@@ -87,7 +87,10 @@ def test_gpus_are_known_by_a_word_of_their_name(kind, name):
     assert chip_of(kind) is CHIPS[name]
 
 
-@pytest.mark.parametrize("kind", ["NVIDIA RTX A1000", "NVIDIA T400 4GB", "NVIDIA L4", "cpu"])
+@pytest.mark.parametrize(
+    "kind",
+    ["NVIDIA RTX A1000", "NVIDIA T400 4GB", "NVIDIA L40S", "NVIDIA GeForce RTX 4090 Laptop GPU", "cpu"],
+)
 def test_a_part_of_a_word_is_another_chip(kind):
     assert chip_of(kind) is None
 

@@ -18,10 +18,7 @@ from tests.runs.tiny import changed, config_on
 
 STEPS = 4
 # Rows are not coupled, and nothing is drawn, so that float32 is a reference for float16.
-PLAIN = {
-    "model__head": {"kind": "linear", "batch_norm": False, "dropout": 0.0},
-    "optimizer__warmup_steps": 0,
-}
+PLAIN = {"model__head": {"kind": "linear", "batch_norm": False, "dropout": 0.0}, "optimizer__warmup_steps": 0}
 ROUNDING = 2.0**-11  # of one float16 operation, relative
 
 
@@ -128,7 +125,9 @@ def test_float16_trains_as_float32_does(session, full):
         bound *= error
         ours, theirs = session.train(batch), full.train(batch)
         away = abs(float(ours["loss/total"]) - float(theirs["loss/total"]))
-        print("XX", step, away, bound, float(ours["gradient_norm"]) / float(theirs["gradient_norm"])-1, error)
+        print(
+            "XX", step, away, bound, float(ours["gradient_norm"]) / float(theirs["gradient_norm"]) - 1, error
+        )
         assert away <= bound, f"step {step}"
         norms = float(ours["gradient_norm"]) / float(theirs["gradient_norm"])
         assert abs(norms - 1) <= np.sqrt(2) * error, f"step {step}"
