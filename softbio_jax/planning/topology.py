@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from softbio_jax.errors import UserError
-from softbio_jax.runs.chips import CHIPS, Chip, chip_of, fastest_dtype
+from softbio_jax.runs.chips import CHIPS, Chip, chip_of
 
 GENERATIONS = ("v4", "v5e", "v5p", "v6e", "7x")
 _LAYOUT = {"7x": "tpu7x"}  # the compiler's name of a generation where it differs
@@ -185,10 +185,3 @@ def _no_slice(topology: str, found: str) -> UserError:
         found=found,
         fix="correct the shape",
     )
-
-
-def dtype_of(target: Target) -> str:
-    """Returns the type that `compute.dtype="auto"` is on these chips."""
-    if target.exact or target.chip is None:
-        return fastest_dtype(target.devices)
-    return target.chip.dtype
