@@ -47,31 +47,47 @@ class PreparedDataset:
           UserError: a record that is damaged or belongs to another index; names its file.
         """
         try:
-            record = self._source[int(self.records[example])]
-            image, name = record["image"], record["id"]
-            if not (isinstance(image, bytes) and isinstance(name, bytes)):
-                raise ValueError("a record without image or id")  # the end of a truncated file
+            features = self._source[self.records.item(example)]
+            image = features["image"].bytes_list.value[0]
         except Exception as error:
-            if isinstance(error, UserError) or damage.refusal(error):
-                raise
-            raise self._mistake("a damaged record", example, found=damage.reason(error)) from error
-        self._compare(example, image, name)
+            raise self._damaged(example, error) from error
+        self._compare(example, image, features)
         return image
 
-    def _compare(self, example: int, image: bytes, name: bytes) -> None:
+    def _compare(self, example: int, image: bytes, features: Any) -> None:
         """Raises UserError unless a record is the one that the index describes."""
-        expected, what = self.columns["id"][example], "records and index do not belong together"
-        if name != expected.encode():
-            found = repr(name.decode(errors="replace"))
-            raise self._mistake(what, example, expected=repr(str(expected)), found=found)
-        if self.checks is not None and index_lib.sample_check(image) != self.checks[example]:
-            found = f"another image of {str(expected)!r}"
-            raise self._mistake(what, example, expected="the bytes that the index describes", found=found)
+        try:
+            name = features["id"].bytes_list.value[0]
+        except Exception as error:
+            raise self._damaged(example, error) from error
+        if name == self._ids.item(example) and (
+            self.checks is None or index_lib.sample_check(image) == self.checks.item(example)
+        ):
+            return
+        expected = str(self.columns["id"][example])
+        found, wanted = repr(name.decode(errors="replace")), repr(expected)
+        if name == expected.encode():
+            found, wanted = f"another image of {expected!r}", "the bytes that the index describes"
+        what = "records and index do not belong together"
+        raise self._mistake(what, example, expected=wanted, found=found)
+
+    @functools.cached_property
+    def _ids(self) -> np.ndarray:
+        """The ids as records hold them, (N,) bytes: encoding each one as it is read costs more."""
+        return np.char.encode(self.columns["id"], "utf-8")
+
+    def _damaged(self, example: int, error: Exception) -> Exception:
+        """Returns the error of a record that cannot be read; a disk that refuses keeps its own."""
+        if isinstance(error, UserError) or damage.refusal(error):
+            return error
+        # The end of a truncated file can be a record without fields.
+        found = "a record without image or id" if isinstance(error, IndexError) else damage.reason(error)
+        return self._mistake("a damaged record", example, found=found)
 
     def _mistake(self, what: str, example: int, *, expected: str = "", found: str) -> UserError:
         """Returns the error of an example's record, which names its file."""
         file, record = self.directory, int(self.records[example])
-        shards = self._source.dataset_info.splits[self.split]
+        shards = self._source.shards
         ends = np.cumsum(shards.shard_lengths)
         if record < ends[-1]:
             file = str(shards.filepaths[int(np.searchsorted(ends, record, side="right"))])
@@ -81,22 +97,34 @@ class PreparedDataset:
     def take(self, rows: np.ndarray) -> PreparedDataset:
         """Returns the M examples `rows`, integers in [0, N), in their order; repetitions are allowed."""
         rows = np.asarray(rows, dtype=np.int64)
-        digest = hashlib.sha256(self.fingerprint.encode() + rows.astype("<i8").tobytes())
         return dataclasses.replace(
             self,
             labels={task: values[rows] for task, values in self.labels.items()},
             columns={name: values[rows] for name, values in self.columns.items()},
-            fingerprint=digest.hexdigest(),
+            fingerprint=_fingerprint_of_rows(self.fingerprint, rows),
             records=self.records[rows],
             checks=None if self.checks is None else self.checks[rows],
         )
 
+    def fingerprints(self) -> tuple[str, ...]:
+        """Returns the fingerprint, and that of the same examples in a preparation of version 0.1.
+
+        The latter covers ids, labels and the images of the source, but not how they are stored.
+        """
+        if self.checks is None:
+            return (self.fingerprint,)
+        index = index_lib.read(pathlib.Path(self.directory), self.split)
+        older = dataclasses.replace(index, checks=None).fingerprint()
+        if self.fingerprint != index.fingerprint():
+            older = _fingerprint_of_rows(older, self.records)
+        return self.fingerprint, older
+
     @functools.cached_property
-    def _source(self) -> Any:
+    def _source(self) -> _Records:
         return _open_records(self.directory, self.split)
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "_source"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_source", "_ids")}
 
 
 def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
@@ -130,6 +158,10 @@ def open_prepared(directory: str | os.PathLike, split: str) -> PreparedDataset:
     return dataset
 
 
+def _fingerprint_of_rows(fingerprint: str, rows: np.ndarray) -> str:
+    return hashlib.sha256(fingerprint.encode() + rows.astype("<i8").tobytes()).hexdigest()
+
+
 def concatenate_labels(datasets: Sequence[PreparedDataset], task: str) -> np.ndarray:
     """Returns the labels of a task, (N,) int32 over all data sets, MISSING where one lacks it."""
     parts = [np.zeros(0, np.int32)]
@@ -152,14 +184,35 @@ def _check_report(folder: pathlib.Path, split: str, index: index_lib.Index) -> N
     index_lib.check_fingerprint(index, reported, index_lib.path_of(folder, split), of=index_lib.REPORT)
 
 
-def _open_records(directory: str, split: str) -> Any:
-    import tensorflow_datasets as tfds
+class _Records:
+    """The record files of a split, each record as its map of features.
 
+    TFDS would turn every feature into an array, labels included, which the index has already; for
+    uncompressed images that took as long as reading them.
+    """
+
+    def __init__(self, directory: str, split: str):
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        builder = tfds.builder_from_directory(directory)
+        self._parse = tf_example_pb2.Example.FromString
+        self._data = builder.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        ).data_source
+        self.shards = builder.info.splits[split]
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, record: int) -> Any:
+        return self._parse(self._data[record]).features.feature
+
+
+def _open_records(directory: str, split: str) -> _Records:
     features.check(directory)  # TFDS imports the classes that it names
     try:
-        builder = tfds.builder_from_directory(directory)
-        # The bytes are decoded by softbio_jax.data.decode, which is several times faster.
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        source = _Records(directory, split)
         len(source)  # reads the ends of the files, where damage shows
         return source
     except Exception as error:  # its files are parsed by several libraries, each with its own errors

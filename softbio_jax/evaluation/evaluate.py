@@ -38,6 +38,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates a run directory on its test sets, writes out/eval and prints the table.
 
+    Data that changed since the run are an error in its own directory, and a warning elsewhere.
+
     Args:
       workdir: the run directory.
       out: where eval/ is written.
@@ -45,7 +47,8 @@ def evaluate_run(
       timed: also measures prediction speed, and adds it to the run's run.json.
 
     Raises:
-      UserError: no run, no checkpoint, or another process works in one of the folders.
+      UserError: no run, no checkpoint, data that are not the run's, or another process works in one
+        of the folders.
     """
     directory.read_config(workdir)  # a folder that is no run is not touched
     with contextlib.ExitStack() as held:
@@ -53,6 +56,11 @@ def evaluate_run(
             held.enter_context(directory.hold(folder))
         session = restore_run(workdir, data_root=data_root)
         data = open_all(session.run.config.data)
+        changed = directory.changed_data(data, workdir)
+        if changed is not None:
+            if files.absolute(out) == files.absolute(workdir):
+                raise changed
+            Console(active=jax.process_index() == 0).say(f"warning: {changed}")
         summary = evaluate(session, data.test, out, val=data.val)
         if timed:
             found = speed.measure(session)

@@ -231,6 +231,34 @@ def write_start(
     )
 
 
+def changed_data(data: RunData, workdir: epath.PathLike) -> UserError | None:
+    """Returns an error about the sets whose fingerprints are not those in run.json, None if there are none.
+
+    A set that run.json does not list, or lists without a fingerprint, counts as unchanged.
+    """
+    path = epath.Path(workdir) / "run.json"
+    listed = _read(path).get("data") if path.exists() else None
+    recorded = listed if isinstance(listed, dict) else {}
+    changed = []
+    for key, dataset in data.entries():
+        entry = recorded.get(key)
+        expected = entry.get("fingerprint") if isinstance(entry, dict) else None
+        if isinstance(expected, str) and expected not in dataset.fingerprints():
+            changed.append((key, expected, dataset))
+    if not changed:
+        return None
+    key, expected, dataset = changed[0]
+    more = f", and {len(changed) - 1} more sets differ" if len(changed) > 1 else ""
+    return UserError(
+        "not the data of this run",
+        where=f"{key} in {dataset.directory}",
+        expected=f"the fingerprint in {path}, {expected[:12]}",
+        found=f"{dataset.fingerprint[:12]}{more}",
+        fix="give the root of the run's data by --data, prepare the set again as it was for the run, or "
+        "evaluate on this one into another folder by --out",
+    )
+
+
 def write_best(workdir: epath.PathLike, step: int | None) -> None:
     """Adds the step of the lowest validation loss to run.json."""
     update(workdir, {"best_step": step})

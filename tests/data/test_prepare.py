@@ -2,6 +2,8 @@ import json
 import tempfile
 
 import pytest
+from tensorflow_datasets.core import shuffle
+from tensorflow_datasets.core.utils import shard_utils
 
 from softbio_jax.console import Console
 from softbio_jax.data import sources
@@ -107,6 +109,22 @@ def test_nothing_is_left_outside_of_the_output(tmp_path, monkeypatch):
     prepare.prepare("fairface", source=str(tmp_path / "raw"), out=tmp_path / "out")
     assert list((tmp_path / "temporary").iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "out", "temporary"}
+
+
+def test_a_split_of_more_than_fits_into_memory(tmp_path, monkeypatch):
+    """TFDS would sort records beyond a number of bytes in files that only TensorFlow can write."""
+    make_fairface(tmp_path / "raw", train=30, val=4)
+    source = {"source": str(tmp_path / "raw")}
+    report = prepare.prepare("fairface", out=tmp_path / "small", **source)
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 100)
+    monkeypatch.setattr(shard_utils.ShardConfig, "get_number_shards", lambda *_: 4)
+    large = prepare.prepare("fairface", out=tmp_path / "large", **source)
+    assert large["splits"] == report["splits"]
+    assert len(list((tmp_path / "large").glob("*-train.array_record*"))) == 4
+    assert not list((tmp_path / "large").glob("tmp*"))
+    one, four = (sources.open_prepared(tmp_path / name, "train") for name in ("small", "large"))
+    assert [four[i] for i in range(30)] == [one[i] for i in range(30)]
+    assert shuffle.Shuffler.__module__ == shuffle.__name__  # put back
 
 
 def test_unknown_data_set(tmp_path):

@@ -1,14 +1,19 @@
 """A run directory's own config, against that of a run that would go on in it."""
 
+import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
 
+from softbio_jax.data import index as index_lib
 from softbio_jax.data.audit import verdict
+from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from softbio_jax.runs import directory
 from softbio_jax.runs.config import config_from
-from softbio_jax.runs.data import audit_hashes
+from softbio_jax.runs.data import audit_hashes, open_all
 from tests.runs.tiny import changed, run_of
 
 
@@ -75,3 +80,71 @@ def test_the_identity_of_a_run_has_what_its_steps_depend_on(config):
         assert directory.identity(config_from(changed(config, **change))) != base
     for change in ({"data__root": "/else"}, {"train__keep": 9}, {"train__microbatches": 2}):
         assert directory.identity(config_from(changed(config, **change))) == base
+
+
+@pytest.fixture
+def prepared_anew(config, data_root, tmp_path):
+    """Writes the record of a run; returns its data after a set was prepared with other images."""
+
+    def make(name, **options):
+        run, data = run_of(config)
+        directory.write_start(run, data, tmp_path / "run", audits=audit_hashes(data))
+        root = tmp_path / "data"
+        shutil.copytree(data_root, root)
+        prepare.prepare("synthetic", source=name, out=root / name, overwrite=True, **options)
+        return open_all(dataclasses.replace(run.config.data, root=str(root)))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("synthetic_utkface", {"size": 24, "count": 0, "test_count": 16}, "test/synthetic_utkface/test"),
+        ("synthetic_utkface", {"size": 32, "count": 0, "test_count": 15}, "test/synthetic_utkface/test"),
+        ("synthetic_fairface", {"size": 24, "count": 40, "test_count": 16}, "train/synthetic_fairface/train"),
+    ],
+)
+def test_data_prepared_anew_with_other_images_are_named(prepared_anew, tmp_path, name, options, named):
+    data = prepared_anew(name, **options)
+    before = json.loads((tmp_path / "run" / "run.json").read_text())["data"][named]["fingerprint"]
+    found = str(directory.changed_data(data, tmp_path / "run"))
+    assert f"{named} in {tmp_path / 'data' / name}" in found and before[:12] in found
+    assert dict(data.entries())[named].fingerprint[:12] in found and "--data" in found
+    assert ("1 more sets differ" in found) == named.startswith("train")  # its validation rows
+
+
+def test_data_prepared_anew_from_the_same_images_are_the_same(prepared_anew, tmp_path):
+    data = prepared_anew("synthetic_utkface", size=32, count=0, test_count=16)
+    assert directory.changed_data(data, tmp_path / "run") is None
+
+
+def _older(folder, split):
+    """Makes a prepared split one of version 0.1."""
+    old = dataclasses.replace(index_lib.read(folder, split), checks=None, columns={})
+    arrays = {"ids": old.ids, "digests": old.digests}
+    np.savez_compressed(
+        index_lib.path_of(folder, split), **arrays, **{f"labels/{t}": v for t, v in old.labels.items()}
+    )
+    (folder / index_lib.REPORT).unlink()
+
+
+def test_data_of_a_run_of_an_older_version_may_be_prepared_with_this_one(config, data_root, tmp_path):
+    shutil.copytree(data_root, tmp_path / "old")
+    for name, split in (("synthetic_utkface", "test"), ("synthetic_fairface", "train")):
+        _older(tmp_path / "old" / name, split)
+    run, old = run_of(changed(config, data__root=str(tmp_path / "old")))
+    directory.write_start(run, old, tmp_path, audits=audit_hashes(old))
+    _, now = run_of(config)
+    assert dict(old.entries()).keys() == dict(now.entries()).keys()
+    for before, after in zip(old.val, now.val, strict=True):
+        assert (before.fingerprint == after.fingerprint) == ("fairface" not in before.name)
+    assert directory.changed_data(now, tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"data": {}}', '{"data": {"test/a/b": {"n": 3}}}'])
+def test_a_record_without_fingerprints_and_a_set_it_lacks_are_no_change(config, tmp_path, content):
+    _, data = run_of(config)
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    assert directory.changed_data(data, tmp_path) is None

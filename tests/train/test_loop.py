@@ -130,6 +130,20 @@ def test_evaluate_gives_what_the_end_of_training_gave(runs, tmp_path):
     assert _text(tmp_path, "eval/metrics.json") == _text(runs["whole"], "eval/metrics.json")
 
 
+def test_other_data_are_an_error_in_the_run_and_a_warning_elsewhere(runs, tmp_path, capsys):
+    folder, key = tmp_path / "run", "test/synthetic_raf_db/test"
+    shutil.copytree(runs["whole"], folder)
+    record = json.loads(_text(folder, "run.json"))
+    record["data"][key]["fingerprint"] = "0" * 64
+    (folder / "run.json").write_text(json.dumps(record))
+    before = _content(folder)
+    with pytest.raises(UserError, match=f"not the data of this run: {key} in .* --out$"):
+        evaluate.evaluate_run(folder, out=folder)
+    assert _content(folder) == before
+    assert evaluate.evaluate_run(folder, out=tmp_path / "else") == runs["summary"]
+    assert capsys.readouterr().out.startswith(f"warning: not the data of this run: {key} in ")
+
+
 def test_training_moves_what_is_trained_and_nothing_else(runs):
     run, _ = run_of(runs["config"])
     fresh = Session(run)

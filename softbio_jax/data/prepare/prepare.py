@@ -179,7 +179,7 @@ def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> 
     logging.set_verbosity(logging.WARNING)
     try:
         # TFDS prints about downloads, of which there are none, and about its scratch folder.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), _spooled():
             if beam_options is None:
                 builder.download_and_prepare()
             else:
@@ -187,6 +187,53 @@ def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> 
                 builder.collect_groups()
     finally:
         logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def _spooled() -> Iterator[None]:
+    """Has TFDS hold the records of a split in a file until it knows how many files to write.
+
+    Its own way holds up to 1000 MiB in memory and needs TensorFlow for more.
+    """
+    from tensorflow_datasets.core import shuffle
+
+    original, shuffle.Shuffler = shuffle.Shuffler, _Spool
+    try:
+        yield
+    finally:
+        shuffle.Shuffler = original
+
+
+class _Spool:
+    """TFDS' `Shuffler` for records whose keys ascend: it yields them in the order of their arrival."""
+
+    def __init__(self, dirpath: os.PathLike[str], hash_salt: str, *, disable_shuffling: bool, **options: Any):
+        del hash_salt, options
+        if not disable_shuffling:
+            raise ValueError("records are not shuffled here")
+        pathlib.Path(dirpath).mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=dirpath)  # noqa: SIM115 (closed when it was read)
+        self._lengths: list[tuple[int, int]] = []  # key and bytes of each record
+        self.size = 0
+
+    @property
+    def num_examples(self) -> int:
+        return len(self._lengths)
+
+    @property
+    def bucket_lengths(self) -> list[int]:
+        return [self.num_examples]
+
+    def add(self, key: int, data: bytes) -> None:
+        self._file.write(data)
+        self._lengths.append((key, len(data)))
+        self.size += len(data)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        self._file.seek(0)
+        with self._file:
+            for key, length in self._lengths:
+                yield key, self._file.read(length)
 
 
 def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
