@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data.audit import alignment, descriptors, details, maps, search, thumbnails
+from softbio_jax.data.audit import alignment, descriptors, details, search, thumbnails
 from tests.data.audit.planting import copy, grey, scene
 
 
