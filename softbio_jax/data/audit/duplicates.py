@@ -16,6 +16,7 @@ import numpy as np
 
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.audit import alignment, search, thumbnails
+from softbio_jax.data.audit.details import Details
 from softbio_jax.data.audit.groups import Groups
 
 # Among 14,074 real faces the pairs above this are one photograph or two of one moment, none are two
@@ -92,11 +93,15 @@ def _near(grey: np.ndarray, numbers: np.ndarray, groups: Groups, console: Consol
         return []
     # An image with a border of one colour is compared with it and without.
     bordered, inner = thumbnails.without_borders(grey, numbers)
-    images = np.concatenate([grey[numbers], inner])
+    images = np.empty((len(numbers) + len(inner), *grey.shape[1:]), np.uint8)
+    np.take(grey, numbers, axis=0, out=images[: len(numbers)], mode="clip")  # without a second copy
+    images[len(numbers) :] = inner
+    del inner
     owner = np.concatenate([numbers, bordered])
     found = search.candidates(images, console=console)
     other = owner[found.first] != owner[found.second]
     found = search.Candidates(*(part[other] for part in found))
+    prepared = Details(images)
     best: dict[tuple[int, int], Pair] = {}
     meter = console.meter("comparing the candidates", len(found.first), unit="pairs")
     with futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _THREADS)) as pool:
@@ -110,7 +115,7 @@ def _near(grey: np.ndarray, numbers: np.ndarray, groups: Groups, console: Consol
             ]
             chosen = np.flatnonzero(needed)
             batches = [chosen[at : at + _BATCH] for at in range(0, len(chosen), _BATCH)]
-            confirm = functools.partial(_confirm, images, owner, part, len(numbers))
+            confirm = functools.partial(_confirm, prepared, owner, part, len(numbers))
             for pairs in pool.map(confirm, batches):
                 for pair in pairs:
                     groups.join(pair.first, pair.second)
@@ -123,13 +128,11 @@ def _near(grey: np.ndarray, numbers: np.ndarray, groups: Groups, console: Consol
 
 
 def _confirm(
-    images: np.ndarray, owner: np.ndarray, part: search.Candidates, whole: int, rows: np.ndarray
+    prepared: Details, owner: np.ndarray, part: search.Candidates, whole: int, rows: np.ndarray
 ) -> list[Pair]:
     """Returns the pairs among candidates that are copies; images from `whole` on had a border."""
     first, second, mirrored = part.first[rows], part.second[rows], part.mirrored[rows]
-    over = images[second]
-    over[mirrored] = over[mirrored][:, :, ::-1]
-    found = alignment.align(images[first], over)
+    found = alignment.align(prepared, first, second, mirrored)
     pairs = []
     for n in np.flatnonzero(found.similarity >= SIMILAR_FROM):
         low, high = sorted((int(owner[first[n]]), int(owner[second[n]])))

@@ -52,10 +52,10 @@ def candidates(thumbnails: np.ndarray, *, console: Console = QUIET) -> Candidate
 
     lowest = projection.lowest if count > _FEW else -np.inf
     meter = console.meter("searching for copies", count)
-    found = []
+    found, scratch = [], _Scratch()
     for start in range(0, count, _ROWS):
         console.check()
-        found.append(_best(left, right, mirror, start, lowest))
+        found.append(_best(left, right, mirror, start, lowest, scratch))
         meter.add(min(_ROWS, count - start))
     console.close()
     scores, first, second, mirrored = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -63,8 +63,26 @@ def candidates(thumbnails: np.ndarray, *, console: Console = QUIET) -> Candidate
     return Candidates(first[order], second[order], mirrored[order])
 
 
+class _Scratch:
+    """Memory that all products use in turn: to get 32 MB anew takes longer than to fill it."""
+
+    def __init__(self):
+        self._scores = np.empty(_ROWS * _COLUMNS, np.float32)
+        self._above = np.empty(_ROWS * _COLUMNS, bool)
+
+    def scores(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Returns `rows @ others.T`, until the next call."""
+        shape = (len(rows), len(others))
+        return np.matmul(rows, others.T, out=self._scores[: shape[0] * shape[1]].reshape(shape))
+
+    def above(self, scores: np.ndarray, floor: np.ndarray) -> np.ndarray:
+        """Returns the places of the scores above their rows' floors, in the flat array."""
+        out = self._above[: scores.size].reshape(scores.shape)
+        return np.flatnonzero(np.greater(scores, floor[:, None], out=out))
+
+
 def _best(
-    left: np.ndarray, right: np.ndarray, mirror: np.ndarray, start: int, lowest: float
+    left: np.ndarray, right: np.ndarray, mirror: np.ndarray, start: int, lowest: float, scratch: _Scratch
 ) -> tuple[np.ndarray, ...]:
     """Returns scores, first, second and mirrored of the candidates of a block of rows."""
     rows = left[start : start + _ROWS]
@@ -77,16 +95,16 @@ def _best(
     )
     for column in range(start, len(left), _COLUMNS):
         for mirrored, others in ((False, right), (True, mirror)):
-            scores = rows @ others[column : column + _COLUMNS].T
+            scores = scratch.scores(rows, others[column : column + _COLUMNS])
             if column < start + len(rows):  # only later images
-                later = column + np.arange(scores.shape[1]) > start + np.arange(len(rows))[:, None]
-                scores = np.where(later, scores, -np.inf)
-            above = np.flatnonzero(scores > floor[:, None])
+                earlier = column + np.arange(scores.shape[1]) <= start + np.arange(len(rows))[:, None]
+                scores[earlier] = -np.inf
+            above = scratch.above(scores, floor)
             if len(above) > _CROWDED * len(rows) and scores.shape[1] > MOST:
                 # Not less than the ninth: equal ones may be one image in several files.
-                reached = -np.partition(-scores, MOST, axis=1)[:, MOST]
-                enough = scores >= reached[:, None]
-                above = np.flatnonzero((scores > floor[:, None]) & enough)
+                last = scores.shape[1] - 1 - MOST
+                reached = np.partition(scores, last, axis=1)[:, last]
+                above = above[scores.ravel()[above] >= reached[above // scores.shape[1]]]
             row, place = np.divmod(above, scores.shape[1])
             new = (scores[row, place], row, column + place, np.full(len(row), mirrored))
             kept = _thinned(tuple(map(np.concatenate, zip(kept, new, strict=True))), floor)

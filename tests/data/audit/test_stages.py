@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 
-from softbio_jax.data.audit import alignment, descriptors, search, thumbnails
+from softbio_jax.data.audit import alignment, descriptors, details, search, thumbnails
 from tests.data.audit.planting import copy, grey, scene
 
 
 @pytest.fixture(scope="module")
 def images():
     return grey([scene(seed) for seed in range(80)])
+
+
+def _align(first, second, mirrored=False):
+    images = np.stack([*first, *second]).astype(np.uint8)
+    numbers = np.arange(len(first))
+    flags = np.full(len(first), mirrored)
+    return alignment.align(details.Details(images), numbers, len(first) + numbers, flags)
 
 
 def test_the_edges_of_a_mirrored_image_are_the_mirrored_edges(images):
@@ -57,9 +64,8 @@ def test_few_images_are_all_compared():
 
 
 def test_the_alignment_finds_a_shift_and_rejects_another_scene(images):
-    first = np.stack([images[0], images[0], images[0]])
     shifted = grey([scene(0)[8:, 8:]])[0]
-    found = alignment.align(first, np.stack([images[0], shifted, images[1]]))
+    found = _align([images[0]] * 3, [images[0], shifted, images[1]])
     assert found.similarity[0] > 0.99
     assert found.similarity[1] > 0.9
     assert found.similarity[2] < 0.5
@@ -73,9 +79,8 @@ def test_equal_blurs_with_other_details_are_not_alike():
     rng = np.random.default_rng(0)
     blurred = cv2.GaussianBlur(grey([scene(0)])[0], (0, 0), 4).astype(float)
     first, second = (np.clip(blurred + rng.normal(0, 12, (64, 64)), 0, 255) for _ in range(2))
-    pair = [np.stack([image.astype(np.uint8)]) for image in (first, second)]
-    assert np.corrcoef(pair[0].ravel(), pair[1].ravel())[0, 1] > 0.85
-    assert alignment.align(*pair).similarity[0] < 0.7
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.85
+    assert _align([first], [second]).similarity[0] < 0.7
 
 
 def test_borders_of_one_colour_are_cut(images):
