@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 from softbio_jax.train import exits, supervisor
 
-# From here on SIGTERM ends the process with a defined exit code. The imports below take seconds.
-_SUPERVISED = supervisor.adopt()
-_SIGTERM = exits.leave_at_sigterm()
+if __name__ == "__main__":  # not in data workers, which import this file too
+    # From here on SIGTERM ends the process with a defined exit code. The imports below take seconds.
+    _SIGTERM, _SUPERVISED = exits.leave_at_sigterm(), supervisor.adopt()
 
-# ruff: noqa: E402
 from absl import flags
 from ml_collections import config_flags
 

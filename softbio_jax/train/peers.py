@@ -118,6 +118,7 @@ class _Peers:
             self._follow(process, link, rest)
 
     def _follow(self, process: int, link: socket.socket, rest: bytes) -> None:
+        _keep_alive(link)
         self._links.append(link)
         thread = threading.Thread(target=self._read, args=(process, link, rest), daemon=True)
         self._followers.append(thread)
@@ -178,6 +179,17 @@ def _listen() -> socket.socket:
         with contextlib.suppress(OSError):
             return socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", 0))
+
+
+def _keep_alive(link: socket.socket) -> None:
+    """Keeps firewalls from forgetting a connection on which nothing is sent for hours.
+
+    Without an answer for 6 minutes it ends, long after JAX's own heartbeats.
+    """
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 20)):
+        if hasattr(socket, option):
+            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _send(link: socket.socket, said: dict[str, Any]) -> None:

@@ -76,7 +76,8 @@ def supervise(sigterm: SigtermWatch) -> int:
         )
     _write(stderr, held)
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if code != -signal.SIGKILL else None
+        if code != -signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
 
@@ -105,8 +106,9 @@ def _relay(child: subprocess.Popen[bytes], stderr: int) -> tuple[bytes, int]:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+    with contextlib.suppress(OSError):  # nobody reads it any more, which does not end a run
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
 def _in_foreground() -> bool:
