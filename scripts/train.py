@@ -10,9 +10,16 @@ The last command adapts an encoder to your own data sets, prepared by scripts/pr
 after the colon is passed to the config file; --config.KEY=VALUE overrides one value of its result.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from softbio_jax.train import exits, supervisor
+
+if __name__ == "__main__":  # not in data workers, which import this file too
+    # From here on SIGTERM ends the process with a defined exit code. The imports below take seconds.
+    _SIGTERM, _SUPERVISED = exits.leave_at_sigterm(), supervisor.adopt()
 
 from absl import flags
 from ml_collections import config_flags
@@ -51,34 +58,40 @@ _READERS = dict.fromkeys(("coordinator", "process_id", "processes"), (_MANY,))
 def main(argv: Sequence[str]) -> int:
     del argv
     command.refuse_ignored(_MANY if _MULTIHOST.value else _SINGLE, _READERS)
+    if _MULTIHOST.value and not _SUPERVISED:
+        return supervisor.supervise(_SIGTERM)
     import jax
 
     from softbio_jax import parallel
     from softbio_jax.runs import build
     from softbio_jax.runs.data import open_all
     from softbio_jax.train import loop
-    from softbio_jax.train.preemption import EXIT_SAVED, Preempted, Preemption
+    from softbio_jax.train.preemption import Preempted, Preemption
 
-    if _MULTIHOST.value:
-        parallel.start_distributed(
-            coordinator=_COORDINATOR.value, process_id=_PROCESS_ID.value, processes=_PROCESSES.value
-        )
-    run = build.build(_CONFIG.value.to_dict())
-    if _DRY_RUN.value:
-        _describe(run)
-        return 0
-    if run.has_random_frozen_blocks() and jax.process_index() == 0:
-        print(
-            "note: frozen encoder blocks keep random weights, since no pretrained checkpoint is named; "
-            "fix: --config.model.pretrained=FILE",
-            flush=True,
-        )
-    try:
-        with Preemption() as preemption:
+    with contextlib.ExitStack() as stack:
+        if _MULTIHOST.value:
+            from softbio_jax.train import peers
+
+            parallel.start_distributed(
+                coordinator=_COORDINATOR.value, process_id=_PROCESS_ID.value, processes=_PROCESSES.value
+            )
+            stack.enter_context(peers.watch())
+        preemption = stack.enter_context(Preemption())
+        run = build.build(_CONFIG.value.to_dict())
+        if _DRY_RUN.value:
+            _describe(run)
+            return 0
+        if run.has_random_frozen_blocks() and jax.process_index() == 0:
+            print(
+                "note: frozen encoder blocks keep random weights, since no pretrained checkpoint is named; "
+                "fix: --config.model.pretrained=FILE",
+                flush=True,
+            )
+        try:
             loop.train_and_evaluate(run, open_all(run.config.data), _WORKDIR.value, preemption=preemption)
-    except Preempted as stop:
-        print(stop, file=sys.stderr)
-        return EXIT_SAVED
+        except Preempted as stop:
+            print(stop, file=sys.stderr)
+            return exits.EXIT_SAVED
     return 0
 
 

@@ -173,10 +173,15 @@ class CheckpointManager:
                 fix="use another checkpoint",
             ) from damage
 
-    def close(self) -> None:
-        """Waits for a save in progress, on every process."""
+    def close(self, *, together: bool = True) -> None:
+        """Waits for a save in progress, on every process.
+
+        Args:
+          together: whether all processes call this.
+        """
         self.wait()
-        barrier("close")
+        if together:
+            barrier("close")
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -160,8 +163,49 @@ class Reader:
 
             if not flags.FLAGS.is_parsed():  # Grain reads them, and only absl's own main parses them
                 flags.FLAGS.mark_as_parsed()
+            _silence_tracker()
             batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
+            return _FromWorkers(iter(batches), self.workers)
         return iter(batches)
+
+
+class _FromWorkers(Iterator[T]):
+    """The batches of worker processes, or a UserError once one of them is dead."""
+
+    def __init__(self, batches: Iterator[T], workers: int):
+        self._batches, self._workers = batches, workers
+
+    def __next__(self) -> T:
+        try:
+            return next(self._batches)
+        except RuntimeError as error:
+            if (found := _DEAD.search(str(error))) is None:
+                raise
+            raise UserError(
+                "a process that reads images has ended",
+                where=f"data.workers={self._workers}",
+                found=_how_ended(int(found[1])),
+                fix="start again with more memory or a lower --config.data.workers (0 reads in threads)",
+            ) from error
+
+    def close(self) -> None:
+        close(self._batches)
+
+
+_DEAD = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")  # Grain's words
+
+
+def _how_ended(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "SIGKILL, which the system sends when memory runs out"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _silence_tracker() -> None:
+    """Keeps Python's resource tracker from warning about the batches of a killed process, which it frees."""
+    option = "ignore:resource_tracker:UserWarning"
+    if option not in sys.warnoptions:  # passed to the tracker, which is not running yet
+        sys.warnoptions.append(option)
 
 
 def close(iterator: Iterator) -> None:

@@ -162,7 +162,8 @@ class Training:
         self._stream.close()
         self.console.close()
         self._log.close()
-        self.manager.close()
+        # With its own error, a process does not wait for the others, who may wait for it.
+        self.manager.close(together=error is None or isinstance(error, Preempted))
 
     def start(self) -> None:
         """Caches the features of a frozen encoder where the run does, and compiles the train step."""

@@ -1,9 +1,7 @@
 """Stops a run on SIGTERM: it saves and exits, and the exit code says whether steps were lost."""
 
 import ctypes
-import os
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -11,8 +9,8 @@ from typing import NoReturn, Self
 
 import jax
 
-EXIT_SAVED = 75  # every completed step is in a checkpoint; start again to resume
-EXIT_FELL_BACK = 76  # the steps since the last checkpoint will be repeated
+from softbio_jax.train import exits
+from softbio_jax.train.exits import EXIT_FELL_BACK, EXIT_SAVED
 
 GRACE = 25.0  # seconds; schedulers kill after 30
 
@@ -32,7 +30,8 @@ class Preemption:
     preemption service receives the signal and makes all of them stop after the same step.
 
     `unsaved` is set by the loop: whether steps were completed since the last checkpoint. `leave` is
-    set by the loop too: it completes that checkpoint and raises Preempted.
+    set by the loop too: it completes that checkpoint and raises Preempted. Before it is set, nothing is
+    written, and a single process ends at once.
 
     Args:
       grace: seconds between the signal and the end of the process.
@@ -45,25 +44,22 @@ class Preemption:
         self._several = False
         self._noted = threading.Event()
         self._left = threading.Event()
+        self._watch = exits.SigtermWatch(self._arrived, handler=self._note)
 
     def __enter__(self) -> Self:
         self._several = jax.process_count() > 1
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._service = _service_handler()
-        self._old_handler = signal.signal(signal.SIGTERM, self._note)
-        # The interpreter's C handler writes to this socket even while Python code does not run.
-        self._old_fd = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, daemon=True).start()
+        installed = _handler()
+        self._watch.start()
+        # Python's own handlers all have the same address.
+        foreign = installed if installed != _handler() else None
+        self._service = ctypes.CFUNCTYPE(None, ctypes.c_int)(foreign) if foreign else None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
-        signal.set_wakeup_fd(self._old_fd)
-        signal.signal(signal.SIGTERM, self._old_handler)
-        self._bell.close()
+        self._watch.stop()
 
     def check(self) -> None:
         """Leaves, between two parts of work that is not a step, if this single process must stop."""
@@ -78,32 +74,25 @@ class Preemption:
 
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
-    def _note(self, *_: object) -> None:
+    def _note(self) -> None:
         if not self._several:  # several processes must agree on a step first
             self._noted.set()
 
-    def _watch(self) -> None:
-        while signal.SIGTERM not in (received := self._ear.recv(64)):
-            if not received:  # closed: the run is over
-                return
+    def _arrived(self) -> None:
         self._note()
         if self._service is not None:
             self._service(signal.SIGTERM)
-        if not self._left.wait(self.grace):
+        begun = self._several or self.leave is not None
+        if not self._left.wait(self.grace if begun else 0):
             code = EXIT_FELL_BACK if self.unsaved else EXIT_SAVED
             lost = "falls back to the last checkpoint" if self.unsaved else "nothing is lost"
-            if os.isatty(1):
-                os.write(1, b"\x1b[?25h\n")  # show the cursor, which the progress line hides
-            os.write(2, f"stopped by SIGTERM after {self.grace:.0f} s: {lost}\n".encode())
-            os._exit(code)
+            after = f" after {self.grace:.0f} s" if begun else ""
+            exits.leave(code, f"stopped by SIGTERM{after}: {lost}, start again")
 
 
-def _service_handler() -> Callable[[int], None] | None:
-    """Returns the C handler that JAX's preemption service installed for SIGTERM, or None."""
+def _handler() -> int | None:
+    """Returns the address of the C handler of SIGTERM; None for the default and ignore."""
     action = ctypes.create_string_buffer(512)  # struct sigaction; the handler is its first field
     ctypes.CDLL(None).sigaction(signal.SIGTERM, None, action)
     address = ctypes.c_void_p.from_buffer(action).value
-    # A Python handler is called by the interpreter anyway; NULL and 1 are the default and ignore.
-    if signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL) or address in (None, 1):
-        return None
-    return ctypes.CFUNCTYPE(None, ctypes.c_int)(address)
+    return None if address == 1 else address

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED, Preemption
+from softbio_jax.train.exits import EXIT_FELL_BACK, EXIT_SAVED
+from softbio_jax.train.preemption import Preemption
 
 
 def test_sigterm_is_noted_and_the_old_handler_comes_back():
@@ -37,7 +38,7 @@ import ctypes, os, signal, threading, time
 from softbio_jax.train.preemption import Preemption
 libc = ctypes.CDLL(None)
 with Preemption(grace=0.5) as preemption:
-    preemption.unsaved = {unsaved}
+    preemption.unsaved, preemption.leave = {unsaved}, lambda: None
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
