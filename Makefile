@@ -19,6 +19,8 @@ APP_PY = $(APP_VENV)/bin/python
 
 DEMO_DIR ?= runs/demo
 TEST_WORKERS ?= 2
+# The python of Colab's images, for test-platforms.
+PLATFORM_PYTHON ?= python3.13
 # Arguments for pytest, e.g. make test ARGS="tests/data -k faces".
 ARGS ?=
 
@@ -32,7 +34,7 @@ CONSTRAIN = $(addprefix --constraint ,$(CONSTRAINTS))
 PIP = -m pip --disable-pip-version-check --quiet --quiet install
 PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-.PHONY: help demo test test-parity test-app test-long lint format docs setup clean check-python
+.PHONY: help demo test test-parity test-app test-long test-platforms lint format docs setup clean check-python
 
 help:
 	@echo "make demo         set up and run the main job on rendered faces (DEMO_DIR=$(DEMO_DIR))"
@@ -40,6 +42,7 @@ help:
 	@echo "make test-parity  compare with torch, timm and peft, in $(PARITY_VENV)"
 	@echo "make test-app     the web page in a browser, LiteRT and docs/export.md, in $(APP_VENV)"
 	@echo "make test-long    the slow tests: interruptions, several processes, notebooks, pages"
+	@echo "make test-platforms  install into environments like Colab's (PLATFORM_PYTHON=$(PLATFORM_PYTHON)) and run there"
 	@echo "make docs         build the pages and the API reference, in build/site"
 	@echo "make lint         ruff and mypy;  make format  applies the fixes of ruff"
 	@echo "make clean        remove environments, caches and the demo's output"
@@ -53,6 +56,9 @@ test: $(VENV)/.ready
 
 test-long: $(VENV)/.ready
 	$(PY) $(PYTEST) -m long $(ARGS)
+
+test-platforms: $(VENV)/.ready
+	PLATFORM_PYTHON=$(PLATFORM_PYTHON) $(PY) -m pytest -m platform $(ARGS)
 
 test-parity: $(PARITY_VENV)/.ready
 	$(PARITY_PY) -m pytest -m parity $(ARGS)

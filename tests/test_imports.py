@@ -3,6 +3,7 @@
 How many modules there are and how large is in tests/test_structure.py.
 """
 
+import ast
 import collections
 import importlib.metadata
 import json
@@ -48,6 +49,7 @@ DOORS = {
     "clu": ("runs/",),  # its writers and periodic actions import TensorFlow
 }
 RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "app", "beam", "onnx", "litert", "parquet")
+_VERSION = re.compile(r"\b__version__\b|\bversion_info\b|\bversion\(|\bVersion\(")
 HEAVY = ("tensorflow", "torch", "jax", "flax", "grain", "orbax", "matplotlib", "cv2")
 
 
@@ -100,6 +102,19 @@ def test_outside_libraries_come_in_by_their_doors():
             if any(within(name, library) for name in names) and not place.startswith(doors):
                 strays.append(f"{place} imports {library}, whose doors are {doors}")
     assert strays == []
+
+
+def test_no_version_is_compared():
+    found = []
+    for path in python_files(PACKAGE) + python_files(ROOT / "scripts"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and _VERSION.search(ast.unparse(node)):
+                found.append(f"{path.relative_to(ROOT)}: {ast.unparse(node)}")
+    # The exception is not about names that moved: older versions of torch have an unsafe loader.
+    (torch,) = found
+    assert torch.startswith(
+        "softbio_jax/interop/safe_load.py: tuple((int(part) for part in torch.__version__"
+    )
 
 
 def test_packages_of_one_row_do_not_import_each_other_in_a_cycle():

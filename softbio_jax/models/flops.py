@@ -8,10 +8,10 @@ products of a traced function.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jax.extend.core import jaxprs_in_params
+from jax.extend import core
 
 from softbio_jax.adapters.config import Adapter, AdapterRules, LoRAConfig
 from softbio_jax.models.config import TextConfig, VisionConfig
@@ -262,4 +262,12 @@ def _equation_flops(equation: Any) -> int:
         # `platform_dependent` puts its default last.
         return branches[-1] if equation.params.get("branches_platforms") else max(branches)
     times = equation.params.get("length", 1) if name == "scan" else 1
-    return times * sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))
+    return times * sum(matmul_flops(inner) for inner in _jaxprs(equation.params))
+
+
+def _jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
+    """Yields the jaxprs among the parameters of an equation, open or closed."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, core.Jaxpr | core.ClosedJaxpr):
+                yield item

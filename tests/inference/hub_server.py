@@ -11,9 +11,10 @@ COMMIT = "a1" * 20
 
 
 @contextlib.contextmanager
-def serve():
+def serve(repository="me/model"):
     """Gives a server whose `store` holds what was pushed, `asked` the calls it answered."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.repository = repository
     server.store, server.asked = {"files": {}, "lfs": {}}, []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -97,8 +98,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(f"{self.command} {self.path}")
         files = self.server.store["files"]
         name = self.path.rsplit("/", 1)[1]
-        if not self.path.startswith("/me/model/resolve/") or name not in files:
+        if not self.path.startswith(f"/{self.server.repository}/resolve/"):
             return self.answer({"error": "not here"}, 404, {"X-Error-Code": "RepoNotFound"})
+        if name not in files:
+            return self.answer({"error": "not here"}, 404, {"X-Error-Code": "EntryNotFound"})
         etag = f'"{hashlib.sha256(files[name]).hexdigest()}"'
         return self.answer(files[name], 200, {"ETag": etag, "X-Repo-Commit": COMMIT})
 
