@@ -1,6 +1,7 @@
 """Evaluates a trained run, or a zero-shot classifier from an image and a text encoder, on test sets.
 
 python scripts/evaluate.py --workdir=runs/demo/run [--latency]
+python scripts/evaluate.py --workdir=runs/demo/run --test=synthetic_raf_db/test
 python scripts/evaluate.py --zero_shot --workdir=runs/zs --checkpoint=PE-Core-L14-336.pt \
     --variant=PE-Core-L14-336 --data=data/prepared --test=utkface/test,fairface/val
 """
@@ -15,7 +16,9 @@ from softbio_jax import command
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "A run directory; with --zero_shot, the folder to write.", required=True
 )
-_OUT = flags.DEFINE_string("out", None, "Folder for eval/; default: the run directory.")
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder for eval/; default: the run directory, with --test a folder in its tests/."
+)
 _DATA = flags.DEFINE_string("data", None, "Root of the prepared data sets; default: that of the run.")
 _LATENCY = flags.DEFINE_bool(
     "latency", False, "Also time the forward pass, and add latency and throughput to run.json."
@@ -23,7 +26,7 @@ _LATENCY = flags.DEFINE_bool(
 _ZERO_SHOT = flags.DEFINE_bool("zero_shot", False, "Classify by the nearest prompt.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: file or hub id with both encoders.")
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
-_TEST = flags.DEFINE_list("test", [], "Zero-shot: test sets, NAME/SPLIT under --data; a run has data.test.")
+_TEST = flags.DEFINE_list("test", [], "Test sets, NAME/SPLIT under --data; default: those of the run.")
 _PROMPTS = flags.DEFINE_string("prompts", "thesis", "Zero-shot: a registered set or a JSON file.")
 _NOT_AVERAGED = flags.DEFINE_list(
     "not_averaged", [], "Zero-shot: pairs SET:TASK to exclude from the averages; a run has config.data."
@@ -40,7 +43,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images per batch, ov
 _RUN, _PROMPTED = "a trained run", "--zero_shot"
 _READERS = {
     "latency": (_RUN,),
-    **dict.fromkeys(("checkpoint", "variant", "test", "prompts", "not_averaged"), (_PROMPTED,)),
+    **dict.fromkeys(("checkpoint", "variant", "prompts", "not_averaged"), (_PROMPTED,)),
     **dict.fromkeys(("synthetic_labels", "tokenizer", "batch_size"), (_PROMPTED,)),
 }
 
@@ -48,11 +51,12 @@ _READERS = {
 def main(argv: Sequence[str]) -> None:
     del argv
     command.refuse_ignored(_PROMPTED if _ZERO_SHOT.value else _RUN, _READERS)
-    out = _OUT.value or _WORKDIR.value
     if not _ZERO_SHOT.value:
         from softbio_jax.evaluation.evaluate import evaluate_run
 
-        evaluate_run(_WORKDIR.value, out=out, data_root=_DATA.value, timed=_LATENCY.value)
+        evaluate_run(
+            _WORKDIR.value, out=_OUT.value, data_root=_DATA.value, tests=_TEST.value, timed=_LATENCY.value
+        )
         return
     from softbio_jax.errors import UserError
     from softbio_jax.evaluation.zero_shot.evaluate import evaluate_zero_shot
@@ -89,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
         open_tests(_DATA.value, _TEST.value),
         variant=_VARIANT.value,
         prompts=load_prompts(_PROMPTS.value),
-        out=pathlib.Path(out),
+        out=pathlib.Path(_OUT.value or _WORKDIR.value),
         batch_size=_BATCH.value,
         compute=ComputeConfig(matmul_precision="highest"),
         tokenizer=_TOKENIZER.value,

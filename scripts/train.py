@@ -63,6 +63,7 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from softbio_jax import parallel
+    from softbio_jax.checkpoints.pretrained import check_source
     from softbio_jax.runs import build
     from softbio_jax.runs.data import open_all
     from softbio_jax.train import loop
@@ -81,6 +82,8 @@ def main(argv: Sequence[str]) -> int:
         if _DRY_RUN.value:
             _describe(run)
             return 0
+        if run.config.model.pretrained:
+            check_source(run.config.model.pretrained)  # before any data is read
         if run.has_random_frozen_blocks() and jax.process_index() == 0:
             print(
                 "note: frozen encoder blocks keep random weights, since no pretrained checkpoint is named; "

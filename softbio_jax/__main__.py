@@ -13,6 +13,7 @@ import sys
 
 import softbio_jax
 from softbio_jax import command
+from softbio_jax.console import COMMANDS, start_as
 from softbio_jax.errors import UserError, nearest
 
 _SHELLS = ("bash", "fish", "zsh")
@@ -30,21 +31,21 @@ def main() -> None:
     """Runs the command that the first argument names; without one, lists the commands."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
-        width = max(map(len, command.COMMANDS))
-        rows = (f"  {name:<{width}}  {_summary(name)}" for name in command.COMMANDS)
+        width = max(map(len, COMMANDS))
+        rows = (f"  {name:<{width}}  {_summary(name)}" for name in COMMANDS)
         print(_USAGE.format(commands="\n".join(rows)), end="")
     elif name == "--version":
         print(f"softbio-jax {softbio_jax.__version__}")
     elif name == "completion":
         print(_completion(arguments[0] if arguments else ""), end="")
-    elif name in command.COMMANDS:
+    elif name in COMMANDS:
         script = command.script_of(name)
-        command.start_as(f"softbio-jax {name}")
+        start_as(f"softbio-jax {name}")
         sys.argv = [str(script), *arguments]
         sys.path.insert(0, str(script.parent))
         runpy.run_path(str(script), run_name="__main__")
     else:
-        known = [*command.COMMANDS, "completion"]
+        known = [*COMMANDS, "completion"]
         raise UserError(
             "no such command",
             where="softbio-jax",
@@ -73,7 +74,7 @@ def _completion(shell: str) -> str:
             found=repr(shell),
             fix="softbio-jax completion bash",
         )
-    names = list(command.COMMANDS)
+    names = list(COMMANDS)
     if shell == "fish":
         lines = [f'complete -c softbio-jax -f -n __fish_use_subcommand -a "{" ".join(names)}"']
         lines += [

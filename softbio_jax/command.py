@@ -16,34 +16,14 @@ from typing import NoReturn, TextIO
 from absl import app, flags
 from absl import logging as absl_logging
 
-from softbio_jax import registry
+from softbio_jax import console, registry
+from softbio_jax.console import COMMANDS, as_started
 from softbio_jax.errors import UserError
 from softbio_jax.escaping import guarded, one_line
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # The folder of scripts/, configs/ and assets/: inside of the package in a wheel, otherwise the checkout.
 SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
-# What follows `softbio-jax` -> the module of scripts/.
-COMMANDS = {
-    "demo": "demo",
-    "prepare": "prepare_data",
-    "audit": "audit_data",
-    "composite": "composite",
-    "train": "train",
-    "sweep": "sweep",
-    "evaluate": "evaluate",
-    "report": "report",
-    "predict": "predict",
-    "app": "demo_app",
-    "export": "export",
-    "convert": "convert",
-    "parity": "parity",
-    "plan": "plan",
-    "benchmark": "benchmark",
-    "study": "small_reproduction",
-}
-_started_as = ""  # "softbio-jax train" if that is how the user started it
-
 _EXIT_MISTAKE = 1
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
@@ -111,27 +91,6 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
 def script_of(name: str) -> pathlib.Path:
     """Returns the script of a command of `COMMANDS`."""
     return SHIPPED / "scripts" / f"{COMMANDS[name]}.py"
-
-
-def start_as(name: str) -> None:
-    """Notes how the user started the command, for messages: "softbio-jax train"."""
-    global _started_as
-    _started_as = name
-
-
-def as_started(text: str) -> str:
-    """Returns text in which commands are written as the user started this one.
-
-    With `softbio-jax train`, `python scripts/report.py RUN` becomes `softbio-jax report RUN`.
-    """
-    if not _started_as:
-        return text
-    names = {script: name for name, script in COMMANDS.items()}
-    return re.sub(
-        rf"(?:python )?(?<![\w/])scripts/({'|'.join(names)})\.py\b",
-        lambda found: f"softbio-jax {names[found[1]]}",
-        text,
-    )
 
 
 def refuse_ignored(mode: str, readers: Mapping[str, Collection[str]]) -> None:
@@ -211,7 +170,7 @@ def _parse(argv: list[str]) -> list[str]:
     except Exception as error:
         if "--debug" in argv:
             raise
-        program = _started_as or os.path.basename(argv[0])
+        program = console.started_as or os.path.basename(argv[0])
         _leave(_EXIT_USAGE, f"error: {_describe_flag_error(error)}; see {program} --help")
 
 

@@ -1,5 +1,6 @@
 """How long work reports to a user: messages, one progress line, durations, percentages and tables."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -7,7 +8,49 @@ from typing import TextIO
 
 from softbio_jax.escaping import one_line, unguarded, visible
 
+# What follows `softbio-jax` -> the module of scripts/.
+COMMANDS = {
+    "demo": "demo",
+    "prepare": "prepare_data",
+    "audit": "audit_data",
+    "composite": "composite",
+    "train": "train",
+    "sweep": "sweep",
+    "evaluate": "evaluate",
+    "report": "report",
+    "predict": "predict",
+    "app": "demo_app",
+    "export": "export",
+    "convert": "convert",
+    "parity": "parity",
+    "plan": "plan",
+    "benchmark": "benchmark",
+    "study": "small_reproduction",
+}
+started_as = ""  # "softbio-jax train" if that is how the user started the command
+
 _EVERY = 10.0  # seconds between two progress lines where they cannot replace each other
+
+
+def start_as(name: str) -> None:
+    """Notes how the user started the command, for messages: "softbio-jax train"."""
+    global started_as
+    started_as = name
+
+
+def as_started(text: str) -> str:
+    """Returns text in which commands are written as the user started this one.
+
+    With `softbio-jax train`, `python scripts/report.py RUN` becomes `softbio-jax report RUN`.
+    """
+    if not started_as:
+        return text
+    names = {script: name for name, script in COMMANDS.items()}
+    return re.sub(
+        rf"(?:python )?(?<![\w/])scripts/({'|'.join(names)})\.py\b",
+        lambda found: f"softbio-jax {names[found[1]]}",
+        text,
+    )
 
 
 class Console:
@@ -31,7 +74,8 @@ class Console:
         self._live: _Live | None = None
 
     def say(self, text: str) -> None:
-        """Prints a line that stays."""
+        """Prints a line that stays, see `as_started`."""
+        text = as_started(text)
         if self._live is not None:
             self._live.say(visible(text))
         elif self.active:

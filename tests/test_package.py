@@ -16,7 +16,7 @@ from absl import flags
 from PIL import Image
 
 from softbio_jax import __main__ as program
-from softbio_jax import command
+from softbio_jax import command, console
 from softbio_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -24,12 +24,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def started(monkeypatch):
-    monkeypatch.setattr(command, "_started_as", "")
-    return command.start_as
+    monkeypatch.setattr(console, "started_as", "")
+    return console.start_as
 
 
 def test_every_script_is_a_command():
-    assert {f"{script}.py" for script in command.COMMANDS.values()} == {
+    assert {f"{script}.py" for script in console.COMMANDS.values()} == {
         path.name for path in (ROOT / "scripts").glob("*.py")
     }
 
@@ -38,7 +38,7 @@ def test_the_list_has_every_command_with_its_purpose(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["softbio-jax"])
     program.main()
     lines = capsys.readouterr().out.splitlines()
-    for name in command.COMMANDS:
+    for name in console.COMMANDS:
         (line,) = [line for line in lines if line.startswith(f"  {name} ")]
         assert len(line.split()) > 4
 
@@ -67,9 +67,9 @@ def test_messages_name_commands_as_they_were_started(started):
     text = (
         "run scripts/prepare_data.py, then python scripts/train.py --x; see my_scripts/train.py, scripts/x.py"
     )
-    assert command.as_started(text) == text
+    assert console.as_started(text) == text
     started("softbio-jax evaluate")
-    assert command.as_started(text) == (
+    assert console.as_started(text) == (
         "run softbio-jax prepare, then softbio-jax train --x; see my_scripts/train.py, scripts/x.py"
     )
 

@@ -1,6 +1,7 @@
 """From a trained run to its evaluation directory: metrics, predictions, confusion matrices."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ from softbio_jax.evaluation.metrics import averages, calibration, intervals
 from softbio_jax.evaluation.metrics.per_task import task_metrics
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.runs import directory
-from softbio_jax.runs.data import open_all
+from softbio_jax.runs.data import check_tests, open_all
 from softbio_jax.runs.predict import Outputs
 from softbio_jax.runs.restore import restore_run
 from softbio_jax.runs.session import Session
@@ -34,28 +35,51 @@ _HEADER = ("test set", "task", "n", "accuracy", "majority", "balanced", "macro-F
 
 
 def evaluate_run(
-    workdir: epath.PathLike, *, out: epath.PathLike, data_root: str | None = None, timed: bool = False
+    workdir: epath.PathLike,
+    *,
+    out: epath.PathLike | None = None,
+    data_root: str | None = None,
+    tests: Sequence[str] = (),
+    timed: bool = False,
 ) -> dict[str, Any]:
-    """Evaluates a run directory on its test sets, writes out/eval and prints the table.
+    """Evaluates a run directory on its test sets or on others, writes out/eval and prints the table.
 
     Data that changed since the run are an error in its own directory, and a warning elsewhere.
 
     Args:
       workdir: the run directory.
-      out: where eval/ is written.
+      out: where eval/ is written; None: the run directory, or for other test sets of a run that has its
+        own, a folder in `tests/` of the run directory that is named after them.
       data_root: where the prepared sets are, if not where the run read them.
+      tests: test sets in place of the run's, NAME/SPLIT below the root; empty: those of the run.
       timed: also measures prediction speed, and adds it to the run's run.json.
 
     Raises:
-      UserError: no run, no checkpoint, data that are not the run's, or another process works in one
-        of the folders.
+      UserError: no run, no checkpoint, no test set, data that are not the run's, or another process
+        works in one of the folders.
     """
-    directory.read_config(workdir)  # a folder that is no run is not touched
+    config = directory.read_config(workdir)  # a folder that is no run is not touched
+    if not tests and not config.data.test:
+        raise UserError(
+            "the run has no test set",
+            where=str(workdir),
+            expected="data.test",
+            found="none",
+            fix="--test=NAME/SPLIT with a set prepared by scripts/prepare_data.py",
+        )
+    if out is None:
+        own = set(config.data.test) in (set(), set(tests or config.data.test))
+        out = workdir if own else epath.Path(workdir) / "tests" / "+".join(tests).replace("/", "-")
+    sets = dataclasses.replace(
+        config.data, root=data_root or config.data.root, test=tuple(tests) or config.data.test
+    )
+    data = open_all(sets)  # before anything is written or compiled
+    if tests:
+        check_tests(data, tasks=config.tasks)
     with contextlib.ExitStack() as held:
         for folder in {str(files.absolute(path)) for path in ((out, workdir) if timed else (out,))}:
             held.enter_context(directory.hold(folder))
         session = restore_run(workdir, data_root=data_root)
-        data = open_all(session.run.config.data)
         changed = directory.changed_data(data, workdir)
         if changed is not None:
             if files.absolute(out) == files.absolute(workdir):

@@ -182,6 +182,15 @@ def check(data: RunData, *, tasks: Sequence[str], batch_size: int) -> None:
                 found=", ".join(dataset.name for dataset in data.train),
                 fix=f"name one, or drop {task} from tasks",
             )
+    check_tests(data, tasks=tasks)
+
+
+def check_tests(data: RunData, *, tasks: Sequence[str]) -> None:
+    """Checks that the test sets can evaluate a task, and are not what the run was trained on.
+
+    Raises:
+      UserError: a test set without labels, or test images that are also trained on.
+    """
     for dataset in data.test:
         if not any(_labelled(dataset, task) for task in tasks):
             labelled = ", ".join(task for task in dataset.labels if _labelled(dataset, task))

@@ -80,9 +80,25 @@ def train_and_evaluate(
             if validates and training.validate(step):
                 break
         training.finish(step)
-        return evaluate(
+        summary = evaluate(
             training.session, data.test, workdir, model=run.summary(), val=data.val, console=training.console
         )
+        training.console.say(closing(workdir, evaluated=bool(data.test)))
+        return summary
+
+
+def closing(workdir: epath.Path, *, evaluated: bool) -> str:
+    """Returns the last line of a run: where its results are, and the commands that use them."""
+    if not evaluated:
+        return f"the trained run is in {workdir}, not evaluated: no test set; {_later(workdir)}"
+    return (
+        f"results: {workdir / 'eval' / 'metrics.json'}; report: scripts/report.py {workdir} --out=DIR; "
+        f"predictions: scripts/predict.py --model={workdir} --out=rows.csv IMAGES"
+    )
+
+
+def _later(workdir: epath.Path) -> str:
+    return f"later: scripts/evaluate.py --workdir={workdir} --test=NAME/SPLIT"
 
 
 class Training:
@@ -133,6 +149,8 @@ class Training:
         self._audits = data_lib.audit_hashes(data)
         self.session.training_images = images = data_lib.training_images(run.config, data)
         warnings = data_lib.coverage_warnings(data, images)
+        if not data.test:
+            warnings.append(f"warning: no test set, so nothing is evaluated at the end; {_later(workdir)}")
         for line in warnings:
             self.console.say(line)
         self.first = self._saved = self._resume()

@@ -130,6 +130,41 @@ def test_evaluate_gives_what_the_end_of_training_gave(runs, tmp_path):
     assert _text(tmp_path, "eval/metrics.json") == _text(runs["whole"], "eval/metrics.json")
 
 
+def test_a_run_is_evaluated_on_other_sets_beside_its_own(runs, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(runs["whole"], folder)
+    before = _content(folder)
+    other = runs["config"]["data"]["train"][0]
+    with pytest.raises(UserError, match="test images are also trained on"):
+        evaluate.evaluate_run(folder, tests=[other])
+    with pytest.raises(UserError, match="no such prepared split"):
+        evaluate.evaluate_run(folder, tests=["nothing/test"])
+    assert _content(folder) == before
+    summary = evaluate.evaluate_run(folder, tests=["synthetic_raf_db/test"])
+    assert list(summary["datasets"]) == ["synthetic_raf_db"]
+    own = {"synthetic_raf_db": runs["summary"]["datasets"]["synthetic_raf_db"]}
+    assert summary["datasets"] == own
+    written = {path.parts[:2] for path in _content(folder).keys() - before.keys()}
+    assert written == {("tests", "synthetic_raf_db-test")}
+
+
+def test_a_run_without_a_test_set_says_so_and_how_to_evaluate_it(data_root, tmp_path, capsys):
+    config = changed(config_on(data_root), data__test=(), train__steps=3, train__eval_every=3)
+    run, data = run_of(config)
+    assert loop.train_and_evaluate(run, data, tmp_path / "run") == {}
+    lines = capsys.readouterr().out.splitlines()
+    hint = f"scripts/evaluate.py --workdir={tmp_path / 'run'} --test=NAME/SPLIT"
+    found = [number for number, line in enumerate(lines) if hint in line]
+    assert len(found) == 2 and found[1] == len(lines) - 1
+    assert any("compiled in" in line for line in lines[found[0] :])
+    with pytest.raises(UserError, match=r"the run has no test set: .*--test=NAME/SPLIT"):
+        evaluate.evaluate_run(tmp_path / "run")
+    assert not (tmp_path / "run" / "eval").exists()
+    summary = evaluate.evaluate_run(tmp_path / "run", tests=["synthetic_raf_db/test"])
+    assert list(summary["datasets"]) == ["synthetic_raf_db"]
+    assert (tmp_path / "run" / "eval" / "metrics.json").is_file()
+
+
 def test_other_data_are_an_error_in_the_run_and_a_warning_elsewhere(runs, tmp_path, capsys):
     folder, key = tmp_path / "run", "test/synthetic_raf_db/test"
     shutil.copytree(runs["whole"], folder)
