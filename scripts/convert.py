@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _adapter_format(source: pathlib.Path) -> str | None:
     """Returns peft for what PEFT saved; an encoder's format is found from its keys."""
-    return "peft" if folder.is_adapter(source) else None
+    return "peft" if folder.is_adapter(source) or folder.is_adapter_on_hub(_SRC.value) else None
 
 
 def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionConfig, *, name: str) -> None:

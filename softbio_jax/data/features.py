@@ -32,7 +32,7 @@ def check(directory: str | os.PathLike[str]) -> None:
     fix = "run scripts/prepare_data.py again"
     if not path.is_file():
         raise UserError("broken records", where=str(directory), expected=FILE, found="none", fix=fix)
-    values = untrusted.read_json(path, what="a list of features", fix=fix)
+    values = untrusted.read_json(path, wrong="not a list of features", fix=fix)
     found = _stranger(values)
     if found:
         raise UserError(

@@ -159,7 +159,7 @@ def read_report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         where, fix = str(directory), "run scripts/prepare_data.py"
         raise UserError("not prepared data", where=where, expected=REPORT, found="none", fix=fix)
-    report = damage.read_json(path, what="report", fix=_REPORT_FIX)
+    report = untrusted.read_json(path, wrong="a damaged report", fix=_REPORT_FIX, own=True)
     for key, kind in (("dataset", str), ("protocol", dict), ("splits", dict)):
         if not isinstance(report.get(key), kind):
             raise broken_report(path, found=f"no {key}")

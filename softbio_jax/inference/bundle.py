@@ -169,7 +169,7 @@ def is_bundle(directory: pathlib.Path) -> bool:
     """Returns whether a folder holds a bundle, rather than a run or something else."""
     path = directory / CONFIG
     try:
-        return path.is_file() and untrusted.read_json(path, what="", fix="").get("format") == FORMAT
+        return path.is_file() and untrusted.read_json(path, wrong="", fix="").get("format") == FORMAT
     except UserError:
         return False
 
@@ -219,7 +219,7 @@ def counts_to_json(bundle: Bundle) -> dict[str, Any]:
 def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
     """Returns the contents of a config.json, and the bundle that it describes, without its variables."""
     try:
-        values = settings = untrusted.read_json(path, what="a model's configuration", fix=_REWRITE)
+        values = settings = untrusted.read_json(path, wrong="not a model's configuration", fix=_REWRITE)
         if values["format"] != FORMAT or values["schema"] != SCHEMA:
             raise ValueError(f"format {values['format']!r}, schema {values['schema']!r}")
         for name, expected in PREPROCESSING.items():

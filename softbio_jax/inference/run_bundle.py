@@ -16,7 +16,7 @@ from softbio_jax.inference.bundle import Bundle
 from softbio_jax.interop import stacking
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, flatten, unflatten
-from softbio_jax.safety import damage
+from softbio_jax.safety import untrusted
 
 _TRUNK = "encoder/trunk/"
 
@@ -59,7 +59,7 @@ def _fitted_temperatures(path: pathlib.Path) -> dict[str, float]:
     if not path.exists():
         return {}
     fix = "run scripts/evaluate.py again"
-    found = damage.read_json(path, what="evaluation", fix=fix).get("temperatures")
+    found = untrusted.read_json(path, wrong="a damaged evaluation", fix=fix, own=True).get("temperatures")
     if not isinstance(found, dict) or not all(isinstance(value, float | int) for value in found.values()):
         raise UserError("a damaged evaluation", where=str(path), found="no temperatures", fix=fix)
     return found

@@ -74,8 +74,13 @@ def read(directory: str | pathlib.Path, config: VisionConfig, *, tower: Tower | 
     found, trained = by_module(arrays, settings, where=where)
     modules = {}
     for module, tensors in found.items():
-        own, place_of = settings.of(module.removeprefix(PREFIX)), f"{where} module {module}"
-        modules[module] = layer_of(tensors, own, lora_bias=settings.lora_bias, where=place_of)
+        own, negated = settings.of(module.removeprefix(PREFIX))
+        place_of = f"{where} module {module}"
+        layer = layer_of(tensors, own, lora_bias=settings.lora_bias, where=place_of)
+        if negated:
+            bias = None if layer.bias is None else -layer.bias
+            layer = dataclasses.replace(layer, b=-layer.b, bias=bias)
+        modules[module] = layer
     if not modules:
         expected, fix = "lora_A and lora_B of a module", "give the file PEFT saved"
         raise UserError("an adapter without a layer", where=where, expected=expected, fix=fix)

@@ -23,7 +23,7 @@ from softbio_jax.runs import build
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig, config_from
 from softbio_jax.runs.data import RunData, sampling_counts
-from softbio_jax.safety import damage, locks
+from softbio_jax.safety import locks, untrusted
 from softbio_jax.tasks import MISSING
 
 _PACKAGES = ("softbio-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -302,7 +302,7 @@ _FIX = "restore it from a copy"
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
-    return damage.read_json(path, what=path.name, fix=_FIX)
+    return untrusted.read_json(path, wrong=f"a damaged {path.name}", fix=_FIX, own=True)
 
 
 def _write(path: epath.Path, values: Mapping[str, Any]) -> None:

@@ -8,14 +8,8 @@ permission denied, a disk that is gone, no memory. A sector that cannot be read 
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterator
-from typing import Any
-
-from etils import epath
-
-from softbio_jax.errors import UserError
 
 _REFUSED = (
     *(errno.EACCES, errno.EPERM),
@@ -64,26 +58,3 @@ def reason(error: BaseException) -> str:
     *_, first = _chain(error)
     lines = [line.strip() for line in str(first).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(first).__name__
-
-
-def read_json(path: epath.PathLike, *, what: str, fix: str) -> dict[str, Any]:
-    """Returns the object of a JSON file.
-
-    Args:
-      path: the file, which exists.
-      what: the kind of file, for the message.
-      fix: the correction, for the message.
-
-    Raises:
-      UserError: the file is damaged.
-      OSError: it cannot be read.
-    """
-    try:
-        values = json.loads(epath.Path(path).read_bytes())
-        if not isinstance(values, dict):
-            raise TypeError(f"a {type(values).__name__}, not an object")
-        return values
-    except Exception as error:
-        if refusal(error) or isinstance(error, FileNotFoundError):
-            raise
-        raise UserError(f"a damaged {what}", where=os.fspath(path), found=reason(error), fix=fix) from error

@@ -1,4 +1,4 @@
-"""Bounds on what files of other people may expand to in memory."""
+"""JSON files, and bounds on what files of other people may expand to in memory."""
 
 import contextlib
 import json
@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from softbio_jax.errors import UserError
+from softbio_jax.safety import damage
 
 JSON_BYTES = 16 << 20
 # Of what an archive expands to: labels and names of many rows compress well, a bomb a thousandfold.
@@ -42,29 +44,37 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
-def read_json(path: str | os.PathLike[str], *, what: str, fix: str) -> dict[str, Any]:
+def read_json(path: epath.PathLike, *, wrong: str, fix: str, own: bool = False) -> dict[str, Any]:
     """Returns the object in a JSON file.
 
     Args:
-      path: the file, which exists.
-      what: the kind of file, for the message.
-      fix: the correction, for the message.
+      path: the file, which exists, local or gs://.
+      wrong: what the error says of another content, such as "a damaged report".
+      fix: the correction, for the error.
+      own: a file that only this package writes, which may have any size and numbers.
 
     Raises:
-      UserError: no JSON object, larger than 16 MiB, nested too deeply, a name twice in one object, or
-        a number that is not finite.
+      UserError: damaged, no JSON object, nested too deeply, or, unless `own`, larger than 16 MiB, a name
+        twice in one object, or a number that is not finite.
+      OSError: the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(JSON_BYTES + 1)
-        if len(data) > JSON_BYTES:
-            raise ValueError(f"more than {JSON_BYTES >> 20} MiB")
-        values = json.loads(data, object_pairs_hook=_distinct, parse_constant=_not_finite)
+        if own:
+            values = json.loads(epath.Path(path).read_bytes())
+        else:
+            with epath.Path(path).open("rb") as file:
+                data = file.read(JSON_BYTES + 1)
+            if len(data) > JSON_BYTES:
+                raise ValueError(f"more than {JSON_BYTES >> 20} MiB")
+            values = json.loads(data, object_pairs_hook=_distinct, parse_constant=_not_finite)
         if not isinstance(values, dict):
-            raise ValueError(f"a {type(values).__name__}, not an object")
-    except (ValueError, RecursionError) as error:
-        found = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise UserError(f"not {what}", where=os.fspath(path), found=found, fix=fix) from error
+            raise TypeError(f"a {type(values).__name__}, not an object")
+    except Exception as error:
+        of_content = isinstance(error, ValueError | TypeError | RecursionError)  # may quote the file
+        if not of_content and (damage.refusal(error) or isinstance(error, FileNotFoundError)):
+            raise
+        found = "nested too deeply" if isinstance(error, RecursionError) else damage.reason(error)[:200]
+        raise UserError(wrong, where=os.fspath(path), found=found, fix=fix) from error
     return values
 
 

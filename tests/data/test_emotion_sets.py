@@ -31,8 +31,8 @@ def emotions(found):
     return [EMOTION.classes[row.labels["emotion"]] if isinstance(row, Row) else None for row in found]
 
 
-def _numbered_folders(root, count, first=0):
-    class_folders(root / "train", *(str(number) for number in range(first, first + count)))
+def _numbered_folders(root, count, first=0, mode="RGB"):
+    class_folders(root / "train", *(str(number) for number in range(first, first + count)), mode=mode)
 
 
 def _sequences(root):
@@ -51,7 +51,7 @@ def _sequences(root):
         ("affectnet", lambda root: trees._affectnet_notes(root), AFFECTNET),
         ("affectnet", lambda root: trees._affectnet_yolo(root), YOLO),
         ("affectnet", lambda root: trees._affectnet_yolo(root, trees.YOLO[::-1]), YOLO[::-1]),
-        ("fer2013", lambda root: _numbered_folders(root, 7), FER2013),
+        ("fer2013", lambda root: _numbered_folders(root, 7, mode="L"), FER2013),
         (
             "fer2013",
             lambda root: fer_table(root / "fer2013.csv", [(n, "Training") for n in range(7)]),

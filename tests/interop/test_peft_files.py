@@ -230,6 +230,49 @@ class TestFolder:
         with pytest.raises(UserError, match=r"neither a folder nor on the hub: gone/faces: .*found OSError"):
             folders.resolve("gone/faces")
 
+    @pytest.mark.parametrize(
+        ("files", "known"),
+        [
+            (("README.md", "adapter_config.json", "adapter_model.safetensors"), True),
+            (("faces/adapter_config.json", "faces/adapter_model.bin", ".gitattributes"), True),
+            (("config.json", "model.safetensors"), False),
+            (("model.safetensors", "faces/adapter_config.json"), False),
+            (("a/b/adapter_config.json",), False),
+        ],
+    )
+    @pytest.mark.parametrize("online", [True, False])
+    def test_an_adapter_on_the_hub_is_known_by_its_files(self, tmp_path, monkeypatch, files, known, online):
+        for name in files:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+
+        def list_repo_files(repository):
+            if not online:
+                raise OSError("offline")
+            return list(files)
+
+        def snapshot_download(repository, local_files_only):
+            assert local_files_only
+            if repository.startswith("gone/"):
+                raise OSError("not in the cache")
+            return str(tmp_path)
+
+        hub = types.SimpleNamespace(list_repo_files=list_repo_files, snapshot_download=snapshot_download)
+        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+        assert folders.is_adapter_on_hub("someone/faces") is known
+        assert folders.is_adapter(tmp_path) is known
+        for other in ("a/b/faces", "someone/faces.pt", "facebook/PE-Core-L14-336", str(tmp_path)):
+            assert not folders.is_adapter_on_hub(other)
+        assert online or not folders.is_adapter_on_hub("gone/faces")
+
+    @pytest.mark.parametrize("fields", [{"lora_alpha": -8}, {"alpha_pattern": {"qkv": -8}}])
+    def test_a_negative_alpha_is_a_negative_update(self, tmp_path, fields):
+        (plus,) = peft.read(saved(tmp_path / "a", drawn(QKV), lora_alpha=8), CONFIG).layers.values()
+        (minus,) = peft.read(saved(tmp_path / "b", drawn(QKV), **fields), CONFIG).layers.values()
+        assert minus.config == plus.config and plus.config.alpha == 8
+        np.testing.assert_array_equal(minus.a, plus.a)
+        np.testing.assert_array_equal(minus.b, -plus.b)
+
 
 TWO = {"target_modules": ["qkv", "fc1"]}
 BAD_FIELDS = (

@@ -26,7 +26,12 @@ KINDS = {
     "rsLoRA": _rank(config={"use_rslora": True}),
     "DoRA": _rank(config={"use_dora": True, "target_modules": f"{BLOCKS}|{POOL}"}),
     "DoRA with rsLoRA": _rank(config={"use_dora": True, "use_rslora": True}),
-    "negative alpha": _rank(config={"lora_alpha": -3}, wanted=None),
+    "negative alpha": _rank(config={"lora_alpha": -3}),
+    "negative alpha, DoRA": _rank(config={"lora_alpha": -3, "use_dora": True, "use_rslora": True}),
+    "negative alpha, lora_bias": _rank(config={"lora_alpha": -3, "lora_bias": True}),
+    "negative alpha of q, k, v": _rank(
+        config={"lora_alpha": 6, "alpha_pattern": {"qkv": -3, "blocks.0.mlp.fc1": -2}}
+    ),
     "dropout 0.5": _rank(config={"lora_dropout": 0.5}),
     "LoRA+": _rank(change=k.optimised),
     "lora_bias": _rank(config={"lora_bias": True}),

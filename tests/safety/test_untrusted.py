@@ -1,5 +1,6 @@
 """Archives and JSON that declare more than they should hold are refused before they are expanded."""
 
+import errno
 import io
 import json
 import resource
@@ -136,6 +137,7 @@ def test_an_array_that_declares_more_than_it_holds_is_refused(tmp_path):
         '{"a": -Infinity}',
         '{"a": 1, "a": 2}',
         '{"b": {"a": 1, "a": 2}}',
+        '{"Permission denied": 1, "Permission denied": 2}',
         "[1]",
         "",
         '{"a": ' + "9" * 5000 + "}",
@@ -146,7 +148,7 @@ def test_json_that_is_no_plain_object_is_one_line(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        untrusted.read_json(path, what="configuration", fix="none")
+        untrusted.read_json(path, wrong="not a configuration", fix="none")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
@@ -155,9 +157,34 @@ def test_json_larger_than_the_limit_is_not_parsed(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"a": "x" * 2000}))
     with pytest.raises(UserError, match="more than"):
-        untrusted.read_json(path, what="configuration", fix="none")
+        untrusted.read_json(path, wrong="not a configuration", fix="none")
     path.write_text(json.dumps({"a": "x" * 500}))
-    assert untrusted.read_json(path, what="configuration", fix="none") == {"a": "x" * 500}
+    assert untrusted.read_json(path, wrong="not a configuration", fix="none") == {"a": "x" * 500}
+    # What this package writes itself, such as a report that lists every rejected row, has no limit.
+    path.write_text(json.dumps({"a": "x" * 2000, "rate": float("inf")}))
+    assert untrusted.read_json(path, wrong="damaged", fix="none", own=True)["rate"] == float("inf")
+
+
+def test_a_file_that_cannot_be_read_keeps_its_own_error(tmp_path, monkeypatch):
+    for own in (False, True):
+        with pytest.raises(FileNotFoundError):
+            untrusted.read_json(tmp_path / "a.json", wrong="damaged", fix="none", own=own)
+    (tmp_path / "a.json").write_text("{}")
+
+    class Refusing:
+        def __init__(self, path):
+            pass
+
+        def open(self, mode):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        def read_bytes(self):
+            self.open("rb")
+
+    monkeypatch.setattr(untrusted.epath, "Path", Refusing)
+    for own in (False, True):
+        with pytest.raises(PermissionError):
+            untrusted.read_json(tmp_path / "a.json", wrong="damaged", fix="none", own=own)
 
 
 def laughs(depth):

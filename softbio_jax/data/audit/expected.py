@@ -46,6 +46,12 @@ CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     # With --raf_filter=official; genders are not published.
     ("rafdb official", "train"): {"rows": (12_271,), "emotion": (1290, 281, 717, 4772, 1982, 705, 2524)},
     ("rafdb official", "test"): {"rows": (3_068,), "emotion": (329, 74, 160, 1185, 478, 162, 680)},
+    # All faces of the list, and AffectNet's manually annotated training images of the seven emotions.
+    ("expw", "train"): {"rows": (91_793,), "emotion": (7060, 1088, 3995, 30_537, 10_559, 3671, 34_883)},
+    ("affectnet", "train"): {
+        "rows": (283_901,),
+        "emotion": (14_090, 6378, 3803, 134_415, 25_459, 24_882, 74_874),
+    },
     ("fer2013", "train"): {"rows": (28_709,), "emotion": (3171, 4097, 436, 7215, 4830, 3995, 4965)},
     ("fer2013", "val"): {"rows": (3_589,)},
     ("fer2013", "test"): {"rows": (3_589,)},

@@ -10,7 +10,7 @@ from typing import Any
 
 from softbio_jax import files
 from softbio_jax.errors import UserError
-from softbio_jax.safety import damage
+from softbio_jax.safety import untrusted
 
 _FILE = "audit_verdict.json"
 _FIX = "delete it, or run scripts/audit_data.py again"
@@ -31,7 +31,7 @@ def load(directory: str | os.PathLike) -> dict[str, Any] | None:
     path = pathlib.Path(directory) / _FILE
     if not path.is_file():
         return None
-    verdict = damage.read_json(path, what="verdict of an audit", fix=_FIX)
+    verdict = untrusted.read_json(path, wrong="a damaged verdict of an audit", fix=_FIX, own=True)
     if not isinstance(verdict.get("sha256"), str):
         raise UserError("a damaged verdict of an audit", where=str(path), found="no sha256", fix=_FIX)
     return verdict

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ClassVar
 
 from softbio_jax.data import listing
+from softbio_jax.data.builders import numbering
 from softbio_jax.data.labels import class_of, known_words
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import FaceBuilder
@@ -129,7 +130,9 @@ class ClassFolders(FaceBuilder):
     VOCABULARY: ClassVar[Vocabulary]
 
     def splits(self) -> tuple[str, ...]:
-        return tuple(self.split_folders())
+        folders = self.split_folders()
+        numbering.check(self.name, folders.values())
+        return tuple(folders)
 
     def rows(self, split: str) -> Iterator[Outcome]:
         yield from self.VOCABULARY.rows(self.split_folders()[split], root=self.place.root)

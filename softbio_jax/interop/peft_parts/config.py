@@ -41,10 +41,11 @@ class PeftConfig:
     """A PEFT LoRA configuration: one adapter, with other ranks and alphas for some modules.
 
     base_class is of the model it was trained on, where PEFT noted it; version is PEFT's. biases:
-    biases of the base were trained too; lora_bias: B has a bias.
+    biases of the base were trained too; lora_bias: B has a bias; negated: lora_alpha is -alpha.
     """
 
     lora: LoRAConfig
+    negated: bool = False
     rank_pattern: Mapping[str, int] = dataclasses.field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
     targets: Targets = Targets()
@@ -54,8 +55,10 @@ class PeftConfig:
     base_class: str = ""
     version: str = ""
 
-    def of(self, module: str) -> LoRAConfig:
-        """Returns the adapter of a module.
+    def of(self, module: str) -> tuple[LoRAConfig, bool]:
+        """Returns the adapter of a module, and whether PEFT has its alpha with a minus.
+
+        An update of scale -s is one of scale s whose B is -B.
 
         Raises:
           UserError: several patterns that match it, with other values. In PEFT the first one wins,
@@ -76,8 +79,9 @@ class PeftConfig:
             return next(iter(matches.values()), default)
 
         rank = look_up("rank_pattern", self.rank_pattern, self.lora.rank)
-        alpha = float(look_up("alpha_pattern", self.alpha_pattern, self.lora.alpha))
-        return dataclasses.replace(self.lora, rank=rank, alpha=alpha)
+        common = -self.lora.alpha if self.negated else self.lora.alpha
+        alpha = float(look_up("alpha_pattern", self.alpha_pattern, common))
+        return dataclasses.replace(self.lora, rank=rank, alpha=abs(alpha)), alpha < 0
 
 
 def read_config(path: pathlib.Path) -> PeftConfig:
@@ -119,7 +123,7 @@ def read_config(path: pathlib.Path) -> PeftConfig:
             )
     lora = LoRAConfig(
         rank=int(values["r"]),
-        alpha=float(values["lora_alpha"]),
+        alpha=abs(float(values["lora_alpha"])),
         rslora=bool(values.get("use_rslora")),
         dropout=float(values.get("lora_dropout") or 0.0),
         dora=bool(values.get("use_dora")),
@@ -128,6 +132,7 @@ def read_config(path: pathlib.Path) -> PeftConfig:
     base_class = saved_from.get("base_model_class") if isinstance(saved_from, dict) else ""
     return PeftConfig(
         lora=lora,
+        negated=values["lora_alpha"] < 0,
         rank_pattern=ranks,
         alpha_pattern=alphas,
         targets=targets_of(values, str(path)),

@@ -1,13 +1,19 @@
 """The folder of a PEFT adapter, on this machine or on the hub, and its two files."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterable
 
 from softbio_jax.errors import UserError
 from softbio_jax.interop.reading import locate
+from softbio_jax.models.config import VISION
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # In the order in which PEFT looks; the indices are of weights in several files.
 _WEIGHTS = (WEIGHTS, "adapter_model.bin", f"{WEIGHTS}.index.json", "adapter_model.bin.index.json")
+
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth")  # of weights
+_FILES = (*locate.TORCH, ".safetensors", ".json")  # of paths, which are no hub ids
 
 
 def resolve(source: str | pathlib.Path) -> pathlib.Path:
@@ -41,9 +47,37 @@ def is_adapter(path: pathlib.Path) -> bool:
     if path.is_file():
         folder = path.parent
         return (folder / CONFIG).is_file() and path in files_of(folder)
+    return _lists_adapter(
+        p.relative_to(path).as_posix() for p in (*path.glob("*"), *path.glob(f"*/{CONFIG}"))
+    )
+
+
+def is_adapter_on_hub(source: str) -> bool:
+    """Returns whether a source is a hub id whose files are those of an adapter, as `is_adapter` of a folder.
+
+    Without the network the cached copy decides. An id that is not known is none.
+
+    Raises:
+      UserError: a hub id, and huggingface_hub is not installed.
+    """
+    path = pathlib.Path(source)
+    if path.exists() or path.suffix in _FILES or not locate.HUB_ID.fullmatch(source) or path.name in VISION:
+        return False
+    hub = locate.require_hub(source, instead="a file or folder")
+    # Its errors have no common base class; whoever reads the files then says what is missing.
+    with contextlib.suppress(Exception):
+        return _lists_adapter(hub.list_repo_files(source))
+    with contextlib.suppress(Exception):
+        return is_adapter(pathlib.Path(hub.snapshot_download(source, local_files_only=True)))
+    return False
+
+
+def _lists_adapter(files: Iterable[str]) -> bool:
+    names = [pathlib.PurePosixPath(name) for name in files]
     # Weights beside a subfolder's adapter are an encoder.
-    weights = [p for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth") for p in path.glob(pattern)]
-    return (path / CONFIG).is_file() or (not weights and any(path.glob(f"*/{CONFIG}")))
+    weights = any(len(name.parts) == 1 and name.suffix in _ENDINGS for name in names)
+    inner = any(len(name.parts) == 2 and name.name == CONFIG for name in names)
+    return pathlib.PurePosixPath(CONFIG) in names or (inner and not weights)
 
 
 def files_of(directory: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:

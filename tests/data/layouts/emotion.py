@@ -99,9 +99,9 @@ def _fer_challenge(root):
     write_table(root / "test.csv", ("pixels",), [(grey(9),)])
 
 
-def _two_splits(root, *names, splits=("train", "test"), end=".png"):
+def _two_splits(root, *names, splits=("train", "test"), end=".png", mode="RGB"):
     for split in splits:
-        class_folders(root / split, *names, end=end)
+        class_folders(root / split, *names, end=end, mode=mode)
 
 
 def _voted(winner):
@@ -349,7 +349,9 @@ TREES = (
         "fer2013",
         "numbers",
         "`archive/{train,validation,test}/{0..6}/`",
-        lambda root: _two_splits(root / "archive", *"0123456", splits=("train", "validation", "test")),
+        lambda root: _two_splits(
+            root / "archive", *"0123456", splits=("train", "validation", "test"), mode="L"
+        ),
         ("train", "val", "test"),
     ),
     _tree(

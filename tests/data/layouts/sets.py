@@ -18,9 +18,9 @@ def grey(seed):
     return " ".join(map(str, np.random.default_rng(seed).integers(0, 256, 48 * 48)))
 
 
-def class_folders(root, *names, end=".jpg"):
+def class_folders(root, *names, end=".jpg", mode="RGB"):
     """Writes one image per folder of a class."""
-    images(root, *(f"{name}/{number}{end}" for number, name in enumerate(names)))
+    images(root, *(f"{name}/{number}{end}" for number, name in enumerate(names)), mode=mode)
 
 
 def counts(task, *names):

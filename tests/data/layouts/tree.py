@@ -42,7 +42,7 @@ class Tree:
         return self.flags.split()[0].removeprefix("--dataset=")
 
 
-def images(root: pathlib.Path, *names: str) -> None:
-    """Writes different images of these names."""
+def images(root: pathlib.Path, *names: str, mode: str = "RGB") -> None:
+    """Writes different images of these names, in colour ("RGB") or grey ("L")."""
     for number, name in enumerate(names):
-        write_image(root / name, number, kind="PNG" if name.endswith(".png") else "JPEG")
+        write_image(root / name, number, kind="PNG" if name.endswith(".png") else "JPEG", mode=mode)
