@@ -42,14 +42,14 @@ def test_details_are_divided_by_the_local_contrast(scenes, side, deviation):
         np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("side", details_lib.SIDES)
-def test_details_are_those_of_the_images_asked_for(scenes, side):
+@pytest.mark.parametrize(("side", "deviation"), [(16, COARSE), (32, COARSE), (64, COARSE), (64, FINE)])
+def test_details_are_those_of_the_images_asked_for(scenes, side, deviation):
     numbers = np.array([7, 2, 2, 0, 7])
     images = np.stack([cv2.resize(x, (side, side), interpolation=cv2.INTER_AREA) for x in scenes[numbers]])
-    found = Details(scenes)(numbers, side)
+    found = Details(scenes)(numbers, side, deviation)
     # Half a step of what is stored, and grey values that round the other way.
-    assert np.abs(found - details_lib.of(images, COARSE)).max() < 0.1
-    assert np.abs(found - details_lib.of(images, COARSE)).mean() < 0.02
+    assert np.abs(found - details_lib.of(images, deviation)).max() < 0.1
+    assert np.abs(found - details_lib.of(images, deviation)).mean() < 0.02
 
 
 def test_images_are_sampled_each_by_its_own_map():
@@ -83,6 +83,17 @@ def test_a_step_is_undone():
         np.testing.assert_allclose(np.vstack([found, last]) @ square, np.vstack([start, last]), atol=1e-9)
     bounded = maps.after_inverse(given, steps, largest=0.01)
     assert np.abs(bounded - maps.identity(4)).max() == pytest.approx(0.01)
+
+
+def test_an_image_that_lies_right_stays_and_what_only_one_shows_moves_nothing(scenes):
+    fixed = details_lib.of(scenes[:1], COARSE)
+    shifted = _maps([1, 0, 0.25, 0, 1, 0])
+    system = alignment._System(fixed, shifted)
+    np.testing.assert_allclose(system.step(fixed), 0, atol=1e-5)
+    np.testing.assert_allclose(system.step(3 * fixed + 1), 0, atol=1e-4)  # nor does brightness
+    other = fixed.copy()
+    other[:, :, 48:] = details_lib.of(scenes[1:2], COARSE)[:, :, 48:]
+    np.testing.assert_allclose(system.step(other), 0, atol=1e-5)
 
 
 def test_pairs_do_not_depend_on_the_others_of_their_batch(pairs):
