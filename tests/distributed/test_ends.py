@@ -55,14 +55,16 @@ runpy.run_path("scripts/train.py", run_name="__main__")
 
 
 @pytest.mark.parametrize(
-    ("moment", "victim", "command"),
+    ("moment", "victim", "command", "again"),
     [
-        ("trainable", 0, ("scripts/train.py",)),
-        ("step 4/", 1, ("scripts/train.py",)),
-        ("saving", 1, ("-c", SAVING)),
+        ("trainable", 0, ("scripts/train.py",), None),
+        ("step 4/", 1, ("scripts/train.py",), "resumed from step"),
+        ("saving", 1, ("-c", SAVING), "training starts from step 0"),
     ],
 )
-def test_a_killed_process_ends_the_other_in_one_line(config_file, cache, tmp_path, moment, victim, command):
+def test_a_killed_process_ends_the_other_in_one_line(
+    config_file, cache, tmp_path, moment, victim, command, again
+):
     processes = start(config_file, tmp_path / "run", cache, command=command)
     wait_for(processes[0], moment)
     processes[victim].kill()
@@ -74,9 +76,11 @@ def test_a_killed_process_ends_the_other_in_one_line(config_file, cache, tmp_pat
     assert other.returncode == EXIT_FELL_BACK, errors
     assert seconds < 30
     assert errors.startswith("error: ") and errors.count("\n") == 1 and "fix: start all" in errors
+    if again is None:
+        return
     processes = start(config_file, tmp_path / "run", cache)
     try:
-        wait_for(processes[0], "resumed from step" if moment == "step 4/" else "compiled")
+        wait_for(processes[0], again)
     finally:
         for process in processes:
             process.kill()

@@ -58,11 +58,15 @@ def _until(happened):
         time.sleep(0.005)
 
 
+def _closes(process):
+    for link in process._links:
+        link.shutdown(socket.SHUT_RDWR)
+
+
 def _dies(process):
     """The system closes the sockets of a dead process."""
     process._ending.acquire()  # it says nothing
-    for link in process._links:
-        link.shutdown(socket.SHUT_RDWR)
+    _closes(process)
 
 
 @pytest.mark.parametrize("victim", [0, 1, 2])
@@ -88,7 +92,7 @@ def test_a_process_that_has_done_its_work_may_end(three, ended):
     for process in reversed(three):
         process.leave()
     for process in three:
-        _dies(process)
+        _closes(process)
     for thread in [thread for process in three for thread in process._followers]:
         thread.join(60)
     assert ended == []
