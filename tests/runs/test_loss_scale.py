@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from softbio_jax.checkpoints import leaves
+from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.models import forward
 from softbio_jax.models.config import vision_config
 from softbio_jax.runs import build
 from softbio_jax.runs.session import Session
-from softbio_jax.runs.state import FIRST, GROWTH_STEPS, MOST, LossScale
+from softbio_jax.runs.state import FIRST, GROWTH_STEPS, MOST, LossScale, TrainState, as_saved
 from tests.runs.test_step import TASKS, batch_of
 from tests.runs.tiny import changed, config_on
 
@@ -159,6 +160,19 @@ def test_the_loss_in_float16_is_that_in_float32_up_to_rounding(session):
     assert totals[-1] < totals[0] - 0.1, "it does not learn"
     assert metrics["skipped"] == metrics["overflows"] == 0
     assert {leaf.dtype for leaf in jax.tree.leaves(session.state.trainable)} == {jnp.dtype("float32")}
+
+
+def test_a_checkpoint_has_the_scale_that_its_run_had(session, tmp_path):
+    """Runs in float16 had none in 0.1; theirs are read as they are."""
+    plain = as_saved(session.state, [])
+    assert type(plain) is TrainState
+    for state, step in ((session.state, 1), (plain, 2)):
+        manager = CheckpointManager(tmp_path, keep=2, base=session.base, older=as_saved)
+        manager.save(step, state, {})
+        manager.close()
+        restored = manager.restore(step, session.state).state
+        assert type(restored) is type(state)
+        jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
 @pytest.mark.long
