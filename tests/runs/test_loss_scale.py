@@ -190,21 +190,28 @@ def test_float16_trains_as_float32_does(session):
         assert abs(norms - 1) <= np.sqrt(2) * _error(), f"step {step}"
 
 
+def _norm_of(tree, part):
+    found = [np.asarray(leaf) for path, leaf in leaves.named(tree).items() if part in path]
+    return np.sqrt(sum((leaf**2).sum() for leaf in found))
+
+
 def test_the_gradient_does_not_depend_on_the_scale_unless_it_vanishes(session):
     """A factor of 2^-40 stands for a loss that small, of which float16 holds no gradient."""
-    norms = {}
+    encoder, norms = {}, {}
     first = jax.tree.map(jnp.copy, session.state)
     for scale in (2.0**-40, 1, 2.0**10, FIRST):
         session.state = jax.tree.map(jnp.copy, first)
         _with_scale(session, scale)
-        session.train(batch_of())
-        moments = leaves.named(session.state.opt_state)
-        norms[scale] = np.sqrt(
-            sum((np.asarray(m) ** 2).sum() for p, m in moments.items() if "mu/encoder" in p)
+        norms[scale] = float(session.train(batch_of())["gradient_norm"])
+        # A tenth of the first gradient, which was clipped to norm 1 after the scale was divided out.
+        assert _norm_of(session.state.opt_state, "/mu/") == pytest.approx(
+            0.1 * min(1, norms[scale]), rel=1e-4
         )
-    assert norms[1] == pytest.approx(norms[FIRST], rel=1e-2)
-    assert norms[2.0**10] == pytest.approx(norms[FIRST], rel=1e-4)
-    assert norms[2.0**-40] == 0
+        encoder[scale] = _norm_of(session.state.opt_state, "/mu/encoder/")
+    for found in (norms, encoder):
+        assert found[1] == pytest.approx(found[FIRST], rel=1e-2)
+        assert found[2.0**10] == pytest.approx(found[FIRST], rel=1e-4)
+    assert encoder[FIRST] > 0 == encoder[2.0**-40]
 
 
 def test_an_overflow_halves_the_scale_and_changes_nothing_else(session):
