@@ -10,7 +10,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -48,6 +48,8 @@ class CheckpointManager:
       keep: number of the newest checkpoints to keep.
       base: digest of the frozen weights, which checkpoints do not contain but depend on.
       run: JSON values by name that every checkpoint of this run has; see `directory.identity`.
+      older: (state to restore, paths of a checkpoint's leaves) -> the state that the checkpoint holds,
+        where an earlier version saved less.
       console: reports skipped checkpoints.
     """
 
@@ -58,10 +60,12 @@ class CheckpointManager:
         keep: int,
         base: str,
         run: Mapping[str, Any] | None = None,
+        older: Callable[[Any, Collection[str]], Any] = lambda like, paths: like,
         console: Console = QUIET,
     ):
         self._directory = files.absolute(workdir) / "checkpoints"
         self._keep, self._base, self._run, self._console = keep, base, dict(run or {}), console
+        self._older = older
         self._writer: arrays.Writer | None = None
         self._finishing: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -197,10 +201,11 @@ class CheckpointManager:
 
         def open_state() -> tuple[Manifest, Any]:
             saved = manifest.read(directory, step)
-            self._check_fit(saved, like, where=str(directory))
+            expected = self._older(like, saved.leaves)
+            self._check_fit(saved, expected, where=str(directory))
             self._check_run(saved, where=str(directory))
             manifest.check_files(directory, saved)
-            return saved, arrays.read(directory / "state", like)
+            return saved, arrays.read(directory / "state", expected)
 
         saved, state = self._together(f"read_{step}", directory, open_state)
         self._together(f"checked_{step}", directory, lambda: manifest.check_leaves(state, saved))

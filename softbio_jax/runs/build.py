@@ -177,7 +177,7 @@ def narrow(frozen: Tree, config: RunConfig) -> Tree:
 
 
 def describe(run: Run) -> str:
-    """Returns the table of parameters per group that is printed at the start."""
+    """Returns what is printed at the start: a table of parameters per group, and the compute.dtype."""
     sizes, leaves = run.sizes(), collections.Counter(run.groups.values())
     rows = [f"{'group':<14}{'rate':>10}{'leaves':>8}{'parameters':>14}"]
     for group in sorted(sizes, key=lambda g: (g == FROZEN, -sizes[g])):
@@ -185,18 +185,10 @@ def describe(run: Run) -> str:
         rows.append(f"{group:<14}{rate:>10}{leaves[group]:>8}{sizes[group]:>14,}")
     trained, total = run.trained_and_total()
     rows.append(f"{'trainable':<32}{trained:>14,}  ({100 * trained / total:.2f} % of {total:,})")
-    rows.append(f"{'compute dtype':<32}{compute_dtype(run):>14}")
+    dtype = run.config.compute.dtype
+    notes = ["auto"] * run.auto_dtype + ["dynamic loss scaling"] * (dtype == "float16")
+    rows.append(f"{'compute dtype':<32}{dtype:>14}" + (f"  ({', '.join(notes)})" if notes else ""))
     return "\n".join(rows)
-
-
-def compute_dtype(run: Run) -> str:
-    """Returns a run's compute.dtype, with how it was chosen and what it brings with it."""
-    dtype, notes = run.config.compute.dtype, []
-    if run.auto_dtype:
-        notes.append("auto")
-    if dtype == "float16":
-        notes.append("dynamic loss scaling")
-    return dtype + (f"  ({', '.join(notes)})" if notes else "")
 
 
 def overview(run: Run) -> str:

@@ -163,6 +163,8 @@ class RunConfig:
     frozen_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
+        if type(self.compute) is ComputeConfig:  # of a caller who wants no "auto"
+            object.__setattr__(self, "compute", RunComputeConfig(**dataclasses.asdict(self.compute)))
         check_fields(self, "config")
 
 

@@ -126,12 +126,16 @@ def keep_dtype(run: Run, workdir: epath.PathLike) -> Run:
 
 
 def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:
-    """Raises UserError if workdir holds a run of another configuration, naming the fields."""
+    """Raises UserError if workdir holds a run of another configuration, naming the fields.
+
+    With compute.dtype="auto" the run may have any type.
+    """
     if not (epath.Path(workdir) / "config.json").exists():
         return
     # Read as a configuration, so that a field added since has its default.
     before = _plain(read_config(workdir))
-    check_same(before, _plain(config), of="run", where=str(workdir), free=_FREE)
+    free = (*_FREE, "compute.dtype") if config.compute.dtype == "auto" else _FREE
+    check_same(before, _plain(config), of="run", where=str(workdir), free=free)
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.models import attention
 from softbio_jax.runs import build, directory
 from softbio_jax.runs.session import Session
+from softbio_jax.runs.state import as_saved
 
 
 def restore_run(
@@ -36,6 +37,7 @@ def restore_run(
         keep=config.train.keep,
         base=session.base,
         run=directory.identity(config),
+        older=as_saved,
         console=console or Console(),
     )
     best = directory.read_best(workdir) if config.train.evaluate == "best" else None

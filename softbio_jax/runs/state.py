@@ -1,6 +1,7 @@
 """The state that training changes."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any, cast
 
 import jax
@@ -79,6 +80,16 @@ class ScaledState(TrainState):
 def with_loss_scale(state: TrainState, loss_scale: LossScale) -> ScaledState:
     """Returns a float16 run's state with another scale."""
     return dataclasses.replace(cast(ScaledState, state), loss_scale=loss_scale)
+
+
+def as_saved(state: TrainState, paths: Collection[str]) -> TrainState:
+    """Returns the state without a loss scale where a checkpoint has none among the paths of its leaves.
+
+    Float16 runs of 0.1 were not scaled, and go on as they began.
+    """
+    if not isinstance(state, ScaledState) or any(path.startswith("loss_scale/") for path in paths):
+        return state
+    return TrainState(**{field.name: getattr(state, field.name) for field in dataclasses.fields(TrainState)})
 
 
 def create(

@@ -23,6 +23,7 @@ from softbio_jax.runs.build import Run, describe
 from softbio_jax.runs.data import RunData
 from softbio_jax.runs.predict import Outputs
 from softbio_jax.runs.session import Session
+from softbio_jax.runs.state import as_saved
 from softbio_jax.runs.step import Metrics
 from softbio_jax.train.early_stopping import SkippedUpdates, ValidationHistory, stall_warning
 from softbio_jax.train.metrics_log import MetricsLog, MetricWriter, due
@@ -138,6 +139,7 @@ class Training:
             keep=config.keep,
             base=self.session.base,
             run=directory.identity(run.config),
+            older=as_saved,
             console=self.console,
         )
         self._stream = (

@@ -1,10 +1,12 @@
 """What `auto` is on a device, from what JAX says of it."""
 
+import dataclasses
 import types
 
 import jax
 import pytest
 
+from softbio_jax.models.config import ComputeConfig
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.chips import CHIPS, chip_of, fastest_dtype
 from softbio_jax.runs.config import config_from
@@ -54,7 +56,9 @@ def test_a_run_computes_in_what_its_devices_multiply(config, devices, dtype):
 
 @pytest.mark.parametrize("explicit", ["float32", "bfloat16", "float16"])
 def test_a_type_that_is_named_is_kept(config, explicit):
+    auto = config_from(config)
     config = config_from(changed(config, compute__dtype=explicit))
+    assert dataclasses.replace(auto, compute=ComputeConfig(dtype=explicit)) == config
     for devices in ([TPU], [CPU], [T4]):
         assert config_lib.resolve_dtype(config, devices) == config
 

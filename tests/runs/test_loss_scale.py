@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 
 from softbio_jax.checkpoints import leaves
+from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.models import forward
 from softbio_jax.models.config import vision_config
 from softbio_jax.runs import build
 from softbio_jax.runs.session import Session
-from softbio_jax.runs.state import FIRST, GROWTH_STEPS, MOST, LossScale, ScaledState
+from softbio_jax.runs.state import FIRST, GROWTH_STEPS, MOST, LossScale, TrainState, as_saved
 from tests.runs.test_step import TASKS, batch_of
 from tests.runs.tiny import changed, config_on
 
 STEPS = 4
 # Rows are not coupled, and nothing is drawn, so that float32 is a reference for float16.
-PLAIN = {"model__head": {"kind": "linear", "batch_norm": False, "dropout": 0.0}, "optimizer__warmup_steps": 0}
+PLAIN = {
+    "model__head": {"kind": "linear", "batch_norm": False, "dropout": 0.0},
+    "optimizer__warmup_steps": 0,
+    "augment": dict.fromkeys(("flip", "brightness", "contrast", "saturation", "degrees"), 0.0)
+    | {"translate": 0.0, "scale": (1.0, 1.0), "erase": 0.0},
+}
 ROUNDING = 2.0**-11  # of one float16 operation, relative
 
 
@@ -83,7 +89,7 @@ def _moved(before, after):
 
 @pytest.fixture(scope="module")
 def half():
-    return _session("float16")
+    return _session("float16", devices=8, train__microbatches=2)
 
 
 @pytest.fixture
@@ -94,65 +100,118 @@ def session(half):
     half.state = first
 
 
-@pytest.fixture(scope="module")
-def full():
-    return _session("float32")
-
-
-def test_float16_trains_as_float32_does(session, full):
-    """The loss of every step, within the roundings between the image and it.
+def _error():
+    """The relative error of a feature in float16.
 
     A rounding changes an array by at most u of its norm, n roundings one behind the other, whose signs
-    are independent, by sqrt(n) u (Higham and Mary 2019, doi:10.1137/18M1226312). So a feature f is off by
-    sqrt(n) u |f|, the logits W f by |W| times that, and a cross-entropy, whose gradient is a softmax
-    minus a one and therefore no longer than sqrt(2), by sqrt(2) times that. The total is the sum of the
-    tasks. In backward direction the gradient passes as many operations again.
+    are independent, by sqrt(n) u (Higham and Mary 2019, doi:10.1137/18M1226312).
     """
     layers = vision_config("tiny-test").layers + 1  # blocks, and the pooling
     operations = 4 + 2 * 7 * layers  # embedding; norm, two products, adapter, bias, rotation or GELU, sum
-    error = np.sqrt(operations) * ROUNDING
-    encode = jax.jit(lambda params, images: forward.encode(full.run.model, params, images))
+    return np.sqrt(operations) * ROUNDING
+
+
+def _bound(features, params, batch):
+    """How far the total loss in float16 may be from that in float32.
+
+    A feature f is off by e |f|, so the logits W f by |W| e |f|, and a cross-entropy, whose gradient is a
+    softmax minus a one and therefore no longer than sqrt(2), by sqrt(2) times that. A task's loss is the
+    mean over N rows, whose errors are independent, so it is off by 1/sqrt(N) of that, and the total of T
+    tasks of weight one by sqrt(T) of a task's.
+    """
+    of_tasks = [
+        np.linalg.norm(params["heads"][task]["dense_out"]["kernel"], 2)
+        * np.linalg.norm(features[task], axis=1).max()
+        / np.sqrt(batch[f"mask/{task}"].sum())
+        for task in TASKS
+    ]
+    return np.sqrt(2) * _error() * np.linalg.norm(of_tasks)
+
+
+def _encoder_in_float32(session):
+    run = session.run
+    model = run.model.clone(compute=dataclasses.replace(run.model.compute, dtype="float32"))
+    return jax.jit(lambda params, images: forward.encode(model, params, images))
+
+
+def _loss(features, params, batch):
+    """The total in float64, written out: sum of exp(-s) L + s/2."""
+    total = 0.0
+    for task in TASKS:
+        head, rows = params["heads"][task]["dense_out"], batch[f"mask/{task}"]
+        logits = np.float64(features[task])[rows] @ np.float64(head["kernel"]) + np.float64(head["bias"])
+        chosen = logits[np.arange(rows.sum()), batch[f"labels/{task}"][rows]]
+        loss = np.mean(np.log(np.exp(logits).sum(-1)) - chosen)
+        s = params["balance"][task]["log_var"]
+        total += np.exp(-s) * loss + s / 2
+    return total
+
+
+def test_the_loss_in_float16_is_that_in_float32_up_to_rounding(session):
+    """At the parameters of every step, which float16 has trained."""
+    encode, totals = _encoder_in_float32(session), []
     for step in range(STEPS):
-        batch = batch_of()
-        params = full.params()
+        batch, params = batch_of(), session.params()
         features = encode(params, batch["image"])
-        bound = sum(
-            np.sqrt(2)
-            * np.linalg.norm(params["heads"][task]["dense_out"]["kernel"], 2)
-            * np.linalg.norm(features[task], axis=1).max()
-            for task in TASKS
-        )
-        bound *= error
+        metrics = session.train(batch)
+        totals.append(_loss(features, params, batch))
+        away = abs(float(metrics["loss/total"]) - totals[-1])
+        assert 0 < away <= _bound(features, params, batch), f"step {step}"
+    assert totals[-1] < totals[0] - 0.1, "it does not learn"
+    assert metrics["skipped"] == metrics["overflows"] == 0
+    assert {leaf.dtype for leaf in jax.tree.leaves(session.state.trainable)} == {jnp.dtype("float32")}
+
+
+def test_a_checkpoint_has_the_scale_that_its_run_had(session, tmp_path):
+    """Runs in float16 had none in 0.1; theirs are read as they are."""
+    plain = as_saved(session.state, [])
+    assert type(plain) is TrainState
+    for state, step in ((session.state, 1), (plain, 2)):
+        manager = CheckpointManager(tmp_path, keep=2, base=session.base, older=as_saved)
+        manager.save(step, state, {})
+        manager.close()
+        restored = manager.restore(step, session.state).state
+        assert type(restored) is type(state)
+        jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+@pytest.mark.long
+def test_float16_trains_as_float32_does(session):
+    """Both from the same start; the gradient passes as many operations again, backwards."""
+    encode, full = _encoder_in_float32(session), _session("float32")
+    assert not [path for path in leaves.named(full.state) if "loss_scale" in path]
+    for step in range(4 * STEPS):
+        batch, params = batch_of(), full.params()
+        bound = _bound(encode(params, batch["image"]), params, batch)
         ours, theirs = session.train(batch), full.train(batch)
         away = abs(float(ours["loss/total"]) - float(theirs["loss/total"]))
-        print(
-            "XX", step, away, bound, float(ours["gradient_norm"]) / float(theirs["gradient_norm"]) - 1, error
-        )
         assert away <= bound, f"step {step}"
         norms = float(ours["gradient_norm"]) / float(theirs["gradient_norm"])
-        assert abs(norms - 1) <= np.sqrt(2) * error, f"step {step}"
-    assert away > 0, "both computed in float32"
-    assert ours["skipped"] == ours["overflows"] == 0
-    assert isinstance(session.state, ScaledState)
-    assert {leaf.dtype for leaf in jax.tree.leaves(session.state.trainable)} == {jnp.dtype("float32")}
-    assert not [path for path in leaves.named(full.state) if "scale/" in path]
+        assert abs(norms - 1) <= np.sqrt(2) * _error(), f"step {step}"
+
+
+def _norm_of(tree, part):
+    found = [np.asarray(leaf) for path, leaf in leaves.named(tree).items() if part in path]
+    return np.sqrt(sum((leaf**2).sum() for leaf in found))
 
 
 def test_the_gradient_does_not_depend_on_the_scale_unless_it_vanishes(session):
     """A factor of 2^-40 stands for a loss that small, of which float16 holds no gradient."""
-    norms = {}
+    encoder, norms = {}, {}
     first = jax.tree.map(jnp.copy, session.state)
     for scale in (2.0**-40, 1, 2.0**10, FIRST):
         session.state = jax.tree.map(jnp.copy, first)
         _with_scale(session, scale)
-        session.train(batch_of())
-        moments = leaves.named(session.state.opt_state)
-        norms[scale] = np.sqrt(
-            sum((np.asarray(m) ** 2).sum() for p, m in moments.items() if "mu/encoder" in p)
+        norms[scale] = float(session.train(batch_of())["gradient_norm"])
+        # A tenth of the first gradient, which was clipped to norm 1 after the scale was divided out.
+        assert _norm_of(session.state.opt_state, "/mu/") == pytest.approx(
+            0.1 * min(1, norms[scale]), rel=1e-4
         )
-    assert norms[1] == pytest.approx(norms[FIRST], rel=1e-2)
-    assert norms[2.0**10] == pytest.approx(norms[FIRST], rel=1e-4)
-    assert norms[2.0**-40] == 0
+        encoder[scale] = _norm_of(session.state.opt_state, "/mu/encoder/")
+    for found in (norms, encoder):
+        assert found[1] == pytest.approx(found[FIRST], rel=1e-2)
+        assert found[2.0**10] == pytest.approx(found[FIRST], rel=1e-4)
+    assert encoder[FIRST] > 0 == encoder[2.0**-40]
 
 
 def test_an_overflow_halves_the_scale_and_changes_nothing_else(session):
@@ -199,9 +258,8 @@ def test_a_gradient_that_is_not_finite_without_a_scale_is_no_overflow(session):
     assert metrics["skipped"] == 1 and metrics["overflows"] == 0
 
 
-def test_one_row_that_overflows_skips_the_step_on_all_devices_and_microbatches():
+def test_one_row_that_overflows_skips_the_step_on_all_devices_and_microbatches(session):
     """Only row 0 has labels: one device of eight, in one of two microbatches."""
-    session = _session("float16", devices=8, train__microbatches=2)
     batch = batch_of()
     for task in TASKS:
         batch[f"mask/{task}"] = np.arange(16) == 0

@@ -51,6 +51,19 @@ def test_each_due_step_is_written_once_and_the_last_always_is(made, tmp_path):
     assert [line["step"] for line in _lines(tmp_path, "metrics.jsonl")] == [2, 4]
 
 
+def test_the_scale_of_float16_and_its_overflows_are_shown(made, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(made._progress, "update", lambda step, text: shown.append(text))
+    scaled = {"loss_scale": jnp.asarray(32768.0), "overflows": jnp.asarray(3)}
+    for step, more in ((2, {}), (4, scaled)):
+        made.take(step, _metrics(step) | more)
+        made.flush()
+    assert "32,768" not in shown[0]
+    assert "32,768" in shown[1] and "3 overflows" in shown[1]
+    lines = _lines(tmp_path, "metrics.jsonl")
+    assert "train/overflows" not in lines[0] and lines[1]["train/overflows"] == 3
+
+
 def test_the_share_of_the_peak_is_logged_where_the_chip_is_known(made, tmp_path, monkeypatch):
     device = types.SimpleNamespace(device_kind="TPU v5e", memory_stats=lambda: None)
     monkeypatch.setattr(jax, "devices", lambda: [device])

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from softbio_jax.console import Console
+from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 from softbio_jax.runs.data import training_images
 from softbio_jax.safety import locks
@@ -50,6 +50,17 @@ def test_a_pair_is_the_run_of_its_own(swept, config, tmp_path):
     (trial,) = (t for t in swept[0] if (t.rate, t.decay) == (rate, decay))
     assert trial.step == best.pop("step")
     assert trial.scalars == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.long
+def test_every_pair_has_its_own_loss_scale(swept, config, tmp_path):
+    run, data = run_of(changed(config, compute__dtype="float16", data__test=()))
+    trials = sweep.sweep(run, data, tmp_path, rates=RATES, decays=DECAYS, console=QUIET)
+    full = {(trial.rate, trial.decay): trial.loss for trial in swept[0]}
+    assert {(trial.rate, trial.decay): trial.loss for trial in trials} == pytest.approx(full, rel=1e-2)
+    assert not any(trial.skipped for trial in trials)
+    session = sweep.SweepSession(run, rates=RATES, decays=(0.0,) * 3)
+    assert session.state.loss_scale.scale.shape == (3,)
 
 
 def test_rates_and_decays_make_a_difference(swept):

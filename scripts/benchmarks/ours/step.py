@@ -11,13 +11,19 @@ import numpy as np
 from benchmarks.comparison.workload import Workload, example_batch
 from softbio_jax import parallel
 from softbio_jax.data.augment import OFF
-from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.flops import matmul_flops, vision_flops
 from softbio_jax.models.multitask import HeadConfig
 from softbio_jax.params import flatten
 from softbio_jax.runs import build
 from softbio_jax.runs.chips import chip_of
-from softbio_jax.runs.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from softbio_jax.runs.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunComputeConfig,
+    RunConfig,
+    TrainConfig,
+)
 from softbio_jax.runs.session import Session
 
 _GROUPS = ("heads", "log_var", "pooling", "blocks", "adapter_a", "adapter_b", "magnitude")
@@ -41,7 +47,7 @@ def run_config(workload: Workload) -> RunConfig:
         optimizer=OptimizerConfig(rates=dict.fromkeys(_GROUPS, _RATE), schedule="constant", decay_all=True),
         train=TrainConfig(steps=_STEPS, batch_size=workload.batch, eval_batch_size=workload.batch),
         augment=OFF,
-        compute=ComputeConfig(dtype=workload.dtype, remat=workload.remat),
+        compute=RunComputeConfig(dtype=workload.dtype, remat=workload.remat),
         frozen_dtype=workload.dtype,
     )
 
