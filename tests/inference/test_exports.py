@@ -38,7 +38,8 @@ def test_stablehlo_gives_the_logits_at_any_batch(name, tmp_path):
     run = stablehlo.load(tmp_path / "out")
     for count in (1, 5):
         images = pixels(bundle, count)
-        agree(run(images), logits(bundle, images), 1e-6)
+        # The batch size is a symbol in one of the two programs: with jax 0.7.2, sums in another order.
+        agree(run(images), logits(bundle, images), 2e-6)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["platforms"] == ["cpu", "cuda", "tpu"]
     assert config["outputs"]["age"] == list(TASKS["age"].classes)

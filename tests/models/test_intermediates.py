@@ -58,7 +58,8 @@ def test_a_kept_apart_tail_changes_nothing(variables):
     split["params"]["encoder"]["tail"] = jax.tree.map(lambda x: x[1:], trunk)
     layers = (0, 1, 2)
     found = intermediates(split, layers, tower=VisionEncoder(CONFIG, tail=2))
-    np.testing.assert_allclose(found, intermediates(variables, layers), atol=1e-6)
+    # jax 0.7.2 compiles a scanned block otherwise than the same block of a scan of two: 1e-6 at 2.
+    np.testing.assert_allclose(found, intermediates(variables, layers), atol=2e-6)
 
 
 @pytest.mark.parametrize("layer", [3, -4])

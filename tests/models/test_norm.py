@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ def test_it_is_flax_norm_with_torchs_epsilon(x, rows):
     kept = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)
     variables = {"params": drawn(x)}
     loss = lambda module: lambda v, x: jnp.sum(jnp.sin(module.apply(v, x)))  # noqa: E731
-    np.testing.assert_allclose(LayerNorm().apply(variables, x), kept.apply(variables, x), atol=2e-6)
+    # The mean sums 48 numbers near 3, in an order that XLA chooses: with jax 0.7.2 it is 3e-6 from the
+    # formula in float64, with 0.10 1e-6. Another epsilon would be 1e-5 away.
+    np.testing.assert_allclose(LayerNorm().apply(variables, x), kept.apply(variables, x), atol=4e-6)
     ours, wanted = (jax.jit(jax.grad(loss(m), (0, 1)))(variables, x) for m in (LayerNorm(), kept))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, wanted)
 

@@ -26,10 +26,12 @@ class Environment:
 
     def make(self) -> None:
         assert shutil.which(PYTHON), f"no {PYTHON}: set PLATFORM_PYTHON to the python of the platform"
-        run(PYTHON, "-m", "venv", "--clear", self.folder)
+        run(PYTHON, "-m", "venv", "--clear", "--without-pip", self.folder)
         pins = self.folder / "pins.txt"
         pins.write_text("".join(f"{name}=={version}\n" for name, version in self.freeze.installed.items()))
-        self.pip("install", "--no-deps", "--requirement", pins)
+        # The pip of the platform is among its packages.
+        install = ("install", "--quiet", "--no-compile", "--no-deps", "--requirement", pins)
+        run(PYTHON, "-m", "pip", "--python", self.python, *install)
         for name, version in self.freeze.present.items():
             self._name_only(name, version)
 
@@ -45,7 +47,7 @@ class Environment:
         )
 
     def pip(self, *arguments) -> str:
-        return run(self.python, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
+        return run(self.python, "-m", "pip", "--disable-pip-version-check", *arguments)
 
     def listed(self) -> dict[str, str]:
         """What `pip list` shows."""

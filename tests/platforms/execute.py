@@ -20,6 +20,7 @@ import google  # protobuf's, in which Colab's module lies
 
 google.colab = sys.modules["google.colab"] = types.ModuleType("google.colab")
 google.colab.drive = types.SimpleNamespace(mount=lambda place: print("mounted", place))
+google.colab.output = types.SimpleNamespace()  # jax imports it wherever google.colab is
 google.colab.files = types.SimpleNamespace(download=lambda file: print("downloaded", file))
 """
 
