@@ -67,7 +67,7 @@ def align(details: Details, first: np.ndarray, second: np.ndarray, mirrored: np.
     found = (_correlation(*coarse, maps) + _correlation(*fine, maps)) / 2
     unclear = np.flatnonzero(found < _CLEAR)
     if len(unclear):
-        coarse, fine = ([images[unclear] for images in both] for both in (coarse, fine))
+        coarse, fine = ((fixed[unclear], moving[unclear]) for fixed, moving in (coarse, fine))
         maps[unclear] = _refine(*coarse, maps[unclear], _STEPS[-1])
         broad = _correlation(*coarse, maps[unclear])
         both = (broad + _correlation(*fine, maps[unclear])) / 2

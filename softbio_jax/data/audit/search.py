@@ -66,7 +66,7 @@ def candidates(thumbnails: np.ndarray, *, console: Console = QUIET) -> Candidate
 class _Scratch:
     """Memory that all products use in turn: to get 32 MB anew takes longer than to fill it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._scores = np.empty(_ROWS * _COLUMNS, np.float32)
         self._above = np.empty(_ROWS * _COLUMNS, bool)
 
