@@ -117,4 +117,4 @@ def test_quick_tests_pass(platform, selected):
     options = ("-n", "2", "--dist", "loadfile", "--quiet")
     printed = environment.run(platform.python, "-m", "pytest", *options, *selected)
     passed = int(re.search(r"(\d+) passed", printed)[1])
-    assert passed > 10 * len(selected)
+    assert passed > 5 * len(selected)  # a number far below it: most were not collected
