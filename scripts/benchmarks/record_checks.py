@@ -38,10 +38,11 @@ def main(argv: Sequence[str]) -> None:
     bytes_each = sum(len(dataset[i]) for i in range(count)) / count
     print(f"{count} images, {bytes_each:,.0f} bytes each on average; us of CPU per image")
     augmenting = _augmenting(loader.load(batches[0])["image"])
-    for name, units, per, work, more in [
+    cases: list[tuple[str, Sequence[Any], int, Callable[[Any], object], float]] = [
         ("read, decode", range(count), 1, lambda i: decode.decode(dataset[i], size=size), 0.0),
         ("load a batch", batches, batch, loader.load, augmenting),
-    ]:
+    ]
+    for name, units, per, work, more in cases:
         compared, plain = (1e6 * seconds / per for seconds in _alternate(work, units))
         print(
             f"{name:<14} {compared:8.2f} with the comparison, {plain:8.2f} without: {_share(compared, plain)}"

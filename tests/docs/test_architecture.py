@@ -71,7 +71,7 @@ def test_the_ways_are_walked_function_by_function():
 
 
 def test_every_package_is_in_the_layout(imports):
-    told = PAGE.read_text().partition("## Layout")[2].partition("![")[0].replace("`", "")
+    told = PAGE.read_text().partition("## Layout")[2].partition("![")[0].replace("\\", "")
     assert [name for name in imports.boxes() if not re.search(rf"\[{name}/?\]", told)] == []
 
 
