@@ -27,8 +27,8 @@ _SHOWN = 10  # contradictions
 def main(_: Sequence[str]) -> None:
     from softbio_jax import files
     from softbio_jax.console import Console
-    from softbio_jax.data import sources
-    from softbio_jax.data.audit import expected, findings, groups, page, verdict
+    from softbio_jax.data import index, sources
+    from softbio_jax.data.audit import expected, findings, groups, page
     from softbio_jax.data.prepare import prepare
 
     if not _DATA.value or _OUT.value is None:
@@ -47,7 +47,7 @@ def main(_: Sequence[str]) -> None:
     if _DROP.value is not None:
         files.write_text(_DROP.value, groups.drop_list(found["groups"]))
     for directory in _DATA.value:
-        verdict.store(directory, found["verdict"])
+        index.store_verdict(directory, found["verdict"])
     fix = "correct the labels of the source and prepare it again"
     for name, part in found["splits"].items():
         for task, swapped in (part["expected"] or {"exchanged": {}})["exchanged"].items():

@@ -80,6 +80,8 @@ def main(argv: Sequence[str]) -> None:
 
 def build(gradio, model):
     """Returns the page as gradio's Blocks."""
+    from softbio_jax.inference import crops
+
     tasks = [task.name for task in model.bundle.tasks]
     with gradio.Blocks(title=f"softbio_jax: {model.bundle.name}", analytics_enabled=False) as page:
         gradio.Markdown(
@@ -102,7 +104,10 @@ def build(gradio, model):
         with gradio.Row():
             with gradio.Column():
                 how = gradio.Radio([FIND, CROP], value=FIND, label="the image")
-                margin = gradio.Slider(0, 0.5, value=0, step=0.05, label="margin around a face")
+                trained = crops.margin(model.bundle.crops) or 0.0
+                margin = gradio.Slider(
+                    0, max(0.5, trained), value=trained, step=0.05, label="margin around a face"
+                )
                 which = gradio.Dropdown([1], value=1, label="face in orange, the largest is 1")
                 task = gradio.Radio(tasks, value=tasks[0], label="map of")
                 timing = gradio.Markdown(elem_id="timing")

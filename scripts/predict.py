@@ -32,8 +32,9 @@ _FACES = flags.DEFINE_enum(
 )
 _MARGIN = flags.DEFINE_float(
     "margin",
-    0.0,
-    "Added on each side of a detected face's square, as a fraction of its side.",
+    None,
+    "Added on each side of a detected face's square, as a fraction of its side; default: as in the training "
+    "crops, 0 where that is not known.",
     lower_bound=0.0,
     upper_bound=2.0,
 )
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) < 2:
         raise app.UsageError("name at least one input: predict.py --model=RUN INPUT [INPUT ...]")
     from softbio_jax.data.faces import Mtcnn
-    from softbio_jax.inference import bundle, inputs, predictor
+    from softbio_jax.inference import bundle, crops, inputs, predictor
     from softbio_jax.inference.stream import Pace, Stream
     from softbio_jax.inference.table import PredictionTable
 
@@ -83,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         table=table,
         faces=_FACES.value,
         finder=finder,
-        margin=_MARGIN.value,
+        margin=crops.chosen(_MARGIN.value, model.bundle.crops, console) if finder else 0.0,
         pace=pace,
         annotated=_ANNOTATE.value,
         console=console,

@@ -49,6 +49,12 @@ _FACES = flags.DEFINE_bool(
 _SPLIT = flags.DEFINE_float(
     "split", None, "Of a source without splits: the fraction of the subjects for training, for example 0.8."
 )
+_MARGIN = flags.DEFINE_float(
+    "margin",
+    None,
+    "Margin around the faces of the source's crops, as a fraction of the face's side, for predictions on "
+    "photographs; FairFace's is known by the archive's name.",
+)
 _QUALITY = flags.DEFINE_integer("quality", 95, "JPEG quality of cut or resized images.")
 
 # Options of single layouts: (flag, the layouts that have it).
@@ -207,6 +213,7 @@ def _options(dataset: str) -> dict[str, Any]:
             image_size=_IMAGE_SIZE.value,
             encoding=_ENCODING.value,
             quality=_QUALITY.value,
+            margin=_MARGIN.value,
             face_finder=faces.Mtcnn() if _FACES.value else None,
             crops=_FACES.value is False,
         ),

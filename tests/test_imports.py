@@ -33,7 +33,7 @@ RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 # Outside library -> the only places in the package that import it.
 DOORS = {
     "flax.linen": ("models/", "adapters/dense.py"),
-    "orbax": ("checkpoints/arrays.py", "checkpoints/processes.py"),
+    "orbax": ("checkpoints/arrays.py",),
     "grain": ("data/loading.py",),
     "tensorflow_datasets": ("data/",),
     "torch": ("interop/safe_load.py",),

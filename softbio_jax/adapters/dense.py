@@ -1,4 +1,4 @@
-"""The dense layer of every projection in the encoders, adapted or plain."""
+"""The dense layer of every projection in the encoders, adapted or plain, and its fresh start."""
 
 import flax.linen as nn
 import jax
@@ -6,8 +6,9 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters import math
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig
-from softbio_jax.adapters.math import Formula, Leaves
+from softbio_jax.adapters.math import Formula, Leaves, column_norm
 from softbio_jax.errors import UserError
+from softbio_jax.params import Tree, flatten, unflatten
 
 # PEFT's kaiming_uniform(a=sqrt(5)) on A, that is U(-1/sqrt(in), 1/sqrt(in)).
 _init_a = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -166,3 +167,20 @@ def _drop(module: nn.Module, x: jax.Array, config: LoRAConfig, rows: jax.Array |
     if rows is None or config.dropout == 0:
         return x
     return math.dropout(x, module.make_rng("dropout"), rows, rate=config.dropout)
+
+
+def reset_adapters(params: Tree) -> Tree:
+    """Returns params with every leaf that is initialised from plain weights initialised again.
+
+    dora_base_norm and dora_magnitude become their kernel's ||W_j||, task_probe the pooling's probe.
+    Needed after the plain weights were replaced, as by a checkpoint: a fresh adapter is the identity
+    only for the weights it was initialised from.
+    """
+    flat = flatten(params)
+    for path, leaf in list(flat.items()):
+        parent, _, name = path.rpartition("/")
+        if name in ("dora_base_norm", "dora_magnitude"):
+            flat[path] = column_norm(flat[f"{parent}/kernel"])
+        elif name == "task_probe":
+            flat[path] = jnp.broadcast_to(flat[f"{parent}/probe"], leaf.shape)
+    return unflatten(flat)

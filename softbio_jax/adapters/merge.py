@@ -1,12 +1,11 @@
-"""Folding adapters into plain kernels, and restarting adapters from other kernels."""
+"""Folding adapters into plain kernels."""
 
 from collections.abc import Mapping
 
-import jax.numpy as jnp
 import numpy as np
 
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
-from softbio_jax.adapters.math import Formula, column_norm
+from softbio_jax.adapters.math import Formula
 from softbio_jax.errors import UserError
 from softbio_jax.params import Tree, flatten, unflatten
 
@@ -102,20 +101,3 @@ def _task_update(flat: Mapping[str, np.ndarray], layer: str, config: LoRAConfig,
     product = config.scale * (a[..., task, :, :, :] @ b[..., task, :, :, :])  # (..., P, in, out/P)
     product = np.moveaxis(product, -3, -2)  # (..., in, P, out/P)
     return product.reshape(*product.shape[:-2], -1)
-
-
-def reset_adapters(params: Tree) -> Tree:
-    """Returns params with every leaf that is initialised from plain weights initialised again.
-
-    dora_base_norm and dora_magnitude become their kernel's ||W_j||, task_probe the pooling's probe.
-    Needed after the plain weights were replaced, as by a checkpoint: a fresh adapter is the identity
-    only for the weights it was initialised from.
-    """
-    flat = flatten(params)
-    for path, leaf in list(flat.items()):
-        parent, _, name = path.rpartition("/")
-        if name in ("dora_base_norm", "dora_magnitude"):
-            flat[path] = column_norm(flat[f"{parent}/kernel"])
-        elif name == "task_probe":
-            flat[path] = jnp.broadcast_to(flat[f"{parent}/probe"], leaf.shape)
-    return unflatten(flat)

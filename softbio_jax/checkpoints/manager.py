@@ -19,9 +19,9 @@ from etils import epath
 
 from softbio_jax import files
 from softbio_jax.checkpoints import arrays, leaves, manifest
+from softbio_jax.checkpoints.arrays import any_process, barrier
 from softbio_jax.checkpoints.leaves import Described
 from softbio_jax.checkpoints.manifest import Damaged, Manifest
-from softbio_jax.checkpoints.processes import any_process, barrier
 from softbio_jax.console import QUIET, Console
 from softbio_jax.errors import UserError
 from softbio_jax.safety import damage

@@ -1,4 +1,4 @@
-"""The labels of a prepared split in one small file, read without any image.
+"""The labels of a prepared split in one small file, read without any image, and what is beside it.
 
 The index binds the records to their labels: it holds the id of every record, which the record holds
 too, and checks of the bytes that the record stores. Indices written before it did lack the checks.
@@ -9,17 +9,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import pathlib
-import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.safety import damage, untrusted
 
 REPORT = "report.json"  # of the preparation, beside the records
+_VERDICT = "audit_verdict.json"  # of the last audit, for training runs to record
+_VERDICT_FIX = "delete it, or run scripts/audit_data.py again"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class Index:
     labels: dict[str, np.ndarray]  # task -> (N,) int32, MISSING where unknown
     columns: dict[str, np.ndarray]  # audit column -> (N,) str
     digests: np.ndarray  # (N, 32) uint8, the SHA-256 of each encoded image of the source
-    # (N, 2) uint32 of each record's stored bytes: `sample_check` and CRC-32; None in older indices
+    # (N, 2) uint32 of each record's stored bytes, see `damage.checks_of`; None in older indices
     checks: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -56,29 +60,6 @@ class Index:
                 digest.update("\n".join(["", name, *self.columns[name].tolist()]).encode())
             digest.update(np.ascontiguousarray(self.checks, "<u4").tobytes())
         return digest.hexdigest()
-
-
-_SAMPLE = 512  # bytes
-
-
-def sample_check(data: bytes) -> int:
-    """Returns the CRC-32 of the length of stored bytes and of a sample of them.
-
-    The sample is everything up to 512 bytes, and 256 bytes each from a third and two thirds of the
-    way through longer data: it distinguishes images and encodings at a cost that does not grow with
-    the image. Single changed bytes are found by the record files' own checksums.
-    """
-    size = len(data)
-    if size <= _SAMPLE:
-        return zlib.crc32(data, size)
-    third, half = size // 3, _SAMPLE // 2
-    first = zlib.crc32(data[third : third + half], size & 0xFFFFFFFF)
-    return zlib.crc32(data[2 * third : 2 * third + half], first)
-
-
-def checks_of(data: bytes) -> tuple[int, int]:
-    """Returns the `checks` of stored bytes."""
-    return sample_check(data), zlib.crc32(data)
 
 
 def path_of(directory: pathlib.Path, split: str) -> pathlib.Path:
@@ -172,6 +153,27 @@ def broken_report(path: pathlib.Path, *, found: str) -> UserError:
 
 
 _REPORT_FIX = "restore it from a copy, or run scripts/prepare_data.py again"
+
+
+def store_verdict(directory: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
+    """Writes an audit's verdict beside the records of a prepared folder."""
+    text = json.dumps(verdict, indent=2, sort_keys=True) + "\n"
+    files.write_text(pathlib.Path(directory) / _VERDICT, text)
+
+
+def load_verdict(directory: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns `findings.audit`'s "verdict" of a prepared folder; None if it was never audited.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = pathlib.Path(directory) / _VERDICT
+    if not path.is_file():
+        return None
+    verdict = untrusted.read_json(path, wrong="a damaged verdict of an audit", fix=_VERDICT_FIX, own=True)
+    if not isinstance(verdict.get("sha256"), str):
+        raise UserError("a damaged verdict of an audit", where=str(path), found="no sha256", fix=_VERDICT_FIX)
+    return verdict
 
 
 def _check_shapes(index: Index) -> None:

@@ -35,7 +35,7 @@ class PreparedDataset:
     columns: dict[str, np.ndarray]  # audit columns, (N,) str each, and `id`, the image's permanent name
     fingerprint: str  # SHA-256 (hex): that of the index, and the choice of rows
     records: np.ndarray  # (N,) int64, the record that holds each example
-    checks: np.ndarray | None = None  # (N,) uint32, `index.sample_check` of each image; None: unknown
+    checks: np.ndarray | None = None  # (N,) uint32, `damage.sample_check` of each image; None: unknown
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,7 +61,7 @@ class PreparedDataset:
         except Exception as error:
             raise self._damaged(example, error) from error
         if name == self._ids.item(example) and (
-            self.checks is None or index_lib.sample_check(image) == self.checks.item(example)
+            self.checks is None or damage.sample_check(image) == self.checks.item(example)
         ):
             return
         expected = str(self.columns["id"][example])

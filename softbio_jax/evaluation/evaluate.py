@@ -18,14 +18,13 @@ from softbio_jax.console import Console, aligned, percent
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import plots, predictions_csv, speed
-from softbio_jax.evaluation.metrics import averages, calibration, intervals
+from softbio_jax.evaluation.metrics import calibration, intervals
 from softbio_jax.evaluation.metrics.per_task import task_metrics
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.runs import directory
 from softbio_jax.runs.data import check_tests, open_all
-from softbio_jax.runs.predict import Outputs
 from softbio_jax.runs.restore import restore_run
-from softbio_jax.runs.session import Session
+from softbio_jax.runs.session import Outputs, Session
 from softbio_jax.tasks import TASKS
 
 SCHEMA = 2  # 2: intervals of averages and classes
@@ -215,16 +214,16 @@ def summarise(
         for name, tasks in datasets.items()
     }
     synthetic = {item.name: list(item.synthetic_labels) for item in predictions if item.synthetic_labels}
-    excluded = averages.excluded_tasks(synthetic, not_averaged or {})
+    excluded = intervals.excluded_tasks(synthetic, not_averaged or {})
     return {
         "schema": SCHEMA,
         "model": dict(model),
         "datasets": datasets,
-        "averages": averages.task_averages(accuracies, excluded),
+        "averages": intervals.task_averages(accuracies, excluded),
         "average_intervals": {
             key: list(bounds) for key, bounds in intervals.of_averages(predictions, excluded).items()
         },
-        "averaged_sets": averages.averaged_sets(accuracies, excluded),
+        "averaged_sets": intervals.averaged_sets(accuracies, excluded),
         "synthetic_labels": synthetic,
         "temperatures": temperatures,
         "classes": {task.name: list(task.classes) for task in TASKS.values()},

@@ -23,6 +23,7 @@ from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRARule, Tas
 from softbio_jax.checkpoints import leaves
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
+from softbio_jax.inference import crops as crops_lib
 from softbio_jax.inference.reference.preprocessing import PREPROCESSING, describe
 from softbio_jax.inference.reference.write import Run, write_reference
 from softbio_jax.interop.keymap import check_finite, check_shapes, shapes_of
@@ -65,6 +66,7 @@ class Bundle:
       model: encoder and heads, with the rules of adapters that cannot be merged (MTLoRA's).
       temperatures: task -> T > 0 fitted on validation rows; other tasks are not calibrated.
       training_images: task -> class -> number of training images; tasks without a record are absent.
+      crops: how the training images were cut, by training set; empty where unknown.
       variables: {"params": encoder, pool, proj, heads, "batch_stats": heads}, float32.
     """
 
@@ -75,6 +77,7 @@ class Bundle:
     temperatures: Mapping[str, float]
     variables: Tree
     training_images: coverage.TrainingImages = dataclasses.field(default_factory=dict)
+    crops: crops_lib.Crops = dataclasses.field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -199,7 +202,7 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
         "method": bundle.method,
         "tower": dataclasses.asdict(model.config),  # its name since the first schema
         "image_size": bundle.image_size,
-        "preprocessing": describe(bundle.image_size),
+        "preprocessing": describe(bundle.image_size, training=bundle.crops),
         "tasks": {task.name: list(task.classes) for task in bundle.tasks},
         "head": dataclasses.asdict(model.head),
         "feature": model.feature,
@@ -233,6 +236,7 @@ def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
                     "trained with, or use the program that wrote it",
                 )
         images = coverage.from_json(values.get(coverage.KEY))
+        crops = crops_lib.from_json(values["preprocessing"].get("crop", {}).get(crops_lib.KEY))
         where, fields = f"{path} ", {"tower", "compute", "head", *_RANGES}
         values = {name: values[name] for name in fields | {"adapters"}}
         values |= {name: checked(hint, values[name], where + name) for name, hint in _RANGES.items()}
@@ -258,6 +262,7 @@ def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
             ),
             temperatures=values["temperatures"],
             training_images=images,
+            crops=crops,
             variables={},
         )
         return settings, bundle

@@ -18,7 +18,7 @@ from softbio_jax import coverage
 from softbio_jax.data.faces import Face, FaceFinder, Mtcnn
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics.classification import expected_age
-from softbio_jax.inference import bundle, hub, run_bundle
+from softbio_jax.inference import bundle, crops, hub, run_bundle
 from softbio_jax.inference import images as images_lib
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.images import ImageLike
@@ -128,7 +128,7 @@ class Predictor:
         images: ImageLike | Iterable[ImageLike],
         *,
         finder: FaceFinder | None = None,
-        margin: float = 0.0,
+        margin: float | None = None,
         calibrated: bool = True,
     ) -> list[list[Prediction]]:
         """Detects the faces of photographs and predicts from the square around each.
@@ -136,7 +136,7 @@ class Predictor:
         Args:
           images: see `predict`.
           finder: the face detector; None: MTCNN, from the extra `faces`.
-          margin: see `images.face_square`; use that of the model's training crops.
+          margin: see `images.face_square`; None: that of the model's training crops, 0 where unknown.
           calibrated: see `predict`.
 
         Returns:
@@ -145,6 +145,8 @@ class Predictor:
         Raises:
           UserError: something that is not an image, or no face detector.
         """
+        if margin is None:
+            margin = crops.margin(self.bundle.crops) or 0.0
         size, found, squares = self.bundle.image_size, [], []
         for i, given in enumerate(images_lib.as_list(images)):  # one in full resolution at a time
             image = images_lib.pixels(given, where=f"images[{i}]")

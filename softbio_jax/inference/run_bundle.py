@@ -12,6 +12,7 @@ import numpy as np
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
 from softbio_jax.adapters.merge import merge
 from softbio_jax.errors import UserError
+from softbio_jax.inference import crops
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.interop import stacking
 from softbio_jax.models.multitask import MultitaskModel
@@ -50,8 +51,19 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
         model=model.clone(compute=dataclasses.replace(model.compute, remat="none")),
         temperatures={t: v for t, v in fitted.items() if t in names},
         training_images={t: n for t, n in session.training_images.items() if t in names},
+        crops=_training_crops(workdir / "run.json"),
         variables={"params": params, "batch_stats": jax.device_get(stats)},
     )
+
+
+def _training_crops(path: pathlib.Path) -> crops.Crops:
+    """Returns how the images of a run's training sets are cut, as run.json has it; empty where unknown."""
+    if not path.exists():
+        return {}
+    record = untrusted.read_json(path, wrong="a damaged record of a run", fix="restore it", own=True)
+    sets = record.get("data", {}).items()
+    found = {key.split("/")[1]: entry.get("crop") for key, entry in sets if key.startswith("train/")}
+    return crops.from_json({name: crop for name, crop in found.items() if crop})
 
 
 def _fitted_temperatures(path: pathlib.Path) -> dict[str, float]:

@@ -13,7 +13,7 @@ import safetensors.numpy
 from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.interop.reading import locate, shards
-from softbio_jax.interop.reading.names import LEVELS, one_level, plain_names
+from softbio_jax.interop.reading.locate import LEVELS, one_level, plain_names
 from softbio_jax.safety import untrusted
 
 # Before 2.10 torch's restricted unpickler had known bypasses.

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from softbio_jax.adapters.config import LoRAConfig
-from softbio_jax.adapters.merge import reset_adapters
+from softbio_jax.adapters.dense import reset_adapters
 from softbio_jax.adapters.methods import FROZEN, Method, method
 from softbio_jax.checkpoints.pretrained import load_pretrained
 from softbio_jax.losses import balancing

@@ -10,7 +10,6 @@ from etils import epath
 
 from softbio_jax import coverage
 from softbio_jax.data import index, pipeline, sampling, sources
-from softbio_jax.data.audit import verdict
 from softbio_jax.data.decode import Resize
 from softbio_jax.data.sampling import Sampler, Stream
 from softbio_jax.data.sources import PreparedDataset
@@ -72,7 +71,7 @@ def open_tests(root: str, entries: Sequence[str]) -> list[PreparedDataset]:
 
 def audit_hashes(data: RunData) -> dict[str, str | None]:
     """Returns ROLE/NAME/SPLIT -> SHA-256 of the set's last audit, None where it has none."""
-    verdicts = {key: verdict.load(dataset.directory) for key, dataset in data.entries()}
+    verdicts = {key: index.load_verdict(dataset.directory) for key, dataset in data.entries()}
     return {key: found["sha256"] if found else None for key, found in verdicts.items()}
 
 

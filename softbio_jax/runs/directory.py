@@ -14,8 +14,9 @@ import jax
 from etils import epath
 
 from softbio_jax import coverage, files
-from softbio_jax.checkpoints.processes import any_process
+from softbio_jax.checkpoints.arrays import any_process
 from softbio_jax.console import QUIET, Console
+from softbio_jax.data import index
 from softbio_jax.errors import UserError
 from softbio_jax.params import flatten
 from softbio_jax.registry import Registry
@@ -224,6 +225,7 @@ def write_start(
                     "n": len(dataset),
                     "fingerprint": dataset.fingerprint,
                     "audit": audits[key],
+                    "crop": index.read_report(dataset.directory).get("crop"),
                     "labels": {task: int((v != MISSING).sum()) for task, v in dataset.labels.items()},
                 }
                 for key, dataset in data.entries()

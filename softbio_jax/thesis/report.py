@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from softbio_jax.evaluation.metrics import averages
+from softbio_jax.evaluation.metrics import intervals
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import NOTHING, Section, Table, Text
 from softbio_jax.evaluation.report.runs import RunResults
@@ -74,8 +74,8 @@ def zero_shot(run: RunResults | None) -> Table:
 
 def zero_shot_averages(run: RunResults | None) -> Table:
     """Returns Table 4.2."""
-    excluded = averages.excluded_tasks(protocol.SYNTHETIC_LABELS, protocol.NOT_AVERAGED)
-    by_rule = averages.task_averages(paper.ZERO_SHOT, excluded)
+    excluded = intervals.excluded_tasks(protocol.SYNTHETIC_LABELS, protocol.NOT_AVERAGED)
+    by_rule = intervals.task_averages(paper.ZERO_SHOT, excluded)
     rows = tuple(
         (key, f"{printed:.2f}", f"{by_rule[key]:.3f}", _average(run, key))
         for key, printed in paper.ZERO_SHOT_AVERAGES.items()

@@ -11,8 +11,8 @@ import jax
 from etils import epath
 
 from softbio_jax import coverage, files
+from softbio_jax.checkpoints.arrays import barrier
 from softbio_jax.checkpoints.manager import CheckpointManager
-from softbio_jax.checkpoints.processes import barrier
 from softbio_jax.console import Console
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -21,8 +21,7 @@ from softbio_jax.runs import data as data_lib
 from softbio_jax.runs import directory
 from softbio_jax.runs.build import Run, describe
 from softbio_jax.runs.data import RunData
-from softbio_jax.runs.predict import Outputs
-from softbio_jax.runs.session import Session
+from softbio_jax.runs.session import Outputs, Session
 from softbio_jax.runs.state import as_saved
 from softbio_jax.runs.step import Metrics
 from softbio_jax.train.early_stopping import SkippedUpdates, ValidationHistory, stall_warning

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from softbio_jax.adapters.merge import merge, reset_adapters
+from softbio_jax.adapters.dense import reset_adapters
+from softbio_jax.adapters.merge import merge
 from softbio_jax.params import flatten, unflatten
 from tests.adapters import towers
 from tests.compiling import quick_jit

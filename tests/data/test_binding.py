@@ -13,6 +13,7 @@ from softbio_jax.data import pipeline, sources
 from softbio_jax.data.prepare import prepare
 from softbio_jax.data.prepare.storage import Storage
 from softbio_jax.errors import UserError
+from softbio_jax.safety import damage
 from tests.data.trees import make_emotions
 
 
@@ -195,7 +196,7 @@ def test_the_sample_tells_long_images_apart():
     draw = np.random.default_rng(0)
     data = draw.bytes(300_001)
     encoded_again = data[:100] + draw.bytes(299_901)
-    checks = {index_lib.sample_check(found) for found in (data, encoded_again, data[:-1], data + b"\0")}
+    checks = {damage.sample_check(found) for found in (data, encoded_again, data[:-1], data + b"\0")}
     assert len(checks) == 4
-    assert index_lib.checks_of(data)[1] != index_lib.checks_of(data[:-1] + b"\0")[1]
-    assert index_lib.sample_check(b"") != index_lib.sample_check(b"\0")
+    assert damage.checks_of(data)[1] != damage.checks_of(data[:-1] + b"\0")[1]
+    assert damage.sample_check(b"") != damage.sample_check(b"\0")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from softbio_jax.data.audit import verdict
+from softbio_jax.data import index
 from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -46,9 +46,9 @@ def test_prepare_then_audit(run, tmp_path):
     done = run("audit_data.py", f"--data={tmp_path}/out", f"--out={tmp_path}/audit")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "audit" / "audit.json").read_text())
-    assert verdict.load(tmp_path / "out") == found["verdict"]
+    assert index.load_verdict(tmp_path / "out") == found["verdict"]
     assert len(found["verdict"]["sha256"]) == 64
-    assert verdict.load(tmp_path / "raw") is None
+    assert index.load_verdict(tmp_path / "raw") is None
 
 
 def test_dry_run_writes_nothing(run, tmp_path):

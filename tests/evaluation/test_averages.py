@@ -5,7 +5,7 @@ import math
 import pytest
 
 from softbio_jax.evaluation import evaluate
-from softbio_jax.evaluation.metrics.averages import averaged_sets, excluded_by, excluded_tasks, task_averages
+from softbio_jax.evaluation.metrics.intervals import averaged_sets, excluded_by, excluded_tasks, task_averages
 from softbio_jax.thesis import protocol
 from tests.evaluation.fixtures import random_predictions
 

@@ -14,7 +14,7 @@ from softbio_jax.inference.export import litert, program, stablehlo
 from softbio_jax.inference.export import onnx as onnx_lib
 from softbio_jax.tasks import TASKS
 from tests.adapters import towers
-from tests.compiling import quick_jit
+from tests.compiling import OLDER_XLA, quick_jit
 from tests.inference.test_bundle import bundle_of, pixels
 
 # After merging, every method but MTLoRA is a plain encoder; each form of MTLoRA is another graph.
@@ -39,7 +39,7 @@ def test_stablehlo_gives_the_logits_at_any_batch(name, tmp_path):
     for count in (1, 5):
         images = pixels(bundle, count)
         # The batch size is a symbol in one of the two programs: with jax 0.7.2, sums in another order.
-        agree(run(images), logits(bundle, images), 2e-6)
+        agree(run(images), logits(bundle, images), 2e-6 if OLDER_XLA else 1e-6)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["platforms"] == ["cpu", "cuda", "tpu"]
     assert config["outputs"]["age"] == list(TASKS["age"].classes)

@@ -4,7 +4,7 @@ import pytest
 
 from softbio_jax import parallel
 from softbio_jax.console import Console
-from softbio_jax.runs.predict import Outputs, collect
+from softbio_jax.runs.session import Outputs, collect
 
 
 def test_rows_land_where_their_example_says_and_padding_nowhere():

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
+from softbio_jax.data import index
 from softbio_jax.data import index as index_lib
-from softbio_jax.data.audit import verdict
 from softbio_jax.data.prepare import prepare
 from softbio_jax.errors import UserError
 from softbio_jax.runs import directory
@@ -65,7 +65,7 @@ def test_a_damaged_record_is_one_line_that_names_it(tmp_path, content):
         ("config.json", directory.read_config),
         ("run.json", directory.read_best),
         ("run.json", lambda workdir: directory.update(workdir, {"a": 1})),
-        ("audit_verdict.json", verdict.load),
+        ("audit_verdict.json", index.load_verdict),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"a damaged .*{name}") as caught:

@@ -9,7 +9,7 @@ import optax
 import pytest
 from etils import epath
 
-from softbio_jax.data.audit import verdict
+from softbio_jax.data import index
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import evaluate
 from softbio_jax.params import flatten
@@ -48,7 +48,7 @@ def module_patch():
 def runs(tmp_path_factory, data_root, module_patch):
     """An unbroken run, and one that ended in step 7 and was started again."""
     config = config_on(data_root)
-    verdict.store(data_root / "synthetic_fairface", {"sha256": "5eed"})
+    index.store_verdict(data_root / "synthetic_fairface", {"sha256": "5eed"})
     whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(

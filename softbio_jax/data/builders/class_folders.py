@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ClassVar
 
 from softbio_jax.data import listing
-from softbio_jax.data.builders import numbering
+from softbio_jax.data.builders import numbered
 from softbio_jax.data.labels import class_of, known_words
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import FaceBuilder
@@ -131,7 +131,7 @@ class ClassFolders(FaceBuilder):
 
     def splits(self) -> tuple[str, ...]:
         folders = self.split_folders()
-        numbering.check(self.name, folders.values())
+        numbered.check(self.name, folders.values())
         return tuple(folders)
 
     def rows(self, split: str) -> Iterator[Outcome]:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.data.index import Index, checks_of
+from softbio_jax.data.index import Index
 from softbio_jax.data.prepare.rows import Rejection, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.escaping import one_line
+from softbio_jax.safety import damage
 from softbio_jax.tasks import MISSING, TASKS
 
 
@@ -75,7 +76,7 @@ class Account:
             column.append(row.columns.get(name, ""))
         self.masked.update(f"{task}: {reason}" for task, reason in row.masked.items())
         self._digests.append(checked.digest)
-        self._checks.append(checks_of(checked.data))
+        self._checks.append(damage.checks_of(checked.data))
         return True
 
     def verify(self, *, max_rejected: float) -> None:

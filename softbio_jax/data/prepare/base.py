@@ -57,6 +57,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     LAYOUTS: tuple[Layout, ...] = ()  # of a published set, the preferred ones first
     TITLE = ""  # the published set's name, for messages
     OWN_IMAGES = False  # a user's own images, not a published set of crops
+    BOXED = False  # the faces are cut out by the annotation's boxes
 
     def __init__(
         self,
@@ -144,6 +145,17 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         """Returns the protocol with the choices that every data set has."""
         split = {} if self.split is None else {"split": f"{self.split:g} by subject"}
         return self.protocol() | split | self.storage.protocol()
+
+    def margin(self) -> float | None:
+        """Returns the margin around the faces of the source's crops, None where it is not known."""
+        return None
+
+    def crop(self) -> dict[str, Any]:
+        """Returns how the stored images are cut: "cut" in words, and the "margin", see `Storage`."""
+        if self.storage.face_finder is not None:
+            return {"cut": "the square around the found face", "margin": 0.0}
+        known = self.margin() if self.storage.margin is None else self.storage.margin
+        return {"cut": "the annotated box" if self.BOXED else "as distributed", "margin": known}
 
     def example(self, checked: Checked) -> dict[str, Any]:
         """Returns the features of a row's record."""

@@ -243,6 +243,7 @@ def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
         "dataset": builder.name,
         "version": str(builder.version),
         "protocol": builder.choices(),
+        "crop": builder.crop(),
         "splits": splits,
         "warnings": warnings({split: part["class_counts"] for split, part in splits.items()}),
         "seconds": round(seconds, 3),

@@ -28,6 +28,8 @@ class Storage:
       face_finder: cuts the square around the largest face out of every image whose row has no
         box.
       crops: each image shows one face, even where it looks like a photograph.
+      margin: around the faces of the source's crops, as a fraction of the face's side, for the record;
+        None: what the data set is known to have.
     """
 
     image_size: int | None = None
@@ -35,12 +37,22 @@ class Storage:
     quality: int = JPEG_QUALITY
     face_finder: FaceFinder | None = None
     crops: bool = False
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
             found, fix = str(self.image_size), "give the side in pixels"
             raise UserError(
                 "not an image size", where="--image_size", expected="1 or more", found=found, fix=fix
+            )
+        if self.margin is not None and not 0 <= self.margin <= 10:
+            found, fix = f"{self.margin:g}", "give a fraction of the face's side, such as --margin=0.25"
+            raise UserError("not a margin", where="--margin", expected="0 to 10", found=found, fix=fix)
+        if self.margin is not None and self.face_finder is not None:
+            found, fix = "--faces", "omit one of the two"
+            expected = "crops: found faces have no margin"
+            raise UserError(
+                "a flag does not apply", where="--margin", expected=expected, found=found, fix=fix
             )
         if not 1 <= self.quality <= 100:
             found, fix = str(self.quality), f"for example --quality={JPEG_QUALITY}"

@@ -1,4 +1,3 @@
-from . import averages as averages
 from . import calibration as calibration
 from . import classification as classification
 from . import comparison as comparison

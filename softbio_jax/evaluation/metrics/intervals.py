@@ -1,13 +1,16 @@
-"""Confidence intervals of the metrics: Wilson for shares, the bootstrap for the rest."""
+"""Averages over test sets, and confidence intervals of metrics and averages.
+
+Intervals are Wilson's for shares and bootstrap percentiles for the rest.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
-from softbio_jax.evaluation.metrics import averages, calibration, classification
+from softbio_jax.evaluation.metrics import calibration, classification
 from softbio_jax.evaluation.predictions import Predictions
-from softbio_jax.tasks import MISSING
+from softbio_jax.tasks import MISSING, TASKS
 
 LEVEL = 0.95
 REPLICATES = 1000
@@ -16,6 +19,61 @@ COUNT_METRICS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "balanced_accuracy": classification.balanced_accuracy,
     "macro_f1": classification.macro_f1,
 }
+Excluded = Mapping[str, Collection[str]]  # test set -> tasks in no average
+
+
+def excluded_tasks(*rules: Excluded) -> dict[str, list[str]]:
+    """Returns the union of several rules.
+
+    >>> excluded_tasks({"vggface2": ("age",)}, {"vggface2": ("gender",), "rafdb": ("gender",)})
+    {'vggface2': ['age', 'gender'], 'rafdb': ['gender']}
+    """
+    names = dict.fromkeys(name for rule in rules for name in rule)
+    return {
+        name: list(dict.fromkeys(task for rule in rules for task in rule.get(name, ()))) for name in names
+    }
+
+
+def excluded_by(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns what an evaluation (the content of metrics.json) excluded from its averages."""
+    averaged = summary["averaged_sets"]
+    found = {
+        name: [task for task in tasks if name not in averaged.get(task, ())]
+        for name, tasks in summary["datasets"].items()
+    }
+    return {name: tasks for name, tasks in found.items() if tasks}
+
+
+def averaged_sets(accuracies: Mapping[str, Mapping[str, float]], excluded: Excluded) -> dict[str, list[str]]:
+    """Returns task -> the test sets in its average; see `task_averages` for the arguments."""
+    found: dict[str, list[str]] = {}
+    for task in TASKS:
+        for name, tasks in accuracies.items():
+            if task in tasks and task not in excluded.get(name, ()):
+                found.setdefault(task, []).append(name)
+    return found
+
+
+def task_averages(accuracies: Mapping[str, Mapping[str, float]], excluded: Excluded) -> dict[str, float]:
+    """Averages accuracies over test sets, then over tasks, each without weights.
+
+    A_t = mean over the test sets with task t; overall = mean of the A_t. Test sets count equally,
+    however many examples they have.
+
+    Args:
+      accuracies: test set -> task -> accuracy (any unit).
+      excluded: test set -> tasks that do not count there.
+
+    Returns:
+      Task -> average for every task with a test set, and `overall`; empty if there is none.
+    """
+    averages = {
+        task: sum(accuracies[name][task] for name in names) / len(names)
+        for task, names in averaged_sets(accuracies, excluded).items()
+    }
+    if averages:
+        averages["overall"] = sum(averages.values()) / len(averages)
+    return averages
 
 
 def wilson(hits: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
@@ -122,5 +180,5 @@ def of_averages(
                 for task, row in zip(tasks, patterns, strict=True)
             }
     # The rule only adds and divides, so it averages all replicates at once.
-    replicates: dict[str, Any] = averages.task_averages(cast(Any, drawn), excluded)
+    replicates: dict[str, Any] = task_averages(cast(Any, drawn), excluded)
     return {key: percentiles(values) for key, values in replicates.items()}

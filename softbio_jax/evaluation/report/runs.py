@@ -12,7 +12,7 @@ import numpy as np
 from softbio_jax import coverage
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import evaluate, predictions_csv
-from softbio_jax.evaluation.metrics import averages, comparison
+from softbio_jax.evaluation.metrics import comparison, intervals
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 
 TEST_SET_COLUMN = "test_set"
@@ -119,7 +119,7 @@ def load(path: pathlib.Path, *, name: str) -> RunResults:
             list(predictions.values()),
             model=summary["model"],
             validation=predictions_csv.load(validation) if validation.exists() else None,
-            not_averaged=averages.excluded_by(summary),
+            not_averaged=intervals.excluded_by(summary),
             images=evaluate.images_of(summary),
         )
     config, info, log = (path / name for name in ("config.json", "run.json", "metrics.jsonl"))
@@ -159,7 +159,7 @@ def third_parties(specs: Sequence[str], runs: Sequence[RunResults]) -> list[RunR
             raise UserError("bad predictions", expected=expected, found=repr(spec), fix=fix)
         files.setdefault(name, []).append(file)
     found = []
-    excluded = averages.excluded_tasks(*(averages.excluded_by(run.summary) for run in runs))
+    excluded = intervals.excluded_tasks(*(intervals.excluded_by(run.summary) for run in runs))
     for name, paths in files.items():
         items = [item for path in paths for item in _third_party(path, name, references)]
         model = {"method": name, "variant": "third party"}

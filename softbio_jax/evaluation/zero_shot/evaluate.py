@@ -24,7 +24,7 @@ from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import count
 from softbio_jax.runs import directory
 from softbio_jax.runs.data import eval_batches
-from softbio_jax.runs.predict import collect, packed
+from softbio_jax.runs.session import collect, packed
 
 EMPTY: Mapping[str, Sequence[str]] = types.MappingProxyType({})
 

@@ -122,7 +122,7 @@ def write_config(
         "outputs": {task.name: list(task.classes) for task in bundle.tasks},
         **counts_to_json(bundle),
         "temperatures": dict(bundle.temperatures),
-        "preprocessing": describe(size),
+        "preprocessing": describe(size, training=bundle.crops),
         "versions": {"softbio_jax": softbio_jax.__version__, "jax": jax.__version__},
         **settings,
     }

@@ -39,7 +39,7 @@ def write(encoder: pathlib.Path, bundle: Bundle, *, layout: str, tasks: Sequence
         "feature": bundle.model.feature,
         "outputs": heads,
         "temperatures": {task: value for task, value in bundle.temperatures.items() if task in heads},
-        "preprocessing": describe(size, normalised="outside", layout="NCHW"),
+        "preprocessing": describe(size, normalised="outside", layout="NCHW", training=bundle.crops),
         "versions": {"softbio_jax": softbio_jax.__version__},
     }
 

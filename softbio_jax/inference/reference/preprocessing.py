@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any, Literal
+
+from softbio_jax.inference import crops
 
 # What a reader of a saved model checks.
 PREPROCESSING: dict[str, Any] = {
@@ -27,7 +30,7 @@ _DECODING = {
 _FACES = {
     "image": "used whole: it is a crop of one face, like those that the model was trained on",
     "margin": "that of the training crops, such as 0.25 or 1.25 in the names of FairFace's archives; this"
-    " library's predict_faces adds 0 unless it is given one",
+    " library's predict_faces adds that of `training` below if it is there, else 0",
     "square": "of a box x0, y0, x1, y1 truncated to integers: side = max(x1 - x0, y1 - y0), left = x0 +"
     " (x1 - x0) // 2 - side // 2, top alike; then round(margin side) more on every side; black outside"
     " the image",
@@ -50,6 +53,7 @@ def describe(
     *,
     normalised: Literal["inside", "outside"] = "inside",
     layout: Literal["NHWC", "NCHW"] = "NHWC",
+    training: crops.Crops = types.MappingProxyType({}),
 ) -> dict[str, Any]:
     """Returns how an image becomes the input of a model: decoding, crop, resizing, values, layout.
 
@@ -57,6 +61,7 @@ def describe(
       size: the side S in pixels.
       normalised: whether the model normalises (then its input is uint8), or the caller does.
       layout: of the input.
+      training: how the training images were cut; empty where unknown.
     """
     inside = normalised == "inside"
     return {
@@ -70,7 +75,7 @@ def describe(
         },
         "order": ["decode", "crop", "resize", "normalise"],
         "decode": _DECODING,
-        "crop": _FACES,
+        "crop": _FACES | ({crops.KEY: dict(training)} if training else {}),
         "resizing": {"S": size, "aspect_ratio": "not kept", **_RESIZING},
         "reference": "reference.jpg becomes the tensor and the logits of reference.json",
     }

@@ -16,8 +16,7 @@ from softbio_jax.models.forward import Logits, classify
 from softbio_jax.params import Tree
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.data import RunData
-from softbio_jax.runs.predict import Outputs
-from softbio_jax.runs.session import Session, train_step
+from softbio_jax.runs.session import Outputs, Session, train_step
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import Metrics, TrainStep
 from softbio_jax.train.probing import table as tables

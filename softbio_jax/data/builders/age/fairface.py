@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from softbio_jax.data.prepare.locate import Layout, either, with_columns
 from softbio_jax.data.prepare.rows import Outcome, Row
 
 _COLUMNS = ("file", "age", "gender", "race")
+_MARGIN = re.compile(r"margin(\d{3})\b")
 _TABLES = ("fairface_label_{}.csv", "{}_labels.csv", "fairface_{}.csv")
 _EXCEL_AGES = dict.fromkeys(("3-sep", "03-sep", "sep-03", "sep-3", "9-mar", "09-mar", "mar-09"), "3-9")
 _EXCEL_AGES |= dict.fromkeys(("oct-19", "19-oct"), "10-19")
@@ -57,6 +59,12 @@ class FairFace(FaceBuilder):
 
     def protocol(self) -> dict[str, str]:
         return {"fix_excel_ages": str(self.fix_excel_ages).lower()}
+
+    def margin(self) -> float | None:
+        """Returns the margin in the name of the archive's folder: margin025 is 0.25, margin125 is 1.25."""
+        folders = (folder for split in self.splits() for folder in self._images(split).resolve().parts)
+        found = {name[1] for folder in folders if (name := _MARGIN.search(folder))}
+        return int(found.pop()) / 100 if len(found) == 1 else None
 
     def rows(self, split: str) -> Iterator[Outcome]:
         images = locate.Images(self._images(split))

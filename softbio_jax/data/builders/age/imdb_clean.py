@@ -30,6 +30,7 @@ class ImdbClean(FaceBuilder):
 
     name = "imdb_clean"
     TITLE = "IMDB-clean"
+    BOXED = True
     TASKS = ("age", "gender")
     COLUMNS = ("years",)
     LAYOUTS = (

@@ -29,6 +29,7 @@ class Lagenda(FaceBuilder):
 
     name = "lagenda"
     TITLE = "Lagenda"
+    BOXED = True
     LAYOUTS = (
         Layout("table", f"{_TABLE} and lag_benchmark/", with_columns("lagenda_annotation*.csv", *_COLUMNS)),
     )

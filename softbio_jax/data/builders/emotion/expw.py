@@ -27,6 +27,7 @@ class ExpW(ClassFolders):
 
     name = "expw"
     TITLE = "ExpW"
+    BOXED = True
     TASKS = ("emotion",)
     COLUMNS = ("photograph",)
     VOCABULARY = emotions("angry disgust fear happy sad surprise neutral")
