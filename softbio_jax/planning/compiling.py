@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import functools
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import Any
 
 from softbio_jax.console import Console, duration
 from softbio_jax.errors import UserError
@@ -38,7 +39,8 @@ class Compiler:
         self.topology = resolve(topology)
         self.devices = described(self.topology)
         self._console = console
-        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._child: Any = None
+        self._pipe: Connection | None = None
         self._compiled = 0
 
     def __enter__(self) -> Compiler:
@@ -46,20 +48,20 @@ class Compiler:
             count = self.topology.partition(":")[2]
             if count.isdigit():  # GPUs: as many CPU devices stand for them
                 os.environ["JAX_NUM_CPU_DEVICES"] = count
-            self._pool = concurrent.futures.ProcessPoolExecutor(
-                max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
-            )
+            context = multiprocessing.get_context("spawn")
+            self._pipe, end = context.Pipe()
+            self._child = context.Process(target=_serve, args=(end, _fit, self.topology), daemon=True)
+            self._child.start()
+            end.close()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._console.close()
-        if self._pool is not None:
-            if kind is not None:  # do not wait minutes for a step that nobody needs
-                for process in list(self._pool._processes.values()):
-                    process.kill()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._child is not None:
+            self._child.kill()  # it has nothing to write, and may be in the middle of minutes of work
+            self._child.join()
 
     def fit(self, config: RunConfig, *, name: str) -> Fit:
         """Compiles a step; `name` is what the progress line calls it.
@@ -68,45 +70,51 @@ class Compiler:
           UserError: the compiler crashed, or what `fit.fit` raises.
         """
         self._compiled += 1
-        if self._pool is None:
+        if self._pipe is None:
             self._console.show(f"compiling {name}", 0, 0)
-            found = fit.fit(config, *_target(self.topology))
+            found = fit.fit(config, *devices_of(self.topology))
             self._console.close()
             return found
         begun = time.perf_counter()
-        future = self._pool.submit(_fit, config, self.topology)
-        while True:
-            spent = duration(time.perf_counter() - begun)
-            self._console.show(f"step {self._compiled}, compiling {name}: {spent}", 0, 0)
-            try:
-                found = future.result(timeout=_REFRESH[not self._console.redraws])
-                self._console.close()
-                return found
-            except concurrent.futures.TimeoutError:
-                continue
-            except concurrent.futures.BrokenExecutor as error:
-                raise UserError(
-                    "the compiler crashed",
-                    where=f"--topology={self.topology}",
-                    expected="a compiled step",
-                    found=self._end(),
-                    fix="try another version of jax and libtpu, or plan on the chips themselves",
-                ) from error
+        try:
+            self._pipe.send(config)
+            while True:
+                spent = duration(time.perf_counter() - begun)
+                self._console.show(f"step {self._compiled}, compiling {name}: {spent}", 0, 0)
+                if self._pipe.poll(_REFRESH[not self._console.redraws]):
+                    answer = self._pipe.recv()
+                    break
+        except (EOFError, OSError) as error:
+            self._child.join()
+            code = self._child.exitcode
+            raise UserError(
+                "the compiler crashed",
+                where=f"--topology={self.topology}",
+                expected="a compiled step",
+                found=f"signal {-code}" if code < 0 else f"exit code {code}",
+                fix="try another version of jax and libtpu, or plan on the chips themselves",
+            ) from error
+        self._console.close()
+        if isinstance(answer, Fit):
+            return answer
+        raise answer
 
-    def _end(self) -> str:
-        processes = list(self._pool._processes.values()) if self._pool else []
-        code = next((process.exitcode for process in processes if process.exitcode), None)
-        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
-
-def _ignore_interrupts() -> None:
+def _serve(pipe: Connection, fit_for: Callable[[RunConfig, Target], Fit], topology: str) -> None:
+    """Compiles the steps that arrive and answers each with its `Fit`, or with the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    target: Target | None = None
+    while True:
+        try:
+            config = pipe.recv()
+        except EOFError:
+            return
+        try:
+            target = target or devices_of(topology)
+            pipe.send(fit_for(config, target))
+        except UserError as error:
+            pipe.send(error)
 
 
-def _fit(config: RunConfig, topology: str) -> Fit:
-    return fit.fit(config, *_target(topology))
-
-
-@functools.cache
-def _target(topology: str) -> Target:
-    return devices_of(topology)
+def _fit(config: RunConfig, target: Target) -> Fit:
+    return fit.fit(config, *target)

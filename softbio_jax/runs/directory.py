@@ -17,6 +17,7 @@ from softbio_jax import coverage, files
 from softbio_jax.checkpoints.arrays import any_process
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data import index
+from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.params import flatten
 from softbio_jax.registry import Registry
@@ -225,7 +226,7 @@ def write_start(
                     "n": len(dataset),
                     "fingerprint": dataset.fingerprint,
                     "audit": audits[key],
-                    "crop": index.read_report(dataset.directory).get("crop"),
+                    "crop": _crop(dataset),
                     "labels": {task: int((v != MISSING).sum()) for task, v in dataset.labels.items()},
                 }
                 for key, dataset in data.entries()
@@ -235,6 +236,13 @@ def write_start(
             "warnings": list(warnings),
         },
     )
+
+
+def _crop(dataset: PreparedDataset) -> dict[str, Any] | None:
+    """Returns how a set's images are cut, None where its preparation did not record it."""
+    folder = dataset.directory
+    found = index.read_report(folder).get("crop") if (epath.Path(folder) / index.REPORT).exists() else None
+    return found if isinstance(found, dict) else None
 
 
 def changed_data(data: RunData, workdir: epath.PathLike) -> UserError | None:

@@ -190,7 +190,7 @@ _OWN = (
         demo=True,
         exchanged=(
             (r"--megabytes=300", "--megabytes=2"),
-            (r"--data=data/fairface --rounds=40", "--data=runs/demo/data/synthetic_fairface --rounds=1"),
+            (r"--data=data/fairface --rounds=25", "--data=runs/demo/data/synthetic_fairface --rounds=1"),
             (
                 r"(--config=configs/thesis\.py:method=lp)",
                 _TINY_RUN.replace(r"\1", r"\1,variant=tiny-demo") + _SETS,

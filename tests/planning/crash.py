@@ -3,6 +3,6 @@
 import os
 
 
-def fit(config, topology):
-    del config, topology
+def fit(config, target):
+    del config, target
     os.abort()
