@@ -35,7 +35,7 @@ DOORS = {
     "flax.linen": ("models/", "adapters/dense.py"),
     "orbax": ("checkpoints/arrays.py",),
     "grain": ("data/loading.py",),
-    "tensorflow_datasets": ("data/",),
+    "tensorflow_datasets": ("data/tfds.py",),
     "torch": ("interop/safe_load.py",),
     "pyarrow": ("data/builders/arrow.py",),
     "tensorflow": (),

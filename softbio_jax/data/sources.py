@@ -192,8 +192,7 @@ class _Records:
     """
 
     def __init__(self, directory: str, split: str):
-        import tensorflow_datasets as tfds
-        from tensorflow_datasets.proto import tf_example_pb2
+        from softbio_jax.data.tfds import tf_example_pb2, tfds
 
         builder = tfds.builder_from_directory(directory)
         self._parse = tf_example_pb2.Example.FromString

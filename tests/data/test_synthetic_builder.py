@@ -21,3 +21,13 @@ def test_rows_labels_and_bytes(tmp_path):
 def test_unknown_set(tmp_path):
     with pytest.raises(UserError, match="unknown synthetic set"):
         prepare.survey("synthetic", source="nothing")
+
+
+def test_a_split_of_no_rows_is_not_drawn(tmp_path):
+    report = prepare.prepare(
+        "synthetic", source="synthetic_raf_db", out=tmp_path / "out", size=16, count=0, test_count=4
+    )
+    assert list(report["splits"]) == ["test"]
+    with pytest.raises(UserError, match="nothing to draw"):
+        prepare.prepare("synthetic", source="synthetic_raf_db", out=tmp_path / "no", count=0, test_count=0)
+    assert not (tmp_path / "no").exists()

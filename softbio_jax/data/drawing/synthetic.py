@@ -244,7 +244,7 @@ class Synthetic(FaceBuilder):
       source: the set's name; its splits are "train" (SOURCES), "test" (TEST_SETS), or both.
       size: side of the images in pixels.
       seed: of the faces; the same seed gives the same bytes.
-      count, test_count: number of rows of each split; None: those of the data set it imitates.
+      count, test_count: number of rows of each split, 0 for none; None: those of the data set it imitates.
       **kwargs: see FaceBuilder.
     """
 
@@ -269,7 +269,11 @@ class Synthetic(FaceBuilder):
         super().__init__(source=source, **kwargs)
 
     def splits(self) -> tuple[str, ...]:
-        return tuple(self.sets)
+        drawn = tuple(split for split in self.sets if self.counts[split] != 0)
+        if not drawn:
+            where, fix = f"--source={self.set_name}", "give a --count or --test_count above 0"
+            raise UserError("nothing to draw", where=where, expected="images", found="none", fix=fix)
+        return drawn
 
     def survey(self, split: str, *, files: bool = False) -> SplitSurvey:
         count = self.counts[split]  # counting drawn rows would double the time

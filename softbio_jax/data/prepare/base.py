@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from softbio_jax.console import QUIET, Console, Meter
 from softbio_jax.data.prepare import beam, layouts, locate, splitting
@@ -21,6 +20,7 @@ from softbio_jax.data.prepare.rows import Outcome
 from softbio_jax.data.prepare.storage import Storage
 from softbio_jax.data.prepare.survey import SplitSurvey, survey
 from softbio_jax.data.sampling import digest_of
+from softbio_jax.data.tfds import tfds
 from softbio_jax.errors import UserError
 from softbio_jax.registry import Registry
 from softbio_jax.tasks import MISSING

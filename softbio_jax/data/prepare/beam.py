@@ -47,7 +47,7 @@ def config(options: Sequence[str]) -> Any:
     Raises:
       UserError: Apache Beam is not installed.
     """
-    import tensorflow_datasets as tfds
+    from softbio_jax.data.tfds import tfds
 
     try:
         from apache_beam.options.pipeline_options import PipelineOptions

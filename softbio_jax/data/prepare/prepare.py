@@ -172,7 +172,7 @@ def _survey(builder: FaceBuilder, *, files: bool) -> dict[str, SplitSurvey]:
 
 
 def _write_records(builder: FaceBuilder, beam_options: Sequence[str] | None) -> None:
-    import tensorflow_datasets as tfds
+    from softbio_jax.data.tfds import tfds
 
     tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()
@@ -195,7 +195,7 @@ def _spooled() -> Iterator[None]:
 
     Its own way holds up to 1000 MiB in memory and needs TensorFlow for more.
     """
-    from tensorflow_datasets.core import shuffle
+    from softbio_jax.data.tfds import shuffle
 
     original, shuffle.Shuffler = shuffle.Shuffler, _Spool
     try:
