@@ -1,6 +1,7 @@
 """The adapted dense layer inside the model: identity at the start, formulas, dropout, bad ranks."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from softbio_jax.adapters.dense import AdaptedDense
 from softbio_jax.errors import UserError
 from softbio_jax.models import norm
 from tests.adapters import towers
+from tests.compiling import OLDER_XLA
 
 SHARED = ["lora", "lora_every_layer", "dora"]
 PER_TASK = ["mtlora", "mtlora_task", "mtlora_paper"]
@@ -46,7 +48,9 @@ def assert_identity(adapted, **kw):
     ours = outputs(adapted, variables, **kw)
     plain = variables | {"params": towers.without_adapters(variables["params"])}
     wanted = outputs(towers.plain_twin(adapted), plain, **kw)
-    jax.tree.map(np.testing.assert_array_equal, ours, wanted)
+    # jax 0.7.2 fuses the layers around an adapter otherwise: up to 7e-7 on features near 1.
+    same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6 if OLDER_XLA else 0)
+    jax.tree.map(same, ours, wanted)
 
 
 @pytest.mark.parametrize(
