@@ -121,8 +121,8 @@ class _Peers:
         _keep_alive(link)
         self._links.append(link)
         thread = threading.Thread(target=self._read, args=(process, link, rest), daemon=True)
-        self._followers.append(thread)
         thread.start()
+        self._followers.append(thread)  # started: another thread may wait for it from now on
 
     def _read(self, process: int, link: socket.socket, rest: bytes) -> None:
         """Reads what a process says until its end, which it must have announced."""
