@@ -8,7 +8,7 @@ import pytest
 
 from tests.structure import ROOT
 
-MAX_FILES = {"step": 25, "evaluation": 22, "demo": 65, "guards": 7}
+MAX_FILES = {"step": 25, "evaluation": 21, "demo": 65, "guards": 7}
 
 
 @pytest.mark.long
