@@ -48,7 +48,8 @@ _MOVED = {
     "data.prepare.storage": "data.storage",
     "data.prepare.survey": "data.class_picture data.survey",
     "data.prepare.tables": "data.builders.tables",
-    "data.sampling": "data.samplers",
+    "data.index": "data.audit.verdict",
+    "data.sampling": "data.samplers data.weighting",
     "data.sources": "data.split",
     "evaluation.evaluate": "evaluation.tables train.evaluate",
     "evaluation.metrics.calibration": "evaluation.calibration",
@@ -113,8 +114,12 @@ _MOVED = {
     "train.progress": "train.idle train.profile",
 }
 _NEW = {old: new for new, names in _MOVED.items() for old in names.split()}
-# (module of 0.2, name of 0.1) -> where the name is now
+# (module of 0.2, or that of 0.1 where it alone had the name; name of 0.1) -> where the name is now
 _RENAMED = {
+    ("data.audit.verdict", "load"): "data.index:load_verdict",
+    ("data.audit.verdict", "store"): "data.index:store_verdict",
+    ("data.weighting", "balanced"): "data.sampling:balanced_probabilities",
+    ("data.weighting", "mixture"): "data.sampling:mixture_probabilities",
     ("runs.build", "Parts"): "runs.build:Run",
     ("runs.build", "config_from"): "runs.config:config_from",
     ("runs.build", "parts"): "runs.build:build",
@@ -152,12 +157,13 @@ class _Moved(types.ModuleType):
 
     def __init__(self, name: str, new: str):
         super().__init__(name, doc=f"Moved to softbio_jax.{new}.")
-        self.__dict__.update(_new=new, _replaced={})
+        self.__dict__.update(_old=name.partition(".")[2], _new=new, _replaced={})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        module, _, found = _RENAMED.get((self._new, name), f"{self._new}:{name}").partition(":")
+        renamed = _RENAMED.get((self._old, name)) or _RENAMED.get((self._new, name))
+        module, _, found = (renamed or f"{self._new}:{name}").partition(":")
         return getattr(importlib.import_module(f"softbio_jax.{module}"), found)
 
     def __setattr__(self, name: str, value: Any) -> None:
