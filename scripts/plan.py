@@ -7,7 +7,7 @@ python scripts/plan.py --config=configs/thesis.py:method=lora --topology=v5e-8
 python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --remat=none,full
 python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --rows=1,8,64
 
-For a GPU that is not on this machine (T4, 2xT4, L4, A100-40GB, H100, RTX4090, ...) it is an estimate: the
+For a GPU by its name (T4, 2xT4, L4, A100-40GB, H100, RTX4090, ...) it is an estimate: the
 weights and moments are exact, the intermediate values as large as on a CPU.
 """
 

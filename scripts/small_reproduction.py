@@ -43,8 +43,9 @@ def main(argv: Sequence[str]) -> None:
     from softbio_jax.thesis.study.study import study_from
 
     study, workdir = study_from(_CONFIG.value.to_dict()), pathlib.Path(_WORKDIR.value)
-    found = conduct.conduct(study, workdir, jobs=_JOBS.value, console=Console())
-    print(
+    console = Console()
+    found = conduct.conduct(study, workdir, jobs=_JOBS.value, console=console)
+    console.say(
         f"{len(found['runs'])} runs; tables: python scripts/small_reproduction.py "
         f"--report={workdir / conduct.COLLECTED}"
     )

@@ -62,9 +62,8 @@ def main(argv: Sequence[str]) -> int:
         return supervisor.supervise(_SIGTERM)
     import jax
 
-    from softbio_jax import parallel
-    from softbio_jax.checkpoints.pretrained import check_source
-    from softbio_jax.runs import build
+    from softbio_jax.interop.reading.locate import check_source
+    from softbio_jax.runs import build, parallel
     from softbio_jax.runs.data import open_all
     from softbio_jax.train import loop
     from softbio_jax.train.preemption import Preempted, Preemption
@@ -83,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
             _describe(run)
             return 0
         if run.config.model.pretrained:
-            check_source(run.config.model.pretrained)  # before any data is read
+            check_source(run.config.model.pretrained, of="model.pretrained")  # before any data is read
         if run.has_random_frozen_blocks() and jax.process_index() == 0:
             print(
                 "note: frozen encoder blocks keep random weights, since no pretrained checkpoint is named; "
@@ -100,6 +99,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _describe(run: "Run") -> None:
     """Prints the trained parameters and the cost of a step, from shapes only."""
+    from softbio_jax.console import as_started
     from softbio_jax.planning import fit, table
     from softbio_jax.planning.topology import devices_of
     from softbio_jax.runs import build
@@ -113,7 +113,7 @@ def _describe(run: "Run") -> None:
     kind = target.devices[0].device_kind
     print(f"one train step on {len(target.devices)} x {kind}, this machine's devices, as compiled for them:")
     print(table.details(found))
-    print("memory and bounds on other chips: scripts/plan.py --topology=v5e-8")
+    print(as_started("memory and bounds on other chips: scripts/plan.py --topology=v5e-8"))
     print(table.durations(found, steps=train.steps, validation_steps=train.eval_every))
 
 

@@ -101,6 +101,7 @@ _MOVED = {
     "runs.directory": "train.differing train.record",
     "runs.optimizer": "train.optimizer",
     "runs.restore": "train.restore",
+    "runs.parallel": "parallel",
     "runs.session": "train.predict train.session",
     "runs.state": "train.state",
     "runs.step": "train.step",

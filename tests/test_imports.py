@@ -20,7 +20,7 @@ ROWS = (
     {"files", "errors", "ranges", "tasks", "registry", "console", "params", "coverage", "escaping", "safety"},
     {"adapters"},
     {"models", "losses"},
-    {"checkpoints", "interop", "data", "parallel"},
+    {"checkpoints", "interop", "data"},
     {"runs"},
     {"evaluation", "planning"},
     {"train", "inference"},

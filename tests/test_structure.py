@@ -23,10 +23,7 @@ DATA = {".csv", ".gz", ".npz", ".safetensors"}  # of these only the names are lo
 
 def test_folders_are_small():
     sizes = collections.Counter(
-        path.parent
-        for folder in (PACKAGE, SCRIPTS)
-        for path in structure.modules(folder)
-        if path.name != "__main__.py"  # which only starts the commands
+        path.parent for folder in (PACKAGE, SCRIPTS) for path in structure.modules(folder)
     )
     crowded = []
     for folder, size in sizes.items():

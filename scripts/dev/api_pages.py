@@ -40,7 +40,7 @@ PAGES = {
         "Tasks, parameters, errors",
         (
             *("tasks", "coverage", "ranges", "registry", "params", "errors", "console", "escaping"),
-            *("files", "safety", "parallel", "command", "__main__"),
+            *("files", "safety", "command", "__main__"),
         ),
     ),
 }

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.errors import UserError
 from softbio_jax.interop import formats, stacking
 from softbio_jax.interop.official import OFFICIAL
-from softbio_jax.interop.reading.locate import HUB_ID, TORCH, resolve, split_level
+from softbio_jax.interop.reading.locate import resolve
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
@@ -35,20 +34,6 @@ def load_pretrained(
     vision = {key: value for key, value in state.items() if key.startswith("visual.")}
     arrays = {path: array.astype(dtype, copy=False) for path, array in OFFICIAL.forward(vision).items()}
     return unflatten(stacking.stack(arrays, tail=tail))
-
-
-def check_source(source: str) -> None:
-    """Raises UserError if a source names no file, folder or hub id; reads and downloads nothing."""
-    path, _ = split_level(pathlib.Path(source))
-    if path.exists() or (HUB_ID.fullmatch(source) and path.suffix not in (*TORCH, ".safetensors", ".json")):
-        return
-    raise UserError(
-        "no such checkpoint",
-        where=f"model.pretrained: {source}",
-        expected="a file, a folder or a hub id",
-        found="none",
-        fix="correct the path",
-    )
 
 
 def save_pretrained(

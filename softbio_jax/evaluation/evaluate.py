@@ -66,13 +66,13 @@ def evaluate_run(
             found="none",
             fix="--test=NAME/SPLIT with a set prepared by scripts/prepare_data.py",
         )
+    chosen = tuple(tests) or config.data.test
     if out is None:
-        own = set(config.data.test) in (set(), set(tests or config.data.test))
-        out = workdir if own else epath.Path(workdir) / "tests" / "+".join(tests).replace("/", "-")
-    sets = dataclasses.replace(
-        config.data, root=data_root or config.data.root, test=tuple(tests) or config.data.test
-    )
-    data = open_all(sets)  # before anything is written or compiled
+        beside = config.data.test and set(chosen) != set(config.data.test)
+        out = epath.Path(workdir) / "tests" / "+".join(chosen).replace("/", "-") if beside else workdir
+    root = data_root or config.data.root
+    # Before anything is written or compiled.
+    data = open_all(dataclasses.replace(config.data, root=root, test=chosen))
     if tests:
         check_tests(data, tasks=config.tasks)
     with contextlib.ExitStack() as held:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from softbio_jax import parallel
 from softbio_jax.data.loading import PADDING
+from softbio_jax.runs import parallel
 from softbio_jax.runs.session import Session
 from softbio_jax.tasks import MISSING
 

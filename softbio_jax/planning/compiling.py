@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
+
+import jax
 
 from softbio_jax.console import Console, duration
 from softbio_jax.errors import UserError
@@ -45,9 +46,6 @@ class Compiler:
 
     def __enter__(self) -> Compiler:
         if self.topology != "local":
-            count = self.topology.partition(":")[2]
-            if count.isdigit():  # GPUs: as many CPU devices stand for them
-                os.environ["JAX_NUM_CPU_DEVICES"] = count
             context = multiprocessing.get_context("spawn")
             self._pipe, end = context.Pipe()
             self._child = context.Process(target=_serve, args=(end, _fit, self.topology), daemon=True)
@@ -103,6 +101,9 @@ class Compiler:
 def _serve(pipe: Connection, fit_for: Callable[[RunConfig, Target], Fit], topology: str) -> None:
     """Compiles the steps that arrive and answers each with its `Fit`, or with the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    count = topology.partition(":")[2]
+    if count.isdigit():  # GPUs: as many CPU devices stand for them
+        jax.config.update("jax_num_cpu_devices", int(count))
     target: Target | None = None
     while True:
         try:

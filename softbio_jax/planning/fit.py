@@ -2,17 +2,17 @@
 
 import dataclasses
 import re
+import types
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import NamedSharding
 
-from softbio_jax import parallel
 from softbio_jax.errors import UserError
 from softbio_jax.models.flops import matmul_flops
 from softbio_jax.planning.hlo import memory_bytes
-from softbio_jax.runs import build
+from softbio_jax.runs import build, parallel
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.chips import Chip
 from softbio_jax.runs.config import DataConfig, RunConfig
@@ -86,9 +86,10 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None, exact: boo
     Raises:
       UserError: the batch does not fit the mesh, or the config has an unknown name.
     """
+    known = devices
     if not exact and chip is not None:
-        config = _as_on(config, chip)
-    traced = _trace(config, devices)
+        known = [types.SimpleNamespace(platform="gpu", device_kind=chip.name)]
+    traced = _trace(_typed(config, known), devices)
     flops = matmul_flops(traced.jaxpr)
     planned = Fit(
         chips=len(devices),
@@ -131,11 +132,10 @@ def changed(config: RunConfig, *, batch_size: int = 0, remat: str = "", microbat
     return dataclasses.replace(config, train=train, compute=compute)
 
 
-def _as_on(config: RunConfig, chip: Chip) -> RunConfig:
-    """Returns config with the types that "auto" means on a chip."""
-    dtype = chip.dtype if config.compute.dtype == "auto" else config.compute.dtype
-    config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, dtype=dtype))
-    return dataclasses.replace(config, frozen_dtype=config_lib.frozen_dtype(config, "gpu"))
+def _typed(config: RunConfig, devices: Sequence[Any]) -> RunConfig:
+    """Returns config with the types that "auto" means on the devices."""
+    config = config_lib.resolve_dtype(config, devices)
+    return dataclasses.replace(config, frozen_dtype=config_lib.frozen_dtype(config, devices[0].platform))
 
 
 def apply_limit(found: Fit) -> Fit:
@@ -159,9 +159,6 @@ def epoch_images(config: DataConfig) -> tuple[int, str]:
 
 def _trace(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
     """Returns the train step with a run's shardings, traced from shapes only."""
-    config = config_lib.resolve_dtype(config, devices)
-    frozen_dtype = config_lib.frozen_dtype(config, devices[0].platform)
-    config = dataclasses.replace(config, frozen_dtype=frozen_dtype)
     run = build.build(config)
     mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     parallel.check_batch(

@@ -34,7 +34,7 @@ def fitting(config: RunConfig, devices: Sequence[Any], *, limit: float = 0) -> t
     """
     chip = chip_of(devices[0].device_kind)
     limit = limit or _reported(devices[0]) or (chip.memory if chip else 0)
-    for remat, microbatches in _ways(config, len(devices)):
+    for remat, microbatches in _ways(config, len(devices), list(REMAT_POLICIES)):
         changed = fit.changed(config, remat=remat, microbatches=microbatches)
         found = fit.fit(changed, devices, chip)
         found = fit.apply_limit(dataclasses.replace(found, limit=limit)) if found.fits else found
@@ -60,13 +60,11 @@ def ways_out(config: RunConfig, fit_with: Callable[..., Fit], found: Fit) -> Ite
       fit_with: compiles it with other values of `fit.changed`.
       found: its step, which does not fit.
     """
-    policies = list(REMAT_POLICIES)
-    stronger = policies[policies.index(found.remat) + 1 :]
-    ways: list[dict[str, Any]] = [{"remat": remat} for remat in stronger]
-    last, count = policies[-1], 2 * config.train.microbatches
-    while config.train.batch_size % (count * found.chips) == 0:
-        ways.append({"remat": last, "microbatches": count})
-        count *= 2
+    policies, given = list(REMAT_POLICIES), config.train.microbatches
+    _, *others = _ways(config, found.chips, policies[policies.index(found.remat) :], given)
+    ways: list[dict[str, Any]] = [
+        {"remat": remat} | ({"microbatches": count} if count != given else {}) for remat, count in others
+    ]
     batches: list[dict[str, Any]] = []
     batch = config.train.batch_size // 2
     while batch and batch % (config.train.microbatches * found.chips) == 0:
@@ -83,10 +81,12 @@ def ways_out(config: RunConfig, fit_with: Callable[..., Fit], found: Fit) -> Ite
 _KEYS = {"remat": "compute.remat", "microbatches": "train.microbatches", "batch_size": "train.batch_size"}
 
 
-def _ways(config: RunConfig, devices: int) -> Iterator[tuple[str, int]]:
-    *others, last = REMAT_POLICIES
-    yield from ((remat, 1) for remat in others)
-    microbatches = 1
+def _ways(
+    config: RunConfig, devices: int, policies: Sequence[str], microbatches: int = 1
+) -> Iterator[tuple[str, int]]:
+    """Yields remat policies and microbatches, from the least recomputation to the most."""
+    *others, last = policies
+    yield from ((remat, microbatches) for remat in others)
     while config.train.batch_size % (microbatches * devices) == 0:
         yield last, microbatches
         microbatches *= 2

@@ -1,7 +1,7 @@
 """The chips that a step is compiled for, by the names under which people rent them.
 
-TPUs need not exist: their compiler comes with libtpu (the extra `tpu`). A GPU that is not on this
-machine has no compiler here; its step is laid out by the CPU's, which gives an estimate.
+TPUs need not exist: their compiler comes with libtpu (the extra `tpu`). A GPU's compiler needs the GPU;
+by its name alone, the CPU's lays out the step, which gives an estimate.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def devices_of(topology: str) -> Target:
     """Returns devices to compile for and their published memory and speed.
 
     Args:
-      topology: "local" for this machine's devices, or any name that `resolve` knows. GPUs that this
-        machine has are compiled for directly.
+      topology: "local" for this machine's devices, or any name that `resolve` knows. GPUs are stood for by
+        CPU devices; those of this machine are compiled for as "local".
 
     Raises:
       UserError: unknown topology, or no TPU compiler on this machine.
@@ -151,9 +151,7 @@ def devices_of(topology: str) -> Target:
 
 
 def _gpu_target(name: str, count: int) -> Target:
-    here = jax.devices()
-    if chip_of(here[0].device_kind) is CHIPS[name] and len(here) >= count:
-        return Target(here[:count], CHIPS[name])
+    here = jax.devices("cpu")
     if len(here) < count:
         raise UserError(
             "too few CPU devices to lay out a step for these GPUs",
@@ -173,7 +171,8 @@ def _gpus(text: str) -> tuple[int, str | None]:
     name = re.sub(r"nvidia|geforce|tesla|[ _-]", "", found[2]).removesuffix("gb")
     known = {re.sub("-", "", chip): chip for chip in CHIPS if chip not in GENERATIONS}
     known |= {"a10080": "a100", "4090": "rtx4090", "5090": "rtx5090"}
-    return int(found[1] or found[3] or 1) or 1, known.get(name)
+    count = int(found[1] or found[3] or 1)
+    return count, known.get(name) if count else None
 
 
 def _no_slice(topology: str, found: str) -> UserError:

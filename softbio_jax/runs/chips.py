@@ -25,9 +25,10 @@ class Chip:
 
 
 _GIB = 2**30
-# cloud.google.com/tpu/docs/system-architecture-tpu-vm, nvidia.com data sheets (dense; SXM where there is
-# one, P100: PCIe, B200: in an HGX board, GeForce: sums in float32), read in 2025. A v4 or v5p chip is one
-# JAX device; a 7x chip is two, so half of its rates are listed.
+# TPUs, A100 80GB, H100 and H200: cloud.google.com/tpu/docs/system-architecture-tpu-vm and nvidia.com data
+# sheets (dense, SXM), read in 2025. B200 (as in an HGX board), RTX 4090 and 5090 (sums in float32): published
+# tables, compared in November 2026. A100 40GB, L4, T4 and P100 (PCIe): as commonly quoted, not read again.
+# A v4 or v5p chip is one JAX device; a 7x chip is two, so half of its rates are listed.
 CHIPS = {
     "v4": Chip(name="TPU v4", memory=32 * _GIB, flops=275e12, bandwidth=1.228e12),
     "v5e": Chip(name="TPU v5e", memory=16 * _GIB, flops=197e12, bandwidth=0.819e12),

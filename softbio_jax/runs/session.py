@@ -10,14 +10,14 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from softbio_jax import coverage, parallel
+from softbio_jax import coverage
 from softbio_jax.checkpoints import leaves
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.loading import PADDING
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.models.forward import forward
 from softbio_jax.params import Tree, combine, unflatten
-from softbio_jax.runs import build
+from softbio_jax.runs import build, parallel
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.data import eval_batches
 from softbio_jax.runs.state import TrainState

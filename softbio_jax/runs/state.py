@@ -10,8 +10,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from softbio_jax import parallel
 from softbio_jax.params import Tree
+from softbio_jax.runs import parallel
 
 FIRST, MOST = np.float32(2**16), np.float32(2**24)  # of the loss scale
 GROWTH_STEPS = 2000

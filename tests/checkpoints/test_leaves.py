@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from softbio_jax import parallel
 from softbio_jax.checkpoints import leaves
+from softbio_jax.runs import parallel
 
 KINDS = {"columns": leaves._columns, "mix": lambda array: leaves._text(leaves._mix(array))}
 

@@ -9,11 +9,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from softbio_jax import parallel
 from softbio_jax.checkpoints import leaves, manifest
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.console import Console
 from softbio_jax.errors import UserError
+from softbio_jax.runs import parallel
 
 BASE = "0" * 64
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from softbio_jax import parallel
+from softbio_jax.runs import parallel
 from softbio_jax.runs.session import Session
 from tests.runs.test_step import batch_of
 from tests.runs.tiny import changed, config_on, run_of

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from softbio_jax import parallel
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.params import flatten
-from softbio_jax.runs import build
+from softbio_jax.runs import build, parallel
 from softbio_jax.runs.session import Session
 from tests.runs.test_step import batch_of
 from tests.runs.tiny import changed, config_on, run_of

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from softbio_jax import parallel
 from softbio_jax.errors import UserError
+from softbio_jax.runs import parallel
 
 
 def test_a_mesh_has_every_device():

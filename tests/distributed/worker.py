@@ -12,7 +12,7 @@ import sys
 
 def main() -> None:
     arguments = json.loads(sys.argv[1])
-    from softbio_jax import parallel
+    from softbio_jax.runs import parallel
 
     if "coordinator" in arguments:
         parallel.start_distributed(

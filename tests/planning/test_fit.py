@@ -63,7 +63,7 @@ def test_more_than_a_chip_has_does_not_fit(found):
 
 @pytest.mark.long
 def test_large_weights_are_planned_as_they_will_be_sharded(monkeypatch, found):
-    monkeypatch.setattr("softbio_jax.parallel._SHARDED_FROM", 0)
+    monkeypatch.setattr("softbio_jax.runs.parallel._SHARDED_FROM", 0)
     sharded = fit.fit(_config(mesh={"fsdp": 8}), devices_of("local")[0], None)
     assert sharded.arguments < 0.75 * found.arguments
     assert sharded.flops == found.flops

@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from softbio_jax import parallel
 from softbio_jax.errors import UserError
 from softbio_jax.planning import table
 from softbio_jax.planning.topology import GENERATIONS, described, devices_of, resolve
+from softbio_jax.runs import parallel
 from softbio_jax.runs.chips import CHIPS, chip_of, fastest_dtype
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("topology", ["v5", "v5e", "v5e:", "v99:2x2", "2xT4:2", "h", ""])
+@pytest.mark.parametrize("topology", ["v5", "v5e", "v5e:", "v99:2x2", "2xT4:2", "0xT4", "h", ""])
 def test_an_unknown_topology_is_reported(topology):
     with pytest.raises(UserError, match="unknown topology"):
         devices_of(topology)

@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from softbio_jax import parallel
 from softbio_jax.console import Console
+from softbio_jax.runs import parallel
 from softbio_jax.runs.session import Outputs, collect
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 from benchmarks.comparison.input_work import InputWork, images_in
-from softbio_jax import parallel
 from softbio_jax.data import pipeline, sources
 from softbio_jax.data.augment import normalize
 from softbio_jax.data.prepare import prepare as preparation
+from softbio_jax.runs import parallel
 
 
 def dataset(work: InputWork) -> sources.PreparedDataset:

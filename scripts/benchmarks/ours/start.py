@@ -10,8 +10,7 @@ import jax
 
 from benchmarks.comparison.workload import Workload
 from benchmarks.ours.step import parts
-from softbio_jax import parallel
-from softbio_jax.runs import build
+from softbio_jax.runs import build, parallel
 from softbio_jax.runs.session import trace_train_step
 
 _IMPORT = """

@@ -9,12 +9,11 @@ import jax
 import numpy as np
 
 from benchmarks.comparison.workload import Workload, example_batch
-from softbio_jax import parallel
 from softbio_jax.data.augment import OFF
 from softbio_jax.models.flops import matmul_flops, vision_flops
 from softbio_jax.models.multitask import HeadConfig
 from softbio_jax.params import flatten
-from softbio_jax.runs import build
+from softbio_jax.runs import build, parallel
 from softbio_jax.runs.chips import chip_of
 from softbio_jax.runs.config import (
     DataConfig,

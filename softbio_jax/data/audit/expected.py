@@ -46,7 +46,8 @@ CLASS_COUNTS: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     # With --raf_filter=official; genders are not published.
     ("rafdb official", "train"): {"rows": (12_271,), "emotion": (1290, 281, 717, 4772, 1982, 705, 2524)},
     ("rafdb official", "test"): {"rows": (3_068,), "emotion": (329, 74, 160, 1185, 478, 162, 680)},
-    # All faces of the list, and AffectNet's manually annotated training images of the seven emotions.
+    # All faces of the list, and AffectNet's manually annotated training images of the seven emotions: as
+    # commonly quoted, not compared with the papers. Wrong ones would recognise nothing.
     ("expw", "train"): {"rows": (91_793,), "emotion": (7060, 1088, 3995, 30_537, 10_559, 3671, 34_883)},
     ("affectnet", "train"): {
         "rows": (283_901,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ClassVar
@@ -130,9 +131,13 @@ class ClassFolders(FaceBuilder):
     VOCABULARY: ClassVar[Vocabulary]
 
     def splits(self) -> tuple[str, ...]:
+        return tuple(self._checked_folders)
+
+    @functools.cached_property
+    def _checked_folders(self) -> Mapping[str, pathlib.Path]:
         folders = self.split_folders()
-        numbered.check(self.name, folders.values())
-        return tuple(folders)
+        numbered.check(self.name, folders.values())  # reads images: once, though TFDS asks again and again
+        return folders
 
     def rows(self, split: str) -> Iterator[Outcome]:
         yield from self.VOCABULARY.rows(self.split_folders()[split], root=self.place.root)

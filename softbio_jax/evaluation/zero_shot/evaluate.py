@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from softbio_jax import parallel
 from softbio_jax.checkpoints.pretrained import load_pretrained
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.evaluation import evaluate
@@ -22,7 +21,7 @@ from softbio_jax.models.forward import embed
 from softbio_jax.models.text import TextEncoder
 from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import count
-from softbio_jax.runs import directory
+from softbio_jax.runs import directory, parallel
 from softbio_jax.runs.data import eval_batches
 from softbio_jax.runs.session import collect, packed
 

@@ -13,7 +13,6 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHTS = (WEIGHTS, "adapter_model.bin", f"{WEIGHTS}.index.json", "adapter_model.bin.index.json")
 
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth")  # of weights
-_FILES = (*locate.TORCH, ".safetensors", ".json")  # of paths, which are no hub ids
 
 
 def resolve(source: str | pathlib.Path) -> pathlib.Path:
@@ -60,8 +59,7 @@ def is_adapter_on_hub(source: str) -> bool:
     Raises:
       UserError: a hub id, and huggingface_hub is not installed.
     """
-    path = pathlib.Path(source)
-    if path.exists() or path.suffix in _FILES or not locate.HUB_ID.fullmatch(source) or path.name in VISION:
+    if not locate.is_hub_id(source) or pathlib.Path(source).name in VISION:
         return False
     hub = locate.require_hub(source, instead="a file or folder")
     # Its errors have no common base class; whoever reads the files then says what is missing.

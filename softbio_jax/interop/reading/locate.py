@@ -13,6 +13,7 @@ from softbio_jax.interop.reading import shards
 from softbio_jax.models.config import VISION
 
 TORCH = (".pt", ".pth", ".bin", ".ckpt")
+_FILES = (*TORCH, ".safetensors", ".json")  # endings of paths, which are no hub ids
 # Names under which other libraries save a model, the safest first.
 _STEMS = (
     ("model.safetensors", "model.safetensors.index.json"),
@@ -83,9 +84,32 @@ def resolve(source: str) -> pathlib.Path:
     path, level = split_level(pathlib.Path(source))
     if path.is_dir():
         path = in_folder(path)
-    elif not path.exists() and path.suffix not in (*TORCH, ".safetensors", ".json"):
+    elif not path.exists() and path.suffix not in _FILES:
         path = _from_hub(source)
     return path.with_name(f"{path.name}:{level}") if level else path
+
+
+def is_hub_id(source: str) -> bool:
+    """Returns whether a source can be a hub id: OWNER/NAME, and neither there nor named like a file."""
+    path = pathlib.Path(source)
+    return bool(HUB_ID.fullmatch(source)) and not path.exists() and path.suffix not in _FILES
+
+
+def check_source(source: str, *, of: str = "") -> None:
+    """Raises UserError if a source names no file, folder or hub id; reads and downloads nothing.
+
+    Args:
+      source: as of `resolve`.
+      of: the setting that names it, for the message.
+    """
+    if not (split_level(pathlib.Path(source))[0].exists() or is_hub_id(source)):
+        raise UserError(
+            "no such checkpoint",
+            where=f"{of}: {source}" if of else source,
+            expected="a file, a folder or a hub id",
+            found="neither",
+            fix="correct the path",
+        )
 
 
 def require_hub(source: str, *, instead: str) -> types.ModuleType:
@@ -102,14 +126,7 @@ def require_hub(source: str, *, instead: str) -> types.ModuleType:
 
 
 def _from_hub(source: str) -> pathlib.Path:
-    if not HUB_ID.fullmatch(source):
-        raise UserError(
-            "no such checkpoint",
-            where=source,
-            expected="a file, a folder or a hub id",
-            found="neither",
-            fix="correct the path",
-        )
+    check_source(source)
     huggingface_hub = require_hub(source, instead="a file")
 
     def download(name: str) -> pathlib.Path:

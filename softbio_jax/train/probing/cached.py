@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from softbio_jax import parallel
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.models.forward import Logits, classify
 from softbio_jax.params import Tree
+from softbio_jax.runs import parallel
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.data import RunData
 from softbio_jax.runs.session import Outputs, Session, train_step

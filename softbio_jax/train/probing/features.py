@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 from jax.sharding import Mesh
 
-from softbio_jax import files, parallel
+from softbio_jax import files
 from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.checkpoints import leaves
 from softbio_jax.console import QUIET, Console, Meter
@@ -25,6 +25,7 @@ from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.models.forward import encode
 from softbio_jax.params import Tree, flatten
+from softbio_jax.runs import parallel
 from softbio_jax.runs.build import Run
 from softbio_jax.safety import damage
 

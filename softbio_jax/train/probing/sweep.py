@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax import coverage, files, parallel
+from softbio_jax import coverage, files
 from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.sources import PreparedDataset
@@ -23,7 +23,7 @@ from softbio_jax.losses.masked import masked_mean
 from softbio_jax.models.forward import classify
 from softbio_jax.params import Tree
 from softbio_jax.runs import data as data_lib
-from softbio_jax.runs import directory, optimizer
+from softbio_jax.runs import directory, optimizer, parallel
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.data import RunData
 from softbio_jax.runs.session import train_step

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from softbio_jax import parallel
 from softbio_jax.data import sampling
 from softbio_jax.data.pipeline import Slice
 from softbio_jax.data.sampling import Stream, check_stream, digest_of
 from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.runs import parallel
 from softbio_jax.runs.config import RunConfig
 from softbio_jax.runs.data import RunData
 from softbio_jax.tasks import MISSING
