@@ -96,6 +96,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                 "keep": 2,
                 "patience": 0,
                 "evaluate": "best",
+                "cache_features": False,  # method lp only: the encoder runs once
             },
         }
     )

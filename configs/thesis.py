@@ -5,8 +5,8 @@
         --config.model.pretrained=PE-Core-L14-336.pt --config.data.root=data/prepared
 
 Expected: emotion 91.21 %, age 63.53 %, gender 97.49 % (the thesis' "LoRA" row; those of the others
-are in docs/full_reproduction.md) after at least 2.8 hours on a v5e:2x4 with batch_size=192: the
-compiler's bound (2026-11-22). It has not been run: weights and most of the data were not available.
+are in docs/full_reproduction.md) after at least 1.6 hours on a v5e:2x4: the compiler's
+bound (2026-11-29). It has not been run: weights and most of the data were not available.
 
 method is one of lp, ap, ft4, full, lora, lora_plus, dora, mtlora; the zero-shot row, zs, is not
 trained: scripts/evaluate.py --zero_shot. tasks is any of age, gender, emotion, joined by "+".
@@ -106,7 +106,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                 "scale": (0.9, 1.1),
                 "erase": 0.5,
             },
-            "compute": {"dtype": "auto", "remat": "dots"},
+            "compute": {"dtype": "auto", "remat": "elementwise"},
             "mesh": {"fsdp": 1},
             "optimizer": {
                 "rates": {

@@ -1,4 +1,4 @@
-"""Converts a Perception Encoder checkpoint, or what training added to one, between formats.
+"""Converts a checkpoint of an encoder, or what training added to one, between formats.
 
   python scripts/convert.py --variant=PE-Core-L14-336 \\
       --src=PE-Core-L14-336.pt --src_format=official --dst=encoder.safetensors --dst_format=softbio
@@ -6,7 +6,8 @@
       --src=adapter/ --src_format=peft --base=encoder.safetensors \\
       --dst=merged.safetensors --dst_format=timm
 
-official, timm, open_clip and softbio hold encoders. peft and thesis hold adapters, heads and
+official, timm, open_clip, transformers and softbio hold encoders; docs/backbones.md says which
+family has which. peft and thesis hold adapters, heads and
 trained weights: they convert to each other, to softbio, and, folded in with --base, to an encoder.
 The contents of a softbio file say which of the two it is. The thesis' flat files of LP, AP and FT
 are read as --src=FILE.pt and written as --dst=FILE.pt.
@@ -30,8 +31,8 @@ from softbio_jax.interop.peft_parts import folder
 from softbio_jax.interop.reading import locate
 from softbio_jax.models.config import VisionConfig, vision_config
 
-_ADAPTERS = [name for name in ADAPTER_FORMATS if name not in formats.FORMATS]
-_NAMES = [*formats.FORMATS, *_ADAPTERS]
+_ADAPTERS = [name for name in ADAPTER_FORMATS if name not in formats.NAMES]
+_NAMES = [*formats.NAMES, *_ADAPTERS]
 _SRC = flags.DEFINE_string(
     "src",
     None,
@@ -49,7 +50,9 @@ _DST = flags.DEFINE_string(
     "dst", None, "The .safetensors or .pt file, or the adapter's folder, to write.", required=True
 )
 _DST_FORMAT = flags.DEFINE_enum("dst_format", None, _NAMES, "Its format.", required=True)
-_VARIANT = flags.DEFINE_string("variant", None, "The variant, by its PE name or timm name.", required=True)
+_VARIANT = flags.DEFINE_string(
+    "variant", None, "The variant, by its name here, timm's or the hub's.", required=True
+)
 _BASE = flags.DEFINE_string("base", None, "Adapters: the encoder to fold them into, in any format.")
 _HEAD_OF = flags.DEFINE_string(
     "head_of", None, "Encoders: drop the head, and take the projection of this encoder of the variant."
@@ -74,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
         return
     for flag, wanted, fix in (
         ("--dst_format", _DST_FORMAT.value in _ADAPTERS, "scripts/export.py writes a run's adapters"),
-        ("--base", _BASE.value, "drop --base"),
+        ("--base", _BASE.value, _fix_of_base()),
         ("--tower", _TOWER.value, "drop --tower"),
     ):
         if wanted:
@@ -91,7 +94,21 @@ def _adapter_format(source: pathlib.Path) -> str | None:
     return "peft" if folder.is_adapter(source) or folder.is_adapter_on_hub(_SRC.value) else None
 
 
+def _fix_of_base() -> str:
+    exchanged = f"exchange them: --src={_BASE.value} --base={_SRC.value}"
+    return exchanged if _BASE.value and _is_adapter(_BASE.value) else "drop --base"
+
+
+def _is_adapter(source: str) -> bool:
+    path = pathlib.Path(source)
+    ours = path.is_file() and adapter_files.is_ours(path)
+    return ours or folder.is_adapter(path) or folder.is_adapter_on_hub(source)
+
+
 def _adapters(source: pathlib.Path, destination: pathlib.Path, config: VisionConfig, *, name: str) -> None:
+    if _BASE.value and _is_adapter(_BASE.value):
+        fix = f"give the encoder that {_SRC.value} was trained on"
+        raise locate.adapter_given(_BASE.value, where="--base", found="an adapter", fix=fix)
     source = folder.resolve(source) if name == "peft" else source
     checkpoint = adapter_files.read(source, config, name, tower=_TOWER.value)
     if _VISION_ONLY.value:
@@ -132,7 +149,7 @@ def _write_encoder(
     if _DST_FORMAT.value == "open_clip" and not has_text:
         found, fix = "only a vision encoder", "choose another --dst_format"
         raise UserError("open_clip needs both encoders", where=source, found=found, fix=fix)
-    target = formats.FORMATS[_DST_FORMAT.value]
+    target = formats.of(config, _DST_FORMAT.value)
     parameters = sum(array.size for array in state.values())
     arrays = target.closed(target.from_official(state))
     state.clear()  # frees what was copied

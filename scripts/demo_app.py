@@ -1,6 +1,6 @@
 """A web page that demonstrates a model: a photograph or the webcam in, faces and distributions out.
 
-  pip install -e '.[app,faces]'
+  pip install 'softbio-jax[app,faces]'
   python scripts/demo_app.py --model=runs/demo/run
 
 Nothing leaves the machine: the page is served to this machine only, without analytics, sharing or
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from softbio_jax import command
+from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.escaping import markdown
 
@@ -39,30 +41,41 @@ Age is apparent age, gender is what annotators perceived and not identity, emoti
 expression and not a felt state. Not for access control, hiring, policing or age gates; inferring
 emotions at work or in education is prohibited in the EU.
 
-For the map, one patch of the face after another is covered. Its colours show how much the predicted
-class' probability falls: red patches are evidence for the class, blue ones against it. The map shows
-what the model used, not why.
+For the map, one patch of the face after another is covered. The map shows what the model used, not why.
 """
 FIND, CROP = "find faces", "the image is one face"
+EMPTY = "Choose a photograph, or one of the drawn examples."
+_EXAMPLES = (("synthetic_fairface", 4), ("synthetic_raf_db", 3))  # drawn when the page starts
 _MAX_UPLOAD, _WAITING = "64mb", 32
-CSS = "footer {display: none !important}"
+_CSS = """
+footer {display: none !important}
+#title h1 {font-size: 24px; margin: 0}
+#title p, #notes p, #timing p {font-size: 15px; line-height: 1.5}
+label span, .block-label, legend, input, select {font-size: 15px !important}
+#examples img {border-radius: 4px}
+"""
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
     # The images must also be removed if another program ends this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    console = Console()
     with tempfile.TemporaryDirectory(prefix="softbio-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        console.say("starting: importing gradio")
         gradio = _gradio()
         _check_port(_HOST.value, _PORT.value)  # before the model, which takes longer
-        from softbio_jax.inference import predictor
+        from softbio_jax.inference import answers, predictor
 
+        console.say(f"loading the model {_MODEL.value}")
         model = predictor.load(_MODEL.value, device=_DEVICE.value)
+        accuracies = answers.measured(_MODEL.value)
+        console.say(f"compiling it for {model.device.device_kind}")
         _warm(model)
-        page = build(gradio, model)
-        print(f"http://{_HOST.value}:{_PORT.value}  (Ctrl-C ends it)", flush=True)
+        page = build(gradio, model, accuracies, examples=_draw_examples(pathlib.Path(folder)))
+        console.say(f"ready: http://{_HOST.value}:{_PORT.value}  (Ctrl-C ends it)")
         fonts = ["system-ui", "sans-serif"]  # the fonts of the themes come from a server
         # One image at a time, so that memory does not grow with the number of visitors.
         page.queue(default_concurrency_limit=1, max_size=_WAITING)
@@ -72,51 +85,63 @@ def main(argv: Sequence[str]) -> None:
             server_port=_PORT.value,
             share=False,
             quiet=True,
-            css=CSS,
-            theme=gradio.themes.Soft(font=fonts, font_mono=["monospace"]),
+            css=_CSS + answers.STYLE,
+            theme=gradio.themes.Soft(font=fonts, font_mono=["monospace"], text_size="lg"),
             footer_links=[],
         )
 
 
-def build(gradio, model):
-    """Returns the page as gradio's Blocks."""
+def build(gradio, model, accuracies, *, examples):
+    """Returns the page as gradio's Blocks.
+
+    Args:
+      accuracies: see `answers.measured`.
+      examples: paths of images that a click submits.
+    """
     from softbio_jax.inference import crops
 
     tasks = [task.name for task in model.bundle.tasks]
     with gradio.Blocks(title=f"softbio_jax: {model.bundle.name}", analytics_enabled=False) as page:
         gradio.Markdown(
             f"# {markdown(', '.join(tasks).capitalize())}\n"
-            f"The model {markdown(model.bundle.name)}: {model.bundle.variant}, {model.bundle.method}"
+            f"The model {markdown(model.bundle.name)}: {model.bundle.variant}, {model.bundle.method}",
+            elem_id="title",
         )
         options = {"height": 340, "buttons": ["fullscreen"]}
         with gradio.Row():
-            image = gradio.Image(
-                label="photograph or webcam",
-                sources=["upload", "webcam"],
-                elem_id="input",
-                type="filepath",  # the file as it is: gradio's own decoder clips 16-bit grey
-                image_mode=None,
-                **options,
-            )
+            with gradio.Column(min_width=320):
+                image = gradio.Image(
+                    label="photograph or webcam",
+                    sources=["upload", "webcam"],
+                    elem_id="input",
+                    type="filepath",  # the file as it is: gradio's own decoder clips 16-bit grey
+                    image_mode=None,
+                    **options,
+                )
+                gradio.Examples(examples, image, label="drawn examples", elem_id="examples")
             options["interactive"] = False
-            boxed = gradio.Image(label="faces", elem_id="faces", **options)
-            covered = gradio.Image(label="occlusion", elem_id="occlusion", **options)
+            with gradio.Column(min_width=320):
+                answer = gradio.HTML(EMPTY, elem_id="answer", padding=True)
+                boxed = gradio.Image(label="faces", elem_id="faces", **options)
+                which = gradio.Dropdown([1], value=1, label="face in orange, the largest is 1", visible=False)
+        shares = gradio.HTML(elem_id="distributions", padding=True)
         with gradio.Row():
-            with gradio.Column():
+            with gradio.Column(min_width=320):
+                covered = gradio.Image(label="occlusion map", elem_id="occlusion", **options)
+                legend = gradio.HTML(elem_id="legend", padding=True)
+            with gradio.Column(min_width=320):
+                task = gradio.Radio(tasks, value=tasks[0], label="map of")
                 how = gradio.Radio([FIND, CROP], value=FIND, label="the image")
                 trained = crops.margin(model.bundle.crops) or 0.0
                 margin = gradio.Slider(
                     0, max(0.5, trained), value=trained, step=0.05, label="margin around a face"
                 )
-                which = gradio.Dropdown([1], value=1, label="face in orange, the largest is 1")
-                task = gradio.Radio(tasks, value=tasks[0], label="map of")
                 timing = gradio.Markdown(elem_id="timing")
-            labels = [gradio.Label(label=name, elem_id=name) for name in tasks]
-        gradio.Markdown(NOTES)
-        outputs = [which, boxed, *labels, covered, timing]
+        gradio.Markdown(NOTES, elem_id="notes")
+        outputs = [which, answer, boxed, shares, covered, legend, timing]
 
         def analyse(image, how, margin, task, which=1):
-            return _analyse(gradio, model, image, how, margin, task, which or 1)
+            return _analyse(gradio, model, accuracies, image, how, margin, task, which or 1)
 
         calls = {"outputs": outputs, "show_progress": "minimal", "api_visibility": "private"}
         calls["concurrency_id"] = "model"  # one limit for all of them
@@ -128,43 +153,41 @@ def build(gradio, model):
     return page
 
 
-def _analyse(gradio, model, image, how, margin, task, which):
+def _analyse(gradio, model, accuracies, image, how, margin, task, which):
     """Returns the values of all outputs for one image."""
     import numpy as np
 
     from softbio_jax import coverage
     from softbio_jax.data.decode import UndecodableImage
+    from softbio_jax.inference import answers, occlusion
     from softbio_jax.inference.annotate import annotate
     from softbio_jax.inference.images import face_square, pixels, square
-    from softbio_jax.inference.occlusion import occlusion, overlay
 
-    tasks = model.bundle.tasks
+    def nothing(message, image=None):
+        return [gradio.Dropdown([1], value=1, visible=False), message, image, "", None, "", ""]
+
     if image is None:
-        return [gradio.Dropdown([1], value=1), None, *[None] * len(tasks), None, ""]
+        return nothing(EMPTY)
+    size, start = model.bundle.image_size, time.perf_counter()
     try:
         given, image = image, pixels(image)
-    except UserError as error:
-        raise gradio.Error(str(error)) from error
-    size, start = model.bundle.image_size, time.perf_counter()
-    faces = [None] if how == CROP else model.find_faces(image)
-    found = time.perf_counter()
-    if not faces:
-        message = f"No face found. Choose “{CROP}” if it is one."
-        return [gradio.Dropdown([1], value=1), image, *[None] * len(tasks), None, message]
-    try:
+        faces = [None] if how == CROP else model.find_faces(image)
+        found = time.perf_counter()
         squares = [
             square(given, size=size) if f is None else face_square(image, f, size=size, margin=margin)
             for f in faces
         ]
-    except UndecodableImage as error:
+    except (UserError, UndecodableImage) as error:
         raise gradio.Error(str(error)) from error
+    if not faces:
+        return nothing(f"No face found. Choose “{CROP}” if it is one.", image)
     predictions = [
         dataclasses.replace(prediction, face=face)
         for prediction, face in zip(model.predict_squares(squares), faces, strict=True)
     ]
     predicted = time.perf_counter()
     chosen = min(int(which), len(faces)) - 1
-    drops = occlusion(model, squares[chosen])[task]
+    drops = occlusion.occlusion(model, squares[chosen])[task]
     covered = time.perf_counter()
     one = predictions[chosen]
     images = model.bundle.training_images
@@ -172,23 +195,34 @@ def _analyse(gradio, model, image, how, margin, task, which):
     lines = [
         f"{1000 * (found - start):.0f} ms to find {len(faces)} face(s), "
         f"{1000 * (predicted - found):.0f} ms to predict, {1000 * (covered - predicted):.0f} ms "
-        f"for the map, on {model.device.device_kind}",
-        f"largest drop of {task} {likeliest}: {100 * float(np.max(drops)):.0f} points",
+        f"for the map, on {model.device.device_kind}"
     ]
-    if one.expected_age is not None:
-        lines.insert(0, f"expected age: {one.expected_age:.1f} years")
     lines += [f"{coverage.MARK} {note}" for note in coverage.notes(images)]
-    choice = gradio.Dropdown(list(range(1, len(faces) + 1)), value=chosen + 1)
     return [
-        choice,
+        gradio.Dropdown(list(range(1, len(faces) + 1)), value=chosen + 1, visible=len(faces) > 1),
+        answers.answer(one, accuracies, images),
         annotate(image, predictions, chosen=chosen if len(faces) > 1 else None),
-        *(
-            {coverage.marked(images, t.name, name): p for name, p in one.probabilities[t.name].items()}
-            for t in tasks
-        ),
-        overlay(squares[chosen], drops),
+        answers.distributions(model.bundle.tasks, one, images),
+        occlusion.overlay(squares[chosen], drops),
+        answers.legend(task, likeliest, float(np.max(drops)), scale=occlusion.scale(drops)),
         "\n\n".join(map(markdown, lines)),
     ]
+
+
+def _draw_examples(folder):
+    """Returns the paths of two faces that are drawn now."""
+    from PIL import Image
+
+    from softbio_jax.data.drawing import synthetic
+
+    paths = []
+    for number, (source, row) in enumerate(_EXAMPLES, 1):
+        face = synthetic.draw(source, "train", row, size=320, seed=5).image
+        page = Image.new("RGB", (440, 440), (128, 128, 128))
+        page.paste(Image.fromarray(face), (60, 60))
+        paths.append(str(folder / f"example_{number}.png"))
+        page.save(paths[-1])
+    return paths
 
 
 def _warm(model):
@@ -223,7 +257,7 @@ def _gradio():
             where="scripts/demo_app.py",
             expected="the package",
             found=str(error),
-            fix="pip install 'softbio-jax[app]'",
+            fix="pip install 'softbio-jax[app,faces]'",
         ) from error
     return gradio
 

@@ -35,7 +35,9 @@ _SYNTHETIC = flags.DEFINE_list(
     "synthetic_labels", [], "Zero-shot: pairs SET:TASK with labels of a model, to exclude and mark."
 )
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "Zero-shot with custom prompts: CLIP's tokenizer.json, if no tokenizer is installed."
+    "tokenizer",
+    None,
+    "Zero-shot: tokenizer.json of CLIP for custom prompts, if no tokenizer is installed; of SigLIP 2.",
 )
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images per batch, over all devices.")
 

@@ -49,11 +49,16 @@ _TENSOR = flags.DEFINE_string(
 )
 _LOGITS = flags.DEFINE_string("logits", None, 'check: .json file {"task": [logits]} of another program.')
 _INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also write a file with int8 weights.")
-_KEYS = flags.DEFINE_enum("keys", "official", ["official", "timm"], "safetensors: names of the weights.")
+_KEYS = flags.DEFINE_enum(
+    "keys",
+    None,
+    ["official", "timm", "transformers"],
+    "safetensors, peft: names of the weights; official by default, of peft timm's.",
+)
 _TASK = flags.DEFINE_string("task", None, "safetensors: whose encoder, where MTLoRA has several.")
 _READERS = {
     "int8": ["--format=onnx", "--format=litert"],
-    "keys": ["--format=safetensors"],
+    "keys": ["--format=safetensors", "--format=peft"],
     "task": ["--format=safetensors"],
     "data": ["--compare"],
     "images": ["--compare"],
@@ -188,12 +193,12 @@ def _encoder(out: pathlib.Path) -> str:
     params, stats = bundle.variables["params"], bundle.variables["batch_stats"]
     task = None if _TASK.value is None else names.index(_TASK.value)
     arrays = peft.merged(params, bundle.model.adapters, task=task)
-    if _KEYS.value == "timm":
-        arrays = formats.FORMATS["timm"].from_official(formats.official.add_prefix(arrays))
+    keys = _KEYS.value or "official"
+    arrays = formats.written(bundle.model.config, keys, formats.official.add_prefix(arrays))
     save_arrays(out, arrays, metadata={"format": "pt", "variant": bundle.variant})
     try:
         torch_heads.save(_heads_of(out), params, stats, bundle.tasks, feature=bundle.model.feature)
-        torch_reference.write(out, bundle, layout=_KEYS.value, tasks=names if task is None else [names[task]])
+        torch_reference.write(out, bundle, layout=keys, tasks=names if task is None else [names[task]])
     except BaseException:
         for path in _files_of(out):  # an encoder without its heads would look like a complete export
             path.unlink(missing_ok=True)
@@ -229,7 +234,8 @@ def _adapters(out: pathlib.Path) -> str:
     with files.atomic_folder(out) as folder:
         if _FORMAT.value == "peft":
             adapter = peft.collect(params, model.adapters)
-            peft.write(folder, adapter, base_model=model.config.name)
+            naming = "transformers" if _KEYS.value == "transformers" else "timm"
+            peft.write(folder, adapter, naming=naming, base_model=model.config.name, config=model.config)
         else:
             stats = session.state.batch_stats
             trained = adapter_files.of_model(params, stats, model.adapters)

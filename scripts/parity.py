@@ -32,7 +32,9 @@ from softbio_jax.interop.goldens import named_state, named_uniform
 from softbio_jax.interop.reading import locate
 from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
 
-_VARIANT = flags.DEFINE_string("variant", "PE-Core-T16-384", "The variant, by its PE name or timm name.")
+_VARIANT = flags.DEFINE_string(
+    "variant", "PE-Core-T16-384", "The variant, by its name here, timm's or the hub's."
+)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Weights in any known layout, or a hub id; drawn from --seed by default."
 )
@@ -65,10 +67,18 @@ _DRAWN = {"seed": ["no --checkpoint"]}
 def main(argv: Sequence[str]) -> int:
     del argv
     start = time.monotonic()
-    reference = _REFERENCE.value or _default_reference()
+    config = vision_config(_VARIANT.value)
+    reference = _REFERENCE.value or _default_reference(config)
+    if reference == "official" and config.family != "perception":
+        raise UserError(
+            "no official code of this family here",
+            where=f"--reference=official --variant={config.name}",
+            expected="timm or goldens",
+            found="official",
+            fix="use --reference=timm",
+        )
     command.refuse_ignored(f"--reference={reference}", _READERS)
     command.refuse_ignored("--checkpoint" if _CHECKPOINT.value else "no --checkpoint", _DRAWN)
-    config = vision_config(_VARIANT.value)
     height, width = _size(config)
     print(f"{config.name} at {height}x{width}, {_DTYPE.value}, against {reference}", flush=True)
     if reference == "goldens":
@@ -85,8 +95,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _default_reference() -> str:
-    if _CHECKOUT.value:
+def _default_reference(config: VisionConfig) -> str:
+    if _CHECKOUT.value and config.family == "perception":
         return "official"
     return "timm" if importlib.util.find_spec("timm") else "goldens"
 

@@ -6,6 +6,7 @@ does not fit, it looks for what does: another remat policy, microbatches, a smal
 python scripts/plan.py --config=configs/thesis.py:method=lora --topology=v5e-8
 python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --remat=none,full
 python scripts/plan.py --config=configs/thesis.py --topology=v6e:2x4 --table --rows=1,8,64
+python scripts/plan.py --config=configs/thesis.py --topology=v5e-8 --bytes --save=compiled/v5e-8
 
 For a GPU by its name (T4, 2xT4, L4, A100-40GB, H100, RTX4090, ...) it is an estimate: the
 weights and moments are exact, the intermediate values as large as on a CPU.
@@ -54,7 +55,13 @@ _WAYS_OUT = flags.DEFINE_bool(
     True,
     "If the step does not fit, compile others until one with the same batch, and a batch, fit.",
 )
+_BYTES = flags.DEFINE_bool(
+    "bytes", False, "Also print which operations and lines of the package move the bytes of a chip."
+)
 _OUT = flags.DEFINE_string("out", "", "JSON file of rows; rows that it holds are not compiled again.")
+_SAVE = flags.DEFINE_string(
+    "save", "", "Folder in which the compiled step is kept, for scripts/train.py --compiled on these chips."
+)
 flags.mark_flag_as_required("config")
 flags.register_validator(
     "rows",
@@ -64,7 +71,14 @@ flags.register_validator(
 
 
 _ONE, _SEARCH, _GIVEN = "no --table", "--table", "--table with --rows"
-_READERS = {"remat": [_SEARCH, _GIVEN], "rows": [_GIVEN], "granularity": [_SEARCH], "ways_out": [_ONE]}
+_READERS = {
+    "remat": [_SEARCH, _GIVEN],
+    "rows": [_GIVEN],
+    "granularity": [_SEARCH],
+    "ways_out": [_ONE],
+    "bytes": [_ONE],
+    "save": [_ONE],
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,6 +95,7 @@ def main(argv: Sequence[str]) -> int:
     from softbio_jax.runs.config import config_from, resolve_dtype
 
     config = config_from(_CONFIG.value.to_dict())
+    folder = _folder()
     saved = SavedRows(pathlib.Path(_OUT.value) if _OUT.value else None)
     images, source = _EPOCH_IMAGES.value, "--epoch_images"
     if not images:
@@ -91,9 +106,10 @@ def main(argv: Sequence[str]) -> int:
         def fit_with(**changes: Any) -> fit.Fit:
             changed = fit.changed(config, **changes)
             found = saved.get(changed, compiler.topology)
-            if found is None:
+            save = folder if changed == config else None  # not of what is tried in its place
+            if found is None or (save and found.fits):
                 name = f"batch {changed.train.batch_size}, remat {changed.compute.remat}"
-                found = compiler.fit(changed, name=f"{name} for {_TOPOLOGY.value}")
+                found = compiler.fit(changed, name=f"{name} for {_TOPOLOGY.value}", save=save)
                 saved.add(changed, compiler.topology, found)
             return found
 
@@ -109,9 +125,36 @@ def main(argv: Sequence[str]) -> int:
         found = fit_with()
         print(table.details(found, epoch_images=images))
         print(table.verdict(found, topology=_TOPOLOGY.value), flush=True)
+        if folder and found.fits:
+            print(f"the compiled step is in {folder}: scripts/train.py --compiled={folder}")
+        if _BYTES.value and found.fits:
+            print(table.by_line(found))
         if not found.fits and _WAYS_OUT.value:
             _print_ways_out(fit_with, config, found)
         return 0 if found.fits else 1
+
+
+def _folder() -> pathlib.Path | None:
+    """Returns the folder of --save, checked before minutes of compiling."""
+    if not _SAVE.value:
+        return None
+    from softbio_jax import files
+    from softbio_jax.errors import UserError
+    from softbio_jax.planning import stored
+    from softbio_jax.planning.topology import GENERATIONS, resolve
+
+    chips = resolve(_TOPOLOGY.value).partition(":")[0]
+    if chips not in (*GENERATIONS, "local"):
+        raise UserError(
+            "a GPU's program is compiled on the GPU",
+            where="--save",
+            expected="--topology=local or a TPU slice",
+            found=f"--topology={_TOPOLOGY.value}",
+            fix="leave --save out, or plan on the GPU's machine with --topology=local",
+        )
+    folder = files.local(_SAVE.value, what="a compiled step", fix="name a folder on a disk with --save")
+    stored.check_folder(folder)
+    return folder
 
 
 def _print_ways_out(fit_with: "Callable[..., Fit]", config: "RunConfig", found: "Fit") -> None:

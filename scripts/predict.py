@@ -3,8 +3,11 @@
   python scripts/predict.py --model=runs/mine photo.jpg holiday/ 'more/**/*.png' clip.mp4
   python scripts/predict.py --model=runs/mine --faces=crop --out=crops.csv crops/
   find . -name '*.jpg' | python scripts/predict.py --model=runs/mine --out=all.jsonl -
+  python scripts/predict.py --model=runs/mine --faces=crop --shards=16 --out=rows --multihost crops/
+  python scripts/predict.py --model=runs/mine --faces=crop --out=rows.parquet faces.parquet
 
-Rows go to stdout, or to --out, where the same command resumes after an interruption. The exit code is
+Rows go to stdout, or to --out, where the same command resumes after an interruption. With --shards, --out
+is a folder of tables; with --multihost, every process writes its share of them. The exit code is
 1 if any file was skipped; files of folders that are hidden, or no images or videos, are left out.
 """
 
@@ -12,14 +15,16 @@ from __future__ import annotations
 
 import io
 import os
+import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from absl import app, flags
 
 from softbio_jax import command, coverage
 from softbio_jax.console import Console, duration
+from softbio_jax.errors import UserError
 
 _MODEL = flags.DEFINE_string(
     "model", None, "A run of scripts/train.py, a folder with a saved model, or a hub id.", required=True
@@ -38,65 +43,106 @@ _MARGIN = flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=2.0,
 )
-_OUT = flags.DEFINE_string("out", None, "File for the rows; default: stdout.")
+_OUT = flags.DEFINE_string("out", None, "File for the rows, or with --shards a folder; default: stdout.")
+_SHARDS = flags.DEFINE_integer(
+    "shards", 0, "Number of tables in the folder --out; 0: one file.", lower_bound=0, upper_bound=99_999
+)
 _FORMAT = flags.DEFINE_enum(
-    "format", None, ["csv", "jsonl"], "Format of the rows; default: by the ending of --out, else csv."
+    "format",
+    None,
+    ["csv", "jsonl", "parquet"],
+    "Format of the rows; default: by the ending of --out, else csv; parquet needs the extra parquet.",
+)
+_COLUMN = flags.DEFINE_string(
+    "column", "", "Column of the images, or of their paths, of Parquet files; default: the only one."
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers",
+    0,
+    "Processes that decode crops, for hosts with many cores; 0: threads.",
+    lower_bound=0,
+    upper_bound=256,
 )
 _ANNOTATE = flags.DEFINE_string("annotate", None, "Folder for images with the predictions drawn on them.")
 _EVERY = flags.DEFINE_string("every", "1s", "Frames of videos: 10 for every tenth, 0.5s for two per second.")
-_BATCH = flags.DEFINE_integer("batch", 64, "Maximum batch size (a power of two).")
-_DEVICE = flags.DEFINE_string("device", None, "Such as cpu, gpu or gpu:1; default: JAX's first.")
+_BATCH = flags.DEFINE_integer("batch", 64, "Maximum batch size per device (a power of two).")
+_DEVICE = flags.DEFINE_string("device", None, "Such as cpu, gpu or gpu:1; default: all of this machine.")
+_PROCESSES = command.define_processes()
 
+_READERS = {"margin": ["--faces=detect"], "workers": ["--faces=crop"]}
 
-_READERS = {"margin": ["--faces=detect"]}
+_ENDINGS = {".json": "jsonl", ".jsonl": "jsonl", ".parquet": "parquet"}
 
 
 def main(argv: Sequence[str]) -> int:
     command.refuse_ignored(f"--faces={_FACES.value}", _READERS)
+    _PROCESSES.refuse_ignored()
     if len(argv) < 2:
         raise app.UsageError("name at least one input: predict.py --model=RUN INPUT [INPUT ...]")
+    _check_flags(argv[1:])
+    import jax
+
     from softbio_jax.data.faces import Mtcnn
-    from softbio_jax.inference import bundle, crops, inputs, predictor
-    from softbio_jax.inference.stream import Pace, Stream
-    from softbio_jax.inference.table import PredictionTable
+    from softbio_jax.inference import bundle, crops, predictor
+    from softbio_jax.inference.bulk import inputs, shards
+    from softbio_jax.inference.bulk.parquet import open_table
+    from softbio_jax.inference.bulk.stream import Counts, Stream
+    from softbio_jax.inference.bulk.videos import Pace
+    from softbio_jax.runs import parallel
 
     start = time.monotonic()
+    if _PROCESSES.multihost.value:
+        parallel.start_distributed(**_PROCESSES.described())
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # names need not be UTF-8
     pace = Pace.parse(_EVERY.value)
     finder = Mtcnn() if _FACES.value == "detect" else None  # before the model, which takes longer
     model = predictor.load(_MODEL.value, device=_DEVICE.value, max_batch=_BATCH.value)
-    jsonl = (_OUT.value or "").endswith((".jsonl", ".json"))
-    table = PredictionTable(
-        _OUT.value,
-        stream=sys.stdout,
-        form=_FORMAT.value or ("jsonl" if jsonl else "csv"),
-        tasks=model.bundle.tasks,
-        model=bundle.label(model.bundle),
-        marks=bool(notes := coverage.notes(model.bundle.training_images)),
-    )
+    form = _FORMAT.value or _ENDINGS.get(pathlib.Path(_OUT.value or "").suffix, "csv")
     console = Console(out=sys.stderr)
-    for note in notes:
+    for note in (notes := coverage.notes(model.bundle.training_images)):
         console.say(f"warning: {note}: such answers are marked in the column untrained")
-    left_out = inputs.LeftOut(console)
-    stream = Stream(
-        model=model,
-        table=table,
-        faces=_FACES.value,
-        finder=finder,
-        margin=crops.chosen(_MARGIN.value, model.bundle.crops, console) if finder else 0.0,
-        pace=pace,
-        annotated=_ANNOTATE.value,
-        console=console,
-    )
-    try:
-        counts = stream.run(inputs.expand(argv[1:], stdin=sys.stdin, leave_out=left_out))
-    except BrokenPipeError:  # the reader of stdout, such as head, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    finally:
-        console.close()
-        table.close()
+    margin = crops.chosen(_MARGIN.value, model.bundle.crops, console) if finder else 0.0
+    left_out, counts = inputs.LeftOut(console), Counts()
+    names: Iterable[str] = inputs.expand(argv[1:], stdin=sys.stdin, leave_out=left_out, column=_COLUMN.value)
+    parts: list[tuple[str | pathlib.Path | None, Iterable[str]]] = [(_OUT.value, names)]
+    if inputs.STDIN not in argv[1:]:
+        parts = [(_OUT.value, list(names))]
+    if _SHARDS.value:
+        folder, processes = pathlib.Path(_OUT.value), jax.process_count()
+        paths = shards.tables(folder, shards=_SHARDS.value, form=form, processes=processes)
+        own = slice(jax.process_index(), None, processes)
+        shares = shards.divided(list(parts[0][1]), shards=_SHARDS.value, every=_BATCH.value)
+        parts = list(zip(paths[own], shares[own], strict=True))
+    for path, part in parts:
+        table = open_table(
+            path,
+            stream=sys.stdout,
+            form=form,
+            tasks=model.bundle.tasks,
+            model=bundle.label(model.bundle),
+            marks=bool(notes),
+        )
+        stream = Stream(
+            model=model,
+            table=table,
+            faces=_FACES.value,
+            finder=finder,
+            margin=margin,
+            pace=pace,
+            annotated=_ANNOTATE.value,
+            workers=_WORKERS.value,
+            console=console,
+        )
+        try:
+            counts += stream.run(part)
+            table.finish()
+        except BrokenPipeError:  # the reader of stdout, such as head, has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        finally:
+            console.close()
+            table.close()
     console.say(
         f"{counts.images:,} images, {counts.faces:,} faces, {counts.done:,} done before, "
         f"{counts.skipped:,} skipped, "
@@ -105,6 +151,31 @@ def main(argv: Sequence[str]) -> int:
         + f"in {duration(time.monotonic() - start)}"
     )
     return 1 if counts.skipped else 0
+
+
+def _check_flags(given: Sequence[str]) -> None:
+    """Refuses flags that nothing reads, and processes that would write to one file or read one stdin."""
+    several = _PROCESSES.multihost.value
+    if _WORKERS.value and _ANNOTATE.value:
+        what, fix = "workers decode crops alone", "omit --workers, or --annotate"
+        raise UserError(what, where="--workers", expected="no --annotate", found=_ANNOTATE.value, fix=fix)
+    if _COLUMN.value:
+        from softbio_jax.inference.bulk.parquet import SUFFIXES
+
+        if not any(name == "-" or name.lower().endswith(SUFFIXES) for name in given):
+            what, fix = "a column without a table", "name a Parquet file, or omit --column"
+            raise UserError(what, where="--column", expected="a Parquet file", found=" ".join(given), fix=fix)
+    if several and not _SHARDS.value:
+        what, fix = "several processes and one table", "pass --shards=N and a folder as --out"
+        raise UserError(what, where="--multihost", expected="--shards", found="none", fix=fix)
+    if _SHARDS.value and not _OUT.value:
+        what, fix = "shards without a folder", "pass --out=FOLDER"
+        raise UserError(what, where="--shards", expected="--out", found="none", fix=fix)
+    if _SHARDS.value and "-" in given:
+        what, fix = "a listing that can be read only once", "name files, folders or patterns"
+        raise UserError(
+            what, where="--shards", expected="inputs that a restart reads again", found="-", fix=fix
+        )
 
 
 if __name__ == "__main__":

@@ -49,6 +49,9 @@ _FACES = flags.DEFINE_bool(
 _SPLIT = flags.DEFINE_float(
     "split", None, "Of a source without splits: the fraction of the subjects for training, for example 0.8."
 )
+_DROP = flags.DEFINE_string(
+    "drop", None, "A table of images to leave out, as audit_data.py --drop writes it."
+)
 _MARGIN = flags.DEFINE_float(
     "margin",
     None,
@@ -145,6 +148,13 @@ def main(_: Sequence[str]) -> None:
     from softbio_jax.data.prepare import prepare
     from softbio_jax.data.prepare.survey import plot_classes
 
+    if _DRY_RUN.value and _DROP.value:
+        raise UserError(
+            "a flag does not apply",
+            where="--drop",
+            found="--dry_run, which counts all rows",
+            fix="omit one of them",
+        )
     options = _options(_DATASET.value)
     if _DRY_RUN.value:
         surveys = prepare.survey(_DATASET.value, source=_SOURCE.value, **options)
@@ -205,8 +215,11 @@ def _print_split(split: str, part: dict[str, Any]) -> None:
 
 def _options(dataset: str) -> dict[str, Any]:
     from softbio_jax.data import faces
+    from softbio_jax.data.prepare import tables
+    from softbio_jax.data.prepare.base import BUILDERS
     from softbio_jax.data.prepare.storage import Storage
 
+    BUILDERS[dataset]  # an unknown one is reported before flags that would not apply to it
     options: dict[str, Any] = {
         "split": _SPLIT.value,
         "storage": Storage(
@@ -218,6 +231,8 @@ def _options(dataset: str) -> dict[str, Any]:
             crops=_FACES.value is False,
         ),
     }
+    if _DROP.value:
+        options["drop"] = tables.read_drop(pathlib.Path(_DROP.value), name=pathlib.Path(_OUT.value).name)
     for flag, datasets in _OPTIONS:
         if dataset in datasets:
             pairs = flag.name in ("columns", "values")

@@ -4,7 +4,7 @@ python scripts/small_reproduction.py --config=configs/small_reproduction.py \
     --workdir=runs/small_reproduction --jobs=2
 python scripts/small_reproduction.py --report=runs/small_reproduction/small_reproduction.json
 
-The results are collected in WORKDIR/small_reproduction.json after every run; --report prints them
+The results are collected in WORKDIR/NAME.json after every run; --report prints them
 as Markdown tables, and with --page writes the tables between the markers of a page.
 """
 
@@ -21,13 +21,16 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A study of configs/.", lock_config=False, accept_new_attributes=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The study's folder.")
+_RECORDS = flags.DEFINE_string(
+    "records", None, "A folder with a small file per finished run, by which another machine continues."
+)
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each with its share of the CPU cores.")
 _REPORT = flags.DEFINE_string("report", None, "Collected results to print as tables; nothing is trained.")
 _PAGE = flags.DEFINE_string("page", None, "With --report: the page whose tables are replaced.")
 
 
 _STUDY, _TABLES = "no --report", "--report"
-_READERS = {"page": [_TABLES], "config": [_STUDY], "workdir": [_STUDY], "jobs": [_STUDY]}
+_READERS = {"page": [_TABLES], "config": [_STUDY], "workdir": [_STUDY], "records": [_STUDY], "jobs": [_STUDY]}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -44,10 +47,11 @@ def main(argv: Sequence[str]) -> None:
 
     study, workdir = study_from(_CONFIG.value.to_dict()), pathlib.Path(_WORKDIR.value)
     console = Console()
-    found = conduct.conduct(study, workdir, jobs=_JOBS.value, console=console)
+    records = pathlib.Path(_RECORDS.value) if _RECORDS.value else None
+    found = conduct.conduct(study, workdir, jobs=_JOBS.value, records=records, console=console)
     console.say(
         f"{len(found['runs'])} runs; tables: python scripts/small_reproduction.py "
-        f"--report={workdir / conduct.COLLECTED}"
+        f"--report={workdir / study.name}.json"
     )
 
 

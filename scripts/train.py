@@ -5,9 +5,11 @@ python scripts/train.py --config=configs/real_faces.py --workdir=runs/faces --co
 python scripts/train.py --workdir=runs/mine \\
     --config=configs/finetune.py:method=lora,tasks=emotion,train=mine/train,test=mine/test \\
     --config.data.root=data --config.model.pretrained=assets/tiny_demo.safetensors
+python scripts/train.py --workdir=runs/longer --init_from=runs/mine --config=...
 
-The last command adapts an encoder to your own data sets, prepared by scripts/prepare_data.py. The text
-after the colon is passed to the config file; --config.KEY=VALUE overrides one value of its result.
+The third command adapts an encoder to your own data sets, prepared by scripts/prepare_data.py. The text
+after the colon is passed to the config file; --config.KEY=VALUE overrides one value
+of its result. --init_from=RUN starts a new run from the weights of a trained one.
 """
 
 import contextlib
@@ -15,11 +17,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from softbio_jax.train import exits, supervisor
+from softbio_jax.train import supervisor
+from softbio_jax.train.preemption import EXIT_SAVED, leave_at_sigterm
 
 if __name__ == "__main__":  # not in data workers, which import this file too
     # From here on SIGTERM ends the process with a defined exit code. The imports below take seconds.
-    _SIGTERM, _SUPERVISED = exits.leave_at_sigterm(), supervisor.adopt()
+    _SIGTERM, _SUPERVISED = leave_at_sigterm(), supervisor.adopt()
 
 from absl import flags
 from ml_collections import config_flags
@@ -28,6 +31,7 @@ from softbio_jax import command
 
 if TYPE_CHECKING:
     from softbio_jax.runs.build import Run
+    from softbio_jax.runs.session import CompiledStep
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
@@ -35,54 +39,50 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory, local or gs://: checkpoints, metrics, evaluation."
 )
+_INIT_FROM = flags.DEFINE_string(
+    "init_from", "", "Directory of a trained run whose weights a new run starts from."
+)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print the trained parameters and the cost of a step, without reading data."
 )
-_MULTIHOST = flags.DEFINE_bool(
-    "multihost", False, "Start JAX's distributed runtime; TPU pods and SLURM need no other flag."
+_COMPILED = flags.DEFINE_string(
+    "compiled", "", "Folder of a compiled step, of scripts/plan.py --save; used if it is this run's."
 )
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0; required with --multihost outside TPU pods and SLURM."
-)
-_PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Index of this process (0-based); required like --coordinator."
-)
-_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes; required like --coordinator.")
+_PROCESSES = command.define_processes()
 flags.mark_flags_as_required(["config", "workdir"])
-
-
-_SINGLE, _MANY = "no --multihost", "--multihost"
-_READERS = dict.fromkeys(("coordinator", "process_id", "processes"), (_MANY,))
 
 
 def main(argv: Sequence[str]) -> int:
     del argv
-    command.refuse_ignored(_MANY if _MULTIHOST.value else _SINGLE, _READERS)
-    if _MULTIHOST.value and not _SUPERVISED:
+    _PROCESSES.refuse_ignored()
+    command.refuse_ignored("--dry_run" if _DRY_RUN.value else "no --dry_run", {"compiled": ["no --dry_run"]})
+    if _PROCESSES.multihost.value and not _SUPERVISED:
         return supervisor.supervise(_SIGTERM)
     import jax
 
     from softbio_jax.interop.reading.locate import check_source
-    from softbio_jax.runs import build, parallel
+    from softbio_jax.runs import build, parallel, warm_start
+    from softbio_jax.runs.config import config_from
     from softbio_jax.runs.data import open_all
     from softbio_jax.train import loop
     from softbio_jax.train.preemption import Preempted, Preemption
 
     with contextlib.ExitStack() as stack:
-        if _MULTIHOST.value:
+        if _PROCESSES.multihost.value:
             from softbio_jax.train import peers
 
-            parallel.start_distributed(
-                coordinator=_COORDINATOR.value, process_id=_PROCESS_ID.value, processes=_PROCESSES.value
-            )
+            parallel.start_distributed(**_PROCESSES.described())
             stack.enter_context(peers.watch())
         preemption = stack.enter_context(Preemption())
-        run = build.build(_CONFIG.value.to_dict())
+        # Before anything is built: a run, or weights, that are not there.
+        source = warm_start.source_of(_WORKDIR.value, _INIT_FROM.value)
+        config = warm_start.with_base(config_from(_CONFIG.value.to_dict()), _WORKDIR.value, source)
+        if config.model.pretrained and not _DRY_RUN.value:
+            check_source(config.model.pretrained, of="model.pretrained")
+        run = build.build(config)
         if _DRY_RUN.value:
             _describe(run)
             return 0
-        if run.config.model.pretrained:
-            check_source(run.config.model.pretrained, of="model.pretrained")  # before any data is read
         if run.has_random_frozen_blocks() and jax.process_index() == 0:
             print(
                 "note: frozen encoder blocks keep random weights, since no pretrained checkpoint is named; "
@@ -90,11 +90,33 @@ def main(argv: Sequence[str]) -> int:
                 flush=True,
             )
         try:
-            loop.train_and_evaluate(run, open_all(run.config.data), _WORKDIR.value, preemption=preemption)
+            loop.train_and_evaluate(
+                run,
+                open_all(run.config.data),
+                _WORKDIR.value,
+                preemption=preemption,
+                init_from=_INIT_FROM.value,
+                compiled=_compiled(run) if _COMPILED.value else None,
+            )
         except Preempted as stop:
             print(stop, file=sys.stderr)
-            return exits.EXIT_SAVED
+            return EXIT_SAVED
     return 0
+
+
+def _compiled(run: "Run") -> "CompiledStep | None":
+    """Returns the step of --compiled; prints whether it is used."""
+    import jax
+
+    from softbio_jax import files
+    from softbio_jax.console import Console
+    from softbio_jax.planning import stored
+
+    folder = files.local(_COMPILED.value, what="a compiled step", fix="copy it to a disk")
+    found = stored.load(folder, run)
+    line = "taken from" if found.step else f"not taken, compiling as usual: {found.why}:"
+    Console(active=jax.process_index() == 0).say(f"compiled step: {line} {folder}")
+    return found.step
 
 
 def _describe(run: "Run") -> None:

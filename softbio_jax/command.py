@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import errno
+import importlib.util
 import logging
 import os
 import pathlib
 import re
 import select
+import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -24,13 +27,27 @@ from softbio_jax.escaping import guarded, one_line
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # The folder of scripts/, configs/ and assets/: inside of the package in a wheel, otherwise the checkout.
 SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
+# Of a run's configuration, the keys that most users set.
+COMMON_KEYS = (
+    *("seed", "tasks", "model.variant", "model.pretrained", "data.root", "data.train", "data.test"),
+    *("train.steps", "train.batch_size", "train.microbatches", "optimizer.rates.GROUP", "optimizer.schedule"),
+    *("compute.dtype", "compute.remat", "mesh.fsdp"),
+)
+_TRAINING = ("train", "sweep", "plan")  # whose --config is that of a run
 _EXIT_MISTAKE = 1
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
-_EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, likewise
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, likewise
 
 # Libraries that log internals at INFO.
 _VERBOSE = ("jax", "orbax", "etils", "tensorflow_datasets", "matplotlib", "PIL")
+# Of the PCI devices, and what libtpu would ask others for.
+_DEVICES, _GOOGLE = pathlib.Path("/sys/bus/pci/devices"), "0x1ae0"
+_NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}
 
 _FIXES = {
     errno.ENOENT: "check the path",
@@ -71,7 +88,10 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
     _quiet_libraries()
     sys.argv[1:] = [_shipped(_at_home(argument)) for argument in sys.argv[1:]]
     script = sys.modules["__main__"]
-    script.__doc__ = as_started(script.__doc__ or "")  # which --help prints
+    if not console.started_as and pathlib.Path(sys.argv[0]).parent.name == "scripts":
+        console.start_as(f"{console.interpreter()} {shlex.quote(sys.argv[0])}")
+    more = _configurations(pathlib.Path(sys.argv[0]).stem) if "config" in flags.FLAGS else ""
+    script.__doc__ = as_started((script.__doc__ or "") + more)  # which --help prints
     try:
         try:
             app.run(lambda argv: _call(main, argv, arguments), flags_parser=_parse)
@@ -85,12 +105,69 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
             raise
         for stream in closed:  # discard the rest of the output
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        sys.exit(_EXIT_BROKEN_PIPE)
+        sys.exit(EXIT_BROKEN_PIPE)
+
+
+def summary_of(file: pathlib.Path) -> str:
+    """Returns the first line of a Python file's docstring."""
+    return (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]
+
+
+def configurations() -> list[pathlib.Path]:
+    """Returns the files of configs/ that the package carries."""
+    return sorted((SHIPPED / "configs").glob("*.py"))
+
+
+def _configurations(script: str) -> str:
+    """Returns what a script's --help says of the configurations in the package, and of a run's keys."""
+    paths = configurations()
+    width = max((len(path.name) for path in paths), default=0)
+    rows = "".join(f"  configs/{path.name:<{width}}  {summary_of(path)}\n" for path in paths)
+    keys = textwrap.fill(", ".join(COMMON_KEYS), initial_indent="  ", subsequent_indent="  ")
+    common = f"\ncommon keys, which softbio-jax config explains with the others:\n{keys}\n"
+    return f"\nconfigurations:\n{rows}" + (common if script in _TRAINING else "")
 
 
 def script_of(name: str) -> pathlib.Path:
     """Returns the script of a command of `COMMANDS`."""
     return SHIPPED / "scripts" / f"{COMMANDS[name]}.py"
+
+
+class Processes(NamedTuple):
+    """The flags of a command that several processes run together."""
+
+    multihost: flags.FlagHolder[bool]
+    coordinator: flags.FlagHolder[str | None]
+    process_id: flags.FlagHolder[int | None]
+    processes: flags.FlagHolder[int | None]
+
+    def described(self) -> dict[str, Any]:
+        """Returns the arguments of `parallel.start_distributed`."""
+        names = ("coordinator", "process_id", "processes")
+        return {name: getattr(self, name).value for name in names}
+
+    def refuse_ignored(self) -> None:
+        """Refuses the others without --multihost."""
+        mode = "--multihost" if self.multihost.value else "no --multihost"
+        refuse_ignored(mode, dict.fromkeys(self._fields[1:], ("--multihost",)))
+
+
+def define_processes() -> Processes:
+    """Defines --multihost and the flags that describe the processes where JAX cannot find them."""
+    program, required = sys.argv[0], "required with --multihost outside TPU pods and SLURM."
+    return Processes(
+        flags.DEFINE_bool(
+            "multihost",
+            False,
+            "Start JAX's distributed runtime; TPU pods and SLURM need no other flag.",
+            module_name=program,
+        ),
+        flags.DEFINE_string("coordinator", None, f"HOST:PORT of process 0; {required}", module_name=program),
+        flags.DEFINE_integer(
+            "process_id", None, f"Index of this process (0-based); {required}", module_name=program
+        ),
+        flags.DEFINE_integer("processes", None, f"Number of processes; {required}", module_name=program),
+    )
 
 
 def refuse_ignored(mode: str, readers: Mapping[str, Collection[str]]) -> None:
@@ -170,7 +247,8 @@ def _parse(argv: list[str]) -> list[str]:
     except Exception as error:
         if "--debug" in argv:
             raise
-        program = console.started_as or os.path.basename(argv[0])
+        installed = console.started_as.startswith("softbio-jax")
+        program = console.started_as if installed else os.path.basename(argv[0])
         _leave(_EXIT_USAGE, f"error: {_describe_flag_error(error)}; see {program} --help")
 
 
@@ -231,9 +309,21 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints by itself
     absl_logging.get_absl_handler().python_handler.setStream(sys.stderr)
+    _quiet_libtpu()
     if not sys.stderr.isatty():  # a bar of carriage returns is for terminals
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _quiet_libtpu() -> None:
+    """Keeps a libtpu that is installed for planning from looking for TPUs, which it says at length."""
+    told = "JAX_FORCE_TPU_INIT" in os.environ or "tpu" in os.environ.get("JAX_PLATFORMS", "")
+    if told or importlib.util.find_spec("libtpu") is None:
+        return
+    if _GOOGLE not in (path.read_text().strip() for path in _DEVICES.glob("*/vendor")):  # as JAX decides
+        for name, value in _NO_TPU.items():
+            os.environ.setdefault(name, value)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,9 +1,14 @@
 """How long work reports to a user: messages, one progress line, durations, percentages and tables."""
 
+import contextlib
+import pathlib
 import re
+import shlex
+import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from softbio_jax.escaping import one_line, unguarded, visible
@@ -27,30 +32,41 @@ COMMANDS = {
     "benchmark": "benchmark",
     "study": "small_reproduction",
 }
-started_as = ""  # "softbio-jax train" if that is how the user started the command
+started_as = ""  # how the user started the command: "softbio-jax train", ".venv/bin/python scripts/train.py"
 
 _EVERY = 10.0  # seconds between two progress lines where they cannot replace each other
 
 
 def start_as(name: str) -> None:
-    """Notes how the user started the command, for messages: "softbio-jax train"."""
+    """Notes how the user started the command, for messages, see `started_as`."""
     global started_as
     started_as = name
+
+
+def interpreter() -> str:
+    """Returns what runs this python in the shell that started it, whose environment need not be active."""
+    python, here = pathlib.Path(sys.executable), pathlib.Path.cwd()
+    if (found := shutil.which("python")) and pathlib.Path(found) == python.with_name("python"):
+        return "python"
+    return shlex.quote(str(python.relative_to(here) if python.is_relative_to(here) else python))
 
 
 def as_started(text: str) -> str:
     """Returns text in which commands are written as the user started this one.
 
-    With `softbio-jax train`, `python scripts/report.py RUN` becomes `softbio-jax report RUN`.
+    With `softbio-jax train`, `python scripts/report.py RUN` becomes `softbio-jax report RUN`. With
+    `.venv/bin/python scripts/train.py`, a command with flags and no python has that one before it.
     """
     if not started_as:
         return text
     names = {script: name for name, script in COMMANDS.items()}
-    return re.sub(
-        rf"(?:python )?(?<![\w/])scripts/({'|'.join(names)})\.py\b",
-        lambda found: f"softbio-jax {names[found[1]]}",
-        text,
-    )
+    scripts = rf"(?<![\w/])scripts/({'|'.join(names)})\.py\b"
+    if not started_as.startswith("softbio-jax"):
+        folder = started_as.rpartition("/")[0]
+        return re.sub(
+            rf"(?<!python ){scripts}(?= (?:-|\S+ --))", lambda found: f"{folder}/{found[1]}.py", text
+        )
+    return re.sub(rf"(?:python )?{scripts}", lambda found: f"softbio-jax {names[found[1]]}", text)
 
 
 class Console:
@@ -96,6 +112,23 @@ class Console:
         if self._live is not None:
             self._live.close()
             self._live = None
+
+    @contextlib.contextmanager
+    def waiting(self, name: str) -> Iterator[None]:
+        """Shows the time that a block has taken so far, every second on a terminal, otherwise every ten."""
+        begun, done = time.perf_counter(), threading.Event()
+
+        def follow() -> None:
+            while not done.wait(1.0 if self.redraws else _EVERY):
+                self.show(f"{name}: {duration(time.perf_counter() - begun)}", 0, 0)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def meter(self, name: str, total: int, *, unit: str = "images") -> "Meter":
         """Returns the progress of one piece of work over `total` units."""

@@ -64,6 +64,10 @@ _MOVED = {
     "evaluation.zero_shot.prompts": "evaluation.prompts",
     "evaluation.zero_shot.tokenizer": "evaluation.tokenizer",
     "files": "checkpoints.files inference.new_folder writing",
+    "inference.bulk.inputs": "inference.inputs",
+    "inference.bulk.stream": "inference.stream",
+    "inference.bulk.table": "inference.rows inference.table",
+    "inference.bulk.videos": "inference.video",
     "inference.bundle": "inference.bundle_files",
     "inference.export.comparison": "inference.export_comparison",
     "inference.export.litert": "inference.litert",
@@ -74,8 +78,6 @@ _MOVED = {
     "inference.hub": "inference.model_card",
     "inference.images": "inference.pictures",
     "inference.predictor": "inference.api inference.source",
-    "inference.stream": "inference.video",
-    "inference.table": "inference.rows",
     "interop.adapter_files": "interop.adaptation",
     "interop.formats": "interop.normalization",
     "interop.goldens": "interop.named_weights",
@@ -86,6 +88,7 @@ _MOVED = {
     "interop.timm": "interop.open_clip",
     "losses.balancing": "losses.balancer losses.balancers",
     "losses.masked": "losses.per_task",
+    "models.elementwise": "models.norm",
     "models.flops": "models.adapter_flops train.traced",
     "models.multitask": "models.heads",
     "models.positions": "models.rope",
@@ -105,14 +108,13 @@ _MOVED = {
     "runs.session": "train.predict train.session",
     "runs.state": "train.state",
     "runs.step": "train.step",
-    "train.early_stopping": "train.watch",
     "train.loop": "train.training train.validate",
     "train.metrics_log": "train.events train.recorder train.writer",
     "train.probing.cached": "train.cached train.cached_steps",
     "train.probing.features": "train.feature_store train.features",
     "train.probing.sweep": "train.sweep train.sweep_session",
     "train.probing.table": "train.feature_table train.row_batches",
-    "train.progress": "train.idle train.profile",
+    "train.progress": "train.idle train.profile train.watch",
 }
 _NEW = {old: new for new, names in _MOVED.items() for old in names.split()}
 # (module of 0.2, or that of 0.1 where it alone had the name; name of 0.1) -> where the name is now
@@ -125,10 +127,11 @@ _RENAMED = {
     ("runs.build", "config_from"): "runs.config:config_from",
     ("runs.build", "parts"): "runs.build:build",
     ("runs.build", "train_step"): "runs.session:train_step",
-    ("inference.stream", "pace"): "moved:pace",
+    ("inference.bulk.videos", "pace"): "moved:pace",
     ("runs.data", "eval_stream"): "moved:eval_stream",
     ("runs.data", "train_stream"): "moved:train_stream",
-    ("train.early_stopping", "Watch"): "train.early_stopping:ValidationHistory",
+    ("train.progress", "Watch"): "train.validation:ValidationHistory",
+    ("train.progress", "ValidationHistory"): "train.validation:ValidationHistory",
     ("train.metrics_log", "Recorder"): "train.metrics_log:MetricsLog",
     ("evaluation.metrics.per_task", "task_figures"): "evaluation.metrics.per_task:task_metrics",
     ("evaluation.metrics.per_task", "proper_figures"): "evaluation.metrics.per_task:probability_metrics",
@@ -149,8 +152,8 @@ def eval_stream(run: Any, dataset: Any) -> Any:
 
 
 def pace(text: str) -> Any:
-    """Returns `inference.stream.Pace.parse` of a text."""
-    return importlib.import_module("softbio_jax.inference.stream").Pace.parse(text)
+    """Returns `inference.bulk.videos.Pace.parse` of a text."""
+    return importlib.import_module("softbio_jax.inference.bulk.videos").Pace.parse(text)
 
 
 class _Moved(types.ModuleType):

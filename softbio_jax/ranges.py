@@ -1,7 +1,7 @@
 """Values of configurations, checked against the types and ranges of the fields that hold them.
 
-A field states its range in its type, which is the one place that has it: the checks, their messages
-and the API pages read it there.
+A field states its range in its type and its meaning in the comment beside it. The checks, their
+messages, the API pages and `softbio-jax config` read them there.
 
 >>> @dataclasses.dataclass(frozen=True, kw_only=True)
 ... class Settings:
@@ -19,10 +19,11 @@ import dataclasses
 import functools
 import inspect
 import re
+import textwrap
 import types
 import typing
-from collections.abc import Callable, Hashable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 from softbio_jax.errors import UserError, nearest
 
@@ -116,6 +117,7 @@ Share = Annotated[float, Range(0, 1)]
 Dropout = Annotated[float, Range(0, 1, below=True)]
 Interval = Annotated[int, Range(0, 10**9)]  # in steps; 0 is none
 _KINDS = {int: "an integer", float: "a number", str: "a text", bool: "True or False", tuple: "a tuple"}
+_CORRECT = "correct the value"
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], where: str = "config") -> Any:
@@ -238,6 +240,59 @@ def described(hint: Any) -> str:
     return ""
 
 
+class Documented(NamedTuple):
+    """A field of a configuration, as help and API pages show it."""
+
+    name: str  # dotted
+    values: str  # its type and range
+    default: str  # as Python; empty: it must be set
+    meaning: str  # the comment of the field
+
+
+def documented(cls: type, prefix: str = "") -> Iterator[Documented]:
+    """Yields every field of a dataclass, and those of the dataclasses it holds after `prefix`."""
+    comments = _comments(cls)
+    for field in dataclasses.fields(cls):
+        hint, name = hints(typing.cast(Hashable, cls))[field.name], prefix + field.name
+        if dataclasses.is_dataclass(hint):
+            yield from documented(typing.cast(type, hint), f"{name}.")
+            continue
+        missing = field.default is dataclasses.MISSING
+        default = "" if missing else repr(field.default)
+        if missing and field.default_factory is not dataclasses.MISSING:
+            default = repr(field.default_factory())
+        values = described(hint) or _KINDS.get(hint, "")
+        yield Documented(name, values or _plain_kind(hint), default, comments.get(field.name, ""))
+
+
+def _plain_kind(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a mapping"
+    return _KINDS.get(origin or hint, "a value")
+
+
+def _comments(cls: type) -> dict[str, str]:
+    """Returns the comments of a class' fields: those on the lines above and at the end of the line."""
+    found: dict[str, str] = {}
+    for kind in reversed(cls.__mro__[:-1]):
+        above: list[str] = []
+        try:
+            source = textwrap.dedent(inspect.getsource(kind))
+        except OSError:  # of a class without a file
+            continue
+        for line in source.splitlines():
+            if line.startswith("    # "):
+                above.append(line[6:])
+                continue
+            if (field := re.match(r"    (\w+): ", line)) and field[1] in kind.__annotations__:
+                beside = line.partition("  # ")[2].partition("type: ignore")[0]
+                own = " ".join([*above, beside]).strip()
+                found[field[1]] = own or found.get(field[1], "")
+            above = []
+    return found
+
+
 def _ruled(kind: Any, rules: tuple[Rule, ...], value: Any, where: str) -> Any:
     of_kind = _KINDS.get(typing.get_origin(kind) or kind, "a value")
     value = checked(kind, value, where)
@@ -251,7 +306,9 @@ def _same(value: Any, known: Any) -> bool:
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    _require(isinstance(value, list | tuple), where, _KINDS[tuple], value)
+    words = re.findall(r"[^,+\s]+", value) if isinstance(value, str) else [value]
+    fix = f'write "{tuple(words)!r}"' if isinstance(value, str | int | float) else _CORRECT
+    _require(isinstance(value, list | tuple), where, _KINDS[tuple], value, fix=fix)
     if kinds[1:] == (...,):
         kinds = kinds[:1] * len(value)
     _require(len(value) == len(kinds), where, f"a tuple of {len(kinds)} values", value)
@@ -274,10 +331,8 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _require(holds: bool, where: str, expected: str, found: Any) -> None:
+def _require(holds: bool, where: str, expected: str, found: Any, *, fix: str = _CORRECT) -> None:
     if not holds:
         text = repr(found)
         text = text if len(text) <= 80 else text[:77] + "..."
-        raise UserError(
-            "bad config value", where=where, expected=expected, found=text, fix="correct the value"
-        )
+        raise UserError("bad config value", where=where, expected=expected, found=text, fix=fix)

@@ -68,10 +68,16 @@ fix: write 'lora'; or pass --plugin=MODULE of the package that registers it
                 where=self._where,
                 expected=f"one of {', '.join(self)}",
                 found=repr(name),
-                fix=nearest(name, self, otherwise="choose one of them")
-                + "; or pass --plugin=MODULE of the package that registers it",
+                fix=self._fix(name),
             )
         return self._values[name]
+
+    def _fix(self, name: str) -> str:
+        several = tuple(part.strip() for part in name.replace("+", ",").split(","))
+        if several[1:] and all(part in self for part in several):
+            return f"write several names as a tuple, {several}"
+        near = nearest(name, self, otherwise="choose one of them")
+        return f"{near}; or pass --plugin=MODULE of the package that registers it"
 
     def _load(self, entry: importlib.metadata.EntryPoint) -> T:
         try:

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import sys
+import time
 
 import pytest
 
@@ -249,3 +250,110 @@ def test_worker_answers_over_its_pipes(tmp_path):
         assert worker.ask("memory", name="start", repetitions=1)["peak_mib"] > 10
         with pytest.raises(RuntimeError, match=r"ours\.start, asked to prepare.*no form 'eager'"):
             worker.ask("prepare", name="start", work=start.to_json(), form="eager")
+
+
+def state_of(pid):
+    """As /proc names it: T is stopped."""
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_side_is_stopped_while_nothing_is_asked_of_it():
+    """So that none of its threads spins in the other's turn."""
+    from benchmarks.comparison import runner
+
+    with runner.Workers(lambda side: runner.Process(side)) as workers:
+        worker = workers.of("ours.features")
+        with pytest.raises(RuntimeError, match="no form 'eager'"):
+            worker.ask("prepare", name="a", work={}, form="eager")
+        assert waited_for(lambda: state_of(worker._process.pid) == "T")
+        with pytest.raises(RuntimeError, match="no form 'eager'"):
+            worker.ask("prepare", name="a", work={}, form="eager")
+
+
+def waited_for(happens):
+    for _ in range(200):
+        if happens():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def results_of(names, run_one, **kw):
+    from benchmarks.comparison import runner
+
+    kept = []
+    cases = [a_case(name=name) for name in names]
+    failed = runner.run_all(
+        cases, run_one, lambda results, left: kept.append((list(results), dict(left))), **kw
+    )
+    return kept, failed
+
+
+def test_results_are_kept_after_every_case_and_an_error_ends_only_its_own():
+    def run_one(case):
+        if case.name == "b":
+            raise RuntimeError("out of\n  memory")
+        return {"name": case.name}
+
+    kept, failed = results_of("abc", run_one, seconds=0)
+    assert kept[0] == ([{"name": "a"}], {"b": "not reached", "c": "not reached"})
+    assert kept[-1] == ([{"name": "a"}, {"name": "c"}], {"b": "out of memory"})
+    assert failed == {"b": "out of memory"}
+
+
+def test_no_case_starts_that_may_end_after_the_limit():
+    kept, failed = results_of("abcd", lambda case: time.sleep(0.1) or {"name": case.name}, seconds=0.25)
+    assert [[result["name"] for result in results] for results, _ in kept] == [["a"], ["a", "b"]]
+    assert kept[-1][1] == {"c": "not reached", "d": "not reached"} and not failed
+
+
+INTEL = """processor	: 0
+vendor_id	: GenuineIntel
+cpu family	: 6
+model		: 143
+model name	: Intel(R) Xeon(R) Processor
+flags		: fpu avx2 avx512f amx_bf16 amx_tile
+processor	: 1
+model name	: another
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd sve\nCPU implementer\t: 0x41\n"
+
+
+def test_a_table_names_the_processor():
+    from benchmarks.comparison import machine
+
+    found = machine.processor(INTEL)
+    assert (found["vendor"], found["family"], found["model"]) == ("GenuineIntel", "6", "143")
+    assert machine.kind(found).startswith("Intel(R) Xeon(R) Processor (family 6, model 143; avx2, avx512f")
+    assert machine.processor(ARM)["extensions"] == ["asimd", "sve"]
+
+
+def test_the_settings_of_the_environment_are_recorded(monkeypatch):
+    from benchmarks.comparison import machine
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    found = machine.describe(
+        {"ours.step": {"device": "cpu", "versions": {"jax": "1"}, "library": "XLA: --x"}}
+    )
+    line = machine.line(found)
+    assert "OMP_WAIT_POLICY=passive" in line and "XLA: --x" in line and machine.kind(found) in line
+
+
+def test_predicted_beside_measured():
+    from benchmarks.comparison import results
+
+    facts = {
+        "attention": "cudnn",
+        "predicted_bytes": 2**30,
+        "predicted_seconds": 0.5,
+        "device_bytes": 3 * 2**29,
+    }
+    result = {
+        "title": "step",
+        "entries": {"ours": {"median": 0.75}, "compiled": {"median": 1.0}},
+        "facts": {"ours": facts, "compiled": {"device_bytes": 2**31}},
+    }
+    assert results.predictions([result]).splitlines()[-1] == (
+        "| step | cudnn | 1.00 GiB | 1.50 GiB | 2.00 GiB | 500 ms | 750 ms |"
+    )
+    assert not results.predictions([result | {"facts": {"ours": {"device_bytes": 0}}}])

@@ -1,5 +1,7 @@
 """Each test runs a small script as a user would, and looks at its exit code and its stderr."""
 
+import importlib.util
+import os
 import pathlib
 import signal
 import subprocess
@@ -217,3 +219,28 @@ def test_the_home_folder_in_flags(monkeypatch):
     }
     for argument, expected in expanded.items():
         assert command._at_home(argument) == expected
+
+
+@pytest.mark.parametrize(
+    ("installed", "vendor", "told", "quiet"),
+    [
+        (True, "0x8086", {}, True),
+        (True, "0x1ae0", {}, False),
+        (True, "0x8086", {"JAX_PLATFORMS": "tpu,cpu"}, False),
+        (True, "0x8086", {"JAX_FORCE_TPU_INIT": "1"}, False),
+        (False, "0x8086", {}, False),
+    ],
+    ids=["no TPU", "a TPU", "chosen", "forced", "no libtpu"],
+)
+def test_libtpu_does_not_look_for_tpus_that_are_not_there(
+    tmp_path, monkeypatch, installed, vendor, told, quiet
+):
+    (tmp_path / "0000:00:05.0").mkdir()
+    (tmp_path / "0000:00:05.0/vendor").write_text(f"{vendor}\n")
+    monkeypatch.setattr(command, "_DEVICES", tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: installed or None)
+    environment = {"TPU_WORKER_HOSTNAMES": "mine"} if not quiet else {}
+    monkeypatch.setattr(os, "environ", told | environment)
+    command._quiet_libtpu()
+    expected = command._NO_TPU if quiet else environment
+    assert {name: value for name, value in os.environ.items() if name.startswith("TPU_")} == expected

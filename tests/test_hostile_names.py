@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,8 +21,8 @@ from softbio_jax.data.prepare import prepare
 from softbio_jax.evaluation import evaluate, predictions_csv
 from softbio_jax.evaluation.report import card, document, gallery, groups, render, runs, write
 from softbio_jax.inference import annotate, hub
+from softbio_jax.inference.bulk.table import PredictionTable
 from softbio_jax.inference.predictor import Prediction
-from softbio_jax.inference.table import PredictionTable
 from softbio_jax.tasks import GENDER
 from softbio_jax.train.metrics_log import MetricWriter
 from tests.evaluation.fixtures import random_predictions
@@ -290,12 +292,88 @@ def test_the_log_of_metrics_is_json_lines(name, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["//tmp/a.jpg", "///a.jpg", "../../a.jpg", "/..", "..", ".", "/", "", "a/../../../b.jpg", *NAMES]
-)
-def test_annotated_images_stay_in_their_folder(name, tmp_path):
+OF_OTHER_SYSTEMS = [
+    *(
+        "CON",
+        "con.jpg",
+        "nul .txt",
+        "Lpt9.tar.gz",
+        "COM¹",
+        "AUX/a.jpg",
+        "a:b.jpg",
+        "C:\\a.jpg",
+        "..\\..\\a.jpg",
+    ),
+    *("a. ", "a...", "...", "what?.jpg", "a*b", "<a>", "\udce9.jpg", "\ud800", "nul\x00.jpg"),
+    *("x" * 300 + ".jpg", "你" * 100, "x" * 300 + "/" + "y" * 300),
+]
+OUTSIDE = ["//tmp/a.jpg", "///a.jpg", "../../a.jpg", "/..", "..", ".", "/", "", "a/../../../b.jpg"]
+WINDOWS = re.compile(r'(?i)(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\..*)?|.*[<>:"\\|?*].*|.*[. ]')
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, *NAMES, *OF_OTHER_SYSTEMS])
+def test_annotated_images_stay_in_their_folder_under_names_that_every_system_has(name, tmp_path):
     out = tmp_path / "out"
     for seconds in (None, "1.000"):
         path = annotate.save(np.zeros((8, 8, 3), np.uint8), out, name, seconds)
         assert out.resolve() in path.resolve().parents and path.is_file()
+        for part in path.relative_to(out).parts:
+            assert harmless(part) and "\n" not in part and "\t" not in part
+            assert len(part.encode()) <= 255 and not WINDOWS.fullmatch(part)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_annotated_images_of_different_names_are_different_files(tmp_path):
+    names = [*NAMES, *OF_OTHER_SYSTEMS, "a.jpg", "../a.jpg", "../../a.jpg", "b/../a.jpg", "b/a.jpg"]
+    names += ["x" * 300 + "2.jpg", "a_b", "a?b", "a|b", "_CON", "a", "a.", "", "image"]
+    paths = {annotate.save(np.zeros((8, 8, 3), np.uint8), tmp_path, name, None) for name in names}
+    assert len(paths) == len(set(names))
+
+
+CLASHES = {
+    "a folder of the root, and one beside": ["/data/a.jpg", "data/a.jpg"],
+    "case": ["Photos/IMG.JPG", "photos/img.jpg", "PHOTOS/Img.jpg"],
+    "composition": ["\u00e9/b.png", "e\u0301/b.png"],
+    "above and beside": ["../x/a.jpg", "x/a.jpg", "/x/a.jpg", "y/../x/a.jpg"],
+    "ending": ["a.jpg", "a.png", "a", "a.jpg/b.png"],
+    "the next folder": ["a.jpg/b.png", "a"],
+}
+
+
+@pytest.mark.parametrize("names", CLASHES.values(), ids=CLASHES)
+def test_annotated_images_whose_names_clash_keep_a_file_each_in_every_run(names, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
+
+    def written(shown, places):
+        path = annotate.save(np.full((8, 8, 3), 20 * names.index(shown), np.uint8), places, shown, None)
+        return path, path.read_bytes()
+
+    places = annotate.Places(out)
+    first = {name: written(name, places) for name in names}
+    assert len({str(path.relative_to(out)).casefold() for path, _ in first.values()}) == len(names)
+    # Another process, in another order.
+    assert {name: written(name, annotate.Places(out)) for name in reversed(names)} == first
+    assert len([path for path in out.rglob("*") if path.is_file()]) == len(names)
+    assert all(path.read_bytes() == content for path, content in first.values())
+
+
+def test_an_annotated_image_replaces_neither_the_users_file_nor_one_of_another_folder(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    (out / "x").mkdir(parents=True)
+    (out / "x/a.png.jpg").write_bytes(b"the user's")
+    paths = set()
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        for _ in range(2):
+            paths.add(annotate.save(np.zeros((8, 8, 3), np.uint8), out, "x/a.png", None))
+    assert len(paths) == 2 and (out / "x/a.png.jpg").read_bytes() == b"the user's"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "./a.jpg", "faces//a b.jpg", "faces/./é 你.png", "/data/-1 (2).jpg"]
+)
+def test_annotated_images_of_ordinary_names_keep_them(name, tmp_path):
+    path = annotate.save(np.zeros((8, 8, 3), np.uint8), tmp_path, name, None)
+    assert path == tmp_path / f"{pathlib.PurePosixPath(name.lstrip('/'))}.jpg"

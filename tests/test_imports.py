@@ -25,8 +25,8 @@ ROWS = (
     {"evaluation", "planning"},
     {"train", "inference"},
     {"thesis"},
-    {"command"},  # for scripts only
-    {"__main__"},
+    {"command"},  # for scripts, and for notebooks, which find the files of the package by it
+    {"__main__", "notebook"},
 )
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
@@ -48,7 +48,21 @@ DOORS = {
     "peft": (),
     "clu": ("runs/",),  # its writers and periodic actions import TensorFlow
 }
-RUN_TIME_EXTRAS = ("convert", "text", "hub", "report", "faces", "app", "beam", "onnx", "litert", "parquet")
+RUN_TIME_EXTRAS = (
+    "convert",
+    "text",
+    "hub",
+    "report",
+    "faces",
+    "app",
+    "beam",
+    "onnx",
+    "litert",
+    "parquet",
+    "wandb",
+    "mlflow",
+)
+NAMED = {"mlflow": "mlflow-skinny"}  # module -> what installs it, where it is not installed
 _VERSION = re.compile(r"\b__version__\b|\bversion_info\b|\bversion\(|\bVersion\(")
 HEAVY = ("tensorflow", "torch", "jax", "flax", "grain", "orbax", "matplotlib", "cv2")
 
@@ -179,7 +193,8 @@ def test_every_library_that_the_package_imports_is_declared():
     of_scripts = of_package | declared_distributions("parity")
     of_module = importlib.metadata.packages_distributions()
     scripts = python_files(ROOT / "scripts")
-    own = {"softbio_jax", "configs", "benchmarks", "probes", "dev", "structure"} | {
+    # google.colab is part of Colab's kernels alone.
+    own = {"softbio_jax", "configs", "benchmarks", "probes", "dev", "structure", "google"} | {
         path.stem for path in scripts
     }
     missing = {}
@@ -188,7 +203,7 @@ def test_every_library_that_the_package_imports_is_declared():
             for module in {name.split(".")[0] for name in imported_names(path)}:
                 if module in sys.stdlib_module_names or module in own:
                     continue
-                names = {canonical(name) for name in of_module.get(module, [module])}
+                names = {canonical(name) for name in of_module.get(module, [NAMED.get(module, module)])}
                 if not names & declared:
                     missing.setdefault(module, path.relative_to(ROOT).as_posix())
     assert missing == {}, "add it to pyproject.toml and constraints.txt"

@@ -63,6 +63,15 @@ def test_a_mistake_in_the_command_line_is_one_line_and_exit_code_2():
     assert re.fullmatch(r"error: .*\n", done.stderr)
 
 
+@pytest.mark.parametrize("name", ["config", "completion bash", "--help"])
+def test_a_reader_that_ends_early_is_no_error(name):
+    command_line = f"set -o pipefail; '{sys.executable}' -m softbio_jax {name} | true"
+    done = subprocess.run(
+        ["bash", "-c", command_line], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) in ((141, ""), (0, ""))
+
+
 def test_messages_name_commands_as_they_were_started(started):
     text = (
         "run scripts/prepare_data.py, then python scripts/train.py --x; see my_scripts/train.py, scripts/x.py"
@@ -71,6 +80,22 @@ def test_messages_name_commands_as_they_were_started(started):
     started("softbio-jax evaluate")
     assert console.as_started(text) == (
         "run softbio-jax prepare, then softbio-jax train --x; see my_scripts/train.py, scripts/x.py"
+    )
+
+
+def test_messages_of_a_script_name_commands_that_run_in_the_shell_that_started_it(started, monkeypatch):
+    python = str(pathlib.Path(sys.executable))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(pathlib.Path(python).parent.parent)
+    assert console.interpreter() == f"bin/{pathlib.Path(python).name}"
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("PATH", str(pathlib.Path(python).parent))
+    assert console.interpreter() == "python"
+    started(".venv/bin/python ../x/scripts/train.py")
+    text = "scripts/plan.py fits; report: scripts/report.py runs/a --out=DIR; python scripts/demo.py --out=x"
+    assert console.as_started(text) == (
+        "scripts/plan.py fits; report: .venv/bin/python ../x/scripts/report.py runs/a --out=DIR; "
+        "python scripts/demo.py --out=x"
     )
 
 
@@ -199,3 +224,5 @@ def test_a_wheel_goes_from_images_to_predictions_without_the_repository(built, t
     assert len(rows) == 1 + 8
     softbio("report", "run", "--out=report")
     assert (here / "report" / "report.html").is_file()
+    compared = softbio("parity", "--variant=tiny-faces", "--reference=goldens", "--size=36x60")
+    assert "every stage agrees" in compared

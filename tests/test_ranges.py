@@ -1,8 +1,10 @@
 """Every number of a configuration or a saved model has a range, and is refused outside of it."""
 
+import ast
 import dataclasses
 import functools
 import math
+import re
 import typing
 from collections.abc import Mapping
 from typing import Annotated
@@ -17,7 +19,7 @@ from softbio_jax.data import sampling
 from softbio_jax.errors import UserError
 from softbio_jax.losses.balancing import BALANCERS, BalancingConfig
 from softbio_jax.models.config import VISION, TextConfig, VisionConfig
-from softbio_jax.ranges import Range, from_mapping
+from softbio_jax.ranges import Range, checked, from_mapping
 from softbio_jax.runs import build
 from softbio_jax.runs.config import RunConfig, config_from
 from softbio_jax.tasks import TaskSpec
@@ -176,3 +178,18 @@ def test_ranges_are_described_as_they_are_checked():
     assert closed.holds(0) and closed.holds(1) and not closed.holds(NAN) and not closed.holds(-INF)
     assert str(open_range) == "above 0 and below 1"
     assert str(closed) == "from 0 to 1"
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("wandb", "('wandb',)"),
+        ("age,gender", "('age', 'gender')"),
+        ("age+gender", "('age', 'gender')"),
+        (7, "(7,)"),
+    ],
+)
+def test_a_word_in_place_of_a_tuple_is_answered_with_the_tuple(word, fix):
+    with pytest.raises(UserError, match=rf'expected a tuple, .*; fix: write "{re.escape(fix)}"$'):
+        checked(tuple[str, ...], word, "config.x")
+    assert isinstance(ast.literal_eval(fix), tuple)

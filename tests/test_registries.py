@@ -176,3 +176,9 @@ class TestPlugin:
         assert done.returncode == 1
         assert done.stderr.startswith("error: plugin cannot be imported: --plugin=no_such_plugin")
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("joined", ["age,gender", "age + gender"])
+def test_several_names_in_one_are_told_as_a_tuple(joined):
+    with pytest.raises(UserError, match=r"fix: write several names as a tuple, \('age', 'gender'\)"):
+        TASKS[joined]

@@ -7,7 +7,6 @@ are public. `make docs` puts their docstrings in the place of the names.
 """
 
 import ast
-import dataclasses
 import importlib
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -20,8 +19,8 @@ _PAGES = _ROOT / "docs" / "api"
 _SHAPES = "Shapes: B batch, H W image, N tokens, D width, K heads, R rank, T tasks, C classes, L layers."
 # Page -> its title, and the packages and modules on it.
 PAGES = {
-    "inference": ("Use a model", ("inference", "inference.export", "inference.reference")),
-    "models": ("Models", ("models",)),
+    "inference": ("Use a model", ("inference", "inference.bulk", "inference.export", "inference.reference")),
+    "models": ("Models", ("models", "models.attention", "models.families")),
     "adapters": ("Adapters and methods", ("adapters",)),
     "losses": ("Losses", ("losses",)),
     "data": ("Data", ("data", "data.prepare", "data.audit", "data.drawing")),
@@ -32,9 +31,10 @@ PAGES = {
         ("evaluation", "evaluation.metrics", "evaluation.report", "evaluation.zero_shot"),
     ),
     "planning": ("Planning", ("planning",)),
+    "notebook": ("Notebooks", ("notebook",)),
     "interop": (
         "Interop and checkpoints",
-        ("interop", "interop.peft_parts", "interop.reading", "checkpoints"),
+        ("interop", "interop.families", "interop.peft_parts", "interop.reading", "checkpoints"),
     ),
     "core": (
         "Tasks, parameters, errors",
@@ -44,8 +44,8 @@ PAGES = {
         ),
     ),
 }
-# Page -> classes whose fields, at any depth, it lists with their ranges.
-RANGES = {
+# Page -> classes whose fields, at any depth, it lists.
+FIELDS = {
     "runs": ("softbio_jax.runs.config:RunConfig",),
     "adapters": ("softbio_jax.adapters.config:LoRAConfig",),
     "models": ("softbio_jax.models.config:VisionConfig", "softbio_jax.models.config:TextConfig"),
@@ -64,7 +64,7 @@ def page(name: str) -> str:
     return (
         "\n\n".join(
             [f"# {title}", _SHAPES, *(section for part in parts for section in _sections(part))]
-            + [_table(of) for of in RANGES.get(name, ())]
+            + [_table(of) for of in FIELDS.get(name, ())]
         )
         + "\n"
     )
@@ -84,25 +84,14 @@ def public_names(part: str) -> dict[str, str]:
     }
 
 
-def fields(cls: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yields the dotted name, the range and the default of every field of a dataclass, at any depth."""
-    for field in dataclasses.fields(cls):
-        hint, name = ranges.hints(cls)[field.name], prefix + field.name
-        if dataclasses.is_dataclass(hint):
-            yield from fields(hint, f"{name}.")
-        else:
-            default = "" if field.default is dataclasses.MISSING else repr(field.default)
-            yield name, ranges.described(hint), default
-
-
 def _table(of: str) -> str:
     module, _, name = of.partition(":")
+    fields = ranges.documented(getattr(importlib.import_module(module), name))
     rows = [
-        f"| `{field}` | {text} | {f'`{default}`' if default else ''} |"
-        for field, text, default in fields(getattr(importlib.import_module(module), name))
-        if text
+        f"| `{field}` | {values} | {f'`{default}`' if default else ''} | {meaning} |"
+        for field, values, default, meaning in fields
     ]
-    heading = f"### Ranges of {name}\n\n| field | range | default |\n|---|---|---|\n"
+    heading = f"### Fields of {name}\n\n| field | values | default | meaning |\n|---|---|---|---|\n"
     return heading + "\n".join(rows)
 
 

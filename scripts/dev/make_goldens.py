@@ -49,12 +49,17 @@ def main(argv: Sequence[str]) -> None:
     if not written:
         return
     versions = {name: sys.modules[name].__version__ for name in ("torch", "timm", "numpy")}
-    about = {"reference": "facebookresearch/perception_models", "versions": versions}
+    about = {
+        "reference": "facebookresearch/perception_models, and timm for other families",
+        "versions": versions,
+    }
     (out / "versions.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
 def _rungs(case: goldens.Case, dtype: str) -> dict[str, np.ndarray]:
     state = named_state(official.vision_shapes(case.config))
+    if case.config.family != "perception":  # timm's code is the reference, which needs no checkout
+        return torch_reference.timm_rungs(case.config, state, case.images(), dtype=dtype)
     rungs = torch_reference.official_rungs(_CHECKOUT.value, case.config, state, case.images(), dtype=dtype)
     if case.text_config is not None:
         state = named_state(official.text_shapes(case.text_config))

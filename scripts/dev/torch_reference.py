@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.errors import UserError
+from softbio_jax.interop import formats
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TIMM_NAMES, TextConfig, VisionConfig
 
@@ -104,8 +105,10 @@ def official_text_rungs(
 def timm_rungs(
     config: VisionConfig, state: Arrays, images: np.ndarray, *, dtype: str = "float32"
 ) -> dict[str, np.ndarray]:
-    """Runs timm's encoder at its native resolution in a type; see `ladder.vision_rungs`."""
+    """Runs timm's encoder in a type; see `ladder.vision_rungs`. Its own rule resamples positions."""
     torch, timm = _import("torch"), _import("timm")
+    if config.family != "perception":
+        return _timm_vit_rungs(torch, timm_vit(config), config, state, images, dtype)
     names = {variant: name for name, variant in TIMM_NAMES.items()}
     # Without num_classes the dense variants get no head, as their checkpoints have none.
     model = timm.create_model(
@@ -120,14 +123,81 @@ def timm_rungs(
     if config.pooling == "attn":
         stages["pooled"] = model.attn_pool
     rungs = _run(torch, model, stages, model.blocks, images)
-    grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
-    rotary = model.rope.get_embed(shape=grid).float().numpy()  # of the patches alone
-    if config.class_token:
-        half = rotary.shape[1] // 2
-        unturned = np.concatenate([np.zeros((1, half)), np.ones((1, half))], axis=-1)
-        rotary = np.concatenate([unturned.astype(np.float32), rotary])
+    rotary = _timm_rotary(model, config, images)
     pooled = rungs.get("pooled", rungs["tokens"])
     return {"rotary": rotary} | _finish(rungs, pooled, projected=config.out_dim is not None)
+
+
+def timm_vit(config: VisionConfig) -> Any:
+    """Returns timm's vision transformer of a variant's shape, with random weights."""
+    if config.family == "dinov3":
+        return timm_dinov3(config)
+    gated, registers = config.activation == "swiglu", config.register_tokens > 0
+    name = f"vit_{'giant' if gated else 'small'}_patch14_{'reg4_' if registers else ''}dinov2"
+    if config.family == "clip":
+        name = f"vit_base_patch32_clip_{'quickgelu_' if config.activation == 'quick_gelu' else ''}224"
+    own = {}
+    if config.family == "siglip2":
+        # Some of timm's definitions have the exact GELU, with which they were not trained.
+        name, own = "vit_base_patch16_siglip_224", {"act_layer": config.activation}
+    return _import("timm").create_model(
+        name,
+        **own,
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        embed_dim=config.width,
+        depth=config.layers,
+        num_heads=config.heads,
+        mlp_ratio=config.fc_width / config.width,
+        num_classes=config.out_dim or 0,
+        dynamic_img_size=True,
+    )
+
+
+def timm_dinov3(config: VisionConfig, *, biases: bool = True) -> Any:
+    """Returns timm's DINOv3 of a variant's shape, with or without biases of q and v."""
+    gated = config.activation == "swiglu"
+    return _import("timm").create_model(
+        f"vit_small_{'plus_' if gated else ''}patch16_dinov3{'_qkvb' if biases else ''}",
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        embed_dim=config.width,
+        depth=config.layers,
+        num_heads=config.heads,
+        mlp_ratio=config.mlp_width / config.width,
+    )
+
+
+def _timm_rotary(model: Any, config: VisionConfig, images: np.ndarray) -> np.ndarray:
+    """Returns [sin, cos] of all tokens; those before the patches are not turned."""
+    grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
+    rotary = model.rope.get_embed(shape=grid).float().numpy()
+    half, prefix = rotary.shape[1] // 2, config.prefix
+    unturned = np.concatenate([np.zeros((prefix, half)), np.ones((prefix, half))], axis=-1)
+    return np.concatenate([unturned.astype(np.float32), rotary])
+
+
+def _timm_vit_rungs(
+    torch: Any, model: Any, config: VisionConfig, state: Arrays, images: np.ndarray, dtype: str
+) -> dict[str, np.ndarray]:
+    timm_format = formats.of(config, "timm")
+    _load(torch, model, timm_format.closed(timm_format.from_official(state)), dtype)
+    stages = {"conv": model.patch_embed.proj, "pre": model.norm_pre, "tokens": model.norm}
+    if config.pooling == "attn":
+        stages["pooled"] = model.attn_pool
+    rungs = _run(torch, model, stages, model.blocks, normalised(config, images, dtype))
+    tokens = rungs["tokens"]
+    pooled = rungs.get("pooled", tokens[:, 0])
+    if config.pooling == "tok+avg":
+        pooled = np.concatenate([pooled, tokens[:, config.prefix :].mean(axis=1)], axis=-1)
+    rotary = {"rotary": _timm_rotary(model, config, images)} if config.rotary else {}
+    return rotary | _finish(rungs, pooled, projected=config.out_dim is not None)
+
+
+def normalised(config: VisionConfig, images: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    """Returns images in [-1, 1] as (v - mean) / std of pixels v in [0, 1]."""
+    exact = (images.astype(np.float64) * 0.5 + 0.5 - config.mean) / config.std
+    return exact.astype(np.float64 if dtype == "float64" else np.float32)
 
 
 def _load(torch: Any, model: Any, state: Arrays, dtype: str) -> None:

@@ -18,17 +18,13 @@ Target = Annotated[str, Pattern()]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoRAConfig:
-    """A low-rank update s B A of rank R, with s = alpha / R, or alpha / sqrt(R) when rslora.
+    """A low-rank update s B A of rank R, with s = alpha / R, or alpha / sqrt(R) when rslora."""
 
-    dora adds a magnitude per output unit (Liu et al. 2024, arXiv:2402.09353); dropout acts on the
-    adapter's input in training.
-    """
-
-    rank: Rank
-    alpha: Alpha
-    rslora: bool = False
-    dropout: Dropout = 0.0
-    dora: bool = False
+    rank: Rank  # R
+    alpha: Alpha  # scale of the update, times R or sqrt(R)
+    rslora: bool = False  # whether s is alpha / sqrt(R)
+    dropout: Dropout = 0.0  # of the adapter's input, in training
+    dora: bool = False  # adds a magnitude per output unit (Liu et al. 2024, arXiv:2402.09353)
 
     def __post_init__(self) -> None:
         check_fields(self, "lora")

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from softbio_jax.adapters import math
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules, LoRAConfig
@@ -59,6 +60,7 @@ class AdaptedDense(nn.Module):
     adapters: AdapterRules = NO_ADAPTERS
     dtype: str = "float32"
     projections: int = 1  # side by side in the kernel
+    key_bias: bool = True  # False: the second of q, k, v has no bias, whatever the parameter holds
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
 
     @nn.compact
@@ -81,12 +83,16 @@ class AdaptedDense(nn.Module):
 
     def _plain(self, inputs: int) -> tuple[jax.Array, jax.Array]:
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32)
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        if not self.key_bias:
+            q, _, v = jnp.split(bias, 3)
+            bias = jnp.concatenate([q, jnp.zeros_like(q), v])
+        return kernel, bias
 
     def _adapted(self, x: jax.Array, base: jax.Array, kernel: jax.Array, rows: jax.Array | None) -> jax.Array:
         config = self.adapters.match("/".join(self.path))
         if config is None:
-            return base
+            return checkpoint_name(base, math.PRODUCT)
         if isinstance(config, Formula):
             return config.apply(x, kernel.astype(self.dtype), self._leaves(config, kernel.shape))
         self._check(config, kernel.shape, self.features)
@@ -95,7 +101,7 @@ class AdaptedDense(nn.Module):
         z = _drop(self, x, config, rows)
         low = math.low_rank(z, a.astype(self.dtype), b.astype(self.dtype), config.scale)
         if not config.dora:
-            return base + low
+            return checkpoint_name(base + low, math.PRODUCT)
         norm = self.param("dora_base_norm", lambda _: math.column_norm(kernel))
         magnitude = self.param("dora_magnitude", lambda _: math.column_norm(kernel))
         gain = math.dora_gain(kernel, norm, a, b, magnitude, config.scale)
@@ -104,7 +110,8 @@ class AdaptedDense(nn.Module):
         # With dropout, x W is kept and the correction applies to drop(x) W.
         gain = jax.lax.broadcast_to_rank(gain, base.ndim)
         excess, gain = (gain - 1).astype(self.dtype), gain.astype(self.dtype)
-        return base + (excess * math.apart(z, kernel.astype(self.dtype)) + gain * low)
+        update = excess * math.apart(z, kernel.astype(self.dtype)) + gain * low
+        return checkpoint_name(base + update, math.PRODUCT)
 
     def _leaves(self, formula: Formula, shape: tuple[int, ...]) -> dict[str, jax.Array]:
         def init(key: jax.Array) -> Leaves:
@@ -160,7 +167,7 @@ class TwoStreamDense(AdaptedDense):
         offset = jax.lax.broadcast_to_rank(bias.astype(self.dtype), x.ndim)
         low = self._task_update(x if task_x is None else task_x.astype(self.dtype), rows)
         y = self._adapted(x, base, kernel, rows) + offset
-        return y, (None if low is None else base[None] + low + offset[None])
+        return y, (None if low is None else checkpoint_name(base[None] + low, math.PRODUCT) + offset[None])
 
 
 def _drop(module: nn.Module, x: jax.Array, config: LoRAConfig, rows: jax.Array | None) -> jax.Array:

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.random import threefry2x32_p
 
 Leaves = Mapping[str, jax.Array]  # of one layer, by name
+# Checkpoint names, by which a remat policy saves them: of x A, of a layer's product, of what dropout keeps.
+DOWN, PRODUCT, MASK = "adapter_down", "product", "dropout_mask"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -27,7 +31,7 @@ def low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Arra
 def _low_rank_forward(
     x: jax.Array, a: jax.Array, b: jax.Array, scale: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    down = x @ a
+    down = checkpoint_name(x @ a, DOWN)
     return down @ (b * scale), (x, down, a, b)
 
 
@@ -64,8 +68,8 @@ def task_low_rank(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax
 def dropout(x: jax.Array, key: jax.Array, rows: jax.Array, *, rate: float) -> jax.Array:
     """Returns x with a fraction `rate` of its values zero and the others divided by 1 - rate.
 
-    An example's mask depends only on the key and its index in the global batch, not on the
-    devices, processes and microbatches that the batch is split over.
+    The rate is rounded to a multiple of 2^-16. An example's mask depends only on the key and its index
+    in the global batch, not on the devices, processes and microbatches that the batch is split over.
 
     Args:
       x: (..., B, N, in).
@@ -75,14 +79,30 @@ def dropout(x: jax.Array, key: jax.Array, rows: jax.Array, *, rate: float) -> ja
 
     Source: Srivastava et al. 2014, JMLR 15.
     """
-    axis = x.ndim - 3
-    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    below = min(round(rate * 2**16), 2**16 - 1)
+    # Compared before they are side by side: a byte each instead of four.
+    parts = [part >= below for part in _uniform16(key, rows, x.shape)]
+    keep = checkpoint_name(jnp.concatenate(parts, axis=-1)[..., : x.shape[-1]], MASK)
+    return jnp.where(keep, x / (1 - below / 2**16), jnp.zeros((), x.dtype))
 
-    def draw(row: jax.Array) -> jax.Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - rate, shape)
 
-    keep = jax.vmap(draw, out_axes=axis)(rows)
-    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+def _uniform16(key: jax.Array, rows: jax.Array, shape: tuple[int, ...]) -> list[jax.Array]:
+    """Returns random integers below 2^16, four arrays (..., B, N, in / 4) uint32, an example's from its row.
+
+    A block of Threefry, the counter-based generator of jax.random, makes four of them. jax.random computes
+    a block for each.
+
+    Source: Salmon et al. 2011, doi:10.1145/2063384.2063405.
+    """
+    axis, blocks = len(shape) - 3, (*shape[:-1], -(-shape[-1] // 4))
+    row = jax.lax.broadcast_in_dim(rows.astype(jnp.uint32), blocks, (axis,))
+    place = jnp.zeros(blocks, jnp.uint32)
+    for dim, size in enumerate(blocks):
+        if dim != axis:
+            place = place * size + jax.lax.broadcasted_iota(jnp.uint32, blocks, dim)
+    first, second = jax.random.key_data(key).reshape(-1)[:2]
+    words = threefry2x32_p.bind(jnp.broadcast_to(first, blocks), jnp.broadcast_to(second, blocks), row, place)
+    return [part for word in words for part in (word & 0xFFFF, word >> 16)]
 
 
 def apart(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -146,7 +166,7 @@ def rescaled(base: jax.Array, low: jax.Array, gain: jax.Array) -> jax.Array:
 def _rescaled_forward(
     base: jax.Array, low: jax.Array, gain: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    y = rescaled(base, low, gain)
+    y = checkpoint_name(rescaled(base, low, gain), PRODUCT)
     return y, (y, gain)
 
 

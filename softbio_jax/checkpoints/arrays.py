@@ -111,7 +111,7 @@ def _patient(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
 
 def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
     """Makes one loop run its remaining tasks, and retrieve their exceptions, when it is closed."""
-    close = loop.close
+    close, wake = loop.close, loop.call_soon_threadsafe
 
     async def finish() -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -122,7 +122,17 @@ def _finish_before_close(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(finish())
         close()
 
+    def wake_while_open(*args: Any, **kwargs: Any) -> asyncio.Handle | None:
+        # Where `asyncio.run` cancelled a task, tensorstore's thread may report its end after the loop's.
+        try:
+            return wake(*args, **kwargs)
+        except RuntimeError:
+            if loop.is_closed():
+                return None
+            raise
+
     loop.close = finish_and_close  # type: ignore[method-assign]
+    loop.call_soon_threadsafe = wake_while_open  # type: ignore[method-assign,assignment]
 
 
 def barrier(name: str) -> None:

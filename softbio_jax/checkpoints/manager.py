@@ -33,11 +33,16 @@ _SHOWN = 4  # differing fields in a message
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Restored:
-    """The content of a checkpoint: `state` and `host` as they were given to `save`."""
+    """The content of a checkpoint: `state` and `host` as they were given to `save`.
+
+    `digest` is that of its manifest, which has a digest of every leaf, and `base` that of the frozen weights.
+    """
 
     step: int
     state: Any
     host: dict[str, Any]
+    digest: str
+    base: str
 
 
 class CheckpointManager:
@@ -46,11 +51,12 @@ class CheckpointManager:
     Args:
       workdir: the run's directory, local or gs://.
       keep: number of the newest checkpoints to keep.
-      base: digest of the frozen weights, which checkpoints do not contain but depend on.
+      base: digest of the frozen weights, which checkpoints do not contain but depend on; None: not compared.
       run: JSON values by name that every checkpoint of this run has; see `directory.identity`.
       older: (state to restore, paths of a checkpoint's leaves) -> the state that the checkpoint holds,
         where an earlier version saved less.
       console: reports skipped checkpoints.
+      say: reports them instead, as in 0.1.
     """
 
     def __init__(
@@ -58,13 +64,15 @@ class CheckpointManager:
         workdir: epath.PathLike,
         *,
         keep: int,
-        base: str,
+        base: str | None,
         run: Mapping[str, Any] | None = None,
         older: Callable[[Any, Collection[str]], Any] = lambda like, paths: like,
         console: Console = QUIET,
+        say: Callable[[str], object] | None = None,
     ):
         self._directory = files.absolute(workdir) / "checkpoints"
-        self._keep, self._base, self._run, self._console = keep, base, dict(run or {}), console
+        self._keep, self._base, self._run = keep, base, dict(run or {})
+        self._say = say or console.say
         self._older = older
         self._writer: arrays.Writer | None = None
         self._finishing: threading.Thread | None = None
@@ -79,6 +87,10 @@ class CheckpointManager:
             return []
         found = [path.name for path in self._directory.iterdir()]
         return sorted((int(name) for name in found if name.isdecimal()), reverse=True)
+
+    def finished(self) -> list[int]:
+        """Returns the steps of the checkpoints whose save was finished, newest first."""
+        return [step for step in self.steps() if (self._directory / str(step) / manifest.NAME).exists()]
 
     def save(self, step: int, state: Any, host: dict[str, Any], *, best_step: int | None = None) -> None:
         """Starts saving; the arrays are copied before this returns, so state may be donated.
@@ -147,7 +159,7 @@ class CheckpointManager:
             try:
                 return self._restore(step, like)
             except Damaged as damaged:
-                self._console.say(f"checkpoint {step} skipped: {damaged}")
+                self._say(f"checkpoint {step} skipped: {damaged}")
                 if not damaged.unfinished:
                     self._damaged.add(step)
                     found.append(f"{step}: {damaged}")
@@ -209,7 +221,9 @@ class CheckpointManager:
 
         saved, state = self._together(f"read_{step}", directory, open_state)
         self._together(f"checked_{step}", directory, lambda: manifest.check_leaves(state, saved))
-        return Restored(step=step, state=state, host=saved.host)
+        return Restored(
+            step=step, state=state, host=saved.host, digest=manifest.digest(saved), base=saved.base
+        )
 
     def _together(self, name: str, directory: epath.Path, read: Callable[[], _T]) -> _T:
         """Returns the result of `read`; raises Damaged on every process if it fails on one.
@@ -264,12 +278,12 @@ class CheckpointManager:
                     found=str(found.get(path, "no such parameter")),
                     fix="use the config it was trained with, or another workdir",
                 )
-        if saved.base != self._base:
+        if self._base not in (None, saved.base):
             raise UserError(
                 "the frozen weights are not those the checkpoint was trained on",
                 where=where,
                 expected=f"digest {saved.base[:12]}",
-                found=self._base[:12],
+                found=str(self._base)[:12],
                 fix="set model.pretrained to the file that it was trained from",
             )
 
@@ -290,6 +304,7 @@ class CheckpointManager:
                 digests = manifest.describe_files(directory)
                 self.seconds["digest"] += time.perf_counter() - begun
                 shapes = {path: leaf.to_json() for path, leaf in described.items()}
+                assert self._base is not None
                 complete = Manifest(
                     step=step, host=host, base=self._base, files=digests, leaves=shapes, run=self._run
                 )
@@ -307,8 +322,7 @@ class CheckpointManager:
 
     def _drop_old(self, step: int, best_step: int | None) -> None:
         """Deletes checkpoints before step except the newest complete ones and the best."""
-        older = [s for s in self.steps() if s <= step and s not in self._damaged]
-        complete = [s for s in older if (self._directory / str(s) / manifest.NAME).exists()]
+        complete = [s for s in self.finished() if s <= step and s not in self._damaged]
         for old in {s for s in self.steps() if s < step} - {*complete[: self._keep], best_step}:
             directory = self._directory / str(old)
             # The manifest first: if the process is killed here, the rest counts as unfinished.

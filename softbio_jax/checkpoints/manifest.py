@@ -67,6 +67,11 @@ def read(directory: epath.Path, step: int) -> Manifest:
     return saved
 
 
+def digest(manifest: Manifest) -> str:
+    """Returns the digest that a manifest's file has of itself, which covers every leaf's."""
+    return _digest(dataclasses.asdict(manifest))
+
+
 def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

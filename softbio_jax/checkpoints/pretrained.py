@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.interop import formats, stacking
-from softbio_jax.interop.official import OFFICIAL
+from softbio_jax.interop.official import OFFICIAL, without_mask
 from softbio_jax.interop.reading.locate import resolve
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import VisionConfig
@@ -17,12 +17,13 @@ from softbio_jax.params import Tree, flatten, unflatten
 def load_pretrained(
     source: str | pathlib.Path, *, config: VisionConfig, tail: int = 0, dtype: Any = np.float32
 ) -> Tree:
-    """Reads the parameters of a vision encoder: `encoder`, and the variant's `pool` and `proj`.
+    """Reads the parameters of a vision encoder: `encoder`, and the config's `pool` and `proj`.
 
-    A text encoder in the file is checked and ignored.
+    A text encoder in the file is checked and ignored, as is a pooling or projection of the variant
+    where the config has another pooling. What the variant has no weights of, a new pooling, is absent.
 
     Args:
-      source: a `.safetensors` or `.pt` file in any of `formats.FORMATS`, or a hub id.
+      source: a `.safetensors` or `.pt` file in any format of its family, or a hub id.
       config: the variant that it must contain.
       tail: k, number of last blocks that go to `encoder/tail`.
       dtype: the floating type of every leaf.
@@ -31,8 +32,11 @@ def load_pretrained(
       UserError: an unreadable file, another variant, or wrong keys, shapes or values.
     """
     state = formats.read(resolve(str(source)), config=config)
-    vision = {key: value for key, value in state.items() if key.startswith("visual.")}
+    vision = without_mask({key: value for key, value in state.items() if key.startswith("visual.")})
     arrays = {path: array.astype(dtype, copy=False) for path, array in OFFICIAL.forward(vision).items()}
+    absent = [] if config.pooling == "attn" else ["pool/"]
+    absent += [] if config.out_dim is not None else ["proj"]
+    arrays = {path: array for path, array in arrays.items() if not path.startswith(tuple(absent))}
     return unflatten(stacking.stack(arrays, tail=tail))
 
 

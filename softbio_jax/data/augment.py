@@ -22,29 +22,18 @@ Factors = Annotated[tuple[_Factor, _Factor], Ordered()]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Strength of each augmentation; zero disables one.
+    """Strength of each augmentation; zero disables one."""
 
-    Args:
-      flip: probability of a horizontal flip.
-      brightness, contrast, saturation: each factor is uniform in [max(0, 1 - x), 1 + x].
-      degrees: the rotation is uniform in [-degrees, degrees].
-      translate: the shift in integer pixels is uniform up to this share of the width and height.
-      scale: range of the zoom factor.
-      erase: probability that one rectangle is erased.
-      erase_area: range of the rectangle's share of the image area.
-      erase_ratio: range of its height / width, uniform in the logarithm.
-    """
-
-    flip: Share = 0.5
-    brightness: Strength = 0.2
-    contrast: Strength = 0.2
-    saturation: Strength = 0.2
-    degrees: Annotated[float, Range(0, 180)] = 10.0
-    translate: Share = 0.05
-    scale: Factors = (0.9, 1.1)
-    erase: Share = 0.5
-    erase_area: Annotated[tuple[Area, Area], Ordered()] = (0.02, 0.2)
-    erase_ratio: Factors = (0.3, 3.3)
+    flip: Share = 0.5  # probability of a horizontal flip
+    brightness: Strength = 0.2  # the factor is uniform in [max(0, 1 - x), 1 + x]
+    contrast: Strength = 0.2  # likewise
+    saturation: Strength = 0.2  # likewise
+    degrees: Annotated[float, Range(0, 180)] = 10.0  # the rotation is uniform in [-degrees, degrees]
+    translate: Share = 0.05  # the shift, in whole pixels, is uniform up to this share of width and height
+    scale: Factors = (0.9, 1.1)  # range of the zoom factor
+    erase: Share = 0.5  # probability that one rectangle is erased
+    erase_area: Annotated[tuple[Area, Area], Ordered()] = (0.02, 0.2)  # range of its share of the image
+    erase_ratio: Factors = (0.3, 3.3)  # range of its height / width, uniform in the logarithm
 
     def __post_init__(self) -> None:
         check_fields(self, "augment")
@@ -65,7 +54,17 @@ OFF = AugmentConfig(
 )
 
 
-def augment(images: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig) -> jax.Array:
+_GREY = (0.5, 0.5, 0.5)
+
+
+def augment(
+    images: jax.Array,
+    key: jax.Array,
+    index: jax.Array,
+    *,
+    config: AugmentConfig,
+    mean: tuple[float, float, float] = _GREY,
+) -> jax.Array:
     """Augments and normalises a batch: flip, jitter, affine, normalise, erase, in this order.
 
     The order and the 8-bit arithmetic of the jitter are those of torchvision's transforms on PIL
@@ -77,17 +76,21 @@ def augment(images: jax.Array, key: jax.Array, index: jax.Array, *, config: Augm
       key: one PRNG key per run.
       index: integer (B,), the example's position in the global sample stream.
       config: strengths; `OFF` gives exactly `normalize(images)`.
+      mean: the encoder's mean of pixels in [0, 1], which erased ones have.
 
     Returns:
-      float32 (B, H, W, 3) in [-1, 1]; black (-1) beyond the affine map's edge, 0 where erased.
+      float32 (B, H, W, 3) in [-1, 1]; black (-1) beyond the affine map's edge, 2 mean - 1 where erased.
 
     Source: torchvision RandomHorizontalFlip, ColorJitter, RandomAffine, RandomErasing.
     """
-    one = functools.partial(_augment_one, config=config)
+    blank = 0.0 if mean == _GREY else jnp.array([2 * value - 1 for value in mean], jnp.float32)[None, None]
+    one = functools.partial(_augment_one, config=config, blank=blank)
     return jax.vmap(one, in_axes=(0, None, 0))(images, key, index)
 
 
-def _augment_one(image: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig) -> jax.Array:
+def _augment_one(
+    image: jax.Array, key: jax.Array, index: jax.Array, *, config: AugmentConfig, blank: jax.Array | float
+) -> jax.Array:
     # One key per stage, always: disabling one augmentation leaves the other draws unchanged.
     flip_key, jitter_key, warp_key, erase_key = jax.random.split(
         jax.random.fold_in(key, index.astype(jnp.uint32)), 4
@@ -100,7 +103,7 @@ def _augment_one(image: jax.Array, key: jax.Array, index: jax.Array, *, config: 
         image = affine(image, *_draw_affine(warp_key, image.shape, config))
     image = normalize(image)
     if config.erase:
-        image = jnp.where(_draw_rectangle(erase_key, image.shape, config), 0.0, image)
+        image = jnp.where(_draw_rectangle(erase_key, image.shape, config), blank, image)
     return image
 
 

@@ -44,7 +44,7 @@ _PADDING = 16
 
 _PPM_HEADER = re.compile(rb"P6\n([1-9]\d{0,8}) ([1-9]\d{0,8})\n255\n")
 
-Resize = Literal["fast", "reference"]
+Resize = Literal["fast", "squash", "center"]
 
 
 class UndecodableImage(ValueError):
@@ -55,14 +55,15 @@ _DECODING = PixelBudget(MAX_PIXELS)
 
 
 def decode(data: bytes, *, size: int, resize: Resize = "fast") -> np.ndarray:
-    """Decodes an image and squashes it to a square.
+    """Decodes an image and resizes it to a square.
 
     Args:
       data: the encoded image (JPEG, PNG, ... in any colour mode).
-      size: the side S in pixels; the aspect ratio is not kept.
-      resize: "fast" uses libjpeg-turbo and OpenCV and follows the EXIF orientation; "reference"
-        equals PIL's bilinear resize followed by a conversion to RGB bit for bit, which is the
-        preprocessing of the published checkpoints.
+      size: the side S in pixels.
+      resize: "fast" uses libjpeg-turbo and OpenCV, follows the EXIF orientation and does not keep the
+        aspect ratio. The others are the preprocessing of published checkpoints bit for bit, by
+        Pillow: "squash", bilinear, does not keep the aspect ratio; "center", bicubic, makes the
+        shorter side S and cuts the middle out.
 
     Returns:
       (S, S, 3) uint8, RGB.
@@ -70,8 +71,8 @@ def decode(data: bytes, *, size: int, resize: Resize = "fast") -> np.ndarray:
     Raises:
       UndecodableImage: not an image, truncated, or too large.
     """
-    if resize == "reference":
-        return _reference(data, size)
+    if resize != "fast":
+        return _reference(data, size, resize)
     return squash(decode_full(data, at_least=2 * size), size)
 
 
@@ -327,10 +328,21 @@ def _deep_grey(values: np.ndarray, *, from_file: bool) -> np.ndarray:
     return grey
 
 
-def _reference(data: bytes, size: int) -> np.ndarray:
+def _reference(data: bytes, size: int, resize: Resize) -> np.ndarray:
     from PIL import Image
 
     opened = _open(data)
     with _DECODING.hold(opened.width * opened.height):
-        image = _load(opened).resize((size, size), Image.Resampling.BILINEAR)
+        image = _load(opened)
+        if resize == "squash":
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        else:
+            short = min(image.size)
+            # torchvision's: the longer side is truncated, the corner rounded to even.
+            width, height = (int(size * side / short) for side in image.size)
+            left, top = round((width - size) / 2), round((height - size) / 2)
+            if max(width, height) > MAX_PIXELS // size:
+                raise UndecodableImage(f"too elongated: {image.width}x{image.height}")
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+            image = image.crop((left, top, left + size, top + size))
         return np.array(image.convert("RGB"))

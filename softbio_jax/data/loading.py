@@ -62,7 +62,7 @@ class Loader:
           image (b, S, S, 3) uint8, labels/{task} int32 (b,), mask/{task} bool (b,), and the
           reason why an image could not be decoded, bytes (b,), empty where it could.
         """
-        _one_opencv_thread()
+        one_opencv_thread()
         images = np.zeros((len(examples), self._image_size, self._image_size, 3), np.uint8)
         reasons = np.zeros(len(examples), f"S{_REASON_BYTES}")
         usable = examples != PADDING
@@ -126,7 +126,8 @@ class RejectionLog:
 
 
 @functools.cache
-def _one_opencv_thread() -> None:
+def one_opencv_thread() -> None:
+    """Makes OpenCV use one thread in this process."""
     # Grain's threads already fill the cores; OpenCV's own would fight with them.
     import cv2
 
@@ -141,11 +142,13 @@ class Reader:
       workers: number of worker processes; 0 uses threads of this process.
       threads: threads in this process or in each worker; 0: one per core, shared by the workers.
       batches: batches held ready, over all workers.
+      setting: the name of the user's setting of `workers`, for errors.
     """
 
     workers: int
     threads: int
     batches: int
+    setting: str = "--config.data.workers"
 
     def __call__(self, make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
         """Yields make(start), ..., make(stop - 1) in this order, made ahead of time."""
@@ -165,15 +168,15 @@ class Reader:
                 flags.FLAGS.mark_as_parsed()
             _silence_tracker()
             batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
-            return _FromWorkers(iter(batches), self.workers)
+            return _FromWorkers(iter(batches), self.workers, self.setting)
         return iter(batches)
 
 
 class _FromWorkers(Iterator[T]):
     """The batches of worker processes, or a UserError once one of them is dead."""
 
-    def __init__(self, batches: Iterator[T], workers: int):
-        self._batches, self._workers = batches, workers
+    def __init__(self, batches: Iterator[T], workers: int, setting: str):
+        self._batches, self._workers, self._setting = batches, workers, setting
 
     def __next__(self) -> T:
         try:
@@ -183,9 +186,9 @@ class _FromWorkers(Iterator[T]):
                 raise
             raise UserError(
                 "a process that reads images has ended",
-                where=f"data.workers={self._workers}",
+                where=f"{self._setting}={self._workers}",
                 found=_how_ended(int(found[1])),
-                fix="start again with more memory or a lower --config.data.workers (0 reads in threads)",
+                fix=f"start again with more memory or a lower {self._setting} (0 reads in threads)",
             ) from error
 
     def close(self) -> None:

@@ -79,17 +79,19 @@ def evaluate_run(
         for folder in {str(files.absolute(path)) for path in ((out, workdir) if timed else (out,))}:
             held.enter_context(directory.hold(folder))
         session = restore_run(workdir, data_root=data_root)
+        console = Console(active=jax.process_index() == 0)
         changed = directory.changed_data(data, workdir)
         if changed is not None:
             if files.absolute(out) == files.absolute(workdir):
                 raise changed
-            Console(active=jax.process_index() == 0).say(f"warning: {changed}")
+            console.say(f"warning: {changed}")
         summary = evaluate(session, data.test, out, val=data.val)
+        console.say(f"results: {epath.Path(out) / DIRECTORY / 'metrics.json'}")
         if timed:
             found = speed.measure(session)
             if jax.process_index() == 0:
                 directory.update(workdir, {"inference": found})
-                Console().say(speed.text(found))
+            console.say(speed.text(found))
         return summary
 
 

@@ -3,5 +3,3 @@ from .bundle import Bundle as Bundle
 from .predictor import Prediction as Prediction
 from .predictor import Predictor as Predictor
 from .predictor import load as load
-from .stream import Stream as Stream
-from .table import PredictionTable as PredictionTable

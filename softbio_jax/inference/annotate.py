@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
 from softbio_jax import files
 from softbio_jax.console import percent
+from softbio_jax.escaping import one_line
 from softbio_jax.inference.predictor import Prediction
 
 _COLOUR, _CHOSEN = (40, 200, 120), (255, 150, 30)
 _MIN_SIDE = 320  # pixels: text on a smaller image could not be read
 _MAX_ENLARGED = 4_000_000  # pixels; a thin image is not enlarged beyond
 MAX_DRAWN = 25_000_000  # pixels; a larger image is drawn on at this size
+_MAX_NAME = 200  # bytes; with the digest and the ending below the 255 of file systems
+_LENGTHS = (8, 16, 32)  # of the digests of images whose names are taken, until one is free
+_UNSAFE = re.compile(r'[<>:"\\|?*]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
 _MAX_SIDE = 65_000  # pixels, of a JPEG with some lines of text
 
 
@@ -99,22 +107,101 @@ def lines(prediction: Prediction) -> list[str]:
     return texts
 
 
-def save(image: np.ndarray, folder: str | os.PathLike[str], name: str, seconds: str | None) -> pathlib.Path:
-    """Writes an annotated image to `folder/name.jpg`, or to `folder/name/SECONDS.jpg` for a video.
+class Places:
+    """Chooses the file of every annotated image below a folder, so that none takes another one's.
 
-    `name` keeps its folders, so that images of the same name do not collide; it never leads out of
-    `folder`, whatever it is.
+    An image is `folder/NAME.jpg`, a frame of a video `folder/NAME/SECONDS.jpg`. NAME keeps its folders, and
+    never leads out of `folder`, whatever it is. What other systems or tools cannot take is replaced (`..`,
+    control characters, `<>:"|?*` and backslashes, names that Windows reserves, names of more than 200
+    bytes), and a digest is added. So it is where a file of that name, in any case of letters, was not
+    written for the same image: it remains. The comment of each JPEG identifies its image by a digest of the
+    absolute path, so a second run writes the same files.
     """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self._folder = pathlib.Path(folder)
+        self._listed: dict[str, dict[str, pathlib.Path]] = {}  # folder -> name -> file, both as `_folded`
+
+    def place(self, name: str, seconds: str | None = None) -> tuple[pathlib.Path, bytes]:
+        """Returns the file of an image or a frame, whose folders exist then, and the comment it must have."""
+        given = os.fspath(name)
+        source = f"{os.path.abspath(given)}\n{seconds or ''}"
+        owner = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+        *folders, last = _plain(given, is_folder=seconds is not None)
+        for length in (0, *_LENGTHS):
+            own = f"{last}-{owner[:length]}" if length else last
+            parts = [*folders, own, f"{seconds}.jpg"] if seconds else [*folders, f"{own}.jpg"]
+            path, comment = self._folder.joinpath(*parts), owner.encode()
+            siblings = self._siblings(parts[:-1])
+            taken = siblings.setdefault(_folded(parts[-1]), path)
+            # The second one was written by another process in the meantime.
+            if all(not file.exists() or _comment(file) == comment for file in (taken, path)):
+                break
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path, comment
+
+    def _siblings(self, parts: list[str]) -> dict[str, pathlib.Path]:
+        """Returns the files of a folder, with those of folders whose names differ in case alone."""
+        key = "/".join(map(_folded, parts))
+        if key not in self._listed:
+            folders = [self._folder] if self._folder.is_dir() else []
+            for part in parts:
+                inside = (path for folder in folders for path in folder.iterdir())
+                folders = [path for path in inside if _folded(path.name) == _folded(part) and path.is_dir()]
+            found = sorted(path for folder in folders for path in folder.iterdir())
+            self._listed[key] = {_folded(path.name): path for path in found}
+        return self._listed[key]
+
+
+def save(
+    image: np.ndarray, folder: str | os.PathLike[str] | Places, name: str, seconds: str | None
+) -> pathlib.Path:
+    """Writes an annotated image as a JPEG below a folder and returns its path; `Places` chooses it."""
     from PIL import Image
 
-    # Neither the root, of one slash or two, nor `..`; a drive or a backslash is part of a name here.
-    parts = [part for part in os.fspath(name).split(os.sep) if part not in ("", os.curdir, os.pardir)]
-    path = pathlib.Path(folder, *(parts or ["image"]))
-    path = path / f"{seconds}.jpg" if seconds else path.with_name(path.name + ".jpg")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    places = folder if isinstance(folder, Places) else Places(folder)
+    path, comment = places.place(name, seconds)
     with files.atomic_file(path) as temporary:
-        Image.fromarray(image).save(temporary, "jpeg", quality=90)
+        Image.fromarray(image).save(temporary, "jpeg", quality=90, comment=comment)
     return path
+
+
+def _comment(path: pathlib.Path) -> bytes | None:
+    """Returns the comment of a JPEG, None of anything else."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["JPEG"]) as image:
+            found = image.info.get("comment")
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return found if isinstance(found, bytes) else None
+
+
+def _folded(name: str) -> str:
+    """Returns what names have in common that are one name where case or composition does not count."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _plain(name: str, *, is_folder: bool) -> list[str]:
+    """Returns the parts of a path below a folder that every system can have."""
+    given = [part for part in name.split("/") if part not in ("", ".")]
+    parts = [_plain_part(part) for part in given] or ["image"]
+    # A folder x.jpg could be the file of the image x.
+    named = slice(None) if is_folder else slice(-1)
+    parts[named] = [f"{part}_" if part.lower().endswith(".jpg") else part for part in parts[named]]
+    if parts != given:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        parts[-1] = f"{parts[-1]}-{digest}"
+    return parts
+
+
+def _plain_part(part: str) -> str:
+    # Windows drops dots and spaces at the end, also of "..".
+    plain = _UNSAFE.sub("_", one_line(part)).rstrip(". ") or "_"
+    if _RESERVED.fullmatch(plain):
+        plain = f"_{plain}"
+    return plain.encode()[:_MAX_NAME].decode(errors="ignore")
 
 
 def _write(draw, texts, corner, font, line) -> None:  # type: ignore[no-untyped-def]

@@ -28,7 +28,7 @@ from softbio_jax.inference.reference.preprocessing import PREPROCESSING, describ
 from softbio_jax.inference.reference.write import Run, write_reference
 from softbio_jax.interop.keymap import check_finite, check_shapes, shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
-from softbio_jax.models.attention import on_this_machine
+from softbio_jax.models.attention.choice import on_this_machine
 from softbio_jax.models.config import ComputeConfig, Side, VisionConfig
 from softbio_jax.models.forward import forward
 from softbio_jax.models.multitask import HeadConfig, MultitaskModel, check_tasks
@@ -200,7 +200,7 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
         "schema": SCHEMA,
         "name": bundle.name,
         "method": bundle.method,
-        "tower": dataclasses.asdict(model.config),  # its name since the first schema
+        "tower": model.config.to_json(),  # its name since the first schema
         "image_size": bundle.image_size,
         "preprocessing": describe(bundle.image_size, training=bundle.crops),
         "tasks": {task.name: list(task.classes) for task in bundle.tasks},

@@ -7,6 +7,8 @@ import numpy as np
 from softbio_jax.inference.predictor import Predictor
 
 GRID = 8
+EVIDENCE, AGAINST = (220, 30, 30), (30, 80, 220)  # colours of a map
+_LEAST = 0.05  # noise does not look like evidence
 
 
 def occlusion(model: Predictor, image: np.ndarray, *, grid: int = GRID) -> dict[str, np.ndarray]:
@@ -48,13 +50,17 @@ def covered(image: np.ndarray, *, grid: int) -> np.ndarray:
     return result
 
 
+def scale(drops: np.ndarray) -> float:
+    """Returns the drop of a map's strongest colours: the largest in it, but at least 5 points."""
+    return max(float(np.abs(drops).max()), _LEAST)
+
+
 def overlay(image: np.ndarray, drops: np.ndarray, *, side: int = 384) -> np.ndarray:
     """Colours a grey image by its drops: red is evidence for the class, blue against it.
 
     Args:
       image: (S, S, 3) uint8.
-      drops: (G, G); the strongest colour is the largest drop, but at least 5 points, so that noise
-        does not look like evidence.
+      drops: (G, G); the strongest colour is at `scale`.
       side: of the result in pixels.
 
     Returns:
@@ -63,9 +69,9 @@ def overlay(image: np.ndarray, drops: np.ndarray, *, side: int = 384) -> np.ndar
     import cv2
 
     grey = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR).mean(axis=2)
-    scaled = drops / max(float(np.abs(drops).max()), 0.05)
+    scaled = drops / scale(drops)
     strength = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_LINEAR)[..., None]
-    colour = np.where(strength > 0, (220.0, 30.0, 30.0), (30.0, 80.0, 220.0))
+    colour = np.where(strength > 0, np.array(EVIDENCE, float), np.array(AGAINST, float))
     opacity = 0.65 * np.abs(strength)
     mixed = grey[..., None] * (1 - opacity) + colour * opacity
     return mixed.clip(0, 255).astype(np.uint8)

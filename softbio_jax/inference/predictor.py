@@ -1,8 +1,9 @@
-"""Predictions from images: merged weights on one device, one compiled program per batch size."""
+"""Predictions from images: merged weights on this process' devices, one compiled program per batch size."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import os
@@ -13,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from softbio_jax import coverage
 from softbio_jax.data.faces import Face, FaceFinder, Mtcnn
@@ -22,6 +24,8 @@ from softbio_jax.inference import bundle, crops, hub, run_bundle
 from softbio_jax.inference import images as images_lib
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.images import ImageLike
+from softbio_jax.models.attention.choice import on_this_machine, resolved
+from softbio_jax.models.forward import per_layer
 from softbio_jax.tasks import AGE
 
 MAX_FACES = 256  # per image
@@ -60,14 +64,15 @@ def _former_keyword(method: F) -> F:
 
 
 class Predictor:
-    """A bundle on a device.
+    """A bundle on one device or several.
 
-    A batch of n images is padded to the next power of two, so at most log2(max_batch) + 1 programs are
-    compiled. Several threads may use it at once.
+    Up to max_batch images are padded to the next power of two and computed on the first device, so at
+    most log2(max_batch) + 1 programs are compiled. More are divided among all devices, which each have
+    a copy of the weights from then on. Several threads may use it at once.
 
     Args:
-      device: a device, or a name such as "cpu", "gpu" or "gpu:1"; None: JAX's first.
-      max_batch: maximum batch size, a power of two.
+      device: a device, or a name such as "cpu", "gpu" or "gpu:1"; None: all of this process.
+      max_batch: maximum batch size per device, a power of two.
     """
 
     def __init__(self, bundle: Bundle, *, device: jax.Device | str | None = None, max_batch: int = 64):
@@ -80,13 +85,27 @@ class Predictor:
                 fix="use one of them",
             )
         self.bundle = bundle
-        self.device = _device(device)
+        self.devices = _devices(device)
         self.max_batch = max_batch
-        self._variables = jax.device_put(bundle.variables, self.device)
-        self._forward = jax.jit(bundle.forward)  # compiles once per bucket
+        computed = _on_device(bundle, self.device)
+        self._variables = jax.device_put(per_layer(computed.model, bundle.variables), self.devices[0])
+        self._mesh = Mesh(np.array(self.devices), ("data",))
+        self._first: Sharding = SingleDeviceSharding(self.devices[0])
+        self._divided: Sharding = NamedSharding(self._mesh, PartitionSpec("data"))
+        self._forward = jax.jit(computed.forward)  # compiles once per bucket
         self._buckets: set[int] = set()
         self._finder: FaceFinder | None = None
         self._lock = threading.Lock()
+
+    @property
+    def device(self) -> jax.Device:
+        """The first device, which computes small batches."""
+        return self.devices[0]
+
+    @functools.cached_property
+    def _copies(self) -> Any:
+        """The weights on every device."""
+        return jax.device_put(self._variables, NamedSharding(self._mesh, PartitionSpec()))
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -162,11 +181,13 @@ class Predictor:
                 self._finder = finder = self._finder or Mtcnn()
         return finder.find(image)[:MAX_FACES]
 
-    def predict_squares(self, squares: list[np.ndarray], *, calibrated: bool = True) -> list[Prediction]:
-        """Predicts from images (S, S, 3) uint8 of the model's size."""
+    def predict_squares(
+        self, squares: list[np.ndarray], *, calibrated: bool = True, whole: bool = False
+    ) -> list[Prediction]:
+        """Predicts from images (S, S, 3) uint8 of the model's size; `whole` as in `logits`."""
         if not squares:
             return []
-        probabilities = self.probabilities(np.stack(squares), calibrated=calibrated)
+        probabilities = self.probabilities(np.stack(squares), calibrated=calibrated, whole=whole)
         years = None
         if (age := probabilities.get(AGE.name)) is not None and age.shape[1] == AGE.num_classes:
             years = expected_age(age)
@@ -186,20 +207,28 @@ class Predictor:
             )
         return predictions
 
-    def probabilities(self, images: np.ndarray, *, calibrated: bool = True) -> dict[str, np.ndarray]:
+    def probabilities(
+        self, images: np.ndarray, *, calibrated: bool = True, whole: bool = False
+    ) -> dict[str, np.ndarray]:
         """Maps images (N, S, S, 3) uint8 RGB to {task: (N, C)} float32: softmax(logits / T).
 
-        T = 1 for tasks without a fitted temperature, and for all if not `calibrated`.
+        T = 1 for tasks without a fitted temperature, and for all if not `calibrated`; `whole` as in
+        `logits`.
         """
         found = {}
-        for task, logits in self.logits(images).items():
+        for task, logits in self.logits(images, whole=whole).items():
             scaled = logits / (self.bundle.temperatures.get(task, 1.0) if calibrated else 1.0)
             values = np.exp(scaled - scaled.max(axis=1, keepdims=True))
             found[task] = (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
         return found
 
-    def logits(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Maps images (N, S, S, 3) uint8 to logits {task: (N, C)} float32."""
+    def logits(self, images: np.ndarray, *, whole: bool = False) -> dict[str, np.ndarray]:
+        """Maps images (N, S, S, 3) uint8 to logits {task: (N, C)} float32.
+
+        Args:
+          whole: pad to max_batch per device, so that an image has the same logits to the last bit
+            whatever it is computed with, on one device or several.
+        """
         size = self.bundle.image_size
         if images.shape[1:] != (size, size, 3) or images.dtype != np.uint8 or not len(images):
             raise UserError(
@@ -209,13 +238,22 @@ class Predictor:
                 found=f"{images.shape} {images.dtype}",
                 fix="use predict, which resizes",
             )
-        running = []
-        for start in range(0, len(images), self.max_batch):  # all dispatched before any is awaited
-            chunk = images[start : start + self.max_batch]
-            bucket = 1 << (len(chunk) - 1).bit_length()
+        running, rest = [], images
+        context: contextlib.AbstractContextManager[Any]
+        while len(rest):  # all dispatched before any is awaited
+            if len(rest) > self.max_batch and len(self.devices) > 1:
+                bucket = self.max_batch * len(self.devices)
+                # The attention of TPUs is divided over a mesh that is set.
+                variables, place, context = self._copies, self._divided, jax.set_mesh(self._mesh)
+            else:
+                n = min(len(rest), self.max_batch)
+                bucket = self.max_batch if whole else 1 << (n - 1).bit_length()
+                variables, place, context = self._variables, self._first, contextlib.nullcontext()
+            chunk, rest = rest[:bucket], rest[bucket:]
             padding = np.zeros((bucket - len(chunk), *chunk.shape[1:]), np.uint8)
-            batch = jax.device_put(np.concatenate([chunk, padding]), self.device)
-            running.append((self._forward(self._variables, batch), len(chunk)))
+            batch = jax.device_put(np.concatenate([chunk, padding]), place)
+            with context:
+                running.append((self._forward(variables, batch), len(chunk)))
             self._buckets.add(bucket)
         done = [(jax.device_get(out), n) for out, n in running]
         names = [task.name for task in self.bundle.tasks]
@@ -229,12 +267,22 @@ def _threaded(function: Callable[[int], np.ndarray], items: range) -> list[np.nd
         return list(pool.map(function, items))
 
 
-def _device(wanted: jax.Device | str | None) -> jax.Device:
+def _on_device(bundle: Bundle, device: jax.Device) -> Bundle:
+    """Returns the bundle with the attention and the unrolling that suit one device."""
+    compute, encoder = on_this_machine(bundle.model.compute, [device]), bundle.model.config
+    patches = (bundle.image_size // encoder.patch_size,) * 2
+    compute, _ = resolved(compute, encoder, [device], tokens=encoder.tokens_on(patches))
+    return dataclasses.replace(bundle, model=bundle.model.clone(compute=compute))
+
+
+def _devices(wanted: jax.Device | str | None) -> tuple[jax.Device, ...]:
+    if wanted is None:
+        return tuple(jax.local_devices())
     if isinstance(wanted, jax.Device):
-        return wanted
-    kind, _, number = (wanted or "").partition(":")
+        return (wanted,)
+    kind, _, number = wanted.partition(":")
     try:
-        return jax.devices(kind or None)[int(number or 0)]
+        return (jax.local_devices(backend=kind)[int(number or 0)],)
     except (RuntimeError, IndexError, ValueError) as error:
         here = ", ".join(sorted({f"{d.platform}:{d.id}" for d in jax.devices()}))
         raise UserError(
@@ -275,8 +323,8 @@ def load(
 
     Args:
       source: a run of scripts/train.py, a folder that `Predictor.save` wrote, or a hub id.
-      device: a device, or a name such as "cpu" or "gpu:1"; None: JAX's first.
-      max_batch: maximum batch size, a power of two.
+      device: a device, or a name such as "cpu" or "gpu:1"; None: all of this process.
+      max_batch: maximum batch size per device, a power of two.
 
     Raises:
       UserError: no model, or no such device.

@@ -15,8 +15,10 @@ from softbio_jax.errors import UserError
 from softbio_jax.inference import crops
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.interop import stacking
+from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, flatten, unflatten
+from softbio_jax.runs.config import RunComputeConfig
 from softbio_jax.safety import untrusted
 
 _TRUNK = "encoder/trunk/"
@@ -48,11 +50,18 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
         name=path.parent.name if path.name == "run" else path.name,
         method=session.run.method.name,
         image_size=session.run.image_size,
-        model=model.clone(compute=dataclasses.replace(model.compute, remat="none")),
+        model=model.clone(compute=_portable(model.compute, session.run.config.compute)),
         temperatures={t: v for t, v in fitted.items() if t in names},
         training_images={t: n for t, n in session.training_images.items() if t in names},
         crops=_training_crops(workdir / "run.json"),
         variables={"params": params, "batch_stats": jax.device_get(stats)},
+    )
+
+
+def _portable(compute: ComputeConfig, configured: RunComputeConfig) -> ComputeConfig:
+    """Returns how a model computes wherever it is loaded: nothing is chosen for this machine's devices."""
+    return dataclasses.replace(
+        compute, remat="none", attention=configured.attention, unroll=configured.unroll
     )
 
 

@@ -58,7 +58,7 @@ ADAPTER_FORMATS = Registry[AdapterFormat](
 )
 _KIND, _PEFT = "softbio-adapter", "peft"
 _STATS = "batch_stats/"
-_TEXT, _HEADS = ("text/", "logit_scale"), ("heads/", "balance/")
+_TEXT, _HEADS = ("text/", "logit_"), ("heads/", "balance/")
 
 
 def read(
@@ -192,7 +192,9 @@ def _of_peft(adapter: Adapter, config: VisionConfig) -> Adaptation:
     )
 
 
-def _write_peft(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
+def _write_peft(
+    path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig, naming: Naming = "timm"
+) -> None:
     if checkpoint.leaves:
         heads = any(name.startswith(_HEADS) for name in checkpoint.leaves)
         raise UserError(
@@ -202,8 +204,12 @@ def _write_peft(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig
             found=", ".join(list(checkpoint.leaves)[:3]),
             fix="add --vision_only, or name another --dst_format" if heads else "fold them: --base=ENCODER",
         )
-    naming: Naming = "official" if checkpoint.adapter.text().layers else "timm"
-    peft.write(path, checkpoint.adapter, naming=naming, base_model=config.name)
+    naming = "official" if checkpoint.adapter.text().layers else naming
+    peft.write(path, checkpoint.adapter, naming=naming, base_model=config.name, config=config)
+
+
+def _write_peft_transformers(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
+    _write_peft(path, checkpoint, config, "transformers")
 
 
 def _write_ours(path: pathlib.Path, checkpoint: Adaptation, config: VisionConfig) -> None:
@@ -279,4 +285,6 @@ def _read_ours(path: pathlib.Path, config: VisionConfig) -> Adaptation:
 
 
 ADAPTER_FORMATS.add(_PEFT, AdapterFormat(read=_read_peft, write=_write_peft))
+# PEFT's files on transformers' modules; read, both are one.
+ADAPTER_FORMATS.add("peft_transformers", AdapterFormat(read=_read_peft, write=_write_peft_transformers))
 ADAPTER_FORMATS.add("softbio", AdapterFormat(read=_read_ours, write=_write_ours))

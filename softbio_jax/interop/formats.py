@@ -3,67 +3,60 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from softbio_jax.errors import UserError
 from softbio_jax.interop import official, stacking, timm
-from softbio_jax.interop.keymap import Shapes, check_finite, check_shapes, hollow, shapes_of
-from softbio_jax.interop.reading import locate
+from softbio_jax.interop.families import clip, dinov2, dinov3, siglip2
+from softbio_jax.interop.keymap import Format, KeyMap, Shapes, check_finite, check_shapes, hollow, shapes_of
+from softbio_jax.interop.reading import locate, mismatch
 from softbio_jax.interop.safe_load import load_arrays
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TEXT, VISION, VisionConfig
 
 Arrays = Mapping[str, np.ndarray]
-Step = Callable[[Arrays], dict[str, np.ndarray]]
-_HALF = 0.5  # mean and standard deviation of pixels in [0, 1], of every channel
 # The configurations of timm, open_clip and transformers beside weights, and their names of the two.
 _FILES = ("config.json", "open_clip_config.json", "preprocessor_config.json")
-_NAMES = ("mean", "std", "image_mean", "image_std")
+_NAMES = {"mean": "mean", "std": "std", "image_mean": "mean", "image_std": "std"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Format:
-    """A layout as a mapping to the official one and back: opened, to_official; from_official, closed."""
-
-    name: str
-    key: Callable[[str], bool]  # whether a key is this format's patch embedding
-    head: tuple[str, ...]  # how the names of the projection begin, and of a head in its place
-    to_official: Step = dict
-    from_official: Step = dict
-    opened: Step = dict  # a file's arrays to one entry per parameter and block
-    closed: Step = dict  # the inverse
-
-
+# Numbers in files of transformers and OpenAI that are no weights.
+_COUNTERS = (".position_ids", "input_resolution", "context_length", "vocab_size")
+# Of the Perception Encoder, ours included.
 FORMATS = {
     format_.name: format_
     for format_ in (
         Format(
             name="official",
-            key=lambda key: key.removeprefix("visual.") == "conv1.weight",
+            holds=lambda keys: "conv1.weight" in keys or "visual.conv1.weight" in keys,
+            key="conv1.weight",
             head=("visual.proj", "visual.head.", "head."),
             opened=official.add_prefix,
             closed=official.drop_prefix,
         ),
         Format(
             name="timm",
-            key=lambda key: key == "patch_embed.proj.weight",
+            holds=lambda keys: "patch_embed.proj.weight" in keys,
+            key="patch_embed.proj.weight",
             head=("head.",),
             to_official=OFFICIAL_TO_TIMM.backward,
             from_official=OFFICIAL_TO_TIMM.forward,
         ),
         Format(
             name="open_clip",
-            key=lambda key: key == "visual.trunk.patch_embed.proj.weight",
+            holds=lambda keys: "visual.trunk.patch_embed.proj.weight" in keys,
+            key="visual.trunk.patch_embed.proj.weight",
             head=("visual.trunk.head.", "visual.head."),
             to_official=timm.to_official,
             from_official=timm.from_official,
         ),
         Format(
             name="softbio",
-            key=lambda key: key == "encoder/patch_embed/kernel",
+            holds=lambda keys: "encoder/patch_embed/kernel" in keys,
+            key="encoder/patch_embed/kernel",
             head=("proj", "heads/"),
             to_official=official.OFFICIAL.backward,
             from_official=official.OFFICIAL.forward,
@@ -74,25 +67,104 @@ FORMATS = {
 }
 
 
-def detect(keys: Mapping[str, object], *, where: str) -> str:
-    """Returns the name of the format whose patch embedding is among the keys.
+_OURS = {"softbio": FORMATS["softbio"]}
+
+
+def _transformers(keymap: KeyMap, head: tuple[str, ...]) -> Format:
+    """Returns transformers' format of a model with both encoders."""
+    key = f"{clip.EMBEDDINGS}.patch_embedding.weight"
+    return Format(
+        name="transformers",
+        holds=lambda keys: key in keys,
+        key=key,
+        head=head,
+        to_official=keymap.backward,
+        from_official=keymap.forward,
+    )
+
+
+_CLIP = _transformers(clip.OFFICIAL_TO_TRANSFORMERS, ("visual_projection.", "classifier."))
+_SIGLIP2 = _transformers(siglip2.OFFICIAL_TO_TRANSFORMERS, ("classifier.",))
+_SIGLIP2_OPEN_CLIP = dataclasses.replace(
+    FORMATS["open_clip"], to_official=siglip2.from_open_clip, from_official=siglip2.to_open_clip
+)
+FAMILIES: Mapping[str, Mapping[str, Format]] = {
+    "perception": FORMATS,
+    "dinov2": dinov2.FORMATS | _OURS,
+    "dinov3": dinov3.FORMATS | _OURS,
+    # OpenAI's names are the Perception Encoder's.
+    "clip": {name: FORMATS[name] for name in ("official", "timm", "softbio")} | {"transformers": _CLIP},
+    "siglip2": FORMATS | {"open_clip": _SIGLIP2_OPEN_CLIP, "transformers": _SIGLIP2},
+}
+NAMES = tuple(dict.fromkeys(name for formats in FAMILIES.values() for name in formats))
+
+
+def of(config: VisionConfig, name: str) -> Format:
+    """Returns a format of a variant's family.
 
     Raises:
-      UserError: none of them; the fix names a level that holds one.
+      UserError: the family has no such format.
     """
-    for format_ in FORMATS.values():
-        if any(format_.key(key) for key in keys):
-            return format_.name
-    fix = "give a checkpoint of the vision encoder"
-    if below := [level for level in map(_level_of, keys) if level]:
+    known = FAMILIES[config.family]
+    if name not in known:
+        raise UserError(
+            "no such format of this family",
+            where=f"{name} for {config.name}",
+            expected=f"one of {', '.join(known)}",
+            found=name,
+            fix="choose one of them",
+        )
+    return known[name]
+
+
+def written(config: VisionConfig, name: str, state: Arrays) -> dict[str, np.ndarray]:
+    """Returns a vision encoder of official keys as the file of a format has it.
+
+    Raises:
+      UserError: the family has no such format, or the format no place for a new pooling.
+    """
+    format_ = of(config, name)
+    known = official.vision_shapes(VISION[config.name])
+    if extra := [key for key in state if key not in known]:
+        raise UserError(
+            "a pooling that this format has no place for",
+            where=f"{config.name} as {name}",
+            expected=f"the pooling of the variant, {VISION[config.name].pooling}",
+            found=", ".join(extra[:2]),
+            fix="export the complete model: --format=stablehlo, onnx or litert",
+        )
+    return format_.closed(format_.from_official(state))
+
+
+def detect(keys: Mapping[str, object], *, where: str, config: VisionConfig | None = None) -> str:
+    """Returns the name of the format that the keys of a file are, of a variant's family or of any.
+
+    Raises:
+      UserError: none of them; the fix names the family that it is of, or a level that holds one.
+    """
+    families = FAMILIES if config is None else {config.family: FAMILIES[config.family]}
+    for formats in families.values():
+        for format_ in formats.values():
+            if format_.holds(keys):
+                return format_.name
+    if any(".lora_" in key or "/lora_" in key for key in keys):
+        raise locate.adapter_given(where, found="LoRA matrices alone")
+    names = tuple(dict.fromkeys(name for formats in families.values() for name in formats))
+    other = [family for family, formats in FAMILIES.items() if any(f.holds(keys) for f in formats.values())]
+    what, fix = "not a checkpoint of a vision encoder", "give a checkpoint of the vision encoder"
+    if config is not None and other:
+        what = f"checkpoint of another family given for {config.name}"
+        such = (next(name for name, own in VISION.items() if own.family == family) for family in other)
+        fix = f"set the variant to one of that family, such as {' or '.join(such)}"
+    elif below := [level for level in map(_level_of, keys) if level]:
         fix = f"give {' or '.join(f'{where}:{level}' for level in below[:4])}"
     elif any(key.startswith("params/encoder/") for key in keys):
         fix = "scripts/export.py --format=safetensors writes the encoder of a saved model"
     raise UserError(
-        "not a Perception Encoder checkpoint",
+        what,
         where=where,
-        expected=f"the patch embedding of a format among {', '.join(FORMATS)}",
-        found=", ".join(list(keys)[:3]) or "no arrays",
+        expected=f"the patch embedding of a format among {', '.join(names)}",
+        found=f"one like {' or '.join(other)}" if other else ", ".join(list(keys)[:3]) or "no arrays",
         fix=fix,
     )
 
@@ -101,7 +173,8 @@ def _level_of(key: str) -> str:
     """Returns what precedes a patch embedding in a key, as `backbone` in `backbone.conv1.weight`."""
     parts = key.split(".")
     for i in range(1, len(parts)):
-        if any(format_.key(".".join(parts[i:])) for format_ in FORMATS.values()):
+        alone = {".".join(parts[i:]): None}
+        if any(format_.holds(alone) for formats in FAMILIES.values() for format_ in formats.values()):
             return ".".join(parts[:i])
     return ""
 
@@ -124,7 +197,7 @@ def read(
     Args:
       path: the file, or its folder.
       config: the variant that it must contain.
-      format_name: one of `FORMATS`; None to detect it from the keys.
+      format_name: one of its family's; None to detect it from the keys.
       head_of: an encoder of the variant whose projection replaces the file's head.
 
     Returns:
@@ -136,8 +209,8 @@ def read(
     """
     where = str(path)
     arrays, _ = load_arrays(path)
-    check_beside(pathlib.Path(path))
-    detected = detect(arrays, where=where)
+    arrays = {key: array for key, array in arrays.items() if not key.endswith(_COUNTERS)}
+    detected = detect(arrays, where=where, config=config)
     _check_floats(arrays, where)
     if format_name not in (None, detected):
         raise UserError(
@@ -147,7 +220,7 @@ def read(
             found=detected,
             fix=f"set the format to {detected}",
         )
-    format_ = FORMATS[detected]
+    format_ = of(config, detected)
     opened = format_.opened(arrays)
     if head_of is not None:
         opened = _headless(format_, opened)
@@ -158,8 +231,8 @@ def read(
     found = shapes_of(opened)
     expected, has_text = _expected(format_, config.name, found)
     if found != expected:
-        _check_variant(format_, config.name, found, where)
-        _check_head(format_, expected, found, where)
+        mismatch.explain(format_, config, expected, found, _others(arrays, config, found), where=where)
+    check_beside(pathlib.Path(path), config)
     layout = f"{config.name}{' with its text encoder' if has_text else ''} as {detected}"
     check_shapes(found, expected, where=where, layout=layout)
     check_finite(opened, where=where)
@@ -180,8 +253,11 @@ def _check_floats(arrays: Arrays, where: str) -> None:
 
 
 def _expected(format_: Format, variant: str, found: Shapes) -> tuple[Shapes, bool]:
-    """Returns the shapes in a file of this variant, with text if the file has any of it."""
-    vision = shapes_of(format_.from_official(hollow(official_shapes(variant, text=False))))
+    """Returns the shapes in a file of this variant, with text or a mask token if the file has any of it."""
+    shapes = official_shapes(variant, text=False)
+    vision = shapes_of(format_.from_official(hollow(shapes)))
+    if official.MASK_KEY in found:
+        vision |= {official.MASK_KEY: (VISION[variant].width,)}
     if variant not in TEXT or format_.name == "timm":
         return vision, False
     both = shapes_of(format_.from_official(hollow(official_shapes(variant, text=True))))
@@ -189,46 +265,26 @@ def _expected(format_: Format, variant: str, found: Shapes) -> tuple[Shapes, boo
     return (both if has_text else vision), has_text
 
 
-def _check_variant(format_: Format, variant: str, found: Shapes, where: str) -> None:
-    for other in VISION:
-        if other != variant and _expected(format_, other, found)[0] == found:
-            raise UserError(
-                f"checkpoint of {other} given for {variant}",
-                where=where,
-                expected=variant,
-                found=other,
-                fix=f"set the variant to {other}, or give another file",
-            )
+def _others(
+    arrays: Arrays, config: VisionConfig, found: Shapes
+) -> Iterator[tuple[VisionConfig, Shapes, Shapes]]:
+    """Yields the other variants whose formats a file could be of, with its shapes and theirs."""
+    for name, other in VISION.items():
+        format_ = next((f for f in FAMILIES[other.family].values() if f.holds(arrays)), None)
+        if name != config.name and format_ is not None:
+            own = found if other.family == config.family else shapes_of(format_.opened(arrays))
+            yield other, own, _expected(format_, name, own)[0]
 
 
 def _headless(format_: Format, entries: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry for key, entry in entries.items() if not key.startswith(format_.head)}
 
 
-def _check_head(format_: Format, expected: Shapes, found: Shapes, where: str) -> None:
-    if _headless(format_, found) == _headless(format_, expected):
-        heads = [
-            ", ".join(
-                f"{key} {'x'.join(map(str, shape))}"
-                for key, shape in shapes.items()
-                if key.startswith(format_.head)
-            )
-            for shapes in (expected, found)
-        ]
-        raise UserError(
-            "the encoder has another head",
-            where=where,
-            expected=heads[0] or "none",
-            found=heads[1] or "none",
-            fix="scripts/convert.py --head_of=ENCODER drops it and takes the projection of that encoder",
-        )
-
-
-def check_beside(weights: pathlib.Path) -> None:
+def check_beside(weights: pathlib.Path, config: VisionConfig) -> None:
     """Checks the normalisation in the configurations beside a file of weights.
 
     Raises:
-      UserError: another mean or standard deviation.
+      UserError: another mean or standard deviation than the variant's.
     """
     weights, _ = locate.split_level(weights)
     for name in _FILES:
@@ -238,14 +294,22 @@ def check_beside(weights: pathlib.Path) -> None:
         except (OSError, ValueError):
             continue  # missing, or another kind of file
         for key, found in _named(values):
-            if isinstance(found, list) and any(abs(value - _HALF) > 1e-3 for value in found):
+            expected = getattr(config, _NAMES[key])
+            if isinstance(found, list) and not _alike(found, expected):
                 raise UserError(
                     "weights trained with another normalisation",
                     where=f"{path} {key}",
-                    expected=f"{[_HALF] * 3}",
+                    expected=f"{list(expected)}",
                     found=str(found),
-                    fix="give weights of the Perception Encoder, or correct the file if it belongs to others",
+                    fix=f"give weights of {config.name}, or correct the file if it belongs to others",
                 )
+
+
+def _alike(found: list[Any], expected: tuple[float, ...]) -> bool:
+    try:
+        return all(abs(value - own) <= 1e-3 for value, own in zip(found, expected, strict=True))
+    except (TypeError, ValueError):  # of another length, or no numbers
+        return False
 
 
 def _named(values: Any) -> Iterator[tuple[str, Any]]:

@@ -81,13 +81,15 @@ def _centre_and_deviation(name: str, shape: tuple[int, ...]) -> tuple[float, flo
         return math.log(100.0), 0.01
     if leaf == "gamma":
         return 0.1, 0.02
-    if leaf in ("bias", "in_proj_bias"):
+    if leaf == "logit_bias":
+        return -10.0, 0.01
+    if leaf in ("bias", "in_proj_bias", "text_projection_bias"):
         return 0.0, 0.02
     if leaf == "weight" and len(shape) == 1:
         return 1.0, 0.1
     if leaf == "probe" or "token_embedding" in name:
         return 0.0, 1.0
-    if leaf in ("positional_embedding", "class_embedding"):
+    if leaf in ("positional_embedding", "class_embedding", "register_tokens"):
         return 0.0, 0.3
     if leaf == "in_proj_weight":
         return 0.0, 1.0 / math.sqrt(2.0 * shape[1])
@@ -144,6 +146,11 @@ CASES = (
     Case(variant="tiny-faces", size=(36, 60)),  # its projection is square
     Case(variant="tiny-test", pooling="tok", size=(40, 24)),
     Case(variant="tiny-test", pooling="avg", size=(40, 24)),
+    Case(variant="dinov2-s14", layers=4, size=(112, 84)),
+    Case(variant="tiny-dinov2-reg4", size=(40, 24)),
+    Case(variant="tiny-clip", size=(40, 24)),
+    Case(variant="tiny-siglip2", size=(40, 24)),
+    Case(variant="tiny-dinov3-plus", size=(40, 24)),
 )
 
 

@@ -11,6 +11,7 @@ from softbio_jax.errors import UserError
 
 Arrays = tuple[np.ndarray, ...]
 Shapes = Mapping[str, tuple[int, ...]]
+Step = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,20 @@ SPLIT_ROWS_TRANSPOSE = Transform(
     name="split rows, transpose",
     forward=lambda a: tuple(part.T for part in _split_rows(a)),
     backward=lambda q, kv: np.concatenate([q.T, kv.T]),
+)
+# Fused rows [q; k; v] <-> q, k, v, for a vector or a torch Linear.
+THIRDS = Transform(
+    name="thirds", forward=lambda a: tuple(np.split(a, 3)), backward=lambda q, k, v: np.concatenate([q, k, v])
+)
+# The fused gate and value of SwiGLU <-> each, for a vector or a torch Linear.
+HALVES = Transform(
+    name="halves", forward=lambda a: tuple(np.split(a, 2)), backward=lambda a, b: np.concatenate([a, b])
+)
+# The fused biases of q, k, v <-> those of q and v, where k has none. What is unset, NaN, stays so.
+WITHOUT_KEY = Transform(
+    name="without k",
+    forward=lambda a: (a[: a.shape[0] // 3], a[2 * (a.shape[0] // 3) :]),
+    backward=lambda q, v: np.concatenate([q, np.where(np.isnan(q), q, np.zeros_like(q)), v]),
 )
 # timm writes the projection (in, out) as a linear head whose bias it adds as zeros.
 HEAD = Transform(
@@ -124,6 +139,25 @@ class KeyMap:
                 joined = rule.transform.backward(*(arrays[name] for name in names))
                 result[rule.source.replace("{i}", block)] = joined
         return result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Format:
+    """A layout as a mapping to the official one and back: opened, to_official; from_official, closed."""
+
+    name: str
+    holds: Callable[[Mapping[str, object]], bool]  # whether the keys of a file are this format's
+    key: str  # the patch embedding, by which a level of a file is found
+    head: tuple[str, ...]  # how the names of the projection begin, and of a head in its place
+    to_official: Step = dict
+    from_official: Step = dict
+    opened: Step = dict  # a file's arrays to one entry per parameter and block
+    closed: Step = dict  # the inverse
+
+
+def linear(source: str, target: str) -> list[Rule]:
+    """Returns the rules of a weight and a bias that two layouts have alike."""
+    return [Rule(f"{source}.{leaf}", f"{target}.{leaf}", SAME) for leaf in ("weight", "bias")]
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:

@@ -84,8 +84,8 @@ def vision_rungs(
       compute: how to compute; None for float32.
 
     Returns:
-      rotary (N, 2 head_dim) [sin, cos], patches, positions (their sum), pre, block_01..,
-      tokens, pooled, and, where the variant projects, embedding and embedding_normalised.
+      rotary (N, 2 head_dim) [sin, cos], where the variant turns, patches, positions (their sum), pre,
+      block_01.., tokens, pooled, and, where the variant projects, embedding and embedding_normalised.
     """
     encoder = VisionEncoder(config, compute or ComputeConfig())
     vision = {key: array for key, array in state.items() if key.startswith("visual.")}
@@ -94,13 +94,10 @@ def vision_rungs(
         run = jax.jit(lambda p, x: encoder.apply({"params": p}, x, method="states"))
         states = {name: np.asarray(value) for name, value in run(params, images).items()}
     grid = (images.shape[1] // config.patch_size, images.shape[2] // config.patch_size)
-    turn = positions.angles(
-        grid,
-        config.head_dim,
-        class_token=config.class_token,
-        rescale_to=config.grid if config.resample == "timm" else None,
-    )
-    rungs = {"rotary": np.concatenate([np.sin(turn), np.cos(turn)], axis=-1)}
+    rungs: dict[str, np.ndarray] = {}
+    if config.rotary:
+        turn = positions.turns(config, grid)
+        rungs["rotary"] = np.concatenate([np.sin(turn), np.cos(turn)], axis=-1)
     rungs |= {name: states[name] for name in ("patches", "positions", "pre")}
     rungs |= {f"block_{i + 1:02d}": block for i, block in enumerate(states["blocks"])}
     rungs |= {name: states[name] for name in ("tokens", "pooled")}
@@ -129,7 +126,8 @@ def text_rungs(
     encoder = TextEncoder(config)
     with jax.default_matmul_precision("highest"):
         features = jax.jit(lambda p, x: encoder.apply({"params": p}, x))(params["text"], ids)
-        logits = similarity_logits(jnp.asarray(embedding), features, params["logit_scale"])
+        scale, bias = params["logit_scale"], params.get("logit_bias", 0.0)
+        logits = similarity_logits(jnp.asarray(embedding), features, scale, bias)
     return {
         "text": np.asarray(features),
         "text_normalised": np.asarray(normalise(features)),

@@ -1,7 +1,8 @@
 """The official Perception Encoder checkpoint layout (facebookresearch/perception_models).
 
-The text encoder's keys have no prefix, as the model of both encoders is a subclass of it there;
-the vision encoder's start with `visual.`.
+The formats of all families meet in it: what the Perception Encoder does not have is named in the same
+way, as conv1.bias and register_tokens. The text encoder's keys have no prefix, as the model of both
+encoders is a subclass of it there; the vision encoder's start with `visual.`.
 """
 
 from collections.abc import Mapping
@@ -50,7 +51,10 @@ _POOL = (
 )
 _VISION = (
     ("conv1.weight", "encoder/patch_embed/kernel", CONV),
+    ("conv1.bias", "encoder/patch_embed/bias", SAME),
     ("class_embedding", "encoder/class_embedding", SAME),
+    ("register_tokens", "encoder/register_tokens", SAME),
+    ("mask_token", "encoder/mask_token", SAME),
     ("positional_embedding", "encoder/positional_embedding", SAME),
     *_norm("ln_pre", "encoder/ln_pre"),
     *_norm("ln_post", "encoder/ln_post"),
@@ -61,7 +65,9 @@ _TEXT = (
     ("positional_embedding", "text/positional_embedding", SAME),
     *_norm("ln_final", "text/ln_final"),
     ("text_projection", "text/text_projection", SAME),  # already (in, out)
+    ("text_projection_bias", "text/text_projection_bias", SAME),
     ("logit_scale", "logit_scale", SAME),
+    ("logit_bias", "logit_bias", SAME),
 )
 
 
@@ -74,6 +80,7 @@ def _rules(table: tuple, source: str = "", target: str = "") -> list[Rule]:
     ]
 
 
+MASK, MASK_KEY = "visual.mask_token", "encoder/mask_token"
 # The official layout to ours, one entry per block.
 OFFICIAL = KeyMap(
     [
@@ -92,25 +99,36 @@ def vision_shapes(config: VisionConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     if config.class_token:
         shapes["class_embedding"] = (width,)
-    shapes["positional_embedding"] = (config.tokens, width)
+    if config.register_tokens:
+        shapes["register_tokens"] = (config.register_tokens, width)
+    if config.position_embedding:
+        shapes["positional_embedding"] = (config.tokens - config.register_tokens, width)
     if config.out_dim is not None:
-        shapes["proj"] = (width, config.out_dim)
+        shapes["proj"] = (config.feature_width, config.out_dim)
     shapes["conv1.weight"] = (width, 3, size, size)
-    for norm in ("ln_pre", "ln_post") if config.ln_post else ("ln_pre",):
-        shapes |= _norm_shapes(norm, width)
+    if config.patch_bias:
+        shapes["conv1.bias"] = (width,)
+    for norm, has in (("ln_pre", config.ln_pre), ("ln_post", config.ln_post)):
+        shapes |= _norm_shapes(norm, width) if has else {}
     layer_scale = config.layer_scale is not None
     for i in range(config.layers):
         block = _block_shapes(width, config.mlp_width, layer_scale=layer_scale)
+        block |= {"mlp.c_fc.weight": (config.fc_width, width), "mlp.c_fc.bias": (config.fc_width,)}
         shapes |= _under(f"transformer.resblocks.{i}.", block)
     if config.pooling == "attn":
-        pool = _attention_shapes(width) | _mlp_shapes(width, 4 * width)
+        pool = _attention_shapes(width) | _mlp_shapes(width, config.pool_hidden)
         pool |= {"probe": (1, 1, width)} | _norm_shapes("layernorm", width)
         shapes |= _under("attn_pool.", pool)
     return _under("visual.", shapes)
 
 
+def without_mask(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns arrays without the token that stands for masked patches, which pretraining alone reads."""
+    return {key: array for key, array in arrays.items() if key != MASK}
+
+
 def text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
-    """Returns every key of a text encoder, including `logit_scale`, with its shape."""
+    """Returns every key of a text encoder, including `logit_scale` and any `logit_bias`, with its shape."""
     width = config.width
     shapes: dict[str, tuple[int, ...]] = {
         "positional_embedding": (config.context, width),
@@ -118,6 +136,8 @@ def text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
         "logit_scale": (),
         "token_embedding.weight": (config.vocab, width),
     }
+    shapes |= {"text_projection_bias": (config.out_dim,)} if config.projection_bias else {}
+    shapes |= {"logit_bias": ()} if config.logit_bias else {}
     for i in range(config.layers):
         block = _block_shapes(width, config.mlp_width, layer_scale=False)
         shapes |= _under(f"transformer.resblocks.{i}.", block)

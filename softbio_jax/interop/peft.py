@@ -32,12 +32,15 @@ from softbio_jax.interop.peft_parts.names import (
     Place,
     Tower,
     is_bare,
+    is_bypassed,
     module_name,
     place,
-    tower_of_bare,
+    timm_modules,
+    transformers_modules,
 )
 from softbio_jax.interop.peft_parts.targets import WRAPPED, check_targets
 from softbio_jax.interop.peft_parts.tensors import PREFIX, by_module, native
+from softbio_jax.interop.peft_parts.tower import tower_of_bare
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VisionConfig
 from softbio_jax.params import Tree, flatten, unflatten
@@ -90,8 +93,9 @@ def read(directory: str | pathlib.Path, config: VisionConfig, *, tower: Tower | 
     )
     pieces: dict[Place, Layer] = {}
     holders: dict[str, str] = {}
+    gated = config.activation == "swiglu"
     for module, layer in modules.items():
-        if (there := place(module, bare)) is None:
+        if (there := place(module, bare, gated=gated)) is None:
             raise UserError(
                 "adapter of a layer that the encoder does not have",
                 where=f"{where} module {module}",
@@ -99,6 +103,17 @@ def read(directory: str | pathlib.Path, config: VisionConfig, *, tower: Tower | 
                 found=module,
                 fix=f"give an adapter of the {bare if is_bare(module) else 'vision'} encoder alone",
             )
+        if is_bypassed(module):
+            # As target_modules=["out_proj", ...] makes them; training leaves them at their start.
+            if layer.b.any():
+                raise UserError(
+                    "adapter of a layer that torch's attention does not call",
+                    where=f"{where} module {module}",
+                    expected="none, or one with B = 0",
+                    found="another B",
+                    fix="remove its tensors",
+                )
+            continue
         for slot in there.slots():
             if slot in holders:
                 raise UserError(
@@ -117,7 +132,12 @@ def read(directory: str | pathlib.Path, config: VisionConfig, *, tower: Tower | 
 
 
 def write(
-    directory: str | pathlib.Path, adapter: Adapter, *, naming: Naming = "timm", base_model: str = ""
+    directory: str | pathlib.Path,
+    adapter: Adapter,
+    *,
+    naming: Naming = "timm",
+    base_model: str = "",
+    config: VisionConfig | None = None,
 ) -> None:
     """Writes an adapter so that `peft.PeftModel.from_pretrained` loads it.
 
@@ -130,6 +150,8 @@ def write(
       naming: of the modules; "official_linear" is the official naming where every projection is a
         linear layer that is called.
       base_model: recorded in the configuration.
+      config: the variant, for "transformers", whose q, k and v are separate, and for timm's modules of
+        DINOv3's halves of SwiGLU: each gets the layer's A and its columns of B.
 
     Raises:
       UserError: the naming has no module for a layer, or PEFT would ignore its adapter.
@@ -137,19 +159,26 @@ def write(
     directory = pathlib.Path(directory)
     check_plain(adapter, where=str(directory))
     both = bool(adapter.text().layers)
-    modules = {path: module_name(path, naming) for path in adapter.layers}
-    if both:
-        modules = {p: name if p.startswith("text/") else f"visual.{name}" for p, name in modules.items()}
     arrays: dict[str, np.ndarray] = {}
+    configs: dict[str, LoRAConfig] = {}
     for path, layer in adapter.layers.items():
-        key = f"base_model.model.{modules[path]}"
-        arrays[f"{key}.lora_A.weight"] = layer.a.T
-        arrays[f"{key}.lora_B.weight"] = layer.b.T
-        if layer.magnitude is not None:
-            arrays[f"{key}.lora_magnitude_vector"] = layer.magnitude
-    base_class = "" if naming == "timm" else "CLIP" if both else "VisionTransformer"
-    configs = {modules[path]: layer.config for path, layer in adapter.layers.items()}
-    targets = "|".join(patterns_of(modules.values()))
+        if naming == "transformers":
+            assert config is not None, "the variant's sizes divide q, k and v"
+            parts = transformers_modules(path, config)
+        elif naming == "timm" and not both:
+            parts = timm_modules(path, config)
+        else:
+            prefix = "visual." if both and not path.startswith("text/") else ""
+            parts = [(prefix + module_name(path, naming), slice(None))]
+        for module, columns in parts:
+            key = f"base_model.model.{module}"
+            arrays[f"{key}.lora_A.weight"] = layer.a.T
+            arrays[f"{key}.lora_B.weight"] = layer.b[:, columns].T
+            if layer.magnitude is not None:
+                arrays[f"{key}.lora_magnitude_vector"] = layer.magnitude[columns]
+            configs[module] = layer.config
+    base_class = "" if naming in ("timm", "transformers") else "CLIP" if both else "VisionTransformer"
+    targets = "|".join(patterns_of(configs))
     text = to_json(config_of(configs, base_class=base_class), target_modules=targets, base_model=base_model)
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}

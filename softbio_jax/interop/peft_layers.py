@@ -10,7 +10,7 @@ import numpy as np
 
 from softbio_jax.adapters.config import AdapterRules, LoRAConfig
 from softbio_jax.errors import UserError
-from softbio_jax.interop.peft_parts.names import Place, layer_sizes
+from softbio_jax.interop.peft_parts.names import HALVES, Place, layer_sizes
 from softbio_jax.models.config import VISION, VisionConfig
 
 
@@ -197,7 +197,7 @@ def layer_of(
 
 
 def fuse(pieces: Mapping[Place, Layer], *, where: str) -> dict[str, Layer]:
-    """Returns layers by path: separate q, k, v joined, the pooling's fused projections split.
+    """Returns layers by path: separate q, k, v and halves joined, the pooling's fused projections split.
 
     Raises:
       UserError: parts of a layer that cannot be joined.
@@ -218,20 +218,21 @@ def fuse(pieces: Mapping[Place, Layer], *, where: str) -> dict[str, Layer]:
 
 
 def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
-    """Joins adapters of q, k, v: A side by side, B on the diagonal, the first one's scale s."""
+    """Joins adapters of q, k, v, or of SwiGLU's halves: A side by side, B on the diagonal, one scale s."""
+    order = HALVES if set(parts) <= set(HALVES) else tuple("qkv")
     first = next((layer for layer in parts.values() if layer.config.alpha), next(iter(parts.values())))
-    if first.config.dora and len(parts) < 3:
+    if first.config.dora and len(parts) < len(order):
         raise UserError(
-            "DoRA on some of q, k and v",
+            f"DoRA on some of {', '.join(order)}",
             where=where,
-            expected="all three",
+            expected="all of them",
             found=", ".join(parts),
             fix="merge it with PEFT first",
         )
     sizes = {part: (layer.a.shape[0], layer.b.shape[1]) for part, layer in parts.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(
-            "q, k and v of different sizes",
+            f"{', '.join(order[:-1])} and {order[-1]} of different sizes",
             where=where,
             expected="one size",
             found=", ".join(f"{part} {inputs} x {outputs}" for part, (inputs, outputs) in sizes.items()),
@@ -239,10 +240,11 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
         )
     width = first.b.shape[1]
     ranks = sum(layer.config.rank for layer in parts.values())
-    b, bias = np.zeros((ranks, 3 * width), np.float32), np.zeros(3 * width, np.float32)
+    outputs = len(order) * width
+    b, bias = np.zeros((ranks, outputs), np.float32), np.zeros(outputs, np.float32)
     row = 0
     for part, layer in parts.items():
-        column, rank, config = "qkv".index(part) * width, layer.config.rank, layer.config
+        column, rank, config = order.index(part) * width, layer.config.rank, layer.config
         same = config.scale == first.config.scale
         ratio = np.float32(1 if same else config.scale / first.config.scale)
         b[row : row + rank, column : column + width] = layer.b * ratio
@@ -251,7 +253,7 @@ def _joined(parts: Mapping[str, Layer], where: str) -> Layer:
         row += rank
     # alpha grows with the rank, so that s = alpha / R is unchanged.
     unit = math.sqrt(ranks) if first.config.rslora else ranks
-    magnitudes = [m for p in "qkv" if p in parts and (m := parts[p].magnitude) is not None]
+    magnitudes = [m for p in order if p in parts and (m := parts[p].magnitude) is not None]
     return Layer(
         config=dataclasses.replace(first.config, rank=ranks, alpha=first.config.scale * unit),
         a=np.concatenate([layer.a for layer in parts.values()], axis=1),
@@ -265,7 +267,7 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
     """Checks that layers (by path, read from the file `where`) fit a variant.
 
     Raises:
-      UserError: layers of another variant.
+      UserError: layers of another variant, or a bias of keys that have none.
     """
     if wrong := _misfit(layers, config):
         fits = [name for name, other in VISION.items() if not _misfit(layers, other)]
@@ -276,6 +278,17 @@ def check_variant(layers: Mapping[str, Layer], config: VisionConfig, *, where: s
             found=f"{wrong}, as in {', '.join(fits)}" if fits else wrong,
             fix="name the variant it was trained on",
         )
+    for path, layer in layers.items():
+        if layer.bias is None or config.key_bias or not path.endswith("/attn/qkv"):
+            continue
+        if np.split(layer.bias, 3)[1].any():
+            raise UserError(
+                "a bias of the keys, which the encoder does not have",
+                where=f"{where} {path}",
+                expected=f"zeros in the second third, as of {config.name}",
+                found="other values",
+                fix="train without lora_bias",
+            )
 
 
 def _misfit(layers: Mapping[str, Layer], config: VisionConfig) -> str:

@@ -52,7 +52,8 @@ def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
     if path.suffix == ".json":
         arrays = shards.load(path, _load_shard)
     else:
-        shards.check_whole(path)
+        if shards.PART.search(path.name):
+            raise shards.lone_part(path)
         if path.suffix == ".safetensors":
             arrays, metadata = _load_safetensors(path)
         elif path.suffix in locate.TORCH:

@@ -140,11 +140,12 @@ class Fixed(Balancer):
 class BalancingConfig:
     """How task losses are summed: a kind of `BALANCERS` and its arguments."""
 
-    kind: str = "uncertainty"
-    weights: Mapping[str, Weight] = dataclasses.field(default_factory=dict)  # of fixed
-    clamp: Clamp = (-4.0, 4.0)  # of learned log-variances
-    momentum: Momentum = 0.95  # of a running mean
-    options: Mapping[str, Option] = dataclasses.field(default_factory=dict)  # further ones of a kind
+    kind: str = "uncertainty"  # how task losses are summed, see docs/running.md
+    weights: Mapping[str, Weight] = dataclasses.field(default_factory=dict)  # task -> weight, of fixed
+    clamp: Clamp = (-4.0, 4.0)  # range of learned log-variances
+    momentum: Momentum = 0.95  # per step, of a running mean of losses
+    # further arguments of a registered kind
+    options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "balancing")

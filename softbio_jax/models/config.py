@@ -1,56 +1,103 @@
-"""Every Perception Encoder variant by name, as frozen dataclasses.
-
-Source: facebookresearch/perception_models at 3e352cc, `core/vision_encoder/config.py` (facts), and
-timm 1.0.31 for the alias names.
-"""
+"""Every encoder by name, as frozen dataclasses; their values are those of models/families/."""
 
 import dataclasses
+import difflib
 from typing import Annotated, Any, Literal
 
 from softbio_jax.errors import UserError, nearest
+from softbio_jax.models.families import clip, dinov2, dinov3, perception, siglip2
 from softbio_jax.ranges import Name, Range, check_fields
 
-Pooling = Literal["attn", "tok", "avg", "none"]
+Family = Literal["perception", "dinov2", "clip", "siglip2", "dinov3"]
+Pooling = Literal["attn", "tok", "avg", "tok+avg", "none"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 Precision = Literal["default", "high", "highest", "bfloat16", "tensorfloat32", "float32"]
-Resample = Literal["official", "timm"]
+Resample = Literal["official", "timm", "dinov2", "transformers"]
+Rotary = Literal["pe", "dinov3", False]  # False, not None: files hold it
 MOST_PIXELS = 4096  # a side of the model's images
 # Beyond the largest published encoder, and small enough that shapes are computed at once.
 Size = Annotated[int, Range(1, 2**16)]
 Side = Annotated[int, Range(1, MOST_PIXELS)]
 Count = Annotated[int, Range(1, 1024)]
+Channel = Annotated[float, Range(0, 1)]  # a mean or deviation of pixels in [0, 1]
 _MOST_GRID = 256  # patches on a side
+_HALF = (0.5, 0.5, 0.5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """Shape of a vision encoder: L blocks of width D over a (image_size / patch_size)^2 grid.
+    """A vision encoder: L blocks of width D over a (image_size / patch_size)^2 grid.
+
+    The defaults are the Perception Encoder's.
 
     resample is the treatment of other grids. "official": bilinear positional embedding without
     antialias, integer rotary positions; "timm": bicubic with antialias, rotary positions rescaled
-    to the stored grid. At image_size the two are the same.
+    to the stored grid; "dinov2" and "transformers": bicubic without antialias, as these resize
+    DINOv2's. At image_size they are the same. resize is the preprocessing of the published weights, which
+    zero-shot uses, see `decode`.
+
+    rotary is the table by which q and k are turned in every block, see `positions`: "pe", the Perception
+    Encoder's; "dinov3", DINOv3's; False, none.
+
+    Pooling is of the final tokens: "attn", attention with a learned query; "tok", the class token;
+    "avg", the mean; "tok+avg", the class token and the mean of the patches side by side, 2 D
+    channels; "none", all of them.
     """
 
     name: Annotated[str, Name()]
+    family: Family = "perception"  # whose files it reads
     image_size: Side  # pixels; the resolution of the stored positional embedding
     patch_size: Count  # pixels
     width: Size
     layers: Count
     heads: Count
-    mlp_width: Size
+    mlp_width: Size  # of the hidden layer, after the activation
+    mean: tuple[Channel, Channel, Channel] = _HALF  # of the pixels, in [0, 1], that it was trained on
+    std: tuple[Channel, Channel, Channel] = _HALF
+    patch_bias: bool = False  # of the patch embedding
     class_token: bool = True
+    register_tokens: Annotated[int, Range(0, 64)] = 0  # after the class token, without positions
+    position_embedding: bool = True  # learned, added before the blocks
+    rotary: Rotary = "pe"  # the table by which q and k are turned in every block
+    key_bias: bool = True  # False: that of k is 0, and is not trained
+    ln_pre: bool = True  # whether a norm precedes the blocks
+    # gelu_tanh: GELU by its tanh formula; quick_gelu: x sigmoid(1.702 x); swiglu: silu(a) b with the
+    # halves a, b of twice the hidden layer
+    activation: Activation = "gelu"
+    norm_eps: Annotated[float, Range(0, 1, above=True)] = 1e-5
     pooling: Pooling = "attn"
     out_dim: Size | None = None  # None: no projection
     ln_post: bool = True
     layer_scale: Annotated[float, Range(0, 1000)] | None = None  # initial gamma; None: no LayerScale
     pool_heads: Count = 8  # the reference uses 8 for every width
+    pool_mlp_width: Size | None = None  # of the attention pooling's MLP; None: 4 width
+    pool_activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    pool_norm_eps: Annotated[float, Range(0, 1, above=True)] = 1e-5
     resample: Resample = "official"
+    resize: Literal["squash", "center"] = "squash"
 
     def __post_init__(self) -> None:
         check_fields(self, "encoder")
         _require_multiple("width", self.width, "heads", self.heads)
         if self.pooling == "attn":
             _require_multiple("width", self.width, "pool_heads", self.pool_heads)
-        if self.head_dim % 4:
+        if self.pooling.startswith("tok") and not self.class_token:
+            raise UserError(
+                "bad config value",
+                where="encoder.pooling",
+                expected="attn or avg, as there is no class token",
+                found=self.pooling,
+                fix="correct the value",
+            )
+        if self.rotary == "pe" and self.register_tokens:
+            raise UserError(
+                "bad config value",
+                where="encoder.register_tokens",
+                expected="0 with rotary positions 'pe', which registers have none of",
+                found=str(self.register_tokens),
+                fix="correct the value",
+            )
+        if self.rotary and self.head_dim % 4:
             raise UserError(
                 "bad config value",
                 where="encoder.heads",
@@ -91,13 +138,76 @@ class VisionConfig:
         return self.width // self.heads
 
     @property
+    def prefix(self) -> int:
+        """The number of tokens before the patches."""
+        return int(self.class_token) + self.register_tokens
+
+    @property
     def tokens(self) -> int:
-        return self.grid**2 + int(self.class_token)
+        return self.tokens_on(None)
+
+    def tokens_on(self, grid: tuple[int, int] | None) -> int:
+        """Returns N, the number of tokens on a grid of (rows, columns) patches, by default the stored one."""
+        rows, columns = grid or (self.grid, self.grid)
+        return rows * columns + self.prefix
+
+    @property
+    def fc_width(self) -> int:
+        """The number of outputs of a block's c_fc."""
+        return gated_width(self.mlp_width, self.activation)
+
+    @property
+    def pool_hidden(self) -> int:
+        """The width of the hidden layer of the attention pooling's MLP."""
+        return self.pool_mlp_width or 4 * self.width
+
+    @property
+    def feature_width(self) -> int:
+        """The number of channels of the pooled feature."""
+        return self.width * (2 if self.pooling == "tok+avg" else 1)
+
+    @property
+    def centred(self) -> bool:
+        """Whether the encoder reads pixels in [-1, 1] as they are."""
+        return self.mean == self.std == _HALF
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields, without those that 0.1 did not have where they are the Perception Encoder's.
+
+        So the files and digests of its models are those of 0.1.
+        """
+        later = {field.name: field.default for field in dataclasses.fields(self) if field.name in _LATER}
+        values = dataclasses.asdict(self).items()
+        return {name: value for name, value in values if name not in later or value != later[name]}
+
+
+def gated_width(mlp_width: int, activation: Activation) -> int:
+    """Returns the outputs of c_fc for a hidden layer of mlp_width: twice as many for a gate."""
+    return mlp_width * (2 if activation == "swiglu" else 1)
+
+
+# Fields that the first files of configurations did not have: left out where they are the defaults.
+_LATER = {
+    "family",
+    "mean",
+    "std",
+    "patch_bias",
+    "register_tokens",
+    "position_embedding",
+    "rotary",
+    "key_bias",
+} | {"ln_pre", "activation", "norm_eps", "pool_mlp_width", "pool_activation", "resize", "pool_norm_eps"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Shape of a text encoder."""
+    """A text encoder: L blocks of width D over at most `context` ids.
+
+    The defaults are the Perception Encoder's.
+
+    Pooling is of the final tokens: "end", the end-of-text, which is the largest id; "last", the last token,
+    so that texts are padded to the context.
+    """
 
     context: Annotated[int, Range(2, 4096)]
     width: Size
@@ -105,6 +215,14 @@ class TextConfig:
     heads: Count
     out_dim: Size
     vocab: Annotated[int, Range(2, 10**6)] = 49408
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    mlp_ratio: Annotated[float, Range(0, 64, above=True)] = 4.0  # of the hidden layer to the width
+    norm_eps: Annotated[float, Range(0, 1, above=True)] = 1e-5
+    causal: bool = True  # whether a token attends to those before it alone
+    pooling: Literal["end", "last"] = "end"
+    projection_bias: bool = False
+    logit_bias: bool = False  # whether a bias is added to the logits, as the sigmoid loss needs it
+    tokenizer: Literal["clip", "gemma"] = "clip"
 
     def __post_init__(self) -> None:
         check_fields(self, "text")
@@ -112,19 +230,24 @@ class TextConfig:
 
     @property
     def mlp_width(self) -> int:
-        return 4 * self.width
+        return int(self.width * self.mlp_ratio)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """How an encoder is computed; it changes speed and memory, never the parameters."""
 
-    # of activations; norms, softmax and losses stay float32
+    # type of activations; norms, softmax and losses stay float32
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    remat: str = "none"  # one of `REMAT_POLICIES`
-    unroll: Count = 1  # blocks per scan iteration
-    attention: Literal["auto", "xla", "cudnn"] = "xla"  # for jax.nn.dot_product_attention
-    # for jax.default_matmul_precision; "highest" for parity
+    # what the backward pass recomputes to save memory: none, attention, elementwise, dots or full
+    remat: str = "none"
+    # blocks per iteration of the scan over layers; None: all on CPUs, see choice.blocks_at_once, else 1
+    unroll: Count | None = None
+    # rows per device that a block computes at once in training; 0: what the chip's own memory holds, or all
+    block_rows: Annotated[int, Range(0, 2**16)] = 0
+    # auto: pallas on TPUs, cudnn on GPUs with 16 bits, bmm on CPUs, else xla; pallas_interpret: for tests
+    attention: Literal["auto", "xla", "bmm", "cudnn", "pallas", "pallas_interpret"] = "auto"
+    # of float32 products, see jax.default_matmul_precision; "highest" for parity
     matmul_precision: Precision = "default"
 
     def __post_init__(self) -> None:
@@ -147,86 +270,36 @@ def _require_multiple(name: str, value: int, other: str, divisor: int) -> None:
         )
 
 
-def _core(
-    name: str, image: int, patch: int, width: int, layers: int, heads: int, out: int | None, **kw: Any
-) -> VisionConfig:
-    shape: dict[str, Any] = {"mlp_width": 4 * width, "image_size": image, "patch_size": patch} | kw
-    return VisionConfig(name=name, width=width, layers=layers, heads=heads, out_dim=out, **shape)
-
-
-def _dense(name: str, image: int, patch: int, width: int, layers: int, heads: int, **kw: Any) -> VisionConfig:
-    return _core(name, image, patch, width, layers, heads, None, pooling="none", ln_post=False, **kw)
-
-
-_GIGANTIC = {"mlp_width": 8960, "class_token": False}
-_CONFIGS = (
-    _core("PE-Core-T16-384", 384, 16, 192, 12, 3, 512),
-    _core("PE-Core-S16-384", 384, 16, 384, 12, 6, 512),
-    _core("PE-Core-B16-224", 224, 16, 768, 12, 12, 1024),
-    _core("PE-Core-L14-336", 336, 14, 1024, 24, 16, 1024),
-    _core("PE-Core-G14-448", 448, 14, 1536, 50, 16, 1280, **_GIGANTIC),
-    _dense("PE-Lang-L14-448", 448, 14, 1024, 23, 16, layer_scale=0.1),
-    _dense("PE-Lang-L14-448-Tiling", 448, 14, 1024, 23, 16, layer_scale=0.1),
-    _dense("PE-Lang-G14-448", 448, 14, 1536, 47, 16, layer_scale=0.1, **_GIGANTIC),
-    _dense("PE-Lang-G14-448-Tiling", 448, 14, 1536, 47, 16, layer_scale=0.1, **_GIGANTIC),
-    _dense("PE-Spatial-T16-512", 512, 16, 192, 12, 3),
-    _dense("PE-Spatial-S16-512", 512, 16, 384, 12, 6),
-    _dense("PE-Spatial-B16-512", 512, 16, 768, 12, 12),
-    _dense("PE-Spatial-L14-448", 448, 14, 1024, 24, 16),
-    _dense("PE-Spatial-G14-448", 448, 14, 1536, 50, 16, layer_scale=0.1, **_GIGANTIC),
-    # Small ones for tests, the demo and small studies.
-    _core("tiny-test", 32, 8, 32, 3, 2, 24),
-    _core("tiny-demo", 48, 8, 96, 6, 4, 64),
-    _core("tiny-faces", 48, 8, 192, 4, 6, 192),
-    _core("tiny-reproduction", 48, 12, 128, 6, 4, 128),
-)
-VISION = {config.name: config for config in _CONFIGS}
-
-TEXT = {
-    name: TextConfig(context=context, width=width, layers=layers, heads=heads, out_dim=out)
-    for name, context, width, layers, heads, out in (
-        ("PE-Core-T16-384", 32, 512, 12, 8, 512),
-        ("PE-Core-S16-384", 32, 512, 12, 8, 512),
-        ("PE-Core-B16-224", 32, 1024, 24, 16, 1024),
-        ("PE-Core-L14-336", 32, 1024, 24, 16, 1024),
-        ("PE-Core-G14-448", 72, 1280, 24, 20, 1280),
-        ("tiny-test", 32, 32, 2, 2, 24),
-    )
+_FAMILIES = (perception, dinov2, clip, siglip2, dinov3)
+VISION = {
+    name: VisionConfig(name=name, **fields) for family in _FAMILIES for name, fields in family.VISION.items()
 }
-
-TIMM_NAMES = {
-    "vit_pe_core_tiny_patch16_384.fb": "PE-Core-T16-384",
-    "vit_pe_core_small_patch16_384.fb": "PE-Core-S16-384",
-    "vit_pe_core_base_patch16_224.fb": "PE-Core-B16-224",
-    "vit_pe_core_large_patch14_336.fb": "PE-Core-L14-336",
-    "vit_pe_core_gigantic_patch14_448.fb": "PE-Core-G14-448",
-    "vit_pe_lang_large_patch14_448.fb": "PE-Lang-L14-448",
-    "vit_pe_lang_large_patch14_448.fb_tiling": "PE-Lang-L14-448-Tiling",
-    "vit_pe_lang_gigantic_patch14_448.fb": "PE-Lang-G14-448",
-    "vit_pe_lang_gigantic_patch14_448.fb_tiling": "PE-Lang-G14-448-Tiling",
-    "vit_pe_spatial_tiny_patch16_512.fb": "PE-Spatial-T16-512",
-    "vit_pe_spatial_small_patch16_512.fb": "PE-Spatial-S16-512",
-    "vit_pe_spatial_base_patch16_512.fb": "PE-Spatial-B16-512",
-    "vit_pe_spatial_large_patch14_448.fb": "PE-Spatial-L14-448",
-    "vit_pe_spatial_gigantic_patch14_448.fb": "PE-Spatial-G14-448",
-}
+TEXT = {name: TextConfig(**fields) for family in _FAMILIES for name, fields in family.TEXT.items()}
+# timm's names, with their tags.
+TIMM_NAMES = {name: variant for family in _FAMILIES for name, variant in family.TIMM_NAMES.items()}
+# Names on the hub and elsewhere.
+_OTHER_NAMES = {name: variant for family in _FAMILIES for name, variant in family.OTHER_NAMES.items()}
+_TAGS = tuple(dict.fromkeys(family.TAG for family in _FAMILIES))
 
 
 def vision_config(name: str) -> VisionConfig:
-    """Returns a variant by its PE name, or by timm's with or without the tag.
+    """Returns a variant by its name, by timm's with or without the tag, or by that of its hub repository.
 
     Raises:
       UserError: no such variant.
     """
-    for timm_name in (name, f"{name}.fb"):
+    plain = name.removeprefix("timm/")
+    for timm_name in (plain, *(f"{plain}.{tag}" for tag in _TAGS)):
         if timm_name in TIMM_NAMES:
             return VISION[TIMM_NAMES[timm_name]]
-    if name not in VISION:
+    known = _OTHER_NAMES.get(name, name)
+    if known not in VISION:
+        near = difflib.get_close_matches(name, VISION, n=4, cutoff=0.0)
         raise UserError(
             "unknown variant",
             where="model.variant",
-            expected=f"one of {', '.join(VISION)}",
+            expected=f"{', '.join(near)}, or another of the {len(VISION)} in docs/backbones.md",
             found=repr(name),
-            fix=nearest(name, VISION, otherwise="use a name of that list, or its timm name"),
+            fix=nearest(name, VISION, otherwise="use a name of that page, or its timm name"),
         )
-    return VISION[name]
+    return VISION[known]

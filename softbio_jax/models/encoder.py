@@ -1,4 +1,4 @@
-"""The Perception Encoder's vision encoder: images to tokens."""
+"""The vision encoder of every family: images to tokens, as its `VisionConfig` declares."""
 
 import functools
 from typing import Any
@@ -9,17 +9,18 @@ import jax.numpy as jnp
 
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
 from softbio_jax.models import positions
-from softbio_jax.models.blocks import Block, stack
+from softbio_jax.models.blocks import Block, merged, slices, stack
 from softbio_jax.models.config import ComputeConfig, VisionConfig
-from softbio_jax.models.norm import LayerNorm
+from softbio_jax.models.elementwise import LayerNorm
 from softbio_jax.models.task_block import TaskBlock, fork
 
 
 class PatchEmbedding(nn.Module):
-    """A P x P convolution of stride P, written as a matmul over patches; no bias."""
+    """A P x P convolution of stride P, written as a matmul over patches."""
 
     patch_size: int
     width: int
+    bias: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -31,7 +32,19 @@ class PatchEmbedding(nn.Module):
         rows, columns = height // size, width // size
         patches = images[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, 3)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
-        return patches @ kernel.reshape(-1, self.width).astype(images.dtype)
+        x = patches @ kernel.reshape(-1, self.width).astype(images.dtype)
+        if not self.bias:
+            return x
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
+        return x + bias.astype(x.dtype)[None, None]
+
+
+def _normalised(images: jax.Array, config: VisionConfig) -> jax.Array:
+    """Returns (v - mean) / std of pixels v in [0, 1], given as 2 v - 1; in float32."""
+    if config.centred:
+        return images
+    mean, std = (jnp.array(values, jnp.float32)[None, None, None] for values in (config.mean, config.std))
+    return images.astype(jnp.float32) * (0.5 / std) + (0.5 - mean) / std
 
 
 # The block where the tasks part, by `TaskRules.base_input`.
@@ -39,7 +52,7 @@ _PARTING = {"shared": TaskBlock, "task": Block}
 
 
 class Encoder(nn.Module):
-    """Maps images to tokens: patches, positions, trunk, tail, final norm.
+    """Maps images to tokens: patches, positions, registers, trunk, tail, final norm.
 
     The trunk holds the first L - tail blocks, the tail the last ones, which a method treats
     separately; either may be empty. With per-task adapters the tail is the block where the tasks
@@ -78,47 +91,59 @@ class Encoder(nn.Module):
         c, dtype = self.config, jnp.dtype(self.compute.dtype)
         size = c.patch_size
         grid = (images.shape[1] // size, images.shape[2] // size)
-        x = PatchEmbedding(size, c.width, name="patch_embed")(images.astype(dtype))
+        embed = PatchEmbedding(size, c.width, c.patch_bias, name="patch_embed")
+        x = embed(_normalised(images, c).astype(dtype))
         states = {"patches": x}
         init = nn.initializers.normal(c.width**-0.5)
         if c.class_token:
             token = self.param("class_embedding", init, (c.width,), jnp.float32)
             token = jnp.broadcast_to(token.astype(dtype), (x.shape[0], 1, c.width))
             x = jnp.concatenate([token, x], axis=1)
-        table = self.param("positional_embedding", init, (c.tokens, c.width), jnp.float32)
-        table = positions.resample(
-            table, stored=c.grid, grid=grid, class_token=c.class_token, method=c.resample
-        )
-        x = x + table.astype(dtype)[None]
+        if c.position_embedding:
+            shape = (c.tokens - c.register_tokens, c.width)
+            table = self.param("positional_embedding", init, shape, jnp.float32)
+            table = positions.resample(
+                table, stored=c.grid, grid=grid, class_token=c.class_token, method=c.resample
+            )
+            x = x + table.astype(dtype)[None]
+        if c.register_tokens:
+            registers = self.param("register_tokens", init, (c.register_tokens, c.width), jnp.float32)
+            registers = jnp.broadcast_to(registers.astype(dtype), (x.shape[0], *registers.shape))
+            token, patches = jnp.split(x, [int(c.class_token)], axis=1)
+            x = jnp.concatenate([token, registers, patches], axis=1)
         states["positions"] = x
-        x = LayerNorm(name="ln_pre")(x).astype(dtype)
+        if c.ln_pre:
+            x = LayerNorm(c.norm_eps, name="ln_pre")(x).astype(dtype)
         states["pre"] = x
 
-        turn = positions.angles(
-            grid, c.head_dim, class_token=c.class_token, rescale_to=c.grid if c.resample == "timm" else None
-        )
-        rotation = (jnp.cos(turn), jnp.sin(turn))
+        rotation = positions.rotation(c, grid)
         make = functools.partial(_block, config=c, compute=self.compute, adapters=self.adapters)
         outputs = []
+        # Only in training: without a backward pass nothing is kept.
+        parts = (x,) if rows is None else slices(x, self.compute)
+        part_rows = None if rows is None else slices(rows, self.compute)
+        axis = 0
         for name, layers in (("trunk", c.layers - self.tail), ("tail", self.tail)):
             if layers and name == "tail" and self.adapters.per_task is not None:
                 parting = functools.partial(make, kind=_PARTING[self.adapters.per_task.base_input])
-                _, streams = fork(parting, name=name, compute=self.compute)(None, x, rotation, rows)
-                x = streams[0]
+                _, streams = fork(parting, name=name, compute=self.compute)(None, parts, rotation, part_rows)
+                parts, axis = tuple(stream[0] for stream in streams), 1
             elif layers:
                 run = stack(make, layers=layers, name=name, compute=self.compute, capture=capture)
-                x, output = run(x, rotation, rows)
+                parts, output = run(parts, rotation, part_rows)
                 outputs.append(output)
+        x = merged(parts, axis=axis)
         if capture:
             states["blocks"] = jnp.concatenate(outputs)
         if after is not None:
             x = states["blocks"][jnp.array(after)]
         if c.ln_post and norm:
-            x = LayerNorm(name="ln_post")(x).astype(dtype)
+            x = LayerNorm(c.norm_eps, name="ln_post")(x).astype(dtype)
         return x, (states if capture else {})
 
 
 def _block(
     name: str, *, config: VisionConfig, compute: ComputeConfig, adapters: AdapterRules, kind: Any = Block
 ) -> Any:
-    return kind(config.heads, config.mlp_width, config.layer_scale, compute, adapters, name=name)
+    own = {"activation": config.activation, "norm_eps": config.norm_eps, "key_bias": config.key_bias}
+    return kind(config.heads, config.mlp_width, config.layer_scale, compute, adapters, name=name, **own)

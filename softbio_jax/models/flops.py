@@ -6,6 +6,7 @@ which leaves attention out and adds elementwise products and sums. `matmul_flops
 products of a traced function.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ Grid = tuple[int, int] | None  # rows and columns of patches; None: the variant'
 # What the profiler counts for one number of q or k in the reference's rotation: two products, two
 # more by a constant scale of one, and a sum.
 _ROTATION = 4 + 1
+# Products per number of the hidden layer.
+_ACTIVATION = {"gelu": 0, "gelu_tanh": 0, "quick_gelu": 2, "swiglu": 1}
 # Projections side by side in one kernel; per-task adapters have an A and a B for each.
 _PROJECTIONS = {"attn/qkv": 3, "attn/kv": 2}
 
@@ -84,16 +87,17 @@ class DenseLayer:
 
 def dense_layers(config: VisionConfig, *, grid: Grid = None, tail: int = 0) -> Iterator[DenseLayer]:
     """Yields the matrices of a vision encoder that adapters may adapt; tail is its last blocks."""
-    tokens, width = tokens_of(config, grid), config.width
+    tokens, width = config.tokens_on(grid), config.width
     for part, layers in (("trunk", config.layers - tail), ("tail", tail)):
         if layers:
-            for name, (inputs, outputs) in _block_sizes(width, config.mlp_width).items():
+            for name, (inputs, outputs) in _block_sizes(width, config.mlp_width, config.fc_width).items():
                 yield DenseLayer(
                     path=f"encoder/{part}/{name}", rows=tokens, inputs=inputs, outputs=outputs, layers=layers
                 )
     if config.pooling == "attn":
         sizes = {"attn/q": (width, width), "attn/kv": (width, 2 * width)}
-        sizes |= {key: size for key, size in _block_sizes(width, 4 * width).items() if key != "attn/qkv"}
+        blocks = _block_sizes(width, config.pool_hidden)
+        sizes |= {key: size for key, size in blocks.items() if key != "attn/qkv"}
         for name, (inputs, outputs) in sizes.items():
             rows = tokens if name == "attn/kv" else 1
             yield DenseLayer(path=f"pool/{name}", rows=rows, inputs=inputs, outputs=outputs)
@@ -110,18 +114,22 @@ def vision_flops(config: VisionConfig, *, grid: Grid = None, projected: bool = T
       projected: whether the projection is applied; heads on the pooled feature skip it.
     """
     rows, columns = grid or (config.grid, config.grid)
-    tokens, width, layers = tokens_of(config, grid), config.width, config.layers
+    tokens, width, layers = config.tokens_on(grid), config.width, config.layers
     dense = 2 * rows * columns * width * 3 * config.patch_size**2
     dense += sum(layer.flops for layer in dense_layers(config, grid=grid))
     attention = layers * 4 * tokens**2 * width
     scales = 0 if config.layer_scale is None else 2
-    elementwise = tokens * width * (1 + layers * (2 * _ROTATION + 2 + scales))
+    turns = 2 * _ROTATION if config.rotary else 0
+    placed = (tokens - config.register_tokens) * config.position_embedding
+    elementwise = placed * width + tokens * width * layers * (turns + 2 + scales)
+    # Besides the sigmoid: the product of a gate, and quick GELU's two.
+    elementwise += tokens * config.mlp_width * layers * _ACTIVATION[config.activation]
     if config.pooling == "attn":
         attention += 4 * tokens * width
         elementwise += width
     if projected and config.out_dim is not None:
         outputs = tokens if config.pooling == "none" else 1
-        dense += 2 * outputs * width * config.out_dim
+        dense += 2 * outputs * config.feature_width * config.out_dim
     return Flops(dense=dense, attention=attention, elementwise=elementwise)
 
 
@@ -129,10 +137,11 @@ def text_flops(config: TextConfig, *, tokens: int | None = None) -> Flops:
     """Returns the operations of a text encoder for one text, padded to `tokens` or the context."""
     n, width, layers = config.context if tokens is None else tokens, config.width, config.layers
     sizes = _block_sizes(width, config.mlp_width).values()
+    hidden = n * layers * config.mlp_width
     return Flops(
         dense=2 * n * layers * sum(i * o for i, o in sizes) + 2 * width * config.out_dim,
         attention=layers * 4 * n**2 * width,
-        elementwise=n * width * (1 + 2 * layers),
+        elementwise=n * width * (1 + 2 * layers) + hidden * _ACTIVATION[config.activation],
     )
 
 
@@ -143,22 +152,16 @@ def zero_shot_flops(vision: VisionConfig, text: TextConfig, *, prompts: int) -> 
 
 
 def head_flops(config: HeadConfig, *, width: int, classes: int) -> Flops:
-    """Returns the operations of one task's head on one feature: 2 D C, deep 2 D^2 + 2 D C."""
+    """Returns the operations of one task's head on a feature of D = width: 2 D C, deep 2 D^2 + 2 D C."""
     hidden = 2 * width**2 if config.kind == "deep" else 0
     return Flops(dense=hidden + 2 * width * classes)
 
 
-def tokens_of(config: VisionConfig, grid: Grid) -> int:
-    """Returns N, the number of tokens on a grid."""
-    rows, columns = grid or (config.grid, config.grid)
-    return rows * columns + int(config.class_token)
-
-
-def _block_sizes(width: int, hidden: int) -> dict[str, tuple[int, int]]:
+def _block_sizes(width: int, hidden: int, first: int | None = None) -> dict[str, tuple[int, int]]:
     return {
         "attn/qkv": (width, 3 * width),
         "attn/out": (width, width),
-        "mlp/c_fc": (width, hidden),
+        "mlp/c_fc": (width, first or hidden),
         "mlp/c_proj": (hidden, width),
     }
 
@@ -221,7 +224,7 @@ def task_flops(config: VisionConfig, rules: AdapterRules, *, grid: Grid = None) 
                 attention += more * 4 * layer.rows**2 * config.width
             parted = True
     if config.pooling == "attn":
-        attention += (tasks - 1) * 4 * tokens_of(config, grid) * config.width
+        attention += (tasks - 1) * 4 * config.tokens_on(grid) * config.width
     return Flops(dense=dense, attention=attention)
 
 
@@ -236,33 +239,59 @@ def matmul_flops(jaxpr: Any) -> int:
     """Returns two operations per multiply-add of every matrix product and convolution in a jaxpr.
 
     A scan's body counts as often as it runs, unlike in XLA's own cost analysis, and recomputation
-    by remat counts again. Of a platform-dependent choice the default counts, of the branches of a
-    condition the most expensive one.
+    by remat counts again; of `shard_map` all devices count. A Pallas kernel counts as what it states. Of a
+    platform-dependent choice the default counts, of the branches of a condition the most expensive one.
 
     Args:
       jaxpr: open or closed.
     """
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+    return sum(flops_by_scope(jaxpr).values())
 
 
-def _equation_flops(equation: Any) -> int:
+def flops_by_scope(jaxpr: Any) -> collections.Counter[str]:
+    """Returns the operations of `matmul_flops` by the names of the modules and transformations around them.
+
+    A name is a path such as jvp(MultitaskModel.features)/encoder/trunk/block/mlp/c_fc.
+    """
+    counted: collections.Counter[str] = collections.Counter()
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        scope = str(equation.source_info.name_stack)
+        for inner, flops in _equation_flops(equation).items():
+            counted[f"{scope}/{inner}"] += flops
+    return counted
+
+
+def _equation_flops(equation: Any) -> Mapping[str, int]:
+    """Returns {path within the equation: operations}."""
     name = equation.primitive.name
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
+        summed = math.prod(shape[axis] for axis in contracted)
+        return {name: 2 * math.prod(equation.outvars[0].aval.shape) * summed}
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape
         features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
         groups = equation.params["batch_group_count"]
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // (features * groups)
+        summed = math.prod(kernel) // (features * groups)
+        return {name: 2 * math.prod(equation.outvars[0].aval.shape) * summed}
     if name == "cond":
-        branches = [matmul_flops(branch) for branch in equation.params["branches"]]
+        branches = [flops_by_scope(branch) for branch in equation.params["branches"]]
         # `platform_dependent` puts its default last.
-        return branches[-1] if equation.params.get("branches_platforms") else max(branches)
-    times = equation.params.get("length", 1) if name == "scan" else 1
-    return times * sum(matmul_flops(inner) for inner in _jaxprs(equation.params))
+        chosen = equation.params.get("branches_platforms")
+        return branches[-1] if chosen else max(branches, key=lambda branch: sum(branch.values()))
+    if name == "pallas_call" and (estimate := equation.params["cost_estimate"]) is not None:
+        # Its own products also multiply zeros, where a head fills no register.
+        return {name: int(estimate.flops)}
+    times = 1
+    if name == "scan":
+        times = equation.params["length"]
+    elif name == "shard_map":  # its body is one device's part
+        times = equation.params["mesh"].size
+    counted: collections.Counter[str] = collections.Counter()
+    for inner in _jaxprs(equation.params):
+        counted.update(flops_by_scope(inner))
+    return {scope: times * flops for scope, flops in counted.items()}
 
 
 def _jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:

@@ -1,17 +1,21 @@
 """The forward pass: uint8 images and variables in, features and logits per task out."""
 
+import re
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.models.vision import VisionEncoder
-from softbio_jax.params import Tree
+from softbio_jax.params import Tree, flatten, unflatten
 
 Features = dict[str, jax.Array]  # {task: (B, D)}
 Logits = dict[str, jax.Array]  # {task: (B, C)}, float32
+
+_KERNEL_OF_BLOCKS = re.compile(r"(.*/)?encoder/(trunk|tail)/.*kernel")
 
 
 class Forward(NamedTuple):
@@ -26,7 +30,7 @@ def forward(model: MultitaskModel, variables: Tree, images: jax.Array) -> Forwar
 
     Args:
       model: encoder and heads.
-      variables: `params`, and `batch_stats` of the heads.
+      variables: `params`, and `batch_stats` of the heads; also as `per_layer` returns them.
       images: (B, H, W, 3) uint8, RGB.
     """
     features = encode(model, variables["params"], images)
@@ -97,10 +101,41 @@ def normalize(images: jax.Array) -> jax.Array:
     return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
 
 
+def per_layer(model: VisionEncoder, tree: Tree) -> Tree:
+    """Returns parameters whose kernels of blocks are tuples (L,) of arrays, if the blocks are unrolled.
+
+    A compiled pass reads such kernels where they are, and those of a stack after a copy. The functions of
+    this module accept both forms; trained kernels stay stacked, as their gradients are.
+
+    Args:
+      model: its compute has unroll resolved, see `attention.choice.resolved`; None counts as 1.
+      tree: parameters that are not trained, or variables, (L, in, out) on the host or a device; or their
+        shapes, which lose a sharding.
+    """
+    if (model.compute.unroll or 1) < model.config.layers:
+        return tree
+
+    def split(leaf: Any) -> tuple[Any, ...]:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return (jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),) * leaf.shape[0]
+        return tuple(np.asarray(leaf))
+
+    flat = flatten(tree)
+    kernels = {path: split(leaf) for path, leaf in flat.items() if _KERNEL_OF_BLOCKS.fullmatch(path)}
+    return unflatten(flat | kernels)
+
+
+def stacked(tree: Tree) -> Tree:
+    """Returns the parameters of `per_layer` with stacked kernels (L, in, out) again."""
+    # XLA replaces a slice of what is joined here by the part itself.
+    flat = {path: jnp.stack(x) if isinstance(x, tuple) else x for path, x in flatten(tree).items()}
+    return unflatten(flat)
+
+
 def _floats(images: jax.Array) -> jax.Array:
     return normalize(images) if images.dtype == jnp.uint8 else images
 
 
-def _apply(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _apply(module: nn.Module, variables: Tree, *args: Any, **kwargs: Any) -> Any:
     # Flax types what apply returns as a union of all modules' outputs.
-    return module.apply(*args, **kwargs)
+    return module.apply(variables | {"params": stacked(variables["params"])}, *args, **kwargs)

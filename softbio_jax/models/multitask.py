@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from softbio_jax.errors import UserError
-from softbio_jax.models.blocks import gelu
+from softbio_jax.models.elementwise import gelu
 from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.ranges import Dropout, check_fields
 from softbio_jax.tasks import TaskSpec
@@ -19,9 +19,9 @@ from softbio_jax.tasks import TaskSpec
 class HeadConfig:
     """A head: `deep` is Linear(D, D) - GELU - Linear(D, C), `linear` is Linear(D, C)."""
 
-    kind: Literal["deep", "linear"] = "deep"
-    batch_norm: bool = True
-    dropout: Dropout = 0.5
+    kind: Literal["deep", "linear"] = "deep"  # two layers or one
+    batch_norm: bool = True  # of the feature, without which the layers read it as it is
+    dropout: Dropout = 0.5  # of the layers' input
 
     def __post_init__(self) -> None:
         check_fields(self, "head")

@@ -5,15 +5,15 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from softbio_jax.adapters.config import AdapterRules
 from softbio_jax.adapters.dense import TwoStreamDense
-from softbio_jax.models import positions
-from softbio_jax.models.attention import attend, split_heads
-from softbio_jax.models.blocks import LayerScale, Rotation, gelu, over_layers
-from softbio_jax.models.config import ComputeConfig
-from softbio_jax.models.norm import LayerNorm
+from softbio_jax.models.attention.attend import self_attention
+from softbio_jax.models.blocks import ATTENTION, LayerScale, Slices, each_slice, over_layers
+from softbio_jax.models.config import Activation, ComputeConfig, gated_width
+from softbio_jax.models.elementwise import ACTIVATIONS, LayerNorm
+from softbio_jax.models.positions import Rotation
 
 Streams = tuple[jax.Array, jax.Array | None]  # shared (B, N, D), the tasks' (T, B, N, D)
 
@@ -24,38 +24,40 @@ class TaskAttention(nn.Module):
     heads: int
     compute: ComputeConfig
     adapters: AdapterRules
+    key_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None) -> Streams:
         width = x.shape[-1]
         dense: dict[str, Any] = {"adapters": self.adapters, "dtype": self.compute.dtype}
-        shared, tasks = TwoStreamDense(3 * width, projections=3, name="qkv", **dense)(x, None, rows)
+        qkv = TwoStreamDense(3 * width, projections=3, key_bias=self.key_bias, name="qkv", **dense)
+        shared, tasks = qkv(x, None, rows)
         shared = self._attend(shared, rotation)
         if tasks is not None:
             tasks = self._attend(tasks, rotation)
         return TwoStreamDense(width, name="out", **dense)(shared, tasks, rows)
 
     def _attend(self, qkv: jax.Array, rotation: Rotation | None) -> jax.Array:
-        q, k, v = (split_heads(t, self.heads) for t in jnp.split(qkv, 3, axis=-1))
-        if rotation is not None:
-            q, k = positions.rotate(q, *rotation), positions.rotate(k, *rotation)
-        return attend(q, k, v, implementation=self.compute.attention, recompute=self.compute.recompute)
+        out = self_attention(qkv, heads=self.heads, compute=self.compute, rotation=rotation)
+        return checkpoint_name(out, ATTENTION)
 
 
 class TaskMLP(nn.Module):
-    """c_proj(gelu(c_fc(x))) in both streams."""
+    """c_proj(activation(c_fc(x))) in both streams."""
 
     hidden: int
     compute: ComputeConfig
     adapters: AdapterRules
+    activation: Activation
 
     @nn.compact
     def __call__(self, x: jax.Array, tasks: jax.Array | None, rows: jax.Array | None) -> Streams:
         dense: dict[str, Any] = {"adapters": self.adapters, "dtype": self.compute.dtype}
-        hidden, task_hidden = TwoStreamDense(self.hidden, name="c_fc", **dense)(x, tasks, rows)
+        outputs, act = gated_width(self.hidden, self.activation), ACTIVATIONS[self.activation]
+        hidden, task_hidden = TwoStreamDense(outputs, name="c_fc", **dense)(x, tasks, rows)
         if task_hidden is not None:
-            task_hidden = gelu(task_hidden)
-        return TwoStreamDense(x.shape[-1], name="c_proj", **dense)(gelu(hidden), task_hidden, rows)
+            task_hidden = act(task_hidden)
+        return TwoStreamDense(x.shape[-1], name="c_proj", **dense)(act(hidden), task_hidden, rows)
 
 
 class TaskBlock(nn.Module):
@@ -74,16 +76,19 @@ class TaskBlock(nn.Module):
     layer_scale: float | None
     compute: ComputeConfig
     adapters: AdapterRules
+    activation: Activation = "gelu"
+    norm_eps: float = 1e-5
+    key_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, rotation: Rotation | None, rows: jax.Array | None = None) -> jax.Array:
         """Maps x (B, N, D) to every task's stream (T, B, N, D)."""
         parts: dict[str, Any] = {"compute": self.compute, "adapters": self.adapters}
-        attention = TaskAttention(self.heads, name="attn", **parts)
-        mlp = TaskMLP(self.mlp_width, name="mlp", **parts)
-        ln_2 = LayerNorm(name="ln_2")
+        attention = TaskAttention(self.heads, key_bias=self.key_bias, name="attn", **parts)
+        mlp = TaskMLP(self.mlp_width, activation=self.activation, name="mlp", **parts)
+        ln_2 = LayerNorm(self.norm_eps, name="ln_2")
 
-        streams = attention(LayerNorm(name="ln_1")(x), rotation, rows)
+        streams = attention(LayerNorm(self.norm_eps, name="ln_1")(x), rotation, rows)
         first, own = self._scaled("ls_1", streams)
         shared, tasks = x + first.astype(x.dtype), x[None] + own.astype(x.dtype)
         _, update = self._scaled("ls_2", mlp(ln_2(shared), ln_2(tasks), rows))
@@ -103,15 +108,15 @@ class _Fork(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: None, x: jax.Array, rotation: Rotation, rows: jax.Array | None
-    ) -> tuple[None, jax.Array]:
+        self, carry: None, x: Slices, rotation: Rotation | None, rows: Slices | None
+    ) -> tuple[None, Slices]:
         block = self.make("block")
         nn.share_scope(self, block)  # no level of its own in the parameter tree
-        return carry, block(x, rotation, rows)
+        return carry, each_slice(block, x, rotation, rows)
 
 
 def fork(make: Callable[[str], nn.Module], *, name: str, compute: ComputeConfig) -> nn.Module:
-    """Returns a module that maps (None, x (B, N, D), rotation, rows) to (None, (1, T, B, N, D)).
+    """Returns a module that maps (None, x (B, N, D), rotation, rows) to (None, (1, T, B, N, D)), in slices.
 
     A scan of length 1, so that the parameters have the layer axis of a plain tail; make builds the
     block of the given name.

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
 from softbio_jax.adapters.dense import AdaptedDense
 from softbio_jax.errors import UserError
-from softbio_jax.models.attention import attend, split_heads
+from softbio_jax.models.attention.attend import cross_attention
 from softbio_jax.models.blocks import MLP
 from softbio_jax.models.config import ComputeConfig, VisionConfig
+from softbio_jax.models.elementwise import LayerNorm, row_mean
 from softbio_jax.models.encoder import Encoder
-from softbio_jax.models.norm import LayerNorm, row_mean
 
 
 class ProbeAttention(nn.Module):
@@ -29,24 +29,21 @@ class ProbeAttention(nn.Module):
         dense: dict[str, Any] = {"adapters": self.adapters, "dtype": self.compute.dtype}
         q = AdaptedDense(width, name="q", **dense)(probe, rows)
         kv = AdaptedDense(2 * width, projections=2, name="kv", **dense)(tokens, rows)
-        k, v = jnp.split(kv, 2, axis=-1)
-        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
-        # One query row: fused kernels gain nothing here.
-        out = attend(q, k, v, implementation="xla")
+        out = cross_attention(q, kv, heads=self.heads, compute=self.compute)
         return AdaptedDense(width, name="out", **dense)(out, rows)
 
 
 class AttentionPooling(nn.Module):
     """x = attn(probe, tokens); x + mlp(layernorm(x)): no residual around the attention."""
 
-    heads: int
+    config: VisionConfig
     compute: ComputeConfig
     adapters: AdapterRules
 
     @nn.compact
     def __call__(self, tokens: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
         """Maps tokens (B, N, D) to the pooled feature (B, D), either with a leading task axis."""
-        width = tokens.shape[-1]
+        c, width = self.config, tokens.shape[-1]
         probe = self.param("probe", nn.initializers.normal(1.0), (1, 1, width), jnp.float32)
         per_task = self.adapters.per_task
         if per_task is not None and per_task.probe:
@@ -55,15 +52,15 @@ class AttentionPooling(nn.Module):
             probe = self.param("task_probe", lambda _: start)
         probe = jnp.broadcast_to(probe.astype(tokens.dtype), (*tokens.shape[:-2], 1, width))
         shared: dict[str, Any] = {"compute": self.compute, "adapters": self.adapters}
-        x = ProbeAttention(self.heads, name="attn", **shared)(probe, tokens, rows)
-        normed = LayerNorm(name="layernorm")(x)
-        # The pooling's mlp ratio is 4 in every variant, also where the blocks' is not.
-        x = x + MLP(4 * width, name="mlp", **shared)(normed, rows).astype(x.dtype)
+        x = ProbeAttention(c.pool_heads, name="attn", **shared)(probe, tokens, rows)
+        normed = LayerNorm(c.pool_norm_eps, name="layernorm")(x)
+        mlp = MLP(c.pool_hidden, activation=c.pool_activation, name="mlp", **shared)
+        x = x + mlp(normed, rows).astype(x.dtype)
         return x[..., 0, :]
 
 
 class VisionEncoder(nn.Module):
-    """A Perception Encoder's vision side; parameters `encoder`, `pool` and `proj`."""
+    """A vision encoder of any family; parameters `encoder`, `pool` and `proj`."""
 
     config: VisionConfig
     compute: ComputeConfig = ComputeConfig()
@@ -86,10 +83,10 @@ class VisionEncoder(nn.Module):
             )
         self.encoder = Encoder(c, self.compute, adapters, self.tail)
         if c.pooling == "attn":
-            self.pool = AttentionPooling(c.pool_heads, self.compute, adapters)
+            self.pool = AttentionPooling(c, self.compute, adapters)
         if c.out_dim is not None:
-            init = nn.initializers.normal(c.width**-0.5)
-            self.proj = self.param("proj", init, (c.width, c.out_dim), jnp.float32)
+            init = nn.initializers.normal(c.feature_width**-0.5)
+            self.proj = self.param("proj", init, (c.feature_width, c.out_dim), jnp.float32)
 
     def __call__(self, images: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
         """Returns the projected pooled feature (B, out), or (B, N, D) of variants without pooling.
@@ -101,7 +98,7 @@ class VisionEncoder(nn.Module):
         return self.project(self.pooled(images, rows=rows))
 
     def pooled(self, images: jax.Array, *, rows: jax.Array | None = None) -> jax.Array:
-        """Returns the pooled feature (B, D) before the projection."""
+        """Returns the pooled feature (B, D), or (B, 2 D) of "tok+avg", before the projection."""
         tokens, _ = self.encoder(images, rows=rows)
         return self.pool_tokens(tokens, rows=rows)
 
@@ -113,8 +110,11 @@ class VisionEncoder(nn.Module):
             case "tok":
                 return tokens[..., 0, :]
             case "avg":
-                channels = tokens.astype(jnp.float32).swapaxes(-1, -2)
-                return row_mean(channels)[..., 0].astype(tokens.dtype)
+                return _mean(tokens)
+            case "tok+avg":
+                # Indexing becomes a gather where the batch size is free, which ONNX has no use for.
+                patches = jax.lax.slice_in_dim(tokens, self.config.prefix, None, axis=tokens.ndim - 2)
+                return jnp.concatenate([tokens[..., 0, :], _mean(patches)], axis=-1)
             case "none":
                 return tokens
 
@@ -155,6 +155,11 @@ class VisionEncoder(nn.Module):
         tokens, states = self.encoder(images, capture=True)
         pooled = self.pool_tokens(tokens)
         return states | {"tokens": tokens, "pooled": pooled, "embedding": self.project(pooled)}
+
+
+def _mean(tokens: jax.Array) -> jax.Array:
+    channels = tokens.astype(jnp.float32).swapaxes(-1, -2)
+    return row_mean(channels)[..., 0].astype(tokens.dtype)
 
 
 VisionTower = VisionEncoder  # the name of 0.1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import pathlib
 import signal
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ import jax
 
 from softbio_jax.console import Console, duration
 from softbio_jax.errors import UserError
-from softbio_jax.planning import fit
+from softbio_jax.planning import fit, stored
 from softbio_jax.planning.fit import Fit
 from softbio_jax.planning.topology import Target, described, devices_of, resolve
 from softbio_jax.runs.config import RunConfig
@@ -61,8 +63,13 @@ class Compiler:
             self._child.kill()  # it has nothing to write, and may be in the middle of minutes of work
             self._child.join()
 
-    def fit(self, config: RunConfig, *, name: str) -> Fit:
+    def fit(self, config: RunConfig, *, name: str, save: pathlib.Path | None = None) -> Fit:
         """Compiles a step; `name` is what the progress line calls it.
+
+        Args:
+          config: the run.
+          name: of the step, for the progress line.
+          save: folder in which a step that fits is stored, see `stored.save`.
 
         Raises:
           UserError: the compiler crashed, or what `fit.fit` raises.
@@ -70,12 +77,12 @@ class Compiler:
         self._compiled += 1
         if self._pipe is None:
             self._console.show(f"compiling {name}", 0, 0)
-            found = fit.fit(config, *devices_of(self.topology))
+            found = _fit(config, devices_of(self.topology), save)
             self._console.close()
             return found
         begun = time.perf_counter()
         try:
-            self._pipe.send(config)
+            self._pipe.send((config, save))
             while True:
                 spent = duration(time.perf_counter() - begun)
                 self._console.show(f"step {self._compiled}, compiling {name}: {spent}", 0, 0)
@@ -98,7 +105,9 @@ class Compiler:
         raise answer
 
 
-def _serve(pipe: Connection, fit_for: Callable[[RunConfig, Target], Fit], topology: str) -> None:
+def _serve(
+    pipe: Connection, fit_for: Callable[[RunConfig, Target, pathlib.Path | None], Fit], topology: str
+) -> None:
     """Compiles the steps that arrive and answers each with its `Fit`, or with the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     count = topology.partition(":")[2]
@@ -107,15 +116,15 @@ def _serve(pipe: Connection, fit_for: Callable[[RunConfig, Target], Fit], topolo
     target: Target | None = None
     while True:
         try:
-            config = pipe.recv()
+            config, save = pipe.recv()
         except EOFError:
             return
         try:
             target = target or devices_of(topology)
-            pipe.send(fit_for(config, target))
+            pipe.send(fit_for(config, target, save))
         except UserError as error:
             pipe.send(error)
 
 
-def _fit(config: RunConfig, target: Target) -> Fit:
-    return fit.fit(config, *target)
+def _fit(config: RunConfig, target: Target, save: pathlib.Path | None) -> Fit:
+    return fit.fit(config, *target, then=functools.partial(stored.save, folder=save) if save else None)

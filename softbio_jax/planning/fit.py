@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,13 +11,15 @@ from jax.sharding import NamedSharding
 
 from softbio_jax.errors import UserError
 from softbio_jax.models.flops import matmul_flops
-from softbio_jax.planning.hlo import memory_bytes
+from softbio_jax.models.forward import per_layer
+from softbio_jax.planning.estimate import part_seconds, step_seconds
+from softbio_jax.planning.parts import NO_COSTS, costs
 from softbio_jax.runs import build, parallel
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.chips import Chip
 from softbio_jax.runs.config import DataConfig, RunConfig
 from softbio_jax.runs.data import open_all
-from softbio_jax.runs.session import trace_train_step
+from softbio_jax.runs.session import CompiledStep, trace_train_step
 
 # Training rows of FairFace, LAGENDA, CelebA-HQ and RAF-DB.
 PUBLIC_ROWS = 69_395 + 67_352 + 22_400 + 9_215
@@ -36,7 +38,13 @@ class Fit:
       estimated: whether the CPU's compiler laid out the step in place of the chips' own.
       flops: matrix operations per step, over all chips.
       traffic: bytes per step between a chip and its memory; 0 if not compiled.
-      compute_seconds, memory_seconds: time of a step at the chips' published peak and bandwidth; 0: unknown.
+      sent: bytes per step that a chip sends to others.
+      compute_seconds, memory_seconds, link_seconds: time of a step at the chips' published peak, bandwidth
+        and links; 0: unknown.
+      estimated_seconds: an estimate of the time of a step, see `estimate`; 0: none.
+      parts: see `parts.Costs`, with the estimated seconds of each.
+      lines: see `parts.Costs`.
+      step: the executable, which `train_and_evaluate` takes; None where it was not kept.
     """
 
     chips: int
@@ -51,7 +59,13 @@ class Fit:
     flops: int
     traffic: int = 0
     compute_seconds: float = 0
+    sent: int = 0
     memory_seconds: float = 0
+    link_seconds: float = 0
+    estimated_seconds: float = 0
+    parts: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict, repr=False)
+    lines: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
+    step: CompiledStep | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def used(self) -> float:
@@ -63,17 +77,29 @@ class Fit:
 
     @property
     def images_per_second(self) -> float | None:
-        """An upper bound: the smaller of those by compute and by memory."""
-        seconds = max(self.compute_seconds, self.memory_seconds)
+        """An upper bound: the smallest of those by compute, memory and communication."""
+        seconds = max(self._bounds.values())
         return self.batch_size / seconds if seconds else None
 
     @property
     def bound_by(self) -> str:
-        """Which of both it is: compute or memory."""
-        return "memory" if self.memory_seconds > self.compute_seconds else "compute"
+        """Which of them it is: compute, memory or links."""
+        return max(self._bounds, key=self._bounds.__getitem__)
+
+    @property
+    def _bounds(self) -> dict[str, float]:
+        return {"compute": self.compute_seconds, "memory": self.memory_seconds, "links": self.link_seconds}
 
 
-def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None, exact: bool = True) -> Fit:
+def fit(
+    config: RunConfig,
+    devices: Sequence[Any],
+    chip: Chip | None,
+    exact: bool = True,
+    *,
+    keep: bool = False,
+    then: Callable[[CompiledStep, jax.stages.Traced], None] | None = None,
+) -> Fit:
     """Compiles a run's train step for devices that need not exist, with their published memory and speed.
 
     Args:
@@ -82,6 +108,8 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None, exact: boo
       chip: the chips that they are.
       exact: whether the devices are such chips; otherwise they are CPU devices that stand for them, and
         intermediate values are as large as on a CPU.
+      keep: whether the result has the executable, which occupies the devices.
+      then: called with a step that fits and what was traced, such as `stored.save`.
 
     Raises:
       UserError: the batch does not fit the mesh, or the config has an unknown name.
@@ -89,7 +117,8 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None, exact: boo
     known = devices
     if not exact and chip is not None:
         known = [types.SimpleNamespace(platform="gpu", device_kind=chip.name)]
-    traced = _trace(_typed(config, known), devices)
+    config = config_lib.resolve_types(config, known)
+    traced = traced_step(config, devices)
     flops = matmul_flops(traced.jaxpr)
     planned = Fit(
         chips=len(devices),
@@ -108,17 +137,32 @@ def fit(config: RunConfig, devices: Sequence[Any], chip: Chip | None, exact: boo
             raise
         return dataclasses.replace(planned, needed=_needed(str(error)))
     memory = compiled.memory_analysis()
-    traffic = memory_bytes(compiled.as_text()) if exact else 0  # of a CPU's program it says nothing
-    return apply_limit(
+    program = compiled.as_text() if exact else ""  # of a CPU's program it says nothing
+    found = costs(program, traced.jaxpr) if program else NO_COSTS
+    step = CompiledStep(config=config, devices=tuple(devices), jaxpr=traced.jaxpr, call=compiled)
+    fitted = apply_limit(
         dataclasses.replace(
             planned,
             fits=True,
             arguments=memory.argument_size_in_bytes,
             temporaries=memory.temp_size_in_bytes,
-            traffic=traffic,
-            memory_seconds=traffic / chip.bandwidth if chip else 0,
+            traffic=found.traffic,
+            sent=found.sent,
+            memory_seconds=found.traffic / chip.bandwidth if chip else 0,
+            link_seconds=found.sent / chip.link if chip and chip.link else 0,
+            estimated_seconds=step_seconds(found.parts, found.sent, chip, len(devices)) if chip else 0,
+            parts={name: part | _estimate(part, chip, len(devices)) for name, part in found.parts.items()},
+            lines=found.lines,
+            step=step if keep else None,
         )
     )
+    if then is not None and fitted.fits:
+        then(step, traced)
+    return fitted
+
+
+def _estimate(part: Mapping[str, float], chip: Chip | None, chips: int) -> dict[str, float]:
+    return {"seconds": part_seconds(part, chip, chips) if chip else 0}
 
 
 def changed(config: RunConfig, *, batch_size: int = 0, remat: str = "", microbatches: int = 0) -> RunConfig:
@@ -130,12 +174,6 @@ def changed(config: RunConfig, *, batch_size: int = 0, remat: str = "", microbat
     )
     compute = dataclasses.replace(config.compute, remat=remat or config.compute.remat)
     return dataclasses.replace(config, train=train, compute=compute)
-
-
-def _typed(config: RunConfig, devices: Sequence[Any]) -> RunConfig:
-    """Returns config with the types that "auto" means on the devices."""
-    config = config_lib.resolve_dtype(config, devices)
-    return dataclasses.replace(config, frozen_dtype=config_lib.frozen_dtype(config, devices[0].platform))
 
 
 def apply_limit(found: Fit) -> Fit:
@@ -157,15 +195,15 @@ def epoch_images(config: DataConfig) -> tuple[int, str]:
         return PUBLIC_ROWS, "FairFace, LAGENDA, CelebA-HQ and RAF-DB"
 
 
-def _trace(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
+def traced_step(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
     """Returns the train step with a run's shardings, traced from shapes only."""
-    run = build.build(config)
+    run = build.build(config, devices=devices)
     mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     parallel.check_batch(
         config.train.batch_size, mesh, microbatches=config.train.microbatches, where="train.batch_size"
     )
     state, frozen = build.abstract_start(run)
-    frozen = jax.eval_shape(lambda tree: build.narrow(tree, config), frozen)
+    frozen = per_layer(run.model, jax.eval_shape(lambda tree: build.narrow(tree, config), frozen))
     shardings = jax.tree.map(lambda x: parallel.weight_sharding(x.shape, mesh), frozen)
     return trace_train_step(
         run, mesh, _sharded(state, parallel.trained_shardings(state, mesh)), _sharded(frozen, shardings)

@@ -7,6 +7,8 @@ the text is read here and every body is multiplied by its number of iterations.
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
@@ -22,6 +24,8 @@ _FREE = {
     *("partition-id", "replica-id", "opt-barrier", "add-dependency"),
 }
 _FREE_CALLS = ('custom_call_target="AllocateBuffer"', 'custom_call_target="ConcatBitcast"')
+# Of a fusion within a fusion: its result is its operand, such as in another order of tiles.
+_ALIASED = "output_to_operand_aliasing={{}: (0, {})}"
 _SLICES = ("slice", "dynamic-slice", "gather")
 
 
@@ -150,41 +154,67 @@ def memory_bytes(program: str) -> int:
       program: the output of `jax.jit(f).lower(...).compile().as_text()`, of one chip if partitioned.
     """
     computations, entry = parse(program)
-    return _Traffic(computations).of(entry)
+    return sum(ran.nbytes for ran in executed(computations, entry))
+
+
+class Executed(NamedTuple):
+    """An instruction of a program and what it costs in one run of it.
+
+    Args:
+      item: the instruction.
+      body: its computation.
+      times: how often it runs: the iterations of the loops around it.
+      nbytes: between the chip and its main memory, all times together.
+    """
+
+    item: Instruction
+    body: Computation
+    times: int
+    nbytes: int
+
+
+def executed(computations: dict[str, Computation], entry: str) -> Iterator[Executed]:
+    """Yields the instructions that a parsed program executes, see `memory_bytes`; of branches the dearest."""
+    return _Traffic(computations).of(entry, 1)
 
 
 class _Traffic:
-    """Bytes moved by each computation of a program, each counted once and then looked up."""
+    """Bytes moved by the instructions of a program."""
 
     def __init__(self, computations: dict[str, Computation]):
         self._computations = computations
-        self._done: dict[str, int] = {}
 
-    def of(self, name: str) -> int:
-        """Returns the bytes that a computation moves each time it runs."""
-        if name not in self._done:
-            body = self._computations[name]
-            self._done[name] = sum(self._moved(item, body) for item in body.values())
-        return self._done[name]
+    def of(self, name: str, times: int) -> Iterator[Executed]:
+        """Yields the instructions of a computation that runs so many times."""
+        body = self._computations[name]
+        for item in body.values():
+            if item.operation == "while":
+                yield from self.of(item.called("body"), times * self._trip_count(item))
+            elif item.operation == "conditional":
+                branches = [list(self.of(branch, times)) for branch in item.branches()]
+                yield from max(branches, key=lambda branch: sum(ran.nbytes for ran in branch))
+            elif item.operation in ("call", "async-start"):
+                yield from self.of(item.called("to_apply", "calls"), times)
+            else:
+                yield Executed(item, body, times, times * self._moved(item, body))
 
     def _moved(self, item: Instruction, body: Computation) -> int:
         operation, outputs = item.operation, item.outputs
         # The second half of an asynchronous pair: the transfer was counted at its start.
         if operation in _FREE or operation.endswith("-done"):
             return 0
-        if operation == "while":
-            return self._trip_count(item) * self.of(item.called("body"))
-        if operation == "conditional":
-            return max(map(self.of, item.branches()))
-        if operation in ("call", "async-start"):
-            return self.of(item.called("to_apply", "calls"))
         if operation == "copy-start":  # its result lists both ends and a flag: one read, one write
             return sum(array.nbytes for array in outputs if array.in_memory)
         if operation == "custom-call" and any(free in item.attributes for free in _FREE_CALLS):
             return 0
         if operation.endswith("-start"):  # the result lists source, destination and a flag
             operation, outputs = operation.removesuffix("-start"), outputs[1:2]
-        inputs = [body[name].first for name in item.operands if name in body]
+        operands = item.operands
+        if operation == "custom-call":
+            # A kernel that is given an array several times reads a part of it each time, as attention does
+            # the q, k and v of one array.
+            operands = tuple(dict.fromkeys(operands))
+        inputs = [body[name].first for name in operands if name in body]
         if operation == "fusion":
             # Values between the fused instructions stay on the chip. A fusion moves what it reads of its
             # parameters and what it writes of its results, and each may be a slice of a larger array: in
@@ -226,7 +256,7 @@ class _Traffic:
         for user in body.values():
             if source.name not in user.operands:
                 continue
-            if user.operation == "bitcast":  # another name of the same bytes
+            if user.operation == "bitcast" or _ALIASED in user.attributes:  # another name of the same bytes
                 total += self._used(body, user)
             elif user.operation in _SLICES and user.operands[0] == source.name:
                 total += user.first.nbytes

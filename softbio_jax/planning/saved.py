@@ -40,7 +40,9 @@ class SavedRows:
         if self._path:
             self._rows = _read(self._path)
         day = datetime.datetime.now(datetime.UTC).date().isoformat()
-        row = {"topology": topology, "fit": dataclasses.asdict(found), "day": day}
+        values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+        del values["step"]
+        row = {"topology": topology, "fit": values, "day": day}
         self._rows.append({**row, "versions": versions(), "key": _key(config)})
         if self._path:
             files.write_text(self._path, json.dumps({"rows": self._rows}, indent=1) + "\n")
@@ -81,7 +83,24 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
+def described(config: RunConfig) -> dict[str, Any]:
+    """Returns every field of a configuration that a compiled step may depend on, by its name."""
+    values = dataclasses.asdict(config) | {"data": None, "seed": None}
+    flat: dict[str, Any] = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                add(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = value
+
+    add("", json.loads(json.dumps(values, default=str)))
+    return flat
+
+
 def _key(config: RunConfig) -> str:
     """Returns a digest of everything that the compiled step depends on."""
-    values = dataclasses.asdict(config) | {"data": None, "seed": None, "versions": versions()}
+    # Rows without parts are of an older version, whose bound had no links.
+    values = dataclasses.asdict(config) | {"data": None, "seed": None, "versions": versions(), "row": "parts"}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]

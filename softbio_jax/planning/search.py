@@ -24,6 +24,7 @@ def fitting(config: RunConfig, devices: Sequence[Any], *, limit: float = 0) -> t
 
     The batch size does not change, so the result of training does not depend on the devices. The remat
     policies are tried from the least to the most recomputation, then 2, 4, ... microbatches under the last.
+    `train_and_evaluate(..., compiled=found.step)` trains with the step that was compiled here.
 
     Args:
       limit: bytes per device; 0: what the devices report, or their published memory. If neither is
@@ -36,7 +37,7 @@ def fitting(config: RunConfig, devices: Sequence[Any], *, limit: float = 0) -> t
     limit = limit or _reported(devices[0]) or (chip.memory if chip else 0)
     for remat, microbatches in _ways(config, len(devices), list(REMAT_POLICIES)):
         changed = fit.changed(config, remat=remat, microbatches=microbatches)
-        found = fit.fit(changed, devices, chip)
+        found = fit.fit(changed, devices, chip, keep=True)
         found = fit.apply_limit(dataclasses.replace(found, limit=limit)) if found.fits else found
         if found.fits:
             return changed, found

@@ -36,6 +36,8 @@ def details(found: Fit, *, epoch_images: int = 0) -> str:
     if found.traffic:
         moved = f"{found.traffic / 1e9:,.3f} GB"
         lines["bytes per chip and step"] = f"{moved} read and written, loops multiplied out"
+    if found.sent:
+        lines["sent per chip and step"] = f"{found.sent / 1e6:,.3f} MB to other chips"
     if found.estimated:
         lines["an estimate"] = "the arguments are exact; temporaries are as XLA lays them out for a CPU"
     if not found.fits:
@@ -44,11 +46,49 @@ def details(found: Fit, *, epoch_images: int = 0) -> str:
         lines["compute at its peak"] = f"{1e3 * found.compute_seconds:,.1f} ms per step"
     if found.memory_seconds:
         lines["memory at its peak"] = f"{1e3 * found.memory_seconds:,.1f} ms per step"
+    if found.link_seconds:
+        lines["links at their peak"] = f"{1e3 * found.link_seconds:,.1f} ms per step"
     if rate := found.images_per_second:
         lines["bound"] = f"{rate:,.0f} images/s at most, by {found.bound_by}"
         if epoch_images:
             lines["an epoch"] = f"{_time(epoch_images / rate)} at least, {epoch_images:,} images"
-    return _columns(lines)
+    if found.estimated_seconds:
+        rate = found.batch_size / found.estimated_seconds
+        seconds = f"{1e3 * found.estimated_seconds:,.1f} ms per step"
+        lines["an estimate, not measured"] = f"{seconds}, {rate:,.0f} images/s"
+    return "\n".join(filter(None, [_columns(lines), by_part(found)]))
+
+
+def by_part(found: Fit) -> str:
+    """Returns a line per part of a step: its operations, bytes and what bounds it; "" if they are unknown."""
+    if not found.parts:
+        return ""
+    header = f"{'by part':<26}{'TFLOP':>9}{'GB moved':>10}"
+    known = bool(found.compute_seconds)
+    rows = [header + (f"{'ms at least':>13}{'bound by':>10}{'ms, estimate':>14}" if known else "")]
+    # The published rates by which the bounds of the whole step were computed.
+    per_flop = found.compute_seconds / max(found.flops, 1)
+    per_byte = found.memory_seconds / max(found.traffic, 1)
+    for name, part in found.parts.items():
+        row = f"  {name:<24}{part['flops'] / 1e12:>9,.3f}{part['bytes'] / 1e9:>10,.3f}"
+        if known:
+            compute, memory = part["flops"] * per_flop, part["bytes"] * per_byte
+            row += f"{1e3 * max(compute, memory):>13,.2f}{'compute' if compute >= memory else 'memory':>10}"
+            row += f"{1e3 * part['seconds']:>14,.2f}"
+        rows.append(row)
+    return "\n".join(rows)
+
+
+def by_line(found: Fit) -> str:
+    """Returns a line per operation and line of the package: the bytes that a chip moves in a step."""
+    if not found.lines:
+        return "no bytes are known of this step"
+    rows = [f"{'GB moved':>10}{'share':>8}  {'operation':<24}line"]
+    for line in found.lines:
+        share = f"{percent(line['bytes'] / found.traffic, 1)} %"
+        rows.append(f"{line['bytes'] / 1e9:>10,.3f}{share:>8}  {line['operation']:<24}{line['line'] or '-'}")
+    rest = found.traffic - sum(line["bytes"] for line in found.lines)
+    return "\n".join([*rows, f"{rest / 1e9:>10,.3f}{percent(rest / found.traffic, 1) + ' %':>8}  others"])
 
 
 def _columns(lines: Mapping[str, str]) -> str:
@@ -100,10 +140,10 @@ def durations(found: Fit, *, steps: int, validation_steps: int) -> str:
 
     `validation_steps` are those between two validations; 0: there is none before the end.
     """
-    lines = ["at the published peak of one chip, so at best:"]
+    lines, width = ["at the published peak of one chip, so at best:"], max(map(len, CHIPS))
     for name, chip in CHIPS.items():
         seconds = found.flops / chip.flops
-        line = f"  {name:<6}{found.batch_size / seconds:>9,.0f} images/s"
+        line = f"  {name:<{width}}{found.batch_size / seconds:>12,.0f} images/s"
         line += f"{_time(steps * seconds):>12} for {steps:,} steps"
         if validation_steps:
             line += f"{_time(validation_steps * seconds):>12} between validations"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from softbio_jax.errors import UserError
+from softbio_jax.errors import UserError, nearest
 from softbio_jax.runs.chips import CHIPS, Chip, chip_of
 
 GENERATIONS = ("v4", "v5e", "v5p", "v6e", "7x")
@@ -63,7 +63,7 @@ def resolve(topology: str) -> str:
     Raises:
       UserError: an unknown name.
     """
-    text = topology.strip().lower()
+    text = re.sub(r"\b(gpu|tpu|vm)\b", "", topology.lower()).strip(" -_")  # as in "T4 GPU", "TPU v5e-8"
     generation, _, shape = text.partition(":")
     if text == "local" or (generation in GENERATIONS and shape):
         return text
@@ -89,7 +89,7 @@ def resolve(topology: str) -> str:
         where="--topology",
         expected=f"a name such as {_EXAMPLES}",
         found=repr(topology),
-        fix="correct it",
+        fix=nearest(text, _names(), otherwise="correct it"),
     )
 
 
@@ -163,14 +163,30 @@ def _gpu_target(name: str, count: int) -> Target:
     return Target(here[:count], CHIPS[name], exact=False)
 
 
+def _names() -> list[str]:
+    """Returns names that `resolve` knows, to propose one."""
+    gpus = [chip for chip in CHIPS if chip not in GENERATIONS]
+    counts = {name: _FLAT for name in ("v5e", "v5litepod", "v6e")}
+    slices = [f"{name}-{count}" for name in _RENTED for count in counts.get(name, {2 * n: 0 for n in _TORUS})]
+    return ["local", *slices, *gpus, "a100-40gb", "a100-80gb"]
+
+
 def _gpus(text: str) -> tuple[int, str | None]:
-    """Returns the number and the chip of a name such as 2xT4, A100-40GB, rtx4090:4 or h100."""
-    found = re.fullmatch(r"(?:(\d+)x)?([a-z][a-z0-9 _-]*?)(?:[:x](\d+))?", text)
+    """Returns the number and the chip of a name such as 2xT4, A100-SXM4-40GB, rtx4090:4 or T4 x2."""
+    # The x of RTX is no number's.
+    found = re.fullmatch(r"(?:(\d+) ?x ?)?([a-z0-9][a-z0-9 _-]*?)(?:(?::|(?<!rt)x)(\d+))?", text)
     if not found or (found[1] and found[3]):
         return 0, None
-    name = re.sub(r"nvidia|geforce|tesla|[ _-]", "", found[2]).removesuffix("gb")
-    known = {re.sub("-", "", chip): chip for chip in CHIPS if chip not in GENERATIONS}
-    known |= {"a10080": "a100", "4090": "rtx4090", "5090": "rtx5090"}
+    name = re.sub(r"nvidia|geforce|tesla|pcie|sxm\d?|[ _-]", "", found[2])
+    name = re.sub(r"(?<=\d)gb?$", "", name)
+    known: dict[str, str] = {}
+    for chip in CHIPS.keys() - set(GENERATIONS):
+        plain = chip.replace("-", "")
+        known |= {
+            plain: chip,
+            f"{plain}{CHIPS[chip].memory / 2**30:.0f}": chip,
+            plain.removeprefix("rtx"): chip,
+        }
     count = int(found[1] or found[3] or 1)
     return count, known.get(name) if count else None
 

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,16 +14,22 @@ from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.adapters.dense import reset_adapters
 from softbio_jax.adapters.methods import FROZEN, Method, method
 from softbio_jax.checkpoints.pretrained import load_pretrained
+from softbio_jax.errors import UserError
+from softbio_jax.interop.reading import identity
 from softbio_jax.losses import balancing
+from softbio_jax.models.attention.choice import Choice, resolved
 from softbio_jax.models.config import ComputeConfig, VisionConfig, vision_config
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, by_group, flatten, partition, unflatten
 from softbio_jax.ranges import from_mapping
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs import optimizer, state
+from softbio_jax.runs.chips import CHIPS, chip_of
 from softbio_jax.runs.config import RunConfig, config_from
 from softbio_jax.runs.state import TrainState
 from softbio_jax.tasks import TASKS
+
+_STREAM_BYTES = 10_000_000  # of a residual stream (B, N, D) of 16 bits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,8 @@ class Run:
       groups: "/"-joined path -> parameter group, `FROZEN` where it is not trained.
       optimizer: of the trained parameters.
       image_size: side S in pixels.
+      attention: what computes attention in the blocks; the model's compute has it, the configuration
+        what was asked for.
       auto_dtype: whether compute.dtype was "auto".
     """
 
@@ -48,6 +56,7 @@ class Run:
     groups: dict[str, str]
     optimizer: optax.GradientTransformationExtraArgs
     image_size: int
+    attention: Choice
     auto_dtype: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -76,36 +85,48 @@ class Run:
         }
 
 
-def build(config: RunConfig | Mapping[str, Any]) -> Run:
+def build(config: RunConfig | Mapping[str, Any], *, devices: Sequence[Any] | None = None) -> Run:
     """Returns the run of a configuration; no weights are read.
 
-    compute.dtype="auto" becomes the type for all of JAX's devices.
+    "auto" of compute.dtype and compute.attention becomes what suits the devices.
 
     Args:
       config: complete, or a nested mapping such as `ConfigDict.to_dict()`.
+      devices: that are compiled for; None: all of JAX's.
 
     Raises:
       UserError: an unknown key or name, a bad value, or a method that does not fit the model.
     """
     config = config if isinstance(config, RunConfig) else config_from(config)
-    config_lib.check(config)
+    devices = jax.devices() if devices is None else devices
+    config_lib.check(config, devices)
     auto = config.compute.dtype == "auto"
-    config = config_lib.resolve_dtype(config, jax.devices())
+    config = config_lib.resolve_dtype(config, devices)
+    config = _with_variant(config)
     encoder = _encoder(config)
-    chosen = _method(config.method)
+    chosen = method_of(config.method)
+    image_size = config.model.image_size or encoder.image_size
+    encoder.check_image_size(image_size, where="model.image_size")
+    patches = (image_size // encoder.patch_size,) * 2
+    compute, attention = resolved(
+        ComputeConfig(**dataclasses.asdict(config.compute)),
+        encoder,
+        devices,
+        tokens=encoder.tokens_on(patches),
+    )
+    rows = compute.block_rows or rows_on_chip(devices[0].device_kind, encoder, patches)
     model = MultitaskModel(
         encoder,
-        compute=ComputeConfig(**dataclasses.asdict(config.compute)),
+        compute=dataclasses.replace(compute, block_rows=rows),
         adapters=chosen.rules,
         tail=chosen.tail,
         tasks=tuple(TASKS[name] for name in config.tasks),
         head=config.model.head,
         feature=config.model.feature,
     )
-    image_size = config.model.image_size or encoder.image_size
-    encoder.check_image_size(image_size, where="model.image_size")
     shapes = flatten(abstract_params(config, model))
     groups = chosen.label(list(shapes))
+    _check_pooling(config, encoder, groups)
     trainable = {path: group for path, group in groups.items() if group != FROZEN}
     return Run(
         config=config,
@@ -115,8 +136,20 @@ def build(config: RunConfig | Mapping[str, Any]) -> Run:
         groups=groups,
         optimizer=optimizer.make(config.optimizer, trainable, steps=config.train.steps),
         image_size=image_size,
+        attention=attention,
         auto_dtype=auto,
     )
+
+
+def rows_on_chip(device_kind: str, encoder: VisionConfig, patches: tuple[int, int]) -> int:
+    """Returns how many rows per device a block computes at once in training; 0: all.
+
+    Of L14 at 336 pixels 8 rows, whose residual stream takes 9.5 MB: their intermediate values stay in the
+    128 MiB of vector memory that a v5e and a v6e have.
+    """
+    if chip_of(device_kind) not in (CHIPS["v5e"], CHIPS["v6e"]):
+        return 0
+    return max(1, _STREAM_BYTES // (2 * encoder.tokens_on(patches) * encoder.width))
 
 
 def abstract_params(config: RunConfig, model: MultitaskModel) -> Tree:
@@ -177,7 +210,7 @@ def narrow(frozen: Tree, config: RunConfig) -> Tree:
 
 
 def describe(run: Run) -> str:
-    """Returns what is printed at the start: a table of parameters per group, and the compute.dtype."""
+    """Returns what is printed at the start: a table of parameters per group, the type and the attention."""
     sizes, leaves = run.sizes(), collections.Counter(run.groups.values())
     rows = [f"{'group':<14}{'rate':>10}{'leaves':>8}{'parameters':>14}"]
     for group in sorted(sizes, key=lambda g: (g == FROZEN, -sizes[g])):
@@ -188,6 +221,14 @@ def describe(run: Run) -> str:
     dtype = run.config.compute.dtype
     notes = ["auto"] * run.auto_dtype + ["dynamic loss scaling"] * (dtype == "float16")
     rows.append(f"{'compute dtype':<32}{dtype:>14}" + (f"  ({', '.join(notes)})" if notes else ""))
+    if decay := run.config.optimizer.ema_decay:
+        rows.append(
+            f"{'evaluated and exported':<32}{'average':>14}  (of the trained weights, decay {decay:g})"
+        )
+    notes = ["auto"] * (run.config.compute.attention == "auto") + [run.attention.why] * bool(
+        run.attention.why
+    )
+    rows.append(f"{'attention':<32}{run.attention.name:>14}" + (f"  ({'; '.join(notes)})" if notes else ""))
     return "\n".join(rows)
 
 
@@ -210,13 +251,59 @@ def _balance(config: RunConfig) -> Tree:
     return {"balance": tree} if tree else {}
 
 
+def _with_variant(config: RunConfig) -> RunConfig:
+    if config.model.variant != "auto":
+        return config
+    variant = identity.variant_of(config.model.pretrained)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, variant=variant))
+
+
 def _encoder(config: RunConfig) -> VisionConfig:
     encoder = vision_config(config.model.variant)
     # The heads read one vector per image; the dense variants are published without a pooling.
-    return dataclasses.replace(encoder, pooling="avg") if encoder.pooling == "none" else encoder
+    pooling = config.model.pooling or ("avg" if encoder.pooling == "none" else encoder.pooling)
+    if pooling == "none":
+        raise UserError(
+            "no pooling for the heads",
+            where="model.pooling",
+            expected="attn, tok, avg or tok+avg",
+            found="none",
+            fix="choose one of them",
+        )
+    if pooling == encoder.pooling:
+        return encoder
+    # A projection is trained with its own pooling.
+    return dataclasses.replace(encoder, pooling=pooling, out_dim=None)
 
 
-def _method(values: Mapping[str, Any]) -> Method:
+def _check_pooling(config: RunConfig, encoder: VisionConfig, groups: Mapping[str, str]) -> None:
+    """Checks that a new attention pooling is trained, and that there is one to train."""
+    name, own = config.method["name"], vision_config(config.model.variant).pooling
+    if name == "ap" and encoder.pooling != "attn":
+        raise UserError(
+            "no attention pooling to train",
+            where=f"method ap with {encoder.name}",
+            expected="pooling attn",
+            found=encoder.pooling,
+            fix="set model.pooling=attn, which starts a new one, or use another method",
+        )
+    trained = all(group != FROZEN for path, group in groups.items() if path.startswith("pool/"))
+    if encoder.pooling == "attn" and own != "attn" and not trained and config.model.pretrained:
+        raise UserError(
+            "a new pooling that the method does not train",
+            where=f"model.pooling with method {name}",
+            expected=f"the pooling of {encoder.name}, {own}, or a method that trains it",
+            found="attn, of which it has no weights",
+            fix="leave model.pooling empty, or use ap, ft or full",
+        )
+
+
+def method_of(values: Mapping[str, Any]) -> Method:
+    """Returns the method of `config.method`.
+
+    Raises:
+      UserError: an unknown name, key or value.
+    """
     arguments = dict(values)
     name = arguments.pop("name", "")
     if "lora" in arguments:

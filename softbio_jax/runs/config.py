@@ -9,9 +9,9 @@ import jax
 from softbio_jax.data import sampling
 from softbio_jax.data.augment import AugmentConfig
 from softbio_jax.errors import UserError, nearest
-from softbio_jax.losses.balancing import BalancingConfig
-from softbio_jax.models.attention import on_this_machine
-from softbio_jax.models.config import MOST_PIXELS, ComputeConfig
+from softbio_jax.losses.balancing import BalancingConfig, Momentum
+from softbio_jax.models.attention.choice import missing_platform
+from softbio_jax.models.config import MOST_PIXELS, ComputeConfig, Pooling
 from softbio_jax.models.multitask import HeadConfig, check_tasks
 from softbio_jax.ranges import Distinct, Interval, Name, Ordered, Range, Seed, check_fields, from_mapping
 from softbio_jax.runs.chips import Dtype, fastest_dtype
@@ -25,10 +25,12 @@ BatchSize = Annotated[int, Range(1, 2**24)]
 class ModelConfig:
     """The encoder, its input resolution and its pretrained weights."""
 
-    variant: Annotated[str, Name()]
+    # name of the encoder, such as PE-Core-L14-336; auto: by the configuration beside the pretrained weights
+    variant: Annotated[str, Name(slash=True)]
     image_size: Annotated[int, Range(0, MOST_PIXELS)] = 0  # pixels; 0: the variant's own
-    pretrained: str = ""  # a checkpoint file; empty: random weights
-    feature: Literal["pooled", "projected"] = "pooled"
+    pretrained: str = ""  # a checkpoint file or hub id; empty: random weights
+    pooling: Pooling | Literal[""] = ""  # of the final tokens; empty: the variant's own
+    feature: Literal["pooled", "projected"] = "pooled"  # what the heads read
     head: HeadConfig = HeadConfig()
 
     def __post_init__(self) -> None:
@@ -39,12 +41,12 @@ class ModelConfig:
 class DataConfig:
     """Prepared data sets, NAME/SPLIT under root, and the sampler of the training rows."""
 
-    root: str
-    train: tuple[Annotated[str, Name(slash=True)], ...]
-    test: tuple[Annotated[str, Name(slash=True)], ...] = ()
+    root: str  # folder of the prepared sets
+    train: tuple[Annotated[str, Name(slash=True)], ...]  # NAME/SPLIT of every training set
+    test: tuple[Annotated[str, Name(slash=True)], ...] = ()  # NAME/SPLIT of every test set
     val_fraction: Annotated[float, Range(0, 1, below=True)] = 0.2  # of each training set; 0: no validation
-    split_seed: Seed = 0
-    # name and arguments of the sampler
+    split_seed: Seed = 0  # of the division into training and validation
+    # name and arguments of the sampler of training rows
     sampler: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "natural"})
     workers: Annotated[int, Range(0, 1024)] = 0  # decoding processes; 0: threads of this process
     # test set -> tasks that its tables show and the averages exclude
@@ -56,23 +58,75 @@ class DataConfig:
         check_fields(self, "data")
 
 
+# What each optimizer reads besides the fields that all do, and its own defaults.
+_ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+_READ = {
+    "adamw": _ADAM,
+    "adam": _ADAM,
+    "lamb": {"b1": 0.9, "b2": 0.999, "eps": 1e-6},
+    "lion": {"b1": 0.9, "b2": 0.99},
+    "sgd": {"momentum": 0.9},
+    "adafactor": {"eps": 1e-30},
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with one peak rate per parameter group, and one schedule and clipping norm for all."""
+    """An optimizer with one peak rate per parameter group, and one schedule and clipping norm for all.
 
+    Fields that only some optimizers or schedules read are None for their default: b1=0.9 and b2=0.999 (lion
+    0.99), eps=1e-8 (lamb 1e-6, adafactor 1e-30, of squares), momentum=0.9 of sgd, power=2 of polynomial.
+    Setting one that the chosen optimizer or schedule does not read is an error.
+    """
+
+    name: Literal["adamw", "adam", "sgd", "lion", "lamb", "adafactor"] = "adamw"  # optax's of that name
     rates: Mapping[str, Rate]  # group -> peak learning rate
-    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
-    warmup_steps: Interval = 0
+    # of every rate, after the warm-up
+    schedule: Literal["cosine", "linear", "polynomial", "inverse_sqrt", "constant", "plateau"] = "cosine"
+    # of the polynomial schedule
+    power: Annotated[float, Range(0, 100, above=True)] | None = None
+    warmup_steps: Interval = 0  # of a linear warm-up from 0
     least_rate: Rate = 0.0  # lower bound of every rate on a plateau
+    # decoupled, of kernels and adapters; adam has none
     weight_decay: Annotated[float, Range(0, 1000)] = 0.01
     decay_all: bool = False  # also log-variances, norms, magnitudes, biases, probe
     clip_norm: Annotated[float, Range(0, 1e9)] = 1.0  # of the trainable tree's gradient; 0: none
-    b1: Annotated[float, Range(0, 1, below=True)] = 0.9
-    b2: Annotated[float, Range(0, 1, below=True)] = 0.999
-    eps: Annotated[float, Range(0, 1, above=True)] = 1e-8
+    momentum: Momentum | None = None  # of sgd, per step
+    b1: Momentum | None = None  # decay of the first moment, per step; None: the optimizer's own
+    b2: Momentum | None = None  # decay of the second moment, per step; None: the optimizer's own
+    # added to the root of the second moment; None: the optimizer's own
+    eps: Annotated[float, Range(0, 1, above=True)] | None = None
+    ema_decay: Momentum = 0.0  # evaluate a moving average of the trained leaves; 0: the leaves themselves
 
     def __post_init__(self) -> None:
         check_fields(self, "optimizer")
+        for field in ("momentum", "b1", "b2", "eps"):
+            self._resolve(field, _READ[self.name], unset=(None, _ADAM.get(field)), of=self.name)
+        polynomial = {"power": 2.0} if self.schedule == "polynomial" else {}
+        self._resolve("power", polynomial, unset=(None,), of=f"the schedule {self.schedule}")
+        if self.name == "adam" and self.weight_decay not in (0.0, type(self).weight_decay):
+            raise _not_read("weight_decay", self.weight_decay, of="adam, which has no decay")
+        if self.schedule == "inverse_sqrt" and not self.warmup_steps:
+            raise UserError(
+                "bad config value",
+                where="optimizer.warmup_steps",
+                expected="at least 1 for inverse_sqrt, whose decay has this length",
+                found="0",
+                fix="set it, for example to a tenth of train.steps",
+            )
+        self._rename()
+
+    def _resolve(
+        self, field: str, read: Mapping[str, float], *, unset: tuple[float | None, ...], of: str
+    ) -> None:
+        """Gives a field its default, so that config.json holds what was used."""
+        value = getattr(self, field)
+        if field not in read and value not in unset:
+            raise _not_read(field, value, of=of)
+        if field not in read or value is None:
+            object.__setattr__(self, field, read.get(field))
+
+    def _rename(self) -> None:
         # The group's name before 0.2, in older configurations and run directories.
         if "log_sigma" not in self.rates:
             return
@@ -88,24 +142,36 @@ class OptimizerConfig:
         object.__setattr__(self, "rates", rates)
 
 
+def _not_read(field: str, value: float, *, of: str) -> UserError:
+    return UserError(
+        "a field that nothing reads",
+        where=f"optimizer.{field}",
+        expected=f"no value with {of}",
+        found=f"{value:g}",
+        fix="remove it",
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Lengths and intervals, in optimizer steps."""
 
-    steps: Annotated[int, Range(1, 10**9)]
+    steps: Annotated[int, Range(1, 10**9)]  # optimizer steps of the run
     batch_size: BatchSize  # examples per step, over all devices and microbatches
-    microbatches: BatchSize = 1
-    eval_batch_size: BatchSize = 256
-    log_every: Annotated[int, Range(1, 10**9)] = 20
-    eval_every: Interval = 0  # 0: only after the last step
-    checkpoint_every: Interval = 0  # 0: only after the last step
+    microbatches: BatchSize = 1  # parts of a batch that are computed one after the other, to save memory
+    eval_batch_size: BatchSize = 256  # examples per batch of validation and test
+    log_every: Annotated[int, Range(1, 10**9)] = 20  # steps between two lines of metrics
+    eval_every: Interval = 0  # steps between validations; 0: only after the last step
+    checkpoint_every: Interval = 0  # steps between checkpoints; 0: only after the last step
     keep: Annotated[int, Range(1, 10**6)] = 2  # newest checkpoints kept, besides the best
     patience: Interval = 0  # validations without improvement before stopping; 0: never
-    plateau_patience: Interval = 5
-    plateau_factor: Annotated[float, Range(0, 1, above=True, below=True)] = 0.1
+    plateau_patience: Interval = 5  # validations without improvement before rates are lowered
+    plateau_factor: Annotated[float, Range(0, 1, above=True, below=True)] = 0.1  # which multiplies them
     evaluate: Literal["last", "best"] = "last"  # the checkpoint to evaluate on the test sets
     max_skipped: Interval = 10  # non-finite updates in a row before the run stops
     profile_steps: tuple[Interval, ...] = ()  # (first, last) step to profile
+    # further places that get the metrics, each with its package: wandb, mlflow
+    trackers: Annotated[tuple[Literal["wandb", "mlflow"], ...], Distinct()] = ()
     compile_cache: str = ""  # folder of compiled programs, shared by runs
     cache_features: bool = False  # heads-only methods: run the encoder once
     cache_views: Annotated[int, Range(1, 1024)] = 1  # per training image: one plain, the others augmented
@@ -131,6 +197,7 @@ class RunComputeConfig(ComputeConfig):
     and float32 on a CPU, see `chips.fastest_dtype`. A resumed run keeps the type that it began with.
     """
 
+    # type of activations; norms, softmax and losses stay float32; auto: the fastest of the devices
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # type: ignore[assignment]
 
 
@@ -138,7 +205,7 @@ class RunComputeConfig(ComputeConfig):
 class MeshConfig:
     """The device mesh: all devices, in groups of `fsdp` that shard large weights."""
 
-    fsdp: Annotated[int, Range(1, 2**16)] = 1
+    fsdp: Annotated[int, Range(1, 2**16)] = 1  # devices that share one copy of the large weights
 
     def __post_init__(self) -> None:
         check_fields(self, "mesh")
@@ -148,10 +215,11 @@ class MeshConfig:
 class RunConfig:
     """Everything that determines a run."""
 
-    seed: Seed
+    seed: Seed  # of weights, order, augmentation and dropout
+    # names of the tasks to learn
     tasks: Annotated[tuple[Annotated[str, Name()], ...], Distinct(1)]
     model: ModelConfig
-    method: Mapping[str, Any]  # name and the method's own arguments
+    method: Mapping[str, Any]  # name and arguments of the method
     data: DataConfig
     optimizer: OptimizerConfig
     train: TrainConfig
@@ -159,7 +227,7 @@ class RunConfig:
     augment: AugmentConfig = AugmentConfig()
     compute: RunComputeConfig = RunComputeConfig()
     mesh: MeshConfig = MeshConfig()
-    # auto: float32 on CPU, elsewhere compute.dtype of 16 bits, else bfloat16
+    # type of frozen kernels; auto: float32 on CPU, elsewhere compute.dtype of 16 bits, else bfloat16
     frozen_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -195,11 +263,21 @@ def frozen_dtype(config: RunConfig, platform: str) -> Dtype:
     return "float16" if config.compute.dtype == "float16" else "bfloat16"
 
 
-def check(config: RunConfig) -> None:
+def resolve_types(config: RunConfig, devices: Sequence[Any]) -> RunConfig:
+    """Returns config with both types, compute.dtype and frozen_dtype, that "auto" means on the devices."""
+    config = resolve_dtype(config, devices)
+    return dataclasses.replace(config, frozen_dtype=frozen_dtype(config, devices[0].platform))
+
+
+def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
     """Checks everything that needs neither data nor weights, so that a dry run reports it too.
 
+    Args:
+      config: the run.
+      devices: that are compiled for; None: all of JAX's.
+
     Raises:
-      UserError: an unknown sampler or task, or an attention kernel that this machine lacks.
+      UserError: an unknown sampler or task, or an attention kernel that the devices lack.
     """
     check_tasks(config.tasks, where="config.tasks")
     if "name" not in config.data.sampler:
@@ -228,11 +306,12 @@ def check(config: RunConfig) -> None:
             found=task,
             fix=nearest(task, config.tasks, otherwise="remove it"),
         )
-    if on_this_machine(config.compute) != config.compute:
+    devices = devices or jax.devices()
+    if needed := missing_platform(config.compute, devices):
         raise UserError(
-            "cuDNN attention without a GPU",
+            f"{config.compute.attention} attention without a {needed.upper()}",
             where="compute.attention",
             expected="xla or auto",
-            found=f"cudnn on a {jax.default_backend()}",
+            found=f"{config.compute.attention} on a {devices[0].platform}",
             fix="set it to auto",
         )

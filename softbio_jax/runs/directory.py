@@ -41,6 +41,7 @@ _FREE = (
     "frozen_dtype",
     "model.pretrained",
     "compute.attention",
+    "compute.block_rows",
     "compute.matmul_precision",
     "compute.remat",
     "compute.unroll",
@@ -54,6 +55,7 @@ _FREE = (
     "train.max_skipped",
     "train.microbatches",
     "train.profile_steps",
+    "train.trackers",
 )
 # Removed fields of older run directories, and the only value that a run could have had.
 _RETIRED = {"pretext_classes": 0}
@@ -199,6 +201,7 @@ def write_start(
     audits: Mapping[str, str | None],
     images: coverage.TrainingImages = coverage.UNKNOWN,
     warnings: Sequence[str] = (),
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes config.json, and to run.json everything known before the first step.
 
@@ -209,6 +212,7 @@ def write_start(
       audits: see `audit_hashes`.
       images: training images per class, see `data.training_images`.
       warnings: see `data.coverage_warnings`.
+      origin: see `warm_start.load`; None leaves what is recorded.
     """
     trained, total = run.trained_and_total()
     _write(epath.Path(workdir) / "config.json", _plain(run.config))
@@ -234,7 +238,8 @@ def write_start(
             "sampling": sampling_counts(run.config, data),
             coverage.KEY: dict(images),
             "warnings": list(warnings),
-        },
+        }
+        | ({"init_from": origin} if origin else {}),
     )
 
 
@@ -251,11 +256,11 @@ def changed_data(data: RunData, workdir: epath.PathLike) -> UserError | None:
     A set that run.json does not list, or lists without a fingerprint, counts as unchanged.
     """
     path = epath.Path(workdir) / "run.json"
-    listed = _read(path).get("data") if path.exists() else None
-    recorded = listed if isinstance(listed, dict) else {}
+    listed = recorded(workdir).get("data")
+    entries = listed if isinstance(listed, dict) else {}
     changed = []
     for key, dataset in data.entries():
-        entry = recorded.get(key)
+        entry = entries.get(key)
         expected = entry.get("fingerprint") if isinstance(entry, dict) else None
         if isinstance(expected, str) and expected not in dataset.fingerprints():
             changed.append((key, expected, dataset))
@@ -280,11 +285,16 @@ def write_best(workdir: epath.PathLike, step: int | None) -> None:
 
 def read_best(workdir: epath.PathLike) -> int | None:
     """Returns the step of the lowest validation loss, None where none was measured."""
-    path = epath.Path(workdir) / "run.json"
-    step = _read(path).get("best_step") if path.exists() else None
+    step = recorded(workdir).get("best_step")
     if not (step is None or isinstance(step, int)):
-        raise UserError("a damaged run.json", where=str(path), found=f"best_step {step!r}", fix=_FIX)
+        raise UserError("a damaged run.json", where=str(workdir), found=f"best_step {step!r}", fix=_FIX)
     return step
+
+
+def recorded(workdir: epath.PathLike) -> dict[str, Any]:
+    """Returns the contents of run.json, empty where there is none."""
+    path = epath.Path(workdir) / "run.json"
+    return _read(path) if path.exists() else {}
 
 
 def write_end(workdir: epath.PathLike, *, batch_size: int, seconds: float, images_per_second: float) -> None:
@@ -307,9 +317,7 @@ def _peak_memory() -> int:
 
 def update(workdir: epath.PathLike, values: Mapping[str, Any]) -> None:
     """Adds values to run.json, replacing those of the same names."""
-    path = epath.Path(workdir) / "run.json"
-    before = _read(path) if path.exists() else {}
-    _write(path, before | dict(values))
+    _write(epath.Path(workdir) / "run.json", recorded(workdir) | dict(values))
 
 
 _FIX = "restore it from a copy"

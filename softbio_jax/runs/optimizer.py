@@ -1,7 +1,8 @@
-"""AdamW over the trainable tree, with one peak rate per parameter group."""
+"""The optimizer of the trainable tree: one peak rate per parameter group, one schedule, an average."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +12,24 @@ from softbio_jax.adapters.methods import GROUPS
 from softbio_jax.errors import UserError, nearest
 from softbio_jax.params import Tree, flatten, unflatten
 from softbio_jax.runs.config import OptimizerConfig
+from softbio_jax.runs.state import TrainState
 
 # Leaves that shrink under weight decay; the rest are biases, norms, magnitudes, probes, log-variances.
 _DECAYED = ("kernel", "lora_a", "lora_b")
 # Optimizer states in checkpoints hold this group under its name before 0.2.
 _STORED = {"log_var": "log_sigma"}
 Number = float | jax.Array
+EffectiveRates = Callable[[optax.OptState, jax.Array], dict[str, jax.Array]]
+Mask = Callable[[Tree], Tree]  # parameters -> whether each leaf is decayed
 
 
 def schedule(peak: Number, config: OptimizerConfig, *, steps: int) -> optax.Schedule:
-    """Returns the learning rate by step: linear warm-up from 0 to peak, then cosine to 0 or flat.
+    """Returns the learning rate by step: linear warm-up from 0 to peak, then what `config.schedule` names.
 
-    With W warm-up steps of S in all: peak t / W up to W, then peak (1 + cos(pi (t - W) / (S - W)))
-    / 2 or peak. "plateau" is flat here; the loop lowers its rate scale when validation stalls.
+    With W warm-up steps of S in all the rate is peak t / W up to W. Then, with u = (t - W) / (S - W), it
+    is peak (1 + cos(pi u)) / 2 (cosine), peak (1 - u) (linear), peak (1 - u)^power (polynomial),
+    peak sqrt(W / t) (inverse_sqrt; Vaswani et al. 2017, arXiv:1706.03762), or peak (constant). "plateau" is
+    constant here; the loop lowers its rate scale when validation stalls.
 
     Args:
       peak: the highest rate.
@@ -42,11 +48,20 @@ def schedule(peak: Number, config: OptimizerConfig, *, steps: int) -> optax.Sche
             found=str(warmup),
             fix="shorten it",
         )
-    after = (
-        optax.cosine_decay_schedule(peak, steps - warmup)
-        if config.schedule == "cosine"
-        else optax.constant_schedule(peak)
-    )
+    length = steps - warmup
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, length)
+    elif config.schedule == "linear":
+        after = optax.linear_schedule(peak, 0.0, length)
+    elif config.schedule == "polynomial":
+        after = optax.polynomial_schedule(peak, 0.0, config.power, length)
+    elif config.schedule == "inverse_sqrt":
+
+        def after(count: Any) -> Any:
+            return peak * jnp.sqrt(warmup / (warmup + count))
+
+    else:
+        after = optax.constant_schedule(peak)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), after], [warmup])
 
 
@@ -58,7 +73,7 @@ def make(
     rates: Mapping[str, Number] | None = None,
     weight_decay: Number | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns global-norm clipping, then AdamW per group, for the trainable tree.
+    """Returns global-norm clipping, then `config.name` per group, then `average`, for the trainable tree.
 
     Its update takes `rate_scale`, which multiplies every group's rate but lowers none below
     `config.least_rate`, as torch's ReduceLROnPlateau does.
@@ -98,22 +113,116 @@ def make(
         # Leaves of the other groups are placeholders here, so their mask has no effect.
         return unflatten({path: path.rsplit("/", 1)[-1] in _DECAYED for path in flatten(params)})
 
-    def adamw(group: str) -> optax.GradientTransformation:
+    def of_group(group: str) -> optax.GradientTransformation:
         peak = rates[group]
-        inner = optax.adamw(
-            schedule(peak, config, steps=steps),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=weight_decay,
-            mask=None if config.decay_all else mask,
-        )
-        return _lowered(inner, least=config.least_rate / peak if config.least_rate else 0.0)
+        rate = schedule(peak, config, steps=steps)
+        inner = _named(config, rate, weight_decay, None if config.decay_all else mask)
+        return _lowered(inner, least=_least(config, peak))
 
     labels = unflatten({path: _STORED.get(group, group) for path, group in groups.items()})
-    transforms = {_STORED.get(group, group): adamw(group) for group in sorted(wanted)}
+    transforms = {_STORED.get(group, group): of_group(group) for group in sorted(wanted)}
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(*clip, optax.partition(transforms, labels))
+    averages = [average(config.ema_decay)] if config.ema_decay else []
+    return optax.chain(*clip, optax.partition(transforms, labels), *averages)
+
+
+def effective_rates(config: OptimizerConfig, groups: Collection[str], *, steps: int) -> EffectiveRates:
+    """Returns (optimizer state, rate scale) -> {group: the rate of the next update}, computed on the device.
+
+    The schedule is read at the state's own count, which skipped steps do not advance.
+
+    Args:
+      config: rates and schedule.
+      groups: the trained groups.
+      steps: length of the schedule.
+    """
+    schedules = {group: schedule(config.rates[group], config, steps=steps) for group in sorted(groups)}
+
+    def rates(opt_state: optax.OptState, rate_scale: jax.Array) -> dict[str, jax.Array]:
+        kind = optax.ScaleByScheduleState
+        states = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
+        count = next(state.count for state in states if isinstance(state, kind))
+        return {
+            group: rate(count) * _scale(rate_scale, _least(config, config.rates[group]))
+            for group, rate in schedules.items()
+        }
+
+    return rates
+
+
+class Average(NamedTuple):
+    """The state of `average`."""
+
+    updates: jax.Array  # () int32, so far
+    average: Tree  # float32, sharded like the trained leaves
+
+
+def average(decay: float) -> optax.GradientTransformationExtraArgs:
+    """Returns the last transformation of a chain, which keeps a moving average of the parameters.
+
+    After update t (from 1), average = d average + (1 - d) parameters with d = min(decay, (1 + t) / (10 + t)),
+    from the first parameters on; updates are not changed. With d that small at the start the average soon
+    forgets where it began, as tf.train.ExponentialMovingAverage with num_updates. The bias correction of
+    optax.ema would count updates of leaves that a step holds, such as those of absent tasks.
+
+    Source: Polyak and Juditsky 1992, doi:10.1137/0330046.
+    """
+
+    def init(params: optax.Params) -> Average:
+        return Average(
+            jnp.zeros((), jnp.int32), jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
+        )
+
+    def update(
+        updates: optax.Updates, state: Average, params: optax.Params | None = None, **unused: object
+    ) -> tuple[optax.Updates, Average]:
+        del unused
+        t = state.updates + 1
+        rest = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
+        moved = optax.apply_updates(params, updates)
+        return updates, Average(t, optax.incremental_update(moved, state.average, rest))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def evaluated(state: TrainState) -> Tree:
+    """Returns the leaves that validation, evaluation and exports use: the average, where the run has one."""
+    last = state.opt_state[-1] if isinstance(state.opt_state, tuple) and state.opt_state else None
+    return last.average if isinstance(last, Average) else state.trainable
+
+
+def _named(
+    config: OptimizerConfig, rate: optax.Schedule, weight_decay: Number, mask: Mask | None
+) -> optax.GradientTransformation:
+    """Returns the optimizer of a name; its weight decay, times the rate, is decoupled from the gradient.
+
+    adafactor is Shazeer and Stern 2018, arXiv:1804.04235, without the scaling by the parameters, as
+    adapters that begin at zero would not move.
+    """
+    b1, b2, eps = config.b1, config.b2, config.eps
+    if config.name == "adamw":
+        return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+    if config.name == "adam":
+        return optax.adam(rate, b1=b1, b2=b2, eps=eps)
+    if config.name == "lion":
+        return optax.lion(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask)
+    if config.name == "lamb":
+        return optax.lamb(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+    if config.name == "sgd":
+        first = [optax.trace(decay=config.momentum)] if config.momentum else []
+    else:
+        first = [optax.scale_by_factored_rms(epsilon=eps), optax.clip_by_block_rms(1.0)]
+    decay = optax.add_decayed_weights(weight_decay, mask)
+    return optax.chain(*first, decay, optax.scale_by_learning_rate(rate))
+
+
+def _least(config: OptimizerConfig, peak: Number) -> Number:
+    """Returns the share of its scheduled rate below which a plateau does not lower a group."""
+    return jnp.minimum(config.least_rate / peak, 1.0) if config.least_rate else 0.0
+
+
+def _scale(rate_scale: Number, least: Number) -> jax.Array:
+    return jnp.maximum(rate_scale, least)
 
 
 def _lowered(inner: optax.GradientTransformation, *, least: Number) -> optax.GradientTransformationExtraArgs:
@@ -129,7 +238,7 @@ def _lowered(inner: optax.GradientTransformation, *, least: Number) -> optax.Gra
     ) -> tuple[optax.Updates, optax.OptState]:
         del unused
         updates, state = inner.update(gradient, state, params)
-        scale = jnp.maximum(rate_scale, jnp.minimum(least, 1.0))
+        scale = _scale(rate_scale, least)
         return jax.tree.map(lambda u: u * scale, updates), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

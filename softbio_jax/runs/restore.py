@@ -5,13 +5,14 @@ import dataclasses
 from etils import epath
 
 from softbio_jax import coverage, files
-from softbio_jax.checkpoints.manager import CheckpointManager
+from softbio_jax.checkpoints.manager import CheckpointManager, Restored
 from softbio_jax.console import Console
 from softbio_jax.errors import UserError
-from softbio_jax.models import attention
+from softbio_jax.models.attention.choice import on_this_machine
 from softbio_jax.runs import build, directory
+from softbio_jax.runs.config import RunConfig
 from softbio_jax.runs.session import Session
-from softbio_jax.runs.state import as_saved
+from softbio_jax.runs.state import TrainState, as_saved
 
 
 def restore_run(
@@ -27,7 +28,7 @@ def restore_run(
     """
     workdir = files.directory(workdir)
     config = directory.read_config(workdir)
-    config = dataclasses.replace(config, compute=attention.on_this_machine(config.compute))
+    config = dataclasses.replace(config, compute=on_this_machine(config.compute))
     if data_root:
         data = dataclasses.replace(config.data, root=data_root)
         config = dataclasses.replace(config, data=data)
@@ -40,8 +41,22 @@ def restore_run(
         older=as_saved,
         console=console or Console(),
     )
+    restored = evaluated(manager, session.state, config, workdir)
+    session.state = restored.state
+    session.training_images = coverage.from_json(restored.host.get(coverage.KEY))
+    return session
+
+
+def evaluated(
+    manager: CheckpointManager, like: TrainState, config: RunConfig, workdir: epath.Path
+) -> Restored:
+    """Returns the checkpoint of a run directory that its config evaluates.
+
+    Raises:
+      UserError: none was finished, or it does not fit.
+    """
     best = directory.read_best(workdir) if config.train.evaluate == "best" else None
-    restored = manager.restore_newest(session.state) if best is None else manager.restore(best, session.state)
+    restored = manager.restore_newest(like) if best is None else manager.restore(best, like)
     if restored is None:
         raise UserError(
             "no checkpoint",
@@ -50,6 +65,4 @@ def restore_run(
             found="none that was finished",
             fix="run scripts/train.py first",
         )
-    session.state = restored.state
-    session.training_images = coverage.from_json(restored.host.get(coverage.KEY))
-    return session
+    return restored

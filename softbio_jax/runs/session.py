@@ -11,15 +11,19 @@ import optax
 from jax.sharding import Mesh
 
 from softbio_jax import coverage
+from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.checkpoints import leaves
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.loading import PADDING
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.models.forward import forward
+from softbio_jax.models.forward import forward, per_layer, stacked
 from softbio_jax.params import Tree, combine, unflatten
 from softbio_jax.runs import build, parallel
+from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.build import Run
+from softbio_jax.runs.config import RunConfig
 from softbio_jax.runs.data import eval_batches
+from softbio_jax.runs.optimizer import effective_rates, evaluated
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import Batch, Metrics, StepConfig, TrainStep, make_train_step
 from softbio_jax.tasks import MISSING
@@ -62,6 +66,28 @@ class Outputs:
         return result
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompiledStep:
+    """A compiled train step, which the sessions of the same run on the same devices may use.
+
+    Args:
+      config: of the run, with the types that "auto" means on the devices.
+      devices: in the order of the mesh.
+      jaxpr: what was traced.
+      call: the executable.
+    """
+
+    config: RunConfig
+    devices: tuple[Any, ...]
+    jaxpr: Any
+    call: Any
+
+    def serves(self, run: Run, mesh: Mesh) -> bool:
+        """Returns whether this is the step of a run on a mesh: nothing of its configuration differs."""
+        devices = tuple(mesh.devices.flat)
+        return devices == self.devices and self.config == config_lib.resolve_types(run.config, devices)
+
+
 class Session:
     """Holds a run's state on a mesh, and the two compiled functions that read it.
 
@@ -88,7 +114,8 @@ class Session:
         self.state: TrainState
         self.state, frozen = build.start(run, self.mesh)
         self.base = leaves.of_tree(frozen)
-        self._frozen = parallel.shard_weights(build.narrow(frozen, config), self.mesh)
+        frozen = per_layer(run.model, build.narrow(frozen, config))
+        self._frozen = parallel.shard_weights(frozen, self.mesh)
         # Made by jit, so that it is on every device of every process.
         self._key = jax.jit(
             lambda: jax.random.key(config.seed + 1), out_shardings=parallel.replicated(self.mesh)
@@ -98,11 +125,18 @@ class Session:
         self._forward = jax.jit(self._predict_batch, out_shardings=parallel.replicated(self.mesh))
 
     def params(self) -> Tree:
-        """Returns every parameter on the host, trained and frozen; all processes must call it."""
-        return unflatten(leaves.host_leaves(combine(self.state.trainable, self._frozen)))
+        """Returns every parameter that evaluation uses on the host; all processes must call it."""
+        return unflatten(leaves.host_leaves(combine(evaluated(self.state), stacked(self._frozen))))
 
-    def compile(self) -> Any:
-        """Compiles the train step, once, ahead of its first batch; returns its jaxpr."""
+    def compile(self, compiled: CompiledStep | None = None) -> Any:
+        """Compiles the train step, once, ahead of its first batch; returns its jaxpr.
+
+        Args:
+          compiled: used in place of compiling, if it is this run's on these devices.
+        """
+        if compiled is not None and compiled.serves(self.run, self.mesh):
+            self._compiled = compiled.call
+            return compiled.jaxpr
         traced = trace_train_step(self.run, self.mesh, self.state, self._frozen)
         self._compiled = traced.lower().compile()
         return traced.jaxpr
@@ -126,7 +160,8 @@ class Session:
 
         With task-specific features, the feature is the first task's.
         """
-        with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
+        precision = self.run.config.compute.matmul_precision
+        with jax.set_mesh(self.mesh), jax.default_matmul_precision(precision):
             out: Packed = self._forward(self.state, self._frozen, batch)
         return out
 
@@ -151,7 +186,7 @@ class Session:
         )
 
     def _predict_batch(self, state: TrainState, frozen: Tree, batch: Batch) -> Packed:
-        variables = {"params": combine(state.trainable, frozen), "batch_stats": state.batch_stats}
+        variables = {"params": combine(evaluated(state), frozen), "batch_stats": state.batch_stats}
         features, logits = forward(self.run.model, variables, batch["image"])
         return packed(batch, logits, features[self.run.config.tasks[0]].astype(jnp.float32))
 
@@ -161,24 +196,28 @@ def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | N
 
     Args:
       run: what is trained.
-      optimizer: replaces the run's own.
+      optimizer: replaces the run's own, whose rates are then not among the metrics.
     """
     config = run.config
     settings = StepConfig(
         augment=config.augment, balancing=config.balancing, microbatches=config.train.microbatches
     )
-    return make_train_step(run.model, optimizer or run.optimizer, settings)
+    if optimizer is not None:
+        return make_train_step(run.model, optimizer, settings)
+    groups = set(run.groups.values()) - {FROZEN}
+    rates = effective_rates(config.optimizer, groups, steps=config.train.steps)
+    return make_train_step(run.model, run.optimizer, settings, rates=rates)
 
 
 def trace_train_step(run: Run, mesh: Mesh, state: TrainState, frozen: Tree) -> jax.stages.Traced:
     """Traces the jitted train step for arrays, or shapes with shardings.
 
-    The state is donated and keeps its shardings.
+    The state is donated and keeps its shardings. The frozen tree is as `per_layer` returns it.
     """
     config, everywhere = run.config, parallel.replicated(mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
-    with jax.default_matmul_precision(config.compute.matmul_precision):
+    with jax.set_mesh(mesh), jax.default_matmul_precision(config.compute.matmul_precision):
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         jitted = jax.jit(train_step(run), donate_argnums=0, out_shardings=(shardings, everywhere))
         return jitted.trace(state, frozen, _abstract_batch(run, mesh), key)

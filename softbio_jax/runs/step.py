@@ -16,6 +16,7 @@ from softbio_jax.losses.masked import MaskedMean, cross_entropy, masked_mean
 from softbio_jax.models.forward import Features, Logits, classify_in_training, encode
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.params import Tree, combine
+from softbio_jax.runs.optimizer import EffectiveRates
 from softbio_jax.runs.state import ScaledState, TrainState, with_loss_scale
 
 Batch = Mapping[str, jax.Array]
@@ -43,7 +44,11 @@ class _Auxiliary(NamedTuple):
 
 
 def make_train_step(
-    model: MultitaskModel, optimizer: optax.GradientTransformationExtraArgs, config: StepConfig
+    model: MultitaskModel,
+    optimizer: optax.GradientTransformationExtraArgs,
+    config: StepConfig,
+    *,
+    rates: EffectiveRates | None = None,
 ) -> TrainStep:
     """Returns (state, frozen, batch, key) -> (state, metrics), to be jitted with state donated.
 
@@ -60,6 +65,7 @@ def make_train_step(
       model: encoder and heads.
       optimizer: of the trainable tree.
       config: augmentation, balancing, microbatches.
+      rates: see `effective_rates`; adds rate/{group} to the metrics.
 
     Returns:
       A function of the state, the frozen tree, the batch and the run's key. The batch holds image
@@ -76,7 +82,10 @@ def make_train_step(
         # Cached features: nothing below the heads is trained.
         images = None
         if "image" in batch:
-            images = augment(batch["image"], augment_key, batch["index"], config=config.augment)
+            with jax.named_scope("augment"):
+                images = augment(
+                    batch["image"], augment_key, batch["index"], config=config.augment, mean=model.config.mean
+                )
 
         scaler = state.loss_scale if isinstance(state, ScaledState) else None
 
@@ -88,34 +97,36 @@ def make_train_step(
                 features = _encode(model, params, images, dropout_key, config.microbatches)
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, stats = classify_in_training(model, variables, features, dropout_key)
-            losses = task_losses(logits, batch, tasks)
-            means = balancing.update_means(state.batch_stats.get("balance", {}), losses, config.balancing)
-            if means:  # a running statistic like the heads' own
-                stats = stats | {"balance": means}
-            total, weights = balancing.total(losses, params.get("balance", {}), config.balancing, means)
+            with jax.named_scope("loss"):
+                losses = task_losses(logits, batch, tasks)
+                means = balancing.update_means(state.batch_stats.get("balance", {}), losses, config.balancing)
+                if means:  # a running statistic like the heads' own
+                    stats = stats | {"balance": means}
+                total, weights = balancing.total(losses, params.get("balance", {}), config.balancing, means)
             scaled = total if scaler is None else total * scaler.scale
             return scaled, _Auxiliary(total, losses, weights, logits, stats)
 
         (_, found), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable)
-        if scaler is not None:
-            gradient = scaler.unscaled(gradient)
-        norm = optax.tree.norm(gradient)
-        checks = {"loss": jnp.isfinite(found.total), "gradient": jnp.isfinite(norm)}
-        finite = checks["loss"] & checks["gradient"]
+        with jax.named_scope("optimizer"):
+            if scaler is not None:
+                gradient = scaler.unscaled(gradient)
+            norm = optax.tree.norm(gradient)
+            checks = {"loss": jnp.isfinite(found.total), "gradient": jnp.isfinite(norm)}
+            finite = checks["loss"] & checks["gradient"]
 
-        updates, opt_state = optimizer.update(
-            gradient, state.opt_state, state.trainable, rate_scale=state.rate_scale
-        )
-        new = dataclasses.replace(
-            state,
-            trainable=optax.apply_updates(state.trainable, updates),
-            opt_state=opt_state,
-            batch_stats=found.batch_stats,
-        )
-        new = _hold(state, new, {task: found.losses[task].present for task in tasks})
-        # A finite gradient can make an update that is not, as where Adam divides by zero.
-        finite &= _all_finite(new)
-        new = jax.tree.map(lambda a, b: jnp.where(finite, b, a), state, new)
+            updates, opt_state = optimizer.update(
+                gradient, state.opt_state, state.trainable, rate_scale=state.rate_scale
+            )
+            new = dataclasses.replace(
+                state,
+                trainable=optax.apply_updates(state.trainable, updates),
+                opt_state=opt_state,
+                batch_stats=found.batch_stats,
+            )
+            new = _hold(state, new, {task: found.losses[task].present for task in tasks})
+            # A finite gradient can make an update that is not, as where Adam divides by zero.
+            finite &= _all_finite(new)
+            new = jax.tree.map(lambda a, b: jnp.where(finite, b, a), state, new)
         overflow = False if scaler is None else scaler.overflowed(**checks)
         skipped = jnp.where(finite | overflow, 0, state.skipped + 1)
         new = dataclasses.replace(new, step=state.step + 1, skipped=skipped)
@@ -125,6 +136,9 @@ def make_train_step(
             scaler = scaler.after(**checks)
             new = with_loss_scale(new, scaler)
             metrics |= {"loss_scale": scaler.scale, "overflows": scaler.overflows}
+        if rates is not None:  # those of this update
+            of_groups = rates(state.opt_state, state.rate_scale)
+            metrics |= {f"rate/{group}": rate for group, rate in of_groups.items()}
         metrics |= _task_metrics(found, batch, tasks)
         for task, leaves in new.trainable.get("balance", {}).items():  # log_var
             metrics |= {f"{name}/{task}": leaf for name, leaf in leaves.items()}
@@ -186,7 +200,10 @@ def _task_metrics(found: _Auxiliary, batch: Batch, tasks: Sequence[str]) -> Metr
 def _all_finite(state: TrainState) -> jax.Array:
     """Returns whether every float of a state is finite, ()."""
     floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
+    flags = jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).astype(jnp.float32)
+    # A product: XLA's CPU compiler would copy a reduction of scalars into the update of every leaf, which
+    # doubles the time to compile a step.
+    return jnp.vdot(flags, flags) == len(floats)
 
 
 def _hold(old: TrainState, new: TrainState, present: Mapping[str, jax.Array]) -> TrainState:

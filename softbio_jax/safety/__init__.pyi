@@ -1,3 +1,4 @@
+from .archives import unzip as unzip
 from .damage import reason as reason
 from .damage import refusal as refusal
 from .locks import Lock as Lock

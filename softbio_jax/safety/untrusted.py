@@ -44,7 +44,9 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
-def read_json(path: epath.PathLike, *, wrong: str, fix: str, own: bool = False) -> dict[str, Any]:
+def read_json(
+    path: epath.PathLike, *, wrong: str, fix: str, own: bool = False, finite: bool = True
+) -> dict[str, Any]:
     """Returns the object in a JSON file.
 
     Args:
@@ -52,10 +54,11 @@ def read_json(path: epath.PathLike, *, wrong: str, fix: str, own: bool = False) 
       wrong: what the error says of another content, such as "a damaged report".
       fix: the correction, for the error.
       own: a file that only this package writes, which may have any size and numbers.
+      finite: refuse NaN and infinity; otherwise the caller says which value has them.
 
     Raises:
       UserError: damaged, no JSON object, nested too deeply, or, unless `own`, larger than 16 MiB, a name
-        twice in one object, or a number that is not finite.
+        twice in one object, or, if `finite`, a number that is not.
       OSError: the file cannot be read.
     """
     try:
@@ -66,7 +69,9 @@ def read_json(path: epath.PathLike, *, wrong: str, fix: str, own: bool = False) 
                 data = file.read(JSON_BYTES + 1)
             if len(data) > JSON_BYTES:
                 raise ValueError(f"more than {JSON_BYTES >> 20} MiB")
-            values = json.loads(data, object_pairs_hook=_distinct, parse_constant=_not_finite)
+            values = json.loads(
+                data, object_pairs_hook=_distinct, parse_constant=_not_finite if finite else None
+            )
         if not isinstance(values, dict):
             raise TypeError(f"a {type(values).__name__}, not an object")
     except Exception as error:

@@ -55,10 +55,11 @@ def pretrain(
     encoder_key, read_key = jax.random.split(jax.random.key(seed))
     size, factors = images.shape[1], targets.shape[1]
     classes = 0 if labels is None else int(labels.max()) + 1
+    width = config.out_dim or config.feature_width
     params = {
         "vision": encoder.init(encoder_key, jnp.zeros((1, size, size, 3)))["params"],
         "read": {
-            "kernel": 0.02 * jax.random.normal(read_key, (config.out_dim or config.width, factors + classes)),
+            "kernel": 0.02 * jax.random.normal(read_key, (width, factors + classes)),
             "bias": jnp.zeros(factors + classes),
         },
     }

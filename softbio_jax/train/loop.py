@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -14,26 +14,33 @@ from softbio_jax import coverage, files
 from softbio_jax.checkpoints.arrays import barrier
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.console import Console
-from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.evaluate import evaluate
 from softbio_jax.runs import data as data_lib
-from softbio_jax.runs import directory
+from softbio_jax.runs import directory, warm_start
 from softbio_jax.runs.build import Run, describe
 from softbio_jax.runs.data import RunData
-from softbio_jax.runs.session import Outputs, Session
+from softbio_jax.runs.session import CompiledStep, Session
 from softbio_jax.runs.state import as_saved
 from softbio_jax.runs.step import Metrics
-from softbio_jax.train.early_stopping import SkippedUpdates, ValidationHistory, stall_warning
-from softbio_jax.train.metrics_log import MetricsLog, MetricWriter, due
+from softbio_jax.train import trackers
+from softbio_jax.train.metrics_log import MetricsLog, MetricWriter, due, tensorboard_command
 from softbio_jax.train.preemption import Preempted, Preemption
 from softbio_jax.train.probing.cached import CachedSession
 from softbio_jax.train.probing.table import RowBatches
-from softbio_jax.train.progress import Profile, Progress
+from softbio_jax.train.progress import Profile, Progress, SkippedUpdates, closing, later, stall_warning
+from softbio_jax.train.validation import ValidationHistory, summary, validate
 
 
 def train_and_evaluate(
-    run: Run, data: RunData, workdir: epath.PathLike, *, preemption: Preemption | None = None
+    run: Run,
+    data: RunData,
+    workdir: epath.PathLike,
+    *,
+    preemption: Preemption | None = None,
+    compiled: CompiledStep | None = None,
+    init_from: str = "",
+    writers: Sequence[trackers.ScalarWriter] = (),
 ) -> dict[str, Any]:
     """Trains a run to its end, from its newest intact checkpoint if it has one, and evaluates it.
 
@@ -45,6 +52,9 @@ def train_and_evaluate(
       data: its data sets.
       workdir: directory of checkpoints, metrics and evaluation, local or gs://.
       preemption: watches for SIGTERM; None: SIGTERM ends the process.
+      compiled: the train step of `planning.fitting`, see `Session.compile`; None compiles it.
+      init_from: directory of a trained run whose weights a new run starts from, see `warm_start.load`.
+      writers: get every scalar of this run, such as `clu.metric_writers`; on the first process.
 
     Returns:
       The contents of eval/metrics.json.
@@ -55,50 +65,28 @@ def train_and_evaluate(
       Preempted: stopped by SIGTERM after saving.
     """
     workdir = files.directory(workdir)
-    run = directory.keep_dtype(run, workdir)
+    run, source = directory.keep_dtype(run, workdir), ""
+    if init_from or directory.recorded(workdir).get(warm_start.KEY):
+        source = warm_start.source_of(workdir, init_from)
+        run = dataclasses.replace(run, config=warm_start.with_base(run.config, workdir, source))
     config = run.config.train
     directory.check_workdir(run.config, workdir)
     data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size)
     with (
         directory.hold(workdir, console=Console(active=jax.process_index() == 0)) as check_lock,
-        Training(run, data, workdir, preemption or Preemption(), check_lock=check_lock) as training,
+        Training(
+            *(run, data, workdir, preemption or Preemption()),
+            source=source,
+            writers=writers,
+            check_lock=check_lock,
+        ) as training,
     ):
-        if training.first < config.steps:
-            training.start()
-
-        step = training.first
-        # From the restored step: its checkpoint precedes its validation, so a run that was
-        # interrupted between the two repeats the validation.
-        for step in range(training.first, config.steps + 1):
-            validates = bool(data.val) and step > 0 and due(step, config.eval_every, config.steps)
-            if step > training.first:
-                leaves = training.step(step)
-                if leaves or validates or due(step, config.checkpoint_every, config.steps):
-                    training.save(step)
-                if leaves:
-                    training.leave()
-            if validates and training.validate(step):
-                break
-        training.finish(step)
+        training.finish(training.run(config.steps, compiled))
         summary = evaluate(
             training.session, data.test, workdir, model=run.summary(), val=data.val, console=training.console
         )
         training.console.say(closing(workdir, evaluated=bool(data.test)))
         return summary
-
-
-def closing(workdir: epath.Path, *, evaluated: bool) -> str:
-    """Returns the last line of a run: where its results are, and the commands that use them."""
-    if not evaluated:
-        return f"the trained run is in {workdir}, not evaluated: no test set; {_later(workdir)}"
-    return (
-        f"results: {workdir / 'eval' / 'metrics.json'}; report: scripts/report.py {workdir} --out=DIR; "
-        f"predictions: scripts/predict.py --model={workdir} --out=rows.csv IMAGES"
-    )
-
-
-def _later(workdir: epath.Path) -> str:
-    return f"later: scripts/evaluate.py --workdir={workdir} --test=NAME/SPLIT"
 
 
 class Training:
@@ -109,6 +97,8 @@ class Training:
       data: its data sets.
       workdir: the run directory.
       preemption: watches for SIGTERM.
+      source: directory of the run to start from, see `warm_start.source_of`.
+      writers: see `train_and_evaluate`.
       check_lock: called before every save; raises if another process took the directory over.
     """
 
@@ -119,10 +109,14 @@ class Training:
         workdir: epath.Path,
         preemption: Preemption,
         *,
+        source: str = "",
+        writers: Sequence[trackers.ScalarWriter] = (),
         check_lock: Callable[[], None] = lambda: None,
     ):
         self._check_lock = check_lock
         config, self._chief = run.config.train, jax.process_index() == 0
+        if config.trackers:
+            trackers.check(config.trackers)
         self._run, self._data, self._workdir = run, data, workdir
         self._preemption, self._started = preemption, time.perf_counter()
         self._profile = Profile(config.profile_steps, workdir / "profile")
@@ -151,12 +145,15 @@ class Training:
         self.session.training_images = images = data_lib.training_images(run.config, data)
         warnings = data_lib.coverage_warnings(data, images)
         if not data.test:
-            warnings.append(f"warning: no test set, so nothing is evaluated at the end; {_later(workdir)}")
+            warnings.append(f"warning: no test set, so nothing is evaluated at the end; {later(workdir)}")
         for line in warnings:
             self.console.say(line)
         self.first = self._saved = self._resume()
+        origin = warm_start.load(self.session, source, console=self.console) if source else None
         if self._chief:
-            directory.write_start(run, data, workdir, audits=self._audits, images=images, warnings=warnings)
+            directory.write_start(
+                run, data, workdir, audits=self._audits, images=images, warnings=warnings, origin=origin
+            )
         self._progress = Progress(
             self.console, first=self.first, steps=config.steps, batch_size=config.batch_size
         )
@@ -168,7 +165,17 @@ class Training:
             ),
             console=self.console,
         )
-        writer = MetricWriter(workdir, resume_step=self.first, active=self._chief)
+        tracked: Sequence[trackers.ScalarWriter] = ()
+        if self._chief and (config.trackers or writers):
+            tracked = trackers.open_all(
+                config.trackers,
+                workdir,
+                resume_step=self.first,
+                hparams=dataclasses.asdict(run.config),
+                console=self.console,
+                others=writers,
+            )
+        writer = MetricWriter(workdir, resume_step=self.first, active=self._chief, trackers=tracked)
         self._log = MetricsLog(writer, self._progress, skips, config)
 
     def __enter__(self) -> Self:
@@ -184,18 +191,49 @@ class Training:
         # With its own error, a process does not wait for the others, who may wait for it.
         self.manager.close(together=error is None or isinstance(error, Preempted))
 
-    def start(self) -> None:
+    def run(self, last: int, compiled: CompiledStep | None = None) -> int:
+        """Trains up to step `last`, which is saved where the run validates, saves or ends there.
+
+        Args:
+          last: an optimizer step.
+          compiled: see `train_and_evaluate`.
+
+        Returns:
+          The step reached, lower where the run stopped early.
+
+        Raises:
+          UserError, Preempted: see `train_and_evaluate`.
+        """
+        config, step = self._run.config.train, self.first
+        if self.first < last:
+            self.start(compiled)
+        # From the restored step: its checkpoint precedes its validation, so a run that was
+        # interrupted between the two repeats the validation.
+        for step in range(self.first, last + 1):
+            validates = bool(self._data.val) and step > 0 and due(step, config.eval_every, config.steps)
+            if step > self.first:
+                leaves = self.step(step)
+                if leaves or validates or due(step, config.checkpoint_every, config.steps):
+                    self.save(step)
+                if leaves:
+                    self.leave()
+            if validates and self.validate(step):
+                break
+        return step
+
+    def start(self, compiled: CompiledStep | None = None) -> None:
         """Caches the features of a frozen encoder where the run does, and compiles the train step."""
         if isinstance(self.session, CachedSession):
             root = self._run.config.train.cache_dir or self._workdir / "features"
             root = files.local(root, what="the feature cache", fix="set train.cache_dir")
             self.session.cache(self._data, root, console=self.console)
         begun = time.perf_counter()
-        self._log.set_step(self.session.compile())
+        with self.console.waiting("compiling the train step"):
+            self._log.set_step(self.session.compile(compiled))
         barrier("compiled")
         self.console.say(
             f"compiled in {time.perf_counter() - begun:.1f} s; TensorBoard: "
-            f"tensorboard --logdir {self._workdir / 'tensorboard'}"
+            f"{tensorboard_command(self._workdir / 'tensorboard')}"
         )
         self.console.check()
         self._log.resume()
@@ -272,11 +310,15 @@ class Training:
         self._preemption.unsaved = False
         raise Preempted(self._saved)
 
-    def finish(self, step: int) -> None:
-        """Waits for the last save, and restores the best checkpoint where that is evaluated."""
+    def settle(self) -> None:
+        """Waits for the last save, after which the run can be left."""
         self.console.close()
         self.manager.wait()
         self._preemption.unsaved = False
+
+    def finish(self, step: int) -> None:
+        """Waits for the last save, and restores the best checkpoint where that is evaluated."""
+        self.settle()
         best, train = self.history.best_step, self._run.config.train
         if train.evaluate == "best" and best not in (None, step):
             self.session.state = self.manager.restore(best, self.session.state).state
@@ -304,34 +346,3 @@ class Training:
         self.history = ValidationHistory.from_json(restored.host["watch"])
         self.console.say(f"resumed from step {restored.step}")
         return restored.step
-
-
-def validate(session: Session, sets: Sequence[PreparedDataset], *, console: Console) -> dict[str, float]:
-    """Returns each task's mean loss and accuracy over the rows of all sets, and the losses' sum.
-
-    Args:
-      session: the run.
-      sets: validation rows.
-      console: checked before every batch, which may end the pass.
-
-    Returns:
-      val/{task}/loss, val/{task}/accuracy and val/loss, the unweighted sum of the losses.
-    """
-    outputs = [session.predict(dataset, console=console) for dataset in sets]
-    scalars = Outputs.concatenate(outputs).losses()
-    loss = sum(value for name, value in scalars.items() if name.endswith("/loss"))
-    return {"val/loss": loss} | {f"val/{name}": value for name, value in scalars.items()}
-
-
-def summary(scalars: Mapping[str, float]) -> str:
-    """Returns the loss and accuracies of `validate` as one line."""
-    return "  ".join([f"loss {scalars['val/loss']:.4f}", *accuracies(scalars)])
-
-
-def accuracies(scalars: Mapping[str, float]) -> list[str]:
-    """Returns each task's accuracy as "age 61.3 %"."""
-    return [
-        f"{name.split('/')[1]} {100 * value:.1f} %"
-        for name, value in scalars.items()
-        if name.endswith("/accuracy")
-    ]

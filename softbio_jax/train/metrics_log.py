@@ -1,23 +1,29 @@
 """A run's scalars, from each step's outputs to JSON lines and TensorBoard events."""
 
 import contextlib
+import importlib.util
 import json
 import math
+import pathlib
+import shlex
+import shutil
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 from etils import epath
 
 from softbio_jax import files
+from softbio_jax.console import interpreter
 from softbio_jax.files import LineFile
 from softbio_jax.models.flops import matmul_flops
 from softbio_jax.runs.chips import chip_of
 from softbio_jax.runs.config import TrainConfig
 from softbio_jax.runs.step import Metrics
-from softbio_jax.train.early_stopping import SkippedUpdates
-from softbio_jax.train.progress import IdleClock, Progress
+from softbio_jax.train.progress import IdleClock, Progress, SkippedUpdates
+from softbio_jax.train.trackers import ScalarWriter
 
 
 class MetricsLog:
@@ -131,10 +137,18 @@ class MetricWriter:
       resume_step: the step the run resumes from. Later lines are dropped, and so is the validation
         of this step, which follows its checkpoint and is repeated.
       active: whether this process writes.
+      trackers: what gets every scalar too.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, resume_step: int, active: bool):
-        self._active = active
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        resume_step: int,
+        active: bool,
+        trackers: Sequence[ScalarWriter] = (),
+    ):
+        self._active, self._trackers = active, trackers
         if not active:
             return
         folder = epath.Path(workdir)
@@ -157,6 +171,8 @@ class MetricWriter:
         if self._active:
             self._metrics.flush()
             self._performance.flush()
+            for tracker in self._trackers:
+                tracker.flush()
 
     def close(self) -> None:
         """Flushes and closes all files."""
@@ -164,6 +180,8 @@ class MetricWriter:
             self._metrics.close()
             self._performance.close()
             self._events.close()
+            for tracker in self._trackers:
+                tracker.close()
 
     def _write(self, file: LineFile, step: int, scalars: Mapping[str, float]) -> None:
         # JSON has no NaN and no infinity.
@@ -171,6 +189,8 @@ class MetricWriter:
         file.write(json.dumps({"step": step} | values))
         for name, value in scalars.items():
             self._events.add_scalar(name, float(value), step)
+        for tracker in self._trackers:
+            tracker.write_scalars(step, {name: float(value) for name, value in scalars.items()})
 
 
 def _open(path: epath.Path, resume_step: int) -> LineFile:
@@ -187,6 +207,19 @@ def _open(path: epath.Path, resume_step: int) -> LineFile:
         if step <= resume_step and not again:
             kept.append(line)
     return LineFile(path, kept)
+
+
+def tensorboard_command(folder: epath.Path) -> str:
+    """Returns the command that shows the event files of a folder, for the shell that started this process.
+
+    The environment of this process need not be active there, nor contain TensorBoard.
+    """
+    if shutil.which("tensorboard") == str(pathlib.Path(sys.executable).with_name("tensorboard")):
+        return f"tensorboard --logdir {shlex.quote(str(folder))}"
+    run = f"{interpreter()} -m"
+    missing = importlib.util.find_spec("tensorboard") is None
+    install = f"{run} pip install tensorboard && " if missing else ""
+    return f"{install}{run} tensorboard.main --logdir {shlex.quote(str(folder))}"
 
 
 _SCHEME = "softbio"

@@ -21,8 +21,8 @@ import jax
 from jax._src import distributed
 
 from softbio_jax.errors import UserError
-from softbio_jax.train import exits
-from softbio_jax.train.exits import EXIT_FELL_BACK
+from softbio_jax.train import preemption
+from softbio_jax.train.preemption import EXIT_FELL_BACK
 from softbio_jax.train.supervisor import AGAIN
 
 _KEY = "softbio/peers"  # port and token of process 0, in JAX's key-value store
@@ -148,7 +148,7 @@ class _Peers:
         if said["code"] == EXIT_FELL_BACK:
             line += f"; {AGAIN}"
         self._await_others()
-        exits.leave(said["code"], line)
+        preemption.leave(said["code"], line)
 
     def _tell(self, said: dict[str, Any]) -> None:
         for link in self._links:

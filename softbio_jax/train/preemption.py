@@ -1,18 +1,72 @@
-"""Stops a run on SIGTERM: it saves and exits, and the exit code says whether steps were lost."""
+"""Stops a run on SIGTERM: it saves and exits, and the exit code says whether steps were lost.
+
+Imports nothing slow, so that a script can react to SIGTERM before it imports JAX.
+"""
 
 import ctypes
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Self
 
-import jax
-
-from softbio_jax.train import exits
-from softbio_jax.train.exits import EXIT_FELL_BACK, EXIT_SAVED
-
+EXIT_SAVED = 75  # every completed step is in a checkpoint; start again to resume
+EXIT_FELL_BACK = 76  # the steps since the last checkpoint will be repeated
 GRACE = 25.0  # seconds; schedulers kill after 30
+
+
+class SigtermWatch:
+    """Calls a function from a thread when SIGTERM arrives.
+
+    Python runs no signal handler while its main thread is in a long call (an import, a compilation, a
+    disk that hangs). The interpreter's C handler writes to a socket even then, which a thread reads.
+
+    Args:
+      arrived: called in the thread, once.
+      handler: called as Python's signal handler, later than `arrived` or earlier.
+    """
+
+    def __init__(self, arrived: Callable[[], None], *, handler: Callable[[], None] = lambda: None):
+        self._arrived, self._handler = arrived, handler
+
+    def start(self) -> None:
+        """Takes SIGTERM over; only the main thread can."""
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._old_handler = signal.signal(signal.SIGTERM, lambda *_: self._handler())
+        self._old_fd = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def stop(self) -> None:
+        """Returns SIGTERM to whoever had it before."""
+        signal.set_wakeup_fd(self._old_fd)
+        signal.signal(signal.SIGTERM, self._old_handler)
+        self._bell.close()
+
+    def _listen(self) -> None:
+        while signal.SIGTERM not in (received := self._ear.recv(64)):
+            if not received:  # stopped
+                return
+        self._arrived()
+
+
+def leave_at_sigterm() -> SigtermWatch:
+    """Makes SIGTERM end the process at once with EXIT_SAVED, for the time in which nothing is written."""
+    watch = SigtermWatch(lambda: leave(EXIT_SAVED, "stopped by SIGTERM: nothing is lost, start again"))
+    watch.start()
+    return watch
+
+
+def leave(code: int, line: str) -> None:
+    """Ends the process from any thread, after one line on stderr."""
+    stderr = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h\n")  # show the cursor, which the progress line hides
+    os.write(stderr, f"{line}\n".encode(errors="backslashreplace"))
+    os._exit(code)
 
 
 class Preempted(Exception):
@@ -44,9 +98,11 @@ class Preemption:
         self._several = False
         self._noted = threading.Event()
         self._left = threading.Event()
-        self._watch = exits.SigtermWatch(self._arrived, handler=self._note)
+        self._watch = SigtermWatch(self._arrived, handler=self._note)
 
     def __enter__(self) -> Self:
+        import jax
+
         self._several = jax.process_count() > 1
         installed = _handler()
         self._watch.start()
@@ -87,7 +143,7 @@ class Preemption:
             code = EXIT_FELL_BACK if self.unsaved else EXIT_SAVED
             lost = "falls back to the last checkpoint" if self.unsaved else "nothing is lost"
             after = f" after {self.grace:.0f} s" if begun else ""
-            exits.leave(code, f"stopped by SIGTERM{after}: {lost}, start again")
+            leave(code, f"stopped by SIGTERM{after}: {lost}, start again")
 
 
 def _handler() -> int | None:

@@ -1,6 +1,7 @@
-"""How fast training runs: the progress line, the devices' idle share, a profiler trace."""
+"""What a run reports while it trains: progress, skipped updates, a stalled input pipeline, a profile."""
 
 import contextlib
+import json
 import pathlib
 import queue
 import tempfile
@@ -15,6 +16,13 @@ from etils import epath
 from softbio_jax import files
 from softbio_jax.console import Console, duration
 from softbio_jax.errors import UserError
+from softbio_jax.files import LineFile
+
+STALL = 60.0  # seconds without a batch
+
+
+class DivergedError(UserError):
+    """Too many updates in a row were not finite."""
 
 
 class Progress:
@@ -123,6 +131,75 @@ class IdleClock:
                 self._ended = time.perf_counter()
 
 
+class SkippedUpdates:
+    """Reports the steps whose loss, gradient or update was not finite, and ends a run that only has those.
+
+    Args:
+      path: JSON lines with each such step and its examples; None: not written.
+      maximum: number of skipped updates in a row that ends the run.
+      examples: step -> names of the examples in its global batch.
+      console: where each is reported.
+    """
+
+    def __init__(
+        self,
+        path: epath.Path | None,
+        *,
+        maximum: int,
+        examples: Callable[[int], Sequence[str]],
+        console: Console,
+    ):
+        self._path, self._maximum, self._examples, self._console = path, maximum, examples, console
+        self._total = 0
+
+    def update(self, step: int, in_a_row: int) -> None:
+        """Adds the number of updates skipped in a row up to a step.
+
+        Raises:
+          DivergedError: the maximum is reached.
+        """
+        if not in_a_row:
+            return
+        self._total += 1
+        names = list(self._examples(step))
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        self._console.say(
+            f"step {step}: loss, gradient or update not finite, skipped ({self._total} so far); "
+            f"its examples: {shown}"
+        )
+        if self._path is not None:
+            file = LineFile(self._path)
+            file.write(json.dumps({"step": step, "examples": names}))
+            file.close()
+        if in_a_row >= self._maximum:
+            raise DivergedError(
+                "loss, gradient or update is not finite",
+                where=f"step {step}",
+                found=f"{in_a_row} updates in a row skipped",
+                fix="lower the learning rates, or inspect the examples in skipped.jsonl; "
+                "the last finite state is saved",
+            )
+
+
+@contextlib.contextmanager
+def stall_warning(step: int, console: Console, *, seconds: float = STALL) -> Iterator[None]:
+    """Prints a warning if the block, which waits for the batch of a step, takes longer than `seconds`."""
+    timer = threading.Timer(
+        seconds,
+        console.say,
+        [
+            f"no batch for step {step} in {seconds:.0f} s: the input pipeline is stalled; "
+            "check the disk of data.root and data.workers"
+        ],
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Profile:
     """Traces the steps from first to last into a folder that TensorBoard reads.
 
@@ -174,3 +251,18 @@ class Profile:
             self._tracing = False
             if not files.is_local(self._folder):
                 files.upload(self._written, self._folder)
+
+
+def closing(workdir: epath.Path, *, evaluated: bool) -> str:
+    """Returns the last line of a run: where its results are, and the commands that use them."""
+    if not evaluated:
+        return f"the trained run is in {workdir}, not evaluated: no test set; {later(workdir)}"
+    return (
+        f"results: {workdir / 'eval' / 'metrics.json'}; report: scripts/report.py {workdir} --out=DIR; "
+        f"predictions: scripts/predict.py --model={workdir} --out=rows.csv IMAGES"
+    )
+
+
+def later(workdir: epath.Path) -> str:
+    """Returns how a run without a test set is evaluated."""
+    return f"later: scripts/evaluate.py --workdir={workdir} --test=NAME/SPLIT"

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from softbio_jax.train.exits import EXIT_FELL_BACK, EXIT_SAVED, SigtermWatch
+from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED, SigtermWatch
 
 LOST = "another process of the run has ended"
 AGAIN = "fix: start all processes again with the same command; the run resumes from its last checkpoint"

@@ -1,10 +1,13 @@
 """What a failed save prints besides its one line; tests/train/test_disks.py has a full disk."""
 
+import asyncio
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from softbio_jax.checkpoints import arrays
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -67,3 +70,15 @@ def test_errors_of_other_libraries_are_logged_during_a_save(tmp_path, caplog, mo
     manager.save(1, {"a": jnp.zeros(3)}, {})
     manager.close()
     assert "another's" in caplog.text
+
+
+def test_a_write_that_ends_after_its_event_loop_reports_nothing():
+    # asyncio.run cancels what is left when one write fails; tensorstore's threads still report to the loop.
+    loops = []
+
+    async def write():
+        loops.append(asyncio.get_running_loop())
+
+    asyncio.run(arrays._patient(write)())
+    assert loops[0].is_closed()
+    assert loops[0].call_soon_threadsafe(print) is None

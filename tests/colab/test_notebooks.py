@@ -1,12 +1,13 @@
 """The notebooks: no output in them, nothing but calls, and every cell runs on a CPU."""
 
 import ast
+import copy
+import importlib.metadata
 import json
 import os
 import pathlib
+import re
 import shutil
-import sys
-import types
 
 import pytest
 
@@ -17,6 +18,15 @@ SMALL = {
     "finetune": """
 SOURCE |= {"count": 64, "test_count": 32}
 STEPS, BATCH = 4, 16
+
+import jax
+
+def count(event, seconds, *, fun_name="", **_):
+    if event.endswith("backend_compile_duration") and "train_step" in fun_name:
+        print("the train step was compiled")
+
+jax.monitoring.clear_event_listeners()
+jax.monitoring.register_event_duration_secs_listener(count)
 """,
     "zero_shot": """
 SOURCE |= {"size": 32, "count": 8, "test_count": 16}
@@ -56,11 +66,12 @@ def test_versions_come_first_and_settings_once(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_there_is_no_logic_in_a_notebook(path):
     assert len(cells(path)) <= 10
+    allowed = {"not [*importlib.metadata.distributions(name='softbio-jax')]", "'google.colab' in sys.modules"}
     for cell in cells(path):
         for node in ast.walk(ast.parse("\n".join(_python(cell)))):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.For | ast.While)
             if isinstance(node, ast.If):
-                assert ast.unparse(node.test) == "'google.colab' in sys.modules"
+                assert ast.unparse(node.test) in allowed
 
 
 def _python(cell):
@@ -71,25 +82,27 @@ def _python(cell):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_in_colab_the_run_lies_on_drive_where_the_settings_say(path, monkeypatch):
-    """The part of a notebook that only Colab runs, with Colab's module played."""
-    mounted = []
-    colab = types.ModuleType("google.colab")
-    colab.drive = types.SimpleNamespace(mount=mounted.append)
-    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
-    monkeypatch.setitem(sys.modules, "google.colab", colab)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (cell,) = (cell for cell in cells(path) if "git clone" in "".join(cell["source"]))
-    code = "\n".join(_python(cell)).split("import softbio_jax", 1)[0]
-    settings = {"REPOSITORY": "somewhere", "WORK": "runs/mine"}
+@pytest.mark.parametrize("installed", [False, True])
+def test_the_package_is_installed_where_it_is_missing_and_nothing_is_cloned(path, installed, monkeypatch):
+    (cell,) = (cell for cell in cells(path) if "%pip" in "".join(cell["source"]))
+    assert not any("git clone" in "".join(cell["source"]) for cell in cells(path))
+    code = "\n".join(_python(cell)).split("\n\n", 1)[0].replace("pass", "installed.append(1)")
+    found = ["a distribution"] * installed
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: found)
+    settings = {"importlib": importlib, "REPOSITORY": "somewhere", "installed": []}
     exec(code, settings)
-    assert "/content/softbio_jax" in sys.path
-    if path.stem != "parity":
-        assert mounted == ["/content/drive"]
-        exec(code, settings)  # the cell once more, as people do
-        assert settings["WORK"] == "/content/drive/MyDrive/softbio_jax/runs/mine"
-    with pytest.raises(AssertionError, match="REPOSITORY is the address"):
-        exec(code, {"REPOSITORY": "", "WORK": "runs/mine"})
+    assert settings["installed"] == ([] if installed else [1])
+    if not installed:
+        with pytest.raises(AssertionError, match="REPOSITORY is the address"):
+            exec(code, settings | {"REPOSITORY": ""})
+
+
+def test_what_a_notebook_offers_is_installed():
+    for path in NOTEBOOKS:
+        text = path.read_text()
+        (extras,) = re.findall(r"softbio_jax\[([\w,]+)\]", text)
+        needs = {"predict_faces": "faces", "evaluate_zero_shot": "text", "evaluation.report": "report"}
+        assert {extra for word, extra in needs.items() if word in text} <= set(extras.split(","))
 
 
 @pytest.mark.long
@@ -108,12 +121,14 @@ def test_every_cell_runs(path, tmp_path, monkeypatch):
         settings += f"CHECKPOINT = {str(tmp_path / 'towers.safetensors')!r}\n"
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    said = run(path, settings)
+    said = run(path, settings, times=2)
     if path.stem == "parity":
-        assert said.count("every stage agrees") == 3
+        assert said.count("every stage agrees") == 6
     else:
         assert "averages: gender" in said
     if path.stem == "finetune":
+        assert said.count("the train step was compiled") == 2  # by each Plan, and by no Train
+        assert "resumed from step 4" in said
         assert (tmp_path / "work" / "report" / "report.html").stat().st_size > 10_000
         assert (tmp_path / "work" / "lora.zip").exists()
         _disconnect_and_run_again(path, settings, tmp_path)
@@ -130,8 +145,11 @@ def _disconnect_and_run_again(path, settings, folder):
     assert json.loads(metrics.read_text())["datasets"] == before["datasets"]
 
 
-def run(path, settings, *, last=None):
-    """Runs a notebook, up to the cell that has the word `last`, and returns what it printed."""
+def run(path, settings, *, last=None, times=1):
+    """Runs a notebook in one kernel, up to the cell that has the word `last`, and returns what it printed.
+
+    Nothing may be printed to stderr, where warnings go.
+    """
     import nbclient
     import nbformat
 
@@ -141,8 +159,12 @@ def run(path, settings, *, last=None):
     if last:
         end = next(i for i, cell in enumerate(book.cells) if last in cell.source)
         del book.cells[end + 1 :]
+    book.cells = [copy.deepcopy(cell) for _ in range(times) for cell in book.cells]
     # In the notebook's own folder, where Jupyter would start it.
     resources = {"metadata": {"path": str(path.parent)}}
     nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=resources).execute()
     outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    noise = [out["text"] for out in outputs if out.get("name") == "stderr"]
+    assert noise == []
+    assert {out["output_type"] for out in outputs} <= {"stream", "display_data", "execute_result"}
     return "\n".join(out["text"] for out in outputs if out["output_type"] == "stream")

@@ -77,6 +77,7 @@ def test_dry_run_says_what_is_missing(run, tmp_path):
     [
         (["--dataset=fairface", "--source=nowhere", "--out=x"], "no such folder: nowhere"),
         (["--dataset=fairfaces", "--source=nowhere", "--out=x"], "unknown data set"),
+        (["--dataset=fodler", "--task=emotion", "--source=nowhere", "--out=x"], "unknown data set"),
         (["--dataset=fairface", "--source=nowhere"], "a flag is missing: --out"),
         (["--dataset=folder", "--source=nowhere", "--out=x"], "a flag is missing: --task"),
         (["--dataset=folder", "--task=age", "--source=x", "--out=x", "--utk=wild"], "--utk"),

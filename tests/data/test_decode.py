@@ -21,7 +21,7 @@ def test_jpeg_equals_pillow():
 def test_fast_resize_stays_close_to_the_reference(size):
     data = encode(2, size=size, quality=95)
     fast = decode.decode(data, size=48).astype(int)
-    exact = decode.decode(data, size=48, resize="reference").astype(int)
+    exact = decode.decode(data, size=48, resize="squash").astype(int)
     assert fast.shape == (48, 48, 3)
     assert np.abs(fast - exact).mean() < 1.5
 
@@ -31,7 +31,28 @@ def test_reference_is_pillow_resized_before_the_conversion(mode):
     data = encode(3, size=(70, 50), mode=mode, kind="PNG")
     image = Image.open(io.BytesIO(data)).resize((32, 32), Image.Resampling.BILINEAR)
     expected = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(decode.decode(data, size=32, resize="reference"), expected)
+    np.testing.assert_array_equal(decode.decode(data, size=32, resize="squash"), expected)
+
+
+def test_the_middle_keeps_the_aspect_ratio():
+    # A circle in the middle of a wide image stays one, and what is left and right of it goes.
+    rows, columns = np.mgrid[:60, :120]
+    pixels = np.full((60, 120, 3), 255, np.uint8)
+    pixels[(rows - 29.5) ** 2 + (columns - 59.5) ** 2 < 20**2] = 0
+    pixels[:, :25] = pixels[:, -25:] = (255, 0, 0)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    found = decode.decode(file.getvalue(), size=30, resize="center")
+    assert found.shape == (30, 30, 3) and (found[..., 1] > 200).mean() == pytest.approx(0.65, abs=0.04)
+    dark = found[..., 0] < 128
+    np.testing.assert_array_equal(dark, dark.T)
+    assert dark.any(axis=0).sum() == pytest.approx(20, abs=1)
+
+
+def test_a_strip_has_no_middle():
+    data = encode(1, size=(100_000, 2), kind="PNG")
+    with pytest.raises(decode.UndecodableImage, match="too elongated: 2x100000"):
+        decode.decode(data, size=336, resize="center")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "TIFF", "GIF"])

@@ -7,7 +7,7 @@ from tensorflow_datasets.core.utils import shard_utils
 
 from softbio_jax.console import Console
 from softbio_jax.data import sources
-from softbio_jax.data.prepare import prepare, storage
+from softbio_jax.data.prepare import prepare, storage, tables
 from softbio_jax.data.prepare.rows import Rejection
 from softbio_jax.errors import UserError
 from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
@@ -203,3 +203,31 @@ def test_two_preparations_at_once(tmp_path, prepared):
     console = Console(active=False, check=second)
     with pytest.raises(UserError, match="another preparation is running"):
         prepare.prepare("fairface", source=source, out=tmp_path / "out", console=console)
+
+
+def _table(path, *rows):
+    path.write_text("\n".join(["split,id,copy_of_split,copy_of_id", *(f"{row},x,y" for row in rows)]) + "\n")
+    return path
+
+
+def test_images_that_the_audit_names_are_left_out(tmp_path, capsys):
+    make_fairface(tmp_path / "raw", train=6, val=2)
+    rows = ["faces/train,train/2.jpg", "faces/train,train/5.jpg", "other/train,train/1.jpg"]
+    table = _table(tmp_path / "drop.csv", *rows, "faces/val,val/9.jpg")
+    drop = tables.read_drop(table, name="faces")
+    assert drop == {"train": {"train/2.jpg", "train/5.jpg"}, "val": {"val/9.jpg"}}
+    report = prepare.prepare("fairface", source=str(tmp_path / "raw"), out=tmp_path / "faces", drop=drop)
+    train = report["splits"]["train"]
+    assert (train["rows_read"], train["kept"], train["skipped"]) == (6, 4, 2)
+    kept = sources.open_prepared(tmp_path / "faces", "train").columns["id"].tolist()
+    assert kept == [f"train/{n}.jpg" for n in (1, 3, 4, 6)]
+    assert report["protocol"]["drop"] == "3 images"
+    assert report["warnings"][-1] == "warning: 1 images of --drop are not in this source"
+
+
+def test_a_table_of_other_sets_leaves_nothing_out(tmp_path):
+    table = _table(tmp_path / "drop.csv", "fairface/train,train/1.jpg")
+    with pytest.raises(
+        UserError, match=r"no image to leave out.*expected images of mine.*images of fairface"
+    ):
+        tables.read_drop(table, name="mine")

@@ -35,12 +35,12 @@ def _raising(message):
 def test_every_way_in_which_a_worker_ends_is_named(code, found):
     ended = _raising(f"Worker process was terminated unexpectedly with exit code {code}. Search the logs.")
     with pytest.raises(UserError, match=f"found {found}; fix"):
-        next(loading._FromWorkers(ended, 1))
+        next(loading._FromWorkers(ended, 1, "data.workers"))
 
 
 def test_other_errors_of_workers_stay_what_they_are():
     with pytest.raises(RuntimeError, match="a bug"):
-        next(loading._FromWorkers(_raising("a bug"), 1))
+        next(loading._FromWorkers(_raising("a bug"), 1, "data.workers"))
 
 
 def test_the_shared_memory_of_a_killed_worker_is_freed_without_a_warning():

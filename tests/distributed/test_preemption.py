@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from softbio_jax.train.exits import EXIT_FELL_BACK, EXIT_SAVED
+from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED
 from tests.distributed.pair import start, wait_for, write_config
 from tests.runs.tiny import changed, config_on
 

@@ -190,7 +190,14 @@ _OWN = (
         demo=True,
         exchanged=(
             (r"--megabytes=300", "--megabytes=2"),
-            (r"--data=data/fairface --rounds=25", "--data=runs/demo/data/synthetic_fairface --rounds=1"),
+            (r"(--init_from=.*|pretrained=merged.*) --config.train.steps=100", _TINY_RUN),
+            (r"--data=data/fairface --rounds=\d+", "--data=runs/demo/data/synthetic_fairface --rounds=1"),
+            (
+                r"train=mine/train --workdir=runs/lora_sweep",
+                "train=synthetic_raf_db/train,variant=tiny-demo,steps=4,batch_size=8"
+                " --workdir=runs/lora_sweep --config.data.root=runs/demo/data",
+            ),
+            (r"--over=rates=0\.3,1,3 --over=method\.lora\.rank=4,16", "--over=rates=0.3,1"),
             (
                 r"(--config=configs/thesis\.py:method=lp)",
                 _TINY_RUN.replace(r"\1", r"\1,variant=tiny-demo") + _SETS,
@@ -215,8 +222,8 @@ _OWN = (
     Plan(
         page="using",
         demo=True,
-        given=(standins.moving_page,),
-        exchanged=((r"(clip\.mp4)$", r"\1 || test $? = 1"), (r"owner/name", "me/model")),
+        given=(standins.moving_page, standins.faces_table),
+        exchanged=((r"(clip\.mp4|--out=rows faces/)$", r"\1 || test $? = 1"), (r"owner/name", "me/model")),
     ),
     Plan(page="export", mark="app", **_EXPORT),
     Plan(page="export", mark="parity", only=r"keys=timm|import timm|=thesis", **_EXPORT),

@@ -1,5 +1,6 @@
 """Small versions of what pages assume: the reader's folders, images, runs and checkpoints."""
 
+import io
 import pathlib
 import shutil
 
@@ -63,6 +64,18 @@ def photographs(root: pathlib.Path) -> None:
 def face(row: int) -> np.ndarray:
     """A rendered face (240, 240, 3) that the detector finds."""
     return synthetic.draw("synthetic_fairface", "test", row, size=240, seed=5).image
+
+
+def faces_table(root: pathlib.Path) -> None:
+    """Writes a Parquet table of encoded images."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = []
+    for row in range(3):
+        images.append(io.BytesIO())
+        Image.fromarray(face(row)).save(images[-1], "png")
+    pq.write_table(pa.table({"image": [image.getvalue() for image in images]}), root / "faces.parquet")
 
 
 def moving_page(root: pathlib.Path) -> None:

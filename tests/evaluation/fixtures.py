@@ -1,5 +1,8 @@
-"""Made-up predictions for tests: skilled enough that the metrics differ from chance."""
+"""Made-up predictions for tests, skilled enough that the metrics differ from chance; a small tokenizer."""
 
+import json
+import pathlib
+import string
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,3 +50,50 @@ def hand_made(name: str, task: str, labels: Sequence[int], probabilities: Sequen
         labels={task: np.array(labels, np.int32)},
         probabilities={task: np.array(probabilities, np.float32)},
     )
+
+
+def gemma_file(folder: pathlib.Path) -> dict[str, int]:
+    """Writes a tokenizer.json of the form of Gemma's, of 320 tokens, and returns its vocabulary."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += ["\u2581", *string.ascii_letters[:40], "at", "\u2581at"]
+    tokens += [f"filler{i}" for i in range(320 - len(tokens))]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    special = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    begin = [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    content = {
+        "version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
+            "strategy": {"Fixed": 64},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<pad>",
+        },
+        "added_tokens": [{"id": i, "content": tokens[i]} | special for i in range(5)],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": begin,
+            "pair": begin,
+            "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}},
+        },
+        "decoder": None,
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": vocabulary,
+            "merges": [["a", "t"], ["\u2581", "at"]],
+        },
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    return vocabulary

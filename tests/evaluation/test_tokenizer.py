@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.evaluation.zero_shot import tokenizer
+from softbio_jax.evaluation.zero_shot import gemma, tokenizer
 from softbio_jax.evaluation.zero_shot.prompts import PROMPTS, load_prompts
 from softbio_jax.evaluation.zero_shot.tokenizer import END, START, clean, stored_ids, tokenize
+from tests.evaluation.fixtures import gemma_file
 
 
 def needs(*names):
@@ -33,9 +34,11 @@ REFERENCE = {
 
 @pytest.fixture(autouse=True)
 def fresh_cache():
-    tokenizer.load_encoder.cache_clear()
+    for encoders in (tokenizer.load_encoder, gemma.load_encoder):
+        encoders.cache_clear()
     yield
-    tokenizer.load_encoder.cache_clear()
+    for encoders in (tokenizer.load_encoder, gemma.load_encoder):
+        encoders.cache_clear()
 
 
 @pytest.fixture
@@ -179,6 +182,56 @@ class TestFile:
         other.write_text(json.dumps(content))
         with pytest.raises(UserError, match=r"another tokenizer.*49408.*49407"):
             tokenize(["new"], context=8, file=other)
+
+
+GEMMA = {"context": 8, "vocab": 320}
+
+
+@needs("tokenizers", "huggingface_hub")
+class TestGemma:
+    def ids(self, tmp_path, *texts, **sizes):
+        return gemma.tokenize(texts, **GEMMA | sizes, file=tmp_path / "tokenizer.json").tolist()
+
+    def test_lower_case_without_a_start_mark_with_an_end_mark(self, tmp_path):
+        v = gemma_file(tmp_path)
+        wanted = [v["at"], v["\u2581at"], v["\u2581"], v["a"], 1, 0, 0, 0]
+        assert self.ids(tmp_path, "At at a", "at AT A") == [wanted, wanted]
+        assert gemma.tokenize(["at at a"], **GEMMA, file=tmp_path).tolist() == [wanted]
+
+    def test_a_long_text_is_cut_and_ends_with_the_mark(self, tmp_path):
+        v = gemma_file(tmp_path)
+        exact, long = self.ids(tmp_path, "a" * 7, "a" * 30)
+        assert exact == long == [v["a"]] * 7 + [1]
+        assert self.ids(tmp_path, "a" * 30, context=40)[0] == [v["a"]] * 30 + [1] + [0] * 9
+
+    def test_what_has_no_token_becomes_bytes_and_marks_are_ordinary_text(self, tmp_path):
+        v = gemma_file(tmp_path)
+        assert self.ids(tmp_path, "\u00e9")[0][:3] == [v["<0xC3>"], v["<0xA9>"], 1]
+        assert self.ids(tmp_path, "<eos>")[0][:6] == [v["<0x3C>"], v["e"], v["o"], v["s"], v["<0x3E>"], 1]
+
+    def test_another_vocabulary_is_told(self, tmp_path):
+        gemma_file(tmp_path)
+        with pytest.raises(UserError, match=r"another tokenizer.*Gemma's 256000 tokens, found 320.*google/"):
+            self.ids(tmp_path, "at", vocab=256_000)
+
+    def test_what_is_missing_is_one_line(self, tmp_path, monkeypatch):
+        def unreachable(*arguments):
+            raise OSError("offline")
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+        with pytest.raises(
+            UserError, match=r"siglip2-base-patch16-224:tokenizer\.json.*by --tokenizer"
+        ) as error:
+            gemma.tokenize(["at"], **GEMMA)
+        assert "\n" not in str(error.value)
+        with pytest.raises(UserError, match=r"unreadable tokenizer file.*none\.json.*Gemma"):
+            gemma.tokenize(["at"], **GEMMA, file=tmp_path / "none.json")
+
+    def test_no_library(self, tmp_path, without):
+        gemma_file(tmp_path)
+        without("tokenizers")
+        with pytest.raises(UserError, match=r"no tokenizer installed.*softbio-jax\[text,hub\]"):
+            self.ids(tmp_path, "at")
 
 
 class TestMissing:

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import pathlib
 
@@ -14,14 +15,17 @@ from softbio_jax.evaluation.zero_shot.classifier import (
     zero_shot_classifier,
 )
 from softbio_jax.evaluation.zero_shot.prompts import Prompts, load_prompts
-from softbio_jax.interop import stacking
+from softbio_jax.interop import formats, stacking
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
 from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import TEXT, VISION, ComputeConfig
+from softbio_jax.models.text import CLIP
 from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import unflatten
 from softbio_jax.tasks import EMOTION, TASKS
+from tests.compiling import quick_jit
+from tests.evaluation.fixtures import gemma_file
 
 HERE = pathlib.Path(__file__).parent
 GENDER_ONLY = Prompts(
@@ -48,7 +52,7 @@ def our_params(state):
 
 def embed(params, variant, pictures):
     size = VISION[variant].image_size
-    pixels = np.stack([decode(data, size=size, resize="reference") for data in pictures])
+    pixels = np.stack([decode(data, size=size, resize="squash") for data in pictures])
     images = pixels.astype(np.float32) / 127.5 - 1
     with jax.default_matmul_precision("highest"):
         return VisionEncoder(VISION[variant]).apply({"params": params}, images)
@@ -153,6 +157,46 @@ class TestCheckpoint:
         assert from_file.logit_scale == direct.logit_scale == float(small["logit_scale"])
         for task in TASKS:
             np.testing.assert_array_equal(from_file.text_features[task], direct.text_features[task])
+
+    def test_clip_from_a_file_of_transformers(self, tmp_path):
+        state, config = official_state("tiny-clip"), VISION["tiny-clip"]
+        arrays = formats.of(config, "transformers").from_official(state)
+        save_arrays(tmp_path / "clip.safetensors", arrays, metadata={})
+        arguments = {"variant": "tiny-clip", "prompts": GENDER_ONLY}
+        from_file = zero_shot_classifier(tmp_path / "clip.safetensors", **arguments)
+        direct = classifier_from_params(our_params(state), **arguments)
+        np.testing.assert_array_equal(from_file.text_features["gender"], direct.text_features["gender"])
+        with pytest.raises(UserError, match="variant without a text encoder"):
+            zero_shot_classifier(tmp_path / "clip.safetensors", **arguments | {"variant": "dinov2-s14"})
+
+    def test_siglip2_with_the_tokenizer_beside_its_file(self, tmp_path):
+        pytest.importorskip("tokenizers")
+        state, config = official_state("tiny-siglip2"), VISION["tiny-siglip2"]
+        arrays = formats.of(config, "open_clip").from_official(state)
+        save_arrays(tmp_path / "both.safetensors", arrays, metadata={})
+        vocabulary = gemma_file(tmp_path)
+        prompts = Prompts(name="two", tasks={"gender": (("at a",), ("a at",))})
+        arguments = {"variant": "tiny-siglip2", "prompts": prompts, "cache": tmp_path / "kept"}
+        classifier = zero_shot_classifier(tmp_path / "both.safetensors", **arguments)
+        ids = np.zeros((2, 16), np.int32)
+        ids[0, :4] = [vocabulary[token] for token in ("at", "\u2581", "a", "<eos>")]
+        ids[1, :3] = [vocabulary[token] for token in ("a", "\u2581at", "<eos>")]
+        images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3), minval=-1)
+        model = CLIP(config, text_config=TEXT["tiny-siglip2"])
+        params = {"params": our_params(state)}
+        run = quick_jit(lambda p, x: (model.apply(p, x, method="encode_image"), model.apply(p, x, ids)))
+        features, wanted = run(params, images)
+        np.testing.assert_allclose(classifier.logits(features)["gender"], wanted, atol=1e-4)
+        assert classifier.logit_bias == float(state["logit_bias"]) < -9
+        again = zero_shot_classifier(tmp_path / "both.safetensors", **arguments)  # from the cache
+        np.testing.assert_array_equal(again.logits(features)["gender"], classifier.logits(features)["gender"])
+        unbiased = dataclasses.replace(classifier, logit_bias=0.0)
+        for ours, theirs in zip(
+            classifier.probabilities(features).values(),
+            unbiased.probabilities(features).values(),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
     def test_the_features_are_kept(self, checkpoint, tmp_path, monkeypatch):
         arguments = {"variant": "tiny-test", "prompts": load_prompts("thesis"), "cache": tmp_path / "kept"}

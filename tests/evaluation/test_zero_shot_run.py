@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from softbio_jax.checkpoints.pretrained import load_pretrained
 from softbio_jax.data.decode import decode
 from softbio_jax.errors import UserError
+from softbio_jax.evaluation.zero_shot import evaluate
 from softbio_jax.evaluation.zero_shot.classifier import classifier_from_params
 from softbio_jax.evaluation.zero_shot.evaluate import evaluate_zero_shot
 from softbio_jax.evaluation.zero_shot.prompts import load_prompts
@@ -36,6 +38,12 @@ def save(state, path):
     return str(path)
 
 
+@pytest.mark.parametrize("variant", ["tiny-clip", "tiny-siglip2"])
+def test_the_parameters_of_the_text_encoder_are_those_of_its_file(variant):
+    shapes = text_shapes(TEXT[variant]).values()
+    assert evaluate._text_parameters(variant) == sum(math.prod(shape) for shape in shapes)
+
+
 def test_rows_are_those_of_the_towers_called_by_hand(state, data_root, tmp_path):
     checkpoint = save(state, tmp_path / "both.safetensors")
     sets = open_tests(str(data_root), [ENTRY])
@@ -49,7 +57,7 @@ def test_rows_are_those_of_the_towers_called_by_hand(state, data_root, tmp_path)
         compute=EXACT,
     )
 
-    pixels = np.stack([decode(sets[0][i], size=32, resize="reference") for i in range(5)])
+    pixels = np.stack([decode(sets[0][i], size=32, resize="squash") for i in range(5)])
     tower = load_pretrained(checkpoint, config=VISION["tiny-test"])
     params = unflatten(stacking.stack(OFFICIAL.forward(state)))
     classifier = classifier_from_params(

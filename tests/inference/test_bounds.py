@@ -19,10 +19,11 @@ from softbio_jax.data import faces
 from softbio_jax.data.decode import MAX_PIXELS
 from softbio_jax.data.faces import Face
 from softbio_jax.errors import UserError
-from softbio_jax.inference import annotate, bundle, predictor, stream
+from softbio_jax.inference import annotate, bundle, predictor
+from softbio_jax.inference.bulk import stream, videos
+from softbio_jax.inference.bulk.videos import Pace
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.predictor import Prediction
-from softbio_jax.inference.stream import Pace
 from softbio_jax.models.config import VISION
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.tasks import AGE, GENDER
@@ -121,7 +122,7 @@ def video(path, *, count=10, header=None):
 def test_time_stamps_of_a_video_drive_no_loop(tmp_path, header, pace):
     path = video(tmp_path / "v.avi", header=header)
     try:
-        seconds = [time for time, _ in stream.frames(path, Pace.parse(pace))]
+        seconds = [time for time, _ in videos.frames(path, Pace.parse(pace))]
     except UserError as error:
         assert "\n" not in str(error)
     else:
@@ -156,21 +157,21 @@ class Capture:
 @pytest.mark.parametrize("time", [math.nan, -5.0, math.inf, -math.inf, 0.0])
 def test_a_rate_or_a_time_that_is_none_is_replaced(monkeypatch, rate, time):
     monkeypatch.setattr(cv2, "VideoCapture", lambda path: Capture(rate, [time] * 60))
-    seconds = [now for now, _ in stream.frames("v", Pace.parse("1s"))]
+    seconds = [now for now, _ in videos.frames("v", Pace.parse("1s"))]
     assert seconds == [0.0, 1.0, 2.0]  # 25 frames per second
 
 
 def test_frames_are_chosen_as_before(monkeypatch):
     times = [i / 30 for i in range(100)]
     monkeypatch.setattr(cv2, "VideoCapture", lambda path: Capture(30.0, times))
-    seconds = [now for now, _ in stream.frames("v", Pace.parse("0.5s"))]
+    seconds = [now for now, _ in videos.frames("v", Pace.parse("0.5s"))]
     assert seconds == [times[i] for i in range(0, 100, 15)]
 
 
 def test_frames_larger_than_an_image_may_be_are_refused(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", lambda path: Capture(25.0, [0.0], (20_000, 20_000)))
     with pytest.raises(UserError, match="20000x20000"):
-        next(stream.frames("v", Pace.parse("1")))
+        next(videos.frames("v", Pace.parse("1")))
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "9" * 400 + "s", "0s", "-1s", "1e5s", "nan", "infs"])
@@ -182,8 +183,10 @@ def test_a_pace_out_of_range_is_refused(text):
 def test_frames_in_memory_are_bounded_by_their_pixels():
     large = np.broadcast_to(np.uint8(0), (5000, 8000, 3))
     items = iter([stream._Item(name="v", image=large) for _ in range(10)])
-    assert len(stream._chunk(items, 16)) == math.ceil(MAX_PIXELS / 40_000_000)
-    assert len(stream._chunk(iter([stream._Item(name="a")] * 20), 16)) == 16
+    first = next(stream._chunks(items, 16, pixels=MAX_PIXELS))
+    assert len(first) == math.ceil(MAX_PIXELS / 40_000_000)
+    whole = [stream._Item(name="a")] * 20
+    assert list(map(len, stream._chunks(iter(whole), 16, pixels=MAX_PIXELS))) == [16, 4]
 
 
 @pytest.fixture(scope="module")
@@ -272,9 +275,11 @@ _PREDICT = r"""
 import io, re, sys
 from softbio_jax.console import Console
 from softbio_jax.data.faces import Mtcnn
-from softbio_jax.inference import inputs, predictor
-from softbio_jax.inference.stream import Pace, Stream
-from softbio_jax.inference.table import PredictionTable
+from softbio_jax.inference import predictor
+from softbio_jax.inference.bulk import inputs
+from softbio_jax.inference.bulk.stream import Stream
+from softbio_jax.inference.bulk.videos import Pace
+from softbio_jax.inference.bulk.table import PredictionTable
 folder, model, faces = sys.argv[1:]
 model = predictor.load(model)
 model.predict(__import__("numpy").zeros((48, 48, 3), "uint8"))

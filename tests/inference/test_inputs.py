@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.inference import inputs, stream
-from softbio_jax.inference.stream import Pace
+from softbio_jax.inference.bulk import inputs, videos
+from softbio_jax.inference.bulk.videos import Pace
 
 
 def expand(*arguments, stdin=""):
@@ -56,7 +56,7 @@ def clip(tmp_path_factory):
 
 def taken(clip, text, **options):
     """The numbers of the frames used, by their grey, and their times."""
-    found = [(round(f.mean() / 8), s) for s, f in stream.frames(clip, Pace.parse(text), **options)]
+    found = [(round(f.mean() / 8), s) for s, f in videos.frames(clip, Pace.parse(text), **options)]
     assert [number / 10 for number, _ in found] == pytest.approx([s for _, s in found])
     return [number for number, _ in found]
 
@@ -72,7 +72,7 @@ def test_frames_at_a_pace(clip):
 def test_what_is_no_video_or_no_pace(tmp_path):
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match=r"x\.mp4"):
-        list(stream.frames(str(tmp_path / "x.mp4"), Pace.parse("1")))
+        list(videos.frames(str(tmp_path / "x.mp4"), Pace.parse("1")))
     for text in ("0", "0s", "-1", "s", "1m", ""):
         with pytest.raises(UserError, match="bad pace"):
             Pace.parse(text)

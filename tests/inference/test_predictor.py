@@ -112,7 +112,7 @@ def test_one_compilation_per_bucket(bundle, monkeypatch):
         return forward(self, variables, images)
 
     monkeypatch.setattr(type(bundle), "forward", counted)
-    model = Predictor(bundle, max_batch=8)
+    model = Predictor(bundle, device="cpu", max_batch=8)
     images = np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), np.uint8)
     whole = model.logits(images)  # 8 + 8 + 5
     assert model.buckets == (8,)

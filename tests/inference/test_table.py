@@ -6,8 +6,8 @@ import pytest
 
 from softbio_jax.data.faces import Face
 from softbio_jax.errors import UserError
+from softbio_jax.inference.bulk.table import PredictionTable, columns
 from softbio_jax.inference.predictor import Prediction
-from softbio_jax.inference.table import PredictionTable, columns
 from softbio_jax.tasks import AGE, GENDER
 
 TASKS = (AGE, GENDER)

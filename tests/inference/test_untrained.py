@@ -10,9 +10,9 @@ import pytest
 
 from softbio_jax.inference import annotate, hub
 from softbio_jax.inference import bundle as bundle_lib
+from softbio_jax.inference.bulk.table import PredictionTable
 from softbio_jax.inference.export import stablehlo
 from softbio_jax.inference.predictor import Predictor
-from softbio_jax.inference.table import PredictionTable
 from softbio_jax.runs import directory
 from softbio_jax.runs import restore as restore_lib
 from softbio_jax.runs.data import open_all, training_images

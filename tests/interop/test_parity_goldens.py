@@ -44,10 +44,22 @@ def test_the_stored_cases_cover_the_family():
         case.variant for case in goldens.CASES if case.text and case.layers is None
     }
     assert {name.split("-")[1] for name in released} == {"Core", "Lang", "Spatial"}
-    assert {config.pooling for config, _ in of} == {"attn", "tok", "avg", "none"}
+    assert {config.pooling for config, _ in of} == {"attn", "tok", "avg", "tok+avg", "none"}
     assert {config.class_token for config, _ in of} == {True, False}
     assert {config.layer_scale is None for config, _ in of} == {True, False}
     assert {config.head_dim for config, _ in of} >= {64, 96}
+
+
+@pytest.mark.long
+def test_every_rung_agrees_with_the_kernel_for_tpus():
+    (case, *_) = [case for case in goldens.CASES if case.variant == "PE-Core-T16-384" and case.text]
+    compute = ComputeConfig(attention="pallas_interpret")
+    state = vision_state(case.config)
+    rungs = ladder.vision_rungs(case.config, state, case.images(), compute=compute)
+    reference, noise = goldens.load(FOLDER, case), goldens.rounding(FOLDER, case)
+    reference = {name: reference[name] for name in rungs}
+    compared = list(ladder.compare(goldens.sampled(rungs), reference, noise=noise))
+    assert [rung for rung in compared if not rung.holds] == []
 
 
 def test_bfloat16_stays_within_its_own_bound_and_not_within_float32s():

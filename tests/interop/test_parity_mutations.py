@@ -10,7 +10,7 @@ import pytest
 from softbio_jax.interop import goldens, ladder, official
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.models import blocks, encoder, positions, vision
-from softbio_jax.models.norm import LayerNorm
+from softbio_jax.models.elementwise import LayerNorm
 
 FOLDER = pathlib.Path(__file__).parent.parent / "goldens"
 # The class token, rotary positions, a square projection, and an input that is not square.
@@ -62,7 +62,7 @@ def test_a_wrong_rotary_table_fails(state, monkeypatch, mistake):
 
 
 def test_the_tanh_gelu_fails(state, monkeypatch):
-    monkeypatch.setattr(blocks, "gelu", functools.partial(jax.nn.gelu, approximate=True))
+    monkeypatch.setitem(blocks.ACTIVATIONS, "gelu", functools.partial(jax.nn.gelu, approximate=True))
     assert not compared(state)[VERDICT].holds
 
 
@@ -70,7 +70,9 @@ def test_the_tanh_gelu_fails(state, monkeypatch):
     "modules", [(encoder,), (vision,), (blocks, encoder, vision)], ids=["encoder", "pool", "all"]
 )
 def test_the_flax_epsilon_fails(state, monkeypatch, modules):
-    flax_norm = functools.partial(LayerNorm, epsilon=1e-6)
+    def flax_norm(*_, name):
+        return LayerNorm(1e-6, name=name)
+
     for module in modules:
         monkeypatch.setattr(module, "LayerNorm", flax_norm)
     found = compared(state)[VERDICT]

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import pathlib
+import re
+import subprocess
 import sys
 import types
 
@@ -17,10 +21,12 @@ from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.official import OFFICIAL
 from softbio_jax.interop.peft_parts import folder as folders
 from softbio_jax.interop.peft_parts.targets import check_targets, targets_of, unwrapped
+from softbio_jax.interop.reading import locate
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import vision_config
 from softbio_jax.params import unflatten
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = vision_config("tiny-test")
 BASE = dict(named_state(formats.official_shapes("tiny-test", text=False)))
 TIMM = OFFICIAL_TO_TIMM.forward(BASE)
@@ -58,10 +64,124 @@ def assert_changed(found, changed, atol=2e-5):
         np.testing.assert_allclose(found[key], array, atol=atol, err_msg=key)
 
 
+LIBRARIES = {  # names of a block's layers: timm's, the original's and transformers'
+    "tiny-dinov3": [
+        {"qkv": "blocks.0.attn.qkv", "out": "blocks.0.attn.proj", "first": "blocks.0.mlp.fc1"},
+        {"q": "layer.0.attention.q_proj", "out": "layer.0.attention.o_proj", "first": "layer.0.mlp.up_proj"},
+        {"k": "model.layer.0.attention.k_proj", "last": "model.layer.0.mlp.down_proj"},
+    ],
+    "tiny-dinov3-plus": [
+        {"gate": "blocks.0.mlp.fc1_g", "up": "blocks.0.mlp.fc1_x", "last": "blocks.0.mlp.fc2"},
+        {"gate": "blocks.0.mlp.w1", "up": "blocks.0.mlp.w2", "last": "blocks.0.mlp.w3"},
+        {"gate": "model.layer.0.mlp.gate_proj", "up": "layer.0.mlp.up_proj"},
+        {"up": "blocks.0.mlp.w2"},
+    ],
+}
+OF_PART = {  # layer, outputs of 128 x 64 and what they are there
+    "qkv": ("attn/qkv", 384, slice(None)),
+    "q": ("attn/qkv", 128, slice(0, 128)),
+    "k": ("attn/qkv", 128, slice(128, 256)),
+    "out": ("attn/out", 128, slice(None)),
+    "first": ("mlp/c_fc", 64, slice(None)),
+    "gate": ("mlp/c_fc", 64, slice(0, 64)),
+    "up": ("mlp/c_fc", 64, slice(64, 128)),
+    "last": ("mlp/c_proj", 128, slice(None)),
+}
+
+
+@pytest.mark.parametrize(
+    ("variant", "modules"),
+    [(variant, modules) for variant, several in LIBRARIES.items() for modules in several],
+)
+def test_the_modules_of_dinov3_in_the_libraries(variant, modules, tmp_path):
+    config, rng, arrays = vision_config(variant), np.random.default_rng(0), {}
+    for part, module in modules.items():
+        inputs = 64 if part == "last" else 128
+        arrays[f"{module}.lora_A.weight"] = rng.normal(size=(4, inputs)).astype(np.float32)
+        arrays[f"{module}.lora_B.weight"] = rng.normal(size=(OF_PART[part][1], 4)).astype(np.float32)
+    layers = peft.read(saved(tmp_path / "a", arrays), config).layers
+    for part, module in modules.items():
+        name, _, columns = OF_PART[part]
+        layer = layers[f"encoder/blocks/0/{name}"]
+        expected = arrays[f"{module}.lora_B.weight"] @ arrays[f"{module}.lora_A.weight"]
+        np.testing.assert_allclose((layer.a @ layer.b).T[columns], expected, atol=1e-5)
+    assert len(layers) == len({OF_PART[part][0] for part in modules})
+
+
+def test_a_bias_of_keys_that_have_none_is_refused(tmp_path):
+    arrays = {f"{QKV}.lora_A.weight": np.ones((4, 128)), f"{QKV}.lora_B.weight": np.ones((384, 4))}
+    arrays[f"{QKV}.lora_B.bias"] = np.repeat([1.0, 0.0, 1.0], 128)
+    arrays = {key: array.astype(np.float32) for key, array in arrays.items()}
+    config = vision_config("tiny-dinov3")
+    assert peft.read(saved(tmp_path / "a", arrays, lora_bias=True), config).layers
+    arrays[f"{QKV}.lora_B.bias"][128] = 1
+    with pytest.raises(UserError, match=r"a bias of the keys, which the encoder does not have.*attn/qkv"):
+        peft.read(saved(tmp_path / "b", arrays, lora_bias=True), config)
+
+
+def test_trained_biases_of_queries_and_values_are_read(tmp_path):
+    config = vision_config("tiny-dinov3")
+    arrays = {f"{QKV}.lora_A.weight": np.ones((4, 128)), f"{QKV}.lora_B.weight": np.ones((384, 4))}
+    arrays |= {f"blocks.0.attn.{part}_bias": np.full(128, i + 1.0) for i, part in enumerate("qv")}
+    arrays = {key: array.astype(np.float32) for key, array in arrays.items()}
+    trained = peft.read(saved(tmp_path / "a", arrays, bias="all"), config).trained
+    assert list(trained) == ["encoder/blocks/0/attn/qkv/bias"]
+    np.testing.assert_array_equal(trained["encoder/blocks/0/attn/qkv/bias"], np.repeat([1, 0, 2], 128))
+
+
 def refused(folder, match):
     with pytest.raises(UserError, match=match) as told:
         peft.read(folder, CONFIG)
     assert "\n" not in str(told.value) and "; fix: " in str(told.value)
+
+
+class TestWhereAnEncoderIsNeeded:
+    """An adapter is refused, by what it is."""
+
+    @pytest.mark.parametrize("named", ["a", f"a/{peft.WEIGHTS}"])
+    def test_peft_files(self, tmp_path, named):
+        saved(tmp_path / "a", drawn(QKV))
+        source = tmp_path / named
+        with pytest.raises(UserError, match=r"an adapter, not an encoder: .*--base=ENCODER to "):
+            formats.read(locate.resolve(str(source)), config=CONFIG)
+
+    def test_our_own_file(self, tmp_path):
+        path = tmp_path / "own.safetensors"
+        adaptation = adapter_files.read(saved(tmp_path / "a", drawn(QKV)), CONFIG, "peft")
+        adapter_files.write(path, adaptation, CONFIG, "softbio")
+        with pytest.raises(UserError, match=f"an adapter, not an encoder: {path}"):
+            formats.read(path, config=CONFIG)
+
+    @pytest.mark.parametrize(
+        ("source", "base", "says"),
+        [
+            ("encoder.safetensors", "a", "fix: exchange them: --src=a --base=encoder.safetensors"),
+            (
+                "a",
+                "a",
+                "an adapter, not an encoder: --base: a: .*; fix: give the encoder that a was trained on",
+            ),
+            (
+                "encoder.safetensors",
+                "encoder.safetensors",
+                "an encoder holds no adapters: .*fix: drop --base",
+            ),
+        ],
+    )
+    def test_as_the_base_of_a_conversion(self, tmp_path, source, base, says):
+        saved(tmp_path / "a", drawn(QKV))
+        safetensors.numpy.save_file(BASE, tmp_path / "encoder.safetensors")
+        flags = [f"--src={source}", f"--base={base}", "--variant=tiny-test", "--dst=x", "--dst_format=timm"]
+        done = subprocess.run(
+            [sys.executable, "-m", "softbio_jax", "convert", *flags],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 1 and re.fullmatch(f"error: .*{says}.*\n", done.stderr)
+        assert not (tmp_path / "x").exists()
 
 
 class TestFolded:
@@ -264,6 +384,28 @@ class TestFolder:
         for other in ("a/b/faces", "someone/faces.pt", "facebook/PE-Core-L14-336", str(tmp_path)):
             assert not folders.is_adapter_on_hub(other)
         assert online or not folders.is_adapter_on_hub("gone/faces")
+
+    def test_an_encoder_on_the_hub_is_no_adapter(self, tmp_path, monkeypatch):
+        hub = types.SimpleNamespace(snapshot_download=lambda repository, allow_patterns: str(tmp_path))
+        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+        with pytest.raises(UserError, match=r"no PEFT adapter: someone/encoder: .*or as --base"):
+            folders.resolve("someone/encoder")
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("[" * 100_000, "nested too deeply"),
+            ('{"peft_type": "LORA", "r": 4, "r": 8}', "'r' is there twice"),
+            ('{"x": "' + " " * (17 << 20) + '"}', "more than 16 MiB"),
+            ("[]", "a list, not an object"),
+            ("{", "Expecting"),
+        ],
+        ids=["deep", "twice", "large", "list", "half"],
+    )
+    def test_a_configuration_is_bounded(self, tmp_path, content, reason):
+        folder = saved(tmp_path / "a", drawn(QKV))
+        (folder / peft.CONFIG).write_text(content)
+        refused(folder, f"unreadable adapter configuration: .*{peft.CONFIG}: found .*{reason}")
 
     @pytest.mark.parametrize("fields", [{"lora_alpha": -8}, {"alpha_pattern": {"qkv": -8}}])
     def test_a_negative_alpha_is_a_negative_update(self, tmp_path, fields):

@@ -200,7 +200,7 @@ MISTAKES = (
     Mistake(
         name="A checkpoint of another model",
         make=_something_else,
-        cause="Perception Encoder checkpoint",
+        cause="not a checkpoint of a vision encoder: .*tower.safetensors",
         fix="checkpoint",
     ),
     Mistake(
@@ -213,8 +213,8 @@ MISTAKES = (
     Mistake(
         name="Weights with another mean and standard deviation",
         make=_normalization,
-        cause=r"config.json mean.*0.4814",
-        fix="Perception Encoder",
+        cause=r"another normalisation: .*config.json mean.*0.4814",
+        fix="tiny-test",
     ),
     Mistake(
         name="A saved model whose mean was changed",

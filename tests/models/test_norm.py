@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from softbio_jax.models import blocks, norm
-from softbio_jax.models.norm import LayerNorm, row_mean
+from softbio_jax.models import elementwise
+from softbio_jax.models.elementwise import LayerNorm, row_mean
 from tests.compiling import OLDER_XLA
 
 
@@ -44,7 +44,7 @@ def test_bfloat16_rows_are_normed_in_float32(x):
 
 def test_both_ways_give_the_mean(x):
     wanted = np.float64(x).mean(-1, keepdims=True)
-    for way in (norm._by_sum, norm._by_product, row_mean):
+    for way in (elementwise._by_sum, elementwise._by_product, row_mean):
         np.testing.assert_allclose(way(x), wanted, rtol=1e-6)
 
 
@@ -67,11 +67,11 @@ def kept_by_the_backward_pass(function, x):
 
 @pytest.mark.parametrize("layer", ["norm", "gelu"])
 def test_the_backward_pass_keeps_the_input_alone(x, layer):
-    functions = {"norm": lambda x: LayerNorm().apply({"params": drawn(x)}, x), "gelu": blocks.gelu}
+    functions = {"norm": lambda x: LayerNorm().apply({"params": drawn(x)}, x), "gelu": elementwise.gelu}
     assert kept_by_the_backward_pass(functions[layer], x) == 1
 
 
 def test_the_gradient_of_gelu_is_the_exact_one(x):
     wanted = jax.vmap(jax.grad(lambda t: 0.5 * t * (1 + jax.lax.erf(t / jnp.sqrt(2.0)))))
-    ours = jax.grad(lambda x: blocks.gelu(x).sum())(x - 3)
+    ours = jax.grad(lambda x: elementwise.gelu(x).sum())(x - 3)
     np.testing.assert_allclose(ours.ravel(), wanted((x - 3).ravel()), atol=1e-6)

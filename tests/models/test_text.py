@@ -10,7 +10,7 @@ from softbio_jax.interop import goldens, ladder, official
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.models import blocks
 from softbio_jax.models.config import TEXT, ComputeConfig
-from softbio_jax.models.norm import LayerNorm
+from softbio_jax.models.elementwise import LayerNorm
 from softbio_jax.models.text import TextEncoder
 
 START, END = 49406, 49407
@@ -108,16 +108,16 @@ class TestMistakesAreSeen:
             assert causal
             return original(*arguments, causal=False, **keywords)
 
-        original = blocks.attend
-        monkeypatch.setattr(blocks, "attend", attend)
+        original = blocks.self_attention
+        monkeypatch.setattr(blocks, "self_attention", attend)
         assert not self.holds(state)
 
     def test_the_tanh_gelu(self, state, monkeypatch):
-        monkeypatch.setattr(blocks, "gelu", functools.partial(jax.nn.gelu, approximate=True))
+        monkeypatch.setitem(blocks.ACTIVATIONS, "gelu", functools.partial(jax.nn.gelu, approximate=True))
         assert not self.holds(state)
 
     def test_the_flax_epsilon(self, state, monkeypatch):
-        monkeypatch.setattr(blocks, "LayerNorm", functools.partial(LayerNorm, epsilon=1e-6))
+        monkeypatch.setattr(blocks, "LayerNorm", lambda _=0, *, name: LayerNorm(1e-6, name=name))
         assert not self.holds(state)
 
     @pytest.mark.parametrize("key", ["text_projection", "transformer.resblocks.3.attn.out_proj.weight"])

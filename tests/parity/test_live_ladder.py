@@ -14,7 +14,6 @@ import pytest
 from softbio_jax.interop import formats, goldens, ladder, official
 from softbio_jax.interop.goldens import named_state, named_uniform
 from softbio_jax.interop.keymap import hollow, shapes_of
-from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TEXT, TIMM_NAMES, VISION
 
 SCRIPTS = pathlib.Path(__file__).parent.parent.parent / "scripts"
@@ -100,12 +99,18 @@ def test_every_timm_name_has_exactly_the_keys_we_write(name):
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False)
     theirs = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    state = hollow(official.vision_shapes(VISION[TIMM_NAMES[name]]))
-    assert shapes_of(OFFICIAL_TO_TIMM.forward(state)) == theirs
+    config = VISION[TIMM_NAMES[name]]
+    format_ = formats.of(config, "timm")
+    written = format_.closed(format_.from_official(hollow(official.vision_shapes(config))))
+    if config.family == "dinov3" and "_qkvb" not in name:  # written for the other of the two names
+        written = {key: array for key, array in written.items() if not key.endswith(("q_bias", "v_bias"))}
+    assert shapes_of(written) == theirs
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in goldens.CASES if case.layers is None], ids=lambda case: case.name
+    "case",
+    [case for case in goldens.CASES if case.layers is None and case.config.family == "perception"],
+    ids=lambda case: case.name,
 )
 def test_the_official_code(checkout, case):
     config = case.config
@@ -122,7 +127,7 @@ def test_the_official_code(checkout, case):
     assert failing(ours, theirs) == []
 
 
-@pytest.mark.parametrize("variant", sorted(set(TIMM_NAMES.values())))
+@pytest.mark.parametrize("variant", sorted({v for v in TIMM_NAMES.values() if v.startswith("PE-")}))
 def test_the_official_code_has_exactly_the_keys_we_expect(checkout, variant):
     import torch
 

@@ -51,7 +51,7 @@ def test_logits_on_real_images(checkout, real_data):
     config = VISION[reference.VARIANT]
     state = named_state(vision_shapes(config) | text_shapes(TEXT[config.name]))
     params = unflatten(stacking.stack(OFFICIAL.forward(state)))
-    pixels = [decode(data, size=config.image_size, resize="reference") for data in pictures]
+    pixels = [decode(data, size=config.image_size, resize="squash") for data in pictures]
     images = np.stack(pixels).astype(np.float32) / 127.5 - 1
     with jax.default_matmul_precision("highest"):
         features = VisionEncoder(config).apply({"params": params}, images)

@@ -3,16 +3,21 @@
 import dataclasses
 import importlib.util
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.planning import fit, table
 from softbio_jax.planning.topology import devices_of
+from softbio_jax.runs import build
 from softbio_jax.runs.chips import CHIPS, chip_of
 from softbio_jax.runs.config import config_from
+from tests.compiling import OLDER_XLA
 from tests.runs.tiny import changed, config_on
 
-SLOW = dataclasses.replace(CHIPS["v5e"], flops=1e9, bandwidth=1e9)
+SLOW = dataclasses.replace(CHIPS["v5e"], flops=1e9, bandwidth=1e9, link=1e8)
+BATCH, LAYERS, TOKENS, WIDTH = 16, 3, 17, 32  # of the tiny run
 
 
 def _config(**values):
@@ -48,8 +53,60 @@ def test_the_bound_is_the_smaller_of_both(found):
     assert greedy.bound_by == "memory"
 
 
+def test_the_parts_add_up_to_the_step(found):
+    assert sum(part["flops"] for part in found.parts.values()) == found.flops
+    assert sum(part["bytes"] for part in found.parts.values()) == found.traffic
+    named = {"attention", "products", "adapters", "norms and elementwise", "heads and loss", "optimizer"}
+    assert named <= set(found.parts)
+    # Its one product is of a flag per leaf that is a number.
+    state, _ = build.abstract_start(build.build(_config()))
+    numbers = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    assert found.parts["optimizer"]["flops"] == 2 * len(numbers)
+    assert found.parts["optimizer"]["bytes"] > 0
+    # What no module or transformation names: copies of the compiler.
+    assert found.parts["other"]["bytes"] < 0.15 * found.traffic
+
+
+def test_attention_has_the_operations_of_its_products(found):
+    # Two products forward and two for each of them backward, in the blocks and of the pooling's probe.
+    forward = LAYERS * 4 * TOKENS**2 * WIDTH + 4 * TOKENS * WIDTH
+    # The backward pass is one function: the probe's own gradient is traced, though nothing reads it.
+    assert found.parts["attention"]["flops"] == BATCH * 3 * forward
+
+
+def test_communication_is_a_third_bound(found):
+    assert found.link_seconds == found.sent / 1e8
+    # Gradients of A and B of rank 2 are summed over eight devices: each sends 2 (n - 1) / n of their bytes.
+    trained = LAYERS * 2 * ((1 + 3) + (1 + 1) + (1 + 4) + (4 + 1)) * WIDTH
+    assert found.sent > 2 * 7 / 8 * 4 * trained
+    far = dataclasses.replace(found, link_seconds=1.0)
+    assert far.bound_by == "links" and far.images_per_second == BATCH
+
+
+def test_a_step_is_estimated_to_take_longer_than_its_bounds(found):
+    bounds = max(found.compute_seconds, found.memory_seconds, found.link_seconds)
+    assert bounds < found.estimated_seconds < 10 * bounds
+    assert sum(part["seconds"] for part in found.parts.values()) < found.estimated_seconds
+    text = table.details(found)
+    assert "an estimate, not measured" in text and "links at their peak" in text
+    assert all(name in text for name in found.parts)
+
+
+def test_the_lines_are_those_of_the_package(found):
+    listed = [line for line in found.lines if line["line"]]
+    # What the compiler of jax 0.7 fuses has a line less often: 0.61 of the bytes there.
+    assert sum(line["bytes"] for line in listed) > (0.5 if OLDER_XLA else 0.7) * found.traffic
+    assert any(line["line"].startswith("softbio_jax/adapters/math.py:") for line in listed)
+    bytes_ = [line["bytes"] for line in found.lines]
+    assert bytes_ == sorted(bytes_, reverse=True) and sum(bytes_) <= found.traffic
+    shown = table.by_line(found).splitlines()
+    assert len(shown) == len(found.lines) + 2  # a header and the others
+
+
 def test_without_a_published_peak_there_is_no_bound(found):
-    unknown = dataclasses.replace(found, compute_seconds=0, memory_seconds=0, limit=0)
+    unknown = dataclasses.replace(
+        found, compute_seconds=0, memory_seconds=0, link_seconds=0, estimated_seconds=0, limit=0
+    )
     assert unknown.images_per_second is None
     assert "images/s" not in table.details(unknown, epoch_images=100)
 

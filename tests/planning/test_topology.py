@@ -1,6 +1,7 @@
 import importlib.util
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -45,12 +46,51 @@ def test_an_unknown_topology_is_reported(topology):
         ("P100", "p100:1"),
         ("RTX 4090", "rtx4090:1"),
         ("rtx-5090", "rtx5090:1"),
+        ("RTX4090", "rtx4090:1"),
+        ("RTX5090", "rtx5090:1"),
+        ("2xRTX4090", "rtx4090:2"),
+        ("rtx4090x2", "rtx4090:2"),
+        ("GeForce RTX 4090 x2", "rtx4090:2"),
+        ("4090", "rtx4090:1"),
+        ("GPU T4 x2", "t4:2"),
+        ("T4 GPU", "t4:1"),
+        ("TPU v5e-8", "v5e:2x4"),
+        ("v6e-1 TPU", "v6e:1x1"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40:1"),
+        ("A100 80G", "a100:1"),
+        ("H100-80GB", "h100:1"),
         ("local", "local"),
     ],
 )
 def test_the_names_that_people_rent(rented, topology):
     assert resolve(rented) == topology
     assert resolve(topology) == topology
+
+
+def test_every_name_of_the_planning_page_is_known():
+    page = (ROOT / "docs/planning.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")][1:6]
+    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert len(names) > 12
+    for name in names:
+        assert resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "meant"), [("v5e1", "v5e-1"), ("RTX409", "rtx4090"), ("locl", "local"), ("v6-8", "v6e-8")]
+)
+def test_a_mistyped_name_gets_the_nearest_one(mistyped, meant):
+    with pytest.raises(UserError, match=f"unknown topology: .*; fix: write '{meant}'"):
+        resolve(mistyped)
+    assert resolve(meant)
+
+
+@pytest.mark.parametrize(
+    "other", ["rt", "rtx", "x", "2x", "RTX 4090 Laptop", "A100-20GB", "0xT4", "t4:0", ""]
+)
+def test_a_chip_that_is_not_known_is_refused(other):
+    with pytest.raises(UserError, match="unknown topology"):
+        resolve(other)
 
 
 @pytest.mark.parametrize("size", ["v5e-3", "v4-1", "v5litepod-12"])

@@ -118,3 +118,40 @@ def test_a_program_is_read():
     assert fused["put"].operands[:2] == ("stack", "row")
     assert [array.nbytes for array in fused["both"].outputs] == [2048, 24 * 256]
     assert not fused["p.2"].first.in_memory
+
+
+def test_a_stack_in_another_order_of_tiles_is_not_copied():
+    # A mask is written into its stack and read from it, through a fusion that only names the tiles anew.
+    program = """
+%copied (s: pred[50,8,128]) -> pred[50,8,128] {
+  %s = pred[50,8,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  ROOT %copy = pred[50,8,128]{2,1,0:T(8,128)(4,1)} copy(%s)
+}
+
+%written (s.1: pred[50,8,128], row: pred[1,8,128], i: s32[]) -> pred[50,8,128] {
+  %s.1 = pred[50,8,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  %same = pred[50,8,128]{2,1,0:T(8,128)(4,1)} fusion(%s.1), kind=kLoop, \
+output_to_operand_aliasing={{}: (0, {})}, calls=%copied
+  %row = pred[1,8,128]{2,1,0:T(8,128)(4,1)} parameter(1)
+  %i = s32[]{:T(128)} parameter(2)
+  ROOT %put = pred[50,8,128]{2,1,0:T(32,128)(4,1)} dynamic-update-slice(%same, %row, %i)
+}
+
+%read (s.2: pred[50,8,128], i.1: s32[]) -> pred[1,8,128] {
+  %s.2 = pred[50,8,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  %same.1 = pred[50,8,128]{2,1,0:T(8,128)(4,1)} fusion(%s.2), kind=kLoop, \
+output_to_operand_aliasing={{}: (0, {})}, calls=%copied
+  %i.1 = s32[]{:T(128)} parameter(1)
+  ROOT %got = pred[1,8,128]{2,1,0:T(8,128)(4,1)} dynamic-slice(%same.1, %i.1)
+}
+
+ENTRY %main (stack: pred[50,8,128], mask: pred[1,8,128], n: s32[]) -> pred[1,8,128] {
+  %stack = pred[50,8,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  %mask = pred[1,8,128]{2,1,0:T(8,128)(4,1)} parameter(1)
+  %n = s32[]{:T(128)} parameter(2)
+  %stacked = pred[50,8,128]{2,1,0:T(32,128)(4,1)} fusion(%stack, %mask, %n), kind=kLoop, calls=%written
+  ROOT %out = pred[1,8,128]{2,1,0:T(8,128)(4,1)} fusion(%stacked, %n), kind=kLoop, calls=%read
+}
+"""
+    mask, number = 8 * 128, 4
+    assert memory_bytes(program) == 2 * (2 * mask + number)

@@ -10,28 +10,39 @@ import subprocess
 from tests.platforms import freeze
 
 ROOT = freeze.ROOT
-PYTHON = os.environ.get("PLATFORM_PYTHON", "python3.13")
+# The first part of a platform's name -> its python.
+PYTHONS = {
+    "colab": os.environ.get("COLAB_PYTHON", "python3.13"),
+    "kaggle": os.environ.get("KAGGLE_PYTHON", "python3.12"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """A fresh environment in `folder`, with the versions of `freeze`."""
+    """A fresh environment in `folder`, with the versions of `freeze`; `base` is the python that makes it."""
 
     folder: pathlib.Path
+    base: str
     freeze: freeze.Freeze
+
+    @property
+    def pins(self) -> pathlib.Path:
+        """The versions that the tests install, as a file of requirements or constraints."""
+        return self.folder / "pins.txt"
 
     @property
     def python(self) -> str:
         return str(self.folder / "bin" / "python")
 
     def make(self) -> None:
-        assert shutil.which(PYTHON), f"no {PYTHON}: set PLATFORM_PYTHON to the python of the platform"
-        run(PYTHON, "-m", "venv", "--clear", "--without-pip", self.folder)
-        pins = self.folder / "pins.txt"
-        pins.write_text("".join(f"{name}=={version}\n" for name, version in self.freeze.installed.items()))
+        assert shutil.which(self.base), f"no {self.base}: name it by COLAB_PYTHON or KAGGLE_PYTHON"
+        run(self.base, "-m", "venv", "--clear", "--without-pip", self.folder)
+        self.pins.write_text(
+            "".join(f"{name}=={version}\n" for name, version in self.freeze.installed.items())
+        )
         # The pip of the platform is among its packages.
-        install = ("install", "--quiet", "--no-compile", "--no-deps", "--requirement", pins)
-        run(PYTHON, "-m", "pip", "--python", self.python, *install)
+        install = ("install", "--quiet", "--no-compile", "--no-deps", "--requirement", self.pins)
+        run(self.base, "-m", "pip", "--python", self.python, *install)
         for name, version in self.freeze.present.items():
             self._name_only(name, version)
 
@@ -78,8 +89,19 @@ def run(*command, cwd=ROOT, **variables) -> str:
 
 @functools.cache
 def _outside() -> dict[str, str]:
-    """The variables of this process without those of its environment and of conftest.py."""
-    own = ("PYTHONPATH", "VIRTUAL_ENV", "PYTEST_", "XLA_FLAGS", "PIP_CONSTRAINT")
+    """The variables of this process without those of its environment and of conftest.py.
+
+    Nor those of a platform. Bytecode is written: hundreds of processes import the environment.
+    """
+    own = (
+        "PYTHONPATH",
+        "PYTHONDONTWRITEBYTECODE",
+        "VIRTUAL_ENV",
+        "PYTEST_",
+        "XLA_FLAGS",
+        "PIP_CONSTRAINT",
+        "KAGGLE_",
+    )
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 

@@ -1,11 +1,13 @@
-"""Executes a notebook as it is shipped, with Colab's module mocked; runs in the platform's environment.
+"""Executes a notebook as it is shipped; runs in the platform's environment.
 
     python execute.py NOTEBOOK FOLDER SETTINGS
 
-FOLDER takes the place of /content. SETTINGS, in JSON, are set after the notebook's own.
+FOLDER takes the place of /content; of /content/drive, which the package knows, SOFTBIO_DRIVE does. SETTINGS,
+in JSON, are set after the notebook's own. Colab's module is mocked, except where the variables are Kaggle's.
 """
 
 import json
+import os
 import pathlib
 import sys
 
@@ -31,7 +33,8 @@ def main(notebook, folder, settings):
     place = next(i for i, cell in enumerate(book.cells) if "parameters" in cell.metadata.get("tags", ()))
     values = "\n".join(f"{name} = {value!r}" for name, value in json.loads(settings).items())
     book.cells.insert(place + 1, nbformat.v4.new_code_cell(values))
-    book.cells.insert(0, nbformat.v4.new_code_cell(COLAB))
+    if "KAGGLE_KERNEL_RUN_TYPE" not in os.environ:
+        book.cells.insert(0, nbformat.v4.new_code_cell(COLAB))
     client = nbclient.NotebookClient(book, timeout=1800, resources={"metadata": {"path": folder}})
     client.execute()
     for cell in book.cells:

@@ -3,9 +3,10 @@
     python3.13 -m venv /tmp/bare
     python -m tests.platforms.freeze FREEZE tests/platforms/NAME.txt /tmp/bare/bin/python
 
-FREEZE is what `pip freeze` prints on the platform. pip resolves our notebooks' extras and the tests'
-for the given python with FREEZE as constraints; what both have is installed by the tests. Lines after
-`PRESENT` are only compared: they select an accelerator, or take gigabytes, and the tests need none of them.
+FREEZE is what `pip freeze` prints on the platform; its comments are kept. pip resolves our notebooks'
+extras and the tests' for the given python with FREEZE as constraints; what both have is installed by the
+tests. Lines after `PRESENT` are only compared: they select an accelerator, or take gigabytes, and the tests
+need none of them.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXTRAS = "hub,report,test,text"
 PRESENT = "# present, but not installed by the tests"
 _PRESENT = re.compile(
-    r"(libtpu|jax-cuda\w*(-\w+)?|nvidia-.*|torch(vision|audio|codec|-xla)?|triton|tensorflow|keras)"
+    r"(libtpu|jax-cuda\w*(-\w+)?|nvidia-.*|torch(vision|audio|codec|-xla)?|triton|tensorflow(-cpu)?|keras)"
 )
 
 
@@ -66,7 +67,8 @@ def cut(freeze: str, python: str) -> str:
     wanted |= {"pip", "setuptools"}
     here = [f"{name}=={platform[name]}" for name in sorted(platform) if name in wanted]
     there = [f"{name}=={v}" for name, v in sorted(platform.items()) if _PRESENT.fullmatch(name)]
-    return "\n".join(["# Made by tests/platforms/freeze.py.", *here, PRESENT, *there]) + "\n"
+    notes = [line for line in freeze.splitlines() if line.startswith("#")]
+    return "\n".join(["# Made by tests/platforms/freeze.py.", *notes, *here, PRESENT, *there]) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Our lower bounds admit what the platforms have; what pip makes of them is in test_platforms.py."""
+"""Our lower bounds admit what the platforms have; what pip makes of them is in checks.py."""
 
 import pathlib
 import re
@@ -22,8 +22,9 @@ def requirements():
     return [Requirement(line) for line in lines]
 
 
-def test_there_are_the_images_of_both_accelerators():
-    assert {re.search("tpu|gpu", path.stem)[0] for path in PLATFORMS} == {"tpu", "gpu"}
+def test_there_are_the_images_of_both_platforms_and_accelerators():
+    names = {re.sub(r"-\d+", "", path.stem) for path in PLATFORMS}
+    assert names == {"colab-tpu", "colab-gpu", "kaggle-tpu"}
 
 
 @pytest.mark.parametrize("path", PLATFORMS, ids=lambda path: path.stem)

@@ -30,6 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
             "balancing.weights.agee: expected one of age, gender, emotion, found agee; fix: write 'age'",
         ),
         ({"compute": {"attention": "cudnn"}}, "without a GPU: compute.attention: expected xla or auto"),
+        ({"compute": {"attention": "pallas"}}, "without a TPU: compute.attention: expected xla or auto"),
         (
             {"optimizer__rates__head": 1e-3},
             "learning rate of no parameter group: optimizer.rates.head: .*fix: write 'heads'",
@@ -54,6 +55,7 @@ def test_rates_of_other_methods_groups_may_stay():
         ("--config.train.microbatches=3", "expected a multiple of 1 devices x 3 microbatches"),
         ("--config.train.microbatchs=3", "config.train.microbatchs: .*fix: write 'microbatches'"),
         ("--config.balancing.weights.age=2", "weights: no group of the file; fix: .*set all of it"),
+        ("--compiled=step", "a flag does not apply: --compiled.*fix: omit --compiled"),
     ],
 )
 def test_a_key_that_the_file_leaves_to_its_default_is_set_by_a_flag(tmp_path, override, told):

@@ -1,7 +1,9 @@
 import re
+import types
 
 import pytest
 
+from softbio_jax.models.attention import choice
 from softbio_jax.params import flatten
 from softbio_jax.runs import build
 from softbio_jax.runs import config as config_lib
@@ -42,3 +44,32 @@ def test_the_type_is_printed_as_it_was_resolved(tmp_path, monkeypatch, named, de
     (line,) = [line for line in build.describe(run).splitlines() if line.startswith("compute dtype")]
     assert line.split()[2:] == row
     assert run.model.compute.dtype == run.config.compute.dtype == row[0]
+
+
+@pytest.mark.parametrize(
+    ("named", "why", "row"),
+    [
+        ("auto", "", ["xla", "(auto)"]),
+        (
+            "auto",
+            "pallas was refused: old libtpu",
+            ["xla", "(auto;", "pallas", "was", "refused:", "old", "libtpu)"],
+        ),
+        ("xla", "", ["xla"]),
+    ],
+)
+def test_the_attention_is_printed_with_the_reason_of_a_fallback(tmp_path, monkeypatch, named, why, row):
+    monkeypatch.setattr(choice, "choose", lambda *_, **__: choice.Choice("xla", why))
+    run = build.build(changed(config_on(tmp_path), compute__attention=named))
+    (line,) = [line for line in build.describe(run).splitlines() if line.startswith("attention")]
+    assert line.split()[1:] == row
+    assert (run.config.compute.attention, run.model.compute.attention) == (named, "xla")
+
+
+def test_attention_is_chosen_for_the_devices_that_are_compiled_for(tmp_path, monkeypatch):
+    """As where a CPU machine plans for TPUs."""
+    monkeypatch.setattr(choice, "_refused", lambda *_: "")
+    config = changed(config_on(tmp_path), compute__attention="auto", compute__dtype="bfloat16")
+    tpu = types.SimpleNamespace(platform="tpu", device_kind="TPU v5 lite", process_index=0)
+    assert build.build(config, devices=[tpu]).model.compute.attention == "pallas"
+    assert build.build(config).model.compute.attention == "bmm"

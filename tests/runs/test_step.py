@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from softbio_jax.params import flatten
+from softbio_jax.runs import session as session_lib
 from softbio_jax.runs.session import Session
-from tests.runs.tiny import config_on, run_of
+from tests.runs.tiny import changed, config_on, run_of
 
 TASKS = ("age", "gender", "emotion")
 
@@ -107,3 +108,66 @@ def test_a_finite_gradient_with_a_result_that_is_not_is_skipped(session, state, 
     assert metrics["skipped"] == 1
     jax.tree.map(np.testing.assert_array_equal, before.trainable, session.state.trainable)
     jax.tree.map(np.testing.assert_array_equal, before.opt_state, session.state.opt_state)
+
+
+@pytest.fixture(scope="module")
+def averaging(data_root):
+    """A session whose run keeps an average of its weights."""
+    config = changed(
+        config_on(data_root), method={"name": "lp"}, optimizer__ema_decay=0.5, optimizer__warmup_steps=0
+    )
+    session = Session(run_of(config)[0], devices=jax.devices()[:1])
+    session.compile()
+    return session
+
+
+def test_the_average_moves_with_every_update_but_with_none_that_is_skipped(averaging):
+    first = jax.tree.map(np.array, averaging.state.trainable)
+    jax.tree.map(np.testing.assert_array_equal, first, averaging.state.opt_state[-1].average)
+    averaging.train(batch_of(absent=("age",)))
+    moved, kept = jax.tree.map(np.array, (averaging.state.trainable, averaging.state.opt_state[-1]))
+    share = 2 / 11
+    expected = jax.tree.map(lambda a, b: share * a + (1 - share) * b, first, moved)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), expected, kept.average)
+    assert not np.array_equal(kept.average["heads"]["gender"]["dense_out"]["bias"], np.zeros(2))
+    jax.tree.map(np.testing.assert_array_equal, first["heads"]["age"], kept.average["heads"]["age"])
+    # As the scale is not finite, so is no update.
+    averaging.state = dataclasses.replace(averaging.state, rate_scale=averaging.state.rate_scale * np.nan)
+    metrics = averaging.train(batch_of())
+    assert metrics["skipped"] == 1
+    jax.tree.map(np.testing.assert_array_equal, kept, averaging.state.opt_state[-1])
+    averaging.state = dataclasses.replace(
+        averaging.state, rate_scale=jnp.ones_like(averaging.state.rate_scale)
+    )
+
+
+def test_the_average_is_what_is_evaluated_and_exported(averaging, monkeypatch):
+    trained, last = averaging.state.trainable, averaging.state.opt_state[-1]
+    assert not np.array_equal(
+        *(flatten(tree)["heads/gender/dense_out/bias"] for tree in (trained, last.average))
+    )
+    seen = []
+    monkeypatch.setattr(
+        session_lib, "forward", lambda model, variables, image: seen.append(variables) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        averaging._predict_batch(averaging.state, averaging._frozen, {"image": None})
+    for params in (averaging.params(), seen[0]["params"]):
+        found = flatten(params)
+        for path, leaf in flatten(last.average).items():
+            np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+
+
+def test_the_rates_of_a_step_are_among_its_metrics(session, state):
+    """Of the update that the step makes, times what a plateau left of it."""
+    rates, warmup = session.run.config.optimizer.rates, session.run.config.optimizer.warmup_steps
+    done = int(jax.tree.leaves(state.opt_state[-1].inner_states["heads"])[0])  # the updates before
+    scale = np.float32(0.5)
+    session.state = dataclasses.replace(session.state, rate_scale=session.state.rate_scale * scale)
+    metrics = session.train(batch_of())
+    u = (done - warmup) / (session.run.config.train.steps - warmup)
+    trained = {"heads", "adapter_a", "adapter_b", "log_var"}
+    assert {name.removeprefix("rate/") for name in metrics if name.startswith("rate/")} == trained
+    for group in trained:
+        expected = scale * rates[group] * (1 + np.cos(np.pi * u)) / 2
+        np.testing.assert_allclose(metrics[f"rate/{group}"], expected, rtol=1e-5)

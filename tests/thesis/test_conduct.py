@@ -18,6 +18,7 @@ from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.thesis.study import conduct, results, worker
 from softbio_jax.thesis.study.study import Trial
+from tests.runs.tiny import changed
 from tests.thesis.small_study import ROOT, result, study_on, values_on
 
 
@@ -36,7 +37,9 @@ def quick(monkeypatch):
             raise KeyboardInterrupt
         done.append(trial)
         assert encoder.endswith("tower.safetensors")
+        config = study.config(trial, encoder=encoder, workdir=workdir)
         values = result(trial, loss=2.0 if trial.factor == 0.5 else 1.0)
+        values |= {"config": results.config_digest(config), "share": trial.share}
         results.write(results.folder_of(workdir, trial) / "result.json", values)
         return values
 
@@ -59,12 +62,44 @@ def test_every_trial_is_done_once_and_the_encoder_first(study, quick, tmp_path):
     assert {run.factor for run in done[1:] if run.seed == 1} == {1.0}
     assert found["complete"] and len(found["runs"]) == 6
     assert sum(run["chosen"] for run in found["runs"]) == 4
-    assert json.loads((tmp_path / conduct.COLLECTED).read_text()) == json.loads(json.dumps(found))
+    assert json.loads((tmp_path / f"{study.name}.json").read_text()) == json.loads(json.dumps(found))
     last = lines.getvalue().splitlines()[-1]
     assert last.startswith("[6/6]") and "about 0 min left" in last
     done.clear()
     again = conduct.conduct(study, tmp_path, jobs=1, console=Console(out=lines))
     assert done == [] and again["runs"] == found["runs"]
+
+
+def test_records_stand_for_the_runs_of_another_machine(study, quick, tmp_path):
+    done, records = quick[0], tmp_path / "records"
+    found = conduct.conduct(study, tmp_path / "here", jobs=1, records=records)
+    assert len(list(records.glob("*.json"))) == study.size()
+    (records / "lp-x1-seed1.json").unlink()
+    done.clear()
+    moved = dataclasses.replace(study, data_root="elsewhere")
+    again = conduct.conduct(moved, tmp_path / "there", jobs=1, records=records)
+    assert done == ["encoder", Trial(cell="lp", factor=1.0, seed=1)]
+    assert again["runs"] == found["runs"]
+
+
+def test_a_record_of_another_configuration_is_reported(study, quick, tmp_path):
+    conduct.conduct(study, tmp_path / "here", jobs=1, records=tmp_path / "records")
+    cells = {name: changed(cell, train__batch_size=8) for name, cell in study.cells.items()}
+    other = dataclasses.replace(study, cells=cells)
+    with pytest.raises(UserError, match=r"record of another configuration: .*lora-x0.5-seed0.json"):
+        conduct.conduct(other, tmp_path / "there", jobs=1, records=tmp_path / "records")
+
+
+def test_a_shorter_search_is_followed_by_every_seed_in_full(study, quick, tmp_path):
+    short = dataclasses.replace(study, search_share=0.5, more_seeds={"lora": (5,)})
+    found = conduct.conduct(short, tmp_path, jobs=1)
+    trials = [trial for trial in quick[0] if trial != "encoder"]
+    assert found["complete"] and len(trials) == short.size() == found["size"] == 9
+    assert {trial.share for trial in trials if trial.factor == 0.5} == {0.5}
+    final = [(trial.cell, trial.seed) for trial in trials if trial.share == 1]
+    assert sorted(final) == [("lora", 0), ("lora", 1), ("lora", 5), ("lp", 0), ("lp", 1)]
+    steps = [short.config(trial, encoder="", workdir=tmp_path).train.steps for trial in trials]
+    assert steps == [4 if trial.share == 1 else 2 for trial in trials]
 
 
 @pytest.mark.parametrize("after", [1, 3, 6])
@@ -73,7 +108,7 @@ def test_a_study_that_is_started_again_resumes(study, quick, tmp_path, after):
     end["after"] = after
     with pytest.raises(KeyboardInterrupt):
         conduct.conduct(study, tmp_path, jobs=1)
-    kept = json.loads((tmp_path / conduct.COLLECTED).read_text())
+    kept = json.loads((tmp_path / f"{study.name}.json").read_text())
     assert not kept["complete"] and len(kept["runs"]) == after - 1
     end.clear()
     complete = conduct.conduct(study, tmp_path, jobs=1)
@@ -156,7 +191,7 @@ def test_a_real_trial_leaves_its_result_and_a_second_pass_agrees(study, tmp_path
 
 def test_a_trial_that_diverges_is_a_result(study, tmp_path, monkeypatch):
     from softbio_jax.train import loop
-    from softbio_jax.train.early_stopping import DivergedError
+    from softbio_jax.train.progress import DivergedError
 
     def diverges(*arguments):
         raise DivergedError("loss or gradient is not finite", where="step 3")
@@ -221,13 +256,13 @@ def test_the_command_survives_kills(command):
     process = start("--jobs=2")
     output, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
-    found = json.loads((workdir / conduct.COLLECTED).read_text())
+    found = json.loads((workdir / f"{study.name}.json").read_text())
     assert found["complete"] and len(found["runs"]) == 6 and found["jobs"] == 2
     finished = [line.split()[1] for line in [*printed, *output.splitlines()] if line[0] == "["]
     assert len(finished) == len(set(finished)), "a finished run is not repeated"
     assert all(np.isfinite(run["validation_loss"]) for run in found["runs"])
     tables = subprocess.run(
-        [sys.executable, "scripts/small_reproduction.py", f"--report={workdir / conduct.COLLECTED}"],
+        [sys.executable, "scripts/small_reproduction.py", f"--report={workdir / f'{study.name}.json'}"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

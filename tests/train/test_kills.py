@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from softbio_jax.train.exits import EXIT_FELL_BACK, EXIT_SAVED
+from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED
 from tests.runs.tiny import changed, config_on
 
 pytestmark = pytest.mark.long

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import types
 
@@ -9,6 +10,7 @@ import optax
 import pytest
 from etils import epath
 
+from softbio_jax import console
 from softbio_jax.data import index
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import evaluate
@@ -89,6 +91,36 @@ def test_a_resumed_run_ends_in_the_same_bits(runs):
     assert _leaves(runs["broken"], 8) == _leaves(runs["whole"], 8)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer__name": "sgd", "optimizer__schedule": "inverse_sqrt", "optimizer__ema_decay": 0.9},
+        {"optimizer__name": "adafactor", "optimizer__schedule": "polynomial"},
+        {"optimizer__schedule": "plateau", "train__plateau_patience": 1, "train__eval_every": 2},
+    ],
+    ids=["average", "adafactor", "plateau"],
+)
+@pytest.mark.long
+def test_other_optimizers_resume_exactly(config, tmp_path, monkeypatch, change):
+    """With their rates in the metrics, and a validation of the average where there is one."""
+    config, train = changed(config, train__log_every=1, **change), Session.train
+    loop.train_and_evaluate(*run_of(config), tmp_path / "whole")
+
+    def bomb(session, batch):
+        if int(session.state.step) == 6:
+            raise Killed
+        return train(session, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Session, "train", bomb)
+        loop.train_and_evaluate(*run_of(config), tmp_path / "broken")
+    loop.train_and_evaluate(*run_of(config), tmp_path / "broken")
+    assert _leaves(tmp_path / "broken", 8) == _leaves(tmp_path / "whole", 8)
+    for name in ("metrics.jsonl", "eval/metrics.json"):
+        assert _text(tmp_path / "broken", name) == _text(tmp_path / "whole", name)
+    assert "train/rate/heads" in _lines(tmp_path / "broken")[0]
+
+
 def test_metrics_are_logged_once_and_in_order(runs):
     lines = [json.loads(line) for line in _text(runs["whole"], "metrics.jsonl").splitlines()]
     kinds = [(line["step"], "val" if "val/loss" in line else "train") for line in lines]
@@ -148,7 +180,8 @@ def test_a_run_is_evaluated_on_other_sets_beside_its_own(runs, tmp_path, capsys)
     assert written == {("tests", "synthetic_raf_db-test")}
 
 
-def test_a_run_without_a_test_set_says_so_and_how_to_evaluate_it(data_root, tmp_path, capsys):
+def test_a_run_without_a_test_set_says_so_and_how_to_evaluate_it(data_root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(console, "_EVERY", 0.05)  # seconds between two lines in a log
     config = changed(config_on(data_root), data__test=(), train__steps=3, train__eval_every=3)
     run, data = run_of(config)
     assert loop.train_and_evaluate(run, data, tmp_path / "run") == {}
@@ -157,6 +190,7 @@ def test_a_run_without_a_test_set_says_so_and_how_to_evaluate_it(data_root, tmp_
     found = [number for number, line in enumerate(lines) if hint in line]
     assert len(found) == 2 and found[1] == len(lines) - 1
     assert any("compiled in" in line for line in lines[found[0] :])
+    assert any(re.fullmatch(r"compiling the train step: \d:\d\d", line) for line in lines)
     with pytest.raises(UserError, match=r"the run has no test set: .*--test=NAME/SPLIT"):
         evaluate.evaluate_run(tmp_path / "run")
     assert not (tmp_path / "run" / "eval").exists()

@@ -9,9 +9,8 @@ from softbio_jax.console import QUIET
 from softbio_jax.runs.chips import CHIPS
 from softbio_jax.runs.config import TrainConfig
 from softbio_jax.train import metrics_log
-from softbio_jax.train.early_stopping import SkippedUpdates
 from softbio_jax.train.metrics_log import MetricWriter
-from softbio_jax.train.progress import Progress
+from softbio_jax.train.progress import Progress, SkippedUpdates
 
 
 @pytest.fixture

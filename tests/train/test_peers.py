@@ -9,8 +9,8 @@ import jax
 import pytest
 
 from softbio_jax.errors import UserError
-from softbio_jax.train import exits, peers
-from softbio_jax.train.exits import EXIT_FELL_BACK
+from softbio_jax.train import peers, preemption
+from softbio_jax.train.preemption import EXIT_FELL_BACK
 
 
 class Store(dict):
@@ -27,7 +27,7 @@ class Store(dict):
 def ended(monkeypatch):
     """(exit code, line) of every process that was ended."""
     found = []
-    monkeypatch.setattr(exits, "leave", lambda code, line: found.append((code, line)))
+    monkeypatch.setattr(preemption, "leave", lambda code, line: found.append((code, line)))
     monkeypatch.setattr(peers, "_SETTLE", 0.05)
     return found
 

@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from softbio_jax.train.exits import EXIT_FELL_BACK, EXIT_SAVED
-from softbio_jax.train.preemption import Preemption
+from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED, Preemption
 
 
 def test_sigterm_is_noted_and_the_old_handler_comes_back():

@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from softbio_jax.train.exits import EXIT_FELL_BACK, EXIT_SAVED
+from softbio_jax.train.preemption import EXIT_FELL_BACK, EXIT_SAVED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import os, sys
-from softbio_jax.train import exits, supervisor
-sigterm, supervised = exits.leave_at_sigterm(), supervisor.adopt()
+from softbio_jax.train import preemption, supervisor
+sigterm, supervised = preemption.leave_at_sigterm(), supervisor.adopt()
 if not supervised:
     sys.exit(supervisor.supervise(sigterm))
 def native(text):  # as C++ writes

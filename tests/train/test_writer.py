@@ -1,6 +1,12 @@
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
-from softbio_jax.train.metrics_log import MetricWriter
+import pytest
+
+from softbio_jax.train.metrics_log import MetricWriter, tensorboard_command
 
 
 def _lines(path):
@@ -31,3 +37,29 @@ def test_an_inactive_writer_leaves_no_trace(tmp_path):
     writer.write(1, {"a": 1.0})
     writer.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("active", [True, False], ids=["active environment", "another shell"])
+def test_the_command_shows_the_events_in_the_shell_of_the_user(tmp_path, monkeypatch, active):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard")
+    own = str(pathlib.Path(sys.executable).parent)
+    folders = [folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own]
+    monkeypatch.setenv("PATH", os.pathsep.join([own, *folders] if active else ["/usr/bin", "/bin"]))
+    run = tmp_path / "a run"
+    writer = MetricWriter(run, resume_step=0, active=True)
+    writer.write(1, {"train/loss": 0.5})
+    writer.close()
+    command = tensorboard_command(run / "tensorboard")
+    done = subprocess.run(["sh", "-c", f"{command} --inspect"], capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert "train/loss" in done.stdout
+    assert command.startswith("tensorboard ") == active
+
+
+def test_the_command_installs_tensorboard_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.chdir(pathlib.Path(sys.executable).parent.parent)
+    python = f"bin/{pathlib.Path(sys.executable).name} -m"
+    expected = f"{python} pip install tensorboard && {python} tensorboard.main --logdir runs/tensorboard"
+    assert tensorboard_command("runs/tensorboard") == expected

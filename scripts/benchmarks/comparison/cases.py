@@ -287,28 +287,39 @@ def _features() -> list[Case]:
 
 
 def gpu_suite(scratch: str) -> list[Case]:
-    """Returns the cases in bfloat16 on one GPU, PE-Core-L14-336."""
+    """Returns the cases in bfloat16 on one GPU, PE-Core-L14-336, the most important ones first."""
     common: dict[str, Any] = {"dtype": "bfloat16", "steps": 5, **_L14}
     step = Workload(work="train", method="lora", batch=64, **common)
     dora = dataclasses.replace(step, method="dora")
+    mtlora = dataclasses.replace(step, method="mtlora", rank=_THESIS_RANK)
     passes = Workload(work="forward", method="merged", batch=128, **common)
     images = InputWork(folder=scratch, source_side=384, image_size=336)
-    sides = ("compiled",)  # eager is slower on a GPU, and its memory would not leave room
+    # Eager is slower on a GPU, and its memory would not leave room. One block compiles sooner than 24.
+    trained, frozen = ("blocks compiled",), ("compiled",)
 
-    def case(name: str, title: str, work: Workload, rate: float) -> Case:
+    def case(name: str, title: str, work: Workload, forms: tuple[str, ...], rate: float = 0.0) -> Case:
         return Case(
             name=name,
             title=title,
-            entries=against_twin(work, forms=sides),
+            entries=against_twin(work, forms=forms),
             target=0.95,
+            repeats=5,
             images=work.batch * work.steps,
             least_rate=rate,
         )
 
+    def by_xla(name: str, title: str, work: Workload) -> Case:
+        # In processes of its own: a device counts the memory of a process, not of a workload.
+        alone = case(name, f"{title}, attention=xla", dataclasses.replace(work, attention="xla"), ())
+        return dataclasses.replace(alone, target=None)
+
     return [
-        case("lora-l14", "LoRA step, L14-336, batch 64", step, 500),
-        case("ft4-l14", "FT_4 step", dataclasses.replace(step, method="ft4"), 760),
-        case("infer-l14", "inference, merged, batch 128", passes, 1300),
+        case("lora-l14", "LoRA step, L14-336, batch 64", step, trained, 500),
+        case("infer-l14", "inference, merged, batch 128", passes, frozen, 1300),
+        case("mtlora-l14", "MTLoRA step, rank 64", mtlora, trained),
+        case("ft4-l14", "FT_4 step", dataclasses.replace(step, method="ft4"), trained, 760),
+        by_xla("lora-l14-xla", "LoRA step", step),
+        by_xla("infer-l14-xla", "inference", passes),
         Case(
             name="scale-dora",
             title="DoRA step vs LoRA step",

@@ -1,4 +1,4 @@
-"""The machine of a measurement: its description, and who used its cores meanwhile."""
+"""The machine of a measurement: its processor and settings, and who used its cores meanwhile."""
 
 import contextlib
 import os
@@ -9,12 +9,18 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# Extensions that decide how fast products are, as /proc/cpuinfo names them.
+_EXTENSIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve")
+# Settings of either side that change its speed.
+_SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
+
 
 def describe(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns date, processor, cores, memory, Python, and what each side reports."""
+    """Returns date, processor, cores, memory, Python, settings, and what each side reports."""
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "cpu": _cpu(),
+        **processor(pathlib.Path("/proc/cpuinfo").read_text()),
+        "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "system": platform.platform(),
@@ -30,8 +36,33 @@ def line(machine: Mapping[str, Any]) -> str:
         versions |= facts["versions"]
     devices = sorted({facts["device"] for facts in machine["sides"].values()} - {"cpu"})
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
-    hardware = f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']:.0f} GiB"
-    return f"{machine['date']}; {'; '.join([*devices, hardware])}; {names}"
+    hardware = f"{machine['cores']} cores of {kind(machine)}, {machine['memory_gib']:.0f} GiB"
+    sides = [facts["library"] for facts in machine["sides"].values() if facts.get("library")]
+    settings = [f"{name}={value}" for name, value in machine["settings"].items()]
+    return f"{machine['date']}; {'; '.join([*devices, hardware])}; {names}; {'; '.join([*sides, *settings])}"
+
+
+def kind(machine: Mapping[str, Any]) -> str:
+    """Returns the processor: model, family, and the extensions that products use."""
+    extensions = ", ".join(machine["extensions"])
+    numbers = f"family {machine['family']}, model {machine['model']}"
+    return f"{machine['cpu']} ({numbers}; {extensions or 'no vector extension that is known here'})"
+
+
+def processor(cpuinfo: str) -> dict[str, Any]:
+    """Returns the name, vendor, family, model and extensions of the first processor in /proc/cpuinfo."""
+    found: dict[str, str] = {}
+    for text in cpuinfo.splitlines():
+        name, _, value = text.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    flags = found.get("flags", found.get("Features", "")).split()
+    return {
+        "cpu": found.get("model name", platform.processor() or platform.machine()),
+        "vendor": found.get("vendor_id", found.get("CPU implementer", "unknown")),
+        "family": found.get("cpu family", "unknown"),
+        "model": found.get("model", "unknown"),
+        "extensions": [name for name in _EXTENSIONS if name in flags],
+    }
 
 
 class Watch:
@@ -68,10 +99,3 @@ def busy_seconds() -> float:
     fields = pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     user, nice, system, _idle, _waiting, *interrupts = (int(field) for field in fields[:7])
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
-
-
-def _cpu() -> str:
-    for text in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if text.startswith("model name"):
-            return text.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

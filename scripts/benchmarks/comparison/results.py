@@ -6,6 +6,10 @@ from typing import Any
 
 _QUIET = 0.15  # cores that other processes may use before a row says so
 _HEAD = "| work | ours | theirs | ratio | paired | target | |\n|---|---|---|---|---|---|---|"
+_PREDICTIONS = (
+    "| work | attention | memory predicted | measured | theirs | least time | measured |\n"
+    "|---|---|---|---|---|---|---|"
+)
 
 
 def spread(values: Sequence[float]) -> float:
@@ -58,6 +62,36 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     paired the median of the ratios of neighbouring repetitions; below 1 this package is better.
     """
     return "\n".join([_HEAD, *(row(result) for result in results)])
+
+
+def predictions(results: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a table of what the planner predicted and what was measured; empty without a prediction.
+
+    Memory is the device's. The time is a bound: no step can be faster.
+    """
+    lines = []
+    for result in results:
+        ours, *others = result["entries"]
+        facts = result["facts"][ours]
+        if not facts.get("device_bytes") or "predicted_bytes" not in facts:
+            continue
+        least = facts.get("predicted_seconds")
+        theirs = [result["facts"][label].get("device_bytes", 0) for label in others]
+        cells = [
+            result["title"],
+            facts["attention"],
+            _gib(facts["predicted_bytes"]),
+            _gib(facts["device_bytes"]),
+            _gib(min(theirs)) if theirs else "-",
+            f"{1e3 * least:.0f} ms" if least else "-",
+            f"{1e3 * result['entries'][ours]['median']:.0f} ms",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([_PREDICTIONS, *lines]) if lines else ""
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB"
 
 
 def row(result: Mapping[str, Any]) -> str:

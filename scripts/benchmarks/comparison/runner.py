@@ -3,10 +3,11 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -29,7 +30,9 @@ class Worker(Protocol):
 
 
 class Process:
-    """A worker process of one side; see `benchmarks.comparison.worker`.
+    """A worker process of one side, stopped while nothing is asked of it, so that none of its threads spins.
+
+    See `benchmarks.comparison.worker`.
 
     Args:
       side: the module that prepares.
@@ -49,12 +52,14 @@ class Process:
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
+        self._process.send_signal(signal.SIGCONT)
         try:
             self._process.stdin.write(json.dumps({"do": do} | arguments) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it died: no answer comes
         line = self._process.stdout.readline()
+        self._process.send_signal(signal.SIGSTOP)
         if not line:
             raise RuntimeError(f"the process of {self._side} ended while asked to {do}")
         answer: dict[str, Any] = json.loads(line)
@@ -66,6 +71,7 @@ class Process:
 
     def close(self) -> None:
         assert self._process.stdin
+        self._process.send_signal(signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait()
         if self._process.stdout:
@@ -158,6 +164,42 @@ def run(case: Case, start: Callable[[str], Worker], *, repeats: int = 0) -> dict
 Found = tuple[dict[str, list[float]], dict[str, dict[str, Any]]]
 
 
+def run_all(
+    cases: Sequence[Case],
+    run_one: Callable[[Case], dict[str, Any]],
+    keep: Callable[[list[dict[str, Any]], dict[str, str]], None],
+    *,
+    seconds: float,
+) -> dict[str, str]:
+    """Measures cases until the time is up; what is measured is kept after each.
+
+    Args:
+      cases: in their order.
+      run_one: measures one, see `run`.
+      keep: takes the results so far, and why each of the other cases has none.
+      seconds: no case is started that would end later, if it took as long as the longest so far; 0: no limit.
+
+    Returns:
+      The cases that ended in an error, which the later ones survive, and the error.
+    """
+    begun, longest = time.monotonic(), 0.0
+    results: list[dict[str, Any]] = []
+    left = {case.name: "not reached" for case in cases}
+    failed: dict[str, str] = {}
+    for case in cases:
+        start = time.monotonic()
+        if seconds and start - begun + longest > seconds:
+            break
+        try:
+            results.append(run_one(case))
+            del left[case.name]
+        except RuntimeError as error:
+            failed[case.name] = left[case.name] = " ".join(str(error).split())[:300]
+        longest = max(longest, time.monotonic() - start)
+        keep(results, left)
+    return failed
+
+
 def _times(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
     samples: dict[str, list[float]] = {entry.label: [] for entry in case.entries}
     with Workers(start) as workers:
@@ -170,6 +212,8 @@ def _times(case: Case, start: Callable[[str], Worker], repeats: int) -> Found:
                     measured |= workers.of(entry.side).ask("run", name=entry.label)
                 if turn >= case.warm_ups:
                     samples[entry.label].append(measured["seconds"] / entry.units)
+        for entry in case.entries:
+            facts[entry.label] |= workers.of(entry.side).ask("device_bytes")
     for entry in case.entries:
         facts[entry.label] |= watch[entry.label].facts()
     return samples, facts

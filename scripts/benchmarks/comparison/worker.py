@@ -1,7 +1,8 @@
 """A process that prepares workloads of one side and runs them on command.
 
 Commands come as lines of JSON on its standard input, answers go as such to its standard output:
-prepare, run, memory. Between two commands it waits, so that the other side has the machine.
+prepare, run, memory, device_bytes. Between two commands the parent stops it, so that the other side has
+the machine.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import os
 import pathlib
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ from typing import Any, TextIO
 from softbio_jax.errors import UserError
 
 Repetition = Callable[[], float | None]
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 class Side:
@@ -63,6 +66,11 @@ class Side:
         self._since = time.perf_counter(), time.process_time()
         return {"seconds": seconds, "cpu_seconds": used, "waiting_cores": waited[1] / waited[0]}
 
+    def device_bytes(self) -> dict[str, int]:
+        """Returns the most that this process has used of the device's memory; 0 where it is not counted."""
+        count = getattr(self._module, "device_bytes", lambda: 0)
+        return {"device_bytes": count()}
+
     def memory(self, name: str, repetitions: int) -> dict[str, float]:
         """Measures the highest resident memory while the prepared workload runs, in MiB."""
         whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -104,6 +112,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", required=True)
     arguments = parser.parse_args()
+    # A stopped process would outlive a parent that is killed.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Whatever a library prints goes to stderr: the answers have standard output for themselves.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

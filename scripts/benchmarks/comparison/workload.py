@@ -26,6 +26,7 @@ class Workload:
       tasks: the heads.
       dtype: what is computed in; parameters that are trained stay float32.
       remat: of this package alone; by default its own.
+      attention: of this package alone: by default the device's own, on a GPU in bfloat16 cuDNN's.
       steps: steps or passes in one repetition, waited for once at its end.
     """
 
@@ -39,6 +40,7 @@ class Workload:
     tasks: tuple[str, ...] = tuple(TASKS)
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: str = ComputeConfig().remat
+    attention: Literal["auto", "xla"] = "auto"
     steps: int = 1
 
     def to_json(self) -> dict[str, Any]:

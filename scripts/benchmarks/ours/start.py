@@ -10,6 +10,7 @@ import jax
 
 from benchmarks.comparison.workload import Workload
 from benchmarks.ours.step import parts
+from softbio_jax.models.forward import per_layer
 from softbio_jax.runs import build, parallel
 from softbio_jax.runs.session import trace_train_step
 
@@ -35,9 +36,10 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
     run = parts(Workload.from_json(values["workload"]))
     mesh = parallel.make_mesh()
     start = time.perf_counter()
+    state, frozen = build.abstract_start(run)
     state, frozen = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=parallel.replicated(mesh)),
-        build.abstract_start(run),
+        (state, per_layer(run.model, frozen)),
     )
     trace_train_step(run, mesh, state, frozen).lower().compile()
     seconds = time.perf_counter() - start

@@ -1,6 +1,7 @@
 """This package's side: the train step and the forward pass as its runs compile them."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
@@ -13,8 +14,9 @@ from softbio_jax.data.augment import OFF
 from softbio_jax.models.flops import matmul_flops, vision_flops
 from softbio_jax.models.multitask import HeadConfig
 from softbio_jax.params import flatten
+from softbio_jax.planning.hlo import memory_bytes
 from softbio_jax.runs import build, parallel
-from softbio_jax.runs.chips import chip_of
+from softbio_jax.runs.chips import Chip, chip_of
 from softbio_jax.runs.config import (
     DataConfig,
     ModelConfig,
@@ -46,7 +48,7 @@ def run_config(workload: Workload) -> RunConfig:
         optimizer=OptimizerConfig(rates=dict.fromkeys(_GROUPS, _RATE), schedule="constant", decay_all=True),
         train=TrainConfig(steps=_STEPS, batch_size=workload.batch, eval_batch_size=workload.batch),
         augment=OFF,
-        compute=RunComputeConfig(dtype=workload.dtype, remat=workload.remat),
+        compute=RunComputeConfig(dtype=workload.dtype, remat=workload.remat, attention=workload.attention),
         frozen_dtype=workload.dtype,
     )
 
@@ -78,10 +80,12 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
     run = parts(workload)
     session = Session(run)
     trained = sum(leaf.size for leaf in flatten(session.state.trainable).values())
-    facts: dict[str, Any] = {"trainable": int(trained)}
+    facts: dict[str, Any] = {"trainable": int(trained), "attention": run.attention.name}
     batch = example_batch(workload)
+    chip = chip_of(jax.devices()[0].device_kind)
     if workload.work == "train":
         flops = matmul_flops(session.compile())
+        facts |= _predicted(session._compiled, flops, chip, workload.steps)
         del batch["example"]
         repetition = _train(session, batch, workload.steps)
     else:
@@ -89,10 +93,25 @@ def prepare(values: Mapping[str, Any], form: str) -> tuple[Callable[[], None], d
         batch = {name: v for name, v in batch.items() if name.split("/")[0] in _FORWARD}
         repetition = _forward(session, batch, workload.steps)
     facts["flops"] = flops * workload.steps
-    if chip := chip_of(jax.devices()[0].device_kind):
+    if chip:
         facts["peak_flops"] = chip.flops
     repetition()
     return repetition, facts
+
+
+def _predicted(compiled: Any, flops: int, chip: Chip | None, steps: int) -> dict[str, float]:
+    """Returns what the planner predicts of a compiled step: bytes, and the least seconds of a repetition."""
+    memory = compiled.memory_analysis()
+    found: dict[str, float] = {"predicted_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes}
+    if chip:
+        traffic = memory_bytes(compiled.as_text())
+        found["predicted_seconds"] = steps * max(flops / chip.flops, traffic / chip.bandwidth)
+    return found
+
+
+def device_bytes() -> int:
+    """Returns the most that this process has used of the device's memory; 0 where that is not counted."""
+    return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
 
 
 def _train(session: Session, batch: dict[str, np.ndarray], steps: int) -> Callable[[], None]:
@@ -127,4 +146,9 @@ def _method(workload: Workload) -> dict[str, Any]:
 def describe() -> dict[str, Any]:
     """Returns the device and the versions of what runs."""
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
-    return {"platform": jax.default_backend(), "device": jax.devices()[0].device_kind, "versions": versions}
+    return {
+        "platform": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "versions": versions,
+        "library": f"XLA: {os.environ.get('XLA_FLAGS') or 'its default flags'}",
+    }

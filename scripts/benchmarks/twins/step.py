@@ -203,9 +203,20 @@ def _add_adapters(model: nn.Module, workload: Workload, targets: str) -> None:
 def describe() -> dict[str, Any]:
     """Returns the device, the threads and the versions of what runs."""
     gpu = torch.cuda.is_available()
+    products = [name for name, module in (("MKL", "mkl"), ("oneDNN", "mkldnn")) if _available(module)]
     return {
         "platform": "gpu" if gpu else "cpu",
         "device": torch.cuda.get_device_name() if gpu else "cpu",
         "threads": torch.get_num_threads(),
+        "library": f"torch: {' and '.join(products) or 'own products'}, {torch.get_num_threads()} threads",
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "peft")},
     }
+
+
+def device_bytes() -> int:
+    """Returns the most that tensors of this process have used of the device's memory; 0 without a GPU."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
+def _available(backend: str) -> bool:
+    return bool(getattr(torch.backends, backend).is_available())

@@ -31,7 +31,7 @@ class ParquetFile:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        parquet = _pyarrow("parquet")
+        parquet = pyarrow("parquet")
         with self._damaged():
             self._file = parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
             self._schema = self._file.schema_arrow
@@ -39,7 +39,7 @@ class ParquetFile:
     @functools.cached_property
     def columns(self) -> dict[str, Any]:
         """Name -> type of every column, and of the fields of structs as `column.field`."""
-        types = _pyarrow("types")
+        types = pyarrow("types")
         found: dict[str, Any] = {}
         fields = [(field.name, field.type) for field in self._schema]
         while fields:
@@ -123,6 +123,10 @@ class ParquetFile:
     def num_groups(self) -> int:
         return self._file.metadata.num_row_groups
 
+    def rows_of(self, group: int) -> int:
+        """Returns the number of rows of a row group."""
+        return self._file.metadata.row_group(group).num_rows
+
     def _batches(self, columns: Sequence[str], size: int, group: int | None) -> Iterator[Any]:
         groups = None if group is None else [group]
         with self._damaged():
@@ -143,9 +147,10 @@ class ParquetFile:
 
     @contextlib.contextmanager
     def _damaged(self) -> Iterator[None]:
+        errors = pyarrow("lib").ArrowException, OSError  # now: a generator can end with the interpreter
         try:
             yield
-        except (_pyarrow("lib").ArrowException, OSError) as error:
+        except errors as error:
             found = str(error).splitlines()[0]
             raise UserError(
                 "not a complete Parquet file", where=str(self.path), found=found, fix=_DAMAGED
@@ -165,21 +170,21 @@ def _image(value: Any) -> bytes | str | Rejection:
     return value or Rejection("", "no image", fix="delete the row")
 
 
-def _pyarrow(module: str) -> Any:
+def pyarrow(module: str) -> Any:
+    """Returns a module of pyarrow; the extra `parquet` has it."""
     try:
         import pyarrow
         import pyarrow.parquet
         import pyarrow.types
     except ImportError as error:
         fix = "pip install 'softbio-jax[parquet]'"
-        raise UserError(
-            "Parquet needs pyarrow", where="--dataset=parquet", found=str(error), fix=fix
-        ) from error
+        what, where = "Parquet needs pyarrow", "the extra parquet"
+        raise UserError(what, where=where, found=str(error), fix=fix) from error
     return getattr(pyarrow, module)
 
 
 def _holds_images(kind: Any) -> bool:
-    types = _pyarrow("types")
+    types = pyarrow("types")
     if types.is_struct(kind):
         return any(field.name == "bytes" and _is_binary(field.type) for field in kind)
     if types.is_list(kind) or types.is_large_list(kind):
@@ -189,7 +194,7 @@ def _holds_images(kind: Any) -> bool:
 
 
 def _is_binary(kind: Any) -> bool:
-    types = _pyarrow("types")
+    types = pyarrow("types")
     return types.is_binary(kind) or types.is_large_binary(kind)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from softbio_jax.data.prepare import beam, layouts, locate, splitting
 from softbio_jax.data.prepare.account import Account, Checked, Journal
 from softbio_jax.data.prepare.ingest import ingest
 from softbio_jax.data.prepare.locate import Layout, Place
-from softbio_jax.data.prepare.rows import Outcome
+from softbio_jax.data.prepare.rows import Outcome, Row, Skip
 from softbio_jax.data.prepare.storage import Storage
 from softbio_jax.data.prepare.survey import SplitSurvey, survey
 from softbio_jax.data.sampling import digest_of
@@ -25,6 +25,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.registry import Registry
 from softbio_jax.tasks import MISSING
 
+DROPPED = "left out by --drop"
 BUILDERS = Registry[type["FaceBuilder"]]("data set", where="--dataset", group="softbio_jax.data_sets")
 
 
@@ -46,6 +47,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
       threads: number of images checked at the same time; 0: one per core.
       storage: how images are stored; by default unchanged.
       split: of a source without splits, the fraction of the subjects that are "train"; the others are "test".
+      drop: split -> ids of images that are left out.
       journals: a folder for the images already checked, so that a later run can resume.
       remake: prepares with Apache Beam; makes this builder again in a worker.
       console: its `check` is called for every row.
@@ -68,6 +70,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         threads: int = 0,
         storage: Storage = Storage(),
         split: float | None = None,
+        drop: Mapping[str, Collection[str]] | None = None,
         journals: pathlib.Path | None = None,
         remake: Callable[[], FaceBuilder] | None = None,
         console: Console = QUIET,
@@ -77,6 +80,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         self.threads = threads or os.cpu_count() or 1
         self.storage = storage
         self.split = split
+        self.drop = {part: frozenset(ids) for part, ids in (drop or {}).items()}
         self.journals = journals
         self.remake = remake
         self.console = console
@@ -119,6 +123,12 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             return self.rows(part)
         return splitting.divide(self.rows(self.splits()[0]), self._training_subjects, part=part)
 
+    def kept_rows(self, part: str) -> Iterator[Outcome]:
+        """Yields the rows of a part, those of `drop` as skips."""
+        dropped = self.drop.get(part, frozenset())
+        for row in self.part_rows(part):
+            yield Skip(DROPPED) if isinstance(row, Row) and row.id in dropped else row
+
     @functools.cached_property
     def _training_subjects(self) -> frozenset[str]:
         return splitting.training_subjects(self.rows(self.splits()[0]), share=self.split or 0.0)
@@ -144,7 +154,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     def choices(self) -> dict[str, str]:
         """Returns the protocol with the choices that every data set has."""
         split = {} if self.split is None else {"split": f"{self.split:g} by subject"}
-        return self.protocol() | split | self.storage.protocol()
+        drop = {"drop": f"{sum(map(len, self.drop.values()))} images"} if self.drop else {}
+        return self.protocol() | split | drop | self.storage.protocol()
 
     def margin(self) -> float | None:
         """Returns the margin around the faces of the source's crops, None where it is not known."""
@@ -193,12 +204,16 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         if self.remake is not None:
             if self.split is not None:
                 raise UserError("parts cannot be made with Apache Beam", where="--split", fix="omit --beam")
+            if self.drop:
+                raise UserError(
+                    "no image can be left out with Apache Beam", where="--drop", fix="omit --beam"
+                )
             return beam.examples(self.groups(split), split, self.remake, self._group_accounts)
         return self._examples(split, account)
 
     def _examples(self, split: str, account: Account) -> Iterator[tuple[int, dict]]:
         checked_rows = ingest(
-            self.part_rows(split),
+            self.kept_rows(split),
             account,
             threads=self.threads,
             transform=self.storage,

@@ -25,7 +25,7 @@ from softbio_jax.data.builders import BUILDERS
 from softbio_jax.data.index import REPORT
 from softbio_jax.data.index import read_report as read_report
 from softbio_jax.data.prepare import beam, layouts, tables
-from softbio_jax.data.prepare.base import FaceBuilder
+from softbio_jax.data.prepare.base import DROPPED, FaceBuilder
 from softbio_jax.data.prepare.survey import SplitSurvey
 from softbio_jax.errors import UserError
 from softbio_jax.safety import locks
@@ -238,6 +238,8 @@ class _Spool:
 
 def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
     splits = {split: account.report() for split, account in builder.accounts.items()}
+    left = sum(map(len, builder.drop.values())) - sum(a.skipped[DROPPED] for a in builder.accounts.values())
+    unknown = [f"warning: {left:,} images of --drop are not in this source"] if left else []
     read = sum(split["rows_read"] for split in splits.values())
     return {
         "dataset": builder.name,
@@ -245,7 +247,7 @@ def _report(builder: FaceBuilder, *, seconds: float) -> dict[str, Any]:
         "protocol": builder.choices(),
         "crop": builder.crop(),
         "splits": splits,
-        "warnings": warnings({split: part["class_counts"] for split, part in splits.items()}),
+        "warnings": warnings({split: part["class_counts"] for split, part in splits.items()}) + unknown,
         "seconds": round(seconds, 3),
         "images_per_second": round(read / max(seconds, 1e-9), 1),
     }

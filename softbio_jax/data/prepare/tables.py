@@ -1,5 +1,6 @@
 """Label tables and the files they name, read with errors that point at the row."""
 
+import collections
 import contextlib
 import csv
 import gzip
@@ -124,6 +125,34 @@ def read_csv(
         if len(values) > len(header):
             raise _too_long(values, header, where=where, delimiter=delimiter)
         yield where, dict(zip(header, values, strict=True))
+
+
+def read_drop(path: pathlib.Path, *, name: str) -> dict[str, set[str]]:
+    """Reads the images of a prepared set to leave out, as split -> ids.
+
+    Args:
+      path: the table of `audit_data.py --drop`, with the columns split (NAME/SPLIT) and id.
+      name: of the set; the images of others are not its.
+
+    Raises:
+      UserError: see `read_csv`, or no image of this set.
+    """
+    found = collections.defaultdict[str, set[str]](set)
+    names = set()
+    for _, values in read_csv(path, columns=("split", "id")):
+        owner, _, split = values["split"].rpartition("/")
+        names.add(owner)
+        if owner == name:
+            found[split].add(values["id"])
+    if not found:
+        raise UserError(
+            "no image to leave out",
+            where=f"--drop: {path}",
+            expected=f"images of {name}, the name of --out",
+            found=f"images of {', '.join(sorted(names)) or 'no set'}",
+            fix="give --out the audited set's name, or omit --drop",
+        )
+    return dict(found)
 
 
 def read_values(path: pathlib.Path, *, count: int, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:

@@ -54,7 +54,7 @@ def evaluate_zero_shot(
       out: where eval/ is written.
       batch_size: images per forward pass, over all devices.
       compute: how both encoders are computed.
-      tokenizer: CLIP's tokenizer.json, see `tokenizer.tokenize`.
+      tokenizer: the tokenizer.json of the variant's texts, see `zero_shot_classifier`.
       not_averaged: test set -> tasks excluded from the averages.
       synthetic_labels: test set -> tasks with labels of a model: excluded and marked.
 
@@ -87,10 +87,10 @@ def evaluate_zero_shot(
     for dataset in sets:
         rows = evaluate.feature_rows(len(dataset))
         batches = eval_batches(
-            dataset, image_size=config.image_size, batch_size=batch_size, tasks=tasks, resize="reference"
+            dataset, image_size=config.image_size, batch_size=batch_size, tasks=tasks, resize=config.resize
         )
         step = functools.partial(compiled, params)
-        with jax.default_matmul_precision(compute.matmul_precision):
+        with jax.set_mesh(mesh), jax.default_matmul_precision(compute.matmul_precision):
             passed = collect(step, batches, size=len(dataset), tasks=tasks, mesh=mesh, feature_rows=rows)
         passes.append(passed)
     if jax.process_index() != 0:
@@ -124,8 +124,8 @@ def evaluate_zero_shot(
 
 
 def _text_parameters(variant: str) -> int:
-    """Returns the number of the text encoder's parameters, and one for logit_scale."""
+    """Returns the number of the text encoder's parameters, with logit_scale and any logit_bias."""
     config = TEXT[variant]
     ids = jax.ShapeDtypeStruct((1, config.context), jnp.int32)
     shapes = jax.eval_shape(TextEncoder(config).init, jax.random.key(0), ids)
-    return count(shapes["params"]) + 1
+    return count(shapes["params"]) + 1 + config.logit_bias

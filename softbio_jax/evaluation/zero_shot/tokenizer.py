@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from softbio_jax.errors import UserError
 START, END, PAD = 49406, 49407, 0
 # Any of CLIP's repositories has the same file.
 _HUB_REPOSITORY, _HUB_FILE = "openai/clip-vit-base-patch32", "tokenizer.json"
+_OTHERWISE = ", or use prompts of the package"
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -85,11 +87,29 @@ def load_encoder(file: str | pathlib.Path | None = None) -> Encode:
 
             return instant_clip_tokenizer.Tokenizer().encode
         except ImportError:  # it has no wheel for python 3.13
-            file = _hub_file()
+            file = hub_file(_HUB_REPOSITORY, otherwise=_OTHERWISE)
     return _load_file(str(file))
 
 
 def _load_file(path: str) -> Encode:
+    tokenizer = open_file(path, kind="CLIP", vocab=END + 1, source=_HUB_REPOSITORY)
+    # The text is already clean, and this normaliser does more than the reference.
+    tokenizer.normalizer = None
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def open_file(path: str, *, kind: str, vocab: int, source: str) -> Any:
+    """Returns the tokenizer of a `tokenizer.json`, which neither cuts nor pads nor reads marks in texts.
+
+    Args:
+      path: the file.
+      kind: whose tokenizer it must be, for the errors.
+      vocab: the number of its tokens.
+      source: a hub repository that has it, for the errors.
+
+    Raises:
+      UserError: the package tokenizers is not installed, or the file is unusable.
+    """
     try:
         import tokenizers
     except ImportError as error:
@@ -97,32 +117,39 @@ def _load_file(path: str) -> Encode:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(path)
     except Exception as error:  # the library raises bare Exceptions
-        fix = "download CLIP's tokenizer.json again"
+        fix = f"download {kind}'s {_HUB_FILE} again, as that of {source}"
         raise UserError("unreadable tokenizer file", where=path, found=str(error), fix=fix) from error
-    if tokenizer.get_vocab_size() != END + 1:
-        expected, found = f"CLIP's {END + 1} tokens", str(tokenizer.get_vocab_size())
-        fix = f"use {_HUB_REPOSITORY}:{_HUB_FILE}"
+    if tokenizer.get_vocab_size() != vocab:
+        expected, found = f"{kind}'s {vocab} tokens", str(tokenizer.get_vocab_size())
+        fix = f"use {source}:{_HUB_FILE}"
         raise UserError("another tokenizer", where=path, expected=expected, found=found, fix=fix)
-    # The text is already clean, and this normaliser does more than the reference.
-    tokenizer.normalizer = None
     # In the reference, the way it spells its marks is ordinary text.
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+    return tokenizer
 
 
-def _hub_file() -> str:
+def hub_file(repository: str, *, otherwise: str = "") -> str:
+    """Returns the path of a repository's `tokenizer.json`, downloaded if necessary.
+
+    Args:
+      repository: a hub id.
+      otherwise: what else the user can do, after the fix of the error.
+
+    Raises:
+      UserError: a package is not installed, or the hub has no such file or is not reached.
+    """
     try:
         import huggingface_hub
         import tokenizers  # noqa: F401  (checked before anything is downloaded)
     except ImportError as error:
         raise _no_tokenizer() from error
     try:
-        return huggingface_hub.hf_hub_download(_HUB_REPOSITORY, _HUB_FILE)
+        return huggingface_hub.hf_hub_download(repository, _HUB_FILE)
     except Exception as error:  # its errors have no common base
-        where, found = f"{_HUB_REPOSITORY}:{_HUB_FILE}", type(error).__name__
-        fix = "pass it by --tokenizer, or use prompts of the package"
+        where, found = f"{repository}:{_HUB_FILE}", type(error).__name__
+        fix = f"pass it by --tokenizer{otherwise}"
         raise UserError("cannot download the tokenizer", where=where, found=found, fix=fix) from error
 
 
@@ -130,6 +157,6 @@ def _no_tokenizer() -> UserError:
     return UserError(
         "no tokenizer installed",
         where="prompts",
-        expected="instant-clip-tokenizer, or tokenizers and huggingface_hub",
+        expected="tokenizers and huggingface_hub, or for CLIP's texts instant-clip-tokenizer",
         fix="pip install 'softbio-jax[text,hub]'",
     )

@@ -15,7 +15,8 @@ import numpy as np
 from jax.extend import core
 
 GELU = "gelu"
-_IDENTITIES = ("copy", "stop_gradient", "optimization_barrier")
+# "name" marks what a remat policy saves.
+_IDENTITIES = ("copy", "name", "stop_gradient", "optimization_barrier")
 
 Shape = tuple[Any, ...]  # sizes, some of them symbolic if the batch size is
 

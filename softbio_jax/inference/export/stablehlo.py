@@ -84,7 +84,9 @@ def load(directory: str | pathlib.Path) -> Callable[[Images], dict[str, jax.Arra
 
 def portable(bundle: Bundle) -> Bundle:
     """Returns the bundle in float32 with plain attention, which every runtime supports."""
-    compute = dataclasses.replace(bundle.model.compute, dtype="float32", attention="xla", remat="none")
+    compute = dataclasses.replace(
+        bundle.model.compute, dtype="float32", attention="xla", remat="none", unroll=1
+    )
     return dataclasses.replace(bundle, model=bundle.model.clone(compute=compute))
 
 

@@ -13,6 +13,7 @@ import softbio_jax
 from softbio_jax import files
 from softbio_jax.inference.bundle import Bundle, runner
 from softbio_jax.inference.export.stablehlo import CONFIG, SCHEMA, portable
+from softbio_jax.inference.reference import mistakes
 from softbio_jax.inference.reference.preprocessing import describe
 from softbio_jax.inference.reference.write import write_reference
 
@@ -27,6 +28,8 @@ def write(encoder: pathlib.Path, bundle: Bundle, *, layout: str, tasks: Sequence
       tasks: those whose encoder it is.
     """
     size, run = bundle.image_size, runner(portable(bundle))
+    encoder_config = bundle.model.config
+    scale = mistakes.scale_of(encoder_config.mean, encoder_config.std)
     heads = {task.name: list(task.classes) for task in bundle.tasks if task.name in tasks}
     config: dict[str, Any] = {
         "format": f"safetensors of {layout}",
@@ -37,18 +40,30 @@ def write(encoder: pathlib.Path, bundle: Bundle, *, layout: str, tasks: Sequence
         "files": {"encoder": encoder.name, "heads": f"{encoder.stem}.heads{encoder.suffix}"},
         "input": {"shape": ["batch", 3, size, size], "type": "float32"},
         "feature": bundle.model.feature,
+        "pooling": encoder_config.pooling,
         "outputs": heads,
         "temperatures": {task: value for task, value in bundle.temperatures.items() if task in heads},
-        "preprocessing": describe(size, normalised="outside", layout="NCHW", training=bundle.crops),
+        "preprocessing": describe(
+            size, normalised="outside", layout="NCHW", training=bundle.crops, scale=scale
+        ),
         "versions": {"softbio_jax": softbio_jax.__version__},
     }
 
     def logits(images: np.ndarray) -> Mapping[str, Any]:
-        found = run(images.transpose(0, 2, 3, 1))
+        values = images.transpose(0, 2, 3, 1)
+        if scale is not mistakes.SIGNED:
+            values = (scale.levels(values) / 127.5 - 1).astype(np.float32)
+        found = run(values)
         return {task: found[task] for task in heads}
 
     prefix = f"{encoder.stem}."
     files.write_text(encoder.with_name(f"{prefix}{CONFIG}"), json.dumps(config, indent=2) + "\n")
     write_reference(
-        encoder.parent, {encoder.name: logits}, size=size, prefix=prefix, normalised="outside", layout="NCHW"
+        encoder.parent,
+        {encoder.name: logits},
+        size=size,
+        prefix=prefix,
+        normalised="outside",
+        layout="NCHW",
+        scale=scale,
     )

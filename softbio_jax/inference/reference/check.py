@@ -38,6 +38,11 @@ def find(model: Path) -> pathlib.Path:
     return place
 
 
+def _scale(expected: Mapping[str, Any]) -> mistakes.Scale:
+    values = expected.get("normalisation")  # absent where it is the package's own
+    return mistakes.scale_of(tuple(values["mean"]), tuple(values["std"])) if values else mistakes.SIGNED
+
+
 def check_tensor(model: Path, tensor: Path) -> str:
     """Compares the tensor that another program makes of the reference image.
 
@@ -62,7 +67,7 @@ def check_tensor(model: Path, tensor: Path) -> str:
         ) from error
     size = max(expected["shape"])
     jpeg = (place.parent / numbers["image"]).read_bytes()
-    right = mistakes.LEVELS if expected["type"] == "uint8" else mistakes.SIGNED
+    right = mistakes.LEVELS if expected["type"] == "uint8" else _scale(expected)
     layouts = dict(_layouts(given, size, expected["layout"]))
     if not layouts:
         raise UserError(
@@ -81,7 +86,7 @@ def check_tensor(model: Path, tensor: Path) -> str:
             image[::stride, ::stride]
         )
         for layout, image in layouts.items()
-        for scale in mistakes.SCALES
+        for scale in dict.fromkeys((right, *mistakes.SCALES))
     }
     for wrong, levels in mistakes.variants(jpeg, size):
         for reading, values in readings.items():

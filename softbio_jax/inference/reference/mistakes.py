@@ -59,6 +59,13 @@ TWICE = Scale("normalised twice", (0.5 + 0.5 * 127.5,), (127.5 * 0.5,))
 SCALES = (LEVELS, UNIT, SIGNED, IMAGENET, CLIP, TWICE)
 
 
+def scale_of(mean: tuple[float, ...], std: tuple[float, ...]) -> Scale:
+    """Returns the scale of a mean and a deviation of pixels in [0, 1]."""
+    known = (scale for scale in SCALES if (scale.mean, scale.std) in ((mean, std), (mean[:1], std[:1])))
+    other = Scale("normalised by the encoder's mean and std", mean, std)
+    return next((scale for scale in known if len(set(mean)) == 1 or len(scale.mean) == 3), other)
+
+
 def variants(jpeg: bytes, size: int) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
     """Yields (what went wrong, levels (S, S, 3) float64), the right way first.
 

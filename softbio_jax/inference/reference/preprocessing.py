@@ -5,7 +5,10 @@ from __future__ import annotations
 import types
 from typing import Any, Literal
 
+import numpy as np
+
 from softbio_jax.inference import crops
+from softbio_jax.inference.reference import mistakes
 
 # What a reader of a saved model checks.
 PREPROCESSING: dict[str, Any] = {
@@ -54,6 +57,7 @@ def describe(
     normalised: Literal["inside", "outside"] = "inside",
     layout: Literal["NHWC", "NCHW"] = "NHWC",
     training: crops.Crops = types.MappingProxyType({}),
+    scale: mistakes.Scale = mistakes.SIGNED,
 ) -> dict[str, Any]:
     """Returns how an image becomes the input of a model: decoding, crop, resizing, values, layout.
 
@@ -62,16 +66,24 @@ def describe(
       normalised: whether the model normalises (then its input is uint8), or the caller does.
       layout: of the input.
       training: how the training images were cut; empty where unknown.
+      scale: of the values where the caller normalises.
     """
     inside = normalised == "inside"
+    own: dict[str, Any] = {}
+    low, high = [-1.0, 1.0]
+    if scale is not mistakes.SIGNED:
+        own = {"mean": list(scale.mean), "std": list(scale.std)}
+        ends = [(np.array(end) - scale.mean) / scale.std for end in (0.0, 1.0)]
+        low, high = float(ends[0].min()), float(ends[1].max())
     return {
         **PREPROCESSING,
+        **own,
         "normalisation": "inside the model" if inside else "by the caller: (v / 255 - mean) / std",
         "input": {
             "size": [size, size],
             "layout": layout,
             "type": "uint8" if inside else "float32",
-            "range": [0, 255] if inside else [-1.0, 1.0],
+            "range": [0, 255] if inside else [low, high],
         },
         "order": ["decode", "crop", "resize", "normalise"],
         "decode": _DECODING,

@@ -26,6 +26,7 @@ def write_reference(
     prefix: str = "",
     normalised: str = "inside",
     layout: str = "NHWC",
+    scale: mistakes.Scale = mistakes.SIGNED,
     script: bool = False,
 ) -> None:
     """Writes reference.jpg, reference.json and, if asked, run.py beside a model.
@@ -37,11 +38,12 @@ def write_reference(
       prefix: of the names, where several models share a folder.
       normalised: "inside" the model, which then takes uint8, or "outside".
       layout: of the input, NHWC or NCHW.
+      scale: of the input that is normalised outside.
       script: whether to write the script that runs the model without this package.
     """
     jpeg = drawing.reference_jpeg(size)
     inside = normalised == "inside"
-    right = mistakes.LEVELS if inside else mistakes.SIGNED
+    right = mistakes.LEVELS if inside else scale
     levels = mistakes.single(jpeg, size)
     wanted = levels.pop("")
 
@@ -51,9 +53,9 @@ def write_reference(
         return values if layout == "NHWC" else values.transpose(2, 0, 1)
 
     wrong = {name: tensor(image) for name, image in levels.items()}
-    for scale in mistakes.SCALES:
-        if scale not in (right, mistakes.TWICE):
-            wrong[f"values {scale.name}"] = tensor(wanted, scale)
+    for other in mistakes.SCALES:
+        if other not in (right, mistakes.TWICE):
+            wrong[f"values {other.name}"] = tensor(wanted, other)
     rng = np.random.default_rng(0)
     near = [tensor((wanted + rng.integers(-1, 2, wanted.shape)).clip(0, 255)) for _ in range(2)]
     expected = tensor(wanted)
@@ -63,6 +65,8 @@ def write_reference(
         "tensor": _statistics(expected, wanted, layout),
         "files": {},
     }
+    if right not in (mistakes.LEVELS, mistakes.SIGNED):
+        numbers["tensor"]["normalisation"] = {"mean": list(right.mean), "std": list(right.std)}
     for file, run in runs.items():
         logits = _logits(run, expected)
         # What decoders may differ by: a level here and there.

@@ -12,6 +12,7 @@ from typing import Any
 from softbio_jax.adapters.config import LoRAConfig
 from softbio_jax.errors import UserError
 from softbio_jax.interop.peft_parts.targets import WRAPPED, Targets, targets_of, unwrapped
+from softbio_jax.safety import untrusted
 
 # Fields that are read here, or that do not change what a loaded adapter computes. PEFT turns
 # fan_in_fan_out off for the linear layers that the encoders have.
@@ -28,6 +29,7 @@ _OFF: tuple[Any, ...] = (None, False, 0, "", "none", "None", [], {})
 # Initialisations of A and B that leave the base weights as they are; others change them.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 _TRAIN = "train a LoRA or DoRA adapter; PEFT cannot merge this kind"
+_SAVED = "give the folder PEFT saved"
 _MERGE = "merge it with PEFT (merge_and_unload) and convert the merged model"
 # Kinds that PEFT cannot merge: they add inputs or modules, or choose between adapters.
 _UNMERGED = (
@@ -91,16 +93,17 @@ def read_config(path: pathlib.Path) -> PeftConfig:
       UserError: an unreadable file, another kind of adapter, or an unsupported field.
     """
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        wrong = "unreadable adapter configuration"
+        values = untrusted.read_json(path, wrong=wrong, fix=_SAVED, finite=False)  # see _fits
+    except OSError as error:
         raise UserError(
             "unreadable adapter configuration",
             where=str(path),
             expected="the JSON that PEFT writes",
             found=type(error).__name__,
-            fix="give the folder PEFT saved",
+            fix=_SAVED,
         ) from error
-    found = values.get("peft_type") if isinstance(values, dict) else type(values).__name__
+    found = values.get("peft_type")
     if found != "LORA":
         raise UserError(
             "not a LoRA adapter",
@@ -276,7 +279,7 @@ def patterns_of(modules: Iterable[str]) -> list[str]:
     blocks: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
     whole = []
     for module in modules:
-        if match := re.fullmatch(r"(.*blocks)\.(\d+)\.(.+)", module):
+        if match := re.fullmatch(r"(.*(?:blocks|layers?))\.(\d+)\.(.+)", module):
             blocks[match[1], match[3]].append(int(match[2]))
         else:
             whole.append(re.escape(module))

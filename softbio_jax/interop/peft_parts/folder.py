@@ -29,7 +29,7 @@ def resolve(source: str | pathlib.Path) -> pathlib.Path:
     hub = locate.require_hub(str(source), instead="an adapter's folder")
     wanted = [f"*{CONFIG}", "*adapter_model*"]
     try:
-        return pathlib.Path(hub.snapshot_download(str(source), allow_patterns=wanted))
+        found = pathlib.Path(hub.snapshot_download(str(source), allow_patterns=wanted))
     # Its errors have no common base class; each means that the files are not available.
     except Exception as error:
         raise UserError(
@@ -39,6 +39,15 @@ def resolve(source: str | pathlib.Path) -> pathlib.Path:
             found=type(error).__name__,
             fix="check the path or id and the network",
         ) from error
+    if not is_adapter(found):
+        raise UserError(
+            "no PEFT adapter",
+            where=str(source),
+            expected=f"a repository with {CONFIG} and {WEIGHTS}",
+            found=f"no {CONFIG}",
+            fix="give the adapter's id; an encoder's is read without --src_format=peft, or as --base",
+        )
+    return found
 
 
 def is_adapter(path: pathlib.Path) -> bool:

@@ -2,14 +2,14 @@
 
 import dataclasses
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Literal
 
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import TEXT, VisionConfig
 from softbio_jax.models.flops import dense_layers
 
-Naming = Literal["timm", "official", "official_linear"]
+Naming = Literal["timm", "official", "official_linear", "transformers"]
 Tower = Literal["vision", "text"]
 
 
@@ -18,18 +18,28 @@ class Place:
     """A dense layer of an encoder, or the part of it that one torch module holds."""
 
     layer: str  # encoder/blocks/3/attn/qkv
-    part: str = ""  # all; "q", "k", "v": one of a fused qkv layer; "q+kv": the pooling's two layers
+    # all; "q", "k", "v": one of a fused qkv layer; "gate", "up": a half of SwiGLU's c_fc; "q+kv": the
+    # pooling's two layers
+    part: str = ""
 
     def slots(self) -> list[str]:
         """Returns the smallest parts that it holds; two modules must not share one."""
         if self.part == "q+kv":
             return ["pool/attn/q", "pool/attn/kv"]
+        if self.part in HALVES:
+            return [f"{self.layer} {self.part}"]
         parts = self.part or ("qkv" if self.layer.endswith("/attn/qkv") else "")
         return [f"{self.layer} {part}" for part in parts] or [self.layer]
 
 
+HALVES = ("gate", "up")
+
+
 # Our layer in a block, or in the pooling -> the torch module's name.
 _TIMM_MLP = {"mlp/c_fc": "mlp.fc1", "mlp/c_proj": "mlp.fc2"}
+_GATED_MLP = {"mlp/c_fc": "mlp.w12", "mlp/c_proj": "mlp.w3"}  # DINOv2's original
+# Where SwiGLU's halves are modules of their own: DINOv3's in timm and in the original.
+_GATES = {"mlp.fc1_g": "gate", "mlp.fc1_x": "up", "mlp.w1": "gate", "mlp.w2": "up"}
 _MLP = {"mlp/c_fc": "mlp.c_fc", "mlp/c_proj": "mlp.c_proj"}
 _OFFICIAL = {"attn/out": "attn.out_proj"} | _MLP
 _BLOCK = {
@@ -37,32 +47,80 @@ _BLOCK = {
     "official": {"attn/qkv": "attn.in_proj"} | _OFFICIAL,
 }
 _POOL = {"timm": {"attn/q": "q", "attn/kv": "kv", "attn/out": "proj"} | _TIMM_MLP, "official": _OFFICIAL}
+_HEAD = "vision_model.head"  # transformers' pooling, whose attention is torch's
 _PARENT = {"timm": "blocks", "official": "transformer.resblocks"}
+# transformers' parts of a block, by its version 4 and its version 5, which has more separate modules.
+_TRANSFORMERS = re.compile(r"(?:encoder\.)?layers?\.(\d+)\.(.+)")
+_TRANSFORMERS_BLOCK: dict[str, tuple[str, str]] = {
+    **{f"attention.attention.{name}": ("attn/qkv", name[0]) for name in ("query", "key", "value")},
+    **{
+        f"{parent}.{name}_proj": ("attn/qkv", name) for parent in ("attention", "self_attn") for name in "qkv"
+    },
+    "self_attn.out_proj": ("attn/out", ""),
+    **{name: ("attn/out", "") for name in ("attention.output.dense", "attention.o_proj")},
+    **{name: ("mlp/c_fc", "") for name in ("mlp.fc1", "mlp.weights_in")},
+    **{name: ("mlp/c_proj", "") for name in ("mlp.fc2", "mlp.weights_out", "mlp.down_proj")},
+    **{f"mlp.{name}_proj": ("mlp/c_fc", name) for name in HALVES},
+}
+# Where they are written: version 5's modules of each layer, side by side, by family.
+_MLP_FC = {"mlp/c_fc": ("mlp.fc1",), "mlp/c_proj": ("mlp.fc2",)}
+_SELF_ATTENTION = {
+    "attn/qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attn/out": ("self_attn.out_proj",),
+    **_MLP_FC,
+}
+_WRITTEN: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "dinov2": {
+        "attn/qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+        "attn/out": ("attention.o_proj",),
+        **_MLP_FC,
+    },
+    "dinov3": {
+        "attn/qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+        "attn/out": ("attention.o_proj",),
+        "mlp/c_fc": ("mlp.up_proj",),
+        "mlp/c_proj": ("mlp.down_proj",),
+    },
+    "clip": _SELF_ATTENTION,
+    "siglip2": _SELF_ATTENTION,
+}
+_WRITTEN_GATED = {"mlp/c_fc": ("mlp.gate_proj", "mlp.up_proj"), "mlp/c_proj": ("mlp.down_proj",)}
+_BLOCKS = {
+    ("dinov2", "encoder"): "encoder.layer",
+    ("dinov3", "encoder"): "model.layer",
+    **{(family, "encoder"): "vision_model.encoder.layers" for family in ("clip", "siglip2")},
+    **{(family, "text"): "text_model.encoder.layers" for family in ("clip", "siglip2")},
+}
 # The official modules whose wrapped forward is never called: PEFT would load an adapter and
 # nothing would change, unless the modules are changed so that they are called (official_linear).
 _DEAD = ("attn.in_proj", "attn.out_proj")
 # torch's attention in a text block: PEFT wraps both of its projections under these names.
 _TEXT_BLOCK = {"attn/qkv": "attn", "attn/out": "attn.base_layer.out_proj"} | _MLP
 _PREFIX = re.compile(
-    r"(?:base_model\.model\.)?(?:(?:backbone|model|timm_model)\.)?"
+    r"(?:base_model\.model\.)?(?:(?:backbone|model|timm_model|dinov2|dinov2_with_registers)\.)?"
     r"(?:(?P<vision>visual\.trunk\.|visual\.|trunk\.|vision_model\.)|(?P<text>text\.|text_model\.))?"
 )
 _BARE = re.compile(r"transformer\.resblocks\.\d+\.(.+)")
 # Outside blocks and pooling: timm's head is the projection.
 _ALONE = {"head": "proj", "patch_embed.proj": "encoder/patch_embed", "conv1": "encoder/patch_embed"}
+_PATCHES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embeddings")  # transformers'
 _SPLIT = re.compile(r"attn\.([qkv])(?:_proj)?")
-# Classes that a model without a prefix may have been: core.vision_encoder.pe, and open_clip's.
-_CLASSES: Mapping[str, Tower] = {"CLIP": "text", "TextTransformer": "text", "VisionTransformer": "vision"}
 
 
-def place(module: str, bare: Tower = "vision") -> Place | None:
+def place(module: str, bare: Tower = "vision", *, gated: bool = True) -> Place | None:
     """Returns the layer of a module in any naming, or None if the encoders have no such layer.
 
-    bare is the encoder of official names of a block without a prefix.
+    Args:
+      module: its name.
+      bare: the encoder of official names of a block without a prefix.
+      gated: whether the MLP is SwiGLU's, of which up_proj is a half; else it is the layer.
     """
     prefix = _PREFIX.match(module)
     name = module[prefix.end() :]  # type: ignore[union-attr]
     if prefix["text"] or (is_bare(module) and bare == "text"):  # type: ignore[index]
+        if match := _TRANSFORMERS.fullmatch(name):
+            layer, part = _TRANSFORMERS_BLOCK.get(match[2], ("", ""))
+            return Place(layer=f"text/blocks/{match[1]}/{layer}", part=part) if layer else None
         match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)
         inner = next((ours for ours, theirs in _TEXT_BLOCK.items() if match and match[2] == theirs), None)
         return Place(layer=f"text/blocks/{match[1]}/{inner}") if match and inner else None
@@ -71,14 +129,22 @@ def place(module: str, bare: Tower = "vision") -> Place | None:
             block, inner = match.groups()
             if split := _SPLIT.fullmatch(inner):
                 return Place(layer=f"encoder/blocks/{block}/attn/qkv", part=split[1])
+            if inner in _GATES:
+                return Place(layer=f"encoder/blocks/{block}/mlp/c_fc", part=_GATES[inner])
             # Encoders with split q, k, v keep either naming for the other layers.
-            for table in (_BLOCK[naming], *_BLOCK.values()):
+            for table in (_BLOCK[naming], *_BLOCK.values(), _GATED_MLP):
                 for layer, torch_name in table.items():
                     if inner == torch_name:
                         return Place(layer=f"encoder/blocks/{block}/{layer}")
             return None
-    if name in _ALONE:
-        return Place(layer=_ALONE[name])
+    if match := _TRANSFORMERS.fullmatch(name):
+        layer, part = _TRANSFORMERS_BLOCK.get(match[2], ("", ""))
+        part = part if gated or part != "up" else ""
+        return Place(layer=f"encoder/blocks/{match[1]}/{layer}", part=part) if layer else None
+    if name in _ALONE or name in _PATCHES:
+        return Place(layer=_ALONE.get(name, "encoder/patch_embed"))
+    if name.startswith("head."):
+        name = re.sub(r"^head\.(attention\b)?", lambda found: f"attn_pool.{'attn' * bool(found[1])}", name)
     if name.startswith("attn_pool."):
         inner = name.removeprefix("attn_pool.")
         if inner in ("attn", "attn.in_proj"):  # fused q, k, v
@@ -120,6 +186,43 @@ def module_name(layer: str, naming: Naming) -> str:
     return f"{parent}.{inner}".lstrip(".")
 
 
+def timm_modules(layer: str, config: VisionConfig | None) -> list[tuple[str, slice]]:
+    """Returns timm's modules of a layer, each with its part of the layer's outputs.
+
+    Raises:
+      UserError: timm has no module for it.
+    """
+    name = module_name(layer, "timm")
+    if config is None or (config.family, config.activation) != ("dinov3", "swiglu") or name[-3:] != "fc1":
+        return [(name, slice(None))]
+    return [(f"{name}_g", slice(config.mlp_width)), (f"{name}_x", slice(config.mlp_width, None))]
+
+
+def transformers_modules(layer: str, config: VisionConfig) -> list[tuple[str, slice]]:
+    """Returns transformers' modules of a layer, each with its part of the layer's outputs.
+
+    Raises:
+      UserError: transformers has no module for it, or no encoder of this family.
+    """
+    encoder, _, block, rest = [*layer.split("/", 3), "", "", ""][:4]
+    if config.family == "siglip2" and layer in ("pool/mlp/c_fc", "pool/mlp/c_proj"):
+        (name,) = _MLP_FC[layer.removeprefix("pool/")]
+        return [(f"{_HEAD}.{name}", slice(None))]
+    gated = _WRITTEN_GATED if config.activation == "swiglu" else {}
+    names = {**_WRITTEN.get(config.family, {}), **gated}.get(rest)
+    parent = _BLOCKS.get((config.family, encoder))
+    if names is None or parent is None:
+        raise UserError(
+            "no module of transformers for this adapter",
+            where=f"{layer} of {config.name}",
+            expected=f"a layer of the blocks of {' or '.join(_WRITTEN)}",
+            found=layer,
+            fix="write it with timm's names, or merge it: --base=ENCODER",
+        )
+    width = layer_sizes(config)[layer][1] // len(names)
+    return [(f"{parent}.{block}.{name}", slice(i * width, (i + 1) * width)) for i, name in enumerate(names)]
+
+
 def inner_name(name: str, bare: Tower, official: Container[str]) -> str:
     """Returns the official name of a weight in the model of both encoders, or else timm's.
 
@@ -136,99 +239,26 @@ def inner_name(name: str, bare: Tower, official: Container[str]) -> str:
     return f"visual.{rest}" if f"visual.{rest}" in official else rest if not of_text else name
 
 
+def is_bypassed(module: str) -> bool:
+    """Returns whether PEFT's layer of a module is never called: it is inside torch's attention."""
+    return module.endswith("head.attention.out_proj")
+
+
 def is_bare(module: str) -> bool:
     """Returns whether a module of a block has official names and no prefix.
 
     The official text encoder has such names in the model of both encoders, and the vision encoder
     where it is the whole model.
     """
+    named, rest = parted(module)
+    return named is None and bool(_BARE.fullmatch(rest))
+
+
+def parted(module: str) -> tuple[Tower | None, str]:
+    """Returns the encoder that a module's prefix names, if any, and the name without prefix."""
     prefix = _PREFIX.match(module)
-    named = prefix["vision"] or prefix["text"]  # type: ignore[index]
-    return not named and bool(_BARE.fullmatch(module[prefix.end() :]))  # type: ignore[union-attr]
-
-
-def tower_of_bare(
-    sizes: Mapping[str, tuple[int, int]],
-    config: VisionConfig,
-    *,
-    base_class: str,
-    asked: Tower | None,
-    where: str,
-    beside: Sequence[str] = (),
-) -> Tower:
-    """Returns the encoder of a file's modules that have official names without a prefix.
-
-    Args:
-      sizes: module -> inputs and outputs, of all modules of the file.
-      config: the variant.
-      base_class: of the model that the adapter was trained on, as the file has it, or empty.
-      asked: the user's word.
-      where: the file, for the error.
-      beside: names of the file's other weights.
-
-    Raises:
-      UserError: names, shapes and class leave a doubt or contradict each other, or the user's word.
-    """
-    bare = [module for module in sizes if is_bare(module)]
-    if not bare and not any(map(is_bare, beside)):
-        return asked or "vision"
-    clues: dict[str, Tower] = {}
-    if base_class in _CLASSES:
-        clues[f"base class {base_class}"] = _CLASSES[base_class]
-    clues |= _clues_of_names(bare, [*sizes, *beside])
-    fits: list[Tower] = [tower for tower in ("vision", "text") if _fits(bare, sizes, config, tower)]
-    if len(fits) == 1:
-        clues["shapes"] = fits[0]
-    if asked:
-        clues[f"--tower={asked}"] = asked
-    if not fits and not clues:
-        return "vision"  # of another variant
-    if len(set(clues.values())) == 1:
-        return next(iter(clues.values()))
-    told = ", ".join(f"{clue}: {tower}" for clue, tower in clues.items())
-    raise UserError(
-        "adapter of the vision encoder, or of the text encoder",
-        where=f"{where} module {[*bare, *filter(is_bare, beside)][0]}",
-        expected=f"names, shapes and base class that say which encoder of {config.name}",
-        found=told or "official names without a prefix, which both have, and shapes that fit both",
-        fix="correct the variant or the --tower, or save the adapter with visual. before its modules"
-        if told
-        else "add --tower=vision or --tower=text",
-    )
-
-
-def _clues_of_names(bare: Iterable[str], modules: Iterable[str]) -> dict[str, Tower]:
-    """Returns what the names of a file's modules say about those without a prefix."""
-    clues: dict[Tower, str] = {}
-    for module in modules:
-        prefix = _PREFIX.match(module)
-        if prefix["vision"]:  # type: ignore[index]
-            clues.setdefault("text", f"{module} beside it")
-        elif prefix["text"] or module[prefix.end() :].startswith("attn_pool."):  # type: ignore[union-attr,index]
-            clues.setdefault("vision", f"{module} beside it")
-    for module in bare:
-        inner = _BARE.fullmatch(module[_PREFIX.match(module).end() :])[1]  # type: ignore[union-attr,index]
-        if inner in ("attn", "attn.base_layer.out_proj"):
-            clues.setdefault("text", module)
-        elif inner not in (*_MLP.values(), "attn.out_proj"):
-            clues.setdefault("vision", module)
-    return {clue: tower for tower, clue in clues.items()}
-
-
-def _fits(
-    bare: Iterable[str], sizes: Mapping[str, tuple[int, int]], config: VisionConfig, tower: Tower
-) -> bool:
-    """Returns whether modules have the shapes of a variant's encoder."""
-    expected = layer_sizes(config)
-    for module in bare:
-        found = place(module, tower)
-        if found is None and tower == "text" and module.endswith("attn.out_proj"):
-            continue  # has the name, and is refused later
-        if found is None or found.layer not in expected:
-            return False
-        if not found.part and expected[found.layer] != sizes[module]:
-            return False
-    return True
+    named: Tower | None = "vision" if prefix["vision"] else "text" if prefix["text"] else None  # type: ignore[index]
+    return named, module[prefix.end() :]  # type: ignore[union-attr]
 
 
 def layer_sizes(config: VisionConfig) -> dict[str, tuple[int, int]]:

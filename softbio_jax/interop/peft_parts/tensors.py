@@ -8,10 +8,10 @@ import ml_dtypes
 import numpy as np
 
 from softbio_jax.errors import UserError
-from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes
+from softbio_jax.interop import formats
+from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes, without_mask
 from softbio_jax.interop.peft_parts.config import PeftConfig
 from softbio_jax.interop.peft_parts.names import Tower, inner_name
-from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TEXT, VisionConfig
 
 PREFIX = "base_model.model."
@@ -121,11 +121,14 @@ def native(trained: Tensors, config: VisionConfig, bare: Tower, *, where: str) -
     known = vision_shapes(config) | (text_shapes(text) if text else {})
     unset = {key: np.broadcast_to(np.float32("nan"), shape) for key, shape in known.items()}
     visual = {key: array for key, array in unset.items() if key.startswith("visual.")}
-    layouts: dict[str, Tensors] = {"timm": OFFICIAL_TO_TIMM.forward(visual), "official": unset}
+    family = formats.FAMILIES[config.family]
+    others = [name for name in ("timm", "transformers") if name in family]
+    layouts: dict[str, Tensors] = {name: family[name].from_official(visual) for name in others}
+    layouts["official"] = unset
     owners: dict[str, str] = {}
     for name, array in trained.items():
         key = inner_name(name, bare, known)
-        layout = "official" if key in known else "timm"
+        layout = next((name for name in ("official", *others) if key in layouts[name]), "timm")
         expected = layouts[layout][key].shape if key in layouts[layout] else None
         if expected != array.shape or (key == _NO_BIAS and array.any()):
             raise UserError(
@@ -139,13 +142,29 @@ def native(trained: Tensors, config: VisionConfig, bare: Tower, *, where: str) -
             )
         owners[_claim(owners, f"{layout} {key}", name, where)] = name
         layouts[layout][key] = array
-    layouts["timm"] = OFFICIAL_TO_TIMM.backward(layouts["timm"])
+    for name in others:
+        layouts[name] = without_mask(family[name].to_official(layouts[name]))
     result: Tensors = {}
     for layout, arrays in layouts.items():
-        found = {path: leaf for path, leaf in OFFICIAL.forward(arrays).items() if not np.isnan(leaf.flat[0])}
+        found = {path: leaf for path, leaf in OFFICIAL.forward(arrays).items() if _set(leaf)}
+        for path, leaf in found.items():
+            if np.isnan(leaf).any():
+                raise UserError(
+                    "trained weights of some of q, k and v",
+                    where=where,
+                    expected="all of them, as they are one array here",
+                    found=f"a part of {path}",
+                    fix="merge it with PEFT (merge_and_unload) and convert the merged model",
+                )
         owners |= {_claim(owners, path, f"one of {layout}", where): f"one of {layout}" for path in found}
         result |= found
     return result
+
+
+def _set(leaf: np.ndarray) -> bool:
+    # Of the thirds of q, k and v any may be set.
+    ends = (leaf.flat[i * (leaf.size // 3)] for i in range(3)) if leaf.size >= 3 else leaf.flat
+    return not all(np.isnan(value) for value in ends)
 
 
 def _claim(owners: Mapping[str, str], place: str, name: str, where: str) -> str:

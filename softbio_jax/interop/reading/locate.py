@@ -1,5 +1,6 @@
 """From a path, a folder or a hub id to the file of a checkpoint, and to the plain names of its arrays."""
 
+import contextlib
 import importlib
 import pathlib
 import re
@@ -22,6 +23,8 @@ _STEMS = (
     ("open_clip_pytorch_model.bin",),
 )
 _NAMES = tuple(name for stem in _STEMS for name in stem)
+# What says the variant and the normalisation, beside weights on the hub.
+_BESIDE = ("config.json", "preprocessor_config.json")
 _ADAPTER = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Parts of a name that torch's wrappers of a model add: compiled, distributed, sharded, checkpointed.
@@ -46,14 +49,22 @@ def in_folder(folder: pathlib.Path) -> pathlib.Path:
     """Returns the checkpoint of a folder: the usual name, or the only index or file of weights.
 
     Raises:
-      UserError: an adapter's folder, no checkpoint, or several.
+      UserError: an adapter's or a run's folder, no checkpoint, or several.
     """
     if (folder / _ADAPTER).is_file():
-        fix = "add --src_format=peft, and give the encoder as --base"
-        raise UserError("an adapter, not an encoder", where=str(folder), found=_ADAPTER, fix=fix)
+        raise adapter_given(str(folder))
     for name in _NAMES:
         if (folder / name).is_file():
             return folder / name
+    if (folder / "checkpoints").is_dir() and (folder / "config.json").is_file():
+        export = f"scripts/export.py --model={folder} --format=safetensors --out=encoder.safetensors"
+        raise UserError(
+            "a run, not an encoder",
+            where=str(folder),
+            expected="the weights of a whole encoder",
+            found="checkpoints of what was trained",
+            fix=f"{export} writes its encoder",
+        )
     files = sorted(path for path in folder.iterdir() if path.is_file())
     parts = {part for path in files if (part := shards.part(path)) is not None}
     whole = [path for path in files if path.suffix in (".safetensors", *TORCH) and shards.part(path) is None]
@@ -67,6 +78,25 @@ def in_folder(folder: pathlib.Path) -> pathlib.Path:
         expected="one, such as model.safetensors or model.safetensors.index.json",
         found=", ".join(names[:4]) or "none",
         fix="name the file" if found else "fetch the index too" if parts else "correct the path",
+    )
+
+
+def adapter_given(source: str, *, where: str = "", found: str = _ADAPTER, fix: str = "") -> UserError:
+    """Returns the error of an adapter where an encoder is needed.
+
+    Args:
+      source: the adapter, a path or a hub id.
+      where: the flag or setting that names it, if known.
+      found: what shows that it is one.
+      fix: the correction; by default, to fold it into its encoder.
+    """
+    fold = f"add --src_format=peft and --base=ENCODER to scripts/convert.py --src={source}, which merges them"
+    return UserError(
+        "an adapter, not an encoder",
+        where=f"{where}: {source}" if where else source,
+        expected="the weights of a whole encoder",
+        found=found,
+        fix=fix or fold,
     )
 
 
@@ -96,13 +126,21 @@ def is_hub_id(source: str) -> bool:
 
 
 def check_source(source: str, *, of: str = "") -> None:
-    """Raises UserError if a source names no file, folder or hub id; reads and downloads nothing.
+    """Checks that a source can be a checkpoint; reads no weights and downloads nothing.
 
     Args:
       source: as of `resolve`.
       of: the setting that names it, for the message.
+
+    Raises:
+      UserError: none of them, a folder without a checkpoint, or a hub id without huggingface_hub.
     """
-    if not (split_level(pathlib.Path(source))[0].exists() or is_hub_id(source)):
+    path = split_level(pathlib.Path(source))[0]
+    if path.is_dir():
+        in_folder(path)
+    elif not path.exists() and is_hub_id(source):
+        require_hub(source, instead="a file")
+    elif not path.exists():
         raise UserError(
             "no such checkpoint",
             where=f"{of}: {source}" if of else source,
@@ -129,22 +167,37 @@ def _from_hub(source: str) -> pathlib.Path:
     check_source(source)
     huggingface_hub = require_hub(source, instead="a file")
 
+    cached: dict[str, bool] = {}  # once the hub could not be reached, after all its retries
+
     def download(name: str) -> pathlib.Path:
-        return pathlib.Path(huggingface_hub.hf_hub_download(source, name))
+        return pathlib.Path(huggingface_hub.hf_hub_download(source, name, **cached))
 
     name = source.split("/")[1]
-    wanted = (f"{name}.pt",) if name in VISION else _NAMES
+    wanted = (f"{name}.pt",) if name in VISION and VISION[name].family == "perception" else _NAMES
     first: Exception | None = None
+    is_adapter = False
     for filename in wanted:
         # Its errors have no common base class; each means that the file is not available.
         try:
-            return _complete(download(filename), download)
+            path = _complete(download(filename), download)
+            for beside in _BESIDE if filename in _NAMES else ():
+                with contextlib.suppress(Exception):  # many repositories have only one of them
+                    download(beside)
+            return path
         except UserError:
             raise
         except Exception as error:
             first = first or error
+            if type(error).__name__ == "LocalEntryNotFoundError":
+                cached["local_files_only"] = True
             if "EntryNotFound" not in type(error).__name__:
                 break  # the repository or the network: no other file can be had either
+    else:
+        with contextlib.suppress(Exception):  # as above
+            download(_ADAPTER)
+            is_adapter = True
+    if is_adapter:
+        raise adapter_given(source) from first
     raise UserError(
         "cannot fetch from the hub",
         where=f"{source}:{wanted[0]}",

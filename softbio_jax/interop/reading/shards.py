@@ -10,32 +10,26 @@ import numpy as np
 from softbio_jax.errors import UserError
 
 INDEX = ".index.json"
-_PART = re.compile(r"-\d{5}-of-(\d{5})\.")
+PART = re.compile(r"-\d{5}-of-(\d{5})\.")
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def part(path: pathlib.Path) -> str | None:
     """Returns the checkpoint's name if a file is named like one of its shards, else None."""
-    match = _PART.search(path.name)
+    match = PART.search(path.name)
     return None if match is None else f"{path.name[: match.start()]}{path.suffix}"
 
 
-def check_whole(path: pathlib.Path) -> None:
-    """Checks that a file is not one shard of a checkpoint.
-
-    Raises:
-      UserError: it is; the fix names the index.
-    """
+def lone_part(path: pathlib.Path) -> UserError:
+    """Returns the error of a file named like `PART`, given alone; the fix names the index."""
     name = part(path)
-    if name is None:
-        return
     index = path.with_name(f"{name}{INDEX}")
     fix = (
         f"give {index}"
         if index.is_file()
         else f"fetch {index.name} and the other shards, and give the folder"
     )
-    raise UserError("one shard of a checkpoint in several files", where=str(path), fix=fix)
+    return UserError("one shard of a checkpoint in several files", where=str(path), fix=fix)
 
 
 def read_index(path: pathlib.Path) -> dict[str, set[str]]:

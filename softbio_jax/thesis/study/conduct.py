@@ -21,23 +21,31 @@ from softbio_jax.thesis import protocol
 from softbio_jax.thesis.study import results, worker
 from softbio_jax.thesis.study.study import Study, Trial
 
-COLLECTED = "small_reproduction.json"
 
-
-def conduct(study: Study, workdir: pathlib.Path, *, jobs: int, console: Console = QUIET) -> dict[str, Any]:
+def conduct(
+    study: Study,
+    workdir: pathlib.Path,
+    *,
+    jobs: int,
+    records: pathlib.Path | None = None,
+    console: Console = QUIET,
+) -> dict[str, Any]:
     """Runs every unfinished trial of a study and collects the results after each.
 
     Args:
       study: the study.
       workdir: its folder: encoder, runs, compiled programs, features and the collected results.
       jobs: number of trials at a time, each with its share of the cores.
+      records: a folder with a small file per finished trial, which is written and, on any machine, read
+        instead of training again.
       console: prints a line per finished trial.
 
     Returns:
       The collected results.
 
     Raises:
-      UserError: the folder is another study's or in use, data are missing, or a trial fails.
+      UserError: the folder is another study's or in use, data are missing, a trial fails, or a record
+        is of another configuration.
     """
     if not 1 <= jobs <= (os.cpu_count() or 1):
         expected, fix = f"1 to {os.cpu_count()}, the number of cores", "set it in this range"
@@ -46,10 +54,12 @@ def conduct(study: Study, workdir: pathlib.Path, *, jobs: int, console: Console 
         _check_workdir(study, workdir)
         encoder, about = _encoder(study, workdir, console)
         done = results.read_all(study, workdir)
+        if records is not None:
+            done |= results.read_records(study, records, encoder=encoder)
 
         def collect() -> dict[str, Any]:
             collected = results.collect(study, done, encoder=about, jobs=jobs)
-            results.write(workdir / COLLECTED, collected)
+            results.write(workdir / f"{study.name}.json", collected)
             return collected
 
         console.say(f"{len(done)} of {study.size()} runs are done")
@@ -66,6 +76,8 @@ def conduct(study: Study, workdir: pathlib.Path, *, jobs: int, console: Console 
                 for future in finished.done:
                     trial = running.pop(future)
                     done[trial] = _result(future)
+                    if records is not None:
+                        results.write(results.record_of(records, trial), done[trial])
                     collected = collect()
                     pace = (time.perf_counter() - begun) / (len(done) - before)
                     console.say(

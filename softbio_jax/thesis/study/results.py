@@ -1,6 +1,8 @@
 """The results of finished trials, and all of them collected in one JSON file."""
 
+import dataclasses
 import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -8,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from softbio_jax import files
+from softbio_jax.errors import UserError
 from softbio_jax.runs.config import RunConfig
 from softbio_jax.thesis.study.study import Results, Study, Trial
 
@@ -36,14 +39,38 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
 
 def read_all(study: Study, workdir: pathlib.Path) -> dict[Trial, dict[str, Any]]:
     """Returns the results of a study's finished trials."""
-    trials = [
-        Trial(cell=cell, factor=factor, seed=seed)
-        for cell in study.cells
-        for factor in study.factors
-        for seed in study.seeds
-    ]
-    found = {trial: read(folder_of(workdir, trial) / "result.json") for trial in trials}
+    found = {trial: read(folder_of(workdir, trial) / "result.json") for trial in study.trials()}
     return {trial: values for trial, values in found.items() if values is not None}
+
+
+def record_of(records: pathlib.Path, trial: Trial) -> pathlib.Path:
+    """Returns where a trial's record is in a folder of records."""
+    return records / f"{trial.name.replace('/', '-')}.json"
+
+
+def read_records(study: Study, records: pathlib.Path, *, encoder: str) -> dict[Trial, dict[str, Any]]:
+    """Returns the results of the trials of a study that have a record.
+
+    Raises:
+      UserError: a record of another configuration.
+    """
+    found = {}
+    for trial in study.trials():
+        path = record_of(records, trial)
+        values = read(path)
+        if values is None:
+            continue
+        config = study.config(trial, encoder=encoder, workdir=records)
+        if values.get("config") != (digest := config_digest(config)):
+            raise UserError(
+                "record of another configuration",
+                where=str(path),
+                expected=f"config {digest}",
+                found=str(values.get("config")),
+                fix="name another folder of records, or restore the study's configuration",
+            )
+        found[trial] = values
+    return found
 
 
 def of_trial(
@@ -70,6 +97,7 @@ def of_trial(
         "device": about["device"],
         "versions": about["versions"],
         "date": _today(),
+        "predictions": predictions_digest(folder),
     }
 
 
@@ -101,6 +129,7 @@ def collect(study: Study, done: Results, *, encoder: Mapping[str, Any], jobs: in
         "date": max((run["date"] for run in runs), default=_today()),
         "machine": _machine(finished),
         "jobs": jobs,
+        "size": study.size(),
         "versions": finished["versions"],
         "seeds": list(study.seeds),
         "factors": list(study.factors),
@@ -119,9 +148,26 @@ def collect(study: Study, done: Results, *, encoder: Mapping[str, Any], jobs: in
     }
 
 
+def config_digest(config: RunConfig) -> str:
+    """Returns 16 hexadecimal digits of what a trial computes: its configuration without folders."""
+    values = dataclasses.asdict(config)
+    values["data"]["root"] = values["train"]["compile_cache"] = values["train"]["cache_dir"] = ""
+    values["model"]["pretrained"] = pathlib.Path(config.model.pretrained).name
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def predictions_digest(folder: pathlib.Path) -> str:
+    """Returns 16 hexadecimal digits of a trial's predictions of its test sets."""
+    digest = hashlib.sha256()
+    for path in sorted((folder / "eval" / "predictions").glob("*.csv")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def _identity(trial: Trial, config: RunConfig) -> dict[str, Any]:
     rate = config.optimizer.rates["heads"]
-    return {"cell": trial.cell, "factor": trial.factor, "rate": rate, "seed": trial.seed}
+    about = {"cell": trial.cell, "factor": trial.factor, "rate": rate, "seed": trial.seed}
+    return about | {"share": trial.share, "config": config_digest(config)}
 
 
 def _machine(result: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from softbio_jax.data.augment import AugmentConfig
 from softbio_jax.errors import UserError
-from softbio_jax.ranges import Range, Seed, from_mapping
+from softbio_jax.ranges import Name, Range, Seed, from_mapping
 from softbio_jax.runs.config import BatchSize, Rate, RunConfig, config_from
 
 # The balancer's log-variances have the same rate in every trial.
@@ -39,16 +39,18 @@ class Pretrain:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
 class Trial:
-    """One training run: a cell at a factor of its learning rates with a seed."""
+    """One training run: a cell at a factor of its learning rates with a seed, for a share of its steps."""
 
     cell: str
     factor: float
     seed: int
+    share: float = 1.0
 
     @property
     def name(self) -> str:
         """The trial's folder inside the study's `runs`."""
-        return f"{self.cell}/x{self.factor:g}-seed{self.seed}"
+        part = "" if self.share == 1 else f"-share{self.share:g}"
+        return f"{self.cell}/x{self.factor:g}-seed{self.seed}{part}"
 
 
 Results = Mapping[Trial, Mapping[str, Any]]  # of the finished trials
@@ -58,16 +60,21 @@ Results = Mapping[Trial, Mapping[str, Any]]  # of the finished trials
 class Study:
     """Cells and their budget.
 
-    Every cell is trained at every factor of its learning rates with the first seed; the factor
-    with the lowest validation loss is then trained with the other seeds. `untrained` names the
-    cells whose encoder keeps its random weights.
+    Every cell is trained at every factor of its learning rates with the first seed, for
+    `search_share` of its steps; the factor with the lowest validation loss is then trained with the
+    other seeds, and with the first one too where its search was shorter. `more_seeds` are those of
+    single cells beside `seeds`. `untrained` names the cells whose encoder keeps its random weights.
+    `name` is that of the collected results.
     """
 
     data_root: str
+    name: Annotated[str, Name()] = "small_reproduction"
     seeds: tuple[Seed, ...]
     factors: tuple[Annotated[float, Range(0, 1e6, above=True)], ...]
     cells: Mapping[str, Any]  # name -> a run's configuration, in the order of running
     pretrained: str = ""
+    search_share: Annotated[float, Range(0, 1, above=True)] = 1.0
+    more_seeds: Mapping[str, tuple[Seed, ...]] = dataclasses.field(default_factory=dict)
     untrained: tuple[str, ...] = ()
     pretrain: Pretrain | None = None
 
@@ -79,14 +86,20 @@ class Study:
             for group, rate in config.optimizer.rates.items()
         }
         weights = "" if trial.cell in self.untrained else encoder
+        steps, warmup, every = (
+            max(1, round(count * trial.share)) if count else 0
+            for count in (config.train.steps, config.optimizer.warmup_steps, config.train.eval_every)
+        )
         return dataclasses.replace(
             config,
             seed=trial.seed,
             model=dataclasses.replace(config.model, pretrained=weights),
             data=dataclasses.replace(config.data, root=self.data_root),
-            optimizer=dataclasses.replace(config.optimizer, rates=rates),
+            optimizer=dataclasses.replace(config.optimizer, rates=rates, warmup_steps=warmup),
             train=dataclasses.replace(
                 config.train,
+                steps=steps,
+                eval_every=every,
                 compile_cache=str(workdir / "compiled"),
                 cache_dir=str(workdir / "features") if config.train.cache_features else "",
             ),
@@ -94,11 +107,27 @@ class Study:
 
     def size(self) -> int:
         """Returns the number of trials."""
-        return len(self.cells) * (len(self.factors) + len(self.seeds) - 1)
+        searched = len(self.factors) - (self.search_share == 1)
+        return sum(searched + len(self.seeds_of(cell)) for cell in self.cells)
+
+    def seeds_of(self, cell: str) -> tuple[int, ...]:
+        """Returns the seeds that a cell's chosen factor is trained with."""
+        return (*self.seeds, *self.more_seeds.get(cell, ()))
 
     def search(self, cell: str) -> list[Trial]:
         """Returns the trials among which a cell's factor is chosen."""
-        return [Trial(cell=cell, factor=factor, seed=self.seeds[0]) for factor in self.factors]
+        seed, share = self.seeds[0], self.search_share
+        return [Trial(cell=cell, factor=factor, seed=seed, share=share) for factor in self.factors]
+
+    def trials(self) -> list[Trial]:
+        """Returns every trial that the study may have, whatever factors are chosen."""
+        final = [
+            Trial(cell=cell, factor=factor, seed=seed)
+            for cell in self.cells
+            for factor in self.factors
+            for seed in self.seeds_of(cell)
+        ]
+        return list(dict.fromkeys([*(trial for cell in self.cells for trial in self.search(cell)), *final]))
 
     def chosen_factor(self, cell: str, done: Results) -> float | None:
         """Returns the factor with the lowest validation loss, None while its search is unfinished.
@@ -121,8 +150,8 @@ class Study:
 
     def chosen(self, cell: str, done: Results) -> list[Trial]:
         """Returns a cell's trials at its chosen factor, one per seed; none before it is chosen."""
-        factor = self.chosen_factor(cell, done)
-        return [] if factor is None else [Trial(cell=cell, factor=factor, seed=seed) for seed in self.seeds]
+        factor, seeds = self.chosen_factor(cell, done), self.seeds_of(cell)
+        return [] if factor is None else [Trial(cell=cell, factor=factor, seed=seed) for seed in seeds]
 
     def ready(self, done: Results) -> list[Trial]:
         """Returns the unfinished trials that depend on no other, cell by cell."""
@@ -159,8 +188,12 @@ def _check(study: Study) -> None:
         _require(0 < len(set(values)) == len(values), f"config.{name}", "at least one, all different", values)
     _require(min(study.factors) > 0, "config.factors", "numbers above 0", study.factors)
     _require(len(study.cells) > 0, "config.cells", "at least one", ())
-    unknown = [name for name in study.untrained if name not in study.cells]
-    _require(not unknown, "config.untrained", "names of config.cells", unknown)
+    for name, cells in (("untrained", study.untrained), ("more_seeds", tuple(study.more_seeds))):
+        unknown = [cell for cell in cells if cell not in study.cells]
+        _require(not unknown, f"config.{name}", "names of config.cells", unknown)
+    for cell in study.more_seeds:
+        seeds = study.seeds_of(cell)
+        _require(len(set(seeds)) == len(seeds), f"config.more_seeds.{cell}", "seeds that differ", seeds)
     if study.pretrain is not None:
         f = study.pretrain.fraction
         _require(0 < f < 1, "config.pretrain.fraction", "a number between 0 and 1", (f,))

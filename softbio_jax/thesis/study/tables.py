@@ -14,12 +14,14 @@ COLUMNS = ("emotion", "age", "gender", "overall")
 METHODS = {
     "lp_untrained": "LP, random encoder",
     "lp": "LP",
+    "ap": "AP",
     "ft": "FT",
     "lora": "LoRA",
     "lora_plus": "LoRA+",
     "dora": "DoRA",
     "mtlora": "MTLoRA (base reads shared)",
     "mtlora_task": "MTLoRA (base reads task)",
+    "full": "all weights",
 }
 ABLATIONS = {
     "lora": "LoRA as above",
@@ -31,6 +33,7 @@ ABLATIONS = {
 # first, second, and the two rows of the thesis' Table 4.11 with the same difference.
 COMPARISONS = (
     ("lp", "lp_untrained", ()),
+    ("ap", "lp", ()),
     ("ft", "lp", ("ft4", "lp")),
     ("lora", "ft", ("lora", "ft4")),
     ("lora", "lp", ("lora", "lp")),
@@ -39,6 +42,7 @@ COMPARISONS = (
     ("mtlora_task", "mtlora", ()),
     ("lora_plus", "lora", ()),
     ("dora", "lora", ()),
+    ("full", "lora", ()),
     ("lora", "lora_fixed", ()),
     ("lora", "lora_natural", ()),
     ("lora", "lora_low_rank", ()),
@@ -67,7 +71,7 @@ def state(study: Collected) -> str:
     finished = [run for run in runs if "failed" not in run]
     steps = sorted({(cell["steps"], cell["batch_size"]) for cell in cells.values()})
     shown = ", ".join(f"{steps:,} steps of {batch}" for steps, batch in steps)
-    total = len(cells) * (len(values["factors"]) + len(values["seeds"]) - 1)
+    total = values.get("size", len(cells) * (len(values["factors"]) + len(values["seeds"]) - 1))
     text = (
         f"{len(runs)} of {total} runs, {len(runs) - len(finished)} of them diverged; {shown} each; "
         f"{sum(run['train_seconds'] for run in finished) / 60:.0f} min of training, {values['jobs']} at a "
@@ -146,7 +150,12 @@ def rates(study: Collected) -> str:
     factors, first = study.values["factors"], study.values["seeds"][0]
     rows = []
     for cell in study.values["cells"]:
-        searched = {run["factor"]: run for run in study.all_runs(cell) if run["seed"] == first}
+        runs = study.all_runs(cell)
+        share = min((run.get("share", 1.0) for run in runs), default=1.0)  # the search's runs may be shorter
+        searched = {
+            run["factor"]: run for run in runs if run["seed"] == first and run.get("share", 1.0) == share
+        }
+        chosen = {run["factor"] for run in study.chosen(cell)}
         shown = []
         for factor in factors:
             run = searched.get(factor)
@@ -154,7 +163,7 @@ def rates(study: Collected) -> str:
                 shown.append("-" if run is None else "diverged")
                 continue
             text = f"{run['validation_loss']:.4f}"
-            shown.append(f"**{text}**" if run["chosen"] else text)
+            shown.append(f"**{text}**" if run["factor"] in chosen else text)
         rate = next((f"{run['rate']:g}" for run in study.chosen(cell)), "-")
         rows.append([f"`{cell}`", *shown, rate])
     header = [f"factor {factor:g}" for factor in factors]

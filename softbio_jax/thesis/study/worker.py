@@ -47,7 +47,7 @@ def train(study: Study, trial: Trial, workdir: pathlib.Path, encoder: str) -> di
     """
     from softbio_jax.runs.build import build
     from softbio_jax.train import loop
-    from softbio_jax.train.early_stopping import DivergedError
+    from softbio_jax.train.progress import DivergedError
 
     config = study.config(trial, encoder=encoder, workdir=workdir)
     folder = results.folder_of(workdir, trial)

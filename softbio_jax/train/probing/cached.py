@@ -16,7 +16,8 @@ from softbio_jax.params import Tree
 from softbio_jax.runs import parallel
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.data import RunData
-from softbio_jax.runs.session import Outputs, Session, train_step
+from softbio_jax.runs.optimizer import evaluated
+from softbio_jax.runs.session import CompiledStep, Outputs, Session, train_step
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import Metrics, TrainStep
 from softbio_jax.train.probing import table as tables
@@ -90,8 +91,13 @@ class CachedSession(Session):
             labels = {task: tables.labels_of(dataset, found, task) for task in tasks}
             self.held[dataset.fingerprint] = (values, labels)
 
-    def compile(self) -> Any:
-        """Compiles the training steps; see `Session.compile`. A loop's body counts once in the jaxpr."""
+    def compile(self, compiled: CompiledStep | None = None) -> Any:
+        """Compiles the training steps; see `Session.compile`. A loop's body counts once in the jaxpr.
+
+        Args:
+          compiled: not used: that step has the encoder, these have its cached features.
+        """
+        del compiled
         config, everywhere = self.run.config, parallel.replicated(self.mesh)
         shape = jax.ShapeDtypeStruct(
             (self.length, config.train.batch_size),
@@ -140,7 +146,7 @@ class CachedSession(Session):
 
     def _logits(self, state: TrainState, proj: Tree, values: jax.Array) -> Logits:
         """Maps blocks of features (M, b, D) to logits {task: (M, b, C)}."""
-        variables = {"params": state.trainable | proj, "batch_stats": state.batch_stats}
+        variables = {"params": evaluated(state) | proj, "batch_stats": state.batch_stats}
 
         def block_logits(block: jax.Array) -> Logits:
             return classify(self.run.model, variables, dict.fromkeys(self.run.config.tasks, block))

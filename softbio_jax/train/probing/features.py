@@ -24,7 +24,7 @@ from softbio_jax.data.augment import augment
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.models.forward import encode
-from softbio_jax.params import Tree, flatten
+from softbio_jax.params import Tree
 from softbio_jax.runs import parallel
 from softbio_jax.runs.build import Run
 from softbio_jax.safety import damage
@@ -159,13 +159,14 @@ class FeatureExtractor:
         self._run, self._frozen, self._mesh, self._root = run, frozen, mesh, root
         self._base = base
         model, task, settings = run.model, run.config.tasks[0], run.config.augment
+        mean = model.config.mean
 
         def plain(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
             del key, rows
             return encode(model, frozen, images)[task]  # the same for every task
 
         def augmented(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
-            return encode(model, frozen, augment(images, key, rows, config=settings))[task]
+            return encode(model, frozen, augment(images, key, rows, config=settings, mean=mean))[task]
 
         everywhere = parallel.replicated(mesh)
         self._plain = jax.jit(plain, out_shardings=everywhere)
@@ -238,7 +239,8 @@ class FeatureExtractor:
             )
             for view in views:
                 forward = self._augmented if view else self._plain
-                with jax.default_matmul_precision(config.compute.matmul_precision):
+                precision = config.compute.matmul_precision
+                with jax.set_mesh(self._mesh), jax.default_matmul_precision(precision):
                     found = forward(self._frozen, placed["image"], keys[view], placed["row"])
                 values[view, own] = np.asarray(found)[: len(own)]
             meter.add(len(own) * len(views))
@@ -257,10 +259,10 @@ class FeatureExtractor:
             "data": f"{dataset.name}/{dataset.split}",
             "fingerprint": dataset.fingerprint,
             "base": self._base,
-            "tower": dataclasses.asdict(run.model.config),
+            "tower": run.model.config.to_json(),
             "feature": config.model.feature,
             "image_size": run.image_size,
-            "frozen_types": sorted({leaf.dtype.name for leaf in flatten(self._frozen).values()}),
+            "frozen_types": sorted({leaf.dtype.name for leaf in jax.tree.leaves(self._frozen)}),
             "dtype": self._one.dtype.name,
             "compute": config.compute.dtype,
             "matmul_precision": config.compute.matmul_precision,

@@ -30,13 +30,13 @@ from softbio_jax.runs.session import train_step
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import Batch, Metrics, TrainStep, task_losses
 from softbio_jax.tasks import MISSING
-from softbio_jax.train import loop
-from softbio_jax.train.early_stopping import ValidationHistory
+from softbio_jax.train import validation
 from softbio_jax.train.metrics_log import due
 from softbio_jax.train.probing import table
 from softbio_jax.train.probing.cached import CachedSession
 from softbio_jax.train.probing.features import Features
 from softbio_jax.train.probing.table import RowBatches
+from softbio_jax.train.validation import ValidationHistory
 
 Sums = dict[str, dict[str, jax.Array]]  # {task: {loss, hits, count: (R,)}}
 
@@ -86,7 +86,7 @@ class SweepSession(CachedSession):
             self._answers.append(parallel.replicate(blocks, self.mesh))
 
     def validate(self) -> dict[str, np.ndarray]:
-        """Returns val/{task}/loss, val/{task}/accuracy and val/loss, (R,) each; see `loop.validate`."""
+        """Returns val/{task}/loss, val/{task}/accuracy and val/loss, (R,) each; see `validation.validate`."""
         totals: dict[str, dict[str, Any]] = {}
         for (values, _), answers in zip(self.held.values(), self._answers, strict=True):
             with jax.default_matmul_precision(self.run.config.compute.matmul_precision):
@@ -135,7 +135,7 @@ class SweepSession(CachedSession):
         tasks = self.run.config.tasks
 
         def one(state: TrainState, block: jax.Array, labels: dict[str, jax.Array]) -> Sums:
-            variables = {"params": state.trainable | proj, "batch_stats": state.batch_stats}
+            variables = {"params": optimizer.evaluated(state) | proj, "batch_stats": state.batch_stats}
             features = dict.fromkeys(tasks, block)
             logits = classify(self.run.model, variables, features)
             masks = {f"mask/{task}": labels[f"labels/{task}"] != MISSING for task in tasks}
@@ -255,7 +255,7 @@ def text(trials: Sequence[Trial]) -> str:
         losses = "".join(f"{found[rate, decay].loss:>11.4f}" for decay in decays)
         lines.append(f"{rate:<12g}{losses}")
     best = min(trials, key=lambda trial: trial.loss)
-    accuracies = "  ".join(loop.accuracies(best.scalars))
+    accuracies = "  ".join(validation.accuracies(best.scalars))
     lines.append(f"lowest validation loss {best.loss:.4f} (step {best.step}): {accuracies}")
     lines.append(
         f"train it with --config.optimizer.rates.heads={best.rate:g} "

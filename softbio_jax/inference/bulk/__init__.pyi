@@ -1,0 +1,3 @@
+from .beam import do_fn as do_fn
+from .stream import Stream as Stream
+from .table import PredictionTable as PredictionTable

@@ -1,0 +1,5 @@
+"""The variants of every family of encoders, as fields of their configurations."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

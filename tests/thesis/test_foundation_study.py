@@ -1,0 +1,68 @@
+"""configs/foundation_study.py: equal labels for every cell, and what its rows train."""
+
+import pathlib
+import runpy
+
+import pytest
+
+from softbio_jax.runs import build
+from softbio_jax.thesis.study.study import Trial, study_from
+from tests.structure import ROOT
+
+GET_CONFIG = runpy.run_path(str(ROOT / "configs" / "foundation_study.py"))["get_config"]
+STUDY = study_from(GET_CONFIG().to_dict() | {"pretrained": "weights.safetensors"})
+
+
+def labels_seen(cell):
+    """Returns task -> the labels that a run of a cell draws in expectation."""
+    values = STUDY.cells[cell]
+    shares = values["data"]["sampler"]["shares"]
+    images = values["train"]["steps"] * values["train"]["batch_size"]
+    drawn = {name: images * share / sum(shares.values()) for name, share in shares.items()}
+    return {task: drawn["fer" if task == "emotion" else "fairface"] for task in values["tasks"]}
+
+
+@pytest.mark.parametrize("cell", STUDY.cells)
+def test_every_cell_sees_as_many_labels_of_a_task(cell):
+    batch = STUDY.cells[cell]["train"]["batch_size"]
+    for task, count in labels_seen(cell).items():
+        assert count == pytest.approx(labels_seen("lora")[task], abs=batch)
+
+
+@pytest.mark.parametrize("cell", ["lp", "ap", "ft", "lora", "mtlora_task", "full", "lora_emotion"])
+def test_a_cell_trains_what_its_name_says(cell):
+    config = STUDY.config(
+        Trial(cell=cell, factor=1.0, seed=0, share=0.25), encoder="", workdir=pathlib.Path()
+    )
+    trained = set(build.build(config).groups.values())
+    expected = {
+        "lp": set(),
+        "ap": {"pooling"},
+        "ft": {"blocks"},
+        "lora": {"adapter_a", "adapter_b"},
+        "mtlora_task": {"adapter_a", "adapter_b"},
+        "full": {"blocks"},
+        "lora_emotion": {"adapter_a", "adapter_b"},
+    }[cell]
+    assert expected == trained & {"adapter_a", "adapter_b", "blocks", "pooling"}
+    assert config.train.steps == round(STUDY.cells[cell]["train"]["steps"] / 4)
+    assert ("log_var" in trained) == (len(config.tasks) > 1)
+
+
+def test_a_share_of_the_steps_leaves_what_is_off_alone():
+    values = GET_CONFIG("cells=lora").to_dict() | {"pretrained": "weights.safetensors"}
+    values["cells"]["lora"]["train"]["eval_every"] = values["cells"]["lora"]["optimizer"]["warmup_steps"] = 0
+    trial = Trial(cell="lora", factor=1.0, seed=0, share=0.25)
+    config = study_from(values).config(trial, encoder="", workdir=pathlib.Path())
+    assert config.train.eval_every == config.optimizer.warmup_steps == 0
+
+
+def test_what_may_be_compared_by_seed_has_the_same_seeds():
+    assert STUDY.seeds_of("lora") == STUDY.seeds_of("lp") == STUDY.seeds_of("mtlora") == (0, 1, 2, 3, 4)
+    assert STUDY.seeds_of("ft") == (0, 1, 2)
+
+
+@pytest.mark.parametrize("wrong", ["images=many", "cells=lora+lorra", "steps=3"])
+def test_a_wrong_argument_is_reported(wrong):
+    with pytest.raises(ValueError, match="found"):
+        GET_CONFIG(wrong)
