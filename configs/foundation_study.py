@@ -6,12 +6,13 @@
 
 Every cell sees the same number of labels of a task: `images` of FairFace, with age and gender, and a
 third as many of FER, with emotion. So a single-task cell has the labels of its task alone, and fewer
-steps. Its rates are searched with the first seed on a quarter of the steps.
+steps. Its rates are searched with the first seed on a quarter of the steps. Only lora_long differs: it
+is lora with three times the labels, at the rates chosen for lora.
 
 Cells: lp, ap (a new attention pooling), ft (the last 4 of 12 blocks), lora, lora_plus, dora, mtlora and
 mtlora_task (what the last block's kernels read: the shared stream, or each task's own), full; and lp,
-ft and lora on one task each. images, batch_size, image_size and cells (names joined by "+") can be set
-as configs/foundation_study.py:cells=lp+lora.
+ft and lora on one task each; and lora_long. images, batch_size, image_size and cells (names joined by
+"+") can be set as configs/foundation_study.py:cells=lp+lora.
 """
 
 import ml_collections
@@ -20,7 +21,8 @@ _LABELS = {"age": "fairface", "gender": "fairface", "emotion": "fer"}
 _TEST = {"fairface": "fairface/val", "fer": "fer/test"}
 _METHODS = ("lp", "ap", "ft", "lora", "lora_plus", "dora", "mtlora", "mtlora_task", "full")
 _SINGLE = ("lp", "ft", "lora")
-_DEFAULTS = {"images": "24000", "batch_size": "64", "image_size": "98", "cells": ""}
+_DEFAULTS = {"images": "20000", "batch_size": "64", "image_size": "98", "cells": ""}
+_LONGER = 3  # labels of lora_long for one of lora
 _EXPRESSIONS = 3  # images of FairFace for one of FER, which has a twelfth as many
 _RANK = 16
 _RATIO = 6  # LoRA+: B's rate over A's, as in the thesis' code
@@ -39,6 +41,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         "seeds": (0, 1, 2),
         "more_seeds": {name: (3, 4) for name in ("lp", "lora", "mtlora") if name in names},
         "factors": (0.3, 1.0, 3.0),
+        "factor_of": {"lora_long": "lora"} if {"lora", "lora_long"} <= set(names) else {},
         "search_share": 0.25,
         "cells": ml_collections.ConfigDict(
             {name: _cell(chosen, **kinds[name]) for name in names}, sort_keys=False
@@ -52,11 +55,11 @@ def _cells() -> dict[str, dict]:
     cells: dict[str, dict] = {name: {"method": name, "tasks": tuple(_LABELS)} for name in _METHODS}
     for task in _LABELS:
         cells |= {f"{name}_{task}": {"method": name, "tasks": (task,)} for name in _SINGLE}
-    return cells
+    return cells | {"lora_long": {"method": "lora", "tasks": tuple(_LABELS), "times": _LONGER}}
 
 
-def _cell(chosen: dict[str, str], *, method: str, tasks: tuple[str, ...]) -> dict:
-    faces = int(chosen["images"])
+def _cell(chosen: dict[str, str], *, method: str, tasks: tuple[str, ...], times: int = 1) -> dict:
+    faces = times * int(chosen["images"])
     images = {"fairface": faces, "fer": faces // _EXPRESSIONS}
     sets = list(dict.fromkeys(_LABELS[task] for task in tasks))
     batch = int(chosen["batch_size"])

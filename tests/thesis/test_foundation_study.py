@@ -5,6 +5,7 @@ import runpy
 
 import pytest
 
+from softbio_jax.errors import UserError
 from softbio_jax.runs import build
 from softbio_jax.thesis.study.study import Trial, study_from
 from tests.structure import ROOT
@@ -25,8 +26,9 @@ def labels_seen(cell):
 @pytest.mark.parametrize("cell", STUDY.cells)
 def test_every_cell_sees_as_many_labels_of_a_task(cell):
     batch = STUDY.cells[cell]["train"]["batch_size"]
+    times = 3 if cell == "lora_long" else 1
     for task, count in labels_seen(cell).items():
-        assert count == pytest.approx(labels_seen("lora")[task], abs=batch)
+        assert count == pytest.approx(times * labels_seen("lora")[task], abs=times * batch)
 
 
 @pytest.mark.parametrize("cell", ["lp", "ap", "ft", "lora", "mtlora_task", "full", "lora_emotion"])
@@ -55,6 +57,22 @@ def test_a_share_of_the_steps_leaves_what_is_off_alone():
     trial = Trial(cell="lora", factor=1.0, seed=0, share=0.25)
     config = study_from(values).config(trial, encoder="", workdir=pathlib.Path())
     assert config.train.eval_every == config.optimizer.warmup_steps == 0
+
+
+def test_the_longer_run_takes_the_factor_of_the_short_one():
+    done = {t: {"validation_loss": abs(t.factor - 3.0)} for t in STUDY.search("lora")}
+    assert STUDY.search("lora_long") == []
+    assert STUDY.chosen_factor("lora_long", {}) is None
+    chosen = STUDY.chosen("lora_long", done)
+    assert [(t.factor, t.seed, t.share) for t in chosen] == [(3.0, seed, 1.0) for seed in (0, 1, 2)]
+    assert STUDY.size() == 18 * 3 + 19 * 3 + 3 * 2
+    assert set(chosen) <= set(STUDY.ready(done))
+
+
+def test_a_factor_of_an_unsearched_cell_is_refused():
+    values = GET_CONFIG("cells=lora+lora_long").to_dict() | {"pretrained": "weights.safetensors"}
+    with pytest.raises(UserError, match=r"factor_of\.lora_long: expected one of lora, found lora_long"):
+        study_from(values | {"factor_of": {"lora_long": "lora_long"}})
 
 
 def test_what_may_be_compared_by_seed_has_the_same_seeds():

@@ -63,7 +63,8 @@ class Study:
     Every cell is trained at every factor of its learning rates with the first seed, for
     `search_share` of its steps; the factor with the lowest validation loss is then trained with the
     other seeds, and with the first one too where its search was shorter. `more_seeds` are those of
-    single cells beside `seeds`. `untrained` names the cells whose encoder keeps its random weights.
+    single cells beside `seeds`. A cell of `factor_of` is not searched: it takes the factor chosen for
+    another cell. `untrained` names the cells whose encoder keeps its random weights.
     `name` is that of the collected results.
     """
 
@@ -75,6 +76,7 @@ class Study:
     pretrained: str = ""
     search_share: Annotated[float, Range(0, 1, above=True)] = 1.0
     more_seeds: Mapping[str, tuple[Seed, ...]] = dataclasses.field(default_factory=dict)
+    factor_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
     untrained: tuple[str, ...] = ()
     pretrain: Pretrain | None = None
 
@@ -108,14 +110,17 @@ class Study:
     def size(self) -> int:
         """Returns the number of trials."""
         searched = len(self.factors) - (self.search_share == 1)
-        return sum(searched + len(self.seeds_of(cell)) for cell in self.cells)
+        finals = sum(len(self.seeds_of(cell)) for cell in self.cells)
+        return finals + searched * (len(self.cells) - len(self.factor_of))
 
     def seeds_of(self, cell: str) -> tuple[int, ...]:
         """Returns the seeds that a cell's chosen factor is trained with."""
         return (*self.seeds, *self.more_seeds.get(cell, ()))
 
     def search(self, cell: str) -> list[Trial]:
-        """Returns the trials among which a cell's factor is chosen."""
+        """Returns the trials among which a cell's factor is chosen; none for one of `factor_of`."""
+        if cell in self.factor_of:
+            return []
         seed, share = self.seeds[0], self.search_share
         return [Trial(cell=cell, factor=factor, seed=seed, share=share) for factor in self.factors]
 
@@ -137,7 +142,7 @@ class Study:
         Raises:
           UserError: no trial of the cell has a finite loss.
         """
-        trials = self.search(cell)
+        trials = self.search(self.factor_of.get(cell, cell))
         if any(trial not in done for trial in trials):
             return None
         losses = {trial.factor: _loss(done[trial]) for trial in trials}
@@ -188,9 +193,13 @@ def _check(study: Study) -> None:
         _require(0 < len(set(values)) == len(values), f"config.{name}", "at least one, all different", values)
     _require(min(study.factors) > 0, "config.factors", "numbers above 0", study.factors)
     _require(len(study.cells) > 0, "config.cells", "at least one", ())
-    for name, cells in (("untrained", study.untrained), ("more_seeds", tuple(study.more_seeds))):
+    named = {"untrained": study.untrained, "more_seeds": study.more_seeds, "factor_of": study.factor_of}
+    for name, cells in named.items():
         unknown = [cell for cell in cells if cell not in study.cells]
         _require(not unknown, f"config.{name}", "names of config.cells", unknown)
+    searched = [cell for cell in study.cells if cell not in study.factor_of]
+    for cell, source in study.factor_of.items():
+        _require(source in searched, f"config.factor_of.{cell}", f"one of {', '.join(searched)}", [source])
     for cell in study.more_seeds:
         seeds = study.seeds_of(cell)
         _require(len(set(seeds)) == len(seeds), f"config.more_seeds.{cell}", "seeds that differ", seeds)
