@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -66,14 +66,19 @@ def main(_: Sequence[str]) -> None:
 def _show_contradictions(groups: Sequence[dict[str, Any]]) -> None:
     for group in groups[:_SHOWN]:
         for task in group["labels_differ"]:
-            sides = [side for side in group["images"] if task in side["labels"]]
-            listed = ", ".join(f"{s['split']} {s['id']} {s['labels'][task]}" for s in sides[:_SHOWN])
+            shown = [(side, _label(side, task)) for side in group["images"]]
+            sides = [f"{side['split']} {side['id']} {label}" for side, label in shown if label]
+            listed = ", ".join(sides[:_SHOWN])
             more = f" and {len(sides) - _SHOWN:,} more" if len(sides) > _SHOWN else ""
             print(f"{task} labels of copies differ: {listed}{more}")
     if len(groups) > _SHOWN:
         print(
             f"and {len(groups) - _SHOWN:,} more images whose copies have other labels (groups of audit.json)"
         )
+
+
+def _label(side: Mapping[str, Any], task: str) -> str:
+    return side["labels"].get(task) or " or ".join(side["possible"].get(task, ()))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ class TaskSpec:
 AGE = TaskSpec(
     name="age", classes=("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 )
+# The completed years [first, end) of each age class. The last year stands for itself and all above.
+AGE_SPANS = ((0, 3), (3, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60), (60, 70), (70, 101))
+NUM_YEARS = AGE_SPANS[-1][1]  # 0 to 100
 GENDER = TaskSpec(name="gender", classes=("male", "female"))
 # RAF-DB's order.
 EMOTION = TaskSpec(

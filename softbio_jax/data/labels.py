@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 
 from softbio_jax.errors import UserError
-from softbio_jax.tasks import AGE, EMOTION, GENDER, MISSING, TASKS
+from softbio_jax.tasks import AGE, AGE_SPANS, EMOTION, GENDER, MISSING, TASKS
 
-# The first year of each age class but the youngest: 0-2, 3-9, 10-19, ..., 60-69, 70+.
-_AGE_STARTS = (3, 10, 20, 30, 40, 50, 60, 70)
+_AGE_STARTS = tuple(first for first, _ in AGE_SPANS[1:])  # of each age class but the youngest
 
 OLDEST = 120  # years; a larger number is no age
 

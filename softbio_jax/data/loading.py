@@ -15,7 +15,7 @@ import numpy as np
 
 from softbio_jax.data import decode
 from softbio_jax.data.decode import Resize
-from softbio_jax.data.sources import PreparedDataset, concatenate_labels
+from softbio_jax.data.sources import PreparedDataset, concatenate_labels, concatenate_targets
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import MISSING
 
@@ -46,6 +46,7 @@ class Loader:
         self._image_size, self._resize = image_size, resize
         self._starts = np.cumsum([0, *(len(d) for d in self.datasets)])
         self._labels = {task: concatenate_labels(self.datasets, task) for task in tasks}
+        self._targets = concatenate_targets(self.datasets, tasks)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -59,8 +60,8 @@ class Loader:
         """Loads examples (b,) of the concatenation; PADDING gives a black image without labels.
 
         Returns:
-          image (b, S, S, 3) uint8, labels/{task} int32 (b,), mask/{task} bool (b,), and the
-          reason why an image could not be decoded, bytes (b,), empty where it could.
+          image (b, S, S, 3) uint8, labels/{task} int32 (b,), mask/{task} bool (b,), for sets with
+          targets also target/{task} or votes/{task} float32 (b, K), and the reason why an image could not be decoded, bytes (b,), empty where it could.
         """
         one_opencv_thread()
         images = np.zeros((len(examples), self._image_size, self._image_size, 3), np.uint8)
@@ -77,6 +78,8 @@ class Loader:
         for task, labels in self._labels.items():
             batch[f"labels/{task}"] = np.where(usable, labels[examples], np.int32(MISSING))
             batch[f"mask/{task}"] = batch[f"labels/{task}"] != MISSING
+        for task, targets in self._targets.items():
+            batch |= targets.batch(task, np.where(usable, examples, np.int64(PADDING)))
         return batch
 
     def _locate(self, example: int) -> tuple[PreparedDataset, int]:

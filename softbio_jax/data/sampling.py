@@ -11,12 +11,13 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import numpy as np
 
-from softbio_jax.data.sources import PreparedDataset, concatenate_labels
+from softbio_jax.data.sources import PreparedDataset, concatenate_labels, concatenate_targets
 from softbio_jax.errors import UserError
 from softbio_jax.ranges import Range, check_arguments
 from softbio_jax.registry import Registry
@@ -138,8 +139,12 @@ def natural(datasets: Sequence[PreparedDataset], seed: int) -> Sampler:
 def balanced(
     datasets: Sequence[PreparedDataset], seed: int, *, epoch_size: EpochSize | None = None
 ) -> Sampler:
-    """Draws a task, then a class, then a row, all uniformly; by default as many as there are rows."""
-    probabilities = balanced_probabilities(label_tables(datasets))
+    """Draws a task, then a class, then a row, all uniformly; by default as many as there are rows.
+
+    A partial label counts for its classes by its expectation.
+    """
+    labels = label_tables(datasets)
+    probabilities = balanced_probabilities(labels, expected_classes(datasets, labels))
     return Weighted(probabilities, epoch_size=epoch_size or len(probabilities), seed=seed)
 
 
@@ -185,18 +190,38 @@ def make(name: str, **arguments: Any) -> MakeSampler:
 
 def label_tables(datasets: Sequence[PreparedDataset]) -> dict[str, np.ndarray]:
     """Returns task -> (N,) labels over all data sets, for the tasks that any of them has."""
-    labelled = {task for dataset in datasets for task in dataset.labels}
+    labelled = {task for dataset in datasets for task in (*dataset.labels, *dataset.targets)}
     return {task: concatenate_labels(datasets, task) for task in TASKS if task in labelled}
 
 
-def balanced_probabilities(labels: Labels) -> np.ndarray:
+def expected_classes(datasets: Sequence[PreparedDataset], tasks: Collection[str]) -> dict[str, np.ndarray]:
+    """Returns the expected classes (N, C) of the tasks that have targets, see `partial.targets`."""
+    found = concatenate_targets(datasets, tuple(tasks))
+    if not found:
+        return {}
+    from softbio_jax.data.partial.targets import memberships
+
+    return {task: memberships(targets) for task, targets in found.items()}
+
+
+def balanced_probabilities(labels: Labels, expected: Labels = types.MappingProxyType({})) -> np.ndarray:
     """Draws a task, then one of its classes that have rows, then a row of it, all uniformly.
 
     p_i = (1 / T) sum over the tasks t that row i is labelled for of 1 / (K_t n_c), with n_c rows of
-    its class c, K_t classes that have rows and T tasks that have labels.
+    its class c, K_t classes that have rows and T tasks that have labels. A row of a task in `expected`
+    counts for every class c by q_ic in place of 1: n_c = sum_i q_ic.
+
+    Args:
+      labels: task -> (N,).
+      expected: task -> q (N, C), rows that sum to 1, or to 0 without a label.
     """
     weights = np.zeros(len(next(iter(labels.values()))))
     for task, values in labels.items():
+        if task in expected:
+            in_class = expected[task].sum(axis=0)
+            share = np.divide(1, in_class, out=np.zeros_like(in_class), where=in_class > 0)
+            weights += expected[task] @ share / max((in_class > 0).sum(), 1)
+            continue
         known = values != MISSING
         in_class = np.bincount(values[known], minlength=TASKS[task].num_classes)
         if known.any():

@@ -7,8 +7,8 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from softbio_jax.data import index as index_lib
 from softbio_jax.errors import UserError
 from softbio_jax.safety import damage
 from softbio_jax.tasks import MISSING
+
+if TYPE_CHECKING:
+    from softbio_jax.data.partial.targets import Targets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +40,8 @@ class PreparedDataset:
     fingerprint: str  # SHA-256 (hex): that of the index, and the choice of rows
     records: np.ndarray  # (N,) int64, the record that holds each example
     checks: np.ndarray | None = None  # (N,) uint32, `damage.sample_check` of each image; None: unknown
+    # task -> weights that replace the labels in training, see `partial.targets.attach`
+    targets: Mapping[str, Targets] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -100,6 +105,7 @@ class PreparedDataset:
             fingerprint=_fingerprint_of_rows(self.fingerprint, rows),
             records=self.records[rows],
             checks=None if self.checks is None else self.checks[rows],
+            targets={task: found.take(rows) for task, found in self.targets.items()},
         )
 
     def fingerprints(self) -> tuple[str, ...]:
@@ -163,6 +169,16 @@ def concatenate_labels(datasets: Sequence[PreparedDataset], task: str) -> np.nda
     parts = [np.zeros(0, np.int32)]
     parts += [d.labels.get(task, np.full(len(d), MISSING, np.int32)) for d in datasets]
     return np.concatenate(parts)
+
+
+def concatenate_targets(datasets: Sequence[PreparedDataset], tasks: Sequence[str]) -> dict[str, Targets]:
+    """Returns the targets over all data sets of the tasks that have any; see `partial.targets`."""
+    if not any(dataset.targets for dataset in datasets):
+        return {}
+    from softbio_jax.data.partial import targets
+
+    found = {task: targets.concatenate(datasets, task) for task in tasks}
+    return {task: both for task, both in found.items() if both is not None}
 
 
 def _check_report(folder: pathlib.Path, split: str, index: index_lib.Index) -> None:

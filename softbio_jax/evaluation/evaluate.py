@@ -19,6 +19,7 @@ from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import plots, predictions_csv, speed
 from softbio_jax.evaluation.metrics import calibration, intervals
+from softbio_jax.evaluation.metrics.ages import EXPECTED_YEARS
 from softbio_jax.evaluation.metrics.per_task import task_metrics
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.runs import directory
@@ -152,6 +153,9 @@ def predictions_of(
 
 def _predictions(outputs: Outputs, **fields: Any) -> Predictions:
     known = outputs.tasks()
+    if outputs.expected_years is not None:  # finer than the classes can tell
+        years = np.array([f"{value:.3f}" for value in outputs.expected_years])
+        fields["audit"] = {**fields.get("audit", {}), EXPECTED_YEARS: years}
     labels = {task: outputs.labels[task] for task in known}
     probabilities = {task: special.softmax(outputs.logits[task], axis=1) for task in known}
     return Predictions(labels=labels, probabilities=probabilities, **fields)

@@ -67,6 +67,12 @@ def classify(model: MultitaskModel, variables: Tree, features: Features) -> Logi
     return logits
 
 
+def expected_years(model: MultitaskModel, variables: Tree, features: Features) -> jax.Array:
+    """Returns the expected age (B,) of a head of years; see `age_heads.expected_years`."""
+    years: jax.Array = _apply(model, variables, features, method="expected_years")
+    return years
+
+
 def classify_in_training(
     model: MultitaskModel, variables: Tree, features: Features, dropout_key: jax.Array
 ) -> tuple[Logits, Tree]:

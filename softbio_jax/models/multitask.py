@@ -9,10 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from softbio_jax.errors import UserError
+from softbio_jax.models import age_heads
 from softbio_jax.models.elementwise import gelu
 from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.ranges import Dropout, check_fields
-from softbio_jax.tasks import TaskSpec
+from softbio_jax.tasks import AGE, NUM_YEARS, TaskSpec
+
+
+AgeHead = Literal["classes", "ordinal", "years"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,9 +26,16 @@ class HeadConfig:
     kind: Literal["deep", "linear"] = "deep"  # two layers or one
     batch_norm: bool = True  # of the feature, without which the layers read it as it is
     dropout: Dropout = 0.5  # of the layers' input
+    age: AgeHead = "classes"  # what the age head predicts: classes, ordinal (CORN) or years, 0 to 100
 
     def __post_init__(self) -> None:
         check_fields(self, "head")
+
+    def outputs(self, task: TaskSpec) -> int:
+        """Returns the number of outputs of a task's head."""
+        if task.name != AGE.name or self.age == "classes":
+            return task.num_classes
+        return NUM_YEARS if self.age == "years" else task.num_classes - 1
 
 
 class BatchNorm(nn.Module):
@@ -57,10 +68,10 @@ class BatchNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """Maps a pooled feature (B, D) to logits (B, C), in float32."""
+    """Maps a pooled feature (B, D) to outputs (B, K), in float32: logits of classes or years, or CORN's."""
 
     config: HeadConfig
-    classes: int
+    outputs: int
 
     @nn.compact
     def __call__(self, feature: jax.Array, *, train: bool) -> jax.Array:
@@ -70,7 +81,7 @@ class Head(nn.Module):
         x = nn.Dropout(self.config.dropout, deterministic=not train)(x)
         if self.config.kind == "deep":
             x = gelu(nn.Dense(x.shape[-1], name="dense_0", param_dtype=jnp.float32)(x))
-        return nn.Dense(self.classes, name="dense_out", param_dtype=jnp.float32)(x)
+        return nn.Dense(self.outputs, name="dense_out", param_dtype=jnp.float32)(x)
 
 
 class Heads(nn.Module):
@@ -81,10 +92,17 @@ class Heads(nn.Module):
 
     def setup(self) -> None:
         for task in self.tasks:
-            setattr(self, task.name, Head(self.config, task.num_classes))
+            setattr(self, task.name, Head(self.config, self.config.outputs(task)))
 
     def __call__(self, features: dict[str, jax.Array], *, train: bool) -> dict[str, jax.Array]:
         return {task.name: getattr(self, task.name)(features[task.name], train=train) for task in self.tasks}
+
+
+def by_class(logits: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns logits of classes, {task: (B, C)}, also for a head of years (B, 101)."""
+    if AGE.name not in logits or logits[AGE.name].shape[-1] != NUM_YEARS:
+        return logits
+    return logits | {AGE.name: age_heads.classes_of_years(logits[AGE.name])}
 
 
 def check_tasks(names: Sequence[str], *, where: str) -> None:
@@ -129,5 +147,15 @@ class MultitaskModel(VisionEncoder):
         return {task.name: feature[t] for t, task in enumerate(self.tasks)}
 
     def classify(self, features: dict[str, jax.Array], *, train: bool = False) -> dict[str, jax.Array]:
-        """Maps features {task: (B, D)} to logits {task: (B, C)}."""
-        return self.heads(features, train=train)
+        """Maps features {task: (B, D)} to logits {task: (B, C)}.
+
+        A head of years keeps its bins (B, 101) in training, whose labels may be as fine.
+        """
+        logits = self.heads(features, train=train)
+        if self.head.age == "ordinal" and AGE.name in logits:
+            logits |= {AGE.name: age_heads.ordinal_log_probabilities(logits[AGE.name])}
+        return logits if train else by_class(logits)
+
+    def expected_years(self, features: dict[str, jax.Array]) -> jax.Array:
+        """Returns the expected age in years (B,) of a head of years, for features {task: (B, D)}."""
+        return age_heads.expected_years(self.heads(features, train=False)[AGE.name])

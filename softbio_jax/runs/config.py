@@ -15,7 +15,7 @@ from softbio_jax.models.config import MOST_PIXELS, ComputeConfig, Pooling
 from softbio_jax.models.multitask import HeadConfig, check_tasks
 from softbio_jax.ranges import Distinct, Interval, Name, Ordered, Range, Seed, check_fields, from_mapping
 from softbio_jax.runs.chips import Dtype, fastest_dtype
-from softbio_jax.tasks import TASKS
+from softbio_jax.tasks import AGE, TASKS
 
 Rate = Annotated[float, Range(0, 1000)]
 BatchSize = Annotated[int, Range(1, 2**24)]
@@ -38,6 +38,26 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """How training uses labels that are not one certain class, see docs/labels.md."""
+
+    # tasks whose ranges, years and votes are labels too
+    partial: Annotated[tuple[Annotated[str, Name()], ...], Distinct()] = ()
+    # share of each label that is spread over all classes
+    smoothing: Annotated[float, Range(0, 1, below=True)] = 0.0
+    # training set -> task -> rate of wrong labels, or the rows of P(label | true class)
+    noise: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.labels")
+
+    def kinds(self) -> dict[str, str]:
+        """Returns the tasks whose labels are weights of classes: those of a set (target), or votes."""
+        noisy = {task: "target" for tasks in self.noise.values() for task in tasks}
+        return noisy | {task: "target" if task == AGE.name else "votes" for task in self.partial}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Prepared data sets, NAME/SPLIT under root, and the sampler of the training rows."""
 
@@ -53,6 +73,7 @@ class DataConfig:
     not_averaged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # test set -> tasks whose labels are a model's output: excluded and marked as such
     synthetic_labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    labels: LabelConfig = LabelConfig()
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
@@ -298,6 +319,7 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
                     found=repr(task),
                     fix=nearest(task, TASKS, otherwise="correct the name"),
                 )
+    _check_labels(config.data)
     for task in sorted(set(config.balancing.weights) - set(config.tasks)):
         raise UserError(
             "weight of a task that is not trained",
@@ -314,4 +336,30 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
             expected="xla or auto",
             found=f"{config.compute.attention} on a {devices[0].platform}",
             fix="set it to auto",
+        )
+
+
+def _check_labels(data: DataConfig) -> None:
+    """Raises UserError for partial or noisy labels of an unknown task or set, or of one task both."""
+    labels, sets = data.labels, [entry.rpartition("/")[0] for entry in data.train]
+    named = [("partial", task, TASKS) for task in labels.partial]
+    named += [("noise", name, sets) for name in labels.noise]
+    named += [(f"noise.{name}", task, TASKS) for name, tasks in labels.noise.items() for task in tasks]
+    for field, name, known in named:
+        if name not in known:
+            raise UserError(
+                "labels of something unknown",
+                where=f"data.labels.{field}",
+                expected=f"one of {', '.join(known)}",
+                found=repr(name),
+                fix=nearest(name, known, otherwise="correct the name"),
+            )
+    noisy = {task for tasks in labels.noise.values() for task in tasks}
+    if both := sorted(noisy & set(labels.partial) - {AGE.name}):
+        raise UserError(
+            "votes and noise for one task",
+            where=f"data.labels.noise: {both[0]}",
+            expected=f"no task of data.labels.partial, {', '.join(labels.partial)}",
+            found=both[0],
+            fix="remove it from one of the two",
         )

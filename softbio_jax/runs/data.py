@@ -14,8 +14,9 @@ from softbio_jax.data.decode import Resize
 from softbio_jax.data.sampling import Sampler, Stream
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
-from softbio_jax.runs.config import DataConfig, RunConfig
-from softbio_jax.tasks import MISSING, TASKS
+from softbio_jax.models.multitask import HeadConfig
+from softbio_jax.runs.config import DataConfig, LabelConfig, RunConfig
+from softbio_jax.tasks import AGE, MISSING, TASKS
 
 # Data sets collected from the web share a few images by accident (scripts/audit_data.py lists
 # them); a test set that shares more is a mistake, and its results are worthless.
@@ -48,7 +49,21 @@ def open_all(config: DataConfig) -> RunData:
         seed=config.split_seed,
         val_fraction=config.val_fraction,
     )
+    train = with_targets(train, config.labels)
     return RunData(train=train, val=val, test=open_tests(config.root, config.test))
+
+
+def with_targets(train: list[PreparedDataset], labels: LabelConfig) -> list[PreparedDataset]:
+    """Returns training sets with the partial and noisy labels that the configuration asks for.
+
+    Raises:
+      UserError: a range, votes or noise that are none; names the row.
+    """
+    if not (kinds := labels.kinds()):
+        return train
+    from softbio_jax.data.partial import targets
+
+    return [targets.attach(item, kinds, labels.noise.get(item.name)) for item in train]
 
 
 def open_tests(root: str, entries: Sequence[str]) -> list[PreparedDataset]:
@@ -142,7 +157,30 @@ def training_images(config: RunConfig, data: RunData) -> dict[str, dict[str, int
     if chances.shape == drawn.shape:
         drawn = chances > 0
     labels = {task: sources.concatenate_labels(data.train, task) for task in config.tasks}
-    return coverage.count(labels, drawn)
+    images = coverage.count(labels, drawn)
+    for task, expected in sampling.expected_classes(data.train, config.tasks).items():
+        # A class that partial labels alone may show is trained: its expectation is rounded up.
+        rounded = np.ceil(np.round(expected[drawn].sum(axis=0), 6)).astype(int).tolist()
+        images[task] = dict(zip(TASKS[task].classes, rounded, strict=True))
+    return images
+
+
+def label_counts(data: RunData, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Returns the full and partial labels, and the rows without one, of the tasks that have targets.
+
+    Returns:
+      {task: {"full": n, "partial": n, "none": n}}.
+    """
+    found = sources.concatenate_targets(data.train, tasks)
+    return {task: targets.counts() for task, targets in found.items()}
+
+
+def label_lines(data: RunData, tasks: Sequence[str]) -> list[str]:
+    """Returns `label_counts` as one line per task."""
+    return [
+        f"{task}: {n['full']:,} full and {n['partial']:,} partial labels, {n['none']:,} rows without one"
+        for task, n in label_counts(data, tasks).items()
+    ]
 
 
 def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[str]:
@@ -156,12 +194,14 @@ def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[st
     return coverage.warnings(images, tests)
 
 
-def check(data: RunData, *, tasks: Sequence[str], batch_size: int) -> None:
+def check(
+    data: RunData, *, tasks: Sequence[str], batch_size: int, head: HeadConfig = HeadConfig()
+) -> None:
     """Checks before the first step that the data can train and evaluate every task.
 
     Raises:
-      UserError: a batch larger than the training set, a task without training labels, a test set
-        without labels, or test images that are also trained on.
+      UserError: a batch larger than the training set, a task without training labels, partial labels that
+        are not partial for the head, a test set without labels, or test images that are also trained on.
     """
     rows = sum(map(len, data.train))
     if batch_size > rows:
@@ -181,6 +221,7 @@ def check(data: RunData, *, tasks: Sequence[str], batch_size: int) -> None:
                 found=", ".join(dataset.name for dataset in data.train),
                 fix=f"name one, or drop {task} from tasks",
             )
+    _check_partial(data, tasks, head)
     check_tests(data, tasks=tasks)
 
 
@@ -214,6 +255,23 @@ def check_tests(data: RunData, *, tasks: Sequence[str]) -> None:
             )
 
 
+def _check_partial(data: RunData, tasks: Sequence[str], head: HeadConfig) -> None:
+    """Raises UserError where every label that should be partial is one class of the head."""
+    for task, targets in sources.concatenate_targets(data.train, tasks).items():
+        if targets.counts()["partial"] or (task == AGE.name and head.age == "years"):
+            continue
+        row = int(np.flatnonzero(targets.known)[0])
+        names = [f"{item.name}/{item.split}:{name}" for item in data.train for name in item.columns["id"]]
+        finer = ", or set model.head.age=years, whose bins are finer" if task == AGE.name else ""
+        raise UserError(
+            f"no partial label of {task}",
+            where=f"data.labels.partial, {names[row]}",
+            expected="a range across a boundary of the head's classes, or votes for several",
+            found=f"one class, {TASKS[task].classes[int(targets.classes_of(row).argmax())]}, as in every other row",
+            fix=f"remove {task} from data.labels.partial{finer}",
+        )
+
+
 def _open(root: str, entry: str) -> PreparedDataset:
     name, slash, part = entry.rpartition("/")
     if not slash:
@@ -228,6 +286,8 @@ def _open(root: str, entry: str) -> PreparedDataset:
 
 
 def _labelled(dataset: PreparedDataset, task: str) -> bool:
+    if task in dataset.targets:
+        return bool(dataset.targets[task].known.any())
     return task in dataset.labels and bool((dataset.labels[task] != MISSING).any())
 
 

@@ -24,7 +24,7 @@ from softbio_jax.registry import Registry
 from softbio_jax.runs import build
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig, config_from
-from softbio_jax.runs.data import RunData, sampling_counts
+from softbio_jax.runs.data import RunData, label_counts, sampling_counts
 from softbio_jax.safety import locks, untrusted
 from softbio_jax.tasks import MISSING
 
@@ -236,6 +236,7 @@ def write_start(
                 for key, dataset in data.entries()
             },
             "sampling": sampling_counts(run.config, data),
+            **({"labels": counts} if (counts := label_counts(data, run.config.tasks)) else {}),
             coverage.KEY: dict(images),
             "warnings": list(warnings),
         }

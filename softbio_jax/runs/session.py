@@ -16,7 +16,7 @@ from softbio_jax.checkpoints import leaves
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.loading import PADDING
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.models.forward import forward, per_layer, stacked
+from softbio_jax.models.forward import expected_years, forward, per_layer, stacked
 from softbio_jax.params import Tree, combine, unflatten
 from softbio_jax.runs import build, parallel
 from softbio_jax.runs import config as config_lib
@@ -26,9 +26,9 @@ from softbio_jax.runs.data import eval_batches
 from softbio_jax.runs.optimizer import effective_rates, evaluated
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import Batch, Metrics, StepConfig, TrainStep, make_train_step
-from softbio_jax.tasks import MISSING
+from softbio_jax.tasks import AGE, MISSING, NUM_YEARS, TASKS
 
-# {example (B,), feature (B, D), logits/{task} (B, C), labels/{task} (B,)}
+# {example (B,), feature (B, D), logits/{task} (B, C), labels/{task} (B,)}, and expected_years (B,)
 Packed = dict[str, jax.Array]
 
 
@@ -39,6 +39,7 @@ class Outputs:
     logits: dict[str, np.ndarray]  # {task: (N, C)} float32
     labels: dict[str, np.ndarray]  # {task: (N,)} int32, MISSING where unknown
     features: np.ndarray | None = None  # (M, D) float32, of the requested rows
+    expected_years: np.ndarray | None = None  # (N,) float32, of a head of years
 
     @classmethod
     def concatenate(cls, outputs: Sequence["Outputs"]) -> Self:
@@ -188,7 +189,10 @@ class Session:
     def _predict_batch(self, state: TrainState, frozen: Tree, batch: Batch) -> Packed:
         variables = {"params": combine(evaluated(state), frozen), "batch_stats": state.batch_stats}
         features, logits = forward(self.run.model, variables, batch["image"])
-        return packed(batch, logits, features[self.run.config.tasks[0]].astype(jnp.float32))
+        out = packed(batch, logits, features[self.run.config.tasks[0]].astype(jnp.float32))
+        if self.run.model.head.age == "years" and AGE.name in logits:
+            out["expected_years"] = expected_years(self.run.model, variables, features)
+        return out
 
 
 def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | None = None) -> TrainStep:
@@ -200,7 +204,10 @@ def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | N
     """
     config = run.config
     settings = StepConfig(
-        augment=config.augment, balancing=config.balancing, microbatches=config.train.microbatches
+        augment=config.augment,
+        balancing=config.balancing,
+        microbatches=config.train.microbatches,
+        smoothing=config.data.labels.smoothing,
     )
     if optimizer is not None:
         return make_train_step(run.model, optimizer, settings)
@@ -231,6 +238,10 @@ def _abstract_batch(run: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     }
     for task in run.config.tasks:
         shapes |= {f"labels/{task}": ((batch,), jnp.int32), f"mask/{task}": ((batch,), bool)}
+    for task, kind in run.config.data.labels.kinds().items():
+        if task in run.config.tasks:
+            width = NUM_YEARS if task == AGE.name else TASKS[task].num_classes
+            shapes[f"{kind}/{task}"] = ((batch, width), jnp.float32)
     rows = parallel.batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype), sharding=rows)
@@ -276,6 +287,7 @@ def collect(
     logits: dict[str, np.ndarray] = {}
     labels = {task: np.full(size, MISSING, np.int32) for task in tasks}
     features: np.ndarray | None = None
+    years: np.ndarray | None = None
     for batch in batches:
         console.check()
         on_device = forward(parallel.to_global(batch, mesh))
@@ -289,10 +301,13 @@ def collect(
             store = logits.setdefault(task, np.zeros((size, values.shape[1]), np.float32))
             store[examples] = values
             labels[task][examples] = out[f"labels/{task}"][rows]
+        if "expected_years" in out:
+            years = np.zeros(size, np.float32) if years is None else years
+            years[examples] = out["expected_years"][rows]
         if feature_rows is not None:
             values = out["feature"]
             if features is None:
                 features = np.zeros((len(feature_rows), values.shape[1]), np.float32)
             wanted = np.isin(out["example"], feature_rows)
             features[np.searchsorted(feature_rows, out["example"][wanted])] = values[wanted]
-    return Outputs(logits=logits, labels=labels, features=features)
+    return Outputs(logits=logits, labels=labels, features=features, expected_years=years)

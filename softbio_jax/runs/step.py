@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import optax
 
 from softbio_jax.data.augment import AugmentConfig, augment
-from softbio_jax.losses import balancing
+from softbio_jax.losses import balancing, partial
 from softbio_jax.losses.balancing import BalancingConfig
 from softbio_jax.losses.masked import MaskedMean, cross_entropy, masked_mean
 from softbio_jax.models.forward import Features, Logits, classify_in_training, encode
-from softbio_jax.models.multitask import MultitaskModel
+from softbio_jax.models.multitask import MultitaskModel, by_class
 from softbio_jax.params import Tree, combine
 from softbio_jax.runs.optimizer import EffectiveRates
 from softbio_jax.runs.state import ScaledState, TrainState, with_loss_scale
+from softbio_jax.tasks import MISSING
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -31,6 +32,7 @@ class StepConfig:
     augment: AugmentConfig
     balancing: BalancingConfig
     microbatches: int = 1
+    smoothing: float = 0.0  # of labels
 
 
 class _Auxiliary(NamedTuple):
@@ -70,7 +72,8 @@ def make_train_step(
     Returns:
       A function of the state, the frozen tree, the batch and the run's key. The batch holds image
       (B, H, W, 3) uint8 and index (B,), or instead of both feature (B, D) of a frozen encoder, and
-      labels/{task} and mask/{task} (B,).
+      labels/{task} and mask/{task} (B,); for partial labels also target/{task} or votes/{task}, see
+      `task_losses`.
     """
     tasks = [task.name for task in model.tasks]
 
@@ -98,13 +101,13 @@ def make_train_step(
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, stats = classify_in_training(model, variables, features, dropout_key)
             with jax.named_scope("loss"):
-                losses = task_losses(logits, batch, tasks)
+                losses = task_losses(logits, batch, tasks, smoothing=config.smoothing)
                 means = balancing.update_means(state.batch_stats.get("balance", {}), losses, config.balancing)
                 if means:  # a running statistic like the heads' own
                     stats = stats | {"balance": means}
                 total, weights = balancing.total(losses, params.get("balance", {}), config.balancing, means)
             scaled = total if scaler is None else total * scaler.scale
-            return scaled, _Auxiliary(total, losses, weights, logits, stats)
+            return scaled, _Auxiliary(total, losses, weights, by_class(logits), stats)
 
         (_, found), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable)
         with jax.named_scope("optimizer"):
@@ -147,18 +150,34 @@ def make_train_step(
     return train_step
 
 
-def task_losses(logits: Mapping[str, jax.Array], batch: Batch, tasks: Sequence[str]) -> dict[str, MaskedMean]:
-    """Returns each task's cross-entropy over its labelled examples of the global batch.
+def task_losses(
+    logits: Logits, batch: Batch, tasks: Sequence[str], *, smoothing: float = 0.0
+) -> dict[str, MaskedMean]:
+    """Returns each task's loss over its labelled examples of the global batch.
+
+    It is the cross-entropy of labels/{task}, unless the batch has target/{task}, the weights of a set (see
+    `set_likelihood`), or votes/{task} (see `soft_cross_entropy`), (B, K) each.
 
     Args:
-      logits: {task: (B, C)}.
+      logits: {task: (B, C)}, of age (B, 101) with a head of years.
       batch: labels/{task} and mask/{task} (B,).
       tasks: which of them.
+      smoothing: see `smoothed`.
     """
-    losses = {}
+    losses, classes = {}, by_class(logits)
     for task in tasks:
         mask = batch[f"mask/{task}"]
-        losses[task] = masked_mean(cross_entropy(logits[task], batch[f"labels/{task}"], mask), mask)
+        if f"target/{task}" in batch:
+            weights = partial.fitted(batch[f"target/{task}"], logits[task].shape[-1])
+            mask &= weights.max(-1) > weights.min(-1)  # the set of all classes says nothing
+            values = partial.set_likelihood(logits[task], weights, mask)
+        elif f"votes/{task}" in batch:
+            values = partial.soft_cross_entropy(logits[task], batch[f"votes/{task}"], mask)
+        else:
+            values = cross_entropy(classes[task], batch[f"labels/{task}"], mask)
+        if smoothing:
+            values = partial.smoothed(values, logits[task], mask, smoothing)
+        losses[task] = masked_mean(values, mask)
     return losses
 
 
@@ -187,6 +206,8 @@ def _task_metrics(found: _Auxiliary, batch: Batch, tasks: Sequence[str]) -> Metr
     metrics: Metrics = {}
     for task in tasks:
         mask, labels = batch[f"mask/{task}"], batch[f"labels/{task}"]
+        if f"target/{task}" in batch or f"votes/{task}" in batch:
+            mask &= labels != MISSING  # partial labels have no right class
         hits = masked_mean((found.logits[task].argmax(-1) == labels).astype(jnp.float32), mask)
         metrics |= {
             f"loss/{task}": found.losses[task].value,

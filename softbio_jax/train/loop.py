@@ -71,7 +71,7 @@ def train_and_evaluate(
         run = dataclasses.replace(run, config=warm_start.with_base(run.config, workdir, source))
     config = run.config.train
     directory.check_workdir(run.config, workdir)
-    data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size)
+    data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size, head=run.config.model.head)
     with (
         directory.hold(workdir, console=Console(active=jax.process_index() == 0)) as check_lock,
         Training(
@@ -146,7 +146,7 @@ class Training:
         warnings = data_lib.coverage_warnings(data, images)
         if not data.test:
             warnings.append(f"warning: no test set, so nothing is evaluated at the end; {later(workdir)}")
-        for line in warnings:
+        for line in (*data_lib.label_lines(data, run.config.tasks), *warnings):
             self.console.say(line)
         self.first = self._saved = self._resume()
         origin = warm_start.load(self.session, source, console=self.console) if source else None

@@ -17,6 +17,7 @@ from softbio_jax.data.audit import duplicates, expected, thumbnails
 from softbio_jax.data.audit import groups as groups_lib
 from softbio_jax.data.audit.duplicates import Pair
 from softbio_jax.data.audit.thumbnails import Scan
+from softbio_jax.data.partial import targets
 from softbio_jax.data.prepare.rows import IDENTITY_COLUMNS
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.tasks import MISSING, TASKS
@@ -83,16 +84,23 @@ def _copies(
     owner = np.repeat(np.arange(len(datasets)), [len(dataset) for dataset in datasets])
     starts = np.searchsorted(owner, np.arange(len(datasets)))
     usable = thumbnails.spread(grey) >= _FLAT_BELOW
+    partial = [targets.in_columns(targets.rows_of(dataset)) for dataset in datasets]
 
     def side(number: int) -> dict[str, Any]:
         which = int(owner[number])
         dataset, example = datasets[which], int(number - starts[which])
         labels = {task: int(labels[example]) for task, labels in dataset.labels.items()}
+        several = {
+            task: [TASKS[task].classes[label] for label in np.flatnonzero(found.classes_of(example))]
+            for task, found in partial[which].items()
+            if labels.get(task, MISSING) == MISSING
+        }
         return {
             "split": names[which],
             "example": example,
             "id": str(dataset.columns["id"][example]),
             "labels": {t: TASKS[t].classes[label] for t, label in labels.items() if label != MISSING},
+            "possible": {task: names for task, names in several.items() if names},
         }
 
     connected = groups_lib.Groups(len(grey))
@@ -143,6 +151,7 @@ def _split_findings(dataset: PreparedDataset, copy_of: str, found: Scan) -> dict
             for i in np.argsort(-counts)[:50]
         ],
         "class_counts": classes,
+        "labels": {t: part.counts() for t, part in targets.in_columns(targets.rows_of(dataset)).items()},
         "expected": _compare(copy_of, dataset, classes),
     }
 

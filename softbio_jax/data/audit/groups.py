@@ -48,12 +48,19 @@ class Groups:
 
 
 def contradictions(group: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Returns the tasks whose labels differ within a group of copies: task -> the classes, sorted."""
-    classes: dict[str, set[str]] = {}
+    """Returns the tasks whose labels differ within a group of copies: task -> the classes, sorted.
+
+    A partial label allows several classes ("possible"); it differs where none of them is left by the others.
+    """
+    sets: dict[str, list[set[str]]] = {}
     for side in group:
         for task, label in side["labels"].items():
-            classes.setdefault(task, set()).add(label)
-    return {task: sorted(found) for task, found in classes.items() if len(found) > 1}
+            sets.setdefault(task, []).append({label})
+        for task, labels in side.get("possible", {}).items():
+            sets.setdefault(task, []).append(set(labels))
+    return {
+        task: sorted(set.union(*found)) for task, found in sets.items() if not set.intersection(*found)
+    }
 
 
 def drop_list(groups: Sequence[Mapping[str, Any]]) -> str:

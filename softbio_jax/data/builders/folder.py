@@ -10,7 +10,7 @@ from typing import Any
 from softbio_jax.data import listing
 from softbio_jax.data.builders import words
 from softbio_jax.data.builders.tabular import IDENTITY, Subject
-from softbio_jax.data.builders.words import LabelReader, Read
+from softbio_jax.data.builders.words import AGE_VALUES, LabelReader, Read
 from softbio_jax.data.labels import OLDEST, known_words
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS, FaceBuilder
@@ -58,6 +58,7 @@ class Folder(FaceBuilder):
             raise tables.bad_value("unknown task", task, where="--task", expected=", ".join(TASKS), fix=fix)
         self.task = task
         self.TASKS = (task,)
+        tables.require_choice(age_values, AGE_VALUES, what="unknown kind of ages", where="--age_values")
         self.labels = LabelReader(self.TASKS, values=values, age_values=age_values)
         self._subject = Subject(identity)
         adds_years = task == AGE.name and age_values == "years"

@@ -27,7 +27,8 @@ class Tabular(FaceBuilder):
       columns: role -> column; see `columns.resolve`.
       values: "{task}:{word in the table}" -> class, for words that the vocabulary lacks; an empty
         class leaves the rows of that word out.
-      age_values: "years" bins the ages, "class" reads them as words such as 20-29.
+      age_values: "years" bins the ages, "class" reads them as words such as 20-29, "range" also keeps
+        ranges over several classes, such as 4-19, in the column age_range.
       identity: a regular expression that finds the subject in the path of an image: its group, or
         all of it. Without one, a column of the role identity has the subjects.
       header: the names of the columns.
@@ -60,15 +61,14 @@ class Tabular(FaceBuilder):
         for task in self.TASKS:
             self.labels.add_words(task, columns_lib.yes_or_no(self.columns[task]))
         self.COLUMNS = tuple(role for role in self.columns if role not in columns_lib.ROLES)
-        self._adds_years = (
-            AGE.name in self.TASKS and age_values == "years" and words.YEARS not in self.COLUMNS
-        )
+        adds = {"years": words.YEARS, words.RANGES: words.AGE_RANGE}.get(age_values, "")
+        self._adds_age = adds if AGE.name in self.TASKS and adds not in self.COLUMNS else ""
         self._subject = Subject(identity)
         if identity and IDENTITY in self.COLUMNS:
             raise UserError(
                 "two sources of the subjects", where="--identity", fix="omit it, or the column identity"
             )
-        self.COLUMNS += (words.YEARS,) * self._adds_years + (IDENTITY,) * bool(identity)
+        self.COLUMNS += (self._adds_age,) * bool(self._adds_age) + (IDENTITY,) * bool(identity)
         super().__init__(**kwargs)
 
     def protocol(self) -> dict[str, str]:
@@ -99,8 +99,8 @@ class Tabular(FaceBuilder):
         if isinstance(subject, Rejection):
             return subject
         columns = {role: texts[role] for role in self.COLUMNS if role in texts} | subject
-        if self._adds_years:
-            columns[words.YEARS] = read.years
+        if self._adds_age:
+            columns[self._adds_age] = read.years or read.age_range
         return Row(
             id=row_id, image=image, labels=read.labels, columns=columns, masked=read.masked, where=where
         )

@@ -9,16 +9,20 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from softbio_jax.data.labels import age_class, age_range_class, class_of, date_like, known_words, spanned
+from softbio_jax.data.partial.years import interval
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.rows import Rejection, Skip, impossible_age
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, MISSING
 
 AGE_VALUES = ("class", "years")
+RANGES = "range"  # a third kind, of tables: ranges, which are labels by data.labels.partial
 YEARS = "years"  # the audit column of ages in years, which the metrics read
+AGE_RANGE = "age_range"  # that of ranges
 _MISSING = ("", "-1", "-100", "nan", "none", "null", "na", "n/a", "<na>", "unknown")
 _UNIT = re.compile(r"([0-9.]+) ?(?:years?|yrs?|y\.?o\.?|y/o)(?: old)?")
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}.*|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}")
+SEVERAL = "an age range over several classes"
 _MANY = 20  # ages of which none is above 8, before they are taken for classes
 _DISTINCT = 5
 
@@ -55,11 +59,12 @@ class Years:
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """The labels of one row; `years` is its age, as an audit column holds it."""
+    """The labels of one row; `years` and `age_range` are its age, as audit columns hold it."""
 
     labels: dict[str, int]
     masked: dict[str, str]
     years: str = ""
+    age_range: str = ""
 
 
 class LabelReader:
@@ -69,14 +74,16 @@ class LabelReader:
       tasks: the tasks that are read.
       values: "{task}:{word of the source}" -> class, for words that the vocabulary lacks; an empty
         class leaves the word out.
-      age_values: whether a number for age is in "years"; otherwise only a "class" such as 20-29 is.
+      age_values: whether a number for age is in "years", or an age a "range" such as 4-19; otherwise only
+        a "class" such as 20-29 is.
 
     Raises:
       UserError: a value that is no class.
     """
 
     def __init__(self, tasks: Sequence[str], *, values: Mapping[str, str] | None, age_values: str):
-        tables.require_choice(age_values, AGE_VALUES, what="unknown kind of ages", where="--age_values")
+        kinds = (*AGE_VALUES, RANGES)
+        tables.require_choice(age_values, kinds, what="unknown kind of ages", where="--age_values")
         self.tasks, self.age_values = tuple(tasks), age_values
         self.words = {task: dict[str, int | None]() for task in tasks}
         for key, word in (values or {}).items():
@@ -94,9 +101,14 @@ class LabelReader:
         Raises:
           UserError: a word without a class, in the row `where`.
         """
-        labels, masked, years = {}, {}, ""
+        labels, masked, years, age_range = {}, {}, "", ""
         for task in self.tasks:
             text = texts[task]
+            if task == AGE.name and self.age_values == RANGES and _plain(text) not in self.words[task]:
+                labels[task] = class_of_range(text, where=where)
+                age_range = "" if _plain(text) in _MISSING else text
+                masked |= {task: SEVERAL} if age_range and labels[task] == MISSING else {}
+                continue
             known = self.label(task, text)
             if known is not None:
                 labels[task] = known
@@ -109,9 +121,9 @@ class LabelReader:
                 labels[task], years = age_class(number), f"{number:g}"
             else:
                 raise self.unknown(task, text, where=where, texts=texts)
-        if set(labels.values()) <= {MISSING}:
+        if set(labels.values()) <= {MISSING} and not age_range:
             return Skip(next(iter(masked.values()), "no label"))
-        return Read(labels, masked, years)
+        return Read(labels, masked, years, age_range)
 
     def label(self, task: str, text: str) -> int | None:
         """Returns the class of a word, MISSING if it says so, None for numbers of years and other words."""
@@ -165,11 +177,22 @@ def _fix(task: str, value: str, texts: Mapping[str, str], *, age_values: str) ->
     flag = value_flag(task, value)
     if task == AGE.name and len(classes := spanned(value)) > 1:
         spans = f"{value} spans {' and '.join(classes)}: leave such cells empty, which masks them"
-        return f"{spans}, or choose one with {flag}"
+        return f"{spans}, keep them as ranges with --age_values=range, or choose one with {flag}"
     fix = f"correct the row or pass {flag}"
     if value.isdecimal() and task != AGE.name:
         fix += ", for every number: data sets count classes in different orders"
     return fix + (", or --age_values=years" if task == AGE.name and age_values == "class" else "")
+
+
+def class_of_range(text: str, *, where: str) -> int:
+    """Returns the age class that a range lies in, MISSING where it lies in several.
+
+    Raises:
+      UserError: no age or range, in the row `where`; see `partial.years.interval`.
+    """
+    first, end = interval("" if _plain(text) in _MISSING else text, where=where)
+    classes = {age_class(first), age_class(end - 1)}
+    return classes.pop() if len(classes) == 1 else MISSING
 
 
 def value_flag(*words: str, name: str = "CLASS") -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from softbio_jax.data.index import Index
+from softbio_jax.data.partial import targets, years
 from softbio_jax.data.prepare.rows import Rejection, Row, Skip
 from softbio_jax.errors import UserError
 from softbio_jax.escaping import one_line
@@ -115,8 +116,9 @@ class Account:
         )
 
     def report(self) -> dict[str, Any]:
-        """Summarises the split: rows read, kept, rejected, masked, and the class counts."""
+        """Summarises the split: rows read, kept, rejected, masked, class counts, full and partial labels."""
         index = self.index()
+        rows = years.Rows(index.labels, index.columns, index.ids, f"split {self.split!r}")
         return {
             "rows_read": self.rows_read,
             "kept": len(self),
@@ -132,6 +134,7 @@ class Account:
                 task: {name: int((labels == i).sum()) for i, name in enumerate(TASKS[task].classes)}
                 for task, labels in index.labels.items()
             },
+            "labels": {task: found.counts() for task, found in targets.in_columns(rows).items()},
             "fingerprint": index.fingerprint(),
         }
 

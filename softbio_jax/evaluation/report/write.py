@@ -11,7 +11,7 @@ from typing import Any
 
 from softbio_jax.console import QUIET, Console
 from softbio_jax.escaping import csv_line
-from softbio_jax.evaluation import plots
+from softbio_jax.evaluation import label_section, plots
 from softbio_jax.evaluation.report import card, cost, features, groups, render, results, training, trust
 from softbio_jax.evaluation.report.document import Document, Section, count, file_stem, listed, percent
 from softbio_jax.evaluation.report.runs import RunResults
@@ -88,6 +88,7 @@ def compose(
         trust.comparisons(runs),
         trust.calibration(runs),
         groups.section(audits),
+        label_section.section(runs),
         training.section(runs, published=published),
         features.section(runs),
         cost.cost(runs),

@@ -210,7 +210,7 @@ def sweep(
     """
     config = run.config.train
     _check(rates, decays, data)
-    data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size)
+    data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size, head=run.config.model.head)
     trials = [Trial(rate, decay) for rate, decay in itertools.product(rates, decays)]
     with directory.hold(workdir, console=console) as check_lock:
         session = SweepSession(

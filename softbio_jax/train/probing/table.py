@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from softbio_jax.data import sampling
 from softbio_jax.data.pipeline import Slice
 from softbio_jax.data.sampling import Stream, check_stream, digest_of
-from softbio_jax.data.sources import PreparedDataset
+from softbio_jax.data.sources import PreparedDataset, concatenate_targets
 from softbio_jax.runs import parallel
 from softbio_jax.runs.config import RunConfig
 from softbio_jax.runs.data import RunData
@@ -33,13 +33,18 @@ def training_table(
       mesh: the devices.
 
     Returns:
-      feature (V, N, D) and labels/{task} (N,), with N the sum of all N_i.
+      feature (V, N, D) and labels/{task} (N,), with N the sum of all N_i; for partial labels also the
+      U different weights, target/{task} or votes/{task} (U, K), and their numbers targets/{task} (N,).
     """
     values = [features.values for _, features in parts]
     table = {"feature": values[0] if len(values) == 1 else np.concatenate(values, axis=1)}
     for task in tasks:
         columns = [labels_of(dataset, features, task) for dataset, features in parts]
         table[f"labels/{task}"] = np.concatenate(columns)
+    decoded = np.concatenate([features.decoded for _, features in parts])
+    for task, targets in concatenate_targets([dataset for dataset, _ in parts], tasks).items():
+        table[f"{targets.kind}/{task}"] = targets.table
+        table[f"targets/{task}"] = targets.masked(decoded).index
     placed: FeatureTable = parallel.replicate(table, mesh)
     return placed
 
@@ -76,6 +81,11 @@ def gather(
     for task in tasks:
         batch[f"labels/{task}"] = labels = table[f"labels/{task}"][rows]
         batch[f"mask/{task}"] = labels != MISSING
+        if f"targets/{task}" in table:
+            weights = table[f"targets/{task}"][rows]
+            batch[f"mask/{task}"] = weights != 0  # row 0 is no label
+            kind = next(kind for kind in ("target", "votes") if f"{kind}/{task}" in table)
+            batch[f"{kind}/{task}"] = table[f"{kind}/{task}"][weights]
     return batch
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from softbio_jax.data.builders import pixels
@@ -49,6 +49,7 @@ class Fer2013(ClassFolders):
 
     def __init__(self, *, ferplus: str | None = None, **kwargs: Any) -> None:
         self.ferplus = ferplus
+        self.COLUMNS = (votes.COLUMN,) if ferplus else self.COLUMNS
         super().__init__(**kwargs)
 
     def splits(self) -> tuple[str, ...]:
@@ -74,8 +75,11 @@ class Fer2013(ClassFolders):
                 raise tables.bad_value("unknown usage", usage, where=where, expected=", ".join(known))
             if usage != USAGES[split]:
                 continue
-            row_id, word = f"fer{index:07d}.png", row["emotion"] if counted is None else counted[index]
-            made = self.VOCABULARY.row(row_id, pixels.image(row["pixels"]), word, where=where)
+            row_id = f"fer{index:07d}.png"
+            word, columns = (row["emotion"], None) if counted is None else counted[index]
+            made = self.VOCABULARY.row(
+                row_id, pixels.image(row["pixels"]), word, columns=columns, where=where
+            )
             bad = pixels.problem(row["pixels"]) if isinstance(made, Row) else ""
             yield Rejection(row_id, bad, where=where) if bad else made
 
@@ -85,9 +89,11 @@ class Fer2013(ClassFolders):
             return self.place.path("train.csv")
         return self.place.path(*TABLES)
 
-    def _votes(self, path: pathlib.Path, table: pathlib.Path) -> list[int | Skip]:
+    def _votes(
+        self, path: pathlib.Path, table: pathlib.Path
+    ) -> list[tuple[int | Skip, Mapping[str, str]]]:
         # The tables are matched row by row: FER+ names no image for rows that it discarded.
-        counted = [label for _, _, label in votes.read(path)]
+        counted = [(label, columns) for _, _, label, columns in votes.read(path)]
         rows = sum(1 for _ in tables.read_csv(table, columns=("emotion",)))
         if len(counted) != rows:
             what, expected = "the votes belong to another table", f"{rows} rows, as in {table.name}"

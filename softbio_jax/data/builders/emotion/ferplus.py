@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from softbio_jax.data.builders.class_folders import emotions
@@ -32,6 +32,7 @@ class FerPlus(Fer2013):
 
     name = "ferplus"
     TITLE = "FER+"
+    COLUMNS = (votes.COLUMN,)
     VOCABULARY = emotions("neutral happiness surprise sadness anger disgust fear contempt")
     LAYOUTS = (
         Layout(
@@ -77,20 +78,29 @@ class FerPlus(Fer2013):
 
     def _listed_rows(self, split: str) -> Iterator[Outcome]:
         images = locate.Images(self._folder(split) or self.place.root)
-        for where, row, label in votes.read(self.place.path(_VOTES)):
+        for where, row, label, counted in votes.read(self.place.path(_VOTES)):
             if row["Usage"] == USAGES[split]:
-                yield self._row(images, split, row["Image name"], label, where=where)
+                yield self._row(images, split, row["Image name"], label, counted, where=where)
 
     def _folder_rows(self, split: str) -> Iterator[Outcome]:
         folder = self._folder(split) or self.place.root
         images, table = locate.Images(folder), locate.entry(folder, "label.csv") or folder / "label.csv"
         for where, (name, _, *counts) in tables.read_values(table, count=2 + len(votes.NAMES)):
-            yield self._row(images, split, name, votes.majority(counts, where=where), where=where)
+            label, counted = votes.majority(counts, where=where), votes.columns(counts)
+            yield self._row(images, split, name, label, counted, where=where)
 
     def _row(
-        self, images: locate.Images, split: str, name: str, label: int | Skip, *, where: str
+        self,
+        images: locate.Images,
+        split: str,
+        name: str,
+        label: int | Skip,
+        columns: Mapping[str, str],
+        *,
+        where: str,
     ) -> Row | Skip:
         if not name:
             return label if isinstance(label, Skip) else Skip("votes without an image")
         row_id = f"{_FOLDERS[split]}/{name}"
-        return self.VOCABULARY.row(row_id, images.path(name, where=where), label, where=where)
+        image = images.path(name, where=where)
+        return self.VOCABULARY.row(row_id, image, label, columns=columns, where=where)

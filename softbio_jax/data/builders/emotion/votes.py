@@ -6,19 +6,32 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from softbio_jax.data.labels import class_of
+from softbio_jax.data.partial.votes import column
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.rows import Skip
+from softbio_jax.tasks import EMOTION
 
+COLUMN = column(EMOTION.name)
 NAMES = (
     *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear"),
     *("contempt", "unknown", "NF"),
 )
 
 
-def read(path: pathlib.Path) -> Iterator[tuple[str, Mapping[str, str], int | Skip]]:
-    """Yields (file and row, the row, its label or why it has none) of `fer2013new.csv`."""
+def read(path: pathlib.Path) -> Iterator[tuple[str, Mapping[str, str], int | Skip, dict[str, str]]]:
+    """Yields (file and row, the row, its label or why it has none, `columns`) of `fer2013new.csv`."""
     for where, row in tables.read_csv(path, columns=("Usage", "Image name", *NAMES)):
-        yield where, row, majority([row[name] for name in NAMES], where=where)
+        words = [row[name] for name in NAMES]
+        yield where, row, majority(words, where=where), columns(words)
+
+
+def columns(words: Sequence[str]) -> dict[str, str]:
+    """Returns the audit column of an image: the votes for the seven emotions, in their order.
+
+    Votes for contempt, unknown and NF are no class and not kept.
+    """
+    counts = {class_of("emotion", name): word or "0" for name, word in zip(NAMES, words, strict=True)}
+    return {COLUMN: " ".join(counts[label] for label in range(EMOTION.num_classes))}
 
 
 def majority(words: Sequence[str], *, where: str) -> int | Skip:
