@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from softbio_jax import files
+from softbio_jax.data.partial.years import COLUMNS as AGE_COLUMNS
 from softbio_jax.errors import UserError
 from softbio_jax.escaping import csv_line, csv_rows
 from softbio_jax.evaluation.predictions import Predictions, rows_text
@@ -121,7 +122,8 @@ def _read(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _has_task(header: list[str], task: TaskSpec, path: pathlib.Path, labels: str) -> bool:
-    found = [c for c in header if c.startswith(f"{task.name}_") and c != f"{task.name}_label"]
+    others = {f"{task.name}_label", *AGE_COLUMNS}  # age_group, ... of the sets that have them
+    found = [c for c in header if c.startswith(f"{task.name}_") and c not in others]
     expected = [f"{task.name}_{c}" for c in task.classes]
     if not found and f"{task.name}_label" not in header:
         return False

@@ -146,11 +146,12 @@ def from_directory(directory: str | pathlib.Path) -> Bundle:
     arrays, notes = load_arrays(where)
     for task in bundle.tasks:
         bias = arrays.get(f"params/heads/{task.name}/dense_out/bias")
-        if bias is not None and bias.shape != (task.num_classes,):
+        outputs = bundle.model.head.outputs(task)
+        if bias is not None and bias.shape != (outputs,):
             raise UserError(
                 "head with other classes",
                 where=f"{where} head {task.name}",
-                expected=f"{task.num_classes} classes, as config.json names them",
+                expected=f"{outputs} classes, as config.json names them",
                 found=str(len(bias)),
                 fix="give weights and config.json of the same model",
             )

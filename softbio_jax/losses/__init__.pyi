@@ -5,3 +5,5 @@ from .balancing import total as total
 from .masked import MaskedMean as MaskedMean
 from .masked import cross_entropy as cross_entropy
 from .masked import masked_mean as masked_mean
+from .partial import set_likelihood as set_likelihood
+from .partial import soft_cross_entropy as soft_cross_entropy

@@ -28,7 +28,7 @@ def set_likelihood(logits: jax.Array, weights: jax.Array, mask: jax.Array) -> ja
     Source: Heitjan and Rubin, Annals of Statistics 1991 (coarse data); Patrini et al. 2017,
       arXiv:1609.03683, theorem 2 (forward correction).
     """
-    mask &= weights.any(axis=-1)
+    mask = mask & weights.any(axis=-1)
     weights = jnp.where(mask[:, None], weights, 1.0)  # of an empty set the logarithm is -inf
     logits = logits.astype(jnp.float32)
     values = jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(logits, b=weights, axis=-1)

@@ -169,7 +169,7 @@ def task_losses(
         mask = batch[f"mask/{task}"]
         if f"target/{task}" in batch:
             weights = partial.fitted(batch[f"target/{task}"], logits[task].shape[-1])
-            mask &= weights.max(-1) > weights.min(-1)  # the set of all classes says nothing
+            mask = mask & (weights.max(-1) > weights.min(-1))  # the set of all classes says nothing
             values = partial.set_likelihood(logits[task], weights, mask)
         elif f"votes/{task}" in batch:
             values = partial.soft_cross_entropy(logits[task], batch[f"votes/{task}"], mask)
@@ -207,7 +207,7 @@ def _task_metrics(found: _Auxiliary, batch: Batch, tasks: Sequence[str]) -> Metr
     for task in tasks:
         mask, labels = batch[f"mask/{task}"], batch[f"labels/{task}"]
         if f"target/{task}" in batch or f"votes/{task}" in batch:
-            mask &= labels != MISSING  # partial labels have no right class
+            mask = mask & (labels != MISSING)  # partial labels have no right class
         hits = masked_mean((found.logits[task].argmax(-1) == labels).astype(jnp.float32), mask)
         metrics |= {
             f"loss/{task}": found.losses[task].value,

@@ -1,4 +1,4 @@
-"""Audit of prepared data: duplicates and leaks, census, label counts; as JSON and as a page."""
+"""Partial labels: ranges of years, votes and noise, from the columns of data sets to weights of classes."""
 
 import lazy_loader
 

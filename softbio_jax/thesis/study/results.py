@@ -11,10 +11,12 @@ from typing import Any
 
 from softbio_jax import files
 from softbio_jax.errors import UserError
-from softbio_jax.runs.config import RunConfig
+from softbio_jax.models.multitask import HeadConfig
+from softbio_jax.runs.config import LabelConfig, RunConfig
 from softbio_jax.thesis.study.study import Results, Study, Trial
 
 SCHEMA = 1
+_OF_AGE = ("expected_age_mae",)  # years
 _METRICS = ("n", "accuracy", "balanced_accuracy", "macro_f1", "majority")
 
 
@@ -86,6 +88,7 @@ def of_trial(
             name: {
                 task: {key: values[key] for key in _METRICS}
                 | {"accuracy_interval": values["intervals"]["accuracy"]}
+                | {key: values[key] for key in _OF_AGE if key in values}
                 for task, values in tasks.items()
             }
             for name, tasks in metrics["datasets"].items()
@@ -153,6 +156,11 @@ def config_digest(config: RunConfig) -> str:
     values = dataclasses.asdict(config)
     values["data"]["root"] = values["train"]["compile_cache"] = values["train"]["cache_dir"] = ""
     values["model"]["pretrained"] = pathlib.Path(config.model.pretrained).name
+    # Records are older than these fields, whose defaults are what they did.
+    if config.data.labels == LabelConfig():
+        del values["data"]["labels"]
+    if config.model.head.age == HeadConfig().age:
+        del values["model"]["head"]["age"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
