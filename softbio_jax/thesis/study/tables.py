@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.thesis import paper
-from softbio_jax.thesis.study import collected
+from softbio_jax.thesis.study import collected, recovered
 from softbio_jax.thesis.study.collected import Collected, Estimate, Metric
 
 COLUMNS = ("emotion", "age", "gender", "overall")
@@ -61,6 +61,7 @@ def all_tables(study: Collected) -> dict[str, str]:
         "ablations": ablations(study),
         "balanced-ablations": balanced(study, ABLATIONS),
         "rates": rates(study),
+        "recovered": _table(recovered.HEADER, recovered.rows(study)),
     }
 
 
