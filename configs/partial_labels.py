@@ -5,9 +5,9 @@
         --config.pretrained=vit_small_patch14_dinov2.safetensors \
         --workdir=runs/partial_labels --records=docs/partial_labels
 
-Cells: METHOD_full; METHOD_RANGES_masked and METHOD_RANGES_partial, with half of the training ages coarsened to
-the ranges of rafdb or adience, for the methods lp and lora. images, image_size and cells (names joined by "+")
-can be set as configs/partial_labels.py:cells=lp_full+lp_rafdb_masked.
+Cells: METHOD_full; METHOD_RANGES_masked and METHOD_RANGES_partial, with half of the training ages coarsened
+to the ranges of rafdb or adience, for the methods lp and lora. images, batch_size, image_size and cells
+(names joined by "+") can be set as configs/partial_labels.py:cells=lp_full+lp_rafdb_masked.
 """
 
 import ml_collections

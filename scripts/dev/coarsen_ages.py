@@ -29,7 +29,9 @@ def main(argv: Sequence[str]) -> None:
         found = coarsening.write(
             source, folder, ranges=ranges, seed=_SEED, val_fraction=_VAL_FRACTION, split_seed=_SPLIT_SEED
         )
-        print(f"{folder}: {found['coarsened']:,} of {found['rows']:,} rows, {found['masked']:,} without a class")
+        print(
+            f"{folder}: {found['coarsened']:,} of {found['rows']:,} rows, {found['masked']:,} without a class"
+        )
 
 
 if __name__ == "__main__":

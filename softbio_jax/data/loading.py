@@ -61,7 +61,8 @@ class Loader:
 
         Returns:
           image (b, S, S, 3) uint8, labels/{task} int32 (b,), mask/{task} bool (b,), for sets with
-          targets also target/{task} or votes/{task} float32 (b, K), and the reason why an image could not be decoded, bytes (b,), empty where it could.
+          targets also target/{task} or votes/{task} float32 (b, K), and the reason why an image could
+          not be decoded, bytes (b,), empty where it could.
         """
         one_opencv_thread()
         images = np.zeros((len(examples), self._image_size, self._image_size, 3), np.uint8)

@@ -11,8 +11,8 @@ from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.tasks import AGE
 
 NO_AGE_GATE = (
-    "This is not an age gate: do not use it for access control or any decision about a person. The rates below "
-    "show how often a gate of this model would let minors through, and for whom."
+    "This is not an age gate: do not use it for access control or any decision about a person. The rates "
+    "below show how often this model takes a minor for an adult, and for whom."
 )
 Row = tuple[str, ...]
 
@@ -40,7 +40,7 @@ def section(runs: Sequence[RunResults]) -> Section | None:
             "Expected age against true years",
             ("run", "test set", *errors),
             [row for run in runs for row in _errors(run)],
-            "Sets with ages in years only. In brackets 95 % intervals: Student's for the mean, Wilson's else.",
+            "Sets with ages in years. In brackets 95 % intervals: Student's for the mean, else Wilson's.",
             words=2,
         ),
         minors,

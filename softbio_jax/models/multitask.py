@@ -15,7 +15,6 @@ from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.ranges import Dropout, check_fields
 from softbio_jax.tasks import AGE, NUM_YEARS, TaskSpec
 
-
 AgeHead = Literal["classes", "ordinal", "years"]
 
 

@@ -342,9 +342,9 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
 def _check_labels(data: DataConfig) -> None:
     """Raises UserError for partial or noisy labels of an unknown task or set, or of one task both."""
     labels, sets = data.labels, [entry.rpartition("/")[0] for entry in data.train]
-    named = [("partial", task, TASKS) for task in labels.partial]
+    named = [("partial", task, list(TASKS)) for task in labels.partial]
     named += [("noise", name, sets) for name in labels.noise]
-    named += [(f"noise.{name}", task, TASKS) for name, tasks in labels.noise.items() for task in tasks]
+    named += [(f"noise.{name}", task, list(TASKS)) for name, tasks in labels.noise.items() for task in tasks]
     for field, name, known in named:
         if name not in known:
             raise UserError(

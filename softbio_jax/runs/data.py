@@ -194,9 +194,7 @@ def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[st
     return coverage.warnings(images, tests)
 
 
-def check(
-    data: RunData, *, tasks: Sequence[str], batch_size: int, head: HeadConfig = HeadConfig()
-) -> None:
+def check(data: RunData, *, tasks: Sequence[str], batch_size: int, head: HeadConfig = HeadConfig()) -> None:
     """Checks before the first step that the data can train and evaluate every task.
 
     Raises:
@@ -262,12 +260,13 @@ def _check_partial(data: RunData, tasks: Sequence[str], head: HeadConfig) -> Non
             continue
         row = int(np.flatnonzero(targets.known)[0])
         names = [f"{item.name}/{item.split}:{name}" for item in data.train for name in item.columns["id"]]
+        name = TASKS[task].classes[int(targets.classes_of(row).argmax())]
         finer = ", or set model.head.age=years, whose bins are finer" if task == AGE.name else ""
         raise UserError(
             f"no partial label of {task}",
             where=f"data.labels.partial, {names[row]}",
             expected="a range across a boundary of the head's classes, or votes for several",
-            found=f"one class, {TASKS[task].classes[int(targets.classes_of(row).argmax())]}, as in every other row",
+            found=f"one class, {name}, as in every other row",
             fix=f"remove {task} from data.labels.partial{finer}",
         )
 

@@ -216,9 +216,7 @@ def _train(
     begun = time.perf_counter() - trial.scalars.get("seconds", 0.0)
     folder = files.directory(workdir / trial.folder)
     run, data = build.build(config), data_lib.open_all(config.data)
-    data_lib.check(
-        data, tasks=config.tasks, batch_size=config.train.batch_size, head=config.model.head
-    )
+    data_lib.check(data, tasks=config.tasks, batch_size=config.train.batch_size, head=config.model.head)
     with (
         directory.hold(folder) as check_lock,
         Training(run, data, folder, preemption, check_lock=check_lock) as training,

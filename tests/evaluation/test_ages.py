@@ -18,7 +18,11 @@ def predicted(labels, **audit):
     columns = {name: np.array(values) for name, values in audit.items()}
     ids = np.array([f"{i}" for i in range(n)])
     return Predictions(
-        name="x", ids=ids, labels={"age": np.array(labels)}, probabilities={"age": probabilities}, audit=columns
+        name="x",
+        ids=ids,
+        labels={"age": np.array(labels)},
+        probabilities={"age": probabilities},
+        audit=columns,
     )
 
 
@@ -48,7 +52,9 @@ def test_minors_are_those_whose_label_is_below():
         age_group=["0-3", "", "", "", "", "4-19"],
         race=["a", "a", "a", "b", "b", "b"],
     )
-    rows = {(row["threshold"], row["group"]): (row["wrong"], row["n"]) for row in ages.minors_called_adults(item)}
+    rows = {
+        (row["threshold"], row["group"]): (row["wrong"], row["n"]) for row in ages.minors_called_adults(item)
+    }
     # Below 13: 0-3, class 3-9, 12 years (predicted 24.5); below 18 also 17 years (predicted 14.5). The class
     # 10-19 and the range 4-19 may be either.
     assert rows == {

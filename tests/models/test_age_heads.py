@@ -26,9 +26,7 @@ def test_the_spans_are_those_of_the_classes():
 def test_the_ordinal_head_is_a_chain_of_decisions():
     logits = RNG.standard_normal((5, 8)) * 2
     further = 1 / (1 + np.exp(-logits))
-    wanted = [
-        [np.prod(f[:k]) * (1 - f[k] if k < 8 else 1) for k in range(9)] for f in further
-    ]
+    wanted = [[np.prod(f[:k]) * (1 - f[k] if k < 8 else 1) for k in range(9)] for f in further]
     found = np.exp(age_heads.ordinal_log_probabilities(jnp.asarray(logits, jnp.float32)))
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
@@ -67,14 +65,18 @@ def model(age):
     return MultitaskModel(vision_config("tiny-test"), tasks=(AGE, GENDER), head=head)
 
 
-@pytest.mark.parametrize(("age", "outputs", "in_training"), [("classes", 9, 9), ("ordinal", 8, 9), ("years", 101, 101)])
+@pytest.mark.parametrize(
+    ("age", "outputs", "in_training"), [("classes", 9, 9), ("ordinal", 8, 9), ("years", 101, 101)]
+)
 def test_every_head_gives_nine_logits_of_age(age, outputs, in_training):
     one = model(age)
     size = one.config.patch_size
     variables = one.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
     assert variables["params"]["heads"]["age"]["dense_out"]["bias"].shape == (outputs,)
     assert variables["params"]["heads"]["gender"]["dense_out"]["bias"].shape == (2,)
-    features = dict.fromkeys(("age", "gender"), jnp.asarray(RNG.standard_normal((3, one.config.width)), jnp.float32))
+    features = dict.fromkeys(
+        ("age", "gender"), jnp.asarray(RNG.standard_normal((3, one.config.width)), jnp.float32)
+    )
     logits = classify(one, variables, features)
     assert {task: x.shape for task, x in logits.items()} == {"age": (3, 9), "gender": (3, 2)}
     trained, _ = classify_in_training(one, variables, features, jax.random.key(1))

@@ -51,7 +51,9 @@ def fairface(root):
 def rafdb(root):
     basic, lines = root / "basic", []
     for split, count in (("train", 40), ("test", 16)):
-        for number, (image, _, gender, emotion, years) in enumerate(_faces(count, seed=4 + (split == "test"))):
+        for number, (image, _, gender, emotion, years) in enumerate(
+            _faces(count, seed=4 + (split == "test"))
+        ):
             name = f"{split}_{number:05d}"
             lines.append(f"{name}.jpg {_RAF_EMOTIONS[emotion]}\n")
             _write(basic / "Image" / "aligned" / f"{name}_aligned.jpg", image)

@@ -29,7 +29,7 @@ def root(tmp_path_factory):
 
 
 def first_batch(config, size=128):
-    run, data = run_of(config)
+    _, data = run_of(config)
     with_size = changed(config, train__batch_size=size)
     return next(data_lib.train_batches(build.build(with_size).config, data, image_size=32)), data
 
@@ -168,7 +168,7 @@ def test_what_is_no_configuration_of_labels(root, labels, says):
 def test_ranges_inside_the_classes_of_the_head_are_not_partial(root):
     config = changed(mixed.config_of(root, partial=("age",)), data__train=("utkface/train",))
     config |= {"tasks": ("age", "gender")}
-    says = r"no partial label of age: data\.labels\.partial, utkface/train:train/\d+_.*found one class, .*head\.age=years"
+    says = r"no partial label of age: .*, utkface/train:train/\d+_.*found one class, .*head\.age=years"
     for age in ("classes", "ordinal", "years"):
         run, data = run_of(changed(config, model__head__age=age, data__test=()))
         arguments = {"tasks": ("age", "gender"), "batch_size": 8, "head": run.config.model.head}

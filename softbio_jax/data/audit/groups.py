@@ -58,9 +58,7 @@ def contradictions(group: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
             sets.setdefault(task, []).append({label})
         for task, labels in side.get("possible", {}).items():
             sets.setdefault(task, []).append(set(labels))
-    return {
-        task: sorted(set.union(*found)) for task, found in sets.items() if not set.intersection(*found)
-    }
+    return {task: sorted(set.union(*found)) for task, found in sets.items() if not set.intersection(*found)}
 
 
 def drop_list(groups: Sequence[Mapping[str, Any]]) -> str:

@@ -101,7 +101,9 @@ class LabelReader:
         Raises:
           UserError: a word without a class, in the row `where`.
         """
-        labels, masked, years, age_range = {}, {}, "", ""
+        labels: dict[str, int] = {}
+        masked: dict[str, str] = {}
+        years = age_range = ""
         for task in self.tasks:
             text = texts[task]
             if task == AGE.name and self.age_values == RANGES and _plain(text) not in self.words[task]:

@@ -27,7 +27,9 @@ def against_votes(predictions: Predictions, task: str) -> dict[str, float] | Non
     if not len(rows) or task not in predictions.probabilities:
         return None
     where = f"predictions {predictions.name!r}"
-    q = np.stack([votes.shares(str(cells[row]), task, where=f"{where} {rows_text([row])}") for row in rows])
+    q = np.stack(
+        [votes.shares(str(cells[row]), task, where=f"{where} {rows_text(np.array([row]))}") for row in rows]
+    )
     p = predictions.probabilities[task][rows].astype(np.float64)
     cross = -(q * np.log(np.maximum(p, LEAST_PROBABILITY))).sum(axis=1)
     entropy = -(q * np.log(np.where(q > 0, q, 1))).sum(axis=1)

@@ -37,15 +37,18 @@ def ranges_of(labels: np.ndarray, ranges: Sequence[str], *, seed: int) -> np.nda
     range is the one that holds it.
     """
     ends = [range_.rstrip("+").split("-") for range_ in ranges]
-    bounds = [(int(first), int(rest[0]) if rest else _OLDEST) for first, *rest in ends]
+    bounds = {
+        word: (int(first), int(rest[0]) if rest else _OLDEST)
+        for word, (first, *rest) in zip(ranges, ends, strict=True)
+    }
     rng = np.random.Generator(np.random.Philox(seed))
     found = np.empty(len(labels), object)
     for label, (first, end) in enumerate(AGE_SPANS):
         years = np.arange(first, min(end, _OLDEST))
-        held = [(year, word) for year in years for word, (a, b) in zip(ranges, bounds, strict=True) if a <= year <= b]
+        held = [word for year in years for word, (a, b) in bounds.items() if a <= year <= b]
         rows = np.flatnonzero(labels == label)
         chosen = rng.integers(len(held), size=len(rows))
-        found[rows] = [held[i][1] for i in chosen]
+        found[rows] = [held[i] for i in chosen]
     return found.astype(str)
 
 
@@ -92,8 +95,9 @@ def write(
         "splits": {"train": part},
     }
     with files.atomic_folder(out) as folder:
-        for path in [*source.glob("*-train.array_record*"), *source.glob("*info.json"), *source.glob("feat*.json")]:
-            shutil.copy(path, folder / path.name)
+        for pattern in ("*-train.array_record*", "dataset_info.json", "features.json"):
+            for path in source.glob(pattern):
+                shutil.copy(path, folder / path.name)
         index_lib.write(new, folder, "train")
         (folder / index_lib.REPORT).write_text(json.dumps(report, indent=2) + "\n")
     return found

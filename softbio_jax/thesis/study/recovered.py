@@ -60,19 +60,22 @@ def rows(study: Collected) -> list[list[str]]:
                 continue
             seeds = sorted(set.intersection(*({run["seed"] for run in study.chosen(cell)} for cell in cells)))
             for metric, read in (("accuracy, %", _accuracy), ("MAE, years", _mae)):
-                masked, partial, full = (
-                    [read(study, cell, seed) for seed in seeds] for cell in cells
-                )
+                masked, partial, full = ([read(study, cell, seed) for seed in seeds] for cell in cells)
                 gap = paired(full, masked)
                 found.append(
                     [
                         *(name, whose, metric),
                         *(f"{np.mean(values):.2f}" for values in (masked, partial, full)),
                         _signed(gap),
-                        _shown(share(np.subtract(partial, masked).tolist(), np.subtract(full, masked).tolist())),
+                        _shown(share(differences(partial, masked), differences(full, masked))),
                     ]
                 )
     return found
+
+
+def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """Returns first - second, pair by pair."""
+    return [a - b for a, b in zip(first, second, strict=True)]
 
 
 def _run(study: Collected, cell: str, seed: int) -> dict:

@@ -52,6 +52,7 @@ COMPARISONS = (
 
 def all_tables(study: Collected) -> dict[str, str]:
     """Returns every table by name."""
+    coarsened = any(cell.endswith("_partial") for cell in study.values["cells"])
     return {
         "state": state(study),
         "methods": methods(study),
@@ -61,8 +62,7 @@ def all_tables(study: Collected) -> dict[str, str]:
         "ablations": ablations(study),
         "balanced-ablations": balanced(study, ABLATIONS),
         "rates": rates(study),
-        "recovered": _table(recovered.HEADER, recovered.rows(study)),
-    }
+    } | ({"recovered": _table(recovered.HEADER, recovered.rows(study))} if coarsened else {})
 
 
 def state(study: Collected) -> str:

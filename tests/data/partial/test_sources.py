@@ -90,7 +90,10 @@ def test_ranges_of_adience(tmp_path):
 
 
 def side(label=None, possible=()):
-    return {"labels": {"age": label} if label else {}, "possible": {"age": list(possible)} if possible else {}}
+    return {
+        "labels": {"age": label} if label else {},
+        "possible": {"age": list(possible)} if possible else {},
+    }
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,10 @@ def side(label=None, possible=()):
         ([side("3-9"), side(possible=("3-9", "10-19"))], []),
         ([side("20-29"), side(possible=("3-9", "10-19"))], ["10-19", "20-29", "3-9"]),
         ([side(possible=("0-2", "3-9")), side(possible=("3-9", "10-19"))], []),
-        ([side(possible=("0-2", "3-9")), side(possible=("20-29", "30-39"))], ["0-2", "20-29", "3-9", "30-39"]),
+        (
+            [side(possible=("0-2", "3-9")), side(possible=("20-29", "30-39"))],
+            ["0-2", "20-29", "3-9", "30-39"],
+        ),
         ([side(), side("3-9")], []),
     ],
 )

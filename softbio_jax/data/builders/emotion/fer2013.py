@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from softbio_jax.data.builders import pixels
@@ -76,10 +76,8 @@ class Fer2013(ClassFolders):
             if usage != USAGES[split]:
                 continue
             row_id = f"fer{index:07d}.png"
-            word, columns = (row["emotion"], None) if counted is None else counted[index]
-            made = self.VOCABULARY.row(
-                row_id, pixels.image(row["pixels"]), word, columns=columns, where=where
-            )
+            word, kept = (row["emotion"], {}) if counted is None else counted[index]
+            made = self.VOCABULARY.row(row_id, pixels.image(row["pixels"]), word, columns=kept, where=where)
             bad = pixels.problem(row["pixels"]) if isinstance(made, Row) else ""
             yield Rejection(row_id, bad, where=where) if bad else made
 
@@ -89,9 +87,7 @@ class Fer2013(ClassFolders):
             return self.place.path("train.csv")
         return self.place.path(*TABLES)
 
-    def _votes(
-        self, path: pathlib.Path, table: pathlib.Path
-    ) -> list[tuple[int | Skip, Mapping[str, str]]]:
+    def _votes(self, path: pathlib.Path, table: pathlib.Path) -> list[tuple[int | Skip, dict[str, str]]]:
         # The tables are matched row by row: FER+ names no image for rows that it discarded.
         counted = [(label, columns) for _, _, label, columns in votes.read(path)]
         rows = sum(1 for _ in tables.read_csv(table, columns=("emotion",)))
