@@ -319,7 +319,11 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
                     found=repr(task),
                     fix=nearest(task, TASKS, otherwise="correct the name"),
                 )
-    _check_labels(config.data)
+    if (labels := config.data.labels).kinds():
+        from softbio_jax.data.partial.targets import check_names
+
+        sets = [entry.rpartition("/")[0] for entry in config.data.train]
+        check_names(labels.partial, labels.noise, sets=sets)
     for task in sorted(set(config.balancing.weights) - set(config.tasks)):
         raise UserError(
             "weight of a task that is not trained",
@@ -336,30 +340,4 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
             expected="xla or auto",
             found=f"{config.compute.attention} on a {devices[0].platform}",
             fix="set it to auto",
-        )
-
-
-def _check_labels(data: DataConfig) -> None:
-    """Raises UserError for partial or noisy labels of an unknown task or set, or of one task both."""
-    labels, sets = data.labels, [entry.rpartition("/")[0] for entry in data.train]
-    named = [("partial", task, list(TASKS)) for task in labels.partial]
-    named += [("noise", name, sets) for name in labels.noise]
-    named += [(f"noise.{name}", task, list(TASKS)) for name, tasks in labels.noise.items() for task in tasks]
-    for field, name, known in named:
-        if name not in known:
-            raise UserError(
-                "labels of something unknown",
-                where=f"data.labels.{field}",
-                expected=f"one of {', '.join(known)}",
-                found=repr(name),
-                fix=nearest(name, known, otherwise="correct the name"),
-            )
-    noisy = {task for tasks in labels.noise.values() for task in tasks}
-    if both := sorted(noisy & set(labels.partial) - {AGE.name}):
-        raise UserError(
-            "votes and noise for one task",
-            where=f"data.labels.noise: {both[0]}",
-            expected=f"no task of data.labels.partial, {', '.join(labels.partial)}",
-            found=both[0],
-            fix="remove it from one of the two",
         )

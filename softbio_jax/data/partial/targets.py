@@ -11,7 +11,7 @@ import numpy as np
 
 from softbio_jax.data.partial import votes, years
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.errors import UserError
+from softbio_jax.errors import UserError, nearest
 from softbio_jax.tasks import AGE, AGE_SPANS, NUM_YEARS, TASKS
 
 _NO_LABEL = 0  # row of every table
@@ -73,6 +73,42 @@ class Targets:
         """Returns {kind}/{task} (b, K) and mask/{task} (b,) of examples (b,); negative ones are padding."""
         rows = np.where(examples < 0, _NO_LABEL, self.index[examples])
         return {f"{self.kind}/{task}": self.table[rows], f"mask/{task}": rows != _NO_LABEL}
+
+
+def check_names(
+    partial: Sequence[str], noise: Mapping[str, Mapping[str, Any]], *, sets: Sequence[str]
+) -> None:
+    """Checks the tasks and sets that a configuration names.
+
+    Args:
+      partial: tasks with partial labels.
+      noise: training set -> task -> noise.
+      sets: the training sets.
+
+    Raises:
+      UserError: an unknown task or set, or a task with both votes and noise.
+    """
+    named = [("partial", task, list(TASKS)) for task in partial]
+    named += [("noise", name, list(sets)) for name in noise]
+    named += [(f"noise.{name}", task, list(TASKS)) for name, tasks in noise.items() for task in tasks]
+    for field, name, known in named:
+        if name not in known:
+            raise UserError(
+                "labels of something unknown",
+                where=f"data.labels.{field}",
+                expected=f"one of {', '.join(known)}",
+                found=repr(name),
+                fix=nearest(name, known, otherwise="correct the name"),
+            )
+    noisy = {task for tasks in noise.values() for task in tasks}
+    if both := sorted(noisy & set(partial) - {AGE.name}):
+        raise UserError(
+            "votes and noise for one task",
+            where=f"data.labels.noise: {both[0]}",
+            expected=f"no task of data.labels.partial, {', '.join(partial)}",
+            found=both[0],
+            fix="remove it from one of the two",
+        )
 
 
 def attach(
