@@ -23,7 +23,7 @@ PAGES = {
     "models": ("Models", ("models", "models.attention", "models.families")),
     "adapters": ("Adapters and methods", ("adapters",)),
     "losses": ("Losses", ("losses",)),
-    "data": ("Data", ("data", "data.prepare", "data.audit", "data.drawing")),
+    "data": ("Data", ("data", "data.prepare", "data.partial", "data.audit", "data.drawing")),
     "runs": ("Runs", ("runs",)),
     "train": ("Training", ("train", "train.probing")),
     "evaluation": (

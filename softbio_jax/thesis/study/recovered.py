@@ -99,5 +99,5 @@ def _signed(estimate: Estimate) -> str:
 
 def _shown(found: Share) -> str:
     if math.isinf(found.low):
-        return f"{100 * found.value:.0f} [the gap may be zero]"
+        return "none: the gap may be zero"
     return f"{100 * found.value:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
