@@ -5,6 +5,7 @@ them by name and does not import this module.
 """
 
 import importlib.resources
+import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -63,7 +64,7 @@ def sampler(
     """
     labels = sampling.label_tables(datasets)
     counts = repetitions(labels, seed=seed, emotion_share=emotion_share)
-    probabilities = mean_rule(labels, counts)
+    probabilities = mean_rule(labels, counts, sampling.expected_classes(datasets, labels))
     return sampling.Weighted(probabilities, epoch_size=epoch_size or int(counts.sum()), seed=seed)
 
 
@@ -93,12 +94,14 @@ def repetitions(labels: Labels, *, seed: int, emotion_share: float = EMOTION_SHA
     return counts + np.bincount(rows[rng.integers(len(rows), size=added)], minlength=len(counts))
 
 
-def mean_rule(labels: Labels, counts: np.ndarray) -> np.ndarray:
+def mean_rule(
+    labels: Labels, counts: np.ndarray, expected: Labels = types.MappingProxyType({})
+) -> np.ndarray:
     """Weights a row by the mean, over the tasks it is labelled for, of N_t / (K_t n_c).
 
     N_t rows of the index (`counts` of `repetitions`) are labelled for task t, n_c of them with the
     row's class c, of K_t. Since gender is nearly balanced, this balances age and emotion about
-    half-way.
+    half-way. A row of a task in `expected` counts for its classes by their expectation (N, C).
 
     Returns:
       (N,) float64 probabilities.
@@ -108,6 +111,12 @@ def mean_rule(labels: Labels, counts: np.ndarray) -> np.ndarray:
     total, known_tasks = np.zeros(len(counts)), np.zeros(len(counts))
     for task, values in labels.items():
         known, classes = values != MISSING, TASKS[task].num_classes
+        if task in expected:
+            known = expected[task].any(axis=1)
+            in_class = counts @ expected[task]
+            total += expected[task] @ (in_class.sum() / (classes * np.maximum(in_class, 1)))
+            known_tasks += known
+            continue
         in_class = np.bincount(values[known], weights=counts[known], minlength=classes)
         per_class = in_class.sum() / (classes * np.maximum(in_class, 1))
         total[known] += per_class[values[known]]

@@ -213,6 +213,6 @@ def test_mixed_sources_end_to_end(root, tmp_path):
     for title in ("Expected age against true years", "Against the votes of annotators"):
         assert by_title[title]["rows"]
     minors = by_title["People below an age who are predicted to have reached it"]["rows"]
-    assert {row[1] for row in minors} >= {"utkface", "fairface", "rafdb"}
+    assert {row[1] for row in minors} == {"utkface", "fairface"}  # ranges alone are not evaluated
     assert "not an age gate" in (tmp_path / "report" / "report.html").read_text()
     assert AGE.name in results.summary["averages"]

@@ -33,6 +33,18 @@ def test_mean_rule_by_hand():
     np.testing.assert_allclose(protocol.mean_rule(LABELS, ONCE), weights / weights.sum())
 
 
+def test_a_partial_label_counts_by_its_expectation():
+    certain = {"age": (LABELS["age"][:, None] == np.arange(9)).astype(float)}
+    np.testing.assert_allclose(protocol.mean_rule(LABELS, ONCE, certain), protocol.mean_rule(LABELS, ONCE))
+    half = certain["age"].copy()
+    half[2, :2] = 0.5  # one more row of class 0 or 1: 3 / (9 * 1.5) for each
+    weights = np.array(
+        [(2 / 9 + 1) / 2, (2 / 9 + 1) / 2, (2 / 9 + 1) / 2, 1, (1 + 1 / 7) / 2, (1 + 1 / 7) / 2]
+    )
+    found = protocol.mean_rule(LABELS, ONCE, {"age": half})
+    np.testing.assert_allclose(found, weights / weights.sum())
+
+
 def test_mean_rule_on_repeated_rows_is_that_of_the_longer_table():
     counts = np.array([1, 1, 1, 1, 3, 2])
     longer = {task: np.repeat(values, counts) for task, values in LABELS.items()}
