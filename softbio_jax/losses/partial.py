@@ -29,8 +29,8 @@ def set_likelihood(logits: jax.Array, weights: jax.Array, mask: jax.Array) -> ja
       arXiv:1609.03683, theorem 2 (forward correction).
     """
     mask = mask & weights.any(axis=-1)
-    weights = jnp.where(mask[:, None], weights, 1.0)  # of an empty set the logarithm is -inf
     logits = logits.astype(jnp.float32)
+    # jax's logsumexp of an empty set is -inf with a gradient of 0, and where() drops the value.
     values = jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(logits, b=weights, axis=-1)
     return jnp.where(mask, values, 0.0)
 
