@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from softbio_jax import coverage
 from softbio_jax.losses.distillation import mean_feature
 from softbio_jax.models.attention.choice import resolved
 from softbio_jax.models.config import ComputeConfig
@@ -20,16 +21,27 @@ class Teacher:
     """A model whose outputs another learns.
 
     Args:
+      name: for messages.
       digest: of its settings and weights.
+      tasks: names of those that it teaches.
+      feature: whether it also teaches its feature.
       image_size: side in pixels of the images that it reads.
       model: encoder and heads.
       variables: {"params": encoder, pool, proj, heads, "batch_stats": heads}, float32, or their shapes.
+      training_images: see `coverage`; a class that it was trained on is not unknown to its student.
     """
 
+    name: str
     digest: str
+    tasks: tuple[str, ...]
+    feature: bool
     image_size: int
     model: MultitaskModel
     variables: Tree
+    training_images: coverage.TrainingImages = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name}, digest {self.digest}, {self.image_size} x {self.image_size} pixels"
 
     @property
     def feature_width(self) -> int:
@@ -40,8 +52,15 @@ class Teacher:
     @property
     def widths(self) -> dict[str, int]:
         """The name and number of channels of each entry of `answers`."""
-        logits = {f"logits/{task.name}": task.num_classes for task in self.model.tasks}
-        return logits | {"feature": self.feature_width}
+        logits = {
+            f"logits/{task.name}": task.num_classes for task in self.model.tasks if task.name in self.tasks
+        }
+        return logits | ({"feature": self.feature_width} if self.feature else {})
+
+    def abstract(self) -> "Teacher":
+        """Returns the teacher with the shapes of its variables alone, as planning needs it."""
+        shapes = jax.eval_shape(lambda: self.variables)
+        return dataclasses.replace(self, variables=shapes)
 
     def on(self, compute: ComputeConfig, devices: Any) -> "Teacher":
         """Returns the teacher computed as a run is on the devices; without a backward pass."""
@@ -64,7 +83,7 @@ class Teacher:
         )
 
     def answers(self, variables: Tree, images: jax.Array) -> Answers:
-        """Returns the logits and the feature of a batch, without dropout and without gradient.
+        """Returns what a batch is taught, without dropout and without gradient; see `widths`.
 
         Args:
           variables: as `narrowed` returns them, also as `per_layer` does.
@@ -72,8 +91,9 @@ class Teacher:
         """
         features = encode(self.model, variables["params"], resized(images, self.image_size))
         logits = classify(self.model, variables, features)
-        found = {f"logits/{task}": values for task, values in logits.items()}
-        return jax.lax.stop_gradient(found | {"feature": mean_feature(features)})
+        found = {f"logits/{task}": logits[task] for task in self.tasks}
+        found |= {"feature": mean_feature(features)} if self.feature else {}
+        return jax.lax.stop_gradient(found)
 
 
 def resized(images: jax.Array, size: int) -> jax.Array:

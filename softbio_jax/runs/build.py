@@ -252,6 +252,8 @@ def describe(run: Run) -> str:
         run.attention.why
     )
     rows.append(f"{'attention':<32}{run.attention.name:>14}" + (f"  ({'; '.join(notes)})" if notes else ""))
+    if run.teacher is not None:
+        rows.append(f"{'teacher':<32}{run.teacher.model.config.name:>14}  ({run.teacher})")
     return "\n".join(rows)
 
 

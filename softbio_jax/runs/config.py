@@ -327,6 +327,14 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
             found=task,
             fix=nearest(task, config.tasks, otherwise="remove it"),
         )
+    if config.distill.teacher and config.train.cache_features:
+        raise UserError(
+            "cached features with a teacher",
+            where="train.cache_features",
+            expected="off",
+            found="on",
+            fix="set distill.targets=cached, which runs the teacher once per image and view",
+        )
     devices = devices or jax.devices()
     if needed := missing_platform(config.compute, devices):
         raise UserError(

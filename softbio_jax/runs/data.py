@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -16,6 +17,9 @@ from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.runs.config import DataConfig, RunConfig
 from softbio_jax.tasks import MISSING, TASKS
+
+if TYPE_CHECKING:
+    from softbio_jax.models.teacher import Teacher
 
 # Data sets collected from the web share a few images by accident (scripts/audit_data.py lists
 # them); a test set that shares more is a mistake, and its results are worthless.
@@ -134,15 +138,29 @@ def sampling_counts(config: RunConfig, data: RunData) -> dict[str, dict[str, lis
     return counts
 
 
-def training_images(config: RunConfig, data: RunData) -> dict[str, dict[str, int]]:
-    """Returns task -> class -> number of training images that the run's sampler can draw."""
+def training_images(
+    config: RunConfig, data: RunData, teacher: "Teacher | None" = None
+) -> coverage.TrainingImages:
+    """Returns task -> class -> number of training images that the run's sampler can draw.
+
+    With a teacher, of a class the larger number of its own and of the teacher's images counts; a task of
+    which the teacher has no record is left out.
+    """
     sampler = sampling.make(**config.data.sampler)(data.train, config.seed)
     drawn = np.ones(sum(map(len, data.train)), bool)
     chances = np.asarray(getattr(sampler, "probabilities", drawn))  # without them, every row is visited
     if chances.shape == drawn.shape:
         drawn = chances > 0
     labels = {task: sources.concatenate_labels(data.train, task) for task in config.tasks}
-    return coverage.count(labels, drawn)
+    own = coverage.count(labels, drawn)
+    if teacher is None:
+        return own
+    known = teacher.training_images
+    return {
+        task: {name: max(count, known[task].get(name, 0)) for name, count in classes.items()}
+        for task, classes in own.items()
+        if task in known
+    }
 
 
 def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[str]:
@@ -156,12 +174,18 @@ def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[st
     return coverage.warnings(images, tests)
 
 
-def check(data: RunData, *, tasks: Sequence[str], batch_size: int) -> None:
+def check(data: RunData, *, tasks: Sequence[str], batch_size: int, taught: bool = False) -> None:
     """Checks before the first step that the data can train and evaluate every task.
 
+    Args:
+      data: the run's data sets.
+      tasks: names of the tasks.
+      batch_size: of a step.
+      taught: whether a teacher replaces labels that are missing.
+
     Raises:
-      UserError: a batch larger than the training set, a task without training labels, a test set
-        without labels, or test images that are also trained on.
+      UserError: a batch larger than the training set, a task without training labels, validation rows or a
+        test set without labels, or test images that are also trained on.
     """
     rows = sum(map(len, data.train))
     if batch_size > rows:
@@ -172,7 +196,15 @@ def check(data: RunData, *, tasks: Sequence[str], batch_size: int) -> None:
             found=f"{batch_size:,}",
             fix="lower it or name more sets in data.train",
         )
-    for task in tasks:
+    if data.val and not any(_labelled(dataset, task) for dataset in data.val for task in tasks):
+        raise UserError(
+            "no validation labels",
+            where="data.val_fraction",
+            expected=f"training sets with labels of {' or '.join(tasks)}",
+            found=", ".join(dataset.name for dataset in data.val),
+            fix="set it to 0, or name a set with labels in data.train",
+        )
+    for task in tasks if not taught else ():
         if not any(_labelled(dataset, task) for dataset in data.train):
             raise UserError(
                 f"no training labels for {task}",

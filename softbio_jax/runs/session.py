@@ -1,6 +1,7 @@
 """A run on its devices: sharded state, compiled functions, passes over data."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -22,7 +23,7 @@ from softbio_jax.runs import build, parallel
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig
-from softbio_jax.runs.data import eval_batches
+from softbio_jax.runs.data import RunData, eval_batches, train_batches
 from softbio_jax.runs.optimizer import effective_rates, evaluated
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import (
@@ -103,13 +104,15 @@ class CompiledStep:
 class Session:
     """Holds a run's state on a mesh, and the two compiled functions that read it.
 
-    `base` is the digest of the frozen tree in float32. `training_images` are the counts of `coverage`,
-    set by who trains or restores the run.
+    `caches` is whether it needs `cache` before the first step. `base` is the digest of the frozen tree in
+    float32. `training_images` are the counts of `coverage`, set by who trains or restores the run.
 
     Args:
       run: what is trained or evaluated.
       devices: the devices to use; None: all.
     """
+
+    caches = False
 
     def __init__(self, run: Run, *, devices: Sequence[jax.Device] | None = None):
         config = run.config
@@ -153,6 +156,13 @@ class Session:
         traced = trace_train_step(self.run, self.mesh, self.state, self._given)
         self._compiled = traced.lower().compile()
         return traced.jaxpr
+
+    def batches(self, data: RunData) -> Any:
+        """Returns the endless stream of training batches, which resumes, see `pipeline.TrainBatches`."""
+        return train_batches(self.run.config, data, image_size=self.run.view_size)
+
+    def cache(self, data: RunData, root: pathlib.Path, *, console: Console = QUIET) -> None:
+        """Computes what every step reads again, or reads it from `root`; this session has nothing such."""
 
     def train(self, batch: Mapping[str, np.ndarray]) -> Metrics:
         """Runs one optimizer step on this process' rows; returns without waiting for it."""
