@@ -54,6 +54,7 @@ class Distillation:
             mixed[task] = MaskedMean(value * count, count)
             agrees = logits[task].argmax(-1) == taught.argmax(-1)
             metrics |= {
+                f"count/{task}": hard.count,
                 f"labels/{task}": hard.value,
                 f"teacher/{task}": soft.value,
                 f"agreement/{task}": masked_mean(agrees.astype(jnp.float32), seen).value,

@@ -312,7 +312,7 @@ def _task_metrics(found: _Auxiliary, batch: Batch, tasks: Sequence[str]) -> Metr
         hits = masked_mean((found.logits[task].argmax(-1) == labels).astype(jnp.float32), mask)
         metrics |= {
             f"loss/{task}": found.losses[task].value,
-            f"count/{task}": hits.count,
+            f"count/{task}": found.losses[task].count,
             f"accuracy/{task}": hits.value,
             f"weight/{task}": found.weights[task],
         }

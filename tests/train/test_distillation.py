@@ -2,13 +2,10 @@
 
 import json
 
-import jax
-import numpy as np
 import pytest
 
 from softbio_jax.runs.session import Session
 from softbio_jax.train import loop
-from softbio_jax.train.distillation import teacher as teachers
 from tests.runs.tiny import changed, config_on, run_of
 
 OFF = {

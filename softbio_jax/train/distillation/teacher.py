@@ -5,7 +5,7 @@ import dataclasses
 from softbio_jax.errors import UserError
 from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.predictor import open_bundle
+from softbio_jax.inference.predictor import open_bundle as opened
 from softbio_jax.models.teacher import Teacher
 from softbio_jax.runs import build
 from softbio_jax.runs.build import Run
@@ -13,15 +13,19 @@ from softbio_jax.runs.config import RunConfig
 from softbio_jax.tasks import TASKS
 
 
-def load(config: RunConfig) -> tuple[RunConfig, Teacher]:
+def load(config: RunConfig, found: Bundle | None = None) -> tuple[RunConfig, Teacher]:
     """Returns the teacher of `distill.teacher`, and the configuration with its digest and feature's width.
+
+    Args:
+      config: of the student.
+      found: the model, where it was read already.
 
     Raises:
       UserError: no model, one without a task of the run or with other classes, or another one than that with
         which the run began.
     """
     given = config.distill
-    found = open_bundle(given.teacher)
+    found = found or opened(given.teacher)
     where = f"distill.teacher={given.teacher}"
     for task in config.tasks:
         _check_task(found, task, where=where)
