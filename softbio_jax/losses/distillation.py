@@ -45,7 +45,8 @@ class Distillation:
           batch: teacher/seen (B,) bool and teacher/logits/{task} (B, C).
         """
         seen = batch["teacher/seen"]
-        mixed, metrics = {}, {}
+        mixed: dict[str, MaskedMean] = {}
+        metrics: dict[str, jax.Array] = {}
         for task, hard in labelled.items():
             taught = batch[f"teacher/logits/{task}"]
             soft = masked_mean(divergence(logits[task], taught, self.temperature), seen)

@@ -112,7 +112,8 @@ def make_train_step(
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, stats = classify_in_training(model, variables, features, dropout_key)
             with jax.named_scope("loss"):
-                losses, taught = task_losses(logits, batch, tasks), {}
+                losses = task_losses(logits, batch, tasks)
+                taught: Metrics = {}
                 if config.distillation is not None:
                     losses, taught = config.distillation.losses(losses, logits, batch)
                 means = balancing.update_means(state.batch_stats.get("balance", {}), losses, config.balancing)
