@@ -5,7 +5,6 @@ from .config import vision_config as vision_config
 from .flops import vision_flops as vision_flops
 from .multitask import HeadConfig as HeadConfig
 from .multitask import MultitaskModel as MultitaskModel
-from .teacher import Teacher as Teacher
 from .text import CLIP as CLIP
 from .text import TextEncoder as TextEncoder
 from .vision import VisionEncoder as VisionEncoder
