@@ -28,10 +28,11 @@ _DATA = flags.DEFINE_list(
 )
 _TEST = flags.DEFINE_list("test", [], "NAME/SPLIT of the test sets.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of the student.")
+_DEFAULT = "configs/finetune.py:method=full"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    str(command.SHIPPED / "configs/finetune.py:method=full"),
-    "A file of configs/ for everything else.",
+    None,
+    f"A file of configs/ for everything else; by default {_DEFAULT}.",
     lock_config=False,
     accept_new_attributes=True,
 )
@@ -68,4 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Not the flag's own default, whose overrides would be read before their mistakes can be one line.
+    if not any(argument.lstrip("-").split("=")[0] == "config" for argument in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={_DEFAULT}")
     command.run(main)

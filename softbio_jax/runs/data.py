@@ -196,14 +196,6 @@ def check(data: RunData, *, tasks: Sequence[str], batch_size: int, taught: bool 
             found=f"{batch_size:,}",
             fix="lower it or name more sets in data.train",
         )
-    if data.val and not any(_labelled(dataset, task) for dataset in data.val for task in tasks):
-        raise UserError(
-            "no validation labels",
-            where="data.val_fraction",
-            expected=f"training sets with labels of {' or '.join(tasks)}",
-            found=", ".join(dataset.name for dataset in data.val),
-            fix="set it to 0, or name a set with labels in data.train",
-        )
     for task in tasks if not taught else ():
         if not any(_labelled(dataset, task) for dataset in data.train):
             raise UserError(
@@ -213,6 +205,14 @@ def check(data: RunData, *, tasks: Sequence[str], batch_size: int, taught: bool 
                 found=", ".join(dataset.name for dataset in data.train),
                 fix=f"name one, or drop {task} from tasks",
             )
+    if data.val and not any(_labelled(dataset, task) for dataset in data.val for task in tasks):
+        raise UserError(
+            "no validation labels",
+            where="data.val_fraction",
+            expected=f"training sets with labels of {' or '.join(tasks)}",
+            found=", ".join(dataset.name for dataset in data.val),
+            fix="set it to 0, or name a set with labels in data.train",
+        )
     check_tests(data, tasks=tasks)
 
 

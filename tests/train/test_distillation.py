@@ -44,14 +44,15 @@ class Killed(BaseException):
 def teacher(tmp_path_factory, data_root):
     """A trained run whose images are larger than its students'."""
     workdir = tmp_path_factory.mktemp("teacher") / "large"
-    config = changed(config_on(data_root), model__image_size=48, train__steps=4, seed=11)
+    config = changed(config_on(data_root), model__image_size=48, train__steps=4, seed=11, data__test=())
     loop.train_and_evaluate(*run_of(config), workdir)
     return workdir
 
 
 @pytest.fixture
 def student(data_root, teacher):
-    return changed(config_on(data_root), distill={"teacher": str(teacher), "feature": "cosine"}, **FULL)
+    distill = {"teacher": str(teacher), "feature": "cosine"}
+    return changed(config_on(data_root), distill=distill, data__test=(), **FULL)
 
 
 def _leaves(workdir, step):
@@ -76,9 +77,10 @@ def _killed_in_step_7(config, workdir, monkeypatch):
         loop.train_and_evaluate(*run_of(config), workdir)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"distill__targets": "cached", "train__cache_views": 3}], ids=["live", "cached"]
-)
+CACHED = {"distill__targets": "cached", "train__cache_views": 3, "method": {"name": "lp"}}
+
+
+@pytest.mark.parametrize("changes", [{}, CACHED], ids=["live", "cached"])
 def test_a_student_resumes_in_the_same_bits(student, changes, tmp_path, monkeypatch):
     student = changed(student, train__cache_dir=str(tmp_path / "targets"), **changes)
     loop.train_and_evaluate(*run_of(student), tmp_path / "whole")
@@ -87,8 +89,7 @@ def test_a_student_resumes_in_the_same_bits(student, changes, tmp_path, monkeypa
         patch.setattr(targets.ViewExtractor, "_compute", lambda *_: pytest.fail("computed again"))
         loop.train_and_evaluate(*run_of(student), tmp_path / "broken")
     assert _leaves(tmp_path / "broken", 8) == _leaves(tmp_path / "whole", 8)
-    for name in ("metrics.jsonl", "eval/metrics.json"):
-        assert (tmp_path / "broken" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert (tmp_path / "broken/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
     line = _lines(tmp_path / "whole")[-1]
     assert {"train/teacher/age", "train/labels/age", "train/agreement/age", "train/teacher/feature"} <= set(
         line
@@ -102,7 +103,7 @@ def test_a_student_resumes_in_the_same_bits(student, changes, tmp_path, monkeypa
 
 def test_one_plain_view_is_cached_as_it_is_computed_live(student, tmp_path):
     """The teacher reads 48 pixels and the student 32, of the same views."""
-    student = changed(student, augment=OFF, train__log_every=1, train__steps=4, train__cache_views=1)
+    student = changed(student, augment=OFF, train__log_every=1, train__steps=4, data__val_fraction=0.0)
     for kind in ("live", "cached"):
         loop.train_and_evaluate(*run_of(changed(student, distill__targets=kind)), tmp_path / kind)
     live, cached = _lines(tmp_path / "live"), _lines(tmp_path / "cached")
@@ -243,14 +244,13 @@ def test_the_chain_in_miniature(teacher, data_root, tmp_path):
     assert plain.labels == {} and len(plain) == 12
     words = {
         "teacher": teacher,
+        "config": "configs/finetune.py:method=full,steps=4,batch_size=16",
         "student": "tiny-test",
         "data": "synthetic_fairface/train,photos/train",
         "test": "synthetic_utkface/test",
         "workdir": tmp_path / "small",
         "config.data.root": data_root,
         "config.model.blocks": 2,
-        "config.train.steps": 4,
-        "config.train.batch_size": 16,
         "config.distill.weight": 0.9,
     }
     command = [
@@ -272,3 +272,20 @@ def test_the_chain_in_miniature(teacher, data_root, tmp_path):
     image = str(tmp_path / "photos" / "3.jpg")
     ours, theirs = (m.predict(image)[0].probabilities for m in (model, softbio_jax.load(tmp_path / "saved")))
     assert ours == theirs and set(ours) == {"age", "gender", "emotion"}
+
+
+def test_labels_may_be_missing_where_there_is_a_teacher(data_root):
+    data = data_lib.open_all(config_from(config_on(data_root)).data)
+
+    def without(sets, *tasks):
+        keep = [{t: v for t, v in item.labels.items() if t not in tasks} for item in sets]
+        return [dataclasses.replace(item, labels=labels) for item, labels in zip(sets, keep, strict=True)]
+
+    less = dataclasses.replace(data, train=without(data.train, "emotion"))
+    with pytest.raises(UserError, match="no training labels for emotion"):
+        data_lib.check(less, tasks=tuple(TASKS), batch_size=16)
+    data_lib.check(less, tasks=tuple(TASKS), batch_size=16, taught=True)
+    none = dataclasses.replace(data, train=without(data.train, *TASKS), val=without(data.val, *TASKS))
+    with pytest.raises(UserError, match="no validation labels"):
+        data_lib.check(none, tasks=tuple(TASKS), batch_size=16, taught=True)
+    data_lib.check(dataclasses.replace(none, val=[]), tasks=tuple(TASKS), batch_size=16, taught=True)
