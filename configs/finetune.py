@@ -67,6 +67,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                 "scale": (0.9, 1.1),
                 "erase": 0.0,
             },
+            "distill": {"teacher": ""},  # a trained model to learn from, see docs/distillation.md
             "compute": {"dtype": chosen["dtype"], "remat": "none"},
             "mesh": {"fsdp": 1},
             "optimizer": {

@@ -94,13 +94,17 @@ def main(argv: Sequence[str]) -> int:
     from softbio_jax.planning.saved import SavedRows, versions
     from softbio_jax.runs.config import config_from, resolve_dtype
 
-    config = config_from(_CONFIG.value.to_dict())
+    config, teacher = config_from(_CONFIG.value.to_dict()), None
+    if config.distill.teacher:
+        from softbio_jax.train.distillation.teacher import load
+
+        config, teacher = load(config)
     folder = _folder()
     saved = SavedRows(pathlib.Path(_OUT.value) if _OUT.value else None)
     images, source = _EPOCH_IMAGES.value, "--epoch_images"
     if not images:
         images, source = fit.epoch_images(config.data)
-    with Compiler(_TOPOLOGY.value, console=Console()) as compiler:
+    with Compiler(_TOPOLOGY.value, console=Console(), teacher=teacher) as compiler:
         config = resolve_dtype(config, compiler.devices)
 
         def fit_with(**changes: Any) -> fit.Fit:

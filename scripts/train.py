@@ -80,6 +80,10 @@ def main(argv: Sequence[str]) -> int:
         if config.model.pretrained and not _DRY_RUN.value:
             check_source(config.model.pretrained, of="model.pretrained")
         run = build.build(config)
+        if config.distill.teacher:
+            from softbio_jax.train.distillation.teacher import attach
+
+            run = attach(run)
         if _DRY_RUN.value:
             _describe(run)
             return 0
@@ -131,7 +135,7 @@ def _describe(run: "Run") -> None:
     if train.cache_features:
         print(table.CACHED)
     target = devices_of("local")
-    found = fit.fit(run.config, *target)
+    found = fit.fit(run.config, *target, teacher=run.teacher)
     kind = target.devices[0].device_kind
     print(f"one train step on {len(target.devices)} x {kind}, this machine's devices, as compiled for them:")
     print(table.details(found))

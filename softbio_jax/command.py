@@ -33,7 +33,7 @@ COMMON_KEYS = (
     *("train.steps", "train.batch_size", "train.microbatches", "optimizer.rates.GROUP", "optimizer.schedule"),
     *("compute.dtype", "compute.remat", "mesh.fsdp"),
 )
-_TRAINING = ("train", "sweep", "plan")  # whose --config is that of a run
+_TRAINING = ("train", "distill", "sweep", "plan")  # whose --config is that of a run
 _EXIT_MISTAKE = 1
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports

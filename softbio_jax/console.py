@@ -20,6 +20,7 @@ COMMANDS = {
     "audit": "audit_data",
     "composite": "composite",
     "train": "train",
+    "distill": "distill",
     "sweep": "sweep",
     "evaluate": "evaluate",
     "report": "report",

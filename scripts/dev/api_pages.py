@@ -25,7 +25,7 @@ PAGES = {
     "losses": ("Losses", ("losses",)),
     "data": ("Data", ("data", "data.prepare", "data.partial", "data.audit", "data.drawing")),
     "runs": ("Runs", ("runs",)),
-    "train": ("Training", ("train", "train.probing")),
+    "train": ("Training", ("train", "train.distillation", "train.probing")),
     "evaluation": (
         "Evaluation",
         ("evaluation", "evaluation.metrics", "evaluation.report", "evaluation.zero_shot"),

@@ -21,9 +21,9 @@ from softbio_jax.registry import Registry
 
 METHODS = Registry[Callable[..., "Method"]]("method", where="method.name", group="softbio_jax.methods")
 FROZEN = "frozen"  # the group that is not trained
-# Every method trains the heads, and the balancer's parameters if it has any.
+# Every method trains the heads, and the parameters of the balancer and of distillation if there are any.
 HEADS = (("heads/.*", "heads"),)
-_BALANCE = ("balance/.*", "log_var")
+_ABOVE = (("balance/.*", "log_var"), ("distill/.*", "heads"))
 # The groups of all methods in this module: a config may set a rate that its method does not use.
 GROUPS = ("heads", "pooling", "blocks", "adapter_a", "adapter_b", "magnitude", "log_var")
 
@@ -52,8 +52,8 @@ class Method:
         """
         check_targets(self.rules, paths)
         parts = {path.split("/")[0] for path in paths}
-        absent = {"pool", "proj", "balance"} - parts
-        rules = (_BALANCE, *self.groups)
+        absent = {"pool", "proj", "balance", "distill"} - parts
+        rules = (*_ABOVE, *self.groups)
         return label(paths, [rule for rule in rules if rule[0].split("/")[0] not in absent])
 
 

@@ -15,7 +15,12 @@ from softbio_jax.params import Tree, flatten, unflatten
 
 
 def load_pretrained(
-    source: str | pathlib.Path, *, config: VisionConfig, tail: int = 0, dtype: Any = np.float32
+    source: str | pathlib.Path,
+    *,
+    config: VisionConfig,
+    blocks: int = 0,
+    tail: int = 0,
+    dtype: Any = np.float32,
 ) -> Tree:
     """Reads the parameters of a vision encoder: `encoder`, and the config's `pool` and `proj`.
 
@@ -25,7 +30,8 @@ def load_pretrained(
     Args:
       source: a `.safetensors` or `.pt` file in any format of its family, or a hub id.
       config: the variant that it must contain.
-      tail: k, number of last blocks that go to `encoder/tail`.
+      blocks: number of first blocks that are kept; 0: all.
+      tail: k, number of last blocks, of those kept, that go to `encoder/tail`.
       dtype: the floating type of every leaf.
 
     Raises:
@@ -34,6 +40,7 @@ def load_pretrained(
     state = formats.read(resolve(str(source)), config=config)
     vision = without_mask({key: value for key, value in state.items() if key.startswith("visual.")})
     arrays = {path: array.astype(dtype, copy=False) for path, array in OFFICIAL.forward(vision).items()}
+    arrays = stacking.first(arrays, blocks) if blocks else arrays
     absent = [] if config.pooling == "attn" else ["pool/"]
     absent += [] if config.out_dim is not None else ["proj"]
     arrays = {path: array for path, array in arrays.items() if not path.startswith(tuple(absent))}

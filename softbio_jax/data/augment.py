@@ -73,7 +73,7 @@ def augment(
 
     Args:
       images: uint8 (B, H, W, 3).
-      key: one PRNG key per run.
+      key: one PRNG key per run, or one per example (B,).
       index: integer (B,), the example's position in the global sample stream.
       config: strengths; `OFF` gives exactly `normalize(images)`.
       mean: the encoder's mean of pixels in [0, 1], which erased ones have.
@@ -85,7 +85,47 @@ def augment(
     """
     blank = 0.0 if mean == _GREY else jnp.array([2 * value - 1 for value in mean], jnp.float32)[None, None]
     one = functools.partial(_augment_one, config=config, blank=blank)
-    return jax.vmap(one, in_axes=(0, None, 0))(images, key, index)
+    return jax.vmap(one, in_axes=(0, 0 if key.ndim else None, 0))(images, key, index)
+
+
+def augment_views(
+    images: jax.Array,
+    views: jax.Array,
+    sets: jax.Array,
+    rows: jax.Array,
+    *,
+    seed: int,
+    config: AugmentConfig,
+    mean: tuple[float, float, float] = _GREY,
+) -> jax.Array:
+    """Returns the given view of each image, which depends on neither the step nor the other examples.
+
+    View 0 is the plain image. View v >= 1 is augmented with a key folded from seed, v, data set and row.
+
+    Args:
+      images: uint8 (B, H, W, 3).
+      views: integer (B,), v.
+      sets: uint32 (B,), a number of each example's data set, see `set_number`.
+      rows: integer (B,), its row in the set.
+      seed: of the run.
+      config: strengths.
+      mean: see `augment`.
+
+    Returns:
+      float32 (B, H, W, 3), as `augment`.
+    """
+
+    def key_of(view: jax.Array, number: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed + 2), view), number)
+
+    keys = jax.vmap(key_of)(views, sets.astype(jnp.uint32))
+    augmented = augment(images, keys, rows, config=config, mean=mean)
+    return jnp.where((views == 0)[:, None, None, None], normalize(images), augmented)
+
+
+def set_number(fingerprint: str) -> int:
+    """Returns 32 bits of a data set's fingerprint."""
+    return int(fingerprint[:8], 16)
 
 
 def _augment_one(

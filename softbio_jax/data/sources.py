@@ -243,13 +243,19 @@ def split_each(
 ) -> tuple[list[PreparedDataset], list[PreparedDataset]]:
     """Splits every data set by `train_val` into (training parts, validation parts).
 
-    With a `val_fraction` of 0 there are no validation parts.
+    With a `val_fraction` of 0 there are no validation parts. A set without a label has none: it can only be
+    learned from with a teacher.
     """
     if not val_fraction:
         return list(datasets), []
-    rows = [train_val(len(d), seed=seed, val_fraction=val_fraction) for d in datasets]
-    train = [dataset.take(kept) for dataset, (kept, _) in zip(datasets, rows, strict=True)]
-    val = [dataset.take(held) for dataset, (_, held) in zip(datasets, rows, strict=True)]
+    train, val = [], []
+    for dataset in datasets:
+        if not any((labels != MISSING).any() for labels in dataset.labels.values()):
+            train.append(dataset)
+            continue
+        kept, held = train_val(len(dataset), seed=seed, val_fraction=val_fraction)
+        train.append(dataset.take(kept))
+        val.append(dataset.take(held))
     return train, val
 
 

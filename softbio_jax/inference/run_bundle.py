@@ -22,6 +22,7 @@ from softbio_jax.runs.config import RunComputeConfig
 from softbio_jax.safety import untrusted
 
 _TRUNK = "encoder/trunk/"
+_ONLY_TRAINED = ("balance/", "distill/")  # parameters of the loss
 
 
 def from_run(workdir: str | pathlib.Path) -> Bundle:
@@ -40,7 +41,7 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
     model = session.run.model
     # In float32: a merged adapter must not be rounded to the frozen kernels' type.
     flat = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(session.params()).items()}
-    params = unflatten({p: leaf for p, leaf in flat.items() if not p.startswith("balance/")})
+    params = unflatten({p: leaf for p, leaf in flat.items() if not p.startswith(_ONLY_TRAINED)})
     stats = {k: v for k, v in session.state.batch_stats.items() if k != "balance"}
     params, model = folded(params, model)
     names = {task.name for task in model.tasks}

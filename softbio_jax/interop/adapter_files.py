@@ -58,7 +58,7 @@ ADAPTER_FORMATS = Registry[AdapterFormat](
 )
 _KIND, _PEFT = "softbio-adapter", "peft"
 _STATS = "batch_stats/"
-_TEXT, _HEADS = ("text/", "logit_"), ("heads/", "balance/")
+_TEXT, _HEADS = ("text/", "logit_"), ("heads/", "balance/", "distill/")
 
 
 def read(

@@ -124,12 +124,13 @@ def written(config: VisionConfig, name: str, state: Arrays) -> dict[str, np.ndar
       UserError: the family has no such format, or the format no place for a new pooling.
     """
     format_ = of(config, name)
-    known = official.vision_shapes(VISION[config.name])
+    variant = VISION[config.published]
+    known = official.vision_shapes(variant)
     if extra := [key for key in state if key not in known]:
         raise UserError(
             "a pooling that this format has no place for",
             where=f"{config.name} as {name}",
-            expected=f"the pooling of the variant, {VISION[config.name].pooling}",
+            expected=f"the pooling of the variant, {variant.pooling}",
             found=", ".join(extra[:2]),
             fix="export the complete model: --format=stablehlo, onnx or litert",
         )

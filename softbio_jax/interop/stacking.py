@@ -39,6 +39,15 @@ def unstack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return result
 
 
+def first(arrays: Mapping[str, np.ndarray], blocks: int) -> dict[str, np.ndarray]:
+    """Returns the leaves of `unstack` without those of the encoder's later blocks."""
+    found = {path: _BLOCK.fullmatch(path) for path in arrays}
+    later = {
+        path for path, match in found.items() if match and match[1] == "encoder" and int(match[2]) >= blocks
+    }
+    return {path: array for path, array in arrays.items() if path not in later}
+
+
 def _claim(sources: dict[str, str], name: str, source: str) -> None:
     """Notes which leaf an entry comes from."""
     if name in sources:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from typing import Annotated, Any, Literal
 
 from softbio_jax.errors import UserError, nearest
@@ -107,6 +108,24 @@ class VisionConfig:
             )
         self.check_image_size(self.image_size, where="encoder.image_size")
 
+    def first(self, blocks: int, *, where: str) -> "VisionConfig":
+        """Returns the encoder of the first blocks, with the final norm and the pooling; NAME-firstN.
+
+        Raises:
+          UserError: it has fewer blocks.
+        """
+        if blocks > self.layers:
+            raise UserError(
+                "more blocks than the variant has",
+                where=where,
+                expected=f"at most the {self.layers} of {self.name}",
+                found=str(blocks),
+                fix="correct the value; 0 keeps all",
+            )
+        if blocks == self.layers:
+            return self
+        return dataclasses.replace(self, name=f"{self.name}-first{blocks}", layers=blocks)
+
     def check_image_size(self, size: int, *, where: str) -> None:
         """Raises UserError unless images of `size` x `size` pixels are whole patches, and not too many."""
         patch = self.patch_size
@@ -128,6 +147,11 @@ class VisionConfig:
                 found=str(size),
                 fix=f"set it to {most}",
             )
+
+    @property
+    def published(self) -> str:
+        """The name of the variant, without the suffix of `first`."""
+        return re.sub(r"-first\d+$", "", self.name)
 
     @property
     def grid(self) -> int:

@@ -16,6 +16,7 @@ import jax
 
 from softbio_jax.console import Console, duration
 from softbio_jax.errors import UserError
+from softbio_jax.models.teacher import Teacher
 from softbio_jax.planning import fit, stored
 from softbio_jax.planning.fit import Fit
 from softbio_jax.planning.topology import Target, described, devices_of, resolve
@@ -33,15 +34,17 @@ class Compiler:
     Args:
       topology: any name that `topology.resolve` knows.
       console: where progress is shown.
+      teacher: of the runs, see `fit.fit`.
 
     Raises:
       UserError: an unknown topology.
     """
 
-    def __init__(self, topology: str, *, console: Console):
+    def __init__(self, topology: str, *, console: Console, teacher: Teacher | None = None):
         self.topology = resolve(topology)
         self.devices = described(self.topology)
         self._console = console
+        self._fit = functools.partial(_fit, teacher=teacher and teacher.abstract())
         self._child: Any = None
         self._pipe: Connection | None = None
         self._compiled = 0
@@ -50,7 +53,7 @@ class Compiler:
         if self.topology != "local":
             context = multiprocessing.get_context("spawn")
             self._pipe, end = context.Pipe()
-            self._child = context.Process(target=_serve, args=(end, _fit, self.topology), daemon=True)
+            self._child = context.Process(target=_serve, args=(end, self._fit, self.topology), daemon=True)
             self._child.start()
             end.close()
         return self
@@ -77,7 +80,7 @@ class Compiler:
         self._compiled += 1
         if self._pipe is None:
             self._console.show(f"compiling {name}", 0, 0)
-            found = _fit(config, devices_of(self.topology), save)
+            found = self._fit(config, devices_of(self.topology), save)
             self._console.close()
             return found
         begun = time.perf_counter()
@@ -126,5 +129,8 @@ def _serve(
             pipe.send(error)
 
 
-def _fit(config: RunConfig, target: Target, save: pathlib.Path | None) -> Fit:
-    return fit.fit(config, *target, then=functools.partial(stored.save, folder=save) if save else None)
+def _fit(
+    config: RunConfig, target: Target, save: pathlib.Path | None, *, teacher: Teacher | None = None
+) -> Fit:
+    then = functools.partial(stored.save, folder=save) if save else None
+    return fit.fit(config, *target, teacher=teacher, then=then)

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import NamedSharding
@@ -19,7 +19,10 @@ from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.chips import Chip
 from softbio_jax.runs.config import DataConfig, RunConfig
 from softbio_jax.runs.data import open_all
-from softbio_jax.runs.session import CompiledStep, trace_train_step
+from softbio_jax.runs.session import CompiledStep, is_taught_live, trace_train_step
+
+if TYPE_CHECKING:
+    from softbio_jax.models.teacher import Teacher
 
 # Training rows of FairFace, LAGENDA, CelebA-HQ and RAF-DB.
 PUBLIC_ROWS = 69_395 + 67_352 + 22_400 + 9_215
@@ -97,6 +100,7 @@ def fit(
     chip: Chip | None,
     exact: bool = True,
     *,
+    teacher: "Teacher | None" = None,
     keep: bool = False,
     then: Callable[[CompiledStep, jax.stages.Traced], None] | None = None,
 ) -> Fit:
@@ -108,6 +112,7 @@ def fit(
       chip: the chips that they are.
       exact: whether the devices are such chips; otherwise they are CPU devices that stand for them, and
         intermediate values are as large as on a CPU.
+      teacher: of the configuration, see `build.build`; its forward pass is part of the step.
       keep: whether the result has the executable, which occupies the devices.
       then: called with a step that fits and what was traced, such as `stored.save`.
 
@@ -118,7 +123,7 @@ def fit(
     if not exact and chip is not None:
         known = [types.SimpleNamespace(platform="gpu", device_kind=chip.name)]
     config = config_lib.resolve_types(config, known)
-    traced = traced_step(config, devices)
+    traced = traced_step(config, devices, teacher)
     flops = matmul_flops(traced.jaxpr)
     planned = Fit(
         chips=len(devices),
@@ -195,15 +200,21 @@ def epoch_images(config: DataConfig) -> tuple[int, str]:
         return PUBLIC_ROWS, "FairFace, LAGENDA, CelebA-HQ and RAF-DB"
 
 
-def traced_step(config: RunConfig, devices: Sequence[Any]) -> jax.stages.Traced:
+def traced_step(
+    config: RunConfig, devices: Sequence[Any], teacher: "Teacher | None" = None
+) -> jax.stages.Traced:
     """Returns the train step with a run's shardings, traced from shapes only."""
-    run = build.build(config, devices=devices)
+    run = build.build(config, devices=devices, teacher=teacher)
     mesh = parallel.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     parallel.check_batch(
         config.train.batch_size, mesh, microbatches=config.train.microbatches, where="train.batch_size"
     )
     state, frozen = build.abstract_start(run)
     frozen = per_layer(run.model, jax.eval_shape(lambda tree: build.narrow(tree, config), frozen))
+    if run.teacher is not None and is_taught_live(run):
+        variables = run.teacher.narrowed(config_lib.frozen_dtype(config, devices[0].platform))
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
+        frozen = {"own": frozen, "teacher": per_layer(run.teacher.model, shapes)}
     shardings = jax.tree.map(lambda x: parallel.weight_sharding(x.shape, mesh), frozen)
     return trace_train_step(
         run, mesh, _sharded(state, parallel.trained_shardings(state, mesh)), _sharded(frozen, shardings)

@@ -23,6 +23,7 @@ _MOST_LINES = 40
 _PARTS = {
     "optimizer": r"/optimizer/",
     "augmentation": r"/augment/",
+    "teacher": r"/teacher/",
     "heads and loss": r"MultitaskModel\.classify|/heads/|[/(]loss[/)]",
     "adapters": r"\._adapted/|/tasks/",
     "products": r"/(qkv|q|kv|out|c_fc|c_proj|patch_embed)/|project\)?/",

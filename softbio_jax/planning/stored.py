@@ -117,7 +117,7 @@ def load(folder: pathlib.Path, run: Run, *, devices: Sequence[Any] | None = None
         if stored != here:
             return Loaded(None, _difference(name, stored, here))
     config = config_lib.resolve_types(run.config, used)
-    traced = fit.traced_step(config, used)
+    traced = fit.traced_step(config, used, run.teacher)
     if _digest(traced) != manifest["program"]:
         why = _difference("configuration", manifest["config"], described(config))
         return Loaded(None, why or "this code makes another program of the configuration")

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,9 @@ from softbio_jax.runs.config import RunConfig, config_from
 from softbio_jax.runs.state import TrainState
 from softbio_jax.tasks import TASKS
 
+if TYPE_CHECKING:
+    from softbio_jax.models.teacher import Teacher
+
 _STREAM_BYTES = 10_000_000  # of a residual stream (B, N, D) of 16 bits
 
 
@@ -47,6 +50,7 @@ class Run:
       attention: what computes attention in the blocks; the model's compute has it, the configuration
         what was asked for.
       auto_dtype: whether compute.dtype was "auto".
+      teacher: what distill.teacher names; None where there is none, or where nothing is trained.
     """
 
     config: RunConfig
@@ -58,6 +62,12 @@ class Run:
     image_size: int
     attention: Choice
     auto_dtype: bool = False
+    teacher: "Teacher | None" = None
+
+    @property
+    def view_size(self) -> int:
+        """Side in pixels of the images that a training step reads: the larger of student's and teacher's."""
+        return max(self.image_size, self.teacher.image_size if self.teacher else 0)
 
     def sizes(self) -> dict[str, int]:
         """Returns the number of parameters per group, largest first."""
@@ -85,7 +95,12 @@ class Run:
         }
 
 
-def build(config: RunConfig | Mapping[str, Any], *, devices: Sequence[Any] | None = None) -> Run:
+def build(
+    config: RunConfig | Mapping[str, Any],
+    *,
+    devices: Sequence[Any] | None = None,
+    teacher: "Teacher | None" = None,
+) -> Run:
     """Returns the run of a configuration; no weights are read.
 
     "auto" of compute.dtype and compute.attention becomes what suits the devices.
@@ -93,6 +108,7 @@ def build(config: RunConfig | Mapping[str, Any], *, devices: Sequence[Any] | Non
     Args:
       config: complete, or a nested mapping such as `ConfigDict.to_dict()`.
       devices: that are compiled for; None: all of JAX's.
+      teacher: that of the configuration, see `train.distillation.teacher.load`, if the run is trained.
 
     Raises:
       UserError: an unknown key or name, a bad value, or a method that does not fit the model.
@@ -138,6 +154,7 @@ def build(config: RunConfig | Mapping[str, Any], *, devices: Sequence[Any] | Non
         image_size=image_size,
         attention=attention,
         auto_dtype=auto,
+        teacher=teacher and teacher.on(ComputeConfig(**dataclasses.asdict(config.compute)), devices),
     )
 
 
@@ -155,7 +172,8 @@ def rows_on_chip(device_kind: str, encoder: VisionConfig, patches: tuple[int, in
 def abstract_params(config: RunConfig, model: MultitaskModel) -> Tree:
     """Returns the shapes of every parameter, the balancer's included."""
     variables = jax.eval_shape(lambda: _init(model, jax.random.key(0)))
-    return variables["params"] | _balance(config)
+    params: Tree = variables["params"] | _balance(config)
+    return params | jax.eval_shape(lambda: _projection(config, model, jax.random.key(0)))
 
 
 def start(run: Run, mesh: Mesh | None = None) -> tuple[TrainState, Tree]:
@@ -173,11 +191,16 @@ def start(run: Run, mesh: Mesh | None = None) -> tuple[TrainState, Tree]:
     base: dict[str, Any] = {}
     if run.config.model.pretrained:
         model = run.model
-        base = flatten(load_pretrained(run.config.model.pretrained, config=model.config, tail=model.tail))
+        variant = vision_config(run.config.model.variant)
+        whole = dataclasses.replace(model.config, name=variant.name, layers=variant.layers)
+        blocks = model.config.layers
+        base = flatten(
+            load_pretrained(run.config.model.pretrained, config=whole, blocks=blocks, tail=model.tail)
+        )
 
     def fresh(key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
         variables = _init(run.model, key)
-        flat = flatten(variables["params"])
+        flat = flatten(variables["params"] | _projection(run.config, run.model, key))
         # Weights of the file are not drawn: jit drops the dead code.
         missing = {path: leaf for path, leaf in flat.items() if path not in base}
         return missing, variables.get("batch_stats", {})
@@ -229,6 +252,8 @@ def describe(run: Run) -> str:
         run.attention.why
     )
     rows.append(f"{'attention':<32}{run.attention.name:>14}" + (f"  ({'; '.join(notes)})" if notes else ""))
+    if run.teacher is not None:
+        rows.append(f"{'teacher':<32}{run.teacher.model.config.name:>14}  ({run.teacher})")
     return "\n".join(rows)
 
 
@@ -251,6 +276,17 @@ def _balance(config: RunConfig) -> Tree:
     return {"balance": tree} if tree else {}
 
 
+def _projection(config: RunConfig, model: MultitaskModel, key: jax.Array) -> Tree:
+    """Returns the projection of the feature to the teacher's, (D, E), where the run learns from that."""
+    distill, encoder = config.distill, model.config
+    if distill.feature == "none" or not distill.feature_width:
+        return {}
+    width = encoder.out_dim or encoder.width if model.feature == "projected" else encoder.feature_width
+    draw = jax.nn.initializers.lecun_normal()
+    kernel = draw(jax.random.fold_in(key, 1), (width, distill.feature_width), jnp.float32)
+    return {"distill": {"projection": {"kernel": kernel}}}
+
+
 def _with_variant(config: RunConfig) -> RunConfig:
     if config.model.variant != "auto":
         return config
@@ -260,6 +296,8 @@ def _with_variant(config: RunConfig) -> RunConfig:
 
 def _encoder(config: RunConfig) -> VisionConfig:
     encoder = vision_config(config.model.variant)
+    if config.model.blocks:
+        encoder = encoder.first(config.model.blocks, where="model.blocks")
     # The heads read one vector per image; the dense variants are published without a pooling.
     pooling = config.model.pooling or ("avg" if encoder.pooling == "none" else encoder.pooling)
     if pooling == "none":

@@ -29,6 +29,7 @@ class ModelConfig:
     variant: Annotated[str, Name(slash=True)]
     image_size: Annotated[int, Range(0, MOST_PIXELS)] = 0  # pixels; 0: the variant's own
     pretrained: str = ""  # a checkpoint file or hub id; empty: random weights
+    blocks: Annotated[int, Range(0, 1024)] = 0  # first blocks of the variant that are kept; 0: all
     pooling: Pooling | Literal[""] = ""  # of the final tokens; empty: the variant's own
     feature: Literal["pooled", "projected"] = "pooled"  # what the heads read
     head: HeadConfig = HeadConfig()
@@ -211,6 +212,25 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A trained model that a run learns from; without a teacher, nothing else is read."""
+
+    teacher: str = ""  # a run directory, saved model or hub id; empty: the labels alone
+    weight: Annotated[float, Range(0, 1, above=True)] = 0.5  # w of the teacher's term; the labels have 1 - w
+    temperature: Annotated[float, Range(0, 100, above=True)] = 2.0  # T that softens both outputs
+    feature: Literal["none", "cosine", "mse"] = "none"  # distance of a projection to the teacher's feature
+    feature_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of that term
+    # live: the teacher runs in every step; cached: once per image and view, of train.cache_views
+    targets: Literal["live", "cached"] = "live"
+    digest: str = ""  # of the teacher, set when it is read; another one is an error
+    # channels of the teacher's feature, set when it is read; 0: unknown
+    feature_width: Annotated[int, Range(0, 2**17)] = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "distill")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunComputeConfig(ComputeConfig):
     """`ComputeConfig` of a run, which can leave the type to its devices.
 
@@ -246,6 +266,7 @@ class RunConfig:
     train: TrainConfig
     balancing: BalancingConfig = BalancingConfig()
     augment: AugmentConfig = AugmentConfig()
+    distill: DistillConfig = DistillConfig()
     compute: RunComputeConfig = RunComputeConfig()
     mesh: MeshConfig = MeshConfig()
     # type of frozen kernels; auto: float32 on CPU, elsewhere compute.dtype of 16 bits, else bfloat16
@@ -331,6 +352,14 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
             expected=f"one of {', '.join(config.tasks)}",
             found=task,
             fix=nearest(task, config.tasks, otherwise="remove it"),
+        )
+    if config.distill.teacher and config.train.cache_features:
+        raise UserError(
+            "cached features with a teacher",
+            where="train.cache_features",
+            expected="off",
+            found="on",
+            fix="set distill.targets=cached, which runs the teacher once per image and view",
         )
     devices = devices or jax.devices()
     if needed := missing_platform(config.compute, devices):

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -17,6 +18,9 @@ from softbio_jax.errors import UserError
 from softbio_jax.models.multitask import HeadConfig
 from softbio_jax.runs.config import DataConfig, LabelConfig, RunConfig
 from softbio_jax.tasks import AGE, MISSING, TASKS
+
+if TYPE_CHECKING:
+    from softbio_jax.models.teacher import Teacher
 
 # Data sets collected from the web share a few images by accident (scripts/audit_data.py lists
 # them); a test set that shares more is a mistake, and its results are worthless.
@@ -149,8 +153,14 @@ def sampling_counts(config: RunConfig, data: RunData) -> dict[str, dict[str, lis
     return counts
 
 
-def training_images(config: RunConfig, data: RunData) -> dict[str, dict[str, int]]:
-    """Returns task -> class -> number of training images that the run's sampler can draw."""
+def training_images(
+    config: RunConfig, data: RunData, teacher: "Teacher | None" = None
+) -> coverage.TrainingImages:
+    """Returns task -> class -> number of training images that the run's sampler can draw.
+
+    With a teacher, of a class the larger number of its own and of the teacher's images counts; a task of
+    which the teacher has no record is left out.
+    """
     sampler = sampling.make(**config.data.sampler)(data.train, config.seed)
     drawn = np.ones(sum(map(len, data.train)), bool)
     chances = np.asarray(getattr(sampler, "probabilities", drawn))  # without them, every row is visited
@@ -162,7 +172,14 @@ def training_images(config: RunConfig, data: RunData) -> dict[str, dict[str, int
         # A class that partial labels alone may show is trained: its expectation is rounded up.
         rounded = np.ceil(np.round(expected[drawn].sum(axis=0), 6)).astype(int).tolist()
         images[task] = dict(zip(TASKS[task].classes, rounded, strict=True))
-    return images
+    if teacher is None:
+        return images
+    known = teacher.training_images
+    return {
+        task: {name: max(count, known[task].get(name, 0)) for name, count in classes.items()}
+        for task, classes in images.items()
+        if task in known
+    }
 
 
 def label_counts(data: RunData, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -194,12 +211,26 @@ def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[st
     return coverage.warnings(images, tests)
 
 
-def check(data: RunData, *, tasks: Sequence[str], batch_size: int, head: HeadConfig = HeadConfig()) -> None:
+def check(
+    data: RunData,
+    *,
+    tasks: Sequence[str],
+    batch_size: int,
+    head: HeadConfig = HeadConfig(),
+    taught: bool = False,
+) -> None:
     """Checks before the first step that the data can train and evaluate every task.
+
+    Args:
+      data: the run's data sets.
+      tasks: names of the tasks.
+      batch_size: of a step.
+      taught: whether a teacher replaces labels that are missing.
 
     Raises:
       UserError: a batch larger than the training set, a task without training labels, partial labels that
-        are not partial for the head, a test set without labels, or test images that are also trained on.
+        are not partial for the head, validation rows or a test set without labels, or test images that are
+        also trained on.
     """
     rows = sum(map(len, data.train))
     if batch_size > rows:
@@ -210,7 +241,7 @@ def check(data: RunData, *, tasks: Sequence[str], batch_size: int, head: HeadCon
             found=f"{batch_size:,}",
             fix="lower it or name more sets in data.train",
         )
-    for task in tasks:
+    for task in tasks if not taught else ():
         if not any(_labelled(dataset, task) for dataset in data.train):
             raise UserError(
                 f"no training labels for {task}",
@@ -220,6 +251,14 @@ def check(data: RunData, *, tasks: Sequence[str], batch_size: int, head: HeadCon
                 fix=f"name one, or drop {task} from tasks",
             )
     _check_partial(data, tasks, head)
+    if data.val and not any(_labelled(dataset, task) for dataset in data.val for task in tasks):
+        raise UserError(
+            "no validation labels",
+            where="data.val_fraction",
+            expected=f"training sets with labels of {' or '.join(tasks)}",
+            found=", ".join(dataset.name for dataset in data.val),
+            fix="set it to 0, or name a set with labels in data.train",
+        )
     check_tests(data, tasks=tasks)
 
 

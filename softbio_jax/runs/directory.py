@@ -37,6 +37,7 @@ _FREE = (
     "data.synthetic_labels",
     "data.test",
     "data.workers",
+    "distill.teacher",
     "mesh.fsdp",
     "frozen_dtype",
     "model.pretrained",
@@ -126,7 +127,7 @@ def keep_dtype(run: Run, workdir: epath.PathLike) -> Run:
     if dtype == run.config.compute.dtype:
         return run
     compute = dataclasses.replace(run.config.compute, dtype=dtype)
-    return build.build(dataclasses.replace(run.config, compute=compute))
+    return build.build(dataclasses.replace(run.config, compute=compute), teacher=run.teacher)
 
 
 def check_workdir(config: RunConfig, workdir: epath.PathLike) -> None:

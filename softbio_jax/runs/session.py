@@ -1,8 +1,9 @@
 """A run on its devices: sharded state, compiled functions, passes over data."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,23 @@ from softbio_jax.runs import build, parallel
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig
-from softbio_jax.runs.data import eval_batches
+from softbio_jax.runs.data import RunData, eval_batches, train_batches
 from softbio_jax.runs.optimizer import effective_rates, evaluated
 from softbio_jax.runs.state import TrainState
-from softbio_jax.runs.step import Batch, Metrics, StepConfig, TrainStep, make_train_step
+from softbio_jax.runs.step import (
+    Batch,
+    Metrics,
+    StepConfig,
+    TrainStep,
+    distillation,
+    make_train_step,
+    with_targets,
+    with_teacher,
+)
 from softbio_jax.tasks import AGE, MISSING, NUM_YEARS, TASKS
+
+if TYPE_CHECKING:
+    from softbio_jax.models.teacher import Teacher
 
 # {example (B,), feature (B, D), logits/{task} (B, C), labels/{task} (B,)}, and expected_years (B,)
 Packed = dict[str, jax.Array]
@@ -92,13 +105,15 @@ class CompiledStep:
 class Session:
     """Holds a run's state on a mesh, and the two compiled functions that read it.
 
-    `base` is the digest of the frozen tree in float32. `training_images` are the counts of `coverage`,
-    set by who trains or restores the run.
+    `caches` is whether it needs `cache` before the first step. `base` is the digest of the frozen tree in
+    float32. `training_images` are the counts of `coverage`, set by who trains or restores the run.
 
     Args:
       run: what is trained or evaluated.
       devices: the devices to use; None: all.
     """
+
+    caches = False
 
     def __init__(self, run: Run, *, devices: Sequence[jax.Device] | None = None):
         config = run.config
@@ -117,6 +132,7 @@ class Session:
         self.base = leaves.of_tree(frozen)
         frozen = per_layer(run.model, build.narrow(frozen, config))
         self._frozen = parallel.shard_weights(frozen, self.mesh)
+        self._given = self._frozen if not is_taught_live(run) else self._with_teacher()
         # Made by jit, so that it is on every device of every process.
         self._key = jax.jit(
             lambda: jax.random.key(config.seed + 1), out_shardings=parallel.replicated(self.mesh)
@@ -138,14 +154,21 @@ class Session:
         if compiled is not None and compiled.serves(self.run, self.mesh):
             self._compiled = compiled.call
             return compiled.jaxpr
-        traced = trace_train_step(self.run, self.mesh, self.state, self._frozen)
+        traced = trace_train_step(self.run, self.mesh, self.state, self._given)
         self._compiled = traced.lower().compile()
         return traced.jaxpr
+
+    def batches(self, data: RunData) -> Any:
+        """Returns the endless stream of training batches, which resumes, see `pipeline.TrainBatches`."""
+        return train_batches(self.run.config, data, image_size=self.run.view_size)
+
+    def cache(self, data: RunData, root: pathlib.Path, *, console: Console = QUIET) -> None:
+        """Computes what every step reads again, or reads it from `root`; this session has nothing such."""
 
     def train(self, batch: Mapping[str, np.ndarray]) -> Metrics:
         """Runs one optimizer step on this process' rows; returns without waiting for it."""
         placed = parallel.to_global(batch, self.mesh)
-        self.state, metrics = self._compiled(self.state, self._frozen, placed, self._key)
+        self.state, metrics = self._compiled(self.state, self._given, placed, self._key)
         return metrics
 
     def push(self, batch: Mapping[str, np.ndarray]) -> list[Metrics]:
@@ -186,6 +209,13 @@ class Session:
             console=console,
         )
 
+    def _with_teacher(self) -> Tree:
+        """Returns the frozen tree of `with_teacher`."""
+        teacher = cast("Teacher", self.run.teacher)
+        dtype = config_lib.frozen_dtype(self.run.config, jax.default_backend())
+        variables = per_layer(teacher.model, teacher.narrowed(dtype))
+        return {"own": self._frozen, "teacher": parallel.shard_weights(variables, self.mesh)}
+
     def _predict_batch(self, state: TrainState, frozen: Tree, batch: Batch) -> Packed:
         variables = {"params": combine(evaluated(state), frozen), "batch_stats": state.batch_stats}
         features, logits = forward(self.run.model, variables, batch["image"])
@@ -195,8 +225,13 @@ class Session:
         return out
 
 
+def is_taught_live(run: Run) -> bool:
+    """Returns whether a run's teacher is part of its train step."""
+    return run.teacher is not None and run.config.distill.targets == "live"
+
+
 def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | None = None) -> TrainStep:
-    """Returns a run's train step, to be jitted; see `make_train_step`.
+    """Returns a run's train step, to be jitted; see `make_train_step`, and `with_teacher` of one that has it.
 
     Args:
       run: what is trained.
@@ -208,12 +243,19 @@ def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | N
         balancing=config.balancing,
         microbatches=config.train.microbatches,
         smoothing=config.data.labels.smoothing,
+        distillation=distillation(config.distill, run.teacher),
     )
     if optimizer is not None:
         return make_train_step(run.model, optimizer, settings)
     groups = set(run.groups.values()) - {FROZEN}
     rates = effective_rates(config.optimizer, groups, steps=config.train.steps)
-    return make_train_step(run.model, run.optimizer, settings, rates=rates)
+    step = make_train_step(run.model, run.optimizer, settings, rates=rates)
+    if run.teacher is None:
+        return step
+    mean = run.model.config.mean
+    if is_taught_live(run):
+        return with_teacher(step, run.teacher, settings, image_size=run.image_size, mean=mean)
+    return with_targets(step, settings, seed=config.seed, image_size=run.image_size, mean=mean)
 
 
 def trace_train_step(run: Run, mesh: Mesh, state: TrainState, frozen: Tree) -> jax.stages.Traced:
@@ -231,7 +273,7 @@ def trace_train_step(run: Run, mesh: Mesh, state: TrainState, frozen: Tree) -> j
 
 
 def _abstract_batch(run: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    size, batch = run.image_size, run.config.train.batch_size
+    size, batch = run.view_size, run.config.train.batch_size
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "image": ((batch, size, size, 3), jnp.uint8),
         "index": ((batch,), jnp.int64),
@@ -242,6 +284,12 @@ def _abstract_batch(run: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
         if task in run.config.tasks:
             width = NUM_YEARS if task == AGE.name else TASKS[task].num_classes
             shapes[f"{kind}/{task}"] = ((batch, width), jnp.float32)
+    if run.teacher is not None and not is_taught_live(run):
+        shapes |= {f"teacher/{name}": ((batch,), jnp.int32) for name in ("view", "row")}
+        shapes |= {"teacher/set": ((batch,), jnp.uint32)}
+        shapes |= {
+            f"teacher/{name}": ((batch, width), jnp.float32) for name, width in run.teacher.widths.items()
+        }
     rows = parallel.batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype), sharding=rows)

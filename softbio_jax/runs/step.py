@@ -1,27 +1,36 @@
 """One optimizer step: augmentation, forward pass, masked losses, balancing, update."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from softbio_jax.data.augment import AugmentConfig, augment
+from softbio_jax.data.augment import AugmentConfig, augment, augment_views
+from softbio_jax.errors import UserError
 from softbio_jax.losses import balancing, partial
 from softbio_jax.losses.balancing import BalancingConfig
 from softbio_jax.losses.masked import MaskedMean, cross_entropy, masked_mean
 from softbio_jax.models.forward import Features, Logits, classify_in_training, encode
 from softbio_jax.models.multitask import MultitaskModel, by_class
 from softbio_jax.params import Tree, combine
+from softbio_jax.runs.config import DistillConfig
 from softbio_jax.runs.optimizer import EffectiveRates
 from softbio_jax.runs.state import ScaledState, TrainState, with_loss_scale
 from softbio_jax.tasks import MISSING
 
+if TYPE_CHECKING:
+    from softbio_jax.losses.distillation import Distillation
+    from softbio_jax.models.teacher import Teacher
+
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
+_T = TypeVar("_T")
 TrainStep = Callable[[TrainState, Tree, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
@@ -33,6 +42,7 @@ class StepConfig:
     balancing: BalancingConfig
     microbatches: int = 1
     smoothing: float = 0.0  # of labels
+    distillation: Distillation | None = None  # adds the teacher's outputs in a batch to the losses
 
 
 class _Auxiliary(NamedTuple):
@@ -40,6 +50,7 @@ class _Auxiliary(NamedTuple):
 
     total: jax.Array  # (), not scaled
     losses: dict[str, MaskedMean]
+    taught: Metrics  # of what the losses are made, with a teacher
     weights: dict[str, jax.Array]  # of each task's loss, ()
     logits: Logits
     batch_stats: Tree
@@ -66,14 +77,15 @@ def make_train_step(
     Args:
       model: encoder and heads.
       optimizer: of the trainable tree.
-      config: augmentation, balancing, microbatches.
+      config: augmentation, balancing, microbatches, distillation.
       rates: see `effective_rates`; adds rate/{group} to the metrics.
 
     Returns:
       A function of the state, the frozen tree, the batch and the run's key. The batch holds image
       (B, H, W, 3) uint8 and index (B,), or instead of both feature (B, D) of a frozen encoder, and
       labels/{task} and mask/{task} (B,); for partial labels also target/{task} or votes/{task}, see
-      `task_losses`.
+      `task_losses`. An image of float32 is augmented already. With distillation the batch holds the
+      teacher's outputs, see `Distillation`.
     """
     tasks = [task.name for task in model.tasks]
 
@@ -84,7 +96,9 @@ def make_train_step(
         dropout_key = jax.random.fold_in(dropout_key, state.step)
         # Cached features: nothing below the heads is trained.
         images = None
-        if "image" in batch:
+        if "image" in batch and batch["image"].dtype != jnp.uint8:
+            images = batch["image"]
+        elif "image" in batch:
             with jax.named_scope("augment"):
                 images = augment(
                     batch["image"], augment_key, batch["index"], config=config.augment, mean=model.config.mean
@@ -102,12 +116,21 @@ def make_train_step(
             logits, stats = classify_in_training(model, variables, features, dropout_key)
             with jax.named_scope("loss"):
                 losses = task_losses(logits, batch, tasks, smoothing=config.smoothing)
+                logits = by_class(logits)
+                taught: Metrics = {}
+                if config.distillation is not None:
+                    losses, taught = config.distillation.losses(losses, logits, batch)
                 means = balancing.update_means(state.batch_stats.get("balance", {}), losses, config.balancing)
                 if means:  # a running statistic like the heads' own
                     stats = stats | {"balance": means}
                 total, weights = balancing.total(losses, params.get("balance", {}), config.balancing, means)
+                if config.distillation is not None and "distill" in params:
+                    taught["teacher/feature"] = config.distillation.feature_term(
+                        features, params["distill"]["projection"], batch
+                    )
+                    total += taught["teacher/feature"]
             scaled = total if scaler is None else total * scaler.scale
-            return scaled, _Auxiliary(total, losses, weights, by_class(logits), stats)
+            return scaled, _Auxiliary(total, losses, taught, weights, logits, stats)
 
         (_, found), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable)
         with jax.named_scope("optimizer"):
@@ -142,12 +165,105 @@ def make_train_step(
         if rates is not None:  # those of this update
             of_groups = rates(state.opt_state, state.rate_scale)
             metrics |= {f"rate/{group}": rate for group, rate in of_groups.items()}
-        metrics |= _task_metrics(found, batch, tasks)
+        metrics |= _task_metrics(found, batch, tasks) | found.taught
         for task, leaves in new.trainable.get("balance", {}).items():  # log_var
             metrics |= {f"{name}/{task}": leaf for name, leaf in leaves.items()}
         return new, metrics
 
     return train_step
+
+
+def distillation(config: DistillConfig, teacher: Teacher | None) -> Distillation | None:
+    """Returns what a run's step learns from its teacher, None without one.
+
+    Raises:
+      UserError: a teacher that was not read.
+    """
+    if not config.teacher:
+        return None
+    if teacher is None:
+        raise UserError(
+            "the teacher was not read",
+            where=f"distill.teacher={config.teacher}",
+            fix="start the run by train_and_evaluate, or build it with the teacher of train.distillation",
+        )
+    from softbio_jax.losses.distillation import Distillation
+
+    names = (field.name for field in dataclasses.fields(Distillation))
+    return Distillation(**{name: getattr(config, name) for name in names})
+
+
+def with_teacher(
+    step: TrainStep,
+    teacher: Teacher,
+    config: StepConfig,
+    *,
+    image_size: int,
+    mean: tuple[float, float, float],
+) -> TrainStep:
+    """Returns a step whose batches get the outputs of a teacher that reads the same augmented images.
+
+    Its frozen tree is {"own": that of the step, "teacher": the teacher's variables}. Images are augmented at
+    the larger of both sides. One that is black, as an undecodable one is loaded, teaches nothing.
+
+    Args:
+      step: of `make_train_step`.
+      teacher: runs over as many microbatches as the encoder.
+      config: of the step.
+      image_size: side of the step's images.
+      mean: of the encoder, see `augment`.
+    """
+
+    def train_step(
+        state: TrainState, frozen: Tree, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        augment_key, _ = jax.random.split(key)
+        with jax.named_scope("augment"):
+            views = augment(batch["image"], augment_key, batch["index"], config=config.augment, mean=mean)
+        with jax.named_scope("teacher"):
+
+            def answers(images: jax.Array) -> dict[str, jax.Array]:
+                return teacher.answers(frozen["teacher"], images)
+
+            found = _in_parts(answers, (views,), config.microbatches)
+        found = {f"teacher/{name}": values for name, values in found.items()}
+        return step(state, frozen["own"], _taught(batch, views, image_size) | found, key)
+
+    return train_step
+
+
+def with_targets(
+    step: TrainStep, config: StepConfig, *, seed: int, image_size: int, mean: tuple[float, float, float]
+) -> TrainStep:
+    """Returns a step whose batches hold the outputs of a teacher for one view of each image.
+
+    They are those of `Distillation`, and teacher/view, teacher/set and teacher/row (B,) of `augment_views`.
+
+    Args:
+      step: of `make_train_step`.
+      config: of the step.
+      seed: of the run.
+      image_size: side of the step's images.
+      mean: of the encoder, see `augment`.
+    """
+
+    def train_step(
+        state: TrainState, frozen: Tree, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        which = (batch[f"teacher/{name}"] for name in ("view", "set", "row"))
+        with jax.named_scope("augment"):
+            views = augment_views(batch["image"], *which, seed=seed, config=config.augment, mean=mean)
+        return step(state, frozen, _taught(batch, views, image_size), key)
+
+    return train_step
+
+
+def _taught(batch: Batch, views: jax.Array, size: int) -> dict[str, jax.Array]:
+    """Returns the batch with augmented images of the step's side, and which of them are not black."""
+    from softbio_jax.models.teacher import resized
+
+    seen = (batch["image"] > 0).any(axis=(1, 2, 3))
+    return dict(batch) | {"image": resized(views, size), "teacher/seen": seen}
 
 
 def task_losses(
@@ -194,12 +310,20 @@ def _encode(
         return encode(model, params, images, rows=rows, dropout_key=key)
 
     rows = jnp.arange(len(images))
-    if microbatches == 1:
-        return encode_part(images, rows)
+    return _in_parts(
+        encode_part if microbatches == 1 else jax.checkpoint(encode_part), (images, rows), microbatches
+    )
+
+
+def _in_parts(function: Callable[..., _T], arrays: Sequence[jax.Array], parts: int) -> _T:
+    """Returns function(*arrays) of arrays (B, ...), computed for B / M rows at a time."""
+    if parts == 1:
+        return function(*arrays)
     # Strided, so that every device keeps its own rows: microbatch m holds rows m, m + M, ...
-    split = jax.tree.map(lambda t: t.reshape(-1, microbatches, *t.shape[1:]).swapaxes(0, 1), (images, rows))
-    features = jax.lax.map(lambda part: jax.checkpoint(encode_part)(*part), split)
-    return jax.tree.map(lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]), features)
+    split = jax.tree.map(lambda t: t.reshape(-1, parts, *t.shape[1:]).swapaxes(0, 1), tuple(arrays))
+    found = jax.lax.map(lambda part: function(*part), split)
+    joined: _T = jax.tree.map(lambda f: f.swapaxes(0, 1).reshape(-1, f.shape[-1]), found)
+    return joined
 
 
 def _task_metrics(found: _Auxiliary, batch: Batch, tasks: Sequence[str]) -> Metrics:

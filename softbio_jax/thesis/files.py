@@ -213,7 +213,8 @@ def write_flat(path: str | pathlib.Path, checkpoint: Adaptation) -> None:
         raise UserError("adapters do not go into a flat file", where=str(path), found=found, fix=fix)
     leaves = dict(checkpoint.leaves)
     stats = {key: np.asarray(leaf) for key, leaf in flatten(checkpoint.batch_stats).items()}
-    encoder = {key: leaf for key, leaf in leaves.items() if not key.startswith(("heads/", "balance/"))}
+    others = ("heads/", "balance/", "distill/")
+    encoder = {key: leaf for key, leaf in leaves.items() if not key.startswith(others)}
     arrays = {
         "backbone." + _IN_PROJ.sub(r"\1.\3", key): array
         for key, array in official.drop_prefix(official.OFFICIAL.backward(encoder)).items()

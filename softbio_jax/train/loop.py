@@ -20,14 +20,13 @@ from softbio_jax.runs import data as data_lib
 from softbio_jax.runs import directory, warm_start
 from softbio_jax.runs.build import Run, describe
 from softbio_jax.runs.data import RunData
-from softbio_jax.runs.session import CompiledStep, Session
+from softbio_jax.runs.session import CompiledStep
 from softbio_jax.runs.state import as_saved
 from softbio_jax.runs.step import Metrics
 from softbio_jax.train import trackers
 from softbio_jax.train.metrics_log import MetricsLog, MetricWriter, due, tensorboard_command
 from softbio_jax.train.preemption import Preempted, Preemption
-from softbio_jax.train.probing.cached import CachedSession
-from softbio_jax.train.probing.table import RowBatches
+from softbio_jax.train.probing.cached import session_of
 from softbio_jax.train.progress import Profile, Progress, SkippedUpdates, closing, later, stall_warning
 from softbio_jax.train.validation import ValidationHistory, summary, validate
 
@@ -65,13 +64,20 @@ def train_and_evaluate(
       Preempted: stopped by SIGTERM after saving.
     """
     workdir = files.directory(workdir)
+    if run.config.distill.teacher and run.teacher is None:
+        from softbio_jax.train.distillation.teacher import attach
+
+        run = attach(run)
     run, source = directory.keep_dtype(run, workdir), ""
     if init_from or directory.recorded(workdir).get(warm_start.KEY):
         source = warm_start.source_of(workdir, init_from)
         run = dataclasses.replace(run, config=warm_start.with_base(run.config, workdir, source))
     config = run.config.train
     directory.check_workdir(run.config, workdir)
-    data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size, head=run.config.model.head)
+    taught = run.teacher is not None
+    data_lib.check(
+        data, tasks=run.config.tasks, batch_size=config.batch_size, head=run.config.model.head, taught=taught
+    )
     with (
         directory.hold(workdir, console=Console(active=jax.process_index() == 0)) as check_lock,
         Training(
@@ -125,8 +131,7 @@ class Training:
         if config.compile_cache:
             jax.config.update("jax_compilation_cache_dir", config.compile_cache)
         self.console.say(describe(run))
-        cached = config.cache_features
-        self.session = CachedSession(run) if cached else Session(run)
+        self.session = session_of(run)
         self.manager = CheckpointManager(
             workdir,
             keep=config.keep,
@@ -135,14 +140,10 @@ class Training:
             older=as_saved,
             console=self.console,
         )
-        self._stream = (
-            RowBatches(run.config, data)
-            if cached
-            else data_lib.train_batches(run.config, data, image_size=run.image_size)
-        )
+        self._stream = self.session.batches(data)
         self.history = ValidationHistory()
         self._audits = data_lib.audit_hashes(data)
-        self.session.training_images = images = data_lib.training_images(run.config, data)
+        self.session.training_images = images = data_lib.training_images(run.config, data, run.teacher)
         warnings = data_lib.coverage_warnings(data, images)
         if not data.test:
             warnings.append(f"warning: no test set, so nothing is evaluated at the end; {later(workdir)}")
@@ -222,8 +223,8 @@ class Training:
         return step
 
     def start(self, compiled: CompiledStep | None = None) -> None:
-        """Caches the features of a frozen encoder where the run does, and compiles the train step."""
-        if isinstance(self.session, CachedSession):
+        """Caches features, or a teacher's outputs, where the run does, and compiles the train step."""
+        if self.session.caches:
             root = self._run.config.train.cache_dir or self._workdir / "features"
             root = files.local(root, what="the feature cache", fix="set train.cache_dir")
             self.session.cache(self._data, root, console=self.console)

@@ -216,7 +216,13 @@ def _train(
     begun = time.perf_counter() - trial.scalars.get("seconds", 0.0)
     folder = files.directory(workdir / trial.folder)
     run, data = build.build(config), data_lib.open_all(config.data)
-    data_lib.check(data, tasks=config.tasks, batch_size=config.train.batch_size, head=config.model.head)
+    if taught := bool(config.distill.teacher):
+        from softbio_jax.train.distillation.teacher import attach
+
+        run = attach(run)
+    data_lib.check(
+        data, tasks=config.tasks, batch_size=config.train.batch_size, head=config.model.head, taught=taught
+    )
     with (
         directory.hold(folder) as check_lock,
         Training(run, data, folder, preemption, check_lock=check_lock) as training,

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from softbio_jax.data import sources
 from softbio_jax.errors import UserError
+from softbio_jax.tasks import MISSING
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,12 @@ def test_without_a_share_the_sets_stay_whole(faces, emotions):
     train, val = sources.split_each([faces, emotions], seed=1, val_fraction=0.0)
     assert [part.fingerprint for part in train] == [faces.fingerprint, emotions.fingerprint]
     assert val == []
+
+
+def test_a_set_without_labels_is_all_training(faces, emotions):
+    empty = {task: np.full(len(emotions), MISSING, np.int32) for task in emotions.labels}
+    for labels in ({}, empty):
+        plain = dataclasses.replace(emotions, labels=labels)
+        train, val = sources.split_each([plain, faces], seed=1, val_fraction=0.2)
+        assert train[0].fingerprint == plain.fingerprint
+        assert [len(part) for part in train + val] == [len(plain), 10, 2]

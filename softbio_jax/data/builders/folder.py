@@ -1,4 +1,4 @@
-"""A folder per class: `{split}/{class}/image` or `{class}/image`, for one task."""
+"""A folder per class: `{split}/{class}/image` or `{class}/image`, for one task; or images without labels."""
 
 from __future__ import annotations
 
@@ -182,6 +182,27 @@ class Folder(FaceBuilder):
                 fix="correct its name",
             )
         return read
+
+
+@BUILDERS.register("images")
+class Images(FaceBuilder):
+    """Reads every image of a folder, at any depth, without labels: to learn from a teacher, or to predict."""
+
+    name = "images"
+    OWN_IMAGES = True
+
+    def splits(self) -> tuple[str, ...]:
+        tables.require_folder(self.source)
+        return ("train",)
+
+    def rows(self, split: str) -> Iterator[Outcome]:
+        for found in listing.walk(self.source):
+            path = pathlib.Path(found.path)
+            name = path.relative_to(self.source).as_posix()
+            if found.kind == "image":
+                yield Row(id=name, image=path, labels={})
+            else:
+                yield _other(listing.shown(name), path.suffix, found)
 
 
 def _unknown(task: str, folder: pathlib.Path, names: list[str], labels: LabelReader) -> UserError:

@@ -72,6 +72,7 @@ def encoder_gflops(run: RunResults) -> float | None:
     model = run.config.get("model") or {}
     try:
         config = vision_config(model["variant"])
+        config = config.first(model.get("blocks") or config.layers, where="model.blocks")
     except (KeyError, UserError):
         return None
     side = (model.get("image_size") or config.image_size) // config.patch_size

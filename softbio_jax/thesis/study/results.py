@@ -12,7 +12,7 @@ from typing import Any
 from softbio_jax import files
 from softbio_jax.errors import UserError
 from softbio_jax.models.multitask import HeadConfig
-from softbio_jax.runs.config import LabelConfig, RunConfig
+from softbio_jax.runs.config import DistillConfig, LabelConfig, RunConfig
 from softbio_jax.thesis.study.study import Results, Study, Trial
 
 SCHEMA = 1
@@ -152,8 +152,16 @@ def collect(study: Study, done: Results, *, encoder: Mapping[str, Any], jobs: in
 
 
 def config_digest(config: RunConfig) -> str:
-    """Returns 16 hexadecimal digits of what a trial computes: its configuration without folders."""
+    """Returns 16 hexadecimal digits of what a trial computes: its configuration without folders.
+
+    What later versions added does not count where it is off, so that older records keep their digests.
+    """
     values = dataclasses.asdict(config)
+    values["distill"]["teacher"] = pathlib.Path(config.distill.teacher).name
+    if config.distill == DistillConfig():
+        del values["distill"]
+    if not config.model.blocks:
+        del values["model"]["blocks"]
     values["data"]["root"] = values["train"]["compile_cache"] = values["train"]["cache_dir"] = ""
     values["model"]["pretrained"] = pathlib.Path(config.model.pretrained).name
     # Records are older than these fields, whose defaults are what they did.

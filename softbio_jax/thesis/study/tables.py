@@ -22,6 +22,11 @@ METHODS = {
     "mtlora": "MTLoRA (base reads shared)",
     "mtlora_task": "MTLoRA (base reads task)",
     "full": "all weights",
+    "b6_labels": "6 blocks, labels",
+    "b6_distilled": "6 blocks, distilled",
+    "b6_feature": "6 blocks, distilled with the feature",
+    "t16_labels": "T16, labels",
+    "t16_distilled": "T16, distilled",
 }
 ABLATIONS = {
     "lora": "LoRA as above",
@@ -47,6 +52,9 @@ COMPARISONS = (
     ("lora", "lora_natural", ()),
     ("lora", "lora_low_rank", ()),
     ("lora_high_rank", "lora", ()),
+    ("b6_distilled", "b6_labels", ()),
+    ("b6_feature", "b6_distilled", ()),
+    ("t16_distilled", "t16_labels", ()),
 )
 
 

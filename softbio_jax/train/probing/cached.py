@@ -22,7 +22,7 @@ from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import Metrics, TrainStep
 from softbio_jax.train.probing import table as tables
 from softbio_jax.train.probing.features import FeatureExtractor, Features, check_cacheable
-from softbio_jax.train.probing.table import FeatureTable
+from softbio_jax.train.probing.table import FeatureTable, RowBatches
 
 # (state, frozen, table, rows (S, B), positions (S, B), count (), key) -> (state, metrics (S, ...))
 Steps = Callable[
@@ -46,6 +46,8 @@ class CachedSession(Session):
       UserError: the method trains parameters below the heads.
     """
 
+    caches = True
+
     def __init__(self, run: Run, *, devices: Sequence[jax.Device] | None = None):
         check_cacheable(run)
         super().__init__(run, devices=devices)
@@ -57,6 +59,10 @@ class CachedSession(Session):
         # The model reads its projection even where only the heads run.
         self._proj = {"proj": self._frozen["proj"]} if "proj" in self._frozen else {}
         self._classify = jax.jit(self._logits, out_shardings=parallel.replicated(self.mesh))
+
+    def batches(self, data: RunData) -> RowBatches:
+        """Returns the stream of the rows, in the order of the images' batches."""
+        return RowBatches(self.run.config, data)
 
     def cache(self, data: RunData, root: pathlib.Path, *, console: Console = QUIET) -> None:
         """Computes, or reads, the features of the training and validation rows.
@@ -153,6 +159,17 @@ class CachedSession(Session):
 
         found: Logits = jax.lax.map(block_logits, values)
         return found
+
+
+def session_of(run: Run) -> Session:
+    """Returns the session that trains a run: with cached features, a teacher's cached outputs, or neither."""
+    if run.config.train.cache_features:
+        return CachedSession(run)
+    if run.teacher is not None and run.config.distill.targets == "cached":
+        from softbio_jax.train.distillation.targets import TargetSession
+
+        return TargetSession(run)
+    return Session(run)
 
 
 def make_steps(step: TrainStep, tasks: Sequence[str], mesh: Mesh) -> Steps:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from softbio_jax.adapters.methods import FROZEN
 from softbio_jax.checkpoints import leaves
 from softbio_jax.console import QUIET, Console, Meter
 from softbio_jax.data import pipeline
-from softbio_jax.data.augment import augment
+from softbio_jax.data.augment import augment, set_number
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.models.forward import encode
@@ -140,44 +140,56 @@ def check_cacheable(run: Run) -> None:
         )
 
 
-class FeatureExtractor:
-    """Computes the features of data sets with the frozen encoder, or reads them from disk.
+class ViewExtractor:
+    """Computes a vector for every view of every image, or reads it from disk.
 
     View 0 is the plain image. View v >= 1 is augmented by the run's settings, with a key folded
     from seed, v, data set and row, so that it does not depend on devices, batches or other sets.
 
     Args:
       run: the run.
-      frozen: the frozen tree on the devices.
-      base: digest of the frozen tree.
+      outputs: (variables, images) -> (B, D), of images (B, S, S, 3), uint8 or float32 in [-1, 1].
+      variables: on the devices.
+      image_size: S.
+      identity: JSON values that determine the outputs besides the images and the run's arithmetic.
       mesh: devices over which batches are sharded.
       root: folder of the stores.
+      what: the name in progress lines.
     """
 
-    def __init__(self, run: Run, frozen: Tree, *, base: str, mesh: Mesh, root: pathlib.Path):
-        check_cacheable(run)
-        self._run, self._frozen, self._mesh, self._root = run, frozen, mesh, root
-        self._base = base
-        model, task, settings = run.model, run.config.tasks[0], run.config.augment
-        mean = model.config.mean
+    def __init__(
+        self,
+        run: Run,
+        outputs: Callable[[Tree, jax.Array], jax.Array],
+        variables: Tree,
+        *,
+        image_size: int,
+        identity: Mapping[str, Any],
+        mesh: Mesh,
+        root: pathlib.Path,
+        what: str,
+    ):
+        self._run, self._variables, self._mesh, self._root = run, variables, mesh, root
+        self._size, self._identity, self._what = image_size, identity, what
+        settings, mean = run.config.augment, run.model.config.mean
 
-        def plain(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
+        def plain(variables: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
             del key, rows
-            return encode(model, frozen, images)[task]  # the same for every task
+            return outputs(variables, images)
 
-        def augmented(frozen: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
-            return encode(model, frozen, augment(images, key, rows, config=settings, mean=mean))[task]
+        def augmented(variables: Tree, images: jax.Array, key: jax.Array, rows: jax.Array) -> jax.Array:
+            return outputs(variables, augment(images, key, rows, config=settings, mean=mean))
 
         everywhere = parallel.replicated(mesh)
         self._plain = jax.jit(plain, out_shardings=everywhere)
         self._augmented = jax.jit(augmented, out_shardings=everywhere)
-        images = jax.ShapeDtypeStruct((1, run.image_size, run.image_size, 3), jnp.uint8)
-        self._one = jax.eval_shape(lambda frozen, images: encode(model, frozen, images)[task], frozen, images)
+        images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.uint8)
+        self._one = jax.eval_shape(outputs, variables, images)
 
     def __call__(
         self, dataset: PreparedDataset, *, views: int, name: str, console: Console = QUIET
     ) -> Features:
-        """Returns the features of a data set in V views; every complete shard is kept.
+        """Returns the vectors of a data set in V views; every complete shard is kept.
 
         Args:
           dataset: the images.
@@ -192,7 +204,7 @@ class FeatureExtractor:
         values = np.empty((views, size, self._one.shape[-1]), self._one.dtype)
         decoded = np.ones(size, bool)
         stores = [self._store(dataset, view) for view in range(views)]
-        meter = console.meter(f"features of {name}", size * views)
+        meter = console.meter(f"{self._what} of {name}", size * views)
         for rows in stores[0].shards():
             missing = []
             for view, store in enumerate(stores):
@@ -208,7 +220,7 @@ class FeatureExtractor:
         if meter.done:
             meter.show()
         else:
-            console.say(f"features of {name}: {size:,} read")
+            console.say(f"{self._what} of {name}: {size:,} read")
         _check_decoded(decoded, name)
         return Features(values=values, decoded=decoded)
 
@@ -225,7 +237,7 @@ class FeatureExtractor:
         part, config = dataset.take(np.arange(rows.start, rows.stop)), self._run.config
         batches = pipeline.eval_batches(
             part,
-            image_size=self._run.image_size,
+            image_size=self._size,
             batch_size=config.train.eval_batch_size,
             tasks=config.tasks,
             max_rejected=1.0,  # of a shard: the complete data set is checked later
@@ -241,7 +253,7 @@ class FeatureExtractor:
                 forward = self._augmented if view else self._plain
                 precision = config.compute.matmul_precision
                 with jax.set_mesh(self._mesh), jax.default_matmul_precision(precision):
-                    found = forward(self._frozen, placed["image"], keys[view], placed["row"])
+                    found = forward(self._variables, placed["image"], keys[view], placed["row"])
                 values[view, own] = np.asarray(found)[: len(own)]
             meter.add(len(own) * len(views))
         broken = {rejected.id for rejected in batches.rejected}
@@ -250,19 +262,16 @@ class FeatureExtractor:
 
     def _view_key(self, dataset: PreparedDataset, view: int) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(self._run.config.seed + 2), view)
-        return jax.random.fold_in(key, int(dataset.fingerprint[:8], 16))
+        return jax.random.fold_in(key, set_number(dataset.fingerprint))
 
     def _store(self, dataset: PreparedDataset, view: int) -> FeatureStore:
         """Returns the store of a view, identified by everything that determines its values."""
-        run, config = self._run, self._run.config
-        identity: dict[str, Any] = {
+        config = self._run.config
+        identity = dict(self._identity) | {
             "data": f"{dataset.name}/{dataset.split}",
             "fingerprint": dataset.fingerprint,
-            "base": self._base,
-            "tower": run.model.config.to_json(),
-            "feature": config.model.feature,
-            "image_size": run.image_size,
-            "frozen_types": sorted({leaf.dtype.name for leaf in jax.tree.leaves(self._frozen)}),
+            "image_size": self._size,
+            "frozen_types": sorted({leaf.dtype.name for leaf in jax.tree.leaves(self._variables)}),
             "dtype": self._one.dtype.name,
             "compute": config.compute.dtype,
             "matmul_precision": config.compute.matmul_precision,
@@ -271,6 +280,37 @@ class FeatureExtractor:
         if view:
             identity |= {"augment": dataclasses.asdict(config.augment), "seed": config.seed}
         return FeatureStore(self._root, identity, rows=len(dataset))
+
+
+class FeatureExtractor(ViewExtractor):
+    """Computes the features of data sets with the frozen encoder, or reads them from disk.
+
+    Args:
+      run: the run.
+      frozen: the frozen tree on the devices.
+      base: digest of the frozen tree.
+      mesh: devices over which batches are sharded.
+      root: folder of the stores.
+    """
+
+    def __init__(self, run: Run, frozen: Tree, *, base: str, mesh: Mesh, root: pathlib.Path):
+        check_cacheable(run)
+        model, task = run.model, run.config.tasks[0]
+
+        def feature(frozen: Tree, images: jax.Array) -> jax.Array:
+            return encode(model, frozen, images)[task]  # the same for every task
+
+        identity = {"base": base, "tower": model.config.to_json(), "feature": run.config.model.feature}
+        super().__init__(
+            run,
+            feature,
+            frozen,
+            image_size=run.image_size,
+            identity=identity,
+            mesh=mesh,
+            root=root,
+            what="features",
+        )
 
 
 def _check_decoded(decoded: np.ndarray, name: str) -> None:

@@ -327,6 +327,14 @@ TREES = (
         skipped=2,
     ),
     Tree(
+        name="images",
+        layout="images at any depth, without labels",
+        flags="--dataset=images",
+        make=lambda root: images(root, "0.jpg", "inner/1.jpg", "inner/notes.txt"),
+        classes={"train": {}},
+        skipped=1,
+    ),
+    Tree(
         name="folder_numbers",
         layout="`{split}/{number}/`",
         flags="--dataset=folder --task=emotion --values="

@@ -1,0 +1,74 @@
+"""configs/distill_study.py: equal images for every cell, and arms that differ in the loss alone."""
+
+import dataclasses
+import pathlib
+import runpy
+
+import pytest
+
+from softbio_jax.runs.config import DistillConfig, config_from
+from softbio_jax.thesis.study.results import config_digest
+from softbio_jax.thesis.study.study import Trial, study_from
+from tests.structure import ROOT
+
+GET_CONFIG = runpy.run_path(str(ROOT / "configs" / "distill_study.py"))["get_config"]
+
+
+def study(arguments="teacher=runs/large"):
+    return study_from(GET_CONFIG(arguments).to_dict() | {"pretrained": "weights.safetensors"})
+
+
+def config_of(cell, arguments="teacher=runs/large"):
+    trial = Trial(cell=cell, factor=1.0, seed=0)
+    return study(arguments).config(trial, encoder="weights.safetensors", workdir=pathlib.Path("work"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "twin"),
+    [("b6_distilled", "b6_labels"), ("b6_feature", "b6_labels"), ("t16_distilled", "t16_labels")],
+)
+def test_the_arms_of_a_student_differ_in_the_loss_alone(cell, twin):
+    one, two = config_of(cell), config_of(twin)
+    assert one.distill.teacher == "runs/large" and two.distill == DistillConfig()
+    assert dataclasses.replace(one, distill=two.distill) == two
+
+
+def test_every_cell_draws_as_many_images():
+    cells = study().cells.values()
+    assert len({(c["train"]["steps"], c["train"]["batch_size"], str(c["data"])) for c in cells}) == 1
+    first = next(iter(cells))
+    assert (
+        abs(first["train"]["steps"] * first["train"]["batch_size"] - 20_000 * 4 / 3)
+        <= first["train"]["batch_size"]
+    )
+
+
+def test_only_the_student_of_pretrained_blocks_gets_the_weights():
+    assert config_of("b6_labels").model.pretrained and not config_of("t16_distilled").model.pretrained
+    assert config_of("b6_labels").model.blocks == 6
+
+
+def test_a_teacher_is_needed_where_a_cell_has_one():
+    assert set(study("cells=b6_labels+t16_labels").cells) == {"b6_labels", "t16_labels"}
+    for arguments in ("", "cells=b6_labels+b6_feature"):
+        with pytest.raises(ValueError, match="teacher=DIR is missing"):
+            GET_CONFIG(arguments)
+    with pytest.raises(ValueError, match="cells are"):
+        GET_CONFIG("teacher=runs/large,cells=b7")
+
+
+def test_a_record_is_of_a_teacher_wherever_its_folder_lies():
+    here, there = (config_of("b6_distilled", f"teacher={folder}/large,digest=abc") for folder in ("a", "b"))
+    assert config_digest(here) == config_digest(there)
+    assert config_digest(here) != config_digest(config_of("b6_distilled", "teacher=a/large,digest=xyz"))
+
+
+def test_what_is_off_does_not_count_in_a_record():
+    """So that the records of studies from before have the digests that they had."""
+    plain = config_of("t16_labels")
+    assert config_digest(plain) != config_digest(
+        dataclasses.replace(plain, distill=DistillConfig(weight=0.25))
+    )
+    values = dataclasses.asdict(plain)
+    del values["distill"], values["model"]["blocks"]
+    assert config_digest(config_from(values)) == config_digest(plain)
