@@ -1,0 +1,31 @@
+"""Where PyTorch's own behaviour differs from this package's on purpose, as switches of the twin."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Switches:
+    """What the twin does like this package; False: as PyTorch, peft or the reference's code does by itself.
+
+    Every field's comment says what the other side does, in the words of the table in the documentation.
+    """
+
+    # torch's clip_grad_norm_ divides by norm + 1e-6, optax by the norm
+    exact_clipping: bool = True
+    # torch counts the steps of a tensor without a gradient apart, so that Adam's bias correction starts late
+    common_count: bool = True
+    # a head sees a batch without a label of its task, so that its running statistics move
+    absent_heads_held: bool = True
+    # dropout keeps 1 - p; adapters' p is a multiple of 2^-16 here
+    rounded_dropout: bool = True
+    # timm rounds sine and cosine of the rotary angles to float32
+    wide_rotary: bool = True
+    # an adapter of the pooling's q, k, v or of torch's attention gets no gradient, and its output's update
+    # counts twice: the pooling's projections are modules that are called
+    live_pooling: bool = True
+    # batch norm of a replica sees its own rows (False: of `replicas` replicas); here the global batch
+    global_statistics: bool = True
+    replicas: int = 2
+
+
+OURS = Switches()
