@@ -51,7 +51,7 @@ _RATES = {
     "log_var": 5e-3,
 }
 _PLUS = {"adapter_b": 16e-3}  # LoRA+'s ratio of 16
-_CUT = {"layers": 5, "image_size": 64}  # a trunk block beside FT_4's tail, and 17 tokens
+_CUT = {"layers": 5, "image_size": 48}  # a trunk block beside FT_4's tail, and 10 tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def of_method(
     Args:
       method: the name.
       variant: the encoder.
-      cut: whether it is cut to 5 blocks and images of 64 pixels.
+      cut: whether it is cut to 5 blocks and images of 48 pixels.
       uncertainty: whether log-variances balance the losses; else their plain sum is taken.
       steps: length of the schedule.
       batch: examples per step.

@@ -86,11 +86,16 @@ def in_float64(
 
 
 def in_float32(
-    case: Case, start: Start, batches: Sequence[Batch], *, progress: Progress = _quiet
+    case: Case,
+    start: Start,
+    batches: Sequence[Batch],
+    *,
+    switches: Switches = OURS,
+    progress: Progress = _quiet,
 ) -> Narrow:
     """Trains this package in float32, and PyTorch in float32 and float64, and compares both with the last."""
     ours = Ours(case, start)
-    exact, rounded = (Twin(case, start, dtype=dtype) for dtype in ("float64", "float32"))
+    exact, rounded = (Twin(case, start, dtype=d, switches=switches) for d in ("float64", "float32"))
     own, other = Ladder(), Ladder()
     for step, batch in enumerate(batches):
         masks = ours.masks(batch)

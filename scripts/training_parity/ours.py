@@ -1,6 +1,7 @@
 """This package's side: its own train step, with what the optimizer receives kept beside its state."""
 
 import contextlib
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 
 from softbio_jax.adapters.methods import FROZEN
+from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.data.augment import OFF
 from softbio_jax.params import Tree, combine, flatten, unflatten
 from softbio_jax.runs import state as states
@@ -66,6 +68,23 @@ class Ours:
             self.state, metrics = self._step(self.state, self._frozen, batch, self._key)
             return self._record(jax.device_get(self.state), jax.device_get(metrics))
 
+    def save(self, directory: pathlib.Path) -> None:
+        """Writes a checkpoint as runs do."""
+        with self._types():
+            manager = self._manager(directory)
+            manager.save(int(self.state.step), self.state, {})
+            manager.wait()
+
+    def restore(self, directory: pathlib.Path) -> None:
+        """Continues from the checkpoint of `save`."""
+        with self._types():
+            restored = self._manager(directory).restore_newest(self.state)
+            assert restored is not None, "a checkpoint was saved"
+            self.state = restored.state
+
+    def _manager(self, directory: pathlib.Path) -> CheckpointManager:
+        return CheckpointManager(directory, keep=1, base=None)
+
     def _record(self, state: TrainState, metrics: Mapping[str, np.ndarray]) -> Record:
         first, second = _moments(state.opt_state)
         tasks = [task for task in self.case.config.tasks if metrics[f"count/{task}"] > 0]
@@ -74,7 +93,7 @@ class Ours:
             loss={task: metrics[f"loss/{task}"] for task in tasks},
             total={"total": metrics["loss/total"]},
             statistics=flatten(state.batch_stats),
-            gradient=state.opt_state[0].gradient,
+            gradient={path.replace(".", "/"): leaf for path, leaf in state.opt_state[0].gradient.items()},
             norm={"norm": metrics["gradient_norm"]},
             rate={name.removeprefix(prefix): v for name, v in metrics.items() if name.startswith(prefix)},
             first_moment=first,
@@ -94,7 +113,7 @@ class Ours:
 
 
 class _Kept(NamedTuple):
-    """The last gradient {path: leaf}, under whole paths: the step holds leaves that are nested by task."""
+    """The last gradient {path with dots: leaf}, not nested: the step holds leaves below a task's name."""
 
     gradient: dict[str, jax.Array]
 
@@ -103,15 +122,19 @@ def _kept() -> optax.GradientTransformationExtraArgs:
     """Returns a transformation that changes nothing and keeps the gradient in its state."""
 
     def init(params: Tree) -> _Kept:
-        return _Kept({path: jnp.zeros_like(leaf) for path, leaf in flatten(params).items()})
+        return _Kept(_dotted(jax.tree.map(jnp.zeros_like, params)))
 
     def update(
         updates: Tree, state: _Kept, params: Tree | None = None, **unused: object
     ) -> tuple[Tree, _Kept]:
         del state, params, unused
-        return updates, _Kept(flatten(updates))
+        return updates, _Kept(_dotted(updates))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _dotted(tree: Tree) -> dict[str, jax.Array]:
+    return {path.replace("/", "."): leaf for path, leaf in flatten(tree).items()}
 
 
 def _counted(leaf: jax.Array) -> jax.Array:

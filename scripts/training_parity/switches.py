@@ -20,9 +20,11 @@ class Switches:
     rounded_dropout: bool = True
     # timm rounds sine and cosine of the rotary angles to float32
     wide_rotary: bool = True
-    # an adapter of the pooling's q, k, v or of torch's attention gets no gradient, and its output's update
-    # counts twice: the pooling's projections are modules that are called
+    # the official pooling reads the weights of its projections without calling them, so that their adapters
+    # get no gradient
     live_pooling: bool = True
+    # peft adds the update of a MultiheadAttention's output projection twice
+    single_output_update: bool = True
     # batch norm of a replica sees its own rows (False: of `replicas` replicas); here the global batch
     global_statistics: bool = True
     replicas: int = 2

@@ -99,7 +99,7 @@ class Model(nn.Module):
         chosen: dict[LoRAConfig, list[str]] = {}
         for place in places(self.case):
             own = self.case.run.method.rules.match(place.path)
-            if own is None or (place.path.startswith("pool/") and not self.switches.live_pooling):
+            if own is None:
                 continue
             if not isinstance(own, LoRAConfig):
                 raise UserError(
@@ -112,6 +112,12 @@ class Model(nn.Module):
             chosen.setdefault(own, []).append(place.module)
         for own, targets in chosen.items():
             encoder.adapt(self.encoder, own, targets, rounded=self.switches.rounded_dropout)
+            for name in targets:
+                layer = self.encoder.get_submodule(name)
+                if name.startswith("attn_pool.") and not self.switches.live_pooling:
+                    layer.forward = layer.base_layer.forward
+                if name == "attn_pool.proj" and not self.switches.single_output_update:
+                    layer.scaling["default"] *= 2
 
     def _part(self) -> None:
         """Replaces the last block and the pooling by those where the tasks have updates of their own."""

@@ -138,7 +138,7 @@ def give_masks(model: Model, masks: Masks) -> None:
     """Puts the masks of a step, by the paths of their layers here, into the twin's dropouts."""
     for path, drawn in masks.items():
         for module, mask in zip(_dropouts(model, path), drawn, strict=True):
-            module.mask = torch.from_numpy(np.ascontiguousarray(mask))
+            module.mask = torch.tensor(mask)
 
 
 def _dropouts(model: Model, path: str) -> list[GivenDropout]:
