@@ -3,11 +3,15 @@
   python scripts/parity.py --variant=PE-Core-T16-384
   python scripts/parity.py --variant=PE-Core-L14-336 --reference=timm --checkpoint=encoder.pt
   python scripts/parity.py --variant=PE-Core-B16-224 --checkout=DIR --size=192x288
+  python scripts/parity.py --training --method=dora --cut --dtype=float64 --steps=100
 
 Without --checkpoint, weights are drawn from --seed by parameter name, with query and key rows scaled
 by 3 so that position bugs show. Prints the largest absolute difference of every stage beside the
 reference's own rounding, which is its distance from float64 on these weights (stored with stored
 outputs) and bounds ours; names the first tensor that diverges, and exits with 1 if any does.
+
+With --training, two training runs are compared instead, after every step: this package's and one of timm,
+peft and torch, with the same batches and dropout masks (docs/training_parity.md).
 
 The official code is no package: clone facebookresearch/perception_models and name its folder by
 --checkout or, once for all, by the environment variable PERCEPTION_MODELS.
@@ -31,6 +35,7 @@ from softbio_jax.interop import formats, goldens, ladder
 from softbio_jax.interop.goldens import named_state, named_uniform
 from softbio_jax.interop.reading import locate
 from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
+from training_parity import command_line as training
 
 _VARIANT = flags.DEFINE_string(
     "variant", "PE-Core-T16-384", "The variant, by its name here, timm's or the hub's."
@@ -52,7 +57,12 @@ _CHECKOUT = flags.DEFINE_string(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the drawn weights.")
 _SIZE = flags.DEFINE_string("size", None, "Pixels, as HEIGHTxWIDTH; those of the variant by default.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", list(ladder.LIMITS), "The type this port computes in.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    [*ladder.LIMITS, "float64"],
+    "The type this port computes in; float64, or else float32, with --training.",
+)
 _GOLDENS = flags.DEFINE_string(
     "goldens",
     str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "goldens"),
@@ -60,14 +70,28 @@ _GOLDENS = flags.DEFINE_string(
 )
 
 
+_TRAINING = flags.DEFINE_bool("training", False, "Compare training with PyTorch's, step by step.")
+
 _READERS = {"checkout": ["--reference=official"], "goldens": ["--reference=goldens"]}
 _DRAWN = {"seed": ["no --checkpoint"]}
+_TYPES = {True: ("float32", "float64"), False: tuple(ladder.LIMITS)}
 
 
 def main(argv: Sequence[str]) -> int:
     del argv
     start = time.monotonic()
     config = vision_config(_VARIANT.value)
+    if _DTYPE.value not in _TYPES[_TRAINING.value]:
+        raise UserError(
+            "no comparison in this type",
+            where=f"--dtype={_DTYPE.value}",
+            expected=" or ".join(_TYPES[_TRAINING.value]),
+            found=f"{'--training' if _TRAINING.value else 'no --training'}",
+            fix="use one of them",
+        )
+    if _TRAINING.value:
+        return _training(config)
+    command.refuse_ignored("no --training", dict.fromkeys(training.FLAGS, ("--training",)))
     reference = _REFERENCE.value or _default_reference(config)
     if reference == "official" and config.family != "perception":
         raise UserError(
@@ -93,6 +117,26 @@ def main(argv: Sequence[str]) -> int:
         return 1
     print("every stage agrees")
     return 0
+
+
+def _training(config: VisionConfig) -> int:
+    command.refuse_ignored("--training", dict.fromkeys(("reference", "checkout", "goldens"), ("no --training",)))
+    height, width = _size(config) if _SIZE.value else (0, 0)
+    if height != width:
+        raise UserError(
+            "training is compared on square images",
+            where="--size",
+            expected="HEIGHT = WIDTH",
+            found=_SIZE.value,
+            fix=f"such as --size={height}x{height}",
+        )
+    return training.main(
+        variant=config.name,
+        checkpoint=_CHECKPOINT.value or "",
+        image_size=height,
+        dtype=_DTYPE.value,
+        seed=_SEED.value,
+    )
 
 
 def _default_reference(config: VisionConfig) -> str:

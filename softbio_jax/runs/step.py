@@ -352,13 +352,22 @@ def _all_finite(state: TrainState) -> jax.Array:
 
 
 def _hold(old: TrainState, new: TrainState, present: Mapping[str, jax.Array]) -> TrainState:
-    """Returns `new` with the leaves of absent tasks as they were in `old`."""
+    """Returns `new` with the leaves of absent tasks as they were in `old`.
+
+    The tasks' own adapters and probes are leaves of all tasks, of which an absent task's part is held.
+    """
+    every = jnp.stack(list(present.values()))  # (T,)
 
     def choose(path: tuple[Any, ...], before: jax.Array, after: jax.Array) -> jax.Array:
         names = [str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path]
         for owner, task in itertools.pairwise(names):
             if owner in ("heads", "balance") and task in present:
                 return jnp.where(present[task], after, before)
+        axis = 1 if "tail" in names else 0  # leaves of blocks are stacked
+        # Placeholders of optimizers have no such axis.
+        if {"tasks", "task_probe"} & set(names) and after.shape[axis : axis + 1] == every.shape:
+            shape = [-1 if dim == axis else 1 for dim in range(after.ndim)]
+            return jnp.where(every.reshape(shape), after, before)
         return after
 
     return jax.tree_util.tree_map_with_path(choose, old, new)

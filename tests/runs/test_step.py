@@ -65,6 +65,26 @@ def test_a_task_absent_from_the_batch_is_left_alone(session, state, absent):
             assert not np.array_equal(leaf, before[path]), path
 
 
+@pytest.mark.parametrize("absent", TASKS)
+def test_the_adapters_of_an_absent_task_are_left_alone(data_root, absent):
+    method = {"name": "mtlora", "lora": {"rank": 2, "alpha": 2.0}}
+    session = Session(run_of(changed(config_on(data_root), method=method))[0], devices=jax.devices()[:1])
+    # Moments that are not zero: without a gradient they would decay, and move the leaf.
+    moments = jax.tree.map(lambda x: x + 0.01 if x.dtype == jnp.float32 else x + 3, session.state.opt_state)
+    session.state = dataclasses.replace(session.state, opt_state=moments)
+    before = {name: _of(session.state, name) for name in ("/tasks/", "task_probe")}
+    before = {path: leaf.copy() for leaves in before.values() for path, leaf in leaves.items()}
+    session.compile()
+    session.train(batch_of(absent=(absent,)))
+    after = _of(session.state, "/tasks/") | _of(session.state, "task_probe")
+    assert len(after) == len(before) == 3 * (2 * 9 + 1)  # A and B of nine layers, the probe, two moments each
+    for path, leaf in after.items():
+        axis = 1 if "/tail/" in path else 0
+        for t, task in enumerate(TASKS):
+            own, old = (np.take(leaves, t, axis) for leaves in (leaf, before[path]))
+            assert np.array_equal(own, old) == (task == absent), (path, task)
+
+
 def test_the_total_is_that_of_the_present_tasks(session, state):
     metrics = {name: float(value) for name, value in session.train(batch_of(("age",))).items()}
     # s = 0 at the start, so every weight is one and the regulariser zero.

@@ -1,0 +1,144 @@
+"""The training ladder: both sides compared after every step, and the first place where they part."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from training_parity.record import KINDS, LEAVES, Arrays, Record
+
+# A gradient below this share of its layer's largest is zero by symmetry.
+_ZERO = 1e-9
+_FUSED = {"attn/qkv/bias": 3, "attn/kv/bias": 2}
+# Passes of the network, from the loss down: a fault shows first where the gradient passes first.
+_DOWNWARDS = (r"balance/.*", r"heads/.*", r"pool/.*", r"encoder/tail/.*", r"encoder/trunk/.*", r".*")
+_WITHIN = (r".*/dense_out/", r".*/dense_0/", r".*/mlp/c_proj/", r".*/mlp/c_fc/", r".*/attn/out/", r".*")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One kind of one leaf after one step: its difference, relative to the reference's largest value."""
+
+    step: int  # from 0
+    kind: str
+    name: str
+    difference: float
+    scale: float  # absolute
+
+    @property
+    def operation(self) -> str:
+        """The operation whose result it is."""
+        return operation(self.kind, self.name)
+
+    def __str__(self) -> str:
+        return f"step {self.step}, {self.kind} {self.name} ({self.operation}): {self.difference:.2e}"
+
+
+def operation(kind: str, name: str) -> str:
+    """Returns what computes a leaf of a kind, as a reader would look it up."""
+    layer, _, leaf = name.rpartition("/")
+    if kind == "loss":
+        return f"forward pass and cross-entropy of {name}"
+    if kind == "total":
+        return "balancing of the losses"
+    if kind == "statistics":
+        return f"running {leaf} of batch norm"
+    if kind == "gradient":
+        part = {"lora_a": "A of", "lora_b": "B of", "dora_magnitude": "DoRA's magnitude of"}
+        return f"backward pass through {f'{part[leaf]} ' if leaf in part else ''}{layer or name}"
+    if kind == "norm":
+        return "global norm of the gradient"
+    if kind == "rate":
+        return f"schedule and rate of {name}"
+    if kind == "first_moment":
+        return "clipping, or AdamW's first moment"
+    if kind == "second_moment":
+        return "AdamW's second moment"
+    return "AdamW's update: bias correction, epsilon or weight decay"
+
+
+class Ladder:
+    """Compares records of two sides, step by step.
+
+    A gradient that is zero by symmetry, such as that of a bias before batch norm, is rounding alone, which
+    AdamW scales up: such leaves are compared relative to the largest of their layer, and listed in `zero`.
+    """
+
+    def __init__(self) -> None:
+        self.zero: set[str] = set()
+        self.worst: dict[tuple[str, str], Rung] = {}
+        self.steps = 0
+
+    def compare(self, record: Record, reference: Record) -> list[Rung]:
+        """Returns every rung of a step, in the order of the computation, and keeps the worst of each leaf.
+
+        Raises:
+          ValueError: the sides have other leaves.
+        """
+        layers = _layers(reference.gradient)
+        for path, leaf in reference.gradient.items():
+            # Of q, k and v in one leaf, k's alone may be without a gradient.
+            parts = np.split(leaf, _FUSED.get("/".join(path.split("/")[-3:]), 1), axis=-1) if leaf.ndim else [leaf]
+            if any(0 < _largest(part) <= _ZERO * layers[_layer(path)] for part in parts):
+                self.zero.add(path)
+        rungs = []
+        for kind in KINDS:
+            found, expected = getattr(record, kind), getattr(reference, kind)
+            if found.keys() != expected.keys():
+                raise ValueError(f"{kind}: {sorted(found.keys() ^ expected.keys())}")
+            whole = _layers(expected) if kind in LEAVES else {}
+            for name in sorted(expected, key=_order):
+                scale = _largest(expected[name])
+                if name in self.zero and kind in LEAVES:
+                    scale = max(scale, whole[_layer(name)])
+                rungs.append(_rung(self.steps, kind, name, found[name], expected[name], scale))
+        for rung in rungs:
+            key = (rung.kind, rung.name)
+            if key not in self.worst or not rung.difference <= self.worst[key].difference:
+                self.worst[key] = rung
+        self.steps += 1
+        return rungs
+
+    def worst_of(self, kind: str) -> Rung | None:
+        """Returns the largest difference of a kind over all steps and leaves."""
+        found = [rung for (own, _), rung in self.worst.items() if own == kind]
+        return max(found, key=lambda rung: (np.isnan(rung.difference), rung.difference), default=None)
+
+
+def first_beyond(rungs: Iterable[Rung], limit: float) -> Rung | None:
+    """Returns the first rung whose difference is not within a limit."""
+    return next((rung for rung in rungs if not rung.difference <= limit), None)
+
+
+def _rung(
+    step: int, kind: str, name: str, found: np.ndarray, expected: np.ndarray, scale: float
+) -> Rung:
+    largest = _largest(np.asarray(found, np.float64) - np.asarray(expected, np.float64))
+    difference = 0.0 if largest == 0 else largest / scale if scale else np.inf
+    return Rung(step=step, kind=kind, name=name, difference=difference, scale=scale)
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.max(np.abs(array), initial=0.0))
+
+
+def _layer(path: str) -> str:
+    """Returns the block, the head or the pooling of a leaf."""
+    parts = path.split("/")
+    return "/".join(parts[:2]) if parts[0] in ("heads", "encoder") else parts[0]
+
+
+def _layers(arrays: Arrays | Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Returns the largest value of each layer."""
+    largest: dict[str, float] = {}
+    for path, array in arrays.items():
+        largest[_layer(path)] = max(largest.get(_layer(path), 0.0), _largest(array))
+    return largest
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    def place(patterns: tuple[str, ...]) -> int:
+        return next(i for i, pattern in enumerate(patterns) if re.match(pattern, name))
+
+    return place(_DOWNWARDS), place(_WITHIN), name

@@ -1,0 +1,1 @@
+"""The side of PyTorch: timm's encoder, peft's adapters, torch's optimizer, and what neither has, in plain torch."""
