@@ -16,7 +16,12 @@ def test_mcnemar_by_hand():
     second = np.array([False] * 6 + [True] * 1 + [True] * 5 + [False] * 3)
     found = comparison.mcnemar(first, second)
     # 6 against 1 of 7 disagreements: 2 (C(7,0) + C(7,1)) / 2^7 = 16 / 128
-    assert found == {"first_only": 6, "second_only": 1, "p_value": pytest.approx(0.125)}
+    assert found == {
+        "first_only": 6,
+        "second_only": 1,
+        "p_value": pytest.approx(0.125),
+        "g": pytest.approx(6 / 7 - 1 / 2),
+    }
 
 
 def test_mcnemar_without_disagreement():

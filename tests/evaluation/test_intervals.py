@@ -26,12 +26,6 @@ def test_wilson_by_its_formula():
     assert intervals.wilson(45, 50) == pytest.approx(expected)
 
 
-def test_difference_published_value():
-    # Newcombe, Statistics in Medicine 1998 (difference of proportions), 56/70 - 48/80, method 10.
-    low, high = intervals.wilson_difference((56, 48), (70, 80))
-    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
-
-
 def test_one_class_has_wilsons_interval():
     counts = np.array([[45, 3, 2], [0, 0, 0], [0, 0, 0]])
     assert intervals.of_class_averages(counts)["balanced_accuracy"] == pytest.approx(

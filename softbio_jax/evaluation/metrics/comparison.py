@@ -15,10 +15,12 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, Any]
     """Tests whether two models are right equally often, from the examples (n,) on which they disagree.
 
     Returns:
-      `first_only`, `second_only` (counts) and the exact two-sided `p_value` under
-      Binomial(first_only + second_only, 1/2).
+      `first_only`, `second_only` (counts), the exact two-sided `p_value` under
+      Binomial(first_only + second_only, 1/2), and the effect size `g`, Cohen's
+      first_only / (first_only + second_only) - 1/2, from -0.5 to 0.5 and 0 without disagreement.
 
-    Source: McNemar, Psychometrika 1947; the exact form by scipy's binomial test.
+    Source: McNemar, Psychometrika 1947; the exact form by scipy's binomial test. Cohen, Statistical
+    Power Analysis for the Behavioral Sciences, 1988, chapter 5.
     """
     from scipy import stats
 
@@ -26,7 +28,8 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, Any]
     second_only = int(np.sum(~first_right & second_right))
     n = first_only + second_only
     p_value = float(stats.binomtest(first_only, n).pvalue) if n else 1.0
-    return {"first_only": first_only, "second_only": second_only, "p_value": p_value}
+    g = first_only / n - 0.5 if n else 0.0
+    return {"first_only": first_only, "second_only": second_only, "p_value": p_value, "g": g}
 
 
 def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any]:

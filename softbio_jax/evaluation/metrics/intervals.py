@@ -90,21 +90,6 @@ def wilson(hits: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def wilson_difference(
-    hits: tuple[int, int], n: tuple[int, int], *, level: float = LEVEL
-) -> tuple[float, float]:
-    """Returns an interval of p_1 - p_2 for two independent groups.
-
-    d -+ sqrt((p_1 - l_1)^2 + (u_2 - p_2)^2), with each group's Wilson bounds l and u.
-
-    Source: Newcombe, Statistics in Medicine 1998, method 10.
-    """
-    (low_1, high_1), (low_2, high_2) = (wilson(h, m, level=level) for h, m in zip(hits, n, strict=True))
-    p_1, p_2 = hits[0] / n[0], hits[1] / n[1]
-    below, above = np.hypot(p_1 - low_1, high_2 - p_2), np.hypot(high_1 - p_1, p_2 - low_2)
-    return p_1 - p_2 - float(below), p_1 - p_2 + float(above)
-
-
 def of_class_averages(counts: np.ndarray) -> dict[str, tuple[float, float]]:
     """Returns the intervals of balanced accuracy and macro-F1, for counts (C, C) of at least one example.
 

@@ -115,8 +115,9 @@ def _results(run: RunResults) -> Table:
 
 def _gaps(audits: Mapping[str, Any]) -> Table:
     return Table(
-        title="Accuracy gaps between groups of at least 100 examples, percentage points",
-        header=("test set", "task", "groups", "best", "worst", "gap", "smallest cell"),
-        rows=tuple((*row[:6], row[7]) for row in groups.gap_rows(audits)),
-        text_columns=5,
+        title="Accuracy gaps between groups, %",
+        header=groups.GAP_COLUMNS,
+        rows=tuple(groups.gap_rows(audits)),
+        notes=groups.GAP_NOTES,
+        text_columns=3,
     )

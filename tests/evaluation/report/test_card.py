@@ -4,15 +4,13 @@ import json
 
 import pytest
 
-from softbio_jax.evaluation.metrics import fairness
-from softbio_jax.evaluation.report import card
+from softbio_jax.evaluation.report import card, groups
 
 
 @pytest.fixture(scope="module")
 def text(loaded):
     run = loaded[0]
-    audits = {name: fairness.audit(item) for name, item in run.predictions.items()}
-    return card.render(run, audits)
+    return card.render(run, groups.audits([run])[run.name])
 
 
 def test_metadata_is_yaml_with_results(text, loaded):
