@@ -10,6 +10,8 @@ from softbio_jax.evaluation.metrics import classification, intervals
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 from softbio_jax.tasks import MISSING, TASKS
 
+SIGN_FLIPS = 9999
+
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, Any]:
     """Tests whether two models are right equally often, from the examples (n,) on which they disagree.
@@ -43,8 +45,24 @@ def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any
       UserError: the examples or their labels differ.
     """
     second = in_order_of(second, first)
+    check_labels(second, first, task)
     labels, one = first.labelled(task)
     _, two = second.labelled(task)
+    one, two = one.argmax(axis=1), two.argmax(axis=1)
+    return {
+        "n": len(labels),
+        **mcnemar(one == labels, two == labels),
+        "differences": differences(labels, one, two, TASKS[task].num_classes),
+    }
+
+
+def check_labels(second: Predictions, first: Predictions, task: str) -> None:
+    """Checks that two predictions of one test set have the same labels of a task, in any order.
+
+    Raises:
+      UserError: other ids, or a label that differs.
+    """
+    second = in_order_of(second, first)
     if not np.array_equal(first.labels[task], second.labels[task]):
         bad = np.flatnonzero(first.labels[task] != second.labels[task])
         raise UserError(
@@ -54,11 +72,36 @@ def compare(first: Predictions, second: Predictions, task: str) -> dict[str, Any
             found=str(second.labels[task][bad[0]]),
             fix="evaluate both on the same data",
         )
-    one, two = one.argmax(axis=1), two.argmax(axis=1)
+
+
+def changed_mean(one: np.ndarray, two: np.ndarray) -> dict[str, Any]:
+    """Compares how often two models are right on the same examples, each averaged over its seeds.
+
+    Args:
+      one, two: (n,) shares of a model's seeds that are right, between 0 and 1.
+
+    Returns:
+      `difference` of the means one - two and its paired `interval`, the `effect` size d (mean over
+      standard deviation of the differences) and the two-sided `p_value` of a sign-flip test: McNemar's
+      exact one where every difference is -1, 0 or 1, else by 9,999 random signs.
+
+    Source: Fisher, The Design of Experiments, 1935, on randomisation; Cohen, Statistical Power Analysis
+    for the Behavioral Sciences, 1988, for d.
+    """
+    change = one - two
+    spread = change.std()
+    sizes, counts = np.unique(np.abs(change[change != 0]).round(12), return_counts=True)
+    if set(sizes.tolist()) <= {1.0}:
+        p_value = mcnemar(change > 0, change < 0)["p_value"]
+    else:
+        rng = np.random.default_rng(intervals.SEED)
+        flipped = (2 * rng.binomial(counts, 0.5, size=(SIGN_FLIPS, len(counts))) - counts) @ sizes
+        extreme = np.sum(np.abs(flipped) >= abs(change.sum()) - 1e-9)
+        p_value = float((1 + extreme) / (1 + SIGN_FLIPS))
     return {
-        "n": len(labels),
-        **mcnemar(one == labels, two == labels),
-        "differences": differences(labels, one, two, TASKS[task].num_classes),
+        **_changed(change),
+        "effect": float(change.mean() / spread) if spread else 0.0,
+        "p_value": p_value,
     }
 
 
@@ -86,7 +129,7 @@ def differences(
     cells = np.ravel_multi_index((labels, one, two), shape)
     triples = np.bincount(cells, minlength=num_classes**3).reshape(shape)
     first, second = triples.sum(-1), triples.sum(-2)
-    found = {"accuracy": _accuracy_difference(labels, one, two)}
+    found = {"accuracy": _changed((one == labels).astype(np.float64) - (two == labels))}
     gradients = [intervals.class_gradients(counts) for counts in (first, second)]
     prior = _perks(num_classes)
     n = triples.sum((1, 2))
@@ -104,10 +147,10 @@ def differences(
     return found
 
 
-def _accuracy_difference(labels: np.ndarray, one: np.ndarray, two: np.ndarray) -> dict[str, Any]:
-    n = len(labels)
-    change = (one == labels).astype(np.int64) - (two == labels)
-    mean, square = change.sum() / (n + 1), (np.abs(change).sum() + 0.5) / (n + 1)
+def _changed(change: np.ndarray) -> dict[str, Any]:
+    """Returns the mean of differences (n,) between -1 and 1 and its interval, see `differences`."""
+    n = len(change)
+    mean, square = change.sum() / (n + 1), ((change**2).sum() + 0.5) / (n + 1)
     return _around(float(change.mean()), (square - mean**2) / n)
 
 

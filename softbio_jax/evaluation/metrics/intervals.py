@@ -150,7 +150,7 @@ def score(
     z = stats.norm.ppf((1 + level) / 2)
     size = counts.shape[-1]
     own, n = np.eye(size, dtype=bool), counts.sum(axis=-1)
-    hits, known = np.diagonal(counts, axis1=-2, axis2=-1), np.maximum(n, 1)
+    right, known = np.diagonal(counts, axis1=-2, axis2=-1), np.maximum(n, 1)
     # Half a miss spread over the other classes: a row without misses has a distribution as well.
     misses = np.where(own, 0, counts + 0.5 / max(size - 1, 1))
     misses = misses / np.maximum(misses.sum(axis=-1, keepdims=True), LEAST_SHARE)
@@ -159,13 +159,13 @@ def score(
         return np.where(own, recall[..., None], (1 - recall)[..., None] * misses)
 
     estimate, _ = metric(counts / known[..., None], n, weights)
-    _, gradient = metric(shares(np.broadcast_to(hits / known, weights.shape)), n, weights)
+    _, gradient = metric(shares(np.broadcast_to(right / known, weights.shape)), n, weights)
     slope = np.diagonal(gradient, axis1=-2, axis2=-1) - (gradient * misses).sum(axis=-1)
     slope = slope / np.maximum(slope.max(axis=1, keepdims=True), LEAST_SHARE)
 
     def bound(log_step: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the metric at a step along the path, and whether that is outside the interval."""
-        recall = _constrained(hits, known, sign * np.exp(log_step)[:, None] * slope)
+        recall = _constrained(right, known, sign * np.exp(log_step)[:, None] * slope)
         table = shares(np.where(n > 0, recall, 0))
         value, gradient = metric(table, n, weights)
         spread = (table * gradient**2).sum(-1) - (table * gradient).sum(-1) ** 2
@@ -250,50 +250,67 @@ def of_averages(
 ) -> dict[str, tuple[float, float]]:
     """Returns the interval of each task's average accuracy and of the overall one.
 
-    theta -+ sqrt(sum_ij w_i w_j r_ij d_i d_j), where i and j are pairs of a test set and a task, w
-    their weights in the average, d the distance from the accuracy to its Wilson bound and r_ij the
-    correlation of two accuracies: 0 between test sets; in one test set that of being right, times the
-    share of examples with both labels. For one test set and task it is Wilson's interval. Keys and
-    `excluded` are those of `task_averages`.
-
-    Source: Zou and Donner, Statistics in Medicine 2008 (method of variance estimates recovery), with the
-    covariance of dependent estimates.
+    Keys and `excluded` are those of `task_averages`; see `of_mean` for the interval.
     """
-    right = {
-        (item.name, task): np.where(
-            item.labels[task] == MISSING, np.nan, item.probabilities[task].argmax(axis=1) == item.labels[task]
-        )
-        for item in sets
-        for task in item.tasks()
-    }
+    right = {(item.name, task): hits(item, task) for item in sets for task in item.tasks()}
     accuracies: dict[str, dict[str, float]] = {}
     for (name, task), values in right.items():
         accuracies.setdefault(name, {})[task] = float(np.nanmean(values))
     averaged = averaged_sets(accuracies, excluded)
     weights = {task: {(name, task): 1 / len(names) for name in names} for task, names in averaged.items()}
-    overall = {pair: weight / len(weights) for row in weights.values() for pair, weight in row.items()}
-    found = {}
-    for key, row in (weights | {"overall": overall} if weights else {}).items():
-        pairs = list(row)
-        estimate = sum(row[pair] * accuracies[pair[0]][pair[1]] for pair in pairs)
-        related = np.array([[_correlation(right, one, two) for two in pairs] for one in pairs])
-        distances = []
-        for pair in pairs:
-            known = right[pair][~np.isnan(right[pair])]
-            low, high = wilson(int(known.sum()), len(known))
-            distances.append([row[pair] * (known.mean() - low), row[pair] * (high - known.mean())])
-        below, above = (np.sqrt(max(d @ related @ d, 0)) for d in np.array(distances).T)
-        found[key] = (float(estimate - below), float(estimate + above))
-    return found
+    if weights:
+        rows = list(weights.values())
+        weights["overall"] = {pair: weight / len(rows) for row in rows for pair, weight in row.items()}
+    return {
+        key: of_mean([right[pair] for pair in row], list(row.values()), [name for name, _ in row])
+        for key, row in weights.items()
+    }
 
 
-def _correlation(
-    right: Mapping[tuple[str, str], np.ndarray], one: tuple[str, str], two: tuple[str, str]
-) -> float:
+def hits(predictions: Predictions, task: str) -> np.ndarray:
+    """Returns (N,) float64: 1 where the predicted class is the label, 0 where it is not, NaN without one."""
+    labels = predictions.labels[task]
+    return np.where(labels == MISSING, np.nan, predictions.probabilities[task].argmax(axis=1) == labels)
+
+
+def of_mean(
+    right: Sequence[np.ndarray], weights: Sequence[float], test_sets: Sequence[str]
+) -> tuple[float, float]:
+    """Returns the interval of a weighted mean of K accuracies, some of them of the same examples.
+
+    theta -+ sqrt(sum_ij w_i w_j r_ij d_i d_j), where d is the distance from an accuracy to its Wilson
+    bound and r_ij the correlation of two accuracies: 0 between test sets; in one test set that of
+    being right, times the share of examples with both labels. For one accuracy it is Wilson's interval.
+
+    Args:
+      right: the `hits` of each accuracy.
+      weights: of each accuracy, with sum 1.
+      test_sets: the name of each accuracy's test set, whose examples are in the same order.
+
+    Source: Zou and Donner, Statistics in Medicine 2008 (method of variance estimates recovery), with the
+    covariance of dependent estimates.
+    """
+    pairs = range(len(right))
+    related = np.array(
+        [
+            [_correlation(right[i], right[j]) if test_sets[i] == test_sets[j] else 0.0 for j in pairs]
+            for i in pairs
+        ]
+    )
+    estimate, distances = 0.0, []
+    for values, weight in zip(right, weights, strict=True):
+        known = values[~np.isnan(values)]
+        low, high = wilson(int(known.sum()), len(known))
+        estimate += weight * known.mean()
+        distances.append([weight * (known.mean() - low), weight * (high - known.mean())])
+    below, above = (np.sqrt(max(d @ related @ d, 0)) for d in np.array(distances).T)
+    return float(estimate - below), float(estimate + above)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the correlation of two accuracies whose examples are right (1), wrong (0) or unlabelled."""
-    if one == two or one[0] != two[0]:
-        return float(one == two)
-    first, second = right[one], right[two]
+    if first is second:
+        return 1.0
     both = ~(np.isnan(first) | np.isnan(second))
     spread = np.nanstd(first) * np.nanstd(second)
     if not spread or not both.any():

@@ -23,8 +23,8 @@ SIGNIFICANT = 0.05
 GAP_COLUMNS = (
     "test set",
     "task",
+    "grouped by",
     "groups",
-    "number",
     "n per group",
     "accuracy",
     "p",
