@@ -57,11 +57,15 @@ def accuracies(
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, y_label: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    y_label: str,
+    x_label: str = "optimizer step",
 ) -> "Figure":
-    """Draws lines over training steps: name -> steps and values; values that are not finite leave a gap."""
+    """Draws lines, by default over training steps: name -> x and y; y that are not finite leave a gap."""
     figure = new_figure(4.6, 2.9)
-    axes = _axes(figure, grid="y", title=title, x_label="optimizer step", y_label=y_label)
+    axes = _axes(figure, grid="y", title=title, x_label=x_label, y_label=y_label)
     for index, (name, (steps, values)) in enumerate(series.items()):
         axes.plot(
             steps,
