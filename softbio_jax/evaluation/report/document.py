@@ -57,10 +57,16 @@ class Table:
             for index, cells in enumerate(columns)
             if index < self.text_columns or not set(cells) <= {"", NOTHING}
         ]
-        if self.groups or len(kept) == len(columns):
+        if len(kept) == len(columns):
             return self
-        rows = tuple(tuple(row[index] for index in kept) for row in self.rows)
-        return dataclasses.replace(self, header=tuple(self.header[index] for index in kept), rows=rows)
+        over = [number for number, (_, span) in enumerate(self.groups) for _ in range(span)]
+        spans = [sum(over[index] == number for index in kept) for number in range(len(self.groups))]
+        return dataclasses.replace(
+            self,
+            header=tuple(self.header[index] for index in kept),
+            rows=tuple(tuple(row[index] for index in kept) for row in self.rows),
+            groups=tuple((name, span) for (name, _), span in zip(self.groups, spans, strict=True) if span),
+        )
 
     @property
     def labels(self) -> list[str]:

@@ -60,7 +60,7 @@ def _calibration_table(run: RunResults) -> Table:
             "interval can lie above its estimate.",
         ),
         text_columns=2,
-    )
+    ).filled()
 
 
 def _scores(metrics: Mapping[str, Any]) -> list[str]:

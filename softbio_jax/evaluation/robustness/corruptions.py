@@ -135,8 +135,8 @@ def sunglasses(image: jax.Array, *, step: jax.Array, key: jax.Array) -> jax.Arra
     x, y = _places(image)
     size = jnp.array(_LENS)[step]
     away = jnp.abs(x - 0.5)
-    lenses = ((away - 0.18) / size) ** 2 + ((y - 0.42) / (0.8 * size)) ** 2 <= 1
-    bridge = (away <= 0.18) & (jnp.abs(y - 0.4) <= 0.012)
+    lenses = ((away - 0.18) / size) ** 2 + ((y - 0.46) / (0.8 * size)) ** 2 <= 1
+    bridge = (away <= 0.18) & (jnp.abs(y - 0.44) <= 0.012)
     return jnp.where((lenses | bridge)[..., None], jnp.array(_LENS_COLOUR), image)
 
 
