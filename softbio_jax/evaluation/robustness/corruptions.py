@@ -16,8 +16,8 @@ from softbio_jax.data.augment import affine
 
 STRENGTHS = 5
 
-# Standard deviation in pixels at a side of 224, JPEG quality, deviation of noise: the published ones.
-_BLUR = (1.0, 2.0, 3.0, 4.0, 6.0)
+# Standard deviation in pixels at a side of 224; quality and deviation as published.
+_BLUR = (2.0, 3.0, 4.0, 6.0, 9.0)
 _QUALITY = (25, 18, 15, 10, 7)
 _NOISE = (0.08, 0.12, 0.18, 0.26, 0.38)
 _STOPS = (1.0, 2.0, 3.0, 4.0, 5.0)  # of exposure
@@ -51,7 +51,7 @@ def corrupt(
       name: one of `CORRUPTIONS`.
 
     Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-    Perturbations, ICLR 2019, for blur, noise and JPEG and the five strengths.
+    Perturbations, ICLR 2019, for the kinds, five strengths each, and the values of noise and JPEG.
     """
     one = functools.partial(CORRUPTIONS[name], step=strength - 1)
 

@@ -97,7 +97,8 @@ def predict(session: Session, dataset: PreparedDataset, *, console: Console = QU
         batch_size=config.train.eval_batch_size,
         tasks=config.tasks,
     )
-    key = jax.random.key(SEED)
+    # Made by jit, so that it is on every device of every process.
+    key = jax.jit(lambda: jax.random.key(SEED), out_shardings=parallel.replicated(session.mesh))()
     apply = {
         name: jax.jit(functools.partial(corruptions.corrupt, name=name)) for name in corruptions.CORRUPTIONS
     }

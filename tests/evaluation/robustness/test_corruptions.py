@@ -52,7 +52,7 @@ def test_jpeg_is_that_of_libjpeg(side, strength):
 
 
 def test_blur_is_gaussian(faces):
-    sigma = 4.0 * SIDE / 224  # strength 4
+    sigma = 6.0 * SIDE / 224  # strength 4
     expected = ndimage.gaussian_filter(faces[0].astype(float), (sigma, sigma, 0), truncate=8)
     inner = slice(12, -12)
     found = corrupted(faces, "blur", 4)[0]
