@@ -2,6 +2,7 @@
 
 python scripts/evaluate.py --workdir=runs/demo/run [--latency]
 python scripts/evaluate.py --workdir=runs/demo/run --test=synthetic_raf_db/test
+python scripts/evaluate.py --workdir=runs/demo/run --robustness [--baseline=OTHER_RUN]
 python scripts/evaluate.py --zero_shot --workdir=runs/zs --checkpoint=PE-Core-L14-336.pt \
     --variant=PE-Core-L14-336 --data=data/prepared --test=utkface/test,fairface/val
 """
@@ -23,6 +24,15 @@ _DATA = flags.DEFINE_string("data", None, "Root of the prepared data sets; defau
 _LATENCY = flags.DEFINE_bool(
     "latency", False, "Also time the forward pass, and add latency and throughput to run.json."
 )
+_ROBUSTNESS = flags.DEFINE_bool(
+    "robustness",
+    False,
+    "Measure the test sets under corruptions instead (blur, JPEG, noise, low light, masks, sunglasses, "
+    "rotation, low resolution) and write robustness/.",
+)
+_BASELINE = flags.DEFINE_string(
+    "baseline", None, "With --robustness: a run measured before, to whose errors this run's are relative."
+)
 _ZERO_SHOT = flags.DEFINE_bool("zero_shot", False, "Classify by the nearest prompt.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Zero-shot: file or hub id with both encoders.")
 _VARIANT = flags.DEFINE_string("variant", "PE-Core-L14-336", "Zero-shot: the checkpoint's variant.")
@@ -42,9 +52,11 @@ _TOKENIZER = flags.DEFINE_string(
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Zero-shot: images per batch, over all devices.")
 
 
-_RUN, _PROMPTED = "a trained run", "--zero_shot"
+_RUN, _CORRUPTED, _PROMPTED = "a trained run", "--robustness", "--zero_shot"
 _READERS = {
     "latency": (_RUN,),
+    "robustness": (_RUN, _CORRUPTED),
+    "baseline": (_CORRUPTED,),
     **dict.fromkeys(("checkpoint", "variant", "prompts", "not_averaged"), (_PROMPTED,)),
     **dict.fromkeys(("synthetic_labels", "tokenizer", "batch_size"), (_PROMPTED,)),
 }
@@ -52,7 +64,16 @@ _READERS = {
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    command.refuse_ignored(_PROMPTED if _ZERO_SHOT.value else _RUN, _READERS)
+    command.refuse_ignored(
+        _PROMPTED if _ZERO_SHOT.value else _CORRUPTED if _ROBUSTNESS.value else _RUN, _READERS
+    )
+    if _ROBUSTNESS.value and not _ZERO_SHOT.value:
+        from softbio_jax.evaluation.robustness import measure_run
+
+        measure_run(
+            _WORKDIR.value, out=_OUT.value, data_root=_DATA.value, tests=_TEST.value, baseline=_BASELINE.value
+        )
+        return
     if not _ZERO_SHOT.value:
         from softbio_jax.evaluation.evaluate import evaluate_run
 

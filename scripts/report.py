@@ -54,9 +54,9 @@ def main(argv: Sequence[str]) -> None:
     console.show("reading runs", 0, 1)
     runs = run_lib.load_all(argv[1:])
     runs += run_lib.third_parties(_PREDICTIONS.value, runs)
-    page = write.write(
-        runs, _OUT.value, extra=report.sections(runs), published=report.training_set(), console=console
-    )
+    extra = report.sections(runs)
+    published = report.training_set() if extra else None
+    page = write.write(runs, _OUT.value, extra=extra, published=published, console=console)
     if _GALLERY.value:
         root = _OUT.value if _SHARE_GALLERY.value else _GALLERY.value
         for path in gallery.write_galleries(runs, _GALLERY.value, os.path.join(root, "gallery")):

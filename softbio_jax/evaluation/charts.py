@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 STEADY_BIN = 10  # below it, a bin's accuracy is mostly chance
 _LINE = "#9aa5b1"  # axes and reference lines
+# Beside the colours, so that series differ in grey print as well; no length divides another's multiple.
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
 
 
 def accuracies(
@@ -26,7 +30,7 @@ def accuracies(
       runs: run -> for each line its accuracy, lower and upper bound, or None.
     """
     figure = new_figure(5.4, 0.9 + len(rows) * (0.2 + 0.13 * len(runs)))
-    axes = _axes(figure, grid="x", x_label="accuracy, % (95 % Wilson interval)")
+    axes = _axes(figure, grid="x", x_label="accuracy, % (95 % interval)")
     offsets = np.linspace(-0.3, 0.3, len(runs) + 2)[1:-1]
     for line, (_, majority) in enumerate(rows):
         axes.plot([100 * majority] * 2, [line - 0.36, line + 0.36], color=_LINE, linewidth=2)
@@ -37,7 +41,7 @@ def accuracies(
             point,
             [line + offsets[index] for line, _ in known],
             xerr=[point - low, high - point],
-            fmt="o",
+            fmt=MARKERS[index % len(MARKERS)],
             markersize=4.5,
             color=SERIES[index % len(SERIES)],
             elinewidth=1.6,
@@ -46,27 +50,35 @@ def accuracies(
     axes.plot([], [], color=_LINE, linewidth=2, label="majority class")
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    bounds = [100 * x for values in runs.values() for value in values if value for x in value]
+    _from_zero(axes, "x", [*bounds, *(100 * majority for _, majority in rows)])
     _legend(figure, axes)
     return figure
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, y_label: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    y_label: str,
+    x_label: str = "optimizer step",
 ) -> "Figure":
-    """Draws lines over training steps: name -> steps and values; values that are not finite leave a gap."""
+    """Draws lines, by default over training steps: name -> x and y; y that are not finite leave a gap."""
     figure = new_figure(4.6, 2.9)
-    axes = _axes(figure, grid="y", title=title, x_label="optimizer step", y_label=y_label)
+    axes = _axes(figure, grid="y", title=title, x_label=x_label, y_label=y_label)
     for index, (name, (steps, values)) in enumerate(series.items()):
         axes.plot(
             steps,
             np.where(np.isfinite(values), values, np.nan),
             color=SERIES[index % len(SERIES)],
-            linestyle=("-", "--", ":")[index // len(SERIES) % 3],
+            linestyle=LINES[index % len(LINES)],
             linewidth=1.5,
-            marker="o" if len(values) < 12 else None,
+            marker=MARKERS[index % len(MARKERS)] if len(values) < 12 else None,
             markersize=3,
             label=name,
         )
+    finite = [v for _, values in series.values() for v in values if np.isfinite(v)]
+    _from_zero(axes, "y", finite)
     _legend(figure, axes)
     return figure
 
@@ -79,10 +91,52 @@ def histogram(classes: Sequence[str], series: Mapping[str, Sequence[float]], *, 
     for index, (name, shares) in enumerate(series.items()):
         x = np.arange(len(classes)) - 0.4 + width * (index + 0.5)
         color = SERIES[index % len(SERIES)]
-        axes.bar(x, 100 * np.array(shares), width * 0.92, color=color, label=name)
+        hatch = HATCHES[index % len(HATCHES)]
+        axes.bar(
+            x,
+            100 * np.array(shares),
+            width * 0.92,
+            color=color,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0,
+            label=name,
+        )
     axes.set_xticks(range(len(classes)), classes, rotation=40 if len(classes) > 4 else 0)
     if len(series) > 1:
         _legend(figure, axes)
+    return figure
+
+
+def against_cost(
+    points: Mapping[str, tuple[float, float, float, float]], *, x_label: str, y_label: str
+) -> "Figure":
+    """Draws accuracies with their intervals against a cost on a logarithmic axis.
+
+    Args:
+      points: name -> cost, accuracy, lower and upper bound.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    figure = new_figure(5.8, 3.4)
+    axes = _axes(figure, grid="both", x_label=x_label, y_label=y_label)
+    for index, (name, (cost, *values)) in enumerate(points.items()):
+        point, low, high = (100 * value for value in values)
+        axes.errorbar(
+            cost,
+            point,
+            yerr=[[point - low], [high - point]],
+            fmt=MARKERS[index % len(MARKERS)],
+            markersize=5.5,
+            color=SERIES[index % len(SERIES)],
+            elinewidth=1.4,
+            label=name,
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.15)
+    _from_zero(axes, "y", [100 * value for _, *values in points.values() for value in values])
+    _legend(figure, axes)
     return figure
 
 
@@ -206,6 +260,33 @@ def _axes(figure: "Figure", *, grid: Any, title: str = "", x_label: str = "", y_
     axes.set_ylabel(y_label, color=MUTED, fontsize=8)
     _title(axes, title)
     return axes
+
+
+def _from_zero(axes: "Axes", which: str, values: Sequence[float]) -> None:
+    """Starts an axis at zero, or, where that would hide the differences, breaks it visibly."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    horizontal = which == "x"
+    limits, now = (axes.set_xlim, axes.get_xlim()) if horizontal else (axes.set_ylim, axes.get_ylim())
+    start = min(0.0, now[0]) if low < 0 else 0.0
+    if high > low > 0.7 * high:
+        step = 10 ** np.floor(np.log10(high)) / 2
+        start = step * np.floor((low - 0.1 * (high - low)) / step)
+    limits(start, max(now[1], 0.0))
+    if start > 0:
+        place, turn = ((0.03, 0), 0) if horizontal else ((0, 0.05), 90)
+        axes.text(
+            *place,
+            "//",
+            transform=axes.transAxes,
+            rotation=turn,
+            ha="center",
+            va="center",
+            fontsize=9,
+            color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
+        label = axes.xaxis.label if horizontal else axes.yaxis.label
+        label.set_text(f"{label.get_text()}; the axis begins at {start:g}")
 
 
 def _title(axes: "Axes", title: str) -> None:

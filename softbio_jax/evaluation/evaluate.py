@@ -28,7 +28,7 @@ from softbio_jax.runs.restore import restore_run
 from softbio_jax.runs.session import Outputs, Session
 from softbio_jax.tasks import TASKS
 
-SCHEMA = 2  # 2: intervals of averages and classes
+SCHEMA = 3  # 2: intervals of averages and classes; 3: intervals at fixed class sizes
 DIRECTORY = "eval"
 MAX_FEATURES = 1000  # enough points for a plot of the feature space
 _HEADER = ("test set", "task", "n", "accuracy", "majority", "balanced", "macro-F1")

@@ -16,7 +16,12 @@ def test_mcnemar_by_hand():
     second = np.array([False] * 6 + [True] * 1 + [True] * 5 + [False] * 3)
     found = comparison.mcnemar(first, second)
     # 6 against 1 of 7 disagreements: 2 (C(7,0) + C(7,1)) / 2^7 = 16 / 128
-    assert found == {"first_only": 6, "second_only": 1, "p_value": pytest.approx(0.125)}
+    assert found == {
+        "first_only": 6,
+        "second_only": 1,
+        "p_value": pytest.approx(0.125),
+        "g": pytest.approx(6 / 7 - 1 / 2),
+    }
 
 
 def test_mcnemar_without_disagreement():
@@ -49,6 +54,45 @@ def test_pairing_narrows_the_interval():
     assert high - low == pytest.approx(2 * 1.96 * (disagreement / 1000) ** 0.5, rel=0.15)
     unpaired = 2 * 1.96 * (2 * 0.7 * 0.3 / 1000) ** 0.5
     assert high - low < unpaired / 3
+
+
+def test_accuracy_difference_by_hand():
+    """6 against 1 of 100: (5 / 100) -+ z sqrt(((7.5 / 101) - (5 / 101)^2) / 100)."""
+    labels = np.zeros(100, int)
+    one, two = (np.array([0] * 93 + tail) for tail in ([0] * 6 + [1], [1] * 6 + [0]))
+    found = comparison.differences(labels, one, two, 2)["accuracy"]
+    margin = 1.959964 * ((7.5 / 101 - (5 / 101) ** 2) / 100) ** 0.5
+    assert found["difference"] == pytest.approx(0.05)
+    assert found["interval"] == pytest.approx([0.05 - margin, 0.05 + margin], abs=1e-6)
+
+
+def test_class_differences_agree_with_resampling_within_classes():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [400, 300, 200])
+    one = np.where(rng.random(900) < 0.7, labels, rng.integers(0, 3, 900))
+    two = np.where(rng.random(900) < 0.5, one, rng.integers(0, 3, 900))
+    found = comparison.differences(labels, one, two, 3)
+    draws = {"balanced_accuracy": [], "macro_f1": []}
+    for _ in range(600):
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in range(3)]
+        )
+        tables = [classification.confusion_counts(labels[rows], guess[rows], 3) for guess in (one, two)]
+        for name, values in draws.items():
+            metric = getattr(classification, name)
+            values.append(metric(tables[0]) - metric(tables[1]))
+    for name, values in draws.items():
+        low, high = found[name]["interval"]
+        # The spread of 600 draws is known to 3 %.
+        assert high - low == pytest.approx(2 * 1.96 * np.std(values), rel=0.1)
+
+
+def test_equal_answers_leave_a_small_class_open():
+    labels = np.repeat([0, 1], [200, 3])
+    found = comparison.differences(labels, labels, labels, 2)
+    low, high = found["balanced_accuracy"]["interval"]
+    assert low == pytest.approx(-high) and high > 0.1
+    assert found["accuracy"]["interval"][1] < 0.01
 
 
 def test_order_of_the_examples_does_not_matter():

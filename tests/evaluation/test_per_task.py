@@ -39,9 +39,17 @@ def test_a_class_without_examples_has_no_recall_and_no_interval():
     labels, probabilities = [0, 0, 1], np.eye(7)[[0, 2, 1]]
     found = per_task.task_metrics(hand_made("faces", "emotion", labels, probabilities), "emotion")
     disgust, happy = found["per_class"]["disgust"], found["per_class"]["happy"]
-    assert disgust["recall"] is None and set(disgust["intervals"]) == {"precision", "f1"}
-    assert happy["intervals"] == {}
+    assert disgust["recall"] is None and disgust["f1"] == 0
+    assert disgust["intervals"] == happy["intervals"] == {}
     json.dumps(found, allow_nan=False)
+
+
+def test_a_class_that_is_too_small_has_no_interval():
+    labels = [0] * intervals.LEAST_EXAMPLES + [1] * (intervals.LEAST_EXAMPLES - 1)
+    found = per_task.task_metrics(hand_made("faces", "gender", labels, np.eye(2)[labels]), "gender")
+    male, female = found["per_class"].values()
+    assert set(male["intervals"]) == {"precision", "recall", "f1"}
+    assert female["recall"] == 1 and female["intervals"] == {}
 
 
 def test_reliability_bins_hold_every_example_once():

@@ -1,24 +1,27 @@
 """Averages over test sets, and confidence intervals of metrics and averages.
 
-Intervals are Wilson's for shares and bootstrap percentiles for the rest.
+Intervals are Wilson's for shares, score intervals at fixed class sizes for averages over classes, and
+bootstrap percentiles for means of losses.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from softbio_jax.evaluation.metrics import calibration, classification
+from softbio_jax.evaluation.metrics import calibration
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.tasks import MISSING, TASKS
 
 LEVEL = 0.95
 REPLICATES = 1000
 SEED = 2025
-COUNT_METRICS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    "balanced_accuracy": classification.balanced_accuracy,
-    "macro_f1": classification.macro_f1,
-}
+LEAST_EXAMPLES = 5  # below it Wilson's interval of a recall is wider than 43 points and says nothing
+BISECTIONS = 40  # of an interval of 30 in the logarithm of the step, to 3e-11
+ROUNDING = 1e-12  # of a metric between 0 and 1
+LEAST_SHARE = 1e-300  # in place of a zero denominator whose numerator is zero
+# Row shares (..., C, C), class sizes and weights (..., C) -> a weighted mean over classes and its gradient.
+ClassMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 Excluded = Mapping[str, Collection[str]]  # test set -> tasks in no average
 
 
@@ -87,45 +90,130 @@ def wilson(hits: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def wilson_difference(
-    hits: tuple[int, int], n: tuple[int, int], *, level: float = LEVEL
-) -> tuple[float, float]:
-    """Returns an interval of p_1 - p_2 for two independent groups.
+def of_class_averages(counts: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Returns the intervals of balanced accuracy and macro-F1, for counts (C, C) of at least one example.
 
-    d -+ sqrt((p_1 - l_1)^2 + (u_2 - p_2)^2), with each group's Wilson bounds l and u.
-
-    Source: Newcombe, Statistics in Medicine 1998, method 10.
+    See `score`; the classes that are averaged are those of the counts.
     """
-    (low_1, high_1), (low_2, high_2) = (wilson(h, m, level=level) for h, m in zip(hits, n, strict=True))
-    p_1, p_2 = hits[0] / n[0], hits[1] / n[1]
-    below, above = np.hypot(p_1 - low_1, high_2 - p_2), np.hypot(high_1 - p_1, p_2 - low_2)
-    return p_1 - p_2 - float(below), p_1 - p_2 + float(above)
+    return {
+        name: score(counts, metric, (classes / classes.sum())[None])[0]
+        for name, (metric, classes) in _averaged_classes(counts).items()
+    }
 
 
-def resampled_counts(counts: np.ndarray, *, replicates: int = REPLICATES, seed: int = SEED) -> np.ndarray:
-    """Draws R bootstrap replicates (R, *shape) int64 of a table of counts of any shape.
+def class_gradients(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the derivatives (C, C) of balanced accuracy and macro-F1 by the row shares of counts (C, C)."""
+    n = counts.sum(axis=1)
+    shares = counts / np.maximum(n, 1)[:, None]
+    return {
+        name: metric(shares, n, (classes / classes.sum())[None])[1][0]
+        for name, (metric, classes) in _averaged_classes(counts).items()
+    }
 
-    Drawing n examples with replacement is a multinomial draw over the cells, so the cost does not
-    depend on the number of examples.
+
+def _averaged_classes(counts: np.ndarray) -> dict[str, tuple[ClassMetric, np.ndarray]]:
+    """Returns the metric of one class, and which classes (C,) count, of each average over classes."""
+    n, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    return {"balanced_accuracy": (mean_recall, n > 0), "macro_f1": (mean_f1, (n > 0) | (predicted > 0))}
+
+
+def of_class_f1(counts: np.ndarray) -> list[tuple[float, float]]:
+    """Returns the interval of each class' F1, for counts (C, C); see `score`."""
+    return score(counts, mean_f1, np.eye(len(counts)))
+
+
+def score(
+    counts: np.ndarray, metric: ClassMetric, weights: np.ndarray, *, level: float = LEVEL
+) -> list[tuple[float, float]]:
+    """Returns score intervals of M weighted averages over classes, at fixed class sizes.
+
+    With the sizes n_k of the true classes fixed, the rows of the counts are independent multinomials
+    with probabilities P, and the estimand is the metric f(P) at these sizes: a rare class stays in
+    the average. The bounds are the f(P(t)) with (f(counts / n) - f(P(t)))^2 = z^2 V(P(t)), where V is the
+    delta-method variance sum_k (sum_j P_kj g_kj^2 - (sum_j P_kj g_kj)^2) / n_k with the gradient
+    g = df / dP, and P(t) has the recalls that are most likely given their average,
+    h_k / p_k - (n_k - h_k) / (1 - p_k) = t w_k, with misses distributed as observed. The variance is that
+    at the bound, so it does not vanish where all examples of a class are right. For one class
+    the interval of the recall is Wilson's.
+
+    Args:
+      counts: (C, C), or (M, C, C) for as many tables; rows are the true class.
+      metric: `mean_recall` or `mean_f1`.
+      weights: (M, C) of the classes in each average.
+
+    Source: Martin Andres, Alvarez Hernandez and Herranz Tejedor, Statistical Methods in Medical
+    Research 2011, for linear combinations of proportions; macro-F1 follows the same path with its own
+    gradient.
     """
-    counts = np.asarray(counts)
-    n = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=replicates)
-    return draws.reshape(replicates, *counts.shape)
+    from scipy import stats
+
+    z = stats.norm.ppf((1 + level) / 2)
+    size = counts.shape[-1]
+    own, n = np.eye(size, dtype=bool), counts.sum(axis=-1)
+    right, known = np.diagonal(counts, axis1=-2, axis2=-1), np.maximum(n, 1)
+    # Half a miss spread over the other classes: a row without misses has a distribution as well.
+    misses = np.where(own, 0, counts + 0.5 / max(size - 1, 1))
+    misses = misses / np.maximum(misses.sum(axis=-1, keepdims=True), LEAST_SHARE)
+
+    def shares(recall: np.ndarray) -> np.ndarray:
+        return np.where(own, recall[..., None], (1 - recall)[..., None] * misses)
+
+    estimate, _ = metric(counts / known[..., None], n, weights)
+    _, gradient = metric(shares(np.broadcast_to(right / known, weights.shape)), n, weights)
+    slope = np.diagonal(gradient, axis1=-2, axis2=-1) - (gradient * misses).sum(axis=-1)
+    slope = slope / np.maximum(slope.max(axis=1, keepdims=True), LEAST_SHARE)
+
+    def bound(log_step: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the metric at a step along the path, and whether that is outside the interval."""
+        recall = _constrained(right, known, sign * np.exp(log_step)[:, None] * slope)
+        table = shares(np.where(n > 0, recall, 0))
+        value, gradient = metric(table, n, weights)
+        spread = (table * gradient**2).sum(-1) - (table * gradient).sum(-1) ** 2
+        variance = np.maximum((spread * (n > 0) / known).sum(-1), 0)
+        return value, np.abs(estimate - value) > z * np.sqrt(variance) + ROUNDING
+
+    ends = []
+    for sign in (1, -1):
+        inside, outside = np.full(len(weights), -12.0), np.full(len(weights), 18.0)
+        for _ in range(BISECTIONS):
+            middle = (inside + outside) / 2
+            beyond = bound(middle, sign)[1]
+            inside, outside = np.where(beyond, inside, middle), np.where(beyond, middle, outside)
+        ends.append(bound(outside, sign)[0])
+    # The bisection ends close to, not exactly at, an estimate of 0 or 1.
+    low, high = np.minimum(ends[0], estimate), np.maximum(ends[1], estimate)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def mean_recall(shares: np.ndarray, n: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sum_k w_k P_kk and its gradient, see `ClassMetric`."""
+    recall = np.diagonal(shares, axis1=-2, axis2=-1)
+    return (weights * recall).sum(-1), weights[..., None] * np.eye(n.shape[-1])
+
+
+def mean_f1(shares: np.ndarray, n: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sum_c w_c F1_c, F1_c = 2 n_c P_cc / (n_c + sum_k n_k P_kc), and its gradient."""
+    total = n + (n[..., None] * shares).sum(-2)  # true and predicted
+    f1 = np.where(
+        total > 0, 2 * n * np.diagonal(shares, axis1=-2, axis2=-1) / np.maximum(total, LEAST_SHARE), 0
+    )
+    scaled = weights / np.maximum(total, LEAST_SHARE)
+    hit = np.eye(n.shape[-1]) * (2 * n * scaled)[..., None, :]
+    return (weights * f1).sum(-1), hit - n[..., None] * (scaled * f1)[..., None, :]
+
+
+def _constrained(hits: np.ndarray, n: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Returns the p with hits / p - (n - hits) / (1 - p) = step, the one that is hits / n at step 0."""
+    root = np.sqrt(np.maximum((n + step) ** 2 - 4 * step * hits, 0))
+    with np.errstate(invalid="ignore"):
+        below, above = 2 * hits / (n + step + root), 1 - 2 * (n - hits) / (n - step + root)
+    return np.where(step >= 0, below, above)
 
 
 def percentiles(values: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:
     """Returns the percentile interval of bootstrap replicates (R,)."""
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def of_counts(
-    counts: np.ndarray, metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]]
-) -> dict[str, tuple[float, float]]:
-    """Returns the bootstrap interval of each metric, (R, C, C) -> (R,), of a confusion matrix (C, C)."""
-    draws = resampled_counts(counts)
-    return {name: percentiles(metric(draws)) for name, metric in metrics.items()}
 
 
 def resampled_weights(n: int, *, seed: int = SEED) -> Iterator[np.ndarray]:
@@ -160,25 +248,73 @@ def of_ece(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]
 def of_averages(
     sets: Sequence[Predictions], excluded: Mapping[str, Collection[str]]
 ) -> dict[str, tuple[float, float]]:
-    """Returns the bootstrap interval of each task's average accuracy and of the overall one.
+    """Returns the interval of each task's average accuracy and of the overall one.
 
-    Each test set is resampled with all its tasks at once, by a multinomial draw over the patterns
-    of right, wrong and unlabelled, so tasks evaluated on the same faces stay paired. A replicate
-    without a label of a task is omitted from its interval. Keys and `excluded` are those of
-    `averages.task_averages`.
+    Keys and `excluded` are those of `task_averages`; see `of_mean` for the interval.
     """
-    drawn: dict[str, dict[str, np.ndarray]] = {}  # test set -> task -> (R,) accuracies
-    for seed, item in enumerate(sets, start=SEED):
-        tasks, labels = item.tasks(), item.labels
-        right = {task: item.probabilities[task].argmax(axis=1) == labels[task] for task in tasks}
-        states = np.stack([np.where(labels[task] == MISSING, 2, right[task]) for task in tasks])
-        patterns, counts = np.unique(states, axis=1, return_counts=True)  # (T, P), (P,)
-        draws = resampled_counts(counts, seed=seed)
-        with np.errstate(invalid="ignore"):
-            drawn[item.name] = {
-                task: draws @ (row == 1) / (draws @ (row != 2))
-                for task, row in zip(tasks, patterns, strict=True)
-            }
-    # The rule only adds and divides, so it averages all replicates at once.
-    replicates: dict[str, Any] = task_averages(cast(Any, drawn), excluded)
-    return {key: percentiles(values) for key, values in replicates.items()}
+    right = {(item.name, task): hits(item, task) for item in sets for task in item.tasks()}
+    accuracies: dict[str, dict[str, float]] = {}
+    for (name, task), values in right.items():
+        accuracies.setdefault(name, {})[task] = float(np.nanmean(values))
+    averaged = averaged_sets(accuracies, excluded)
+    weights = {task: {(name, task): 1 / len(names) for name in names} for task, names in averaged.items()}
+    if weights:
+        rows = list(weights.values())
+        weights["overall"] = {pair: weight / len(rows) for row in rows for pair, weight in row.items()}
+    return {
+        key: of_mean([right[pair] for pair in row], list(row.values()), [name for name, _ in row])
+        for key, row in weights.items()
+    }
+
+
+def hits(predictions: Predictions, task: str) -> np.ndarray:
+    """Returns (N,) float64: 1 where the predicted class is the label, 0 where it is not, NaN without one."""
+    labels = predictions.labels[task]
+    return np.where(labels == MISSING, np.nan, predictions.probabilities[task].argmax(axis=1) == labels)
+
+
+def of_mean(
+    right: Sequence[np.ndarray], weights: Sequence[float], test_sets: Sequence[str]
+) -> tuple[float, float]:
+    """Returns the interval of a weighted mean of K accuracies, some of them of the same examples.
+
+    theta -+ sqrt(sum_ij w_i w_j r_ij d_i d_j), where d is the distance from an accuracy to its Wilson
+    bound and r_ij the correlation of two accuracies: 0 between test sets; in one test set that of
+    being right, times the share of examples with both labels. For one accuracy it is Wilson's interval.
+
+    Args:
+      right: the `hits` of each accuracy.
+      weights: of each accuracy, with sum 1.
+      test_sets: the name of each accuracy's test set, whose examples are in the same order.
+
+    Source: Zou and Donner, Statistics in Medicine 2008 (method of variance estimates recovery), with the
+    covariance of dependent estimates.
+    """
+    pairs = range(len(right))
+    related = np.array(
+        [
+            [_correlation(right[i], right[j]) if test_sets[i] == test_sets[j] else 0.0 for j in pairs]
+            for i in pairs
+        ]
+    )
+    estimate, distances = 0.0, []
+    for values, weight in zip(right, weights, strict=True):
+        known = values[~np.isnan(values)]
+        low, high = wilson(int(known.sum()), len(known))
+        estimate += weight * known.mean()
+        distances.append([weight * (known.mean() - low), weight * (high - known.mean())])
+    below, above = (np.sqrt(max(d @ related @ d, 0)) for d in np.array(distances).T)
+    return float(estimate - below), float(estimate + above)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the correlation of two accuracies whose examples are right (1), wrong (0) or unlabelled."""
+    if first is second:
+        return 1.0
+    both = ~(np.isnan(first) | np.isnan(second))
+    spread = np.nanstd(first) * np.nanstd(second)
+    if not spread or not both.any():
+        return 0.0
+    shared = np.mean((first[both] - np.nanmean(first)) * (second[both] - np.nanmean(second))) / spread
+    share = both.sum() / np.sqrt((~np.isnan(first)).sum() * (~np.isnan(second)).sum())
+    return float(np.clip(shared * share, -1, 1))

@@ -22,8 +22,8 @@ def task_metrics(predictions: Predictions, task: str, *, temperature: float | No
 
     Returns:
       The results of `classification.from_counts` and `probability_metrics`, `reliability` (bins),
-      `intervals` (metric -> 95 % bounds: Wilson for the shares, bootstrap for the rest), the same in
-      every class of `per_class`, and, with a temperature, `temperature`: its value, the metrics that
+      `intervals` (metric -> 95 % bounds, see `metrics.intervals`), the same in every class of
+      `per_class` that is large enough, and, with a temperature, `temperature`: its value, the metrics that
       it changes, and their `intervals`.
     """
     labels, probabilities = predictions.labelled(task)
@@ -102,7 +102,7 @@ def _losses(
 def _share_intervals(task: str, counts: np.ndarray) -> dict[str, tuple[float, float]]:
     n = int(counts.sum())
     found = {"accuracy": intervals.wilson(int(np.trace(counts)), n)}
-    found |= intervals.of_counts(counts, intervals.COUNT_METRICS)
+    found |= intervals.of_class_averages(counts)
     if task == "age":
         found["one_off_accuracy"] = intervals.wilson(round(float(classification.one_off(counts)) * n), n)
     return found
@@ -117,14 +117,18 @@ def _probability_intervals(
 
 
 def _add_class_intervals(classes: dict[str, dict[str, Any]], counts: np.ndarray) -> None:
-    """Adds `intervals` to each class: Wilson for precision and recall, bootstrap for F1."""
-    draws = classification.per_class(intervals.resampled_counts(counts))["f1"]  # (R, C)
+    """Adds `intervals` to each class, of the metrics that rest on at least `LEAST_EXAMPLES` examples.
+
+    Wilson's for precision and recall, score intervals for F1.
+    """
+    f1 = intervals.of_class_f1(counts)
     for index, row in enumerate(classes.values()):
         hits = int(counts[index, index])
         sizes = {"recall": row["n"], "precision": int(counts[:, index].sum())}
-        bounds = {name: intervals.wilson(hits, n) for name, n in sizes.items() if n}
-        if row["f1"] is not None:
-            bounds["f1"] = intervals.percentiles(draws[:, index])
+        least = intervals.LEAST_EXAMPLES
+        bounds = {name: intervals.wilson(hits, n) for name, n in sizes.items() if n >= least}
+        if row["n"] >= least:
+            bounds["f1"] = f1[index]
         row["intervals"] = _lists(bounds)
 
 

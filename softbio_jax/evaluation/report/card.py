@@ -5,6 +5,7 @@ from typing import Any
 
 from softbio_jax import coverage, escaping
 from softbio_jax.evaluation import evaluate
+from softbio_jax.evaluation.metrics import intervals
 from softbio_jax.evaluation.report import cost, document, groups
 from softbio_jax.evaluation.report import render as render_lib
 from softbio_jax.evaluation.report.document import Table
@@ -21,6 +22,7 @@ TERMS: Mapping[str, str] = {
     "lagenda": "images CC BY 2.0 (Open Images); terms of the labels not stated: research only",
     "fer": "research use, no redistribution",
 }
+MISCALIBRATED = 0.05  # expected calibration error
 USE = """\
 Research on soft biometrics: comparing adaptation methods, studying errors and biases of face
 attribute models, and reproducing published tables.
@@ -58,9 +60,56 @@ def render(run: RunResults, audits: Mapping[str, Any]) -> str:
         training_sets={name.removeprefix("train/"): data[name] for name in training},
         protocol=cost.flat(run.config),
         use=USE.strip(),
-        limits=LIMITS.strip(),
+        limits="\n".join(
+            (*(f"- {escaping.markdown(line)}" for line in found_limits(run, audits)), LIMITS.strip())
+        ),
         licences={name: terms(name) for name in sets},
     )
+
+
+def found_limits(run: RunResults, audits: Mapping[str, Any]) -> list[str]:
+    """Returns what this run's evaluation shows that the model cannot do, or does not tell, one line each.
+
+    Synthetic test sets, classes without training images or with too few test images, the class with the
+    lowest recall, metrics whose interval holds the majority baseline, groups that differ, and
+    miscalibration.
+    """
+    lines = []
+    drawn = [name for name in run.summary["datasets"] if name.startswith("synthetic")]
+    if drawn:
+        lines.append(f"{document.listed(drawn)}: rendered faces, whose metrics say nothing about people.")
+    lines += [f"{note}." for note in evaluate.untrained_notes(run.summary)]
+    for test_set, task, metrics in run.metrics():
+        where = f"{task} on {test_set}"
+        classes = metrics["per_class"]
+        least = intervals.LEAST_EXAMPLES
+        few = [f"{name} ({row['n']})" for name, row in classes.items() if row["n"] < least]
+        if few:
+            lines.append(
+                f"{where}: fewer than {least} test images, so nothing is known, of {document.listed(few)}."
+            )
+        known = {name: row for name, row in classes.items() if row["n"] >= least}
+        if len(known) > 1:
+            name, row = min(known.items(), key=lambda item: item[1]["recall"])
+            recall = document.with_bounds(row["recall"], row["intervals"]["recall"])
+            lines.append(f"{where}: lowest recall {recall} % for {name} (n {row['n']:,}).")
+        if metrics["intervals"]["accuracy"][0] <= metrics["majority"]:
+            majority = document.percent(metrics["majority"])
+            lines.append(f"{where}: accuracy is not shown to exceed the majority class ({majority} %).")
+        if metrics["ece"] > MISCALIBRATED:
+            ece = document.percent(metrics["ece"], digits=1)
+            lines.append(
+                f"{where}: probabilities are off by {ece} points on average (ECE); scale them first."
+            )
+    for test_set, audit in audits.items():
+        for task, cuts in audit.items():
+            for result in cuts.values():
+                gap = result["gap"]
+                if gap and gap["p_adjusted"] < groups.SIGNIFICANT and gap["pair"]:
+                    best, worst = (gap["pair"][key]["group"] for key in ("best", "worst"))
+                    points = document.points(gap["pair"]["gap"], gap["pair"]["interval"])
+                    lines.append(f"{task} on {test_set}: {points} points between {best} and {worst}.")
+    return lines
 
 
 def terms(name: str) -> str:
@@ -71,14 +120,31 @@ def terms(name: str) -> str:
 
 
 def _metadata(run: RunResults, training_sets: list[str]) -> dict[str, str]:
-    """Returns the Hub's YAML as key -> value; every value is JSON, which YAML includes."""
+    """Returns the Hub's YAML as key -> value; every value is JSON, which YAML includes.
+
+    `model-index` has one result per test set and task, with the share of each metric between 0 and 1.
+    """
+    tests = (name.rpartition("/") for name in run.config.get("data", {}).get("test", ()))
+    splits = {name: {"split": split} for name, _, split in tests if name}
     results = [
         {
             "task": {"type": "image-classification", "name": task},
-            "dataset": {"type": test_set, "name": test_set},
+            "dataset": {"type": test_set, "name": test_set, **splits.get(test_set, {})},
             "metrics": [
-                {"type": "accuracy", "value": round(metrics["accuracy"], 6)},
-                {"type": "f1", "name": "macro-F1", "value": round(metrics["macro_f1"], 6)},
+                {
+                    "type": kind,
+                    "name": title,
+                    "value": round(metrics[key], 6),
+                    "args": {
+                        "n": metrics["n"],
+                        "interval_95": [round(bound, 6) for bound in metrics["intervals"][key]],
+                    },
+                }
+                for kind, title, key in (
+                    ("accuracy", "accuracy", "accuracy"),
+                    ("recall", "balanced accuracy", "balanced_accuracy"),
+                    ("f1", "macro-F1", "macro_f1"),
+                )
             ],
         }
         for test_set, task, metrics in run.metrics()
@@ -90,7 +156,7 @@ def _metadata(run: RunResults, training_sets: list[str]) -> dict[str, str]:
         "pipeline_tag": "image-classification",
         "tags": ["jax", "flax", "soft-biometrics", "peft", *run.tasks],
         "datasets": training_sets,
-        "metrics": ["accuracy", "f1"],
+        "metrics": ["accuracy", "recall", "f1"],
         "model-index": [{"name": run.name, "results": results}],
     }
     return {key: escaping.json_text(value) for key, value in fields.items()}
@@ -115,8 +181,9 @@ def _results(run: RunResults) -> Table:
 
 def _gaps(audits: Mapping[str, Any]) -> Table:
     return Table(
-        title="Accuracy gaps between groups of at least 100 examples, percentage points",
-        header=("test set", "task", "groups", "best", "worst", "gap", "smallest cell"),
-        rows=tuple((*row[:6], row[7]) for row in groups.gap_rows(audits)),
-        text_columns=5,
+        title="Accuracy gaps between groups, %",
+        header=groups.GAP_COLUMNS,
+        rows=tuple(groups.gap_rows(audits)),
+        notes=groups.GAP_NOTES,
+        text_columns=3,
     )

@@ -25,7 +25,11 @@ def cost(runs: Sequence[RunResults]) -> Section:
     table = Table(
         title="Size, speed and time",
         header=("", *columns),
-        rows=tuple((name, *(column[name] for column in columns.values())) for name in names),
+        rows=tuple(
+            (name, *(column[name] for column in columns.values()))
+            for name in names
+            if any(column[name] != NOTHING for column in columns.values())
+        ),
         notes=(f"Not recorded: {missing}.",) if missing else (),
     )
     groups = [

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
 NOTHING = "–"  # a cell without a value
+TOO_FEW = "[too few]"  # in place of an interval
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,31 @@ class Table:
             raise ValueError(f"table {self.title!r}: a row is not {width} cells long")
         if self.groups and sum(span for _, span in self.groups) != width:
             raise ValueError(f"table {self.title!r}: groups do not span {width} columns")
+
+    def filled(self) -> "Table":
+        """Returns the table without the columns of numbers in which no row has a value."""
+        columns = list(zip(*self.rows, strict=True))
+        kept = [
+            index
+            for index, cells in enumerate(columns)
+            if index < self.text_columns or not set(cells) <= {"", NOTHING}
+        ]
+        if len(kept) == len(columns):
+            return self
+        over = [number for number, (_, span) in enumerate(self.groups) for _ in range(span)]
+        spans = [sum(over[index] == number for index in kept) for number in range(len(self.groups))]
+        return dataclasses.replace(
+            self,
+            header=tuple(self.header[index] for index in kept),
+            rows=tuple(tuple(row[index] for index in kept) for row in self.rows),
+            groups=tuple((name, span) for (name, _), span in zip(self.groups, spans, strict=True) if span),
+        )
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each column, below that of its group."""
+        over = [name for name, span in self.groups or (("", len(self.header)),) for _ in range(span)]
+        return [f"{group}, {name}" if group else name for group, name in zip(over, self.header, strict=True)]
 
     @property
     def widths(self) -> list[int]:
@@ -130,9 +156,14 @@ def percent(value: float | None, *, digits: int = 2) -> str:
 
 
 def with_bounds(value: float | None, bounds: Sequence[float] | None) -> str:
-    """Returns "81.25 [80.1, 82.3]" for a share and its interval, or a dash for None."""
-    if value is None or bounds is None:
+    """Returns "81.25 [80.1, 82.3]" for a share and its interval, or a dash for None.
+
+    A share without an interval rests on too few examples for one and is followed by `TOO_FEW`.
+    """
+    if value is None:
         return NOTHING
+    if bounds is None:
+        return f"{percent(value)} {TOO_FEW}"
     low, high = (percent(bound, digits=1) for bound in bounds)
     return f"{percent(value)} [{low}, {high}]"
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from softbio_jax import coverage
 from softbio_jax.evaluation import charts, evaluate, plots
+from softbio_jax.evaluation.metrics import intervals as interval_lib
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import Block, Figure, Figures, Section, Table, Text
 from softbio_jax.evaluation.report.runs import RunResults
@@ -70,7 +71,7 @@ def _synthetic(pairs: Sequence[tuple[str, str]]) -> list[Text]:
 
 
 def _averages(runs: Sequence[RunResults]) -> Table:
-    keys = (*TASKS, "overall")
+    keys = average_keys(runs)
     rows = []
     for run in runs:
         values, bounds = run.summary["averages"], run.summary["average_intervals"]
@@ -78,7 +79,7 @@ def _averages(runs: Sequence[RunResults]) -> Table:
     sets = [_sets(run) for run in runs]
     notes = [
         "A task's average is the unweighted mean over its test sets with labels made by people "
-        f"({sets[0]}); overall is the mean of the task averages."
+        f"({sets[0]})" + ("; overall is the mean of the task averages." if "overall" in keys else ".")
     ]
     notes += [
         f"{run.name} is averaged over other test sets ({found}): not comparable with the rest."
@@ -86,6 +87,12 @@ def _averages(runs: Sequence[RunResults]) -> Table:
         if found != sets[0]
     ]
     return Table(title="Average accuracy, %", header=("run", *keys), rows=tuple(rows), notes=tuple(notes))
+
+
+def average_keys(runs: Sequence[RunResults]) -> list[str]:
+    """Returns the tasks with an average in any run, and "overall" if there are several."""
+    tasks = [task for task in TASKS if any(task in run.summary["averages"] for run in runs)]
+    return [*tasks, "overall"] if len(tasks) > 1 else tasks
 
 
 def _sets(run: RunResults) -> str:
@@ -106,11 +113,15 @@ def _table(run: RunResults, *, explained: bool) -> Table:
         shown = coverage.marked(run.images, task) + star
         rows.append((test_set, shown, document.count(metrics["n"]), first, majority, *others, years))
     explanation = (
-        "In brackets 95 % intervals: Wilson for shares, 1,000 bootstrap draws for the rest. "
-        "Majority: the accuracy of always predicting the most frequent class. One-off: at most one "
-        "age group away. MAE: expected age against the middle of the true group (75 for 70+), or the "
-        "true age where known, years."
+        "In brackets 95 % intervals: Wilson for accuracies, score intervals at fixed class sizes for "
+        "balanced accuracy and macro-F1, bootstrap percentiles for the rest. "
+        "Majority: the accuracy of always predicting the most frequent class."
     )
+    if "age" in dict.fromkeys(task for _, task, _ in run.metrics()):
+        explanation += (
+            " One-off: at most one age group away. MAE: expected age against the middle of the true group "
+            "(75 for 70+), or the true age where known, years."
+        )
     notes = [explanation] if explained else []
     if any("*" in row[1] for row in rows):
         notes.append("* labels are a model's output: not in the averages.")
@@ -122,7 +133,7 @@ def _table(run: RunResults, *, explained: bool) -> Table:
         rows=tuple(rows),
         notes=tuple(notes),
         text_columns=2,
-    )
+    ).filled()
 
 
 def confusion(runs: Sequence[RunResults]) -> Section:
@@ -167,7 +178,13 @@ def _per_class(runs: Sequence[RunResults]) -> Table:
             else:
                 cells = [document.percent(row.get(key)) for row in known for key in keys]
             rows.append((test_set, task, marked_by(runs, task, name), document.count(n), *cells))
-    notes = ["Intervals are in report.json."] if len(runs) > 1 else []
+    if len(runs) > 1:
+        notes = ["Intervals are in report.json."]
+    elif any(document.TOO_FEW in cell for row in rows for cell in row):
+        least = interval_lib.LEAST_EXAMPLES
+        notes = [f"{document.TOO_FEW}: fewer than {least} images of or taken for the class: no interval."]
+    else:
+        notes = []
     notes += [f"{coverage.MARK} {run.name}: {n}." for run in runs for n in coverage.notes(run.images)]
     return Table(
         title="Every class, %",

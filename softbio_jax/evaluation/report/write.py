@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,17 @@ from typing import Any
 from softbio_jax.console import QUIET, Console
 from softbio_jax.escaping import csv_line
 from softbio_jax.evaluation import label_section, plots
-from softbio_jax.evaluation.report import card, cost, features, groups, render, results, training, trust
+from softbio_jax.evaluation.report import (
+    card,
+    comparing,
+    cost,
+    features,
+    groups,
+    render,
+    results,
+    training,
+    trust,
+)
 from softbio_jax.evaluation.report.document import Document, Section, count, file_stem, listed, percent
 from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.evaluation.report.training import TrainingSet
@@ -20,6 +31,7 @@ from softbio_jax.evaluation.report.training import TrainingSet
 CARDS = "cards"
 PAGES = ("html", "md", "tex")
 FILES = (*(f"report.{form}" for form in PAGES), "report.json", "fairness.csv", render.FIGURES, CARDS)
+COMPARISON = "comparison"  # the page of several runs
 
 
 def write(
@@ -32,7 +44,8 @@ def write(
 ) -> pathlib.Path:
     """Writes report.html, .md, .tex and .json, fairness.csv, figures and cards to `out`.
 
-    Other files in `out` are kept; files of these names are replaced once all are written.
+    With several runs, also comparison.html, .md and .tex. Other files in `out` are kept; files of these
+    names are replaced once all are written.
 
     Args:
       runs: at least one; the first is the reference of paired tests.
@@ -47,28 +60,38 @@ def write(
     console.show("metrics per group", 0, 1)
     audits = groups.audits(runs)
     console.show("sections", 0, 1)
-    content = compose(runs, audits, extra=extra, published=published)
+    pages = {"report": compose(runs, audits, extra=extra, published=published)}
+    if len(runs) > 1:
+        pages[COMPARISON] = comparing.compose(runs)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".report-") as scratch:
         new = pathlib.Path(scratch)
         for folder in (render.FIGURES, CARDS):
             (new / folder).mkdir()
-        meter = console.meter("report", len(content.figures()), unit="figures")
-        for item in content.figures():
+        figures = [item for content in pages.values() for item in content.figures()]
+        meter = console.meter("report", len(figures), unit="figures")
+        for item in figures:
             console.check()
             plots.save_png(item.figure, new / render.FIGURES / f"{item.stem}.png")
             meter.add()
-        texts = {f"report.{form}": render.document(content, form) for form in PAGES}
-        texts["report.json"] = json.dumps(as_data(runs, content, audits), indent=1) + "\n"
+        texts = {
+            f"{name}.{form}": render.document(content, form)
+            for name, content in pages.items()
+            for form in PAGES
+        }
+        texts["report.json"] = json.dumps(as_data(runs, pages, audits), indent=1) + "\n"
         for run in (run for run in runs if not run.external):
             texts[f"{CARDS}/{file_stem(run.name)}.md"] = card.render(run, audits[run.name])
         for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
         _write_groups(new / "fairness.csv", audits)
-        for name in FILES:
+        for name in (*FILES, *(f"{COMPARISON}.{form}" for form in PAGES)):
             if (out / name).is_dir():
                 shutil.rmtree(out / name)
-            (new / name).replace(out / name)
+            if (new / name).exists():
+                (new / name).replace(out / name)
+            else:  # of an earlier report on several runs
+                (out / name).unlink(missing_ok=True)
     console.close()
     return out / "report.html"
 
@@ -99,10 +122,7 @@ def compose(
         (run for run in runs if not run.external),
         key=lambda run: (len(run.tasks), run.summary["averages"].get("overall", 0)),
     )
-    highlights = [
-        (f"{percent(value)} %", f"{key} accuracy", f"average of {best.name}")
-        for key, value in best.summary["averages"].items()
-    ]
+    highlights = [_highlight(best, key) for key in results.average_keys([best])]
     model = best.summary["model"]
     if model.get("total_params") and model.get("trainable_params") is not None:
         share = percent(model["trainable_params"] / model["total_params"])
@@ -116,6 +136,24 @@ def compose(
     )
 
 
+def _highlight(run: RunResults, key: str) -> tuple[str, str, str]:
+    """Returns an average accuracy with its interval, majority baseline and number of examples."""
+    low, high = run.summary["average_intervals"][key]
+    averaged = run.summary["averaged_sets"]
+    tasks = list(averaged) if key == "overall" else [key]
+    found = [[run.summary["datasets"][name][task] for name in averaged[task]] for task in tasks]
+    baseline = statistics.fmean(statistics.fmean(m["majority"] for m in metrics) for metrics in found)
+    n = count(sum(m["n"] for metrics in found for m in metrics))
+    sets = len({name for task in tasks for name in averaged[task]})
+    where = f"{sets} test sets" if sets > 1 else averaged[tasks[0]][0]
+    labels = "labels" if key == "overall" else "images"
+    remark = (
+        f"95 % interval {percent(low, digits=1)} to {percent(high, digits=1)}; majority class "
+        f"{percent(baseline, digits=1)}; {n} {labels} of {where}; {run.name}"
+    )
+    return f"{percent(run.summary['averages'][key], digits=1)} %", f"{key} accuracy", remark
+
+
 def subtitle(runs: Sequence[RunResults]) -> str:
     """Returns the tasks that the runs were evaluated on, their names and today's date."""
     tasks = listed(list(dict.fromkeys(task for _, task in results.judged(runs))))
@@ -124,14 +162,20 @@ def subtitle(runs: Sequence[RunResults]) -> str:
     return f"{tasks.capitalize()} from faces. Runs: {names}. Written {today}."
 
 
-def as_data(runs: Sequence[RunResults], content: Document, audits: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the report's content as JSON values: runs with every metric, tables, audits."""
+def as_data(
+    runs: Sequence[RunResults], pages: Mapping[str, Document], audits: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the content of pages as JSON values: runs with every metric, tables, audits."""
     of_run = ("name", "external", "summary", "info", "config")
     of_table = ("title", "groups", "header", "rows", "notes")
     return {
-        "title": content.title,
+        "title": pages["report"].title,
         "runs": [{field: getattr(run, field) for field in of_run} for run in runs],
-        "tables": [{field: getattr(table, field) for field in of_table} for table in content.tables()],
+        "tables": [
+            {field: getattr(table, field) for field in of_table}
+            for content in pages.values()
+            for table in content.tables()
+        ],
         "fairness": audits,
     }
 

@@ -82,6 +82,18 @@ def test_tables_check_their_shape():
         Table(title="t", header=("a", "b"), rows=(), groups=(("g", 3),))
 
 
+def test_columns_without_values_are_left_out_with_their_groups():
+    table = Table(
+        title="t",
+        groups=(("", 1), ("one", 2), ("two", 1)),
+        header=("what", "x", "y", "z"),
+        rows=(("a", "1", "–", ""), ("b", "", "", "–")),
+    ).filled()
+    assert (table.header, table.groups) == (("what", "x"), (("", 1), ("one", 1)))
+    assert table.rows == (("a", "1"), ("b", ""))
+    assert table.labels == ["what", "one, x"]
+
+
 def test_markdown_tables_have_one_width():
     lines = render.table(TABLE, "md").splitlines()
     rows = [line for line in lines if line.startswith("|")]

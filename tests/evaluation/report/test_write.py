@@ -2,13 +2,20 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from softbio_jax.evaluation.metrics import comparison
-from softbio_jax.evaluation.report import render, results, trust, write
+from softbio_jax.evaluation import evaluate
+from softbio_jax.evaluation.metrics import comparison, multiplicity
+from softbio_jax.evaluation.report import document, groups, render, results, trust, write
+from softbio_jax.evaluation.report.runs import RunResults
 from softbio_jax.tasks import MISSING
+from tests.evaluation.fixtures import hand_made
+from tests.evaluation.report.conftest import ROOT
 
 
 def empty(*_, **__):
@@ -16,19 +23,22 @@ def empty(*_, **__):
 
 
 def test_everything_is_there_and_nothing_else(report):
-    assert {path.name for path in report.iterdir()} == set(write.FILES)
+    pages = {f"comparison.{form}" for form in ("html", "md", "tex")}  # the run and a third party
+    assert {path.name for path in report.iterdir()} == {*write.FILES, *pages}
     assert [path.name for path in (report / "cards").iterdir()] == ["lora.md"]
 
 
 def test_a_second_report_replaces_the_first_and_leaves_strangers_alone(report, loaded, tmp_path, monkeypatch):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.png").write_text("old")
-    (tmp_path / "report.md").write_text("old")
+    for name in ("report.md", "comparison.html"):
+        (tmp_path / name).write_text("old")
     (tmp_path / "mine.txt").write_text("keep")
     monkeypatch.setattr(write, "compose", empty)
     write.write(loaded[:1], tmp_path)
     assert not (tmp_path / "figures" / "old.png").exists()
     assert "old" not in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "comparison.html").exists()  # of a report on several runs
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
@@ -99,6 +109,79 @@ def test_the_subtitle_names_the_tasks_that_were_judged(loaded):
 def test_highlights_are_those_of_the_run_with_the_most_tasks(report):
     text = (report / "report.md").read_text(encoding="utf-8")
     data = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    overall = data["runs"][0]["summary"]["averages"]["overall"]
-    assert f"- **{100 * overall:.2f} %** overall accuracy (average of lora)" in text
+    summary = data["runs"][0]["summary"]
+    low, high = summary["average_intervals"]["overall"]
+    shown = f"95 % interval {100 * low:.1f} to {100 * high:.1f}; majority class "
+    assert f"- **{100 * summary['averages']['overall']:.1f} %** overall accuracy ({shown}" in text
     assert "- **2.00 %** of the weights trained (1,000 parameters)" in text
+
+
+def test_a_run_of_one_task_has_nothing_of_the_others(loaded):
+    content = write.compose(loaded[1:2], groups.audits(loaded[1:2]))
+    assert [name for _, name, _ in content.highlights] == ["age accuracy", "of the weights trained"]
+    for table in content.tables():
+        assert not {"gender", "emotion", "overall"} & set(table.header), table.title
+        for index, name in enumerate(table.header[table.text_columns :], table.text_columns):
+            assert {row[index] for row in table.rows} - {"", "–"}, (table.title, name)
+
+
+def test_headline_cards_say_what_chance_gives_and_how_many_were_seen(loaded):
+    content = write.compose(loaded[1:2], groups.audits(loaded[1:2]))
+    metrics = loaded[1].summary["datasets"]["fairface"]["age"]  # the only averaged set
+    value, _, remark = content.highlights[0]
+    assert value == f"{100 * metrics['accuracy']:.1f} %"
+    low, high = (100 * bound for bound in metrics["intervals"]["accuracy"])
+    assert f"{low:.1f} to {high:.1f}" in remark
+    assert f"majority class {100 * metrics['majority']:.1f}; {metrics['n']} images of fairface" in remark
+
+
+def test_paired_tests_are_adjusted_over_all_rows(loaded):
+    (table,) = trust.comparisons(loaded).blocks
+    raw = [
+        comparison.compare(run.predictions[name], loaded[0].predictions[name], task)["p_value"]
+        for run in loaded[1:]
+        for name, task in results.judged([run])
+    ]
+    column = table.header.index("p adjusted")
+    assert [row[column] for row in table.rows] == list(map(document.p_value, multiplicity.holm(raw)))
+    assert [row[column - 1] for row in table.rows] == list(map(document.p_value, raw))
+
+
+def test_a_class_that_is_too_small_says_so():
+    labels = [0] * 20 + [1] * 3
+    faces = hand_made("faces", "gender", labels, np.eye(2)[labels])
+    run = RunResults(
+        name="r", path=None, summary=evaluate.summarise([faces], model={}), predictions={"faces": faces}
+    )
+    table = results.confusion([run]).blocks[-1]
+    female = next(row for row in table.rows if row[2] == "female")
+    assert female[5] == "100.00 [too few]" and any("fewer than 5" in note for note in table.notes)
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_predictions_take_bounded_time_and_memory(tmp_path):
+    """Evaluation and the whole report: at most two minutes of processor time and 2 GB each."""
+    code = """
+import pathlib, sys
+import numpy as np
+from softbio_jax.evaluation import evaluate
+from tests.evaluation.fixtures import random_predictions
+tasks = ("age", "gender", "emotion")
+sets = [random_predictions("faces", tasks=tasks, n=100_000)]
+validation = random_predictions("validation", tasks=tasks, n=5_000)
+features = {"faces": np.random.default_rng(0).normal(size=(1000, 64))}
+path = pathlib.Path(sys.argv[1])
+evaluate.write(path, sets, model={"method": "lora"}, validation=validation, features=features)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    spent, largest = 0.0, 0
+    for command in (["-c", code, "run"], [str(ROOT / "scripts" / "report.py"), "run", "--out=report"]):
+        done = subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment)
+        _, status, usage = os.wait4(done.pid, 0)
+        done.returncode = os.waitstatus_to_exitcode(status)
+        assert done.returncode == 0
+        spent += usage.ru_utime + usage.ru_stime
+        largest = max(largest, usage.ru_maxrss)
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert spent < 120, f"{spent:.0f} s of processor time"
+    assert largest < 2 * 2**20, f"{largest / 2**20:.2f} GiB"  # Linux counts KiB

@@ -1,0 +1,2 @@
+from .configurations import Configuration as Configuration
+from .page import compose as compose
