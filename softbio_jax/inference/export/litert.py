@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
 import pathlib
 import re
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -177,14 +178,14 @@ def _quantize(
     job = quantizer.Quantizer(str(source))
     # Only dense layers: attention's products have no kernels.
     dense, ranges = qtyping.TFLOperationName.FULLY_CONNECTED, None
-    if calibration is None:
-        job.add_dynamic_config(regex=".*", operation_name=dense, num_bits=8)
-    else:
-        job.add_static_config(regex=".*", operation_name=dense, activation_num_bits=8, weight_num_bits=8)
-        last = f"{_SIGNATURE}_({'|'.join(map(re.escape, tasks))})_output"
-        job.add_dynamic_config(regex=last, operation_name=dense, num_bits=8)
-        samples = [{INPUT: images} for images in calibration.batches(batch)]
-        with warnings.catch_warnings(action="ignore"):  # that all tensors are kept, as calibration needs
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        if calibration is None:
+            job.add_dynamic_config(regex=".*", operation_name=dense, num_bits=8)
+        else:
+            job.add_static_config(regex=".*", operation_name=dense, activation_num_bits=8, weight_num_bits=8)
+            last = f"{_SIGNATURE}_({'|'.join(map(re.escape, tasks))})_output"
+            job.add_dynamic_config(regex=last, operation_name=dense, num_bits=8)
+            samples = [{INPUT: images} for images in calibration.batches(batch)]
             ranges = job.calibrate({_SIGNATURE: samples}, num_threads=os.cpu_count() or 1)
-    done = job.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+        done = job.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     done.export_model(str(path))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import softbio_jax
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
-from softbio_jax.inference.bundle import Bundle, Images, counts_to_json
+from softbio_jax.inference.bundle import Bundle, Images, counts_to_json, thresholds_to_json
 from softbio_jax.inference.reference.preprocessing import describe
 from softbio_jax.inference.reference.write import write_reference
 from softbio_jax.models.flops import matmul_flops
@@ -134,6 +134,7 @@ def write_config(
         "outputs": {task.name: list(task.classes) for task in bundle.tasks},
         **counts_to_json(bundle),
         "temperatures": dict(bundle.temperatures),
+        **thresholds_to_json(bundle),
         "cost": cost(bundle),
         "preprocessing": describe(size, training=bundle.crops),
         "versions": {"softbio_jax": softbio_jax.__version__, "jax": jax.__version__},
