@@ -36,20 +36,20 @@ _OUT = flags.DEFINE_string("out", None, "JSON file for the rows and the machine.
 
 
 def main(argv: Sequence[str]) -> None:
-    from softbio_jax.inference.latency import measure
+    from softbio_jax.inference import latency
 
     if len(argv) < 2:
         raise app.UsageError("name at least one model: latency.py MODEL [MODEL ...]")
     console = Console(out=sys.stderr)
-    before = measure.machine()
-    rows = measure.measure(
+    before = latency.machine()
+    rows = latency.measure(
         argv[1:], threads=_threads(), seconds=_SECONDS.value, calls=_CALLS.value, console=console
     )
     console.close()
     if _OUT.value is not None:
         values = {"machine": before, "rows": [dataclasses.asdict(row) for row in rows]}
         files.write_text(pathlib.Path(_OUT.value), json.dumps(values, indent=1) + "\n")
-    print(measure.table(rows), end="")
+    print(latency.table(rows), end="")
     if (before["load"] or 0) > 0.5:
         console.say(f"warning: {before['load']:.1f} other processes were running: only ratios are meaningful")
 

@@ -144,7 +144,7 @@ class ParquetTable(PredictionTable):
     ):
         self._path = pathlib.Path(path)
         self._journal = self._path.with_name(f"{self._path.name}.jsonl")
-        chosen = {"marks": marks, "unsure": unsure, "kind": kind}
+        chosen: dict[str, Any] = {"marks": marks, "unsure": unsure, "kind": kind}
         self._schema = _schema(tasks, columns(tasks, **chosen))
         if self._path.exists() and not self._journal.exists():
             self._unpack()

@@ -82,7 +82,8 @@ def read(
       UserError: no such source, a file that is not an image, or fewer than four images.
     """
     rng = np.random.default_rng(0)
-    names, found = [], []
+    names: list[str] = []
+    found: list[np.ndarray] = []
     for number, source in enumerate(sources):
         name, read_one, available = _open(source, size)
         share = (count - len(found)) // (len(sources) - number)

@@ -173,7 +173,8 @@ def _convert(module: bytes, outputs: list[str], path: pathlib.Path) -> None:
 def _quantize(
     source: pathlib.Path, path: pathlib.Path, tasks: list[str], calibration: Calibration | None, batch: int
 ) -> None:
-    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
 
     job = quantizer.Quantizer(str(source))
     # Only dense layers: attention's products have no kernels.
@@ -185,7 +186,15 @@ def _quantize(
             job.add_static_config(regex=".*", operation_name=dense, activation_num_bits=8, weight_num_bits=8)
             last = f"{_SIGNATURE}_({'|'.join(map(re.escape, tasks))})_output"
             job.add_dynamic_config(regex=last, operation_name=dense, num_bits=8)
-            samples = [{INPUT: images} for images in calibration.batches(batch)]
-            ranges = job.calibrate({_SIGNATURE: samples}, num_threads=os.cpu_count() or 1)
+            recipe = recipe_manager.RecipeManager()
+            recipe.load_quantization_recipe(job.get_quantization_recipe())
+            # The quantizer's own calibration averages the ends of ranges over images, which cuts off the
+            # tokens of largest activations; on them depends more than on the finer steps.
+            measured = calibrator.Calibrator(
+                str(source), num_threads=os.cpu_count() or 1, qsv_update_func=qsv_utils.min_max_update
+            )
+            samples = ({INPUT: images} for images in calibration.batches(batch))
+            measured.calibrate({_SIGNATURE: list(samples)}, recipe)
+            ranges = measured.get_model_qsvs()
         done = job.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     done.export_model(str(path))

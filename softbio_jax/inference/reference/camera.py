@@ -1,11 +1,11 @@
-"""Age, gender and emotion of the face in a frame, with numpy and LiteRT alone; OpenCV for the rest.
+"""Age, gender and emotion of the face in a frame, with numpy and LiteRT: python camera.py frame.npy
 
-python camera.py frame.npy    an array (H, W, 3) uint8 RGB; a JPEG or PNG, or 0 for camera 0, with OpenCV
-"""
+frame.npy is (H, W, 3) uint8 RGB; with OpenCV, also face.jpg, or 0 for the frames of camera 0."""
 
 import argparse
 import json
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -26,31 +26,31 @@ def crop(frame: np.ndarray, box: list[int], size: int) -> np.ndarray:
     return np.rint(np.einsum("ih,hwc,jw->ijc", ends, face, ends, optimize=True)).astype(np.uint8)[None]
 
 
-def frames(source: str):
+def frames(source: str) -> Iterator[np.ndarray]:
     """Yields frames (H, W, 3) uint8 RGB."""
     if source.endswith(".npy"):
         yield np.load(source)
-        return
-    import cv2
+    else:
+        import cv2
 
-    camera = cv2.VideoCapture(int(source) if source.isdigit() else source)
-    while (taken := camera.read())[0]:
-        yield taken[1][..., ::-1]
+        camera = cv2.VideoCapture(int(source) if source.isdigit() else source)
+        while (taken := camera.read())[0]:
+            yield taken[1][..., ::-1]
 
 
 here, parser = pathlib.Path(__file__).resolve().parent, argparse.ArgumentParser(description=__doc__)
 parser.add_argument("source")
-parser.add_argument("--box", help="of the face, x0,y0,x1,y1; default: the frame")
+parser.add_argument("--box", default="", help="of the face, x0,y0,x1,y1; default: the frame")
 parser.add_argument("--risk", help="unsure where more may be wrong: a risk in config.json, such as 0.1")
 if __name__ == "__main__":
     from ai_edge_litert.interpreter import Interpreter
 
     flags, config = parser.parse_args(), json.loads((here / "config.json").read_text())
     run = Interpreter(str(here / config["files"][-1])).get_signature_runner(config["signature"])
+    (count, size), box = config["input"]["shape"][:2], [int(x) for x in flags.box.split(",") if x]
     for frame in frames(flags.source):
-        box = [int(x) for x in flags.box.split(",")] if flags.box else [0, 0, *frame.shape[1::-1]]
-        (count, size), answers = config["input"]["shape"][:2], []
-        found = run(images=np.repeat(crop(frame, box, size), count, axis=0))
+        face, answers = crop(frame, box or [0, 0, *frame.shape[1::-1]], size), []
+        found = run(images=np.repeat(face, count, axis=0))
         for task, names in config["outputs"].items():
             p = np.exp((found[task][0] - found[task].max()) / config["temperatures"].get(task, 1.0))
             least = config["thresholds"][task][flags.risk] if flags.risk else 0.0
