@@ -103,6 +103,7 @@ def _save(model: onnx.ModelProto, path: pathlib.Path, *, external: bool) -> None
 
 def _quantise(source: pathlib.Path, path: pathlib.Path, calibration: Calibration, *, external: bool) -> None:
     """Writes a model whose dense layers multiply int8 kernels by uint8 activations of measured ranges."""
+    import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -116,19 +117,24 @@ def _quantise(source: pathlib.Path, path: pathlib.Path, calibration: Calibration
         prepared = pathlib.Path(scratch) / FILE
         # The symbolic shapes would need another library; the batch is the only symbol.
         quant_pre_process(source, prepared, skip_symbolic_shape=True, save_as_external_data=external)
+        model = onnx.load(prepared, load_external_data=False)
+        kernels, dense = {tensor.name for tensor in model.graph.initializer}, []
+        for number, node in enumerate(model.graph.node):
+            node.name = str(number)  # the quantizer knows nodes by their names
+            if node.op_type == "MatMul" and node.input[1] in kernels:
+                dense.append(node.name)
+        onnx.save(model, str(prepared))
         quantization.quantize_static(
             prepared,
             path,
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=dense,  # attention's products have no kernels
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QUInt8,
             use_external_data_format=external,
-            extra_options={
-                # Only dense layers, whose sums stay float32: no logit is cut off at the end of a range.
-                "MatMulConstBOnly": True,
-                "OpTypesToExcludeOutputQuantization": ["MatMul"],
-            },
+            # Sums stay float32: no logit is cut off at the end of a range.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
         )
