@@ -121,11 +121,9 @@ def main(argv: Sequence[str]) -> None:
         )
     mode = "--compare" if _COMPARE.value is not None else f"--format={_FORMAT.value}"
     command.refuse_ignored(mode, _READERS)
-    if _CALIBRATE.value and not _INT8.value:
-        raise UserError("a flag of --int8", where="--calibrate", fix="add --int8, or drop it")
-    for name in ("calibration_images", "tolerance"):
-        if flags.FLAGS[name].present and not _CALIBRATE.value:
-            raise UserError("a flag of --calibrate", where=f"--{name}", fix="add --calibrate=DIR, or drop it")
+    command.refuse_ignored("--int8" if _INT8.value else "no --int8", {"calibrate": ["--int8"]})
+    calibrated = "--calibrate" if _CALIBRATE.value else "no --calibrate"
+    command.refuse_ignored(calibrated, {"calibration_images": ["--calibrate"], "tolerance": ["--calibrate"]})
     if _COMPARE.value is not None:
         _compare(_COMPARE.value, out)
         return

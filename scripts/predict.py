@@ -103,7 +103,7 @@ _DEVICE = flags.DEFINE_string("device", None, "Such as cpu, gpu or gpu:1; defaul
 _PROCESSES = command.define_processes()
 
 _READERS = {"margin": ["--faces=detect"], "workers": ["--faces=crop"], "track": ["--faces=detect"]}
-_TRACKED = {"half_life": ["--track"], "gap": ["--track"]}
+_TRACKED = {"half_life": ["--track"], "gap": ["--track"], "shards": ["no --track"]}
 
 _ENDINGS = {".json": "jsonl", ".jsonl": "jsonl", ".parquet": "parquet"}
 
@@ -222,9 +222,6 @@ def _check_flags(given: Sequence[str]) -> None:
         if not any(name == "-" or name.lower().endswith(SUFFIXES) for name in given):
             what, fix = "a column without a table", "name a Parquet file, or omit --column"
             raise UserError(what, where="--column", expected="a Parquet file", found=" ".join(given), fix=fix)
-    if _SHARDS.value and _TRACK.value:
-        what, fix = "tracks are of one table", "omit --shards, or --track"
-        raise UserError(what, where="--track", expected="no --shards", found=str(_SHARDS.value), fix=fix)
     if several and not _SHARDS.value:
         what, fix = "several processes and one table", "pass --shards=N and a folder as --out"
         raise UserError(what, where="--multihost", expected="--shards", found="none", fix=fix)

@@ -87,6 +87,7 @@ def compose(
         results.confusion(runs),
         trust.comparisons(runs),
         trust.calibration(runs),
+        trust.unsure(runs),
         groups.section(audits),
         training.section(runs, published=published),
         features.section(runs),

@@ -1,4 +1,4 @@
-from .measure import Row as Row
-from .measure import machine as machine
-from .measure import measure as measure
-from .measure import table as table
+from .timing import Row as Row
+from .timing import machine as machine
+from .timing import measure as measure
+from .timing import table as table

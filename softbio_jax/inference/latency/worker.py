@@ -24,7 +24,7 @@ _HIGH_WATER = "VmHWM:"  # of the resident memory, in kB
 
 
 def main() -> None:
-    """Prints the result of a model as JSON; the argument is its description, see `measure`."""
+    """Prints the result of a model as JSON; the argument is its description, see `timing`."""
     spec = json.loads(sys.argv[1])
     pinned = _pin(spec["threads"])
     start = time.perf_counter()
