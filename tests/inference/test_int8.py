@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -212,7 +213,10 @@ def chain(tmp_path_factory):
         Image.fromarray(image).save(root / "faces" / f"{i}.png")
     command = [sys.executable, "scripts/export.py", f"--model={root / 'model'}", "--format=litert", "--int8"]
     command += [f"--calibrate={root / 'faces'}", f"--out={root / 'robot'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return bundle, root
 

@@ -116,6 +116,7 @@ def test_the_command_prints_a_table_and_writes_json(exported, tmp_path):
     done = subprocess.run(
         [*map(str, command), "--calls=3", f"--out={tmp_path / 'x.json'}"],
         cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
