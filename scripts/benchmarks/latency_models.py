@@ -93,7 +93,7 @@ def write_way(folder: pathlib.Path, model: Model, way: str) -> pathlib.Path:
 def _zero_shot(model: Model, *, once: bool) -> tuple[Any, int]:
     """Returns the function from an image to the similarities with every prompt, and its parameters."""
     config, text = vision_config(model.variant), TEXT[model.variant]
-    count = len(load_prompts("ids").texts())
+    count = len(load_prompts("thesis").texts())
     ids = np.random.default_rng(0).integers(1, text.vocab, (count, text.context)).astype(np.int32)
     vision, words = VisionEncoder(config, ComputeConfig()), TextEncoder(text, ComputeConfig())
     image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.float32)
