@@ -3,6 +3,7 @@
   python scripts/export.py --model=runs/mine --format=stablehlo --out=exports/stablehlo
   python scripts/export.py --model=runs/mine --format=onnx --int8 --out=exports/onnx
   python scripts/export.py --model=runs/mine --format=litert --int8 --out=exports/litert
+  python scripts/export.py --model=runs/mine --format=litert --int8 --calibrate=data/mine --out=robot
   python scripts/export.py --model=runs/mine --format=safetensors --keys=timm --out=t.safetensors
   python scripts/export.py --model=runs/mine --format=peft --out=exports/adapter
 
@@ -12,11 +13,12 @@
   python scripts/export.py --check=exports/onnx --tensor=mine.npy --logits=mine.json
 
 stablehlo, onnx and litert are complete models, uint8 images in and logits out, in a new folder with a
-config.json that names the classes; safetensors is the encoder with its adapters merged, and the heads
-in a second file; peft and thesis are the adapters, which only a run still has. --compare runs complete
-models on the test images of prepared data and writes a table of size, latency and accuracy. --check
-compares what another program makes of the reference.jpg of an export, and names the step that differs.
-docs/export.md describes how each is read.
+config.json that names the classes. With --calibrate, activations are int8 as well, by ranges measured on
+the user's images; a model whose probabilities change too much is refused. safetensors is the encoder with
+its adapters merged, and the heads in a second file; peft and thesis are the adapters, which only a run
+still has. --compare runs complete models on the test images of prepared data and writes a table of size,
+latency and accuracy. --check compares what another program makes of the reference.jpg of an export, and
+names the step that differs. docs/export.md describes how each is read.
 """
 
 import pathlib
@@ -49,6 +51,25 @@ _TENSOR = flags.DEFINE_string(
 )
 _LOGITS = flags.DEFINE_string("logits", None, 'check: .json file {"task": [logits]} of another program.')
 _INT8 = flags.DEFINE_bool("int8", False, "onnx, litert: also write a file with int8 weights.")
+_CALIBRATE = flags.DEFINE_list(
+    "calibrate",
+    None,
+    "int8: measure the ranges of int8 activations on these face crops: prepared data as DIR (its split "
+    "train) or DIR:SPLIT, or folders of images.",
+)
+_CALIBRATION_IMAGES = flags.DEFINE_integer(
+    "calibration_images", 256, "calibrate: maximum number of images.", lower_bound=4, upper_bound=100_000
+)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance",
+    0.05,
+    "calibrate: largest mean distance of a task's probabilities from float32 (total variation).",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+_BATCH = flags.DEFINE_integer(
+    "batch", 1, "litert: images per call; the other formats take any number.", lower_bound=1, upper_bound=1024
+)
 _KEYS = flags.DEFINE_enum(
     "keys",
     None,
@@ -58,6 +79,10 @@ _KEYS = flags.DEFINE_enum(
 _TASK = flags.DEFINE_string("task", None, "safetensors: whose encoder, where MTLoRA has several.")
 _READERS = {
     "int8": ["--format=onnx", "--format=litert"],
+    "calibrate": ["--format=onnx", "--format=litert"],
+    "calibration_images": ["--format=onnx", "--format=litert"],
+    "tolerance": ["--format=onnx", "--format=litert"],
+    "batch": ["--format=litert"],
     "keys": ["--format=safetensors", "--format=peft"],
     "task": ["--format=safetensors"],
     "data": ["--compare"],
@@ -96,6 +121,9 @@ def main(argv: Sequence[str]) -> None:
         )
     mode = "--compare" if _COMPARE.value is not None else f"--format={_FORMAT.value}"
     command.refuse_ignored(mode, _READERS)
+    command.refuse_ignored("--int8" if _INT8.value else "no --int8", {"calibrate": ["--int8"]})
+    calibrated = "--calibrate" if _CALIBRATE.value else "no --calibrate"
+    command.refuse_ignored(calibrated, {"calibration_images": ["--calibrate"], "tolerance": ["--calibrate"]})
     if _COMPARE.value is not None:
         _compare(_COMPARE.value, out)
         return
@@ -160,17 +188,24 @@ def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
 
 
 def _complete(out: pathlib.Path) -> str:
-    from softbio_jax.inference.export import litert, onnx, stablehlo
+    from softbio_jax.inference.export import calibration, litert, onnx, stablehlo
     from softbio_jax.inference.predictor import open_bundle
 
-    bundle = open_bundle(_MODEL.value)
+    bundle, images = open_bundle(_MODEL.value), None
+    if _CALIBRATE.value:
+        images = calibration.read(
+            _CALIBRATE.value,
+            size=bundle.image_size,
+            count=_CALIBRATION_IMAGES.value,
+            tolerance=_TOLERANCE.value,
+        )
     match _FORMAT.value:
         case "stablehlo":
             stablehlo.write(out, bundle)
         case "onnx":
-            onnx.write(out, bundle, int8=_INT8.value)
+            onnx.write(out, bundle, int8=_INT8.value, calibration=images)
         case "litert":
-            litert.write(out, bundle, int8=_INT8.value)
+            litert.write(out, bundle, int8=_INT8.value, calibration=images, batch=_BATCH.value)
     return f"{bundle.variant}, {bundle.method}"
 
 

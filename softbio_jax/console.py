@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "predict",
     "app": "demo_app",
     "export": "export",
+    "latency": "latency",
     "convert": "convert",
     "parity": "parity",
     "plan": "plan",

@@ -20,11 +20,21 @@ CASES = [
         ],
     ),
     ("evaluate", ["--workdir=x", "--zero_shot"], ["--latency", "--nolatency"]),
-    ("predict", ["--model=m", "--faces=crop", "a.jpg"], ["--margin=0.1"]),
+    ("predict", ["--model=m", "--faces=crop", "a.jpg"], ["--margin=0.1", "--track"]),
+    ("predict", ["--model=m", "a.mp4"], ["--half_life=2", "--gap=2"]),
+    ("predict", ["--model=m", "--track", "--out=x", "a.mp4"], ["--shards=2"]),
     (
         "export",
         ["--model=m", "--out=x", "--format=onnx"],
-        ["--data=d", "--images=3", "--keys=timm", "--task=age"],
+        [
+            *("--data=d", "--images=3", "--keys=timm", "--task=age", "--batch=2"),
+            *("--calibrate=d", "--tolerance=0.1", "--calibration_images=9"),
+        ],
+    ),
+    (
+        "export",
+        ["--model=m", "--out=x", "--format=stablehlo"],
+        ["--calibrate=d", "--tolerance=0.1", "--calibration_images=9", "--batch=2"],
     ),
     ("export", ["--model=m", "--out=x", "--format=peft"], ["--int8"]),
     ("export", ["--model=m", "--out=x", "--compare=a"], ["--int8", "--keys=timm", "--task=age"]),

@@ -174,6 +174,20 @@ def reliability(
     return figure
 
 
+def risk_coverage(
+    series: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]], *, title: str
+) -> "Figure":
+    """Draws errors over answers, the most confident first: name -> their shares in [0, 1]."""
+    figure = new_figure(2.9, 2.9)
+    axes = _axes(figure, grid="both", title=title, x_label="answered, %", y_label="errors, %")
+    for index, (name, (coverage, risk)) in enumerate(series.items()):
+        x, y = 100 * np.asarray(coverage), 100 * np.asarray(risk)
+        axes.plot(x, y, color=SERIES[index % len(SERIES)], linewidth=1.4, label=name)
+    axes.set(xlim=(0, 100), ylim=(0, None))
+    _legend(figure, axes)
+    return figure
+
+
 def heat_map(
     values: np.ndarray, n: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, title: str
 ) -> "Figure":

@@ -92,13 +92,14 @@ def _zoom(height: int, width: int) -> float:
 
 
 def lines(prediction: Prediction) -> list[str]:
-    """Returns one line per task, such as `age 20-29 (71 %), 25 years`.
+    """Returns one line per task, such as `age 20-29 (71 %), 25 years`, below the number of a track.
 
-    The line of a class without training images says so.
+    The line of a class without training images, and of an unsure answer, says so.
     """
-    texts = []
+    texts = [] if prediction.track is None else [f"face {prediction.track.number}"]
     for task, name in prediction.classes.items():
-        text = f"{task} {name} ({percent(prediction.probabilities[task][name], 0)} %)"
+        shown = f"unsure, perhaps {name}" if task in prediction.unsure else name
+        text = f"{task} {shown} ({percent(prediction.probabilities[task][name], 0)} %)"
         if task == "age" and prediction.expected_age is not None:
             text += f", {prediction.expected_age:.0f} years"
         if task in prediction.untrained:

@@ -39,7 +39,7 @@ from softbio_jax.tasks import Classes, TaskSpec
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT, SCHEMA = "softbio_jax", 1
-_TRUNK = "encoder/trunk/"
+_TRUNK, _UNSURE = "encoder/trunk/", "thresholds"
 _FETCH, _REWRITE = "fetch or export both files again", "write it again with this version"
 # The fields of config.json besides those that are a dataclass.
 _RANGES = {
@@ -51,8 +51,10 @@ _RANGES = {
     "feature": Literal["pooled", "projected"],
     "temperatures": Mapping[str, Annotated[float, Range(1e-6, 1e6)]],
 }
+_THRESHOLDS = Mapping[str, Mapping[str, Annotated[float, Range(0, 1)] | None]]
 
 Images = jax.Array | np.ndarray
+Thresholds = Mapping[str, Mapping[str, float | None]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +69,8 @@ class Bundle:
       temperatures: task -> T > 0 fitted on validation rows; other tasks are not calibrated.
       training_images: task -> class -> number of training images; tasks without a record are absent.
       crops: how the training images were cut, by training set; empty where unknown.
+      thresholds: task -> risk, such as "0.1" -> the probability below which an answer is unsure, chosen on
+        validation rows, None where none keeps the risk; empty where unknown.
       variables: {"params": encoder, pool, proj, heads, "batch_stats": heads}, float32.
     """
 
@@ -78,6 +82,7 @@ class Bundle:
     variables: Tree
     training_images: coverage.TrainingImages = dataclasses.field(default_factory=dict)
     crops: crops_lib.Crops = dataclasses.field(default_factory=dict)
+    thresholds: Thresholds = dataclasses.field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -180,7 +185,7 @@ def is_bundle(directory: pathlib.Path) -> bool:
 
 def label(bundle: Bundle) -> str:
     """Returns `name@digest` with a digest of everything that predictions depend on."""
-    ignored = ("name", coverage.KEY)  # no prediction depends on them
+    ignored = ("name", coverage.KEY, _UNSURE)  # no probability depends on them
     settings = {key: value for key, value in to_json(bundle).items() if key not in ignored}
     settings["preprocessing"] = PREPROCESSING  # not how it is worded for other programs
     text = json.dumps(settings, sort_keys=True) + leaves.of_tree(bundle.variables)
@@ -211,8 +216,14 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
         "adapters": None if model.adapters == NO_ADAPTERS else dataclasses.asdict(model.adapters),
         "tail": model.tail,
         "temperatures": dict(bundle.temperatures),
+        **thresholds_to_json(bundle),
         **counts_to_json(bundle),
     }
+
+
+def thresholds_to_json(bundle: Bundle) -> dict[str, Any]:
+    """Returns the entry of config.json with the thresholds of unsure answers; empty where unknown."""
+    return {_UNSURE: {task: dict(of) for task, of in bundle.thresholds.items()}} if bundle.thresholds else {}
 
 
 def counts_to_json(bundle: Bundle) -> dict[str, Any]:
@@ -238,6 +249,7 @@ def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
                 )
         images = coverage.from_json(values.get(coverage.KEY))
         crops = crops_lib.from_json(values["preprocessing"].get("crop", {}).get(crops_lib.KEY))
+        thresholds = checked(_THRESHOLDS, values.get(_UNSURE, {}), f"{path} {_UNSURE}")
         where, fields = f"{path} ", {"tower", "compute", "head", *_RANGES}
         values = {name: values[name] for name in fields | {"adapters"}}
         values |= {name: checked(hint, values[name], where + name) for name, hint in _RANGES.items()}
@@ -264,6 +276,7 @@ def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
             temperatures=values["temperatures"],
             training_images=images,
             crops=crops,
+            thresholds=thresholds,
             variables={},
         )
         return settings, bundle

@@ -33,6 +33,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Track:
+    """A face of a video, followed from `first` to `last`, in seconds, over some frames."""
+
+    number: int
+    first: float
+    last: float
+    frames: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The prediction for one face.
 
@@ -42,6 +52,8 @@ class Prediction:
       expected_age: sum_c p_c a_c in years over the middles a_c of the age groups; None without that task.
       face: where it was detected; None for an image that was used unchanged.
       untrained: the tasks whose class had no training image, so that its probability means little.
+      unsure: the tasks whose class is less probable than the threshold of a risk, see `certainty`.
+      track: the face of a video that it belongs to; None without tracking.
     """
 
     classes: Mapping[str, str]
@@ -49,6 +61,8 @@ class Prediction:
     expected_age: float | None
     face: Face | None = None
     untrained: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
+    track: Track | None = None
 
 
 def _former_keyword(method: F) -> F:
@@ -187,25 +201,8 @@ class Predictor:
         """Predicts from images (S, S, 3) uint8 of the model's size; `whole` as in `logits`."""
         if not squares:
             return []
-        probabilities = self.probabilities(np.stack(squares), calibrated=calibrated, whole=whole)
-        years = None
-        if (age := probabilities.get(AGE.name)) is not None and age.shape[1] == AGE.num_classes:
-            years = expected_age(age)
-        predictions = []
-        for i in range(len(squares)):
-            rows = {task: probabilities[task.name][i].tolist() for task in self.bundle.tasks}
-            by_class = {task.name: dict(zip(task.classes, row, strict=True)) for task, row in rows.items()}
-            classes = {task: max(p, key=p.__getitem__) for task, p in by_class.items()}
-            images = self.bundle.training_images
-            predictions.append(
-                Prediction(
-                    classes=classes,
-                    untrained=tuple(t for t, c in classes.items() if c in coverage.untrained(images, t)),
-                    probabilities=by_class,
-                    expected_age=None if years is None else float(years[i]),
-                )
-            )
-        return predictions
+        found = self.probabilities(np.stack(squares), calibrated=calibrated, whole=whole)
+        return described(self.bundle, found)
 
     def probabilities(
         self, images: np.ndarray, *, calibrated: bool = True, whole: bool = False
@@ -258,6 +255,27 @@ class Predictor:
         done = [(jax.device_get(out), n) for out, n in running]
         names = [task.name for task in self.bundle.tasks]
         return {task: np.concatenate([out[task][:n] for out, n in done]) for task in names}
+
+
+def described(bundle: Bundle, probabilities: Mapping[str, np.ndarray]) -> list[Prediction]:
+    """Returns the predictions of probabilities {task: (N, C)}."""
+    years, images = None, bundle.training_images
+    if (age := probabilities.get(AGE.name)) is not None and age.shape[1] == AGE.num_classes:
+        years = expected_age(age)
+    predictions = []
+    for i in range(len(probabilities[bundle.tasks[0].name])):
+        rows = {task: probabilities[task.name][i].tolist() for task in bundle.tasks}
+        by_class = {task.name: dict(zip(task.classes, row, strict=True)) for task, row in rows.items()}
+        classes = {task: max(p, key=p.__getitem__) for task, p in by_class.items()}
+        predictions.append(
+            Prediction(
+                classes=classes,
+                untrained=tuple(t for t, c in classes.items() if c in coverage.untrained(images, t)),
+                probabilities=by_class,
+                expected_age=None if years is None else float(years[i]),
+            )
+        )
+    return predictions
 
 
 def _threaded(function: Callable[[int], np.ndarray], items: range) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from softbio_jax.adapters.config import NO_ADAPTERS, AdapterRules
 from softbio_jax.adapters.merge import merge
 from softbio_jax.errors import UserError
 from softbio_jax.inference import crops
-from softbio_jax.inference.bundle import Bundle
+from softbio_jax.inference.bundle import Bundle, Thresholds
 from softbio_jax.interop import stacking
 from softbio_jax.models.config import ComputeConfig
 from softbio_jax.models.multitask import MultitaskModel
@@ -46,6 +47,7 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
     params, model = folded(params, model)
     names = {task.name for task in model.tasks}
     fitted = _fitted_temperatures(workdir / "eval" / "metrics.json")
+    thresholds = _thresholds(workdir / "eval" / "validation.csv", fitted)
     return Bundle(
         # scripts/demo.py trains in OUT/run.
         name=path.parent.name if path.name == "run" else path.name,
@@ -55,6 +57,7 @@ def from_run(workdir: str | pathlib.Path) -> Bundle:
         temperatures={t: v for t, v in fitted.items() if t in names},
         training_images={t: n for t, n in session.training_images.items() if t in names},
         crops=_training_crops(workdir / "run.json"),
+        thresholds={t: v for t, v in thresholds.items() if t in names},
         variables={"params": params, "batch_stats": jax.device_get(stats)},
     )
 
@@ -84,6 +87,21 @@ def _fitted_temperatures(path: pathlib.Path) -> dict[str, float]:
     found = untrusted.read_json(path, wrong="a damaged evaluation", fix=fix, own=True).get("temperatures")
     if not isinstance(found, dict) or not all(isinstance(value, float | int) for value in found.values()):
         raise UserError("a damaged evaluation", where=str(path), found="no temperatures", fix=fix)
+    return found
+
+
+def _thresholds(path: pathlib.Path, temperatures: Mapping[str, float]) -> Thresholds:
+    """Returns the thresholds of unsure answers by the validation rows of an evaluation, none without them."""
+    if not path.exists():
+        return {}
+    from softbio_jax.evaluation import predictions_csv
+    from softbio_jax.evaluation.metrics import calibration, selective
+
+    validation, found = predictions_csv.load(path), {}
+    for task in validation.tasks():
+        labels, probabilities = validation.labelled(task)
+        scaled = calibration.with_temperature(probabilities, temperatures.get(task, 1.0))
+        found[task] = selective.thresholds(labels, scaled)
     return found
 
 

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -135,3 +136,27 @@ def test_mistakes_are_one_line(arguments, code, says):
     done = predict(*arguments)
     assert done.returncode == code
     assert says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_video_with_its_tracks(saved, photos, tmp_path):
+    page = np.asarray(Image.open(photos / "page.png"))[:, :360]  # two faces
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (360, 260))
+    for shift in range(5):
+        writer.write(np.roll(page, 4 * shift, axis=1)[..., ::-1])
+    writer.release()
+    out = tmp_path / "rows.csv"
+    done = predict(f"--model={saved}", "--track", "--every=1", f"--out={out}", tmp_path / "v.avi")
+    assert done.returncode == 0, done.stderr
+    frames = list(csv.DictReader(io.StringIO(out.read_text())))
+    tracks = list(csv.DictReader(io.StringIO((tmp_path / "rows.tracks.csv").read_text())))
+    assert sum(int(row["frames"]) for row in tracks) == len(frames) >= 5
+    assert len(tracks) <= 2 and {row["track"] for row in frames} == {row["track"] for row in tracks}
+    assert {row["model"] for row in frames} == {row["model"] for row in tracks}
+
+
+def test_a_risk_without_thresholds_is_one_line(saved, photos):
+    done = predict(f"--model={saved}", "--faces=crop", "--risk=0.3", photos / "0.png")
+    if done.returncode == 0:  # the run's few validation rows may suffice
+        assert "unsure" in done.stdout.splitlines()[0]
+    else:
+        assert done.stderr.count("error: no threshold of unsure answers") == 1

@@ -1,11 +1,15 @@
-"""The sections on how reliable the metrics are: calibration and paired tests between runs."""
+"""The sections on how reliable answers and metrics are: calibration, unsure answers, paired tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softbio_jax.evaluation import charts
-from softbio_jax.evaluation.metrics import comparison
+import numpy as np
+
+from softbio_jax.evaluation import charts, evaluate, predictions_csv
+from softbio_jax.evaluation.metrics import comparison, selective
+from softbio_jax.evaluation.metrics.calibration import with_temperature
 from softbio_jax.evaluation.metrics.multiplicity import holm
+from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import NOTHING, Block, Figure, Figures, Section, Table, Text
 from softbio_jax.evaluation.report.results import judged
@@ -17,6 +21,7 @@ PAIRED_NOTES = (
     "adjusted by Holm over all rows. g: Cohen's, the share of the disagreements that this run gets right, "
     "minus one half; 0.05 is a small effect, 0.15 a medium one.",
 )
+_RISKS = (0.05, 0.1, 0.2)  # of `selective.RISKS`
 
 
 def calibration(runs: Sequence[RunResults]) -> Section:
@@ -66,6 +71,79 @@ def _calibration_table(run: RunResults) -> Table:
 def _scores(metrics: Mapping[str, Any]) -> list[str]:
     plain = [document.plain_interval(metrics, name) for name in ("nll", "brier")]
     return [*plain, document.percent_interval(metrics, "ece")]
+
+
+def unsure(runs: Sequence[RunResults]) -> Section:
+    """Returns risk-coverage curves of every test set, and what thresholds chosen on validation give there."""
+    blocks: list[Block] = []
+    for run in runs:
+        curves: dict[str, dict[str, selective.Curve]] = {}
+        rows, thresholds = [], _thresholds(run)
+        for test_set, task, _ in run.metrics():
+            labels, probabilities = _scaled(run, run.predictions[test_set], task)
+            found = selective.curve(labels, probabilities)
+            curves.setdefault(task, {})[test_set] = found
+            cells = [document.percent(found.risk[-1]), document.number(100 * found.area)]
+            for risk in _RISKS:
+                cells += _answered(found, thresholds.get(task, {}).get(f"{risk:g}"))
+            rows.append((test_set, task, *cells))
+        blocks.append(
+            Table(
+                title=f"{run.name}: unsure answers",
+                groups=(("", 4), *((f"risk of at most {100 * risk:g} %", 2) for risk in _RISKS)),
+                header=(
+                    "test set",
+                    "task",
+                    "error, %",
+                    "area, %",
+                    *("answered, %", "error, %") * len(_RISKS),
+                ),
+                rows=tuple(rows),
+                notes=(
+                    "Area under the risk-coverage curve: the mean error over all shares of answers, the most"
+                    " confident first. A threshold is chosen on validation rows so that, with probability"
+                    " 95 %, at most the given share of answers above it is wrong (Geifman and El-Yaniv 2017);"
+                    " a dash: none is. It holds for images like those.",
+                ),
+                text_columns=2,
+            )
+        )
+        items = tuple(
+            Figure(
+                name=f"risk_coverage_{task}_{run.name}",
+                caption=f"{run.name}, {task}: share of errors among the most confident answers.",
+                figure=charts.risk_coverage(
+                    {name: (found.coverage, found.risk) for name, found in sets.items()}, title=task
+                ),
+            )
+            for task, sets in curves.items()
+        )
+        blocks.append(Figures(title=f"{run.name}: risk and coverage", items=items))
+    return Section(title="Unsure answers", blocks=tuple(blocks))
+
+
+def _scaled(run: RunResults, rows: Predictions, task: str) -> tuple[np.ndarray, np.ndarray]:
+    labels, probabilities = rows.labelled(task)
+    return labels, with_temperature(probabilities, run.summary["temperatures"].get(task, 1.0))
+
+
+def _thresholds(run: RunResults) -> Mapping[str, Mapping[str, float | None]]:
+    """Returns task -> risk -> threshold on the validation rows; empty without these."""
+    path = None if run.path is None else run.path / evaluate.DIRECTORY / "validation.csv"
+    if path is None or not path.is_file():
+        return {}
+    validation = predictions_csv.load(path)
+    return {task: selective.thresholds(*_scaled(run, validation, task)) for task in validation.tasks()}
+
+
+def _answered(curve: selective.Curve, threshold: float | None) -> list[str]:
+    """Returns the coverage of a threshold and the errors among its answers."""
+    if threshold is None:
+        return [NOTHING, NOTHING]
+    answered = int((curve.threshold >= threshold).sum())  # thresholds descend
+    if not answered:
+        return [document.percent(0.0), NOTHING]
+    return [document.percent(curve.coverage[answered - 1]), document.percent(curve.risk[answered - 1])]
 
 
 def comparisons(runs: Sequence[RunResults]) -> Section | None:

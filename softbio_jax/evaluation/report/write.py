@@ -110,6 +110,7 @@ def compose(
         results.confusion(runs),
         trust.comparisons(runs),
         trust.calibration(runs),
+        trust.unsure(runs),
         groups.section(audits),
         label_section.section(runs),
         training.section(runs, published=published),

@@ -17,7 +17,16 @@ from softbio_jax.data.builders.arrow import ParquetFile, pyarrow
 from softbio_jax.data.prepare.rows import Rejection
 from softbio_jax.errors import UserError
 from softbio_jax.escaping import json_text
-from softbio_jax.inference.bulk.table import BOX, MARKS, PredictionTable, columns, other, time_text
+from softbio_jax.inference.bulk.table import (
+    BOX,
+    MARKS,
+    UNSURE,
+    Kind,
+    PredictionTable,
+    columns,
+    other,
+    time_text,
+)
 from softbio_jax.tasks import TaskSpec
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -117,20 +126,30 @@ class ParquetTable(PredictionTable):
       path: the Parquet file.
       tasks: the model's tasks.
       model: contents of the column `model`.
-      marks: see `PredictionTable`.
+      marks, unsure, kind: see `PredictionTable`.
 
     Raises:
       UserError: pyarrow is not installed, or the file holds something else.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, tasks: Sequence[TaskSpec], model: str, marks: bool):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        tasks: Sequence[TaskSpec],
+        model: str,
+        marks: bool,
+        unsure: bool = False,
+        kind: Kind = "faces",
+    ):
         self._path = pathlib.Path(path)
         self._journal = self._path.with_name(f"{self._path.name}.jsonl")
-        self._schema = _schema(tasks, marks=marks)
+        chosen: dict[str, Any] = {"marks": marks, "unsure": unsure, "kind": kind}
+        self._schema = _schema(tasks, columns(tasks, **chosen))
         if self._path.exists() and not self._journal.exists():
             self._unpack()
         nowhere = io.StringIO()
-        super().__init__(self._journal, stream=nowhere, form="jsonl", tasks=tasks, model=model, marks=marks)
+        super().__init__(self._journal, stream=nowhere, form="jsonl", tasks=tasks, model=model, **chosen)
 
     def finish(self) -> None:
         """Writes the Parquet file and removes the journal."""
@@ -142,7 +161,7 @@ class ParquetTable(PredictionTable):
             self._journal.open(encoding="utf-8") as lines,
         ):
             while rows := [json.loads(line) for line in itertools.islice(lines, _ROWS)]:
-                for row in rows:
+                for row in rows if _SECONDS in self._schema.names else ():
                     row[_SECONDS] = None if row.get(_SECONDS) is None else float(row[_SECONDS])
                 writer.write_table(pa.Table.from_pylist(rows, schema=self._schema))
         self._journal.unlink()
@@ -157,7 +176,7 @@ class ParquetTable(PredictionTable):
             with files.atomic_file(self._journal) as temporary, temporary.open("w") as journal:
                 for batch in file.iter_batches(batch_size=_ROWS):
                     for row in batch.to_pylist():
-                        row[_SECONDS] = time_text(row[_SECONDS])
+                        row[_SECONDS] = time_text(row.get(_SECONDS))
                         known = {name: value for name, value in row.items() if value not in (None, [])}
                         journal.write(json_text(known) + "\n")
         except (pa.ArrowException, OSError) as error:
@@ -172,20 +191,23 @@ def open_table(
     tasks: Sequence[TaskSpec],
     model: str,
     marks: bool = False,
+    unsure: bool = False,
+    kind: Kind = "faces",
 ) -> PredictionTable:
     """Returns the table of a format; the arguments are those of `PredictionTable`."""
+    chosen: dict[str, Any] = {"tasks": tasks, "model": model, "marks": marks, "unsure": unsure, "kind": kind}
     if form != "parquet":
-        return PredictionTable(path, stream=stream, form=form, tasks=tasks, model=model, marks=marks)
+        return PredictionTable(path, stream=stream, form=form, **chosen)
     if path is None:
         what, fix = "a Parquet table needs a file", "pass --out=ROWS.parquet"
         raise UserError(what, where="--format=parquet", expected="--out", found="none", fix=fix)
-    return ParquetTable(path, tasks=tasks, model=model, marks=marks)
+    return ParquetTable(path, **chosen)
 
 
-def _schema(tasks: Sequence[TaskSpec], *, marks: bool) -> Any:
+def _schema(tasks: Sequence[TaskSpec], names: Sequence[str]) -> Any:
     pa = pyarrow("lib")
-    whole = {"face", "faces", *BOX}
+    whole = {"face", "faces", "track", "tracks", "frames", *BOX}
     texts = {"input", "model", *(task.name for task in tasks)}
     kinds = dict.fromkeys(whole, pa.int32()) | dict.fromkeys(texts, pa.string())
-    kinds[MARKS] = pa.list_(pa.string())
-    return pa.schema([(name, kinds.get(name, pa.float64())) for name in columns(tasks, marks=marks)])
+    kinds |= dict.fromkeys((MARKS, UNSURE), pa.list_(pa.string()))
+    return pa.schema([(name, kinds.get(name, pa.float64())) for name in names])

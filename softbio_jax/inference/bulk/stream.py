@@ -6,7 +6,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -22,7 +22,9 @@ from softbio_jax.inference.bulk.inputs import is_video
 from softbio_jax.inference.bulk.parquet import TableImage, TableReader
 from softbio_jax.inference.bulk.table import PredictionTable, time_text
 from softbio_jax.inference.bulk.videos import Pace, frames
-from softbio_jax.inference.predictor import Predictor
+from softbio_jax.inference.certainty import Certainty
+from softbio_jax.inference.predictor import Prediction, Predictor
+from softbio_jax.inference.tracking.video import Tracks
 from softbio_jax.safety.untrusted import PixelBudget
 
 T = TypeVar("T")
@@ -61,6 +63,38 @@ class _Item:
     zoom: float = 1.0  # of `image`, from the pixels of the faces
 
 
+@dataclasses.dataclass(kw_only=True)
+class Follow:
+    """Follows the faces of videos, one video after the other.
+
+    Args:
+      begin: returns what follows the faces of a new video.
+      tracks: the table of tracks, which has the rows of a video once all its frames are predicted.
+    """
+
+    begin: Callable[[], Tracks]
+    tracks: PredictionTable
+    _name: str = ""
+    _video: Tracks | None = None
+
+    def update(
+        self, name: str, seconds: float, predictions: list[Prediction], certainty: Certainty | None
+    ) -> list[Prediction]:
+        """Returns the smoothed predictions of a frame; a frame of another video ends the one before."""
+        if name != self._name or self._video is None:
+            self.finish(certainty)
+            self._name, self._video = name, self.begin()
+        return self._video.update(seconds, predictions)
+
+    def finish(self, certainty: Certainty | None) -> None:
+        """Writes the tracks of the video that was followed last."""
+        if self._video is not None:
+            rows = self._video.summary()
+            rows = rows if certainty is None else list(map(certainty.marked, rows))
+            self.tracks.write(self._name, None, rows)
+        self._video = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stream:
     """Settings of a stream.
@@ -71,6 +105,8 @@ class Stream:
       margin: around detected faces, see `images.face_square`.
       pace: which frames of videos.
       annotated: a folder for annotated images, or None.
+      certainty: marks answers as unsure; None: none is.
+      follow: follows the faces of videos; None: every frame is on its own.
       workers: processes that decode crops which are not annotated; 0: threads of this process.
       console: reports skipped files and the progress.
     """
@@ -82,6 +118,8 @@ class Stream:
     margin: float
     pace: Pace
     annotated: str | os.PathLike[str] | None
+    certainty: Certainty | None = None
+    follow: Follow | None = None
     workers: int = 0
     console: Console = QUIET
 
@@ -105,6 +143,8 @@ class Stream:
                 squares = self._squares(ready)
                 whole |= len(squares) >= self.model.max_batch
                 self._predict(ready, squares, counts, places, whole=whole)
+        if self.follow is not None:
+            self.follow.finish(self.certainty)
         return counts
 
     def _items(self, names: Iterable[str], counts: Counts, meter: Meter) -> Iterator[_Item]:
@@ -140,6 +180,11 @@ class Stream:
 
     def _frames(self, name: str, counts: Counts) -> Iterator[_Item]:
         after = self.table.last_seconds(name)
+        if self.follow is not None:
+            if self.follow.tracks.done(name):
+                counts.done += 1
+                return
+            after = None  # its tracks begin at its start, even if its first frames have rows
         counts.done += after is not None
         try:
             for seconds, frame in frames(name, self.pace, after=after):
@@ -212,6 +257,12 @@ class Stream:
             if item.problem or item.done:
                 continue
             own = [dataclasses.replace(next(predictions), face=face) for face in item.faces]
+            if self.follow is not None and item.seconds is not None:
+                own = self.follow.update(item.name, item.seconds, own, self.certainty)
+                if self.table.done(item.name, item.seconds):
+                    continue
+            if self.certainty is not None:
+                own = list(map(self.certainty.marked, own))
             if places is not None and item.image is not None:
                 drawn = annotate.annotate(item.image, own, zoom=item.zoom)
                 annotate.save(drawn, places, item.name, time_text(item.seconds))

@@ -15,17 +15,25 @@ from softbio_jax.tasks import AGE, TaskSpec
 
 Format = Literal["csv", "jsonl"]
 Key = tuple[str, str]  # input, and seconds as in the table
+Kind = Literal["faces", "followed", "tracks"]
 MARKS = "untrained"  # tasks whose class had no training image
+UNSURE = "unsure"  # tasks whose class is less probable than its threshold
 BOX = ("x0", "y0", "x1", "y1")
+TIMES = ("first", "last")  # seconds of a track's first and last frame
 
 
-def columns(tasks: Sequence[TaskSpec], *, marks: bool = False) -> list[str]:
-    """Returns the names of the columns, in their order; `marks` as in `PredictionTable`."""
-    names = ["input", "seconds", "face", "faces", *BOX, "confidence"]
+def columns(
+    tasks: Sequence[TaskSpec], *, marks: bool = False, unsure: bool = False, kind: Kind = "faces"
+) -> list[str]:
+    """Returns the names of the columns, in their order; the arguments are those of `PredictionTable`."""
+    names = ["input", "track", "tracks", *TIMES, "frames"]
+    if kind != "tracks":
+        names = ["input", "seconds", "face", "faces", *(["track"] if kind == "followed" else []), *BOX]
+        names.append("confidence")
     for task in tasks:
         names += [task.name, *(f"{task.name}_{name}" for name in task.classes)]
         names += ["expected_age"] if task.name == AGE.name else []
-    return [*names, *([MARKS] if marks else ()), "model"]
+    return [*names, *([UNSURE] if unsure else ()), *([MARKS] if marks else ()), "model"]
 
 
 def time_text(seconds: float | None) -> str | None:
@@ -45,6 +53,9 @@ class PredictionTable:
       model: contents of the column `model`.
       marks: whether the model has classes without training images. The column `untrained` then names
         the tasks whose class is one of them: separated by spaces, or a list in JSON.
+      unsure: whether answers may be unsure, which a column `unsure` then names in the same way.
+      kind: rows are faces of images and frames, the same with the number of their track, or tracks of
+        videos.
 
     Raises:
       UserError: the file holds something else, or another model's rows.
@@ -59,9 +70,12 @@ class PredictionTable:
         tasks: Sequence[TaskSpec],
         model: str,
         marks: bool = False,
+        unsure: bool = False,
+        kind: Kind = "faces",
     ):
         self._form, self._tasks, self._model = form, tasks, model
-        self._columns = columns(tasks, marks=marks)
+        self._columns = columns(tasks, marks=marks, unsure=unsure, kind=kind)
+        self._number = "tracks" if kind == "tracks" else "faces"  # column of the rows of one input
         self._stream, self._owned = stream, path is not None
         self._done: set[Key] = set()
         self._last: dict[str, float] = {}
@@ -104,7 +118,10 @@ class PredictionTable:
     ) -> dict[str, Any]:
         prediction = predictions[number]
         row: dict[str, Any] = {"input": printable(name), "seconds": time_text(seconds), "model": self._model}
-        row[MARKS] = list(prediction.untrained)
+        row |= {MARKS: list(prediction.untrained), UNSURE: list(prediction.unsure)}
+        if (track := prediction.track) is not None:
+            row |= {"track": track.number, "tracks": len(predictions), "frames": track.frames}
+            row |= dict(zip(TIMES, (round(track.first, 3), round(track.last, 3)), strict=True))
         if (face := prediction.face) is not None:
             row |= {"face": number, "faces": len(predictions), "confidence": _short(face.confidence)}
             row |= {key: round(side) for key, side in zip(BOX, face.box, strict=True)}
@@ -119,7 +136,7 @@ class PredictionTable:
     def _line(self, row: Mapping[str, Any]) -> str:
         if self._form == "jsonl":
             return json_text(row) + "\n"
-        cells = dict(row) | {MARKS: " ".join(row.get(MARKS, ()))}
+        cells = dict(row) | {name: " ".join(row.get(name, ())) for name in (MARKS, UNSURE)}
         return csv_line([cells.get(name) for name in self._columns])
 
     def _repair(self, path: pathlib.Path) -> bool:
@@ -137,7 +154,7 @@ class PredictionTable:
             if row["model"] != self._model:
                 raise other(path, f"rows of {self._model}", str(row["model"]))
         if rows:
-            key, faces = _key(rows[-1]), int(rows[-1].get("faces") or 1)
+            key, faces = _key(rows[-1]), int(rows[-1].get(self._number) or 1)
             present = sum(_key(row) == key for row in rows[-faces:])
             if present < faces:
                 del rows[len(rows) - present :]

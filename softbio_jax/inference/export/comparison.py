@@ -19,6 +19,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import litert, onnx, stablehlo
 from softbio_jax.inference.export.stablehlo import CONFIG
+from softbio_jax.inference.reference.write import probability_distance
 from softbio_jax.tasks import MISSING
 
 Logits = Mapping[str, np.ndarray]
@@ -41,16 +42,19 @@ class Row:
       bytes: size on disk of the weights and program.
       milliseconds: median over images, one per call.
       logit_error: largest absolute difference to JAX's float32 logits.
+      distance: mean over images and tasks of the distance of probabilities to JAX's, see
+        `probability_distance`; what int8 is judged by, as its logits are never equal.
       accuracy: task -> fraction of labelled images with the right class.
       agreement: fraction of images and tasks with JAX's class.
       batch_change: largest change of an image's logits in batches of 3 and 16 against alone; None
-        where a file takes one image per call, or there are fewer images.
+        where there are fewer images. A LiteRT file computes as many images per call as it was written for.
     """
 
     name: str
     bytes: int
     milliseconds: float
     logit_error: float
+    distance: float
     accuracy: Mapping[str, float]
     agreement: float
     batch_change: float | None
@@ -120,9 +124,10 @@ def compare(
             bytes=sizes[name],
             milliseconds=1e3 * float(np.median(seconds[name])),
             logit_error=max(float(np.abs(own[t] - first[t]).max()) for t in truth),
+            distance=float(np.mean([probability_distance(own[t], first[t]) for t in truth])),
             accuracy=_accuracy(own, truth),
             agreement=float(np.mean([own[t].argmax(-1) == first[t].argmax(-1) for t in truth])),
-            batch_change=None if name.startswith(litert.FORMAT) else _batch_change(runtimes[name], kept, own),
+            batch_change=_batch_change(runtimes[name], kept, own),
         )
         for name, own in stacked.items()
     ]
@@ -131,12 +136,14 @@ def compare(
 def table(rows: Sequence[Row]) -> str:
     """Returns the rows as a Markdown table, accuracy in percent and its change in points."""
     tasks, base = list(rows[0].accuracy), rows[0].accuracy
-    header = ["model", "MB", "ms per image", "largest logit error", "changed by its batch", "same class %"]
+    header = ["model", "MB", "ms per image", "largest logit error", "distance of probabilities"]
+    header += ["changed by its batch", "same class %"]
     lines = [[*header, *(f"{task} accuracy %" for task in tasks)]]
     lines.append(["---"] * len(lines[0]))
     for row in rows:
         changes = {t: 100 * (row.accuracy[t] - base[t]) for t in tasks}
         cells = [row.name, f"{row.bytes / 1e6:.2f}", f"{row.milliseconds:.2f}", f"{row.logit_error:.1e}"]
+        cells.append(f"{row.distance:.1e}")
         cells.append("-" if row.batch_change is None else f"{row.batch_change:.1e}")
         cells += [percent(row.agreement), *(f"{percent(row.accuracy[t])} ({changes[t]:+.2f})" for t in tasks)]
         lines.append(cells)
@@ -150,7 +157,8 @@ def _runtimes(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str
     sizes = {"JAX": sum(leaf.nbytes for leaf in jax.tree.leaves(bundle.variables))}
     for folder in folders:
         try:
-            form = json.loads((folder / CONFIG).read_text())["format"]
+            config = json.loads((folder / CONFIG).read_text())
+            form = config["format"]
             pattern, load = _LOADERS[form]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -161,7 +169,13 @@ def _runtimes(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str
                 fix="correct the path",
             ) from error
         for path in sorted(folder.glob(pattern), key=lambda path: len(path.name)):
-            name = f"{form} {'int8' if '.int8.' in path.name else 'float32'}"
+            precision = "float32"
+            if ".int8." in path.name:
+                static = "static" in config.get("quantisation", {}).get("activations", "")
+                precision = "int8, calibrated" if static else "int8"
+            name = f"{form} {precision}"
+            if name in runtimes:  # of several folders of a format
+                name = f"{name} ({folder.name})"
             runtimes[name] = load(path)
             sizes[name] = sum(part.stat().st_size for part in folder.glob(f"{path.name}*"))
     return runtimes, sizes

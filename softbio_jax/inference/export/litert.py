@@ -1,12 +1,16 @@
-"""Export for LiteRT, the runtime of phones and robots: a .tflite file, one image per call.
+"""Export for LiteRT, the runtime of phones and robots: a .tflite file, a fixed number of images per call.
 
 `litert-converter` converts StableHLO to the file, without TensorFlow; `ai-edge-quantizer` quantizes it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
+import os
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,46 +23,74 @@ from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import program
+from softbio_jax.inference.export.calibration import Calibration, quantisation
 from softbio_jax.inference.export.stablehlo import INPUT, logits, portable, write_config
-from softbio_jax.inference.reference.write import write_reference
+from softbio_jax.inference.reference.write import write_camera, write_reference
 
 FORMAT, FILE, INT8_FILE = "litert", "model.tflite", "model.int8.tflite"
 _SIGNATURE = "serving_default"
 _COMPOSITE = "aten.gelu.default"  # the converter's name of its GELU
 
 
-def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) -> None:
-    """Writes a new folder with model.tflite and config.json.
+def write(
+    directory: str | pathlib.Path,
+    bundle: Bundle,
+    *,
+    int8: bool = False,
+    calibration: Calibration | None = None,
+    batch: int = 1,
+) -> None:
+    """Writes a new folder with model.tflite, config.json, and scripts that run the model.
 
     Args:
       int8: also write model.int8.tflite, whose kernels are int8 with one scale per channel.
+      calibration: images of which the ranges of int8 activations are measured; None: the runtime
+        measures them in every call. The last layers of the heads always do so, so that no logit is cut
+        off at the end of a range.
+      batch: images per call.
 
     Raises:
-      UserError: the folder exists, or the converter is not installed.
+      UserError: the folder exists, the converter is not installed, or int8 differs too much.
     """
     files = [FILE, INT8_FILE] if int8 else [FILE]
+    names = [task.name for task in bundle.tasks]
+    settings: dict[str, Any] = {}
     with atomic_folder(directory) as folder:
-        module = _stablehlo(portable(bundle))
-        _convert(module, [task.name for task in bundle.tasks], folder / FILE)
+        _convert(_stablehlo(portable(bundle), batch), names, folder / FILE)
         if int8:
-            _quantize(folder / FILE, folder / INT8_FILE)
-        write_config(folder, bundle, form=FORMAT, batch=1, files=files, signature=_SIGNATURE)
+            _quantize(folder / FILE, folder / INT8_FILE, names, calibration, batch)
         runs = {name: load(folder / name) for name in files}
-        write_reference(folder, runs, size=bundle.image_size, script=True)
+        if int8:
+            settings = quantisation(runs[FILE], runs[INT8_FILE], calibration, where=INT8_FILE)
+        write_config(folder, bundle, form=FORMAT, batch=batch, files=files, signature=_SIGNATURE, **settings)
+        quantised = [INT8_FILE] if calibration else []
+        write_reference(folder, runs, size=bundle.image_size, script=True, quantised=quantised)
+        write_camera(folder)
 
 
 def load(path: str | pathlib.Path, *, threads: int = 1) -> Callable[[np.ndarray], dict[str, Any]]:
-    """Returns the function of a .tflite file: uint8 (1, S, S, 3) -> {task: logits (1, C)}."""
+    """Returns the function of a .tflite file: uint8 (B, S, S, 3) -> {task: logits (B, C)}.
+
+    Any B: of a file that takes N images per call, the last call is filled up with zeros.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_path=str(path), num_threads=threads).get_signature_runner(_SIGNATURE)
-    return lambda images: runner(**{INPUT: images})
+    size = int(runner.get_input_details()[INPUT]["shape"][0])
+
+    def call(images: np.ndarray) -> dict[str, Any]:
+        count = len(images)
+        filled = np.concatenate([images, np.zeros((-count % size, *images.shape[1:]), images.dtype)])
+        parts = [runner(**{INPUT: filled[i : i + size]}) for i in range(0, len(filled), size)]
+        return {task: np.concatenate([part[task] for part in parts])[:count] for task in parts[0]}
+
+    return call
 
 
-def _stablehlo(bundle: Bundle) -> bytes:
-    """Returns the forward pass of one image as a portable StableHLO module."""
+def _stablehlo(bundle: Bundle, batch: int) -> bytes:
+    """Returns the forward pass of a batch as a portable StableHLO module."""
     size = bundle.image_size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
     traced = program.trace(logits(bundle), image)
     function = jax.jit(lambda images: tuple(_run(traced, images)))
     return jax.export.export(function, platforms=["cpu"])(image).mlir_module_serialized
@@ -138,11 +170,31 @@ def _convert(module: bytes, outputs: list[str], path: pathlib.Path) -> None:
         converter.export_flatbuffer_to_file(parsed.operation, str(path))
 
 
-def _quantize(source: pathlib.Path, path: pathlib.Path) -> None:
-    from ai_edge_quantizer import qtyping, quantizer
+def _quantize(
+    source: pathlib.Path, path: pathlib.Path, tasks: list[str], calibration: Calibration | None, batch: int
+) -> None:
+    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
 
     job = quantizer.Quantizer(str(source))
     # Only dense layers: attention's products have no kernels.
-    job.add_dynamic_config(regex=".*", operation_name=qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
-    done = job.quantize(enable_progress_bar=False, enable_progress_report=False)
+    dense, ranges = qtyping.TFLOperationName.FULLY_CONNECTED, None
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        if calibration is None:
+            job.add_dynamic_config(regex=".*", operation_name=dense, num_bits=8)
+        else:
+            job.add_static_config(regex=".*", operation_name=dense, activation_num_bits=8, weight_num_bits=8)
+            last = f"{_SIGNATURE}_({'|'.join(map(re.escape, tasks))})_output"
+            job.add_dynamic_config(regex=last, operation_name=dense, num_bits=8)
+            recipe = recipe_manager.RecipeManager()
+            recipe.load_quantization_recipe(job.get_quantization_recipe())
+            # The quantizer's own calibration averages the ends of ranges over images, which cuts off the
+            # tokens of largest activations; on them depends more than on the finer steps.
+            measured = calibrator.Calibrator(
+                str(source), num_threads=os.cpu_count() or 1, qsv_update_func=qsv_utils.min_max_update
+            )
+            samples = ({INPUT: images} for images in calibration.batches(batch))
+            measured.calibrate({_SIGNATURE: list(samples)}, recipe)
+            ranges = measured.get_model_qsvs()
+        done = job.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     done.export_model(str(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import onnx_graph, onnx_int8, program
+from softbio_jax.inference.export.calibration import Calibration, quantisation
 from softbio_jax.inference.export.onnx_graph import BATCH, OPSET
 from softbio_jax.inference.export.stablehlo import INPUT, any_batch, logits, portable, write_config
 from softbio_jax.inference.reference.write import write_reference
@@ -25,15 +27,23 @@ FORMAT, FILE, INT8_FILE = "onnx", "model.onnx", "model.int8.onnx"
 INLINE_BYTES = 2**30
 
 
-def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) -> None:
+def write(
+    directory: str | pathlib.Path,
+    bundle: Bundle,
+    *,
+    int8: bool = False,
+    calibration: Calibration | None = None,
+) -> None:
     """Writes a new folder with model.onnx and config.json.
 
     Args:
-      int8: also write model.int8.onnx, whose kernels are int8 with one scale per channel, and whose
-        activations are quantised row by row: no image depends on the others of its batch.
+      int8: also write model.int8.onnx, whose kernels are int8 with one scale per channel. No image
+        depends on the others of its batch.
+      calibration: images of which the ranges of int8 activations are measured; None: every row of
+        activations has its own range, measured in every call.
 
     Raises:
-      UserError: the folder exists, or onnx is not installed.
+      UserError: the folder exists, onnx is not installed, or int8 differs too much.
     """
     try:
         import onnx
@@ -51,13 +61,17 @@ def write(directory: str | pathlib.Path, bundle: Bundle, *, int8: bool = False) 
         large = model.ByteSize() > INLINE_BYTES
         _save(model, folder / FILE, external=large)
         del model
-        if int8:
+        if int8 and calibration is not None:
+            _quantise(folder / FILE, folder / INT8_FILE, calibration, external=large)
+        elif int8:
             small = onnx_int8.quantised(onnx.load(str(folder / FILE)))
             _save(small, folder / INT8_FILE, external=small.ByteSize() > INLINE_BYTES)
         files = sorted(path.name for path in folder.iterdir())
-        write_config(folder, bundle, form=FORMAT, batch=BATCH, files=files, opset=OPSET)
         runs = {name: load(folder / name) for name in (FILE, INT8_FILE) if name in files}
-        write_reference(folder, runs, size=bundle.image_size, script=True)
+        settings = quantisation(runs[FILE], runs[INT8_FILE], calibration, where=INT8_FILE) if int8 else {}
+        write_config(folder, bundle, form=FORMAT, batch=BATCH, files=files, opset=OPSET, **settings)
+        quantised = [INT8_FILE] if calibration else []
+        write_reference(folder, runs, size=bundle.image_size, script=True, quantised=quantised)
 
 
 def load(path: str | pathlib.Path, *, threads: int = 0) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -85,3 +99,42 @@ def _save(model: onnx.ModelProto, path: pathlib.Path, *, external: bool) -> None
 
     onnx.save(model, str(path), save_as_external_data=external, location=f"{path.name}.data")
     onnx.checker.check_model(str(path))
+
+
+def _quantise(source: pathlib.Path, path: pathlib.Path, calibration: Calibration, *, external: bool) -> None:
+    """Writes a model whose dense layers multiply int8 kernels by uint8 activations of measured ranges."""
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    batches = ({INPUT: image[None]} for image in calibration.measured)
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(batches, None)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = pathlib.Path(scratch) / FILE
+        # The symbolic shapes would need another library; the batch is the only symbol.
+        quant_pre_process(source, prepared, skip_symbolic_shape=True, save_as_external_data=external)
+        model = onnx.load(prepared, load_external_data=False)
+        kernels, dense = {tensor.name for tensor in model.graph.initializer}, []
+        for number, node in enumerate(model.graph.node):
+            node.name = str(number)  # the quantizer knows nodes by their names
+            if node.op_type == "MatMul" and node.input[1] in kernels:
+                dense.append(node.name)
+        onnx.save(model, str(prepared))
+        quantization.quantize_static(
+            prepared,
+            path,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=dense,  # attention's products have no kernels
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            use_external_data_format=external,
+            # Sums stay float32: no logit is cut off at the end of a range.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        )

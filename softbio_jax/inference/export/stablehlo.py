@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import softbio_jax
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
-from softbio_jax.inference.bundle import Bundle, Images, counts_to_json
+from softbio_jax.inference.bundle import Bundle, Images, counts_to_json, thresholds_to_json
 from softbio_jax.inference.reference.preprocessing import describe
 from softbio_jax.inference.reference.write import write_reference
+from softbio_jax.models.flops import matmul_flops
 
 CONFIG, SCHEMA, INPUT = "config.json", 1, "images"
 FORMAT, FILE = "stablehlo", "model.stablehlo"
@@ -106,6 +107,15 @@ def any_batch(bundle: Bundle) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jax.export.symbolic_shape(f"batch, {size}, {size}, 3"), jnp.uint8)
 
 
+def cost(bundle: Bundle) -> dict[str, float]:
+    """Returns the number of parameters, and the GFLOPs of one image, two per multiply-add of a product."""
+    size = bundle.image_size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    traced = jax.make_jaxpr(portable(bundle).forward)(bundle.variables, image)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(bundle.variables["params"]))
+    return {"parameters": numbers, "gflops": matmul_flops(traced) / 1e9}
+
+
 def write_config(
     folder: pathlib.Path, bundle: Bundle, *, form: str, batch: int | str, **settings: Any
 ) -> None:
@@ -124,6 +134,8 @@ def write_config(
         "outputs": {task.name: list(task.classes) for task in bundle.tasks},
         **counts_to_json(bundle),
         "temperatures": dict(bundle.temperatures),
+        **thresholds_to_json(bundle),
+        "cost": cost(bundle),
         "preprocessing": describe(size, training=bundle.crops),
         "versions": {"softbio_jax": softbio_jax.__version__, "jax": jax.__version__},
         **settings,

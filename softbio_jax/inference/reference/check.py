@@ -11,7 +11,7 @@ import numpy as np
 
 from softbio_jax.errors import UserError
 from softbio_jax.inference.reference import mistakes
-from softbio_jax.inference.reference.write import NUMBERS
+from softbio_jax.inference.reference.write import NUMBERS, farthest
 
 # Mean difference in levels: decoders and rounding differ by less, the nearest mistake by more.
 _AGREES = 0.6
@@ -135,22 +135,32 @@ def check_logits(model: Path, logits: Path) -> str:
     candidates = []
     for file, entry in numbers["files"].items():
         for name, values in ({"": entry["logits"]} | entry["mistakes"]).items():
-            away = _distance(given, values)
+            away = _away(entry, given, values)
             candidates.append((away / entry["tolerance"], away, name, file))
-    # What agrees, agrees, even where a mistake that changes nothing is nearer by chance.
-    share, distance, name, file = min(candidates, key=lambda found: (found[0] > 1 or bool(found[2]), found))
+
+    def order(found: tuple[float, float, str, str]) -> tuple[int, tuple[float, float, str, str]]:
+        share, _, name, file = found
+        rough = _of_probabilities(numbers["files"][file])
+        # What agrees, agrees, even where a mistake that changes nothing is nearer by chance. A mistake in
+        # float32 is known by its logits, while int8 may agree with it as well.
+        return (2 * rough + bool(name) if share <= 1 else 3), found
+
+    share, distance, name, file = min(candidates, key=order)
     entry = numbers["files"][file]
     if not name and share <= 1:
         allowed, others = entry["tolerance"], entry["mistakes"].items()
-        same = [wrong for wrong, values in others if _distance(given, values) <= allowed]
+        same = [wrong for wrong, values in others if _away(entry, given, values) <= allowed]
         note = f"; they do not tell it from: {', '.join(same)} (use --tensor)" if same else ""
-        return f"{logits}: the logits of {file}, largest difference {distance:.1e} of {allowed:.1e}{note}"
-    off = min(_distance(given, entry["logits"]) for entry in numbers["files"].values())
-    if name and distance < off / 2:
+        kind = " of probabilities" if _of_probabilities(entry) else ""
+        return (
+            f"{logits}: the logits of {file}, largest difference{kind} {distance:.1e} of {allowed:.1e}{note}"
+        )
+    to_right = _away(entry, given, entry["logits"])
+    if name and distance < to_right / 2:
         raise UserError(
             "logits of another preprocessing",
             where=str(logits),
-            expected=f"those of {file}, which are {off:.2g} away",
+            expected=f"those of {file}, which are {to_right:.2g} away",
             found=f"{name}, {distance:.1e} away",
             fix=_fix(name, numbers["tensor"]),
         )
@@ -158,7 +168,7 @@ def check_logits(model: Path, logits: Path) -> str:
         "other logits, by a step that is not known",
         where=str(logits),
         expected=f"those of {file} within {entry['tolerance']:.1e}",
-        found=f"{off:.2g} away",
+        found=f"{to_right:.2g} away",
         fix="check the tensor first, with --tensor",
     )
 
@@ -225,6 +235,15 @@ def _fix(step: str, expected: Mapping[str, Any]) -> str:
     if step in mistakes.FIXES:
         return mistakes.FIXES[step]
     return f"give {expected['layout']} of shape {tuple(expected['shape'])}, transposed and not reshaped"
+
+
+def _of_probabilities(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("measure") == "probabilities")
+
+
+def _away(entry: Mapping[str, Any], given: Mapping[str, Any], values: Mapping[str, Any]) -> float:
+    """Returns how far logits are from a file's, in its measure; files of older exports have logits alone."""
+    return farthest(given, values) if _of_probabilities(entry) else _distance(given, values)
 
 
 def _distance(left: Mapping[str, Any], right: Mapping[str, Any]) -> float:

@@ -79,7 +79,8 @@ def load(config: dict) -> tuple:
 
         file = "model.tflite"
         runner = Interpreter(model_path=str(HERE / file)).get_signature_runner(config["signature"])
-        return file, lambda images: runner(images=images)
+        count = config["input"]["shape"][0]  # images per call
+        return file, lambda images: runner(images=np.repeat(images, count, axis=0))
     import jax.export
 
     file = config["file"]

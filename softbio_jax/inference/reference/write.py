@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
+from scipy import special
 
-from softbio_jax.inference.reference import drawing, mistakes, standalone
+from softbio_jax.inference.reference import camera, drawing, mistakes, standalone
 
-IMAGE, NUMBERS, SCRIPT = "reference.jpg", "reference.json", "run.py"
+IMAGE, NUMBERS, SCRIPT, CAMERA = "reference.jpg", "reference.json", "run.py", "camera.py"
 # An image (1, S, S, 3), or (1, 3, S, S), to {task: logits (1, C)}.
 Run = Callable[[np.ndarray], Mapping[str, Any]]
 _GRID = 8  # the tensor's means are stored over so many rows and columns of tiles
 _DIGITS = 6
+_LEAST_INT8 = 0.02  # tolerance of probabilities, besides what a level moves
 
 
 def write_reference(
@@ -28,6 +31,7 @@ def write_reference(
     layout: str = "NHWC",
     scale: mistakes.Scale = mistakes.SIGNED,
     script: bool = False,
+    quantised: Collection[str] = (),
 ) -> None:
     """Writes reference.jpg, reference.json and, if asked, run.py beside a model.
 
@@ -40,6 +44,8 @@ def write_reference(
       layout: of the input, NHWC or NCHW.
       scale: of the input that is normalised outside.
       script: whether to write the script that runs the model without this package.
+      quantised: the files whose activations are int8. Kernels of different processors round them
+        differently, so their tolerance is one of probabilities, see `probability_distance`.
     """
     jpeg = drawing.reference_jpeg(size)
     inside = normalised == "inside"
@@ -70,23 +76,44 @@ def write_reference(
     for file, run in runs.items():
         logits = _logits(run, expected)
         # What decoders may differ by: a level here and there.
-        moved = max(_distance(_logits(run, image), logits) for image in near)
+        away, least = (farthest, _LEAST_INT8) if file in quantised else (_distance, 1e-3)
+        moved = max(away(_logits(run, image), logits) for image in near)
         numbers["files"][file] = {
             "logits": logits,
-            "tolerance": float(f"{2 * moved + 1e-3:.2g}"),
+            "measure": "probabilities" if file in quantised else "logits",
+            "tolerance": float(f"{2 * moved + least:.2g}"),
             "mistakes": {name: _logits(run, image) for name, image in wrong.items()},
         }
     (folder / (prefix + IMAGE)).write_bytes(jpeg)
     (folder / (prefix + NUMBERS)).write_text(json.dumps(numbers, indent=1) + "\n")
     if script:
-        source = pathlib.Path(standalone.__file__).read_text(encoding="utf-8")
-        (folder / SCRIPT).write_text(source, encoding="utf-8")
+        _copy(standalone, folder / SCRIPT)
+
+
+def write_camera(folder: pathlib.Path) -> None:
+    """Writes camera.py beside a LiteRT model: the loop from frames to answers."""
+    _copy(camera, folder / CAMERA)
+
+
+def _copy(module: types.ModuleType, path: pathlib.Path) -> None:
+    path.write_text(pathlib.Path(str(module.__file__)).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def tiles(levels: np.ndarray) -> np.ndarray:
     """Returns the mean levels of G x G tiles, (G, G, 3), of an image (S, S, 3)."""
     rows = np.array_split(levels.astype(np.float64), _GRID, axis=0)
     return np.array([[tile.mean((0, 1)) for tile in np.array_split(row, _GRID, axis=1)] for row in rows])
+
+
+def probability_distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns the total variation sum_c |p_c - q_c| / 2, 0 to 1, of p, q = softmax of logits (..., C)."""
+    p, q = special.softmax(left, axis=-1), special.softmax(right, axis=-1)
+    return np.abs(p - q).sum(axis=-1) / 2
+
+
+def farthest(left: Mapping[str, Any], right: Mapping[str, Any]) -> float:
+    """Returns the largest `probability_distance` over the tasks of {task: logits (C,)}."""
+    return max(float(probability_distance(np.array(left[task]), np.array(right[task]))) for task in right)
 
 
 def _statistics(tensor: np.ndarray, levels: np.ndarray, layout: str) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""Models of random weights for latencies: an encoder with heads, and three ways to three answers."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from softbio_jax.evaluation.zero_shot.prompts import load_prompts
+from softbio_jax.inference.bundle import Bundle
+from softbio_jax.inference.export import litert, onnx, stablehlo
+from softbio_jax.inference.export.calibration import Calibration
+from softbio_jax.models.config import TEXT, ComputeConfig, vision_config
+from softbio_jax.models.flops import matmul_flops
+from softbio_jax.models.forward import embed
+from softbio_jax.models.multitask import MultitaskModel
+from softbio_jax.models.text import TextEncoder, normalise
+from softbio_jax.models.vision import VisionEncoder
+from softbio_jax.params import Tree, flatten, unflatten
+from softbio_jax.tasks import TASKS, TaskSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """An encoder at a size of its images in pixels."""
+
+    variant: str
+    size: int
+
+
+MODELS = (
+    *(Model(f"PE-Core-{name}", size) for name in ("T16-384", "S16-384", "B16-224") for size in (112, 224)),
+    Model("dinov2-s14", 98),
+    Model("dinov2-s14", 224),
+)
+# Of one encoder: the baseline of two encoders, which reads every class' prompt with every image or once, a
+# model per task, and one for all tasks. All in JAX, as one program.
+_ALL = (
+    "zero-shot, prompts with every image",
+    "zero-shot, prompts once",
+    "three single-task",
+    "one multitask",
+)
+WAYS: Mapping[Model, Sequence[str]] = {Model("PE-Core-T16-384", 112): _ALL}
+_IMAGES = 8  # for ranges, which have no effect on latency
+
+
+def write(folder: pathlib.Path, model: Model) -> list[pathlib.Path]:
+    """Exports a multitask model for LiteRT and ONNX, in float32 and int8; returns their folders."""
+    bundle = _bundle(model, tuple(TASKS.values()))
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, model.size, model.size, 3), np.uint8)
+    given = Calibration(sources=("random",), images=images, tolerance=1.0)
+    litert.write(folder / "litert", bundle, int8=True, calibration=given)
+    onnx.write(folder / "onnx", bundle, int8=True, calibration=given)
+    return [folder / "litert", folder / "onnx"]
+
+
+def write_way(folder: pathlib.Path, model: Model, way: str) -> pathlib.Path:
+    """Exports one way to three answers as a StableHLO folder."""
+    image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.uint8)
+    bundles = [_bundle(model, (task,)) for task in TASKS.values()]
+    if way == "one multitask":
+        bundles = [_bundle(model, tuple(TASKS.values()))]
+    if way.startswith("zero-shot"):
+        function, parameters = _zero_shot(model, once=way.endswith("once"))
+    else:
+        parameters = sum(leaf.size for b in bundles for leaf in jax.tree.leaves(b.variables["params"]))
+
+        def function(images: jax.Array) -> dict[str, jax.Array]:
+            return {task: x for b in bundles for task, x in b.forward(b.variables, images).items()}
+
+    traced = jax.make_jaxpr(function)(image)
+    exported = jax.export.export(jax.jit(function), platforms=["cpu"])(image)
+    path = folder / way.replace(" ", "_").replace(",", "")
+    path.mkdir()
+    (path / stablehlo.FILE).write_bytes(exported.serialize())
+    config = {
+        "format": stablehlo.FORMAT,
+        "file": stablehlo.FILE,
+        "input": {"name": stablehlo.INPUT, "shape": list(image.shape), "type": "uint8"},
+        "cost": {"parameters": int(parameters), "gflops": matmul_flops(traced) / 1e9},
+    }
+    (path / stablehlo.CONFIG).write_text(json.dumps(config))
+    return path
+
+
+def _zero_shot(model: Model, *, once: bool) -> tuple[Any, int]:
+    """Returns the function from an image to the similarities with every prompt, and its parameters."""
+    config, text = vision_config(model.variant), TEXT[model.variant]
+    count = len(load_prompts("thesis").texts())
+    ids = np.random.default_rng(0).integers(1, text.vocab, (count, text.context)).astype(np.int32)
+    vision, words = VisionEncoder(config, ComputeConfig()), TextEncoder(text, ComputeConfig())
+    image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.float32)
+    weights = _weights(jax.eval_shape(vision.init, jax.random.key(0), image))
+    texts = _weights(jax.eval_shape(words.init, jax.random.key(0), ids))
+    known = words.apply(texts, ids)
+
+    def function(images: jax.Array) -> dict[str, jax.Array]:
+        # Zero, but not for the compiler, which would compute the texts once.
+        zero = jnp.minimum(images[0, 0, 0, 0].astype(jnp.int32), 0)
+        prompts = known if once else words.apply(texts, jnp.asarray(ids) + zero)
+        return {"similarity": normalise(embed(vision, weights["params"], images)) @ normalise(prompts).T}
+
+    return function, sum(leaf.size for leaf in jax.tree.leaves((weights, texts)))
+
+
+def _bundle(model: Model, tasks: tuple[TaskSpec, ...]) -> Bundle:
+    net = MultitaskModel(vision_config(model.variant), compute=ComputeConfig(), tasks=tasks)
+    image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.float32)
+    variables = _weights(jax.eval_shape(net.init, jax.random.key(0), image))
+    return Bundle(
+        name=f"{model.variant}-{model.size}",
+        method="full",
+        image_size=model.size,
+        model=net,
+        temperatures={},
+        variables={"batch_stats": {}} | variables,
+    )
+
+
+def _weights(shapes: Any) -> Tree:
+    """Returns random weights, each array seeded by its name; scales are 1 and biases 0."""
+    found = {}
+    for path, leaf in flatten(dict(shapes)).items():
+        last = path.rpartition("/")[2]
+        if last in ("scale", "var", "gamma") or last in ("bias", "mean"):
+            found[path] = np.full(leaf.shape, float(last in ("scale", "var", "gamma")), np.float32)
+            continue
+        seed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
+        deviation = leaf.shape[-2] ** -0.5 if len(leaf.shape) > 1 else 0.02
+        found[path] = np.random.default_rng(seed).normal(0, deviation, leaf.shape).astype(np.float32)
+    return unflatten(found)

@@ -1,0 +1,177 @@
+"""The tables and the plot of docs/latency.md."""
+
+import json
+import pathlib
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from softbio_jax import files
+from softbio_jax.console import percent
+from softbio_jax.evaluation import plots
+from softbio_jax.tasks import TASKS
+
+_MARKS = ("<!-- {name}: written by scripts/benchmarks/latency.py -->", "<!-- end of {name} -->")
+_FULL = re.compile(r"(\w+)-x[\d.]+-seed\d+\.json")  # of a trial with all its steps
+# The encoder and size of a study, and the cell whose model is compared; adapters are merged.
+_STUDIED = {("dinov2-s14", 98): "lora"}
+_MARKERS = {"litert": "o", "onnx": "s"}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def write_page(page: pathlib.Path, values: Mapping[str, Any], records: pathlib.Path) -> None:
+    """Replaces the tables of a page, and the plot beside it.
+
+    Args:
+      page: a Markdown file with the marks of both tables.
+      values: what --measure wrote.
+      records: results of a study, for the accuracies; may be missing.
+    """
+    accuracies, rows = _accuracies(records), values["rows"]
+    text = page.read_text()
+    exported = [row for row in rows if row["way"] == "multitask"]
+    tables = {
+        "models": _table(exported, accuracies),
+        "ways": _ways([row for row in rows if row["way"] != "multitask"]),
+        "machine": _machine(values["machine"], accuracies),
+    }
+    for name, table in tables.items():
+        start, end = (mark.format(name=name) for mark in _MARKS)
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n{table}{end}{after}"
+    files.write_text(page, text)
+    images = page.parent / "images"
+    images.mkdir(exist_ok=True)
+    files.write_text(images / "latency.svg", plots.svg(_plot(exported, accuracies)) + "\n")
+
+
+def _accuracies(records: pathlib.Path) -> dict[tuple[str, int], dict[str, float]]:
+    """Returns (encoder, size) -> task -> mean accuracy over seeds; empty without records."""
+    found = {}
+    for key, cell in _STUDIED.items():
+        runs = []
+        for path in sorted(records.glob(f"{cell}-*.json")):
+            if (match := _FULL.fullmatch(path.name)) and match[1] == cell:
+                runs.append(json.loads(path.read_text())["averages"])
+        if runs:
+            found[key] = {task: statistics.mean(run[task] for run in runs) for task in TASKS}
+    return found
+
+
+def _pairs(rows: Rows) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yields the rows of one core and of two of each file, in the order of the first."""
+    names = ("variant", "size", "way", "format", "precision")
+    twos = {tuple(row[name] for name in names): row for row in rows if row["threads"] == 2}
+    for row in rows:
+        if row["threads"] == 1 and (two := twos.get(tuple(row[name] for name in names))):
+            yield row, two
+
+
+def _table(rows: Rows, accuracies: Mapping[tuple[str, int], Mapping[str, float]]) -> str:
+    header = [
+        "encoder",
+        "pixels",
+        "runtime",
+        "precision",
+        "1 core: median, 95 % ms",
+        "2 cores: median, 95 % ms",
+    ]
+    header += ["of float32, 1 core", "file MB", "peak MB", "M parameters", "GFLOPs"]
+    header += [f"{task} %" for task in TASKS]
+    exact = {
+        (row["variant"], row["size"], row["format"]): row["median_ms"]
+        for row in rows
+        if row["threads"] == 1 and row["precision"] == "float32"
+    }
+    lines = []
+    for one, two in _pairs(rows):
+        ratio = one["median_ms"] / exact[one["variant"], one["size"], one["format"]]
+        cells = [one["variant"], str(one["size"]), one["format"], one["precision"], _times(one), _times(two)]
+        cells += [f"{ratio:.2f}", f"{one['file_mb']:.2f}", f"{one['peak_mb']:.0f}"]
+        cells += [f"{one['parameters'] / 1e6:.2f}", f"{one['gflops']:.2f}"]
+        known = accuracies.get((one["variant"], one["size"]), {}) if one["precision"] == "float32" else {}
+        cells += [percent(known[task]) if task in known else "" for task in TASKS]
+        lines.append(cells)
+    return _markdown(header, lines)
+
+
+def _ways(rows: Rows) -> str:
+    header = ["encoder", "pixels", "way", "1 core: median, 95 % ms", "2 cores: median, 95 % ms"]
+    header += ["of one multitask, 1 core", "file MB", "peak MB", "M parameters", "GFLOPs"]
+    least = {
+        (row["variant"], row["size"]): row["median_ms"]
+        for row in rows
+        if row["threads"] == 1 and row["way"] == "one multitask"
+    }
+    lines = []
+    for one, two in _pairs(rows):
+        ratio = one["median_ms"] / least[one["variant"], one["size"]]
+        cells = [one["variant"], str(one["size"]), one["way"], _times(one), _times(two), f"{ratio:.2f}"]
+        cells += [f"{one['file_mb']:.1f}", f"{one['peak_mb']:.0f}"]
+        lines.append([*cells, f"{one['parameters'] / 1e6:.2f}", f"{one['gflops']:.2f}"])
+    return _markdown(header, lines)
+
+
+def _machine(machine: Mapping[str, Any], accuracies: Mapping[Any, Any]) -> str:
+    text = (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; load {machine['load']:.1f}"
+    )
+    busy = ", a busy machine: only ratios are meaningful" if machine["load"] > 0.5 else ""
+    known = "" if accuracies else " No study has its results yet, so the columns of accuracy are empty."
+    return f"{text}{busy}.{known}\n"
+
+
+def _times(row: Mapping[str, Any]) -> str:
+    return f"{row['median_ms']:.1f}, {row['p95_ms']:.1f}"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [header, ["---"] * len(header), *rows])
+
+
+def _plot(rows: Rows, accuracies: Mapping[tuple[str, int], Mapping[str, float]]) -> Any:
+    """Draws latency against the size of the file, and against accuracy where it is known, with the fronts."""
+    ones = [row for row in rows if row["threads"] == 1]
+    known = [row for row in ones if (row["variant"], row["size"]) in accuracies]
+    panels: list[tuple[str, list[tuple[Mapping[str, Any], float]], int]] = [
+        ("file, MB", [(row, row["file_mb"]) for row in ones], 1)
+    ]
+    if known:
+        means = {key: 100 * statistics.mean(of.values()) for key, of in accuracies.items()}
+        points = [(row, means[row["variant"], row["size"]]) for row in known if row["precision"] == "float32"]
+        panels.append(("mean accuracy, %", points, -1))
+    figure = plots.new_figure(5.2 * len(panels), 3.8)
+    for number, (label, points, sign) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), number)
+        variants = list(dict.fromkeys(row["variant"] for row in ones))
+        for row, y in points:
+            colour = plots.SERIES[variants.index(row["variant"])]
+            filled = colour if row["precision"] == "int8" else "white"
+            axes.scatter(
+                row["median_ms"], y, s=26, marker=_MARKERS[row["format"]], color=filled, edgecolor=colour
+            )
+            place = {"xytext": (4, 3), "textcoords": "offset points"}
+            axes.annotate(str(row["size"]), (row["median_ms"], y), fontsize=6, color=plots.MUTED, **place)
+        front = pareto([(row["median_ms"], sign * y) for row, y in points])
+        axes.plot(
+            [x for x, _ in front], [sign * y for _, y in front], color=plots.MUTED, linewidth=0.8, zorder=0
+        )
+        for variant, colour in zip(variants, plots.SERIES, strict=False):
+            axes.scatter([], [], s=26, color=colour, label=variant)
+        axes.set(xscale="log", xlabel="median ms of an image, one core", ylabel=label)
+        axes.set_yscale("log" if sign == 1 else "linear")
+        axes.grid(color=plots.GRID, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False, title="circle LiteRT, square ONNX; filled int8", title_fontsize=7)
+    return figure
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns the points of which no other is at most as large in both, from left to right."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points):
+        if not front or y < front[-1][1]:
+            front.append((x, y))
+    return front
