@@ -84,8 +84,12 @@ class CachedSession(Session):
         val: Sequence[tuple[PreparedDataset, Features]] = (),
     ) -> None:
         """Places features on the devices: every view of training sets, the plain view of others."""
+        self._table = tables.training_table(train, self.run.config.tasks, self.mesh)
+        self.hold_validation(val)
+
+    def hold_validation(self, val: Sequence[tuple[PreparedDataset, Features]]) -> None:
+        """Places the plain view of validation sets on the devices."""
         tasks, size = self.run.config.tasks, self.run.config.train.eval_batch_size
-        self._table = tables.training_table(train, tasks, self.mesh)
         for dataset, found in val:
             values = parallel.replicate(tables.blocks(found.values[0], size), self.mesh)
             labels = {task: tables.labels_of(dataset, found, task) for task in tasks}
@@ -153,6 +157,17 @@ class CachedSession(Session):
 
         found: Logits = jax.lax.map(block_logits, values)
         return found
+
+
+def session_of(run: Run) -> Session:
+    """Returns the session that trains a run: on images, or on cached features by steps or by lbfgs."""
+    if not run.config.train.cache_features:
+        return Session(run)
+    if run.config.optimizer.name == "lbfgs":
+        from softbio_jax.train.probing.logistic import LogisticSession
+
+        return LogisticSession(run)
+    return CachedSession(run)
 
 
 def make_steps(step: TrainStep, tasks: Sequence[str], mesh: Mesh) -> Steps:
