@@ -58,7 +58,7 @@ class DataConfig:
         check_fields(self, "data")
 
 
-_STRENGTHS = tuple(round(10 ** (k / 3), 6) for k in range(-6, 19))  # 0.01 to 1e6, three per decade
+_STRENGTHS = tuple(float(f"{10 ** (k / 3):.4g}") for k in range(-3, 16))  # 0.1 to 1e5, three per decade
 # What each optimizer reads besides the fields that all do, and its own defaults.
 _ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 _READ: dict[str, dict[str, Any]] = {
@@ -104,7 +104,7 @@ class OptimizerConfig:
     eps: Annotated[float, Range(0, 1, above=True)] | None = None
     ema_decay: Momentum = 0.0  # evaluate a moving average of the trained leaves; 0: the leaves themselves
     # of lbfgs: strengths of the penalty (scikit-learn's 1 / C), of which validation chooses one per task;
-    # None: 0.01 to 1e6, three per decade
+    # None: 0.1 to 1e5, three per decade
     l2: Annotated[tuple[Annotated[float, Range(0, 1e12)], ...], Distinct(1)] | None = None
     iterations: Annotated[int, Range(1, 10**6)] | None = None  # of lbfgs: at most, per strength; None: 1000
     refit: bool = False  # of lbfgs: solve once more on training and validation rows, at the chosen strength
