@@ -13,6 +13,9 @@ and dtype can be set the same way; the weights by --config.model.pretrained. rat
 rate of heads, pooling and adapters; that of B is twice as high for lora_plus, that of unfrozen
 blocks a tenth. 1e-3 suits the demo's tiny encoder; start at 1e-4 for a large one. dtype=auto is what
 the devices compute fastest: bfloat16, float16 on GPUs without it (T4, P100), float32 on a CPU.
+
+optimizer=lbfgs, of method=lp, solves the heads as regularised logistic regressions on cached features, in
+one step: each task's strength is chosen on the validation rows, and steps, batch_size and rate are not read.
 """
 
 import ml_collections
@@ -27,7 +30,11 @@ _DEFAULTS = {
     "steps": "400",
     "batch_size": "64",
     "rate": "1e-3",
+    "optimizer": "adamw",
 }
+
+_STEPS = ("steps", "batch_size", "rate")
+_UNCERTAINTY = {"kind": "uncertainty"}
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -35,6 +42,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     chosen = _parse(arguments)
     tasks = tuple(chosen["tasks"].split("+"))
     steps, rate = int(chosen["steps"]), float(chosen["rate"])
+    solved = chosen["optimizer"] == "lbfgs"
     return ml_collections.ConfigDict(
         {
             "seed": 0,
@@ -44,10 +52,10 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                 "image_size": 0,
                 "pretrained": "",
                 "feature": "pooled",
-                "head": {"kind": "linear", "batch_norm": True, "dropout": 0.2},
+                "head": {"kind": "linear", "batch_norm": True, "dropout": 0.0 if solved else 0.2},
             },
             "method": _method(chosen["method"]),
-            "balancing": {"kind": "uncertainty"} if len(tasks) > 1 else {"kind": "fixed", "weights": {}},
+            "balancing": {"kind": "fixed", "weights": {}} if solved or len(tasks) == 1 else _UNCERTAINTY,
             "data": {
                 "root": "data",
                 "train": _names(chosen["train"]),
@@ -70,24 +78,9 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
             "distill": {"teacher": ""},  # a trained model to learn from, see docs/distillation.md
             "compute": {"dtype": chosen["dtype"], "remat": "none"},
             "mesh": {"fsdp": 1},
-            "optimizer": {
-                "rates": {
-                    "heads": rate,
-                    "pooling": rate,
-                    "blocks": 0.1 * rate,
-                    "adapter_a": rate,
-                    "adapter_b": 2 * rate if chosen["method"] == "lora_plus" else rate,
-                    "magnitude": rate,
-                    "log_var": 5e-3,
-                },
-                "schedule": "cosine",
-                "warmup_steps": min(20, steps // 10),
-                "weight_decay": 0.01,
-                "decay_all": False,
-                "clip_norm": 1.0,
-            },
+            "optimizer": {"name": "lbfgs", "rates": {}} if solved else _optimizer(chosen, steps, rate),
             "train": {
-                "steps": steps,
+                "steps": 1 if solved else steps,
                 "batch_size": int(chosen["batch_size"]),
                 "microbatches": 1,
                 "eval_batch_size": 256,
@@ -97,10 +90,30 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
                 "keep": 2,
                 "patience": 0,
                 "evaluate": "best",
-                "cache_features": False,  # method lp only: the encoder runs once
+                "cache_features": solved,  # method lp only: the encoder runs once
             },
         }
     )
+
+
+def _optimizer(chosen: dict[str, str], steps: int, rate: float) -> dict:
+    return {
+        "name": chosen["optimizer"],
+        "rates": {
+            "heads": rate,
+            "pooling": rate,
+            "blocks": 0.1 * rate,
+            "adapter_a": rate,
+            "adapter_b": 2 * rate if chosen["method"] == "lora_plus" else rate,
+            "magnitude": rate,
+            "log_var": 5e-3,
+        },
+        "schedule": "cosine",
+        "warmup_steps": min(20, steps // 10),
+        "weight_decay": 0.01,
+        "decay_all": False,
+        "clip_norm": 1.0,
+    }
 
 
 def _parse(arguments: str) -> dict[str, str]:
@@ -111,6 +124,8 @@ def _parse(arguments: str) -> dict[str, str]:
             known = ", ".join(chosen)
             raise ValueError(f"expected key=value with a key of {known}, found {pair!r}")
         chosen[key] = value
+        if key in _STEPS and "optimizer=lbfgs" in arguments.split(","):
+            raise ValueError(f"lbfgs has no steps, so that {key} is not read; remove {pair!r}")
     for key in ("steps", "batch_size"):
         if not chosen[key].isdigit() or int(chosen[key]) < 1:
             raise ValueError(f"{key} is an integer of at least 1, found {chosen[key]!r}")

@@ -23,7 +23,7 @@ from softbio_jax.evaluation.metrics.ages import EXPECTED_YEARS
 from softbio_jax.evaluation.metrics.per_task import task_metrics
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.runs import directory
-from softbio_jax.runs.data import check_tests, open_all
+from softbio_jax.runs.data import check_tests, held_out, open_all
 from softbio_jax.runs.restore import restore_run
 from softbio_jax.runs.session import Outputs, Session
 from softbio_jax.tasks import TASKS
@@ -86,7 +86,7 @@ def evaluate_run(
             if files.absolute(out) == files.absolute(workdir):
                 raise changed
             console.say(f"warning: {changed}")
-        summary = evaluate(session, data.test, out, val=data.val)
+        summary = evaluate(session, data.test, out, val=held_out(config, data))
         console.say(f"results: {epath.Path(out) / DIRECTORY / 'metrics.json'}")
         if timed:
             found = speed.measure(session)

@@ -94,7 +94,8 @@ FAMILIES: Mapping[str, Mapping[str, Format]] = {
     "dinov3": dinov3.FORMATS | _OURS,
     # OpenAI's names are the Perception Encoder's.
     "clip": {name: FORMATS[name] for name in ("official", "timm", "softbio")} | {"transformers": _CLIP},
-    "siglip2": FORMATS | {"open_clip": _SIGLIP2_OPEN_CLIP, "transformers": _SIGLIP2},
+    "siglip2": FORMATS
+    | {"open_clip": _SIGLIP2_OPEN_CLIP, "transformers": _SIGLIP2, "big_vision": siglip2.BIG_VISION},
 }
 NAMES = tuple(dict.fromkeys(name for formats in FAMILIES.values() for name in formats))
 

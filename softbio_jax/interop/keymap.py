@@ -58,6 +58,12 @@ SPLIT_ROWS_TRANSPOSE = Transform(
 THIRDS = Transform(
     name="thirds", forward=lambda a: tuple(np.split(a, 3)), backward=lambda q, k, v: np.concatenate([q, k, v])
 )
+# Fused rows [q; k; v] of a torch Linear <-> kernels (in, out) of q, k, v.
+THIRDS_TRANSPOSE = Transform(
+    name="thirds, transpose",
+    forward=lambda a: tuple(part.T for part in np.split(a, 3)),
+    backward=lambda q, k, v: np.concatenate([q.T, k.T, v.T]),
+)
 # The fused gate and value of SwiGLU <-> each, for a vector or a torch Linear.
 HALVES = Transform(
     name="halves", forward=lambda a: tuple(np.split(a, 2)), backward=lambda a, b: np.concatenate([a, b])

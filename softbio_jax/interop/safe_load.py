@@ -12,9 +12,9 @@ import safetensors.numpy
 
 from softbio_jax import files
 from softbio_jax.errors import UserError
-from softbio_jax.interop.reading import locate, shards
+from softbio_jax.interop.reading import locate, shards, torchscript
 from softbio_jax.interop.reading.locate import LEVELS, one_level, plain_names
-from softbio_jax.safety import untrusted
+from softbio_jax.safety import damage, untrusted
 
 # Before 2.10 torch's restricted unpickler had known bypasses.
 _MIN_TORCH = (2, 10)
@@ -25,9 +25,9 @@ def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
     """Reads every array of a checkpoint, without casting.
 
     Args:
-      path: a `.safetensors` file, a `.pt`, `.pth`, `.bin` or `.ckpt` file of torch tensors, the
-        `.index.json` of a checkpoint in several files, or the folder of one. `FILE:ema` reads one of
-        several levels.
+      path: a `.safetensors` file, a `.pt`, `.pth`, `.bin` or `.ckpt` file of torch tensors or of a
+        TorchScript model, a `.npz` file of numpy arrays, the `.index.json` of a checkpoint in several
+        files, or the folder of one. `FILE:ema` reads one of several levels.
 
     Returns:
       (key -> array, metadata of safetensors). A level such as `state_dict`, `model` or `ema` is
@@ -56,13 +56,15 @@ def load_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
             raise shards.lone_part(path)
         if path.suffix == ".safetensors":
             arrays, metadata = _load_safetensors(path)
+        elif path.suffix == ".npz":
+            arrays = _load_numpy(path)
         elif path.suffix in locate.TORCH:
             arrays, level = _load_torch(path, level)
         else:
             raise UserError(
                 "unknown checkpoint file type",
                 where=str(path),
-                expected=f"a name ending in .safetensors, {' or '.join(locate.TORCH)}",
+                expected=f"a name ending in .safetensors, {', '.join(locate.TORCH)} or .npz",
                 found=repr(path.suffix),
                 fix="rename or convert the file",
             )
@@ -88,6 +90,22 @@ def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
         raise _unreadable("safetensors file", path, error) from error
 
 
+def _load_numpy(path: pathlib.Path) -> dict[str, np.ndarray]:
+    untrusted.check_archive(path, stored=False, what="numpy arrays", fix="save it again with numpy.savez")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except Exception as error:  # damage, which zipfile and numpy report in many ways
+        if damage.refusal(error):
+            raise
+        raise _unreadable("numpy archive", path, error) from error
+    # numpy writes bfloat16 as the bytes that it takes.
+    return {
+        key: array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
+        for key, array in arrays.items()
+    }
+
+
 def _too_small(path: pathlib.Path, key: str, kind: str) -> UserError:
     return UserError(
         "weights of a type that is read together with scales",
@@ -100,6 +118,8 @@ def _too_small(path: pathlib.Path, key: str, kind: str) -> UserError:
 
 def _load_torch(path: pathlib.Path, level: str) -> tuple[dict[str, np.ndarray], str]:
     """Returns the arrays, and what is left of the level: its part within their names."""
+    if torchscript.is_archive(path):
+        return torchscript.load(path), level
     torch = _require_torch(path)
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _MIN_TORCH:
         raise UserError(

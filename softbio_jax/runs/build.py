@@ -144,6 +144,7 @@ def build(
     groups = chosen.label(list(shapes))
     _check_pooling(config, encoder, groups)
     trainable = {path: group for path, group in groups.items() if group != FROZEN}
+    optimizer.check_lbfgs(config, trainable)
     return Run(
         config=config,
         model=model,
@@ -235,9 +236,10 @@ def narrow(frozen: Tree, config: RunConfig) -> Tree:
 def describe(run: Run) -> str:
     """Returns what is printed at the start: a table of parameters per group, the type and the attention."""
     sizes, leaves = run.sizes(), collections.Counter(run.groups.values())
+    rates = run.config.optimizer.rates
     rows = [f"{'group':<14}{'rate':>10}{'leaves':>8}{'parameters':>14}"]
     for group in sorted(sizes, key=lambda g: (g == FROZEN, -sizes[g])):
-        rate = "-" if group == FROZEN else f"{run.config.optimizer.rates[group]:.1e}"
+        rate = f"{rates[group]:.1e}" if group in rates and group != FROZEN else "-"
         rows.append(f"{group:<14}{rate:>10}{leaves[group]:>8}{sizes[group]:>14,}")
     trained, total = run.trained_and_total()
     rows.append(f"{'trainable':<32}{trained:>14,}  ({100 * trained / total:.2f} % of {total:,})")

@@ -80,15 +80,17 @@ class DataConfig:
         check_fields(self, "data")
 
 
+_STRENGTHS = tuple(float(f"{10 ** (k / 3):.4g}") for k in range(-3, 16))  # 0.1 to 1e5, three per decade
 # What each optimizer reads besides the fields that all do, and its own defaults.
 _ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
-_READ = {
+_READ: dict[str, dict[str, Any]] = {
     "adamw": _ADAM,
     "adam": _ADAM,
     "lamb": {"b1": 0.9, "b2": 0.999, "eps": 1e-6},
     "lion": {"b1": 0.9, "b2": 0.99},
     "sgd": {"momentum": 0.9},
     "adafactor": {"eps": 1e-30},
+    "lbfgs": {"l2": _STRENGTHS, "iterations": 1000},
 }
 
 
@@ -99,9 +101,13 @@ class OptimizerConfig:
     Fields that only some optimizers or schedules read are None for their default: b1=0.9 and b2=0.999 (lion
     0.99), eps=1e-8 (lamb 1e-6, adafactor 1e-30, of squares), momentum=0.9 of sgd, power=2 of polynomial.
     Setting one that the chosen optimizer or schedule does not read is an error.
+
+    lbfgs solves linear heads of cached features exactly, as regularised logistic regressions, in a run of
+    one step; see `train.probing.logistic`. It reads l2, iterations and refit only.
     """
 
-    name: Literal["adamw", "adam", "sgd", "lion", "lamb", "adafactor"] = "adamw"  # optax's of that name
+    # optax's of that name
+    name: Literal["adamw", "adam", "sgd", "lion", "lamb", "adafactor", "lbfgs"] = "adamw"
     rates: Mapping[str, Rate]  # group -> peak learning rate
     # of every rate, after the warm-up
     schedule: Literal["cosine", "linear", "polynomial", "inverse_sqrt", "constant", "plateau"] = "cosine"
@@ -119,11 +125,20 @@ class OptimizerConfig:
     # added to the root of the second moment; None: the optimizer's own
     eps: Annotated[float, Range(0, 1, above=True)] | None = None
     ema_decay: Momentum = 0.0  # evaluate a moving average of the trained leaves; 0: the leaves themselves
+    # of lbfgs: strengths of the penalty (scikit-learn's 1 / C), of which validation chooses one per task;
+    # None: 0.1 to 1e5, three per decade
+    l2: Annotated[tuple[Annotated[float, Range(0, 1e12)], ...], Distinct(1)] | None = None
+    iterations: Annotated[int, Range(1, 10**6)] | None = None  # of lbfgs: at most, per strength; None: 1000
+    refit: bool = False  # of lbfgs: solve once more on training and validation rows, at the chosen strength
 
     def __post_init__(self) -> None:
         check_fields(self, "optimizer")
-        for field in ("momentum", "b1", "b2", "eps"):
+        for field in ("momentum", "b1", "b2", "eps", "l2", "iterations"):
             self._resolve(field, _READ[self.name], unset=(None, _ADAM.get(field)), of=self.name)
+        if self.name == "lbfgs":
+            self._check_lbfgs()
+        elif self.refit:
+            raise _not_read("refit", True, of=self.name)
         polynomial = {"power": 2.0} if self.schedule == "polynomial" else {}
         self._resolve("power", polynomial, unset=(None,), of=f"the schedule {self.schedule}")
         if self.name == "adam" and self.weight_decay not in (0.0, type(self).weight_decay):
@@ -138,8 +153,17 @@ class OptimizerConfig:
             )
         self._rename()
 
+    def _check_lbfgs(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.name in ("name", "rates", "refit", *_READ[self.name]):
+                continue
+            if (value := getattr(self, field.name)) not in (None, field.default):
+                raise _not_read(field.name, value, of=self.name)
+        if self.rates:
+            raise _not_read("rates", dict(self.rates), of=self.name)
+
     def _resolve(
-        self, field: str, read: Mapping[str, float], *, unset: tuple[float | None, ...], of: str
+        self, field: str, read: Mapping[str, Any], *, unset: tuple[float | None, ...], of: str
     ) -> None:
         """Gives a field its default, so that config.json holds what was used."""
         value = getattr(self, field)
@@ -164,12 +188,12 @@ class OptimizerConfig:
         object.__setattr__(self, "rates", rates)
 
 
-def _not_read(field: str, value: float, *, of: str) -> UserError:
+def _not_read(field: str, value: Any, *, of: str) -> UserError:
     return UserError(
         "a field that nothing reads",
         where=f"optimizer.{field}",
         expected=f"no value with {of}",
-        found=f"{value:g}",
+        found=f"{value:g}" if isinstance(value, float) else str(value),
         fix="remove it",
     )
 

@@ -70,6 +70,16 @@ def with_targets(train: list[PreparedDataset], labels: LabelConfig) -> list[Prep
     return [targets.attach(item, kinds, labels.noise.get(item.name)) for item in train]
 
 
+def held_out(config: RunConfig, data: RunData) -> list[PreparedDataset]:
+    """Returns the validation sets that the trained weights have not seen: none after `optimizer.refit`."""
+    return [] if config.optimizer.refit else data.val
+
+
+def images_per_step(config: RunConfig, data: RunData) -> int:
+    """Returns how many training images an optimizer step reads: a batch, or with lbfgs all of them."""
+    return sum(map(len, data.train)) if config.optimizer.name == "lbfgs" else config.train.batch_size
+
+
 def open_tests(root: str, entries: Sequence[str]) -> list[PreparedDataset]:
     """Opens test sets, given as NAME/SPLIT under root.
 

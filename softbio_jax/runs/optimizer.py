@@ -11,13 +11,14 @@ import optax
 from softbio_jax.adapters.methods import GROUPS
 from softbio_jax.errors import UserError, nearest
 from softbio_jax.params import Tree, flatten, unflatten
-from softbio_jax.runs.config import OptimizerConfig
+from softbio_jax.runs.config import OptimizerConfig, RunConfig
 from softbio_jax.runs.state import TrainState
 
 # Leaves that shrink under weight decay; the rest are biases, norms, magnitudes, probes, log-variances.
 _DECAYED = ("kernel", "lora_a", "lora_b")
 # Optimizer states in checkpoints hold this group under its name before 0.2.
 _STORED = {"log_var": "log_sigma"}
+LBFGS = "optimizer=lbfgs"  # the argument of configs/finetune.py
 Number = float | jax.Array
 EffectiveRates = Callable[[optax.OptState, jax.Array], dict[str, jax.Array]]
 Mask = Callable[[Tree], Tree]  # parameters -> whether each leaf is decayed
@@ -75,8 +76,9 @@ def make(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns global-norm clipping, then `config.name` per group, then `average`, for the trainable tree.
 
-    Its update takes `rate_scale`, which multiplies every group's rate but lowers none below
-    `config.least_rate`, as torch's ReduceLROnPlateau does.
+    That of lbfgs changes nothing and has no state: its run solves the heads itself. The update takes
+    `rate_scale`, which multiplies every group's rate but lowers none below `config.least_rate`, as torch's
+    ReduceLROnPlateau does.
 
     Args:
       config: rates, decay, clipping.
@@ -88,6 +90,8 @@ def make(
     Raises:
       UserError: a group without a rate, or a rate without a group.
     """
+    if config.name == "lbfgs":
+        return optax.with_extra_args_support(optax.identity())
     rates = config.rates if rates is None else rates
     weight_decay = config.weight_decay if weight_decay is None else weight_decay
     wanted = set(groups.values())
@@ -148,6 +152,53 @@ def effective_rates(config: OptimizerConfig, groups: Collection[str], *, steps: 
         }
 
     return rates
+
+
+def check_lbfgs(config: RunConfig, groups: Mapping[str, str]) -> None:
+    """Checks that a run of lbfgs has a minimum that its steps and losses describe.
+
+    Args:
+      config: a run; those of other optimizers pass.
+      groups: trainable path -> group.
+
+    Raises:
+      UserError: anything else than linear heads on cached features, solved in one step from unweighted
+        losses of every training row once.
+    """
+    if config.optimizer.name != "lbfgs":
+        return
+    others = sorted({group for path, group in groups.items() if not path.startswith("heads/")})
+    head, balancing, train = config.model.head, config.balancing, config.train
+    for field, found, expected in (
+        ("method.name", others and f"{config.method['name']}, which trains {', '.join(others)}", "lp"),
+        ("train.cache_features", not train.cache_features and "False", "True"),
+        ("train.steps", train.steps != 1 and f"{train.steps}", "1"),
+        ("model.head.kind", head.kind != "linear" and head.kind, "linear"),
+        ("model.head.dropout", head.dropout and f"{head.dropout:g}", "0.0"),
+        ("balancing.kind", balancing.kind != "fixed" and balancing.kind, "fixed"),
+        ("balancing.weights", balancing.weights and f"{dict(balancing.weights)}", "{}"),
+        ("data.sampler.name", (name := config.data.sampler["name"]) != "natural" and name, "natural"),
+    ):
+        if found:
+            raise UserError(
+                "lbfgs solves linear heads on cached features only",
+                where=field,
+                expected=expected,
+                found=found,
+                fix=f"set it, as configs/finetune.py:method=lp,{LBFGS} does, or use adamw",
+            )
+
+
+def check_has_steps(config: OptimizerConfig) -> None:
+    """Raises UserError for lbfgs, whose runs have no train step to be compiled or swept over."""
+    if config.name == "lbfgs":
+        raise UserError(
+            "a run without a train step",
+            where="optimizer.name",
+            expected="an optimizer with a learning rate, such as adamw",
+            found="lbfgs, which solves the heads on cached features",
+            fix="leave optimizer=lbfgs out of --config, or train it without planning or sweeping",
+        )
 
 
 class Average(NamedTuple):

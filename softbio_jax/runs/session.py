@@ -24,7 +24,7 @@ from softbio_jax.runs import config as config_lib
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig
 from softbio_jax.runs.data import RunData, eval_batches, train_batches
-from softbio_jax.runs.optimizer import effective_rates, evaluated
+from softbio_jax.runs.optimizer import check_has_steps, effective_rates, evaluated
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import (
     Batch,
@@ -236,8 +236,12 @@ def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | N
     Args:
       run: what is trained.
       optimizer: replaces the run's own, whose rates are then not among the metrics.
+
+    Raises:
+      UserError: the run's optimizer is lbfgs, which has no step.
     """
     config = run.config
+    check_has_steps(config.optimizer)
     settings = StepConfig(
         augment=config.augment,
         balancing=config.balancing,

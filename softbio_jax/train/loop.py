@@ -74,9 +74,12 @@ def train_and_evaluate(
         run = dataclasses.replace(run, config=warm_start.with_base(run.config, workdir, source))
     config = run.config.train
     directory.check_workdir(run.config, workdir)
-    taught = run.teacher is not None
     data_lib.check(
-        data, tasks=run.config.tasks, batch_size=config.batch_size, head=run.config.model.head, taught=taught
+        data,
+        tasks=run.config.tasks,
+        batch_size=data_lib.images_per_step(run.config, data),
+        head=run.config.model.head,
+        taught=run.teacher is not None,
     )
     with (
         directory.hold(workdir, console=Console(active=jax.process_index() == 0)) as check_lock,
@@ -88,8 +91,9 @@ def train_and_evaluate(
         ) as training,
     ):
         training.finish(training.run(config.steps, compiled))
+        val = data_lib.held_out(run.config, data)
         summary = evaluate(
-            training.session, data.test, workdir, model=run.summary(), val=data.val, console=training.console
+            training.session, data.test, workdir, model=run.summary(), val=val, console=training.console
         )
         training.console.say(closing(workdir, evaluated=bool(data.test)))
         return summary
@@ -124,6 +128,10 @@ class Training:
         if config.trackers:
             trackers.check(config.trackers)
         self._run, self._data, self._workdir = run, data, workdir
+        self._val, self._batch = (
+            data_lib.held_out(run.config, data),
+            data_lib.images_per_step(run.config, data),
+        )
         self._preemption, self._started = preemption, time.perf_counter()
         self._profile = Profile(config.profile_steps, workdir / "profile")
         preemption.leave = self.leave
@@ -155,9 +163,7 @@ class Training:
             directory.write_start(
                 run, data, workdir, audits=self._audits, images=images, warnings=warnings, origin=origin
             )
-        self._progress = Progress(
-            self.console, first=self.first, steps=config.steps, batch_size=config.batch_size
-        )
+        self._progress = Progress(self.console, first=self.first, steps=config.steps, batch_size=self._batch)
         skips = SkippedUpdates(
             workdir / "skipped.jsonl" if self._chief else None,
             maximum=config.max_skipped,
@@ -211,7 +217,7 @@ class Training:
         # From the restored step: its checkpoint precedes its validation, so a run that was
         # interrupted between the two repeats the validation.
         for step in range(self.first, last + 1):
-            validates = bool(self._data.val) and step > 0 and due(step, config.eval_every, config.steps)
+            validates = bool(self._val) and step > 0 and due(step, config.eval_every, config.steps)
             if step > self.first:
                 leaves = self.step(step)
                 if leaves or validates or due(step, config.checkpoint_every, config.steps):
@@ -284,7 +290,7 @@ class Training:
     def validate(self, step: int) -> bool:
         """Measures the validation loss after a saved step; returns whether to stop early."""
         config = self._run.config.train
-        scalars = validate(self.session, self._data.val, console=self.console)
+        scalars = validate(self.session, self._val, console=self.console)
         self.console.say(f"validation at step {step}: {summary(scalars)}")
         self._progress.validated(step, scalars["val/loss"])
         self._log.write(step, scalars)
@@ -326,7 +332,7 @@ class Training:
         if self._chief:
             directory.write_end(
                 self._workdir,
-                batch_size=train.batch_size,
+                batch_size=self._batch,
                 seconds=time.perf_counter() - self._started,
                 images_per_second=self._progress.images_per_second,
             )

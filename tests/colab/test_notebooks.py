@@ -13,6 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+NOTEBOOKS_BY_NAME = {path.stem: path for path in NOTEBOOKS}
 # The size of every notebook's run here; the last line of its settings wins.
 SMALL = {
     "finetune": """
@@ -132,6 +133,55 @@ def test_every_cell_runs(path, tmp_path, monkeypatch):
         assert (tmp_path / "work" / "report" / "report.html").stat().st_size > 10_000
         assert (tmp_path / "work" / "lora.zip").exists()
         _disconnect_and_run_again(path, settings, tmp_path)
+
+
+@pytest.mark.long
+def test_finetune_trains_a_published_variant_of_another_family(tmp_path, monkeypatch):
+    from softbio_jax.interop import formats
+    from softbio_jax.interop.goldens import named_state
+    from softbio_jax.interop.safe_load import save_arrays
+    from softbio_jax.models.config import vision_config
+
+    official = named_state(formats.official_shapes("dinov2-s14", text=False))
+    save_arrays(
+        tmp_path / "weights.safetensors",
+        formats.written(vision_config("dinov2-s14"), "timm", official),
+        metadata={},
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    settings = f"""
+SOURCE |= {{"count": 64, "test_count": 32}}
+STEPS, BATCH, IMAGE_SIZE = 2, 8, 28
+VARIANT, PRETRAINED = "dinov2-s14", {str(tmp_path / "weights.safetensors")!r}
+DATA, WORK = {str(tmp_path / "data")!r}, {str(tmp_path / "work")!r}
+"""
+    said = run(NOTEBOOKS_BY_NAME["finetune"], settings, last="show_predictions")
+    assert "averages: gender" in said
+    written = json.loads((tmp_path / "work/lora/config.json").read_text())
+    assert written["model"] | {"variant": "dinov2-s14", "image_size": 28} == written["model"]
+    metrics = json.loads((tmp_path / "work/lora/eval/metrics.json").read_text())
+    assert metrics["model"]["variant"] == "dinov2-s14" and metrics["model"]["total_params"] > 22_056_192
+
+
+@pytest.mark.long
+def test_zero_shot_classifies_with_another_family(tmp_path, monkeypatch):
+    from softbio_jax.interop import formats
+    from softbio_jax.interop.goldens import named_state
+    from softbio_jax.interop.safe_load import save_arrays
+
+    towers = named_state(formats.official_shapes("tiny-clip", text=True))
+    save_arrays(tmp_path / "towers.safetensors", towers, metadata={})
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    settings = (
+        SMALL["zero_shot"].replace("tiny-test", "tiny-clip")
+        + f"""
+DATA, WORK = {str(tmp_path / "data")!r}, {str(tmp_path / "work")!r}
+CHECKPOINT = {str(tmp_path / "towers.safetensors")!r}
+"""
+    )
+    assert "averages: emotion" in run(NOTEBOOKS_BY_NAME["zero_shot"], settings)
 
 
 def _disconnect_and_run_again(path, settings, folder):

@@ -90,8 +90,12 @@ class CachedSession(Session):
         val: Sequence[tuple[PreparedDataset, Features]] = (),
     ) -> None:
         """Places features on the devices: every view of training sets, the plain view of others."""
+        self._table = tables.training_table(train, self.run.config.tasks, self.mesh)
+        self.hold_validation(val)
+
+    def hold_validation(self, val: Sequence[tuple[PreparedDataset, Features]]) -> None:
+        """Places the plain view of validation sets on the devices."""
         tasks, size = self.run.config.tasks, self.run.config.train.eval_batch_size
-        self._table = tables.training_table(train, tasks, self.mesh)
         for dataset, found in val:
             values = parallel.replicate(tables.blocks(found.values[0], size), self.mesh)
             labels = {task: tables.labels_of(dataset, found, task) for task in tasks}
@@ -162,8 +166,15 @@ class CachedSession(Session):
 
 
 def session_of(run: Run) -> Session:
-    """Returns the session that trains a run: with cached features, a teacher's cached outputs, or neither."""
+    """Returns the session that trains a run.
+
+    It trains on images, on cached features by steps or by lbfgs, or with a teacher's cached outputs.
+    """
     if run.config.train.cache_features:
+        if run.config.optimizer.name == "lbfgs":
+            from softbio_jax.train.probing.logistic import LogisticSession
+
+            return LogisticSession(run)
         return CachedSession(run)
     if run.teacher is not None and run.config.distill.targets == "cached":
         from softbio_jax.train.distillation.targets import TargetSession

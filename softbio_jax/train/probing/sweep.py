@@ -209,6 +209,7 @@ def sweep(
         that trains the encoder, or another process works in the workdir.
     """
     config = run.config.train
+    optimizer.check_has_steps(run.config.optimizer)
     _check(rates, decays, data)
     data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size, head=run.config.model.head)
     trials = [Trial(rate, decay) for rate, decay in itertools.product(rates, decays)]
