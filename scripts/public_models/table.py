@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from softbio_jax import command, files
@@ -98,7 +99,7 @@ def _without_other(predictions: Any, task: str) -> dict[str, Any]:
     if task not in _OTHER or classes.index(_OTHER[task]) in labels:
         return {}
     kept = [number for number, name in enumerate(classes) if name != _OTHER[task]]
-    hits = int(sum(kept[best] == label for best, label in zip(probabilities[:, kept].argmax(1), labels)))
+    hits = int(np.sum(np.array(kept)[probabilities[:, kept].argmax(axis=1)] == labels))
     share = hits / len(labels)
     return {f"accuracy_without_{_OTHER[task]}": [share, *intervals.wilson(hits, len(labels))]}
 
