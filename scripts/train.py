@@ -61,10 +61,10 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from softbio_jax.interop.reading.locate import check_source
-    from softbio_jax.runs import build, parallel, warm_start
+    from softbio_jax.runs import build, parallel
     from softbio_jax.runs.config import config_from
     from softbio_jax.runs.data import open_all
-    from softbio_jax.train import loop
+    from softbio_jax.train import loop, warm_start
     from softbio_jax.train.preemption import Preempted, Preemption
 
     with contextlib.ExitStack() as stack:

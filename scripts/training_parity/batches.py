@@ -64,7 +64,9 @@ def _augmented(images: np.ndarray, key: jax.Array, index: np.ndarray, case: Case
 
 def save(path: pathlib.Path, batches: Sequence[Batch]) -> None:
     """Writes batches to an .npz file, {step}/{name} each."""
-    np.savez(path, **{f"{i}/{name}": array for i, batch in enumerate(batches) for name, array in batch.items()})
+    np.savez(
+        path, **{f"{i}/{name}": array for i, batch in enumerate(batches) for name, array in batch.items()}
+    )
 
 
 def load(path: pathlib.Path, case: Case, steps: int) -> list[Batch]:

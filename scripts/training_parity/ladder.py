@@ -79,7 +79,11 @@ class Ladder:
         layers = _layers(reference.gradient)
         for path, leaf in reference.gradient.items():
             # Of q, k and v in one leaf, k's alone may be without a gradient.
-            parts = np.split(leaf, _FUSED.get("/".join(path.split("/")[-3:]), 1), axis=-1) if leaf.ndim else [leaf]
+            parts = (
+                np.split(leaf, _FUSED.get("/".join(path.split("/")[-3:]), 1), axis=-1)
+                if leaf.ndim
+                else [leaf]
+            )
             if any(0 < _largest(part) <= _ZERO * layers[_layer(path)] for part in parts):
                 self.zero.add(path)
         rungs = []
@@ -111,9 +115,7 @@ def first_beyond(rungs: Iterable[Rung], limit: float) -> Rung | None:
     return next((rung for rung in rungs if not rung.difference <= limit), None)
 
 
-def _rung(
-    step: int, kind: str, name: str, found: np.ndarray, expected: np.ndarray, scale: float
-) -> Rung:
+def _rung(step: int, kind: str, name: str, found: np.ndarray, expected: np.ndarray, scale: float) -> Rung:
     largest = _largest(np.asarray(found, np.float64) - np.asarray(expected, np.float64))
     difference = 0.0 if largest == 0 else largest / scale if scale else np.inf
     return Rung(step=step, kind=kind, name=name, difference=difference, scale=scale)

@@ -5,7 +5,7 @@ Sources: Hinton et al. 2015, arXiv:1503.02531; of the feature, Romero et al. 201
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,28 @@ import optax
 
 from softbio_jax.losses.masked import MaskedMean, masked_mean
 from softbio_jax.params import Tree
+from softbio_jax.ranges import Range, check_fields
 
 _LEAST = 1e-12  # of a squared norm, so that the feature 0 has a gradient
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A trained model that a run learns from; without a teacher, nothing else is read."""
+
+    teacher: str = ""  # a run directory, saved model or hub id; empty: the labels alone
+    weight: Annotated[float, Range(0, 1, above=True)] = 0.5  # w of the teacher's term; the labels have 1 - w
+    temperature: Annotated[float, Range(0, 100, above=True)] = 2.0  # T that softens both outputs
+    feature: Literal["none", "cosine", "mse"] = "none"  # distance of a projection to the teacher's feature
+    feature_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of that term
+    # live: the teacher runs in every step; cached: once per image and view, of train.cache_views
+    targets: Literal["live", "cached"] = "live"
+    digest: str = ""  # of the teacher, set when it is read; another one is an error
+    # channels of the teacher's feature, set when it is read; 0: unknown
+    feature_width: Annotated[int, Range(0, 2**17)] = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "distill")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

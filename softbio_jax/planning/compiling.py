@@ -16,11 +16,11 @@ import jax
 
 from softbio_jax.console import Console, duration
 from softbio_jax.errors import UserError
-from softbio_jax.models.teacher import Teacher
 from softbio_jax.planning import fit, stored
 from softbio_jax.planning.fit import Fit
 from softbio_jax.planning.topology import Target, described, devices_of, resolve
 from softbio_jax.runs.config import RunConfig
+from softbio_jax.runs.teacher import Teacher
 
 _REFRESH = 0.5, 30.0  # seconds between two progress lines, on a terminal and in a log
 

@@ -22,7 +22,7 @@ from softbio_jax.runs.data import open_all
 from softbio_jax.runs.session import CompiledStep, is_taught_live, trace_train_step
 
 if TYPE_CHECKING:
-    from softbio_jax.models.teacher import Teacher
+    from softbio_jax.runs.teacher import Teacher
 
 # Training rows of FairFace, LAGENDA, CelebA-HQ and RAF-DB.
 PUBLIC_ROWS = 69_395 + 67_352 + 22_400 + 9_215

@@ -30,7 +30,7 @@ from softbio_jax.runs.state import TrainState
 from softbio_jax.tasks import TASKS
 
 if TYPE_CHECKING:
-    from softbio_jax.models.teacher import Teacher
+    from softbio_jax.runs.teacher import Teacher
 
 _STREAM_BYTES = 10_000_000  # of a residual stream (B, N, D) of 16 bits
 
@@ -80,8 +80,7 @@ class Run:
 
     def trained_and_total(self) -> tuple[int, int]:
         """Returns the number of trained and of all parameters."""
-        sizes = self.sizes()
-        total = sum(sizes.values())
+        total = sum((sizes := self.sizes()).values())
         return total - sizes.get(FROZEN, 0), total
 
     def summary(self) -> dict[str, Any]:

@@ -8,14 +8,17 @@ import jax
 
 from softbio_jax.data import sampling
 from softbio_jax.data.augment import AugmentConfig
+from softbio_jax.data.partial.config import LabelConfig
 from softbio_jax.errors import UserError, nearest
 from softbio_jax.losses.balancing import BalancingConfig, Momentum
+from softbio_jax.losses.distillation import DistillConfig
 from softbio_jax.models.attention.choice import missing_platform
 from softbio_jax.models.config import MOST_PIXELS, ComputeConfig, Pooling
 from softbio_jax.models.multitask import HeadConfig, check_tasks
 from softbio_jax.ranges import Distinct, Interval, Name, Ordered, Range, Seed, check_fields, from_mapping
 from softbio_jax.runs.chips import Dtype, fastest_dtype
-from softbio_jax.tasks import AGE, TASKS
+from softbio_jax.runs.parallel import MeshConfig
+from softbio_jax.tasks import TASKS
 
 Rate = Annotated[float, Range(0, 1000)]
 BatchSize = Annotated[int, Range(1, 2**24)]
@@ -36,26 +39,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "model")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelConfig:
-    """How training uses labels that are not one certain class, see docs/labels.md."""
-
-    # tasks whose ranges, years and votes are labels too
-    partial: Annotated[tuple[Annotated[str, Name()], ...], Distinct()] = ()
-    # share of each label that is spread over all classes
-    smoothing: Annotated[float, Range(0, 1, below=True)] = 0.0
-    # training set -> task -> rate of wrong labels, or the rows of P(label | true class)
-    noise: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_fields(self, "data.labels")
-
-    def kinds(self) -> dict[str, str]:
-        """Returns the tasks whose labels are weights of classes: those of a set (target), or votes."""
-        noisy = {task: "target" for tasks in self.noise.values() for task in tasks}
-        return noisy | {task: "target" if task == AGE.name else "votes" for task in self.partial}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,25 +219,6 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """A trained model that a run learns from; without a teacher, nothing else is read."""
-
-    teacher: str = ""  # a run directory, saved model or hub id; empty: the labels alone
-    weight: Annotated[float, Range(0, 1, above=True)] = 0.5  # w of the teacher's term; the labels have 1 - w
-    temperature: Annotated[float, Range(0, 100, above=True)] = 2.0  # T that softens both outputs
-    feature: Literal["none", "cosine", "mse"] = "none"  # distance of a projection to the teacher's feature
-    feature_weight: Annotated[float, Range(0, 1e6)] = 1.0  # of that term
-    # live: the teacher runs in every step; cached: once per image and view, of train.cache_views
-    targets: Literal["live", "cached"] = "live"
-    digest: str = ""  # of the teacher, set when it is read; another one is an error
-    # channels of the teacher's feature, set when it is read; 0: unknown
-    feature_width: Annotated[int, Range(0, 2**17)] = 0
-
-    def __post_init__(self) -> None:
-        check_fields(self, "distill")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunComputeConfig(ComputeConfig):
     """`ComputeConfig` of a run, which can leave the type to its devices.
 
@@ -264,16 +228,6 @@ class RunComputeConfig(ComputeConfig):
 
     # type of activations; norms, softmax and losses stay float32; auto: the fastest of the devices
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # type: ignore[assignment]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MeshConfig:
-    """The device mesh: all devices, in groups of `fsdp` that shard large weights."""
-
-    fsdp: Annotated[int, Range(1, 2**16)] = 1  # devices that share one copy of the large weights
-
-    def __post_init__(self) -> None:
-        check_fields(self, "mesh")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,15 +12,15 @@ from etils import epath
 from softbio_jax import coverage
 from softbio_jax.data import index, pipeline, sampling, sources
 from softbio_jax.data.decode import Resize
+from softbio_jax.data.partial.config import LabelConfig
 from softbio_jax.data.sampling import Sampler, Stream
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
-from softbio_jax.models.multitask import HeadConfig
-from softbio_jax.runs.config import DataConfig, LabelConfig, RunConfig
+from softbio_jax.runs.config import DataConfig, RunConfig
 from softbio_jax.tasks import AGE, MISSING, TASKS
 
 if TYPE_CHECKING:
-    from softbio_jax.models.teacher import Teacher
+    from softbio_jax.runs.teacher import Teacher
 
 # Data sets collected from the web share a few images by accident (scripts/audit_data.py lists
 # them); a test set that shares more is a mistake, and its results are worthless.
@@ -53,11 +53,11 @@ def open_all(config: DataConfig) -> RunData:
         seed=config.split_seed,
         val_fraction=config.val_fraction,
     )
-    train = with_targets(train, config.labels)
+    train = with_partial_labels(train, config.labels)
     return RunData(train=train, val=val, test=open_tests(config.root, config.test))
 
 
-def with_targets(train: list[PreparedDataset], labels: LabelConfig) -> list[PreparedDataset]:
+def with_partial_labels(train: list[PreparedDataset], labels: LabelConfig) -> list[PreparedDataset]:
     """Returns training sets with the partial and noisy labels that the configuration asks for.
 
     Raises:
@@ -222,12 +222,7 @@ def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[st
 
 
 def check(
-    data: RunData,
-    *,
-    tasks: Sequence[str],
-    batch_size: int,
-    head: HeadConfig = HeadConfig(),
-    taught: bool = False,
+    data: RunData, *, tasks: Sequence[str], batch_size: int, years: bool = False, taught: bool = False
 ) -> None:
     """Checks before the first step that the data can train and evaluate every task.
 
@@ -235,6 +230,7 @@ def check(
       data: the run's data sets.
       tasks: names of the tasks.
       batch_size: of a step.
+      years: whether the age head has a bin per year.
       taught: whether a teacher replaces labels that are missing.
 
     Raises:
@@ -260,7 +256,7 @@ def check(
                 found=", ".join(dataset.name for dataset in data.train),
                 fix=f"name one, or drop {task} from tasks",
             )
-    _check_partial(data, tasks, head)
+    _check_partial(data, tasks, years)
     if data.val and not any(_labelled(dataset, task) for dataset in data.val for task in tasks):
         raise UserError(
             "no validation labels",
@@ -302,10 +298,10 @@ def check_tests(data: RunData, *, tasks: Sequence[str]) -> None:
             )
 
 
-def _check_partial(data: RunData, tasks: Sequence[str], head: HeadConfig) -> None:
+def _check_partial(data: RunData, tasks: Sequence[str], years: bool) -> None:
     """Raises UserError where every label that should be partial is one class of the head."""
     for task, targets in sources.concatenate_targets(data.train, tasks).items():
-        if targets.counts()["partial"] or (task == AGE.name and head.age == "years"):
+        if targets.counts()["partial"] or (task == AGE.name and years):
             continue
         row = int(np.flatnonzero(targets.known)[0])
         names = [f"{item.name}/{item.split}:{name}" for item in data.train for name in item.columns["id"]]

@@ -1,7 +1,8 @@
 """The mesh, its shardings, host arrays to global ones, and the start of several processes."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -10,12 +11,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from softbio_jax.errors import UserError
+from softbio_jax.ranges import Range, check_fields
 
 # Frozen leaves with fewer elements are replicated, as gathering them does not pay off: norms, biases.
 _SHARDED_FROM = 2**16
 # A trained leaf's gradient is summed over all devices either way: leaves with fewer elements per
 # block, such as adapters, are replicated.
 _TRAINED_FROM = 2**20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """The device mesh: all devices, in groups of `fsdp` that shard large weights."""
+
+    fsdp: Annotated[int, Range(1, 2**16)] = 1  # devices that share one copy of the large weights
+
+    def __post_init__(self) -> None:
+        check_fields(self, "mesh")
 
 
 def make_mesh(*, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -26,20 +26,12 @@ from softbio_jax.runs.config import RunConfig
 from softbio_jax.runs.data import RunData, eval_batches, train_batches
 from softbio_jax.runs.optimizer import check_has_steps, effective_rates, evaluated
 from softbio_jax.runs.state import TrainState
-from softbio_jax.runs.step import (
-    Batch,
-    Metrics,
-    StepConfig,
-    TrainStep,
-    distillation,
-    make_train_step,
-    with_targets,
-    with_teacher,
-)
-from softbio_jax.tasks import AGE, MISSING, NUM_YEARS, TASKS
+from softbio_jax.runs.step import Batch, Metrics, StepConfig, TrainStep, abstract_batch, make_train_step
+from softbio_jax.tasks import AGE, MISSING
 
 if TYPE_CHECKING:
-    from softbio_jax.models.teacher import Teacher
+    from softbio_jax.losses.distillation import Distillation
+    from softbio_jax.runs.teacher import Teacher
 
 # {example (B,), feature (B, D), logits/{task} (B, C), labels/{task} (B,)}, and expected_years (B,)
 Packed = dict[str, jax.Array]
@@ -247,7 +239,7 @@ def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | N
         balancing=config.balancing,
         microbatches=config.train.microbatches,
         smoothing=config.data.labels.smoothing,
-        distillation=distillation(config.distill, run.teacher),
+        distillation=_distillation(run),
     )
     if optimizer is not None:
         return make_train_step(run.model, optimizer, settings)
@@ -256,10 +248,20 @@ def train_step(run: Run, *, optimizer: optax.GradientTransformationExtraArgs | N
     step = make_train_step(run.model, run.optimizer, settings, rates=rates)
     if run.teacher is None:
         return step
+    from softbio_jax.runs.teacher import with_cached_teacher, with_teacher
+
     mean = run.model.config.mean
     if is_taught_live(run):
         return with_teacher(step, run.teacher, settings, image_size=run.image_size, mean=mean)
-    return with_targets(step, settings, seed=config.seed, image_size=run.image_size, mean=mean)
+    return with_cached_teacher(step, settings, seed=config.seed, image_size=run.image_size, mean=mean)
+
+
+def _distillation(run: Run) -> "Distillation | None":
+    if not run.config.distill.teacher:
+        return None
+    from softbio_jax.runs.teacher import distillation
+
+    return distillation(run.config.distill, run.teacher)
 
 
 def trace_train_step(run: Run, mesh: Mesh, state: TrainState, frozen: Tree) -> jax.stages.Traced:
@@ -273,32 +275,7 @@ def trace_train_step(run: Run, mesh: Mesh, state: TrainState, frozen: Tree) -> j
     with jax.set_mesh(mesh), jax.default_matmul_precision(config.compute.matmul_precision):
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         jitted = jax.jit(train_step(run), donate_argnums=0, out_shardings=(shardings, everywhere))
-        return jitted.trace(state, frozen, _abstract_batch(run, mesh), key)
-
-
-def _abstract_batch(run: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    size, batch = run.view_size, run.config.train.batch_size
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "image": ((batch, size, size, 3), jnp.uint8),
-        "index": ((batch,), jnp.int64),
-    }
-    for task in run.config.tasks:
-        shapes |= {f"labels/{task}": ((batch,), jnp.int32), f"mask/{task}": ((batch,), bool)}
-    for task, kind in run.config.data.labels.kinds().items():
-        if task in run.config.tasks:
-            width = NUM_YEARS if task == AGE.name else TASKS[task].num_classes
-            shapes[f"{kind}/{task}"] = ((batch, width), jnp.float32)
-    if run.teacher is not None and not is_taught_live(run):
-        shapes |= {f"teacher/{name}": ((batch,), jnp.int32) for name in ("view", "row")}
-        shapes |= {"teacher/set": ((batch,), jnp.uint32)}
-        shapes |= {
-            f"teacher/{name}": ((batch, width), jnp.float32) for name, width in run.teacher.widths.items()
-        }
-    rows = parallel.batch_sharding(mesh)
-    return {
-        name: jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype), sharding=rows)
-        for name, (shape, dtype) in shapes.items()
-    }
+        return jitted.trace(state, frozen, abstract_batch(run, mesh), key)
 
 
 def packed(batch: Mapping[str, jax.Array], logits: Mapping[str, jax.Array], feature: jax.Array) -> Packed:

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from softbio_jax.data.augment import AugmentConfig, augment, augment_views
-from softbio_jax.errors import UserError
+from softbio_jax.data.augment import AugmentConfig, augment
 from softbio_jax.losses import balancing, partial
 from softbio_jax.losses.balancing import BalancingConfig
 from softbio_jax.losses.masked import MaskedMean, cross_entropy, masked_mean
 from softbio_jax.models.forward import Features, Logits, classify_in_training, encode
 from softbio_jax.models.multitask import MultitaskModel, by_class
 from softbio_jax.params import Tree, combine
-from softbio_jax.runs.config import DistillConfig
+from softbio_jax.runs import parallel
 from softbio_jax.runs.optimizer import EffectiveRates
 from softbio_jax.runs.state import ScaledState, TrainState, with_loss_scale
-from softbio_jax.tasks import MISSING
+from softbio_jax.tasks import AGE, MISSING, NUM_YEARS, TASKS
 
 if TYPE_CHECKING:
     from softbio_jax.losses.distillation import Distillation
-    from softbio_jax.models.teacher import Teacher
+    from softbio_jax.runs.build import Run
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -173,99 +173,6 @@ def make_train_step(
     return train_step
 
 
-def distillation(config: DistillConfig, teacher: Teacher | None) -> Distillation | None:
-    """Returns what a run's step learns from its teacher, None without one.
-
-    Raises:
-      UserError: a teacher that was not read.
-    """
-    if not config.teacher:
-        return None
-    if teacher is None:
-        raise UserError(
-            "the teacher was not read",
-            where=f"distill.teacher={config.teacher}",
-            fix="start the run by train_and_evaluate, or build it with the teacher of train.distillation",
-        )
-    from softbio_jax.losses.distillation import Distillation
-
-    names = (field.name for field in dataclasses.fields(Distillation))
-    return Distillation(**{name: getattr(config, name) for name in names})
-
-
-def with_teacher(
-    step: TrainStep,
-    teacher: Teacher,
-    config: StepConfig,
-    *,
-    image_size: int,
-    mean: tuple[float, float, float],
-) -> TrainStep:
-    """Returns a step whose batches get the outputs of a teacher that reads the same augmented images.
-
-    Its frozen tree is {"own": that of the step, "teacher": the teacher's variables}. Images are augmented at
-    the larger of both sides. One that is black, as an undecodable one is loaded, teaches nothing.
-
-    Args:
-      step: of `make_train_step`.
-      teacher: runs over as many microbatches as the encoder.
-      config: of the step.
-      image_size: side of the step's images.
-      mean: of the encoder, see `augment`.
-    """
-
-    def train_step(
-        state: TrainState, frozen: Tree, batch: Batch, key: jax.Array
-    ) -> tuple[TrainState, Metrics]:
-        augment_key, _ = jax.random.split(key)
-        with jax.named_scope("augment"):
-            views = augment(batch["image"], augment_key, batch["index"], config=config.augment, mean=mean)
-        with jax.named_scope("teacher"):
-
-            def answers(images: jax.Array) -> dict[str, jax.Array]:
-                return teacher.answers(frozen["teacher"], images)
-
-            found = _in_parts(answers, (views,), config.microbatches)
-        found = {f"teacher/{name}": values for name, values in found.items()}
-        return step(state, frozen["own"], _taught(batch, views, image_size) | found, key)
-
-    return train_step
-
-
-def with_targets(
-    step: TrainStep, config: StepConfig, *, seed: int, image_size: int, mean: tuple[float, float, float]
-) -> TrainStep:
-    """Returns a step whose batches hold the outputs of a teacher for one view of each image.
-
-    They are those of `Distillation`, and teacher/view, teacher/set and teacher/row (B,) of `augment_views`.
-
-    Args:
-      step: of `make_train_step`.
-      config: of the step.
-      seed: of the run.
-      image_size: side of the step's images.
-      mean: of the encoder, see `augment`.
-    """
-
-    def train_step(
-        state: TrainState, frozen: Tree, batch: Batch, key: jax.Array
-    ) -> tuple[TrainState, Metrics]:
-        which = (batch[f"teacher/{name}"] for name in ("view", "set", "row"))
-        with jax.named_scope("augment"):
-            views = augment_views(batch["image"], *which, seed=seed, config=config.augment, mean=mean)
-        return step(state, frozen, _taught(batch, views, image_size), key)
-
-    return train_step
-
-
-def _taught(batch: Batch, views: jax.Array, size: int) -> dict[str, jax.Array]:
-    """Returns the batch with augmented images of the step's side, and which of them are not black."""
-    from softbio_jax.models.teacher import resized
-
-    seen = (batch["image"] > 0).any(axis=(1, 2, 3))
-    return dict(batch) | {"image": resized(views, size), "teacher/seen": seen}
-
-
 def task_losses(
     logits: Logits, batch: Batch, tasks: Sequence[str], *, smoothing: float = 0.0
 ) -> dict[str, MaskedMean]:
@@ -310,12 +217,12 @@ def _encode(
         return encode(model, params, images, rows=rows, dropout_key=key)
 
     rows = jnp.arange(len(images))
-    return _in_parts(
+    return in_parts(
         encode_part if microbatches == 1 else jax.checkpoint(encode_part), (images, rows), microbatches
     )
 
 
-def _in_parts(function: Callable[..., _T], arrays: Sequence[jax.Array], parts: int) -> _T:
+def in_parts(function: Callable[..., _T], arrays: Sequence[jax.Array], parts: int) -> _T:
     """Returns function(*arrays) of arrays (B, ...), computed for B / M rows at a time."""
     if parts == 1:
         return function(*arrays)
@@ -371,3 +278,25 @@ def _hold(old: TrainState, new: TrainState, present: Mapping[str, jax.Array]) ->
         return after
 
     return jax.tree_util.tree_map_with_path(choose, old, new)
+
+
+def abstract_batch(run: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes, types and shardings of a batch that a run's step reads."""
+    size, batch = run.view_size, run.config.train.batch_size
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "image": ((batch, size, size, 3), jnp.uint8),
+        "index": ((batch,), jnp.int64),
+    }
+    for task in run.config.tasks:
+        shapes |= {f"labels/{task}": ((batch,), jnp.int32), f"mask/{task}": ((batch,), bool)}
+    for task, kind in run.config.data.labels.kinds().items():
+        if task in run.config.tasks:
+            width = NUM_YEARS if task == AGE.name else TASKS[task].num_classes
+            shapes[f"{kind}/{task}"] = ((batch, width), jnp.float32)
+    if run.teacher is not None and run.config.distill.targets == "cached":
+        shapes |= run.teacher.cached_shapes(batch)
+    rows = parallel.batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype), sharding=rows)
+        for name, (shape, dtype) in shapes.items()
+    }

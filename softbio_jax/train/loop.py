@@ -17,13 +17,13 @@ from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.evaluate import evaluate
 from softbio_jax.runs import data as data_lib
-from softbio_jax.runs import directory, warm_start
+from softbio_jax.runs import directory
 from softbio_jax.runs.build import Run, describe
 from softbio_jax.runs.data import RunData
 from softbio_jax.runs.session import CompiledStep
 from softbio_jax.runs.state import as_saved
 from softbio_jax.runs.step import Metrics
-from softbio_jax.train import trackers
+from softbio_jax.train import trackers, warm_start
 from softbio_jax.train.metrics_log import MetricsLog, MetricWriter, due, tensorboard_command
 from softbio_jax.train.preemption import Preempted, Preemption
 from softbio_jax.train.probing.cached import session_of
@@ -74,13 +74,9 @@ def train_and_evaluate(
         run = dataclasses.replace(run, config=warm_start.with_base(run.config, workdir, source))
     config = run.config.train
     directory.check_workdir(run.config, workdir)
-    data_lib.check(
-        data,
-        tasks=run.config.tasks,
-        batch_size=data_lib.images_per_step(run.config, data),
-        head=run.config.model.head,
-        taught=run.teacher is not None,
-    )
+    rows, years = data_lib.images_per_step(run.config, data), run.config.model.head.age == "years"
+    taught = run.teacher is not None
+    data_lib.check(data, tasks=run.config.tasks, batch_size=rows, years=years, taught=taught)
     with (
         directory.hold(workdir, console=Console(active=jax.process_index() == 0)) as check_lock,
         Training(
@@ -128,10 +124,8 @@ class Training:
         if config.trackers:
             trackers.check(config.trackers)
         self._run, self._data, self._workdir = run, data, workdir
-        self._val, self._batch = (
-            data_lib.held_out(run.config, data),
-            data_lib.images_per_step(run.config, data),
-        )
+        self._val = data_lib.held_out(run.config, data)
+        self._batch = data_lib.images_per_step(run.config, data)
         self._preemption, self._started = preemption, time.perf_counter()
         self._profile = Profile(config.profile_steps, workdir / "profile")
         preemption.leave = self.leave

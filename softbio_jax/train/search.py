@@ -221,7 +221,11 @@ def _train(
 
         run = attach(run)
     data_lib.check(
-        data, tasks=config.tasks, batch_size=config.train.batch_size, head=config.model.head, taught=taught
+        data,
+        tasks=config.tasks,
+        batch_size=config.train.batch_size,
+        years=config.model.head.age == "years",
+        taught=taught,
     )
     with (
         directory.hold(folder) as check_lock,

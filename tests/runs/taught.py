@@ -1,10 +1,10 @@
 """A teacher of random weights, for tests that need no trained one."""
 
-from softbio_jax.models.teacher import Teacher
 from softbio_jax.params import combine
 from softbio_jax.runs import build
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import config_from
+from softbio_jax.runs.teacher import Teacher
 from tests.runs.tiny import changed, config_on
 
 

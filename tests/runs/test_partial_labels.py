@@ -170,8 +170,8 @@ def test_ranges_inside_the_classes_of_the_head_are_not_partial(root):
     config |= {"tasks": ("age", "gender")}
     says = r"no partial label of age: .*, utkface/train:train/\d+_.*found one class, .*head\.age=years"
     for age in ("classes", "ordinal", "years"):
-        run, data = run_of(changed(config, model__head__age=age, data__test=()))
-        arguments = {"tasks": ("age", "gender"), "batch_size": 8, "head": run.config.model.head}
+        _, data = run_of(changed(config, model__head__age=age, data__test=()))
+        arguments = {"tasks": ("age", "gender"), "batch_size": 8, "years": age == "years"}
         if age == "years":
             data_lib.check(data, **arguments)
             continue
@@ -184,7 +184,9 @@ def test_a_bad_range_names_its_row(root):
     rafdb = data.train[2]
     rafdb.columns["age_group"][1] = "39-20"
     with pytest.raises(UserError, match=rf"a reversed age range: rafdb/train:{rafdb.columns['id'][1]}"):
-        data_lib.with_targets(data.train, build.build(mixed.config_of(root, **PARTIAL)).config.data.labels)
+        data_lib.with_partial_labels(
+            data.train, build.build(mixed.config_of(root, **PARTIAL)).config.data.labels
+        )
 
 
 @pytest.mark.long

@@ -6,7 +6,8 @@ import runpy
 
 import pytest
 
-from softbio_jax.runs.config import DistillConfig, config_from
+from softbio_jax.losses.distillation import DistillConfig
+from softbio_jax.runs.config import config_from
 from softbio_jax.thesis.study.results import config_digest
 from softbio_jax.thesis.study.study import Trial, study_from
 from tests.structure import ROOT

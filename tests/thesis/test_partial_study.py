@@ -10,7 +10,7 @@ from scipy import optimize, stats
 
 from softbio_jax.data import index as index_lib
 from softbio_jax.data import sources
-from softbio_jax.runs.data import with_targets
+from softbio_jax.runs.data import with_partial_labels
 from softbio_jax.tasks import AGE, AGE_SPANS
 from softbio_jax.thesis.study import coarsening, recovered, tables
 from softbio_jax.thesis.study.collected import Collected
@@ -74,7 +74,7 @@ def test_a_coarsened_set_is_read_as_one(data_root, tmp_path):
     np.testing.assert_array_equal(after.labels["gender"], before.labels["gender"])
     assert all(after[i] == before[i] for i in (0, 7, len(before) - 1))
     labels = config_of("lp_rafdb_partial").data.labels
-    (with_sets,) = with_targets([after], labels)
+    (with_sets,) = with_partial_labels([after], labels)
     for row, truth in enumerate(before.labels["age"]):
         assert with_sets.targets["age"].classes_of(row)[truth] == 1  # never excluded
     assert with_sets.targets["age"].counts()["partial"] == found["masked"] > 0

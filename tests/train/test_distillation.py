@@ -19,7 +19,8 @@ from softbio_jax.runs import build, directory
 from softbio_jax.runs import data as data_lib
 from softbio_jax.runs.config import config_from
 from softbio_jax.runs.session import Session, train_step
-from softbio_jax.runs.step import StepConfig, with_targets
+from softbio_jax.runs.step import StepConfig
+from softbio_jax.runs.teacher import with_cached_teacher
 from softbio_jax.tasks import TASKS
 from softbio_jax.train import loop
 from softbio_jax.train.distillation import targets
@@ -126,7 +127,7 @@ def test_a_cached_view_is_the_one_that_the_student_sees(data_root, tmp_path):
     def seen(state, frozen, batch, key):
         return run.teacher.answers(teacher.variables, batch["image"])
 
-    step = jax.jit(with_targets(seen, settings, seed=run.config.seed, image_size=48, mean=mean))
+    step = jax.jit(with_cached_teacher(seen, settings, seed=run.config.seed, image_size=48, mean=mean))
     batches, views = session.batches(data), []
     for _ in range(3):
         batch = next(batches)

@@ -118,7 +118,7 @@ def attach(
 
     Args:
       dataset: the set; its labels and columns say what is known.
-      kinds: task -> "target" or "votes", see `runs.config.LabelConfig.kinds`.
+      kinds: task -> "target" or "votes", see `data.partial.config.LabelConfig.kinds`.
       noise: task -> rate of wrong labels, or P(label | true class), of this set.
 
     Raises:

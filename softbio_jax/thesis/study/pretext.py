@@ -19,7 +19,7 @@ from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.models.config import vision_config
 from softbio_jax.runs.config import DataConfig
-from softbio_jax.runs.data import RunData, open_all, open_tests, with_targets
+from softbio_jax.runs.data import RunData, open_all, open_tests, with_partial_labels
 from softbio_jax.thesis.pretraining import pretrain
 from softbio_jax.thesis.study.study import Pretrain
 
@@ -70,7 +70,7 @@ def open_run(config: DataConfig, settings: Pretrain | None) -> RunData:
             dataset = dataset.take(_parts(dataset, settings)[1])
         sets.append(dataset)
     train, val = sources.split_each(sets, seed=config.split_seed, val_fraction=config.val_fraction)
-    train = with_targets(train, config.labels)
+    train = with_partial_labels(train, config.labels)
     return RunData(train=train, val=val, test=open_tests(config.root, config.test))
 
 

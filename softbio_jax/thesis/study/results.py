@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from softbio_jax import files
+from softbio_jax.data.partial.config import LabelConfig
 from softbio_jax.errors import UserError
+from softbio_jax.losses.distillation import DistillConfig
 from softbio_jax.models.multitask import HeadConfig
-from softbio_jax.runs.config import DistillConfig, LabelConfig, RunConfig
+from softbio_jax.runs.config import RunConfig
 from softbio_jax.thesis.study.study import Results, Study, Trial
 
 SCHEMA = 1

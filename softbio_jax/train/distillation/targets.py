@@ -14,7 +14,6 @@ from softbio_jax.data.augment import set_number
 from softbio_jax.data.sampling import Stream
 from softbio_jax.errors import UserError
 from softbio_jax.models.forward import normalize, per_layer
-from softbio_jax.models.teacher import Teacher
 from softbio_jax.params import Tree
 from softbio_jax.runs import config as config_lib
 from softbio_jax.runs import parallel
@@ -22,11 +21,12 @@ from softbio_jax.runs.build import Run
 from softbio_jax.runs.data import RunData
 from softbio_jax.runs.session import Session
 from softbio_jax.runs.step import Metrics
+from softbio_jax.runs.teacher import Teacher
 from softbio_jax.train.probing.features import ViewExtractor
 
 
 class TargetSession(Session):
-    """A session whose batches get the teacher's cached outputs, see `runs.step.with_targets`.
+    """A session whose batches get the teacher's cached outputs, see `runs.teacher.with_cached_teacher`.
 
     The views 0 to V - 1 of the images, V = train.cache_views, are taken in turn: position p of the stream,
     the p'-th of epoch e, has view (e + p') mod V. Each is what `ViewExtractor` stored.

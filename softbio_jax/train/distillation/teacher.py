@@ -6,10 +6,10 @@ from softbio_jax.errors import UserError
 from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.predictor import open_bundle as opened
-from softbio_jax.models.teacher import Teacher
 from softbio_jax.runs import build
 from softbio_jax.runs.build import Run
 from softbio_jax.runs.config import RunConfig
+from softbio_jax.runs.teacher import Teacher
 from softbio_jax.tasks import TASKS
 
 

@@ -211,7 +211,8 @@ def sweep(
     config = run.config.train
     optimizer.check_has_steps(run.config.optimizer)
     _check(rates, decays, data)
-    data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size, head=run.config.model.head)
+    years = run.config.model.head.age == "years"
+    data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size, years=years)
     trials = [Trial(rate, decay) for rate, decay in itertools.product(rates, decays)]
     with directory.hold(workdir, console=console) as check_lock:
         session = SweepSession(

@@ -18,10 +18,9 @@ from softbio_jax.checkpoints.pretrained import save_pretrained
 from softbio_jax.errors import UserError
 from softbio_jax.inference import bundle, predictor
 from softbio_jax.params import flatten
-from softbio_jax.runs import warm_start
 from softbio_jax.runs.session import Session
 from softbio_jax.tasks import EMOTION, TASKS
-from softbio_jax.train import loop
+from softbio_jax.train import loop, warm_start
 from softbio_jax.train.preemption import Preemption
 from tests.runs.tiny import changed, config_on, run_of
 
