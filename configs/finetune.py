@@ -78,7 +78,9 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
             "distill": {"teacher": ""},  # a trained model to learn from, see docs/distillation.md
             "compute": {"dtype": chosen["dtype"], "remat": "none"},
             "mesh": {"fsdp": 1},
-            "optimizer": {"name": "lbfgs", "rates": {}} if solved else _optimizer(chosen, steps, rate),
+            "optimizer": {"name": "lbfgs", "rates": {}, "refit": False}
+            if solved
+            else _optimizer(chosen, steps, rate),
             "train": {
                 "steps": 1 if solved else steps,
                 "batch_size": int(chosen["batch_size"]),

@@ -110,7 +110,7 @@ class OptimizerConfig:
     ema_decay: Momentum = 0.0  # evaluate a moving average of the trained leaves; 0: the leaves themselves
     # of lbfgs: strengths of the penalty (scikit-learn's 1 / C), of which validation chooses one per task;
     # None: 0.1 to 1e5, three per decade
-    l2: Annotated[tuple[Annotated[float, Range(0, 1e12)], ...], Distinct(1)] | None = None
+    l2: Annotated[tuple[Annotated[float, Range(0, 1e12, above=True)], ...], Distinct(1)] | None = None
     iterations: Annotated[int, Range(1, 10**6)] | None = None  # of lbfgs: at most, per strength; None: 1000
     refit: bool = False  # of lbfgs: solve once more on training and validation rows, at the chosen strength
 

@@ -136,6 +136,7 @@ def _read(data: bytes) -> Any:
     """Returns the value that a pickle spells out."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if count > _MAX_VALUES:
             raise _Refused(f"more than {_MAX_VALUES:,} instructions")
@@ -297,7 +298,8 @@ def _array(tensor: _Tensor, archive: zipfile.ZipFile, root: str) -> np.ndarray:
     last = tensor.offset + sum(
         (n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True)
     )
-    if math.prod(tensor.shape) > len(values) or (math.prod(tensor.shape) and last >= len(values)):
+    size: int = math.prod(tensor.shape)
+    if size > len(values) or (size and last >= len(values)):
         raise ValueError(f"a tensor {tensor.shape} in a storage of {len(values)}")
     strides = tuple(stride * values.itemsize for stride in tensor.strides)
     view = np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.shape, strides)

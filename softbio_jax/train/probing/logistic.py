@@ -121,21 +121,22 @@ class LogisticSession(CachedSession):
         Raises:
           UserError: strengths to choose from, and no validation rows of a task.
         """
-        config = self.run.config
-        strengths, refit = config.optimizer.l2 or (), config.optimizer.refit
-        for task in config.tasks:
+        for task in self.run.config.tasks:
             columns = [dataset.labels[task] for dataset in data.val if task in dataset.labels]
-            held = any((column != MISSING).any() for column in columns)
-            if not held and (len(strengths) > 1 or refit):
-                raise UserError(
-                    f"no validation rows of {task} to choose the strength by",
-                    where="data.val_fraction",
-                    expected="labelled validation rows",
-                    found="none",
-                    fix="set a fraction above 0, or one strength such as optimizer.l2=(100.0,) without refit",
-                )
+            self._check_held(task, any((column != MISSING).any() for column in columns))
         self._console = console
         super().cache(data, root, console=console)
+
+    def _check_held(self, task: str, found: bool) -> None:
+        optimizer = self.run.config.optimizer
+        if not found and (len(optimizer.l2 or ()) > 1 or optimizer.refit):
+            raise UserError(
+                f"no validation rows of {task} to choose the strength by",
+                where="data.val_fraction",
+                expected="labelled validation rows, of classes that are trained",
+                found="none",
+                fix="set a larger fraction, or one strength such as optimizer.l2=(100.0,) without refit",
+            )
 
     def hold(self, train: Parts, val: Parts = ()) -> None:
         """See `CachedSession.hold`; training features stay on the host until their task is solved."""
@@ -191,19 +192,22 @@ class LogisticSession(CachedSession):
                 fix="check the weights of model.pretrained, or set compute.dtype=float32",
             )
         held_values, held_labels = labelled(val, task) if val else (values[:0], labels[:0])
+        # A class without a training row has no probability at any strength.
+        judged = np.isin(held_labels, labels)
+        self._check_held(task, bool(judged.any()))
         classes = self.state.trainable["heads"][task]["dense_out"]["bias"].shape[0]
         zero: Layer = {"kernel": jnp.zeros((values.shape[1], classes)), "bias": jnp.zeros(classes)}
         layer, fits = zero, list[tuple[float, float, Fit]]()  # validation loss, strength
         with jax.default_matmul_precision("highest"):
             basis = Basis.of(values, normed=normed)
             rows = basis.place(values, labels, self.mesh)
-            held = basis.place(held_values, held_labels, self.mesh)
+            held = basis.place(held_values[judged], held_labels[judged], self.mesh)
             solve = functools.partial(minimise, iterations=optimizer.iterations or 1)
             for l2 in sorted(optimizer.l2 or (), reverse=True):
                 self._console.check()
                 fit = solve(rows, basis.variances, layer, jnp.float32(l2))
-                layer, loss = fit.layer, float(cost(fit.layer, held)) if len(held_labels) else 0.0
-                self._say(task, l2, fit, loss if len(held_labels) else None)
+                layer, loss = fit.layer, float(cost(fit.layer, held))  # 0 without rows
+                self._say(task, l2, fit, loss if judged.any() else None)
                 fits.append((loss, l2, fit))
             _, l2, fit = min(fits, key=lambda found: found[0])
             self._warn_at_end(task, l2)
