@@ -99,7 +99,7 @@ _OPTIONS = (
             "age_values",
             "class",
             ["class", "years", "range"],
-            "csv, parquet, folder, standard: whether numbers for age are classes or years; csv, parquet: range "
+            "csv, parquet, folder, standard: whether numbers for age are classes or years; of tables, range "
             "keeps ranges over several classes too.",
         ),
         ("csv", "parquet", "folder", "standard"),
