@@ -98,8 +98,9 @@ _OPTIONS = (
         flags.DEFINE_enum(
             "age_values",
             "class",
-            ["class", "years"],
-            "csv, parquet, folder, standard: whether numbers for age are classes or years.",
+            ["class", "years", "range"],
+            "csv, parquet, folder, standard: whether numbers for age are classes or years; of tables, range "
+            "keeps ranges over several classes too.",
         ),
         ("csv", "parquet", "folder", "standard"),
     ),

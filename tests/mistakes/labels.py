@@ -105,6 +105,10 @@ def _other_bins(sandbox, wrong):
     return _csv(sandbox, "age", ("20-29", "4-12" if wrong else "3-9"))
 
 
+def _reversed_range(sandbox, wrong):
+    return _csv(sandbox, "age", ("20-29", "19-4" if wrong else "4-19"), "--age_values=range")
+
+
 def _dates(sandbox, wrong):
     source = make_fairface(sandbox.tmp, train=2, val=1)
     if wrong:
@@ -224,6 +228,12 @@ MISTAKES = (
         make=_other_bins,
         cause="age.*found '4-12'",
         fix="4-12.*3-9 and 10-19",
+    ),
+    Mistake(
+        name="A range of ages from old to young",
+        make=_reversed_range,
+        cause="reversed age range: .*labels.csv row 3: expected years or a range.*found '19-4'",
+        fix="write 4-19",
     ),
     Mistake(
         name="Ages that a spreadsheet turned into dates",
