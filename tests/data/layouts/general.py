@@ -330,9 +330,8 @@ TREES = (
         name="images",
         layout="images at any depth, without labels",
         flags="--dataset=images",
-        make=lambda root: images(root, "0.jpg", "inner/1.jpg", "inner/notes.txt"),
+        make=lambda root: images(root, "0.jpg", "inner/1.jpg"),
         classes={"train": {}},
-        skipped=1,
     ),
     Tree(
         name="folder_numbers",
