@@ -19,7 +19,13 @@ _PAGES = _ROOT / "docs" / "api"
 _SHAPES = "Shapes: B batch, H W image, N tokens, D width, K heads, R rank, T tasks, C classes, L layers."
 # Page -> its title, and the packages and modules on it.
 PAGES = {
-    "inference": ("Use a model", ("inference", "inference.bulk", "inference.export", "inference.reference")),
+    "inference": (
+        "Use a model",
+        (
+            *("inference", "inference.bulk", "inference.tracking"),
+            *("inference.export", "inference.reference", "inference.latency"),
+        ),
+    ),
     "models": ("Models", ("models", "models.attention", "models.families")),
     "adapters": ("Adapters and methods", ("adapters",)),
     "losses": ("Losses", ("losses",)),

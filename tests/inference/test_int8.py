@@ -173,22 +173,37 @@ def test_logits_that_are_broken_do_not_agree(broken):
         )
 
 
-def test_int8_logits_of_another_processor_agree_and_mistakes_are_still_named(tmp_path):
-    weights = np.random.default_rng(0).normal(size=(32 * 32 * 3, 9)) / 40
+def references(folder, scale):
+    """Writes the reference of a linear model and its rounded twin; returns its files and the check."""
+    weights = np.random.default_rng(0).normal(size=(32 * 32 * 3, 9)) * scale
 
     def exact(images):
         return {"age": images.reshape(len(images), -1) / 127.5 @ weights}
 
     def rounded(images):
-        return {"age": np.round(exact(images)["age"], 1)}
+        return {"age": np.round(exact(images)["age"] / scale / 4) * scale * 4}
 
-    write_reference(tmp_path, {"a": exact, "a.int8": rounded}, size=32, quantised=["a.int8"])
-    numbers = json.loads((tmp_path / "reference.json").read_text())["files"]
-    assert numbers["a"]["measure"] == "logits" and numbers["a.int8"]["measure"] == "probabilities"
+    write_reference(folder, {"a": exact, "a.int8": rounded}, size=32, quantised=["a.int8"])
 
     def check(logits):
-        (tmp_path / "x.json").write_text(json.dumps({"age": list(logits)}))
-        return reference.check_logits(tmp_path, tmp_path / "x.json")
+        (folder / "x.json").write_text(json.dumps({"age": list(logits)}))
+        return reference.check_logits(folder, folder / "x.json")
+
+    return json.loads((folder / "reference.json").read_text())["files"], check
+
+
+def test_a_mistake_in_float32_is_named_where_int8_agrees_with_it(tmp_path):
+    numbers, check = references(tmp_path, 1 / 4000)
+    wrong = numbers["a"]["mistakes"]["channels in the order BGR"]["age"]
+    away = probability_distance(np.array(wrong), np.array(numbers["a.int8"]["logits"]["age"]))
+    assert away < numbers["a.int8"]["tolerance"]
+    with pytest.raises(UserError, match="BGR"):
+        check(wrong)
+
+
+def test_int8_logits_of_another_processor_agree_and_mistakes_are_still_named(tmp_path):
+    numbers, check = references(tmp_path, 1 / 40)
+    assert numbers["a"]["measure"] == "logits" and numbers["a.int8"]["measure"] == "probabilities"
 
     other = np.array(numbers["a.int8"]["logits"]["age"]) + np.tile([0.02, -0.02, 0.01], 3)
     assert "the logits of a.int8, largest difference of probabilities" in check(other)

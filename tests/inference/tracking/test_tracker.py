@@ -89,6 +89,11 @@ def test_a_fast_face_is_followed_at_uneven_times():
     assert [tracker.update(t, [box(150 * t)]) for t in times] == [[0]] * len(times)
 
 
+def test_the_first_speed_counts_in_full():
+    tracker = Tracker()
+    assert [tracker.update(t, [box(150 * t)]) for t in (0.0, 0.1, 0.5)] == [[0]] * 3
+
+
 def test_times_that_do_not_advance_change_no_speed():
     tracker = Tracker()
     for t in (0.0, 0.1, 0.1, 0.2):
