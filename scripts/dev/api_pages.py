@@ -28,7 +28,14 @@ PAGES = {
     "train": ("Training", ("train", "train.probing")),
     "evaluation": (
         "Evaluation",
-        ("evaluation", "evaluation.metrics", "evaluation.report", "evaluation.zero_shot"),
+        (
+            "evaluation",
+            "evaluation.metrics",
+            "evaluation.report",
+            "evaluation.report.comparing",
+            "evaluation.robustness",
+            "evaluation.zero_shot",
+        ),
     ),
     "planning": ("Planning", ("planning",)),
     "notebook": ("Notebooks", ("notebook",)),
