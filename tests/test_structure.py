@@ -11,7 +11,7 @@ from tests import structure
 from tests.structure import PACKAGE, ROOT, SCRIPTS, place
 
 MOST_IN_A_FOLDER = 12
-MOST_COMMANDS = 17  # the modules of scripts/ itself
+MOST_COMMANDS = 18  # the modules of scripts/ itself
 MOST_LINES = 350
 SMALL = 40  # lines
 

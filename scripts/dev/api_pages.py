@@ -34,7 +34,14 @@ PAGES = {
     "train": ("Training", ("train", "train.distillation", "train.probing")),
     "evaluation": (
         "Evaluation",
-        ("evaluation", "evaluation.metrics", "evaluation.report", "evaluation.zero_shot"),
+        (
+            "evaluation",
+            "evaluation.metrics",
+            "evaluation.report",
+            "evaluation.report.comparing",
+            "evaluation.robustness",
+            "evaluation.zero_shot",
+        ),
     ),
     "planning": ("Planning", ("planning",)),
     "notebook": ("Notebooks", ("notebook",)),

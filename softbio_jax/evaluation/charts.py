@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 STEADY_BIN = 10  # below it, a bin's accuracy is mostly chance
 _LINE = "#9aa5b1"  # axes and reference lines
-# Beside the colours, so that series differ in grey print as well; no length divides another's multiple.
+# Beside the colours, so that series differ in grey print as well; more markers than colours, so that the
+# eighth series is not the first again.
 LINES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
 
 
@@ -287,9 +288,10 @@ def _from_zero(axes: "Axes", which: str, values: Sequence[float]) -> None:
         start = step * np.floor((low - 0.1 * (high - low)) / step)
     limits(start, max(now[1], 0.0))
     if start > 0:
-        place, turn = ((0.03, 0), 0) if horizontal else ((0, 0.05), 90)
+        x, y, turn = (0.03, 0.0, 0) if horizontal else (0.0, 0.05, 90)
         axes.text(
-            *place,
+            x,
+            y,
             "//",
             transform=axes.transAxes,
             rotation=turn,

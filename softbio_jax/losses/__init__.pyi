@@ -3,7 +3,6 @@ from .balancing import Balancer as Balancer
 from .balancing import BalancingConfig as BalancingConfig
 from .balancing import total as total
 from .distillation import Distillation as Distillation
-from .distillation import divergence as divergence
 from .masked import MaskedMean as MaskedMean
 from .masked import cross_entropy as cross_entropy
 from .masked import masked_mean as masked_mean

@@ -125,8 +125,8 @@ def _metadata(run: RunResults, training_sets: list[str]) -> dict[str, str]:
     `model-index` has one result per test set and task, with the share of each metric between 0 and 1.
     """
     tests = (name.rpartition("/") for name in run.config.get("data", {}).get("test", ()))
-    splits = {name: {"split": split} for name, _, split in tests if name}
-    results = [
+    splits: dict[str, dict[str, Any]] = {name: {"split": split} for name, _, split in tests if name}
+    results: list[dict[str, Any]] = [
         {
             "task": {"type": "image-classification", "name": task},
             "dataset": {"type": test_set, "name": test_set, **splits.get(test_set, {})},

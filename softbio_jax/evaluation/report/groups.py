@@ -23,8 +23,7 @@ SIGNIFICANT = 0.05
 GAP_COLUMNS = (
     "test set",
     "task",
-    "grouped by",
-    "groups",
+    "grouped by (groups)",
     "n per group",
     "accuracy",
     "p",
@@ -90,8 +89,7 @@ def gap_rows(sets: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                     yield (
                         test_set,
                         task,
-                        _shown(cut),
-                        str(gap["groups"]),
+                        f"{_shown(cut)} ({gap['groups']})",
                         sizes,
                         ends,
                         *tests,

@@ -166,18 +166,19 @@ def subtitle(runs: Sequence[RunResults]) -> str:
 def as_data(
     runs: Sequence[RunResults], pages: Mapping[str, Document], audits: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the content of pages as JSON values: runs with every metric, tables, audits."""
+    """Returns the content of pages as JSON values: runs with every metric, tables of each page, audits."""
     of_run = ("name", "external", "summary", "info", "config")
     of_table = ("title", "groups", "header", "rows", "notes")
+    tables = {
+        name: [{field: getattr(table, field) for field in of_table} for table in content.tables()]
+        for name, content in pages.items()
+    }
     return {
         "title": pages["report"].title,
         "runs": [{field: getattr(run, field) for field in of_run} for run in runs],
-        "tables": [
-            {field: getattr(table, field) for field in of_table}
-            for content in pages.values()
-            for table in content.tables()
-        ],
+        "tables": tables["report"],
         "fairness": audits,
+        **({COMPARISON: tables[COMPARISON]} if COMPARISON in tables else {}),
     }
 
 

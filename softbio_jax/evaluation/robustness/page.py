@@ -91,7 +91,7 @@ def examples(side: int = 112) -> Figure:
 
 
 def _highlights(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    first = {}
+    first: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for test_set, tasks in found["datasets"].items():
         for task, metrics in tasks.items():
             first.setdefault(task, (test_set, metrics))
