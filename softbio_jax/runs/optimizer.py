@@ -169,14 +169,19 @@ def check_lbfgs(config: RunConfig, groups: Mapping[str, str]) -> None:
         return
     others = sorted({group for path, group in groups.items() if not path.startswith("heads/")})
     head, balancing, train = config.model.head, config.balancing, config.train
+    labels = config.data.labels
     for field, found, expected in (
         ("method.name", others and f"{config.method['name']}, which trains {', '.join(others)}", "lp"),
         ("train.cache_features", not train.cache_features and "False", "True"),
         ("train.steps", train.steps != 1 and f"{train.steps}", "1"),
         ("model.head.kind", head.kind != "linear" and head.kind, "linear"),
+        ("model.head.age", head.age != "classes" and head.age, "classes"),
         ("model.head.dropout", head.dropout and f"{head.dropout:g}", "0.0"),
         ("balancing.kind", balancing.kind != "fixed" and balancing.kind, "fixed"),
         ("balancing.weights", balancing.weights and f"{dict(balancing.weights)}", "{}"),
+        ("data.labels.partial", labels.partial and f"{', '.join(labels.partial)}", "()"),
+        ("data.labels.noise", labels.noise and ", ".join(labels.noise), "{}"),
+        ("data.labels.smoothing", labels.smoothing and f"{labels.smoothing:g}", "0.0"),
         ("data.sampler.name", (name := config.data.sampler["name"]) != "natural" and name, "natural"),
     ):
         if found:
