@@ -51,9 +51,9 @@ def test_a_missing_file_a_folder_and_another_type(tmp_path):
         load_arrays(tmp_path / "gone.pt")
     with pytest.raises(UserError, match=r"no checkpoint in the folder: .*found none"):
         load_arrays(tmp_path)
-    (tmp_path / "weights.npz").touch()
-    with pytest.raises(UserError, match=r"unknown checkpoint file type.*'\.npz'"):
-        load_arrays(tmp_path / "weights.npz")
+    (tmp_path / "weights.h5").touch()
+    with pytest.raises(UserError, match=r"unknown checkpoint file type.*'\.h5'"):
+        load_arrays(tmp_path / "weights.h5")
 
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path):

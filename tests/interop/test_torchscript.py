@@ -77,7 +77,8 @@ def archive(path, code, storages=(), *, compress=zipfile.ZIP_STORED):
         for key, data in dict(storages).items():
             file.writestr(f"clip/data/{key}", data)
         file.writestr("clip/constants.pkl", b"\x80\x02).")
-        file.writestr("clip/code/__torch__/model.py", "class Module(Module):\n  pass\n")
+        # As torch does, which compresses the code alone.
+        file.writestr("clip/code/__torch__/model.py", "class Module(Module):\n  pass\n", zipfile.ZIP_DEFLATED)
     return path
 
 
@@ -163,7 +164,7 @@ def test_modules_that_hold_themselves_and_many_views_of_one_storage_end(tmp_path
 
 def test_a_compressed_archive_and_a_cut_one_are_refused(state, tmp_path):
     code, storages = nested(state)
-    with pytest.raises(UserError, match="compressed"):
+    with pytest.raises(UserError, match=r"data\.pkl is compressed"):
         load_arrays(archive(tmp_path / "a.pt", code, storages, compress=zipfile.ZIP_DEFLATED))
     path = archive(tmp_path / "b.pt", code, storages)
     path.write_bytes(path.read_bytes()[:-500])

@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -180,3 +181,30 @@ def test_a_peft_adapter_in_a_bin_file_is_read(tmp_path):
     for layer in wanted:
         assert (found[layer].a == wanted[layer].a).all()
         assert (found[layer].b == wanted[layer].b).all()
+
+
+class Holder(torch.nn.Module):
+    """A module with the parameters of dotted names, as `torch.jit.script` takes it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_torchscript_archives_are_read_as_torch_reads_them(tmp_path):
+    state = named_state(formats.official_shapes("tiny-clip", text=True))
+    root = Holder()
+    for name, array in state.items():
+        *parents, leaf = name.split(".")
+        node = root
+        for parent in parents:
+            if not hasattr(node, parent):
+                node.add_module(parent, Holder())
+            node = getattr(node, parent)
+        node.register_parameter(leaf, torch.nn.Parameter(torch.from_numpy(array.astype(np.float16))))
+    root.register_buffer("input_resolution", torch.tensor(32))
+    torch.jit.script(root).save(tmp_path / "ViT-B-32.pt")
+    arrays, _ = load_arrays(tmp_path / "ViT-B-32.pt")
+    theirs = torch.jit.load(tmp_path / "ViT-B-32.pt").state_dict()
+    assert arrays.keys() == theirs.keys() == {*state, "input_resolution"}
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(arrays[name], tensor.numpy())

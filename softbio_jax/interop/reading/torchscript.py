@@ -90,18 +90,18 @@ def load(path: pathlib.Path) -> dict[str, np.ndarray]:
       UserError: a damaged archive, or a pickle that contains more than modules and tensors.
     """
     fix = "save the state dict of the model, or ask for a safetensors file"
-    untrusted.check_archive(path, stored=True, what="a torch file", fix=fix)
+    untrusted.check_archive(path, stored=False, what="a torch file", fix=fix)  # its code is compressed
     try:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive)
-            tensors = dict(_named(_read(archive.read(f"{root}data.pkl"))))
+            tensors = dict(_named(_read(_member(archive, f"{root}data.pkl"))))
             size = sum(
                 math.prod(tensor.shape) * np.dtype(_DTYPES[tensor.storage.kind]).itemsize
                 for tensor in tensors.values()
             )
             if size > _VIEWS * path.stat().st_size:
                 raise ValueError(f"tensors of {size:,} bytes in a smaller file")
-            return {name: _array(tensor, archive, f"{root}") for name, tensor in tensors.items()}
+            return {name: _array(tensor, archive, str(root)) for name, tensor in tensors.items()}
     except _Refused as error:
         raise UserError(
             "refused: the archive contains more than modules and tensors, and no code of it was run",
@@ -130,6 +130,13 @@ def _root(archive: zipfile.ZipFile) -> str | None:
         return None
     root = pickles[0].removesuffix("data.pkl")
     return root if any(name.startswith(f"{root}code/") for name in names) else None
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Returns a member that is stored as it is, so that it is no longer than the file."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return archive.read(name)
 
 
 def _read(data: bytes) -> Any:
@@ -294,7 +301,8 @@ def _named(value: Any) -> Iterator[tuple[str, _Tensor]]:
 
 
 def _array(tensor: _Tensor, archive: zipfile.ZipFile, root: str) -> np.ndarray:
-    values = np.frombuffer(archive.read(f"{root}data/{tensor.storage.key}"), _DTYPES[tensor.storage.kind])
+    data = _member(archive, f"{root}data/{tensor.storage.key}")
+    values = np.frombuffer(data, _DTYPES[tensor.storage.kind])
     last = tensor.offset + sum(
         (n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True)
     )
