@@ -125,3 +125,11 @@ def test_noise_is_expanded_and_unlabelled_rows_stay_so(tmp_path):
     np.testing.assert_allclose(found.classes_of(0), matrix[:, 3], rtol=1e-6)
     assert not found.known[1] and found.known[0] and not found.full[0]
     np.testing.assert_allclose(targets.confusion(0.3, 4, where=""), 0.6 * np.eye(4) + 0.1)
+
+
+def test_the_oldest_are_in_the_last_year(tmp_path):
+    ages = ["110", "100", "99", "95-120"]
+    dataset, _ = prepared_split("csv", table(tmp_path, ages), tmp_path / "out", "train", age_values="range")
+    found = targets.attach(dataset, {"age": "target"}).targets["age"]
+    years = [np.flatnonzero(found.table[i]).tolist() for i in found.index]
+    assert years == [[100], [100], [99], [95, 96, 97, 98, 99, 100]]
