@@ -41,13 +41,14 @@ QUIET = quiet="--quiet --quiet"; if [ -t 1 ]; then quiet=; fi
 PIP = -m pip --disable-pip-version-check $$quiet install
 PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-.PHONY: help demo test test-parity test-app test-long test-platforms lint format docs setup clean \
+.PHONY: help demo test test-parity test-parity-long test-app test-long test-platforms lint format docs setup clean \
   check-python
 
 help:
 	@echo "make demo         set up and run the main job on rendered faces (DEMO_DIR=$(DEMO_DIR))"
 	@echo "make test         set up and run the tests (ARGS=\"tests/data -k faces\" selects some)"
 	@echo "make test-parity  compare with torch, timm and peft, in $(PARITY_VENV)"
+	@echo "make test-parity-long  training of every method compared with torch for 100 steps"
 	@echo "make test-app     the web page in a browser, LiteRT and docs/export.md, in $(APP_VENV)"
 	@echo "make test-long    the slow tests: interruptions, several processes, notebooks, pages"
 	@echo "make test-platforms  install into environments like Colab's ($(COLAB_PYTHON)) and Kaggle's ($(KAGGLE_PYTHON)) and run there"
@@ -70,7 +71,10 @@ test-platforms: $(VENV)/.ready-test
 	COLAB_PYTHON=$(COLAB_PYTHON) KAGGLE_PYTHON=$(KAGGLE_PYTHON) $(PY) $(PYTEST) -m platform $(ARGS)
 
 test-parity: $(PARITY_VENV)/.ready
-	$(PARITY_PY) $(PYTEST) -m parity $(ARGS)
+	$(PARITY_PY) $(PYTEST) -m "parity and not long" $(ARGS)
+
+test-parity-long: $(PARITY_VENV)/.ready
+	$(PARITY_PY) $(PYTEST) -m "parity and long" $(ARGS)
 
 test-app: $(APP_VENV)/.ready
 	$(APP_PY) $(PYTEST) -m app $(ARGS)

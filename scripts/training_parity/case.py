@@ -13,7 +13,8 @@ from softbio_jax.interop import stacking
 from softbio_jax.interop.goldens import named_state, named_uniform
 from softbio_jax.interop.official import OFFICIAL, vision_shapes
 from softbio_jax.losses.balancing import BalancingConfig
-from softbio_jax.models.config import VisionConfig
+from softbio_jax.models import positions
+from softbio_jax.models.config import VisionConfig, vision_config
 from softbio_jax.params import flatten
 from softbio_jax.runs import build
 from softbio_jax.runs.build import Run
@@ -150,7 +151,7 @@ def start(case: Case, *, seed: int = 0) -> Start:
     """
     run, tail = case.run, case.run.model.tail
     if case.config.model.pretrained:
-        base = flatten(load_pretrained(case.config.model.pretrained, config=run.model.config, tail=tail))
+        base = _read(case)
     else:
         drawn = named_state(vision_shapes(case.encoder), seed=seed)
         base = stacking.stack(OFFICIAL.forward(drawn), tail=tail)
@@ -181,6 +182,25 @@ def start(case: Case, *, seed: int = 0) -> Start:
         frozen={path: leaf for path, leaf in params.items() if groups[path] == FROZEN},
         statistics={path: leaf.astype(np.float32) for path, leaf in statistics.items()},
     )
+
+
+def _read(case: Case) -> dict[str, np.ndarray]:
+    """Returns the checkpoint's weights, its positional embedding at the size that is trained at."""
+    encoder, tail = case.encoder, case.run.model.tail
+    stored = dataclasses.replace(encoder, image_size=vision_config(encoder.name).image_size)
+    base = flatten(load_pretrained(case.config.model.pretrained, config=stored, tail=tail))
+    name = "encoder/positional_embedding"
+    if name in base:
+        grid = (encoder.grid, encoder.grid)
+        table = positions.resample(
+            base[name],
+            stored=stored.grid,
+            grid=grid,
+            class_token=encoder.class_token,
+            method=encoder.resample,
+        )
+        base[name] = np.asarray(table, np.float32)
+    return base
 
 
 def _drawn(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from softbio_jax.adapters.methods import FROZEN
+from softbio_jax.checkpoints import leaves
 from softbio_jax.checkpoints.manager import CheckpointManager
 from softbio_jax.data.augment import OFF
 from softbio_jax.params import Tree, combine, flatten, unflatten
@@ -83,7 +84,7 @@ class Ours:
             self.state = restored.state
 
     def _manager(self, directory: pathlib.Path) -> CheckpointManager:
-        return CheckpointManager(directory, keep=1, base=None)
+        return CheckpointManager(directory, keep=1, base=leaves.of_tree(self._frozen))
 
     def _record(self, state: TrainState, metrics: Mapping[str, np.ndarray]) -> Record:
         first, second = _moments(state.opt_state)
