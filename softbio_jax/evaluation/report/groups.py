@@ -107,7 +107,7 @@ def _gaps(found: Audits) -> Table:
         rows=tuple(((run, *row) if named else row) for run, sets in found.items() for row in gap_rows(sets)),
         notes=GAP_NOTES,
         text_columns=3 + named,
-    )
+    ).filled()
 
 
 def _maps(run: str, test_set: str, task: str, cuts: Mapping[str, Any]) -> list[Figure]:
