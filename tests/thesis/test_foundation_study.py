@@ -7,6 +7,7 @@ import pytest
 
 from softbio_jax.errors import UserError
 from softbio_jax.runs import build
+from softbio_jax.thesis.study import results
 from softbio_jax.thesis.study.study import Trial, study_from
 from tests.structure import ROOT
 
@@ -78,6 +79,13 @@ def test_a_factor_of_an_unsearched_cell_is_refused():
 def test_what_may_be_compared_by_seed_has_the_same_seeds():
     assert STUDY.seeds_of("lora") == STUDY.seeds_of("lp") == STUDY.seeds_of("mtlora") == (0, 1, 2, 3, 4)
     assert STUDY.seeds_of("ft") == (0, 1, 2)
+
+
+def test_the_committed_records_are_of_this_configuration():
+    records = ROOT / "docs" / "foundation_study"
+    weights = "vit_small_patch14_dinov2.safetensors"
+    study = study_from(GET_CONFIG().to_dict() | {"pretrained": weights})
+    assert len(results.read_records(study, records, encoder=weights)) == len(list(records.glob("*.json"))) > 0
 
 
 @pytest.mark.parametrize("wrong", ["images=many", "cells=lora+lorra", "steps=3"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -13,11 +14,20 @@ from softbio_jax import files
 from softbio_jax.data.partial.config import LabelConfig
 from softbio_jax.errors import UserError
 from softbio_jax.losses.distillation import DistillConfig
-from softbio_jax.models.multitask import HeadConfig
 from softbio_jax.runs.config import RunConfig
 from softbio_jax.thesis.study.study import Results, Study, Trial
 
 SCHEMA = 1
+# Fields that are younger than records, with the values that do what was done without them.
+_LATER: dict[str, Any] = {
+    "distill": dataclasses.asdict(DistillConfig()),
+    "model.blocks": 0,
+    "model.head.age": "classes",
+    "data.labels": dataclasses.asdict(LabelConfig()),
+    "optimizer.l2": None,
+    "optimizer.iterations": None,
+    "optimizer.refit": False,
+}
 _OF_AGE = ("expected_age_mae",)  # years
 _METRICS = ("n", "accuracy", "balanced_accuracy", "macro_f1", "majority")
 
@@ -159,18 +169,15 @@ def config_digest(config: RunConfig) -> str:
     What later versions added does not count where it is off, so that older records keep their digests.
     """
     values = dataclasses.asdict(config)
-    values["distill"]["teacher"] = pathlib.Path(config.distill.teacher).name
-    if config.distill == DistillConfig():
-        del values["distill"]
-    if not config.model.blocks:
-        del values["model"]["blocks"]
+    for path, off in _LATER.items():
+        *groups, field = path.split(".")
+        group = functools.reduce(dict.__getitem__, groups, values)
+        if group[field] == off:
+            del group[field]
+    if "distill" in values:
+        values["distill"]["teacher"] = pathlib.Path(config.distill.teacher).name
     values["data"]["root"] = values["train"]["compile_cache"] = values["train"]["cache_dir"] = ""
     values["model"]["pretrained"] = pathlib.Path(config.model.pretrained).name
-    # Records are older than these fields, whose defaults are what they did.
-    if config.data.labels == LabelConfig():
-        del values["data"]["labels"]
-    if config.model.head.age == HeadConfig().age:
-        del values["model"]["head"]["age"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
