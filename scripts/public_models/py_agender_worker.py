@@ -64,7 +64,8 @@ def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     counts = jax.lax.reduce_window(jnp.ones_like(x), 0.0, jax.lax.add, (1, 8, 8, 1), (1, 1, 1, 1), "SAME")
     x = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 8, 8, 1), (1, 1, 1, 1), "SAME") / counts
     x = x.reshape(len(x), -1)
-    return tuple(jax.nn.softmax(x @ LAYERS[name]["kernel"]) for name in ("dense_1", "dense_2"))
+    gender, age = (jax.nn.softmax(x @ LAYERS[name]["kernel"]) for name in ("dense_1", "dense_2"))
+    return gender, age
 
 
 run = jax.jit(forward)
