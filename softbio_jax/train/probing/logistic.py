@@ -159,7 +159,7 @@ class LogisticSession(CachedSession):
         """
         del batch
         state = self.state
-        metrics: Metrics = {}
+        metrics: dict[str, Any] = {}
         heads, stats = dict(state.trainable["heads"]), dict(state.batch_stats.get("heads", {}))
         for task in self.run.config.tasks:
             layer, basis, found = self._solve(task)
