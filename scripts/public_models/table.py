@@ -152,10 +152,11 @@ def markdown(found: Mapping[str, Any]) -> dict[str, str]:
                     f"{gap[end]['group']} {percent(gap[end]['accuracy'])}" for end in ("lowest", "highest")
                 ]
                 races.append([row["model"], task, *ends, f"{gap['p_value']:.2g}", f"{gap['effect']:.2f}"])
-    variants = [
-        [v["model"], v["task"], v["variant"], _bounded(v["difference"], signed=True)]
-        for v in found["variants"]
-    ]
+    kinds = list(dict.fromkeys(v["variant"] for v in found["variants"]))
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for v in found["variants"]:
+        cells.setdefault((v["model"], v["task"]), {})[v["variant"]] = _bounded(v["difference"], signed=True)
+    variants = [[*key, *(row.get(kind, "") for kind in kinds)] for key, row in cells.items()]
     pairs = [
         [
             *(p["run"], p["model"], p["task"], _bounded(p["difference"], signed=True)),
@@ -167,7 +168,7 @@ def markdown(found: Mapping[str, Any]) -> dict[str, str]:
     return {
         "models": _table(["model", "task", "n", "accuracy", "balanced accuracy", "without neutral"], models),
         "race": _table(["model", "task", "lowest", "highest", "p", "Cramer's V"], races),
-        "variants": _table(["model", "task", "preprocessing", "difference of accuracy"], variants),
+        "variants": _table(["model", "task", *kinds], variants),
         "pairs": _table(
             ["run", "model", "task", "difference of accuracy", "right alone: run / model", "p (Holm)"], pairs
         ),

@@ -1,0 +1,128 @@
+"""scripts/public_models: what is sent to a public model, what its answers become, and the tables of them."""
+
+import pathlib
+import runpy
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+from softbio_jax.errors import UserError
+from softbio_jax.evaluation.predictions import Predictions
+from softbio_jax.tasks import AGE, EMOTION
+from tests.structure import ROOT
+
+# Answers with the image's height, width and first pixel, so that the order of bytes is seen.
+WORKER = """
+import sys
+sys.path.insert(0, {folder!r})
+from worker import serve
+
+def answer(image):
+    if image.shape[0] == 5:
+        sys.exit("no more")
+    height, width, _ = image.shape
+    return {{"age": float(height), "width": width, "pixel": image[0, 0].tolist()}}
+
+serve(answer)
+"""
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The names of both scripts, whose flags are gone."""
+    before, found = set(flags.FLAGS), []
+    for name in ("predict", "table"):
+        found.append(runpy.run_path(str(ROOT / "scripts" / "public_models" / f"{name}.py")))
+        for flag in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, flag)
+    return found
+
+
+@pytest.fixture
+def worker(scripts, tmp_path):
+    """Starts a model whose answers are those of WORKER."""
+    predict, _ = scripts
+    path = tmp_path / "fake.py"
+    path.write_text(WORKER.format(folder=str(ROOT / "scripts" / "public_models")))
+    predict["MODELS"]["fake"] = ((sys.executable, str(path)), ("age", "gender"))
+    yield lambda images: list(predict["_answers"]("fake", pathlib.Path("/"), iter(images), len(images)))
+    del predict["MODELS"]["fake"]
+
+
+def test_a_model_gets_every_image_and_answers_in_order(worker):
+    images = [np.arange(3 * h * w, dtype=np.uint8).reshape(h, w, 3) + h for h, w in ((2, 7), (4, 3), (1, 1))]
+    for image, answer in zip(images, worker(images), strict=True):
+        assert (answer["age"], answer["width"]) == image.shape[:2]
+        assert answer["pixel"] == image[0, 0].tolist()
+
+
+def test_a_model_that_ends_is_one_line(worker):
+    images = [np.zeros((h, 2, 3), np.uint8) for h in (4, 5, 6)]
+    with pytest.raises(UserError, match=r"the model ended: image 2 of 3: found fake"):
+        worker(images)
+
+
+@pytest.mark.parametrize(
+    ("years", "group"), [(0, "0-2"), (2.4, "0-2"), (2.5, "3-9"), (69.4, "60-69"), (101, "70+")]
+)
+def test_years_are_all_of_one_group(scripts, years, group):
+    vector = scripts[0]["_vector"]("age", years)
+    assert vector.sum() == 1 and AGE.classes[vector.argmax()] == group
+
+
+def test_classes_are_put_in_order(scripts):
+    shares = np.arange(1, 8) / 28
+    named = dict(zip(EMOTION.classes, shares.tolist(), strict=True))
+    shuffled = {name: named[name] for name in sorted(named)}
+    np.testing.assert_allclose(scripts[0]["_vector"]("emotion", shuffled), shares)
+
+
+def test_variants_keep_or_change_what_they_say(scripts):
+    from PIL import Image
+
+    variants = scripts[0]["VARIANTS"]
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    made = {name: np.asarray(change(Image.fromarray(pixels))) for name, change in variants.items()}
+    np.testing.assert_array_equal(made["whole"], pixels)
+    np.testing.assert_array_equal(made["bgr"], pixels[..., ::-1])
+    np.testing.assert_array_equal(made["crop80"], pixels[4:36, 4:36])
+    assert made["crop60"].shape == (24, 24, 3) and made["small"].shape == made["blur"].shape == (40, 40, 3)
+    assert (made["grey"][..., 0] == made["grey"][..., 2]).all()
+
+
+def _of_emotion(labels, best):
+    probabilities = np.full((len(labels), 7), 0.01)
+    for row, (first, second) in enumerate(best):
+        probabilities[row, first], probabilities[row, second] = 0.6, 0.35
+    probabilities /= probabilities.sum(1, keepdims=True)
+    ids = [f"i{n}" for n in range(len(labels))]
+    return Predictions(
+        name="fer_test", ids=ids, labels={"emotion": labels}, probabilities={"emotion": probabilities}
+    )
+
+
+def test_a_class_that_the_set_lacks_is_left_out(scripts):
+    _, table = scripts
+    neutral = EMOTION.classes.index("neutral")
+    given = _of_emotion([0, 1, 2, 3], [(neutral, 0), (1, 0), (neutral, 3), (2, 3)])
+    row = table["_row"]("m", given)["tasks"]["emotion"]
+    assert row["accuracy"][0] == 0.25  # of four, one is first
+    assert row["accuracy_without_neutral"][0] == 0.5  # and another once neutral is left out
+    assert (
+        "accuracy_without_neutral"
+        not in table["_row"]("m", _of_emotion([neutral, 1], [(neutral, 0), (1, 0)]))["tasks"]["emotion"]
+    )
+
+
+def test_runs_are_paired_with_models_of_the_same_images(scripts):
+    _, table = scripts
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, 200)
+    right = _of_emotion(labels, [(y, (y + 1) % 6) for y in labels])
+    wrong = _of_emotion(labels, [((y + 1) % 6, y) if row % 4 else (y, 6) for row, y in enumerate(labels)])
+    (pair,) = table["_pairs"]({("public", "fer_test"): wrong}, {("ours", "fer_test"): right})
+    assert pair["difference"][0] == pytest.approx(0.75) and pair["first_only"] == 150
+    assert pair["p_adjusted"] == pair["p_value"] < 1e-6
+    assert table["_pairs"]({("public", "other"): wrong}, {("ours", "fer_test"): right}) == []
