@@ -158,7 +158,8 @@ class LogisticSession(CachedSession):
           UserError: features that are not finite.
         """
         del batch
-        state, metrics = self.state, {}
+        state = self.state
+        metrics: dict[str, Any] = {}
         heads, stats = dict(state.trainable["heads"]), dict(state.batch_stats.get("heads", {}))
         for task in self.run.config.tasks:
             layer, basis, found = self._solve(task)
