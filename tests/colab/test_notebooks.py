@@ -181,7 +181,7 @@ DATA, WORK = {str(tmp_path / "data")!r}, {str(tmp_path / "work")!r}
 CHECKPOINT = {str(tmp_path / "towers.safetensors")!r}
 """
     )
-    assert "averages: emotion" in run(NOTEBOOKS_BY_NAME["zero_shot"], settings)
+    assert "averages: gender" in run(NOTEBOOKS_BY_NAME["zero_shot"], settings)
 
 
 def _disconnect_and_run_again(path, settings, folder):
