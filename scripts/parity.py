@@ -27,6 +27,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import flags
+from training_parity import command_line as training
 
 from dev import torch_reference
 from softbio_jax import command
@@ -35,7 +36,6 @@ from softbio_jax.interop import formats, goldens, ladder
 from softbio_jax.interop.goldens import named_state, named_uniform
 from softbio_jax.interop.reading import locate
 from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
-from training_parity import command_line as training
 
 _VARIANT = flags.DEFINE_string(
     "variant", "PE-Core-T16-384", "The variant, by its name here, timm's or the hub's."
@@ -120,7 +120,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _training(config: VisionConfig) -> int:
-    command.refuse_ignored("--training", dict.fromkeys(("reference", "checkout", "goldens"), ("no --training",)))
+    command.refuse_ignored(
+        "--training", dict.fromkeys(("reference", "checkout", "goldens"), ("no --training",))
+    )
     height, width = _size(config) if _SIZE.value else (0, 0)
     if height != width:
         raise UserError(

@@ -1,6 +1,6 @@
 """Writes the tables of docs/training_parity.md from the comparisons that `parity.py --training --save` kept.
 
-  python scripts/dev/training_table.py --measured=docs/training_parity.json
+python scripts/dev/training_table.py --measured=docs/training_parity.json
 """
 
 import json

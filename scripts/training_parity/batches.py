@@ -64,7 +64,9 @@ def _augmented(images: np.ndarray, key: jax.Array, index: np.ndarray, case: Case
 
 def save(path: pathlib.Path, batches: Sequence[Batch]) -> None:
     """Writes batches to an .npz file, {step}/{name} each."""
-    np.savez(path, **{f"{i}/{name}": array for i, batch in enumerate(batches) for name, array in batch.items()})
+    np.savez(
+        path, **{f"{i}/{name}": array for i, batch in enumerate(batches) for name, array in batch.items()}
+    )
 
 
 def load(path: pathlib.Path, case: Case, steps: int) -> list[Batch]:
@@ -84,7 +86,7 @@ def load(path: pathlib.Path, case: Case, steps: int) -> list[Batch]:
         raise UserError(
             "stored batches of another training",
             where=str(path),
-            expected=f"{steps} batches (B, H, W, 3) = {(rows, side, side, 3)} with {', '.join(sorted(needed))}",
+            expected=f"{steps} of {(rows, side, side, 3)}, with {', '.join(sorted(needed))}",
             found=f"{count} of {shape}",
             fix="remove the file: it is written again",
         )

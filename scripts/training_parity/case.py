@@ -1,4 +1,4 @@
-"""What is trained: a run's configuration, an encoder cut to size, and the state that both sides start from."""
+"""What is trained: a run's configuration, an encoder cut to size, and the start of both sides."""
 
 import dataclasses
 from typing import Any
@@ -109,13 +109,17 @@ def of_method(
         compute=RunComputeConfig(dtype="float32", matmul_precision="highest", unroll=1),
         frozen_dtype="float32",
     )
-    name = f"{variant}{' cut' if cut else ''} {method}{'' if uncertainty else ' without uncertainty weighting'}"
+    name = (
+        f"{variant}{' cut' if cut else ''} {method}{'' if uncertainty else ' without uncertainty weighting'}"
+    )
     return of_config(config, name=name, cut=cut)
 
 
 def of_config(config: RunConfig, *, name: str, cut: bool = False) -> Case:
     """Returns the case of a run's configuration, in float32 on this machine."""
-    compute = dataclasses.replace(config.compute, dtype="float32", matmul_precision="highest", attention="auto")
+    compute = dataclasses.replace(
+        config.compute, dtype="float32", matmul_precision="highest", attention="auto"
+    )
     config = dataclasses.replace(config, compute=compute, frozen_dtype="float32")
     run = build.build(config)
     encoder = run.model.config

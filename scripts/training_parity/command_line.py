@@ -28,7 +28,9 @@ _CUT = flags.DEFINE_bool("cut", False, "With --training: 5 blocks of the variant
 _UNCERTAINTY = flags.DEFINE_bool("uncertainty", True, "With --training: whether log-variances are learned.")
 _BATCHES = flags.DEFINE_string("batches", None, "With --training: a file that keeps the augmented batches.")
 _AS_TORCH = flags.DEFINE_multi_string(
-    "as_torch", [], "With --training: a switch by which the twin does as PyTorch, see docs/training_parity.md."
+    "as_torch",
+    [],
+    "With --training: a switch by which the twin does as PyTorch, see docs/training_parity.md.",
 )
 _SAVE = flags.DEFINE_string("save", None, "With --training: a JSON file that the comparison is added to.")
 FLAGS = ("method", "run", "steps", "batch", "cut", "uncertainty", "batches", "as_torch", "save")
@@ -48,8 +50,9 @@ def main(*, variant: str, checkpoint: str, image_size: int, dtype: str, seed: in
     chosen = _case(variant, checkpoint, image_size)
     start = case.start(chosen, seed=seed)
     stream = _stream(chosen, seed)
-    shape = f"{chosen.encoder.layers} blocks, {chosen.run.image_size} pixels, batch {chosen.config.train.batch_size}"
-    print(f"{chosen.name}: {shape}, {_STEPS.value} steps, {dtype}, against timm, peft and torch", flush=True)
+    size, batch = chosen.run.image_size, chosen.config.train.batch_size
+    shape = f"{chosen.encoder.layers} blocks, {size} pixels, batch {batch}, {_STEPS.value} steps"
+    print(f"{chosen.name}: {shape}, {dtype}, against timm, peft and torch", flush=True)
     began = time.monotonic()
     if dtype == "float64":
         found = comparison.in_float64(chosen, start, stream, switches=_switches(), progress=_progress)
@@ -113,7 +116,9 @@ def _case(variant: str, checkpoint: str, image_size: int) -> Case:
         model = dataclasses.replace(model, image_size=image_size)
     train = dataclasses.replace(config.train, batch_size=_BATCH.value, eval_batch_size=_BATCH.value)
     config = dataclasses.replace(config, model=model, train=train)
-    return case.of_config(config, name=f"{config.model.variant} {config.method['name']} of {path}", cut=_CUT.value)
+    return case.of_config(
+        config, name=f"{config.model.variant} {config.method['name']} of {path}", cut=_CUT.value
+    )
 
 
 def _stream(chosen: Case, seed: int) -> list[batches.Batch]:
@@ -127,7 +132,9 @@ def _stream(chosen: Case, seed: int) -> list[batches.Batch]:
 
 
 def _switches() -> Switches:
-    known = {field.name for field in dataclasses.fields(Switches) if field.type is bool or field.type == "bool"}
+    known = {
+        field.name for field in dataclasses.fields(Switches) if field.type is bool or field.type == "bool"
+    }
     for name in _AS_TORCH.value:
         if name not in known:
             raise UserError(

@@ -36,9 +36,7 @@ def drawer(
         # As `train_step` makes its key.
         dropout_key = jax.random.fold_in(jax.random.split(key)[1], step)
         with _recorded(keep):
-            features = encode(
-                model, params, images, rows=jnp.arange(len(images)), dropout_key=dropout_key
-            )
+            features = encode(model, params, images, rows=jnp.arange(len(images)), dropout_key=dropout_key)
             variables = {"params": params, "batch_stats": statistics}
             logits, _ = classify_in_training(model, variables, features, dropout_key)
         return jnp.stack([values.sum() for values in logits.values()])

@@ -1,8 +1,5 @@
 """Dropout whose mask was drawn elsewhere."""
 
-from collections.abc import Iterable
-
-import numpy as np
 import torch
 from torch import nn
 
@@ -34,5 +31,3 @@ class GivenTaskDropout(GivenDropout):
         assert self.mask is not None, "a mask for every pass"
         mask = self.mask if self.mask.shape == shape else self.mask[task]
         return x * mask.to(x.dtype) / self.keep
-
-

@@ -148,9 +148,7 @@ class TaskPooling(nn.Module):
 class MTLoRA(nn.Module):
     """timm's encoder, whose last block and pooling are the tasks'."""
 
-    def __init__(
-        self, encoder: Any, config: VisionConfig, parting: TaskBlock, pooling: TaskPooling | None
-    ):
+    def __init__(self, encoder: Any, config: VisionConfig, parting: TaskBlock, pooling: TaskPooling | None):
         super().__init__()
         self.encoder, self.config, self.parting, self.pooling = encoder, config, parting, pooling
 

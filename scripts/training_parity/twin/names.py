@@ -16,7 +16,11 @@ from training_parity.twin.mtlora import MTLoRA
 # Where this package and torch name a part differently; the same in all blocks.
 _BLOCK_NORMS, _POOL_NORMS = {"ln_1": "norm1", "ln_2": "norm2"}, {"layernorm": "norm"}
 _OUTER = {"ln_pre": "norm_pre", "ln_post": "norm", "patch_embed": "patch_embed.proj"}
-_TOKENS = {"class_embedding": "cls_token", "positional_embedding": "pos_embed", "register_tokens": "reg_token"}
+_TOKENS = {
+    "class_embedding": "cls_token",
+    "positional_embedding": "pos_embed",
+    "register_tokens": "reg_token",
+}
 _HEAD = {"norm": 0, "dense_0": 2, "dense_out": -1}
 _LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 

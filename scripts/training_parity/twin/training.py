@@ -144,7 +144,9 @@ class Twin:
     def _pixels(self, images: np.ndarray) -> torch.Tensor:
         """Returns bytes (B, S, S, 3) as the encoder's normalised pixels (B, 3, S, S)."""
         values = torch.from_numpy(images).to(self.dtype).permute(0, 3, 1, 2) / 255
-        mean, std = (torch.tensor(v, dtype=self.dtype) for v in (self.case.encoder.mean, self.case.encoder.std))
+        mean, std = (
+            torch.tensor(v, dtype=self.dtype) for v in (self.case.encoder.mean, self.case.encoder.std)
+        )
         return (values - mean[:, None, None]) / std[:, None, None]
 
     def _of_replicas(self, head: nn.Sequential, features: torch.Tensor) -> torch.Tensor:
@@ -154,11 +156,7 @@ class Twin:
 
     def _optimizer(self, config: OptimizerConfig, steps: int) -> tuple[Any, Any]:
         """Returns AdamW with a group per rate and decay, and the schedule as a factor of every rate."""
-        decayed = {
-            id(tensor)
-            for module in self.model.modules()
-            for tensor in _matrices(module)
-        }
+        decayed = {id(tensor) for module in self.model.modules() for tensor in _matrices(module)}
         groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
         for name, tensor in self.model.named_parameters():
             if tensor.requires_grad:
