@@ -86,7 +86,7 @@ def load(path: pathlib.Path, case: Case, steps: int) -> list[Batch]:
         raise UserError(
             "stored batches of another training",
             where=str(path),
-            expected=f"{steps} batches (B, H, W, 3) = {(rows, side, side, 3)} with {', '.join(sorted(needed))}",
+            expected=f"{steps} of {(rows, side, side, 3)}, with {', '.join(sorted(needed))}",
             found=f"{count} of {shape}",
             fix="remove the file: it is written again",
         )

@@ -1,4 +1,4 @@
-"""What is trained: a run's configuration, an encoder cut to size, and the state that both sides start from."""
+"""What is trained: a run's configuration, an encoder cut to size, and the start of both sides."""
 
 import dataclasses
 from typing import Any

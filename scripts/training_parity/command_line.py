@@ -50,8 +50,9 @@ def main(*, variant: str, checkpoint: str, image_size: int, dtype: str, seed: in
     chosen = _case(variant, checkpoint, image_size)
     start = case.start(chosen, seed=seed)
     stream = _stream(chosen, seed)
-    shape = f"{chosen.encoder.layers} blocks, {chosen.run.image_size} pixels, batch {chosen.config.train.batch_size}"
-    print(f"{chosen.name}: {shape}, {_STEPS.value} steps, {dtype}, against timm, peft and torch", flush=True)
+    size, batch = chosen.run.image_size, chosen.config.train.batch_size
+    shape = f"{chosen.encoder.layers} blocks, {size} pixels, batch {batch}, {_STEPS.value} steps"
+    print(f"{chosen.name}: {shape}, {dtype}, against timm, peft and torch", flush=True)
     began = time.monotonic()
     if dtype == "float64":
         found = comparison.in_float64(chosen, start, stream, switches=_switches(), progress=_progress)

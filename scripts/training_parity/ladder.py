@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -63,9 +63,13 @@ class Ladder:
 
     A gradient that is zero by symmetry, such as that of a bias before batch norm, is rounding alone, which
     AdamW scales up: such leaves are compared relative to the largest of their layer, and listed in `zero`.
+
+    Args:
+      measure: the size of a difference, and of what it is relative to; None: `largest`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, measure: Callable[[np.ndarray], float] | None = None) -> None:
+        self._measure = measure or largest
         self.zero: set[str] = set()
         self.worst: dict[tuple[str, str], Rung] = {}
         self.steps = 0
@@ -76,7 +80,7 @@ class Ladder:
         Raises:
           ValueError: the sides have other leaves.
         """
-        layers = _layers(reference.gradient)
+        layers = _layers(reference.gradient, largest)
         for path, leaf in reference.gradient.items():
             # Of q, k and v in one leaf, k's alone may be without a gradient.
             parts = (
@@ -84,19 +88,20 @@ class Ladder:
                 if leaf.ndim
                 else [leaf]
             )
-            if any(0 < _largest(part) <= _ZERO * layers[_layer(path)] for part in parts):
+            if any(0 < largest(part) <= _ZERO * layers[_layer(path)] for part in parts):
                 self.zero.add(path)
         rungs = []
         for kind in KINDS:
             found, expected = getattr(record, kind), getattr(reference, kind)
             if found.keys() != expected.keys():
                 raise ValueError(f"{kind}: {sorted(found.keys() ^ expected.keys())}")
-            whole = _layers(expected) if kind in LEAVES else {}
+            whole = _layers(expected, self._measure) if kind in LEAVES else {}
             for name in sorted(expected, key=_order):
-                scale = _largest(expected[name])
+                scale = self._measure(expected[name])
                 if name in self.zero and kind in LEAVES:
                     scale = max(scale, whole[_layer(name)])
-                rungs.append(_rung(self.steps, kind, name, found[name], expected[name], scale))
+                apart = np.asarray(found[name], np.float64) - np.asarray(expected[name], np.float64)
+                rungs.append(_rung(self.steps, kind, name, self._measure(apart), scale))
         for rung in rungs:
             key = (rung.kind, rung.name)
             if key not in self.worst or not rung.difference <= self.worst[key].difference:
@@ -115,14 +120,19 @@ def first_beyond(rungs: Iterable[Rung], limit: float) -> Rung | None:
     return next((rung for rung in rungs if not rung.difference <= limit), None)
 
 
-def _rung(step: int, kind: str, name: str, found: np.ndarray, expected: np.ndarray, scale: float) -> Rung:
-    largest = _largest(np.asarray(found, np.float64) - np.asarray(expected, np.float64))
-    difference = 0.0 if largest == 0 else largest / scale if scale else np.inf
-    return Rung(step=step, kind=kind, name=name, difference=difference, scale=scale)
-
-
-def _largest(array: np.ndarray) -> float:
+def largest(array: np.ndarray) -> float:
+    """Returns the largest absolute value."""
     return float(np.max(np.abs(array), initial=0.0))
+
+
+def root_mean_square(array: np.ndarray) -> float:
+    """Returns the root of the mean of the squares."""
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
+
+
+def _rung(step: int, kind: str, name: str, apart: float, scale: float) -> Rung:
+    difference = 0.0 if apart == 0 else apart / scale if scale else np.inf
+    return Rung(step=step, kind=kind, name=name, difference=difference, scale=scale)
 
 
 def _layer(path: str) -> str:
@@ -131,12 +141,12 @@ def _layer(path: str) -> str:
     return "/".join(parts[:2]) if parts[0] in ("heads", "encoder") else parts[0]
 
 
-def _layers(arrays: Arrays | Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Returns the largest value of each layer."""
-    largest: dict[str, float] = {}
+def _layers(arrays: Arrays, measure: Callable[[np.ndarray], float]) -> dict[str, float]:
+    """Returns the largest leaf of each layer, by a measure."""
+    sizes: dict[str, float] = {}
     for path, array in arrays.items():
-        largest[_layer(path)] = max(largest.get(_layer(path), 0.0), _largest(array))
-    return largest
+        sizes[_layer(path)] = max(sizes.get(_layer(path), 0.0), measure(array))
+    return sizes
 
 
 def _order(name: str) -> tuple[int, int, str]:

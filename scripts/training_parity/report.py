@@ -8,9 +8,6 @@ from softbio_jax import files
 from training_parity.comparison import BOUND, TIMES, Narrow, Wide
 from training_parity.ladder import Rung
 
-# Of a table's columns: the kinds that every leaf has, and what is computed before them.
-COLUMNS = ("loss", "statistics", "gradient", "first_moment", "second_moment", "value")
-
 
 def wide_text(wide: Wide, *, bound: float = BOUND) -> str:
     """Returns the lines of a comparison in float64: the worst of each kind, and where the sides part."""
@@ -29,8 +26,7 @@ def narrow_text(narrow: Narrow) -> str:
         own = f"{rung.difference:>12.2e}{narrow.torch[kind].difference:>10.2e}{narrow.times(kind):>7.2f}"
         rows.append(_row(kind, own, rung))
     rows += _zeros(narrow.zero)
-    far = [kind for kind in narrow.ours if not narrow.times(kind) <= TIMES]
-    if not far:
+    if not (far := narrow.beyond()):
         return "\n".join([*rows, f"no kind is more than {TIMES:g} times as far from float64 as PyTorch"])
     return "\n".join([*rows, f"first to diverge: {narrow.ours[far[0]]}"])
 

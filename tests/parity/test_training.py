@@ -30,7 +30,7 @@ def importable():
 
 @pytest.fixture(scope="module")
 def case():
-    """DoRA on every projection that a run adapts, with the rates of LoRA+ and a rate of dropout that rounds."""
+    """DoRA on every projection that a run adapts, the rates of LoRA+, a rate of dropout that rounds."""
     from training_parity import case as cases
 
     plain = cases.of_method("lora_plus", variant="tiny-test", cut=False, steps=STEPS, batch=6)

@@ -1,4 +1,4 @@
-"""Training against PyTorch: every method for 100 steps in both types, and mistakes in this package's own step."""
+"""Training against PyTorch: every method for 100 steps, and mistakes in this package's own step."""
 
 import dataclasses
 import functools

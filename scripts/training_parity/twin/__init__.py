@@ -1,1 +1,1 @@
-"""The side of PyTorch: timm's encoder, peft's adapters, torch's optimizer, and what neither has, in plain torch."""
+"""The side of PyTorch: timm's encoder, peft's adapters, torch's optimizer, and plain torch."""
