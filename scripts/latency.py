@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         files.write_text(pathlib.Path(_OUT.value), json.dumps(values, indent=1) + "\n")
     print(latency.table(rows), end="")
     if (before["load"] or 0) > 0.5:
-        console.say(f"warning: {before['load']:.1f} other processes were running: only ratios are meaningful")
+        console.say(f"warning: {before['load']:.1f} other processes were running: times are upper bounds")
 
 
 def _threads() -> list[int]:

@@ -98,7 +98,7 @@ def _zero_shot(model: Model, *, once: bool) -> tuple[Any, int]:
     vision, words = VisionEncoder(config, ComputeConfig()), TextEncoder(text, ComputeConfig())
     image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.float32)
     weights = _weights(jax.eval_shape(vision.init, jax.random.key(0), image))
-    texts = _weights(jax.eval_shape(words.init, jax.random.key(0), ids))
+    texts = jax.tree.map(jnp.asarray, _weights(jax.eval_shape(words.init, jax.random.key(0), ids)))
     known = words.apply(texts, ids)
 
     def function(images: jax.Array) -> dict[str, jax.Array]:

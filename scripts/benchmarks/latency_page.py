@@ -107,8 +107,9 @@ def _ways(rows: Rows) -> str:
     }
     lines = []
     for one, two in _pairs(rows):
-        ratio = one["median_ms"] / least[one["variant"], one["size"]]
-        cells = [one["variant"], str(one["size"]), one["way"], _times(one), _times(two), f"{ratio:.2f}"]
+        base = least.get((one["variant"], one["size"]))
+        ratio = f"{one['median_ms'] / base:.2f}" if base else ""
+        cells = [one["variant"], str(one["size"]), one["way"], _times(one), _times(two), ratio]
         cells += [f"{one['file_mb']:.1f}", f"{one['peak_mb']:.0f}"]
         lines.append([*cells, f"{one['parameters'] / 1e6:.2f}", f"{one['gflops']:.2f}"])
     return _markdown(header, lines)
@@ -118,7 +119,11 @@ def _machine(machine: Mapping[str, Any], accuracies: Mapping[Any, Any]) -> str:
     text = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; load {machine['load']:.1f}"
     )
-    busy = ", a busy machine: only ratios are meaningful" if machine["load"] > 0.5 else ""
+    busy = (
+        ", so other work had the cores as well: times are upper bounds, and ratios rough"
+        if machine["load"] > 0.5
+        else ""
+    )
     known = "" if accuracies else " No study has its results yet, so the columns of accuracy are empty."
     return f"{text}{busy}.{known}\n"
 

@@ -1,5 +1,6 @@
 """int8 exports whose activations are calibrated: which images, which ranges, how near to float32."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from softbio_jax.inference.export import calibration, litert
 from softbio_jax.inference.export import onnx as onnx_lib
 from softbio_jax.inference.export.calibration import Calibration
 from softbio_jax.inference.reference.write import probability_distance, write_reference
+from tests.adapters import towers
 from tests.compiling import quick_jit
 from tests.inference.test_bundle import bundle_of, pixels
 from tests.structure import ROOT
@@ -322,6 +324,17 @@ def test_litert_ranges_hold_every_image_they_were_measured_on(chain, tmp_path):
     exact, found = (litert.load(tmp_path / "x" / name) for name in ("model.tflite", "model.int8.tflite"))
     for task, wanted in exact(images[[9]]).items():
         assert probability_distance(found(images[[9]])[task], wanted).max() < 0.02, task
+
+
+@pytest.mark.app
+def test_litert_takes_a_layer_scale_into_its_biases(tmp_path):
+    plain, _ = bundle_of("lp")
+    model = towers.model(towers.METHODS["lp"], "tiny-dense")
+    net = plain.model.clone(config=model.config)
+    bundle = dataclasses.replace(plain, model=net, image_size=48, variables=towers.variables(model))
+    litert.write(tmp_path / "x", bundle, int8=True, calibration=of_pixels(bundle))
+    said = json.loads((tmp_path / "x" / "config.json").read_text())["quantisation"]
+    assert 0 < said["agreement"]["age"]["distance"] < 0.05
 
 
 @pytest.mark.app

@@ -142,7 +142,8 @@ def _agreement(exact: Run, quantised: Run, calibration: Calibration, *, where: s
             where=f"{where} {task}",
             expected=f"a mean distance of probabilities of at most {calibration.tolerance:g}",
             found=f"{values['distance']:g}, the same class for {values['same_class']:.0%}",
-            fix="calibrate on more images like those of the use, or accept it with --tolerance",
+            fix="calibrate on images like those of the use, or omit --calibrate, as encoders with "
+            "outlying activations need ranges of every call; or accept it with --tolerance",
         )
     return {"tolerance": calibration.tolerance, **found}
 

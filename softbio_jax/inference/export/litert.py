@@ -176,7 +176,8 @@ def _quantize(
     from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
-    job = quantizer.Quantizer(str(source))
+    model = source.read_bytes() if calibration is None else _with_flat_biases(source)
+    job = quantizer.Quantizer(model)
     # Only dense layers: attention's products have no kernels.
     dense, ranges = qtyping.TFLOperationName.FULLY_CONNECTED, None
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
@@ -191,10 +192,28 @@ def _quantize(
             # The quantizer's own calibration averages the ends of ranges over images, which cuts off the
             # tokens of largest activations; on them depends more than on the finer steps.
             measured = calibrator.Calibrator(
-                str(source), num_threads=os.cpu_count() or 1, qsv_update_func=qsv_utils.min_max_update
+                model, num_threads=os.cpu_count() or 1, qsv_update_func=qsv_utils.min_max_update
             )
             samples = ({INPUT: images} for images in calibration.batches(batch))
             measured.calibrate({_SIGNATURE: list(samples)}, recipe)
             ranges = measured.get_model_qsvs()
         done = job.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     done.export_model(str(path))
+
+
+def _with_flat_biases(source: pathlib.Path) -> bytes:
+    """Returns a model in which the bias of a dense layer is a vector (N,).
+
+    The converter writes (1, 1, N) where it folded a LayerScale into it, and the quantizer would then
+    give its N scales to an axis of one.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils as flatbuffers
+
+    model: Any = flatbuffers.read_model(str(source))
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            dense = flatbuffers.opcode_to_name(model, op.opcodeIndex) == "FULLY_CONNECTED"
+            if dense and len(op.inputs) > 2 and op.inputs[2] >= 0:
+                bias = graph.tensors[op.inputs[2]]
+                bias.shape = [math.prod(bias.shape)]
+    return bytes(flatbuffers.convert_object_to_bytearray(model))
