@@ -29,8 +29,7 @@ GAP_COLUMNS = (
     "p",
     "p adjusted",
     "V",
-    "surest difference (n)",
-    "points",
+    "surest difference (n): points",
 )
 GAP_NOTES = (
     "All groups count, however small. p: chi-square test that all are equally accurate (random tables "
@@ -74,29 +73,20 @@ def gap_rows(sets: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             for cut, result in cuts.items():
                 if gap := result["gap"]:
                     sizes = f"{gap['smallest']['n']:,} to {gap['largest']['n']:,}"
-                    ends = " to ".join(
-                        document.percent(gap[key]["accuracy"], digits=1) for key in ("lowest", "highest")
-                    )
+                    low, high = (gap[key]["accuracy"] for key in ("lowest", "highest"))
+                    ends = f"{document.percent(low, digits=1)} to {document.percent(high, digits=1)}"
                     tests = [document.p_value(gap[key]) for key in ("p_value", "p_adjusted")]
-                    found = gap["pair"] if gap["p_adjusted"] < SIGNIFICANT else None
-                    who, points = "none shown", document.NOTHING
-                    if found:
-                        who = " > ".join(
-                            f"{found[k]['group']} ({found[k]['n']:,})" for k in ("best", "worst")
-                        )
-                        points = document.points(found["gap"], found["interval"])
-                    effect = f"{gap['effect']:.2f}"
-                    yield (
-                        test_set,
-                        task,
-                        f"{_shown(cut)} ({gap['groups']})",
-                        sizes,
-                        ends,
-                        *tests,
-                        effect,
-                        who,
-                        points,
-                    )
+                    effect, by = f"{gap['effect']:.2f}", f"{_shown(cut)} ({gap['groups']})"
+                    yield test_set, task, by, sizes, ends, *tests, effect, _surest(gap)
+
+
+def _surest(gap: Mapping[str, Any]) -> str:
+    """Returns the pair of groups that differs, with n and points, or that none is shown to."""
+    pair = gap["pair"]
+    if not pair or gap["p_adjusted"] >= SIGNIFICANT:
+        return "none shown"
+    both = (f"{pair[key]['group']} ({pair[key]['n']:,})" for key in ("best", "worst"))
+    return f"{' > '.join(both)}: {document.points(pair['gap'], pair['interval'])}"
 
 
 def _gaps(found: Audits) -> Table:

@@ -17,10 +17,10 @@ from softbio_jax.evaluation.report.document import Block, Document, Figure, Figu
 from softbio_jax.evaluation.robustness import corruptions
 
 _ABOUT = (
-    "Every test image is corrupted on the device at five strengths: Gaussian blur, JPEG and noise (as "
-    "published by Hendrycks and Dietterich, 2019), exposure reduced by one to "
-    "five stops, a drawn face mask and drawn sunglasses where a centred face crop has mouth and eyes, "
-    "rotation by 5 to 45 degrees to either side, and a resolution divided by 2 to 8."
+    "Every test image is corrupted on the device at five strengths: Gaussian blur, JPEG and noise (both as "
+    "published by Hendrycks and Dietterich, 2019), exposure reduced by one to five stops, a drawn face mask "
+    "and drawn sunglasses where a centred face crop has mouth and eyes, rotation by 5 to 45 degrees to "
+    "either side, and a resolution divided by 2 to 8."
 )
 
 
