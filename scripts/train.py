@@ -132,6 +132,9 @@ def _describe(run: "Run") -> None:
 
     print(build.describe(run), build.overview(run), sep="\n\n", end="\n\n", flush=True)
     train = run.config.train
+    if run.config.optimizer.name == "lbfgs":
+        print("optimizer.name=lbfgs: each image is encoded once, then the heads are solved: no train step")
+        return
     if train.cache_features:
         print(table.CACHED)
     target = devices_of("local")

@@ -3,6 +3,8 @@
 import io
 import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -24,6 +26,7 @@ from softbio_jax.train.probing.logistic import Basis, LogisticSession, cost, min
 from tests.recording import Recording
 from tests.runs.tiny import changed, config_on, run_of
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 STRENGTHS = (0.3, 3.0, 30.0, 300.0)
 
 
@@ -354,3 +357,11 @@ def test_a_cost_without_rows_of_a_task_is_zero():
     rows = Basis.of(values, normed=True).place(values, np.full(3, MISSING), parallel.make_mesh())
     layer = {"kernel": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
     assert float(cost(layer, rows)) == 0.0
+
+
+def test_a_dry_run_describes_it_without_a_step():
+    config = "configs/finetune.py:method=lp,optimizer=lbfgs,variant=tiny-test,tasks=gender"
+    command = [sys.executable, "scripts/train.py", "--dry_run", "--workdir=unused", f"--config={config}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "no train step" in done.stdout and "heads" in done.stdout
