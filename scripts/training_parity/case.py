@@ -51,7 +51,12 @@ _RATES = {
     "magnitude": 1.5e-3,
     "log_var": 5e-3,
 }
-_PLUS = {"adapter_b": 16e-3}  # LoRA+'s ratio of 16
+_OWN_RATES = {
+    "lora_plus": {"adapter_b": 16e-3},  # its ratio of 16
+    # Weights that are fine-tuned move more slowly than adapters. At 5e-4 and 1e-3 rounding grows to 1.3e-10.
+    "ap": {"pooling": 2e-4},
+    "ft4": {"pooling": 2e-4, "blocks": 1e-4},
+}
 _CUT = {"layers": 5, "image_size": 48}  # a trunk block beside FT_4's tail, and 10 tokens
 
 
@@ -95,14 +100,14 @@ def of_method(
       image_size: pixels; 0: the variant's own, or the cut's.
       checkpoint: the encoder's weights; drawn by name by default.
     """
-    plus = _PLUS if method == "lora_plus" else {}
+    rates = _RATES | _OWN_RATES.get(method, {})
     config = RunConfig(
         seed=3,
         tasks=TASKS,
         model=ModelConfig(variant=variant, image_size=image_size, pretrained=checkpoint),
         method=METHODS[method],
         data=DataConfig(root="", train=()),
-        optimizer=OptimizerConfig(rates=_RATES | plus, warmup_steps=max(1, steps // 10), weight_decay=0.05),
+        optimizer=OptimizerConfig(rates=rates, warmup_steps=max(1, steps // 10), weight_decay=0.05),
         train=TrainConfig(steps=max(steps, 2), batch_size=batch, eval_batch_size=batch),
         balancing=BalancingConfig(kind="uncertainty" if uncertainty else "fixed"),
         augment=AugmentConfig(),

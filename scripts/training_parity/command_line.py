@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 import pathlib
 import time
 from typing import Any
@@ -12,7 +11,7 @@ from absl import flags
 from softbio_jax import command
 from softbio_jax.errors import UserError, nearest
 from softbio_jax.models.config import vision_config
-from softbio_jax.runs.config import config_from
+from softbio_jax.runs.directory import read_config
 from training_parity import batches, case
 from training_parity.case import Case
 from training_parity.ladder import Rung
@@ -20,7 +19,7 @@ from training_parity.switches import Switches
 
 _METHOD = flags.DEFINE_enum("method", "lora", list(case.METHODS), "With --training: the method.")
 _RUN = flags.DEFINE_string(
-    "run", None, "With --training: the config.json of a run, whose model, method and optimizer are compared."
+    "run", None, "With --training: a run's directory, whose model, method and optimizer are compared."
 )
 _STEPS = flags.DEFINE_integer("steps", 20, "With --training: optimizer steps.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 8, "With --training: examples per step.", lower_bound=2)
@@ -97,19 +96,7 @@ def _case(variant: str, checkpoint: str, image_size: int) -> Case:
             checkpoint=checkpoint,
         )
     command.refuse_ignored("--run", {name: ("no --run",) for name in ("method", "uncertainty", "variant")})
-    path = pathlib.Path(_RUN.value)
-    path = path / "config.json" if path.is_dir() else path
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            "not a run's configuration",
-            where=str(path),
-            expected="JSON",
-            found=str(error),
-            fix="name the config.json of a run's directory",
-        ) from error
-    config = config_from(values)
+    config = read_config(_RUN.value)
     # Drawn weights unless a checkpoint is named: the run's own file may be elsewhere.
     model = dataclasses.replace(config.model, pretrained=checkpoint)
     if image_size:
@@ -117,7 +104,7 @@ def _case(variant: str, checkpoint: str, image_size: int) -> Case:
     train = dataclasses.replace(config.train, batch_size=_BATCH.value, eval_batch_size=_BATCH.value)
     config = dataclasses.replace(config, model=model, train=train)
     return case.of_config(
-        config, name=f"{config.model.variant} {config.method['name']} of {path}", cut=_CUT.value
+        config, name=f"{config.model.variant} {config.method['name']} of {_RUN.value}", cut=_CUT.value
     )
 
 

@@ -33,6 +33,7 @@ NOT_RUN = (
     (r"demo_app\.py", "a server: make test-app opens its page in a browser", ""),
     (r"--beam=", "Apache Beam: tests/data/test_vggface2.py where it is installed", "apache_beam"),
     (r"\blitert\b|ai_edge_litert", "LiteRT: make test-app", "litert_converter"),
+    (r"parity\.py --training|training_table\.py", "torch, timm and peft: make test-parity", ""),
     (r"import timm|reference=timm|format=thesis", "torch and timm: make test-parity", "timm"),
 )
 # Small replacements for the large encoders and long runs of the pages.

@@ -105,6 +105,10 @@ def test_mistakes_on_the_command_line_are_one_line():
         ({"reference": "official", "checkout": "/nowhere"}, "no checkout of perception_models"),
         ({"reference": "goldens", "seed": 1}, "stored outputs are of drawn weights"),
         ({"reference": "goldens", "size": "64x64"}, "no stored golden"),
+        ({"dtype": "float64"}, "no comparison in this type"),
+        ({"method": "lora"}, "a flag does not apply"),
+        ({"training": True, "reference": "goldens"}, "a flag does not apply"),
+        ({"training": True, "size": "32x40"}, "training is compared on square images"),
     ):
         done = run("parity", **({"variant": "tiny-faces"} | flags))
         assert done.returncode == 1

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import optax
@@ -163,3 +166,28 @@ def test_a_rate_of_this_package_that_is_not_the_twins_is_caught():
     found = comparison.in_float64(dataclasses.replace(case, run=run), start, stream, stop=True)
     assert found.first is not None and found.first.kind == "value", str(found.first)
     assert found.first.name.endswith("lora_b")
+
+
+def test_the_command_compares_the_run_of_a_directory(tmp_path):
+    from training_parity import case as cases
+
+    case = cases.of_method("mtlora", variant="tiny-test", cut=False, steps=8, batch=6)
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(case.config)))
+    saved = tmp_path / "found.json"
+    flags = ["--training", f"--run={tmp_path}", "--steps=2", "--dtype=float64", f"--save={saved}"]
+    flags += [f"--batches={tmp_path / 'stream.npz'}"]
+    command = [sys.executable, str(SCRIPTS / "parity.py"), *flags]
+
+    def run(*more):
+        return subprocess.run([*command, *more], capture_output=True, text=True, timeout=1200)
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2] == "every leaf agrees to 1e-10 after every step"
+    (found,) = json.loads(saved.read_text()).values()
+    assert found["steps"] == 2 and found["first"] is None
+    other = run("--as_torch=exact_clipping")
+    assert other.returncode == 1
+    assert "first to diverge: step 0, first_moment" in other.stdout
+    wrong = run("--as_torch=clipping")
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: no such switch")
