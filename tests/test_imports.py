@@ -194,21 +194,8 @@ def test_every_library_that_the_package_imports_is_declared():
     of_module = importlib.metadata.packages_distributions()
     scripts = python_files(ROOT / "scripts")
     # google.colab is part of Colab's kernels alone.
-<<<<<<< HEAD
     own = {"softbio_jax", "configs", "benchmarks", "probes", "dev", "structure", "training_parity", "google"}
     own |= {path.stem for path in scripts}
-=======
-    own = {
-        "softbio_jax",
-        "configs",
-        "benchmarks",
-        "probes",
-        "dev",
-        "structure",
-        "training_parity",
-        "google",
-    } | {path.stem for path in scripts}
->>>>>>> p4-25
     missing = {}
     for folder, declared in ((PACKAGE, of_package), (ROOT / "scripts", of_scripts)):
         for path in python_files(folder):
