@@ -9,6 +9,7 @@ import shlex
 import pytest
 
 from tests.docs.blocks import PAGES, ROOT, blocks, commands, inline_commands
+from tests.structure import imported_names
 
 _ABSL = {"debug", "help", "helpfull", "helpshort", "verbosity", "v"}
 _DEFINES = re.compile(r"DEFINE_(\w+)")
@@ -18,7 +19,9 @@ _DEFINES = re.compile(r"DEFINE_(\w+)")
 def flags_of(script):
     """Returns flag name -> (kind, values of an enum or None), read from the script's text."""
     found = {}
-    for path in (ROOT / script, ROOT / "softbio_jax" / "command.py"):
+    folders = {name.partition(".")[0] for name in imported_names(ROOT / script)}
+    beside = [path for folder in folders for path in (ROOT / "scripts" / folder).glob("*.py")]
+    for path in (ROOT / script, ROOT / "softbio_jax" / "command.py", *beside):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
