@@ -20,7 +20,7 @@ from softbio_jax.runs import data as data_lib
 from softbio_jax.runs import directory
 from softbio_jax.runs.build import Run, describe
 from softbio_jax.runs.data import RunData
-from softbio_jax.runs.session import CompiledStep
+from softbio_jax.runs.session import CompiledStep, Session
 from softbio_jax.runs.state import as_saved
 from softbio_jax.runs.step import Metrics
 from softbio_jax.train import trackers, warm_start
@@ -133,7 +133,8 @@ class Training:
         if config.compile_cache:
             jax.config.update("jax_compilation_cache_dir", config.compile_cache)
         self.console.say(describe(run))
-        self.session = session_of(run)
+        cached = config.cache_features or run.config.distill.targets == "cached"
+        self.session = session_of(run) if cached else Session(run)
         self.manager = CheckpointManager(
             workdir,
             keep=config.keep,
