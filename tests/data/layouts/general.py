@@ -327,7 +327,7 @@ TREES = (
         skipped=2,
     ),
     Tree(
-        name="images",
+        name="images_without_labels",
         layout="images at any depth, without labels",
         flags="--dataset=images",
         make=lambda root: images(root, "0.jpg", "inner/1.jpg"),
