@@ -13,11 +13,12 @@ from training_parity.switches import OURS, Switches
 from training_parity.twin.training import Twin
 
 BOUND = 1e-10  # of every leaf in float64
-# Of the largest distance of float32 from float64, this package's to PyTorch's; see docs/training_parity.md.
-TIMES = 4.0
+# Of the largest distance of float32 from float64, this package's to PyTorch's. Of this optax's bias correction is
+# most: it takes 1 - b^t in float32, PyTorch in float64; see docs/training_parity.md.
+TIMES = 8.0
 # Relative: what float32 may differ by whatever PyTorch's does. Its rates are computed in Python's float64;
 # this package's are not, and those of a cosine lose digits near its end.
-_LEAST = {"rate": 1e-5}
+_LEAST = {"rate": 1e-3}
 _ROUNDING = 1e-6
 
 
