@@ -108,7 +108,7 @@ def in_float32(
     """Trains this package in float32, and PyTorch in float32 and float64, and compares both with the last."""
     ours = Ours(case, start)
     exact, rounded = (Twin(case, start, dtype=d, switches=switches) for d in ("float64", "float32"))
-    own, other = Ladder(root_mean_square), Ladder(root_mean_square)
+    own, other = (Ladder(root_mean_square, lasting=True) for _ in range(2))
     for step, batch in enumerate(batches):
         masks = ours.masks(batch)
         reference = exact.step(batch, masks)
