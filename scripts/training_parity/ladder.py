@@ -66,10 +66,15 @@ class Ladder:
 
     Args:
       measure: the size of a difference, and of what it is relative to; None: `largest`.
+      lasting: whether a difference is relative to the largest size of its leaf in the steps so far, not in
+        its own step, where a leaf of few elements may be near zero.
     """
 
-    def __init__(self, measure: Callable[[np.ndarray], float] | None = None) -> None:
-        self._measure = measure or largest
+    def __init__(
+        self, measure: Callable[[np.ndarray], float] | None = None, *, lasting: bool = False
+    ) -> None:
+        self._measure, self._lasting = measure or largest, lasting
+        self._scales: dict[tuple[str, str], float] = {}
         self.zero: set[str] = set()
         self.worst: dict[tuple[str, str], Rung] = {}
         self.steps = 0
@@ -100,6 +105,8 @@ class Ladder:
                 scale = self._measure(expected[name])
                 if name in self.zero and kind in LEAVES:
                     scale = max(scale, whole[_layer(name)])
+                if self._lasting:
+                    scale = self._scales[kind, name] = max(scale, self._scales.get((kind, name), 0.0))
                 apart = np.asarray(found[name], np.float64) - np.asarray(expected[name], np.float64)
                 rungs.append(_rung(self.steps, kind, name, self._measure(apart), scale))
         for rung in rungs:

@@ -69,10 +69,6 @@ def side(case, start):
 @pytest.fixture(scope="module")
 def ours(side, stream, checkpoint):
     """Masks and record of every step of this package, in float64."""
-    return ran(side, stream, checkpoint)
-
-
-def ran(side, stream, checkpoint):
     found = []
     for step, batch in enumerate(stream):
         if step == STOP:
@@ -150,20 +146,22 @@ class TestResume:
     """Both stop after the same step, are restored from their files, and go on."""
 
     def test_the_bits_are_those_of_a_run_that_never_stopped(self, stream, side, ours, checkpoint):
-        self.check(side, stream, ours, checkpoint)
+        side.restore(checkpoint)  # it has gone on since
+        for batch, (masks, expected) in zip(stream[STOP:], ours[STOP:], strict=True):
+            for path, own in side.masks(batch).items():
+                np.testing.assert_array_equal(own, masks[path])
+            jax.tree.map(np.testing.assert_array_equal, side.step(batch), expected)
 
     def test_they_are_in_float32_as_well(self, case, start, stream, tmp_path):
         from training_parity.ours import Ours
 
-        side = Ours(case, start)
-        self.check(side, stream, ran(side, stream, tmp_path), tmp_path)
-
-    def check(self, side, stream, whole, checkpoint):
-        """Restores a side that has gone on since, and compares what it does then."""
-        side.restore(checkpoint)
-        for batch, (masks, expected) in zip(stream[STOP:], whole[STOP:], strict=True):
-            for path, own in side.masks(batch).items():
-                np.testing.assert_array_equal(own, masks[path])
+        side, whole = Ours(case, start), []
+        for step, batch in enumerate(stream):
+            if step == STOP:
+                side.save(tmp_path)
+            whole.append(side.step(batch))
+        side.restore(tmp_path)
+        for batch, expected in zip(stream[STOP:], whole[STOP:], strict=True):
             jax.tree.map(np.testing.assert_array_equal, side.step(batch), expected)
 
     def test_the_twin_goes_on_within_the_same_bound(self, case, start, stream, ours, tmp_path):
