@@ -27,7 +27,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import flags
-from training_parity import command_line as training
+from training_parity import command_line
+from training_parity.case import METHODS
 
 from dev import torch_reference
 from softbio_jax import command
@@ -71,8 +72,25 @@ _GOLDENS = flags.DEFINE_string(
 
 
 _TRAINING = flags.DEFINE_bool("training", False, "Compare training with PyTorch's, step by step.")
+_METHOD = flags.DEFINE_enum("method", "lora", list(METHODS), "With --training: the method.")
+_RUN = flags.DEFINE_string(
+    "run", None, "With --training: a run's directory, whose model, method and optimizer are compared."
+)
+_STEPS = flags.DEFINE_integer("steps", 20, "With --training: optimizer steps.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 8, "With --training: examples per step.", lower_bound=2)
+_CUT = flags.DEFINE_bool("cut", False, "With --training: 5 blocks of the variant, images of 48 pixels.")
+_UNCERTAINTY = flags.DEFINE_bool("uncertainty", True, "With --training: whether log-variances are learned.")
+_BATCHES = flags.DEFINE_string("batches", None, "With --training: a file that keeps the augmented batches.")
+_AS_TORCH = flags.DEFINE_multi_string(
+    "as_torch",
+    [],
+    "With --training: a switch by which the twin does as PyTorch, see docs/training_parity.md.",
+)
+_SAVE = flags.DEFINE_string("save", None, "With --training: a JSON file that the comparison is added to.")
 
 _READERS = {"checkout": ["--reference=official"], "goldens": ["--reference=goldens"]}
+_OF_TRAINING = ("method", "run", "steps", "batch", "cut", "uncertainty", "batches", "as_torch", "save")
+_READERS |= {flag: ["--training"] for flag in _OF_TRAINING}
 _DRAWN = {"seed": ["no --checkpoint"]}
 _TYPES = {True: ("float32", "float64"), False: tuple(ladder.LIMITS)}
 
@@ -91,7 +109,6 @@ def main(argv: Sequence[str]) -> int:
         )
     if _TRAINING.value:
         return _training(config)
-    command.refuse_ignored("no --training", dict.fromkeys(training.FLAGS, ("--training",)))
     reference = _REFERENCE.value or _default_reference(config)
     if reference == "official" and config.family != "perception":
         raise UserError(
@@ -132,13 +149,25 @@ def _training(config: VisionConfig) -> int:
             found=_SIZE.value,
             fix=f"such as --size={height}x{height}",
         )
-    return training.main(
+    if _RUN.value:
+        command.refuse_ignored("--run", dict.fromkeys(("method", "uncertainty", "variant"), ("no --run",)))
+    options = command_line.Options(
         variant=config.name,
         checkpoint=_CHECKPOINT.value or "",
         image_size=height,
         dtype=_DTYPE.value,
         seed=_SEED.value,
+        method=_METHOD.value,
+        run=_RUN.value,
+        steps=_STEPS.value,
+        batch=_BATCH.value,
+        cut=_CUT.value,
+        uncertainty=_UNCERTAINTY.value,
+        batches=_BATCHES.value,
+        as_torch=_AS_TORCH.value,
+        save=_SAVE.value,
     )
+    return command_line.main(options)
 
 
 def _default_reference(config: VisionConfig) -> str:

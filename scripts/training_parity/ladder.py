@@ -32,7 +32,7 @@ class Rung:
         return operation(self.kind, self.name)
 
     def __str__(self) -> str:
-        return f"step {self.step}, {self.kind} {self.name} ({self.operation}): {self.difference:.2e}"
+        return f"step {self.step + 1}, {self.kind} {self.name} ({self.operation}): {self.difference:.2e}"
 
 
 def operation(kind: str, name: str) -> str:
