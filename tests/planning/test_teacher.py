@@ -32,6 +32,7 @@ def test_the_step_has_the_teachers_forward_pass(teacher, data_root):
     assert forward <= found <= forward + resize
 
 
+@pytest.mark.long
 def test_its_variables_are_arguments_of_the_step_and_sharded_as_frozen_ones(teacher, data_root, monkeypatch):
     monkeypatch.setattr(parallel, "_SHARDED_FROM", 0)
     config = taught(config_on(data_root) | {"mesh": {"fsdp": 4}}, teacher).config

@@ -81,6 +81,7 @@ def _killed_in_step_7(config, workdir, monkeypatch):
 CACHED = {"distill__targets": "cached", "train__cache_views": 3, "method": {"name": "lp"}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [{}, CACHED], ids=["live", "cached"])
 def test_a_student_resumes_in_the_same_bits(student, changes, tmp_path, monkeypatch):
     student = changed(student, train__cache_dir=str(tmp_path / "targets"), **changes)
@@ -102,6 +103,7 @@ def test_a_student_resumes_in_the_same_bits(student, changes, tmp_path, monkeypa
     assert not any("distill" in path for path in flatten(model.variables))
 
 
+@pytest.mark.long
 def test_one_plain_view_is_cached_as_it_is_computed_live(student, tmp_path):
     """The teacher reads 48 pixels and the student 32, of the same views."""
     student = changed(student, augment=OFF, train__log_every=1, train__steps=4, data__val_fraction=0.0)

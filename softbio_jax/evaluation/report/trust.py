@@ -78,32 +78,42 @@ def unsure(runs: Sequence[RunResults]) -> Section:
     blocks: list[Block] = []
     for run in runs:
         curves: dict[str, dict[str, selective.Curve]] = {}
-        rows, thresholds = [], _thresholds(run)
+        plain: list[tuple[str, ...]] = []
+        answered: list[list[list[str]]] = []  # of each row and risk
+        thresholds = _thresholds(run)
         for test_set, task, _ in run.metrics():
             labels, probabilities = _scaled(run, run.predictions[test_set], task)
             found = selective.curve(labels, probabilities)
             curves.setdefault(task, {})[test_set] = found
-            cells = [document.percent(found.risk[-1]), document.number(100 * found.area)]
-            for risk in _RISKS:
-                cells += _answered(found, thresholds.get(task, {}).get(f"{risk:g}"))
-            rows.append((test_set, task, *cells))
+            plain.append(
+                (test_set, task, document.percent(found.risk[-1]), document.number(100 * found.area))
+            )
+            chosen = thresholds.get(task, {})
+            answered.append([_answered(found, chosen.get(f"{risk:g}")) for risk in _RISKS])
+        # A risk that no threshold of the run reaches is left out.
+        reached = [n for n in range(len(_RISKS)) if any(NOTHING not in row[n] for row in answered)]
+        rows = tuple(
+            (*row, *(cell for n in reached for cell in cells[n]))
+            for row, cells in zip(plain, answered, strict=True)
+        )
+        above = [(f"risk of at most {100 * _RISKS[n]:g} %", 2) for n in reached]
         blocks.append(
             Table(
                 title=f"{run.name}: unsure answers",
-                groups=(("", 4), *((f"risk of at most {100 * risk:g} %", 2) for risk in _RISKS)),
+                groups=(("", 4), *above) if above else (),
                 header=(
                     "test set",
                     "task",
                     "error, %",
                     "area, %",
-                    *("answered, %", "error, %") * len(_RISKS),
+                    *("answered, %", "error, %") * len(reached),
                 ),
-                rows=tuple(rows),
+                rows=rows,
                 notes=(
                     "Area under the risk-coverage curve: the mean error over all shares of answers, the most"
                     " confident first. A threshold is chosen on validation rows so that, with probability"
                     " 95 %, at most the given share of answers above it is wrong (Geifman and El-Yaniv 2017);"
-                    " a dash: none is. It holds for images like those.",
+                    " a dash: none is. A risk that no task reaches has no column. Valid for such images.",
                 ),
                 text_columns=2,
             )
