@@ -187,7 +187,7 @@ def test_the_command_compares_the_run_of_a_directory(tmp_path):
     (found,) = json.loads(saved.read_text()).values()
     assert found["steps"] == 2 and found["first"] is None
     other = run("--as_torch=exact_clipping")
-    assert other.returncode == 1
+    assert other.returncode == 1, other.stdout + other.stderr
     assert "first to diverge: step 1, first_moment" in other.stdout
     wrong = run("--as_torch=clipping")
     assert wrong.returncode == 1 and wrong.stderr.startswith("error: no such switch")
