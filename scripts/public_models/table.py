@@ -153,10 +153,12 @@ def markdown(found: Mapping[str, Any]) -> dict[str, str]:
                 ]
                 races.append([row["model"], task, *ends, f"{gap['p_value']:.2g}", f"{gap['effect']:.2f}"])
     kinds = list(dict.fromkeys(v["variant"] for v in found["variants"]))
-    cells: dict[tuple[str, str], dict[str, str]] = {}
+    by_model: dict[tuple[str, str], dict[str, str]] = {}
     for v in found["variants"]:
-        cells.setdefault((v["model"], v["task"]), {})[v["variant"]] = _bounded(v["difference"], signed=True)
-    variants = [[*key, *(row.get(kind, "") for kind in kinds)] for key, row in cells.items()]
+        by_model.setdefault((v["model"], v["task"]), {})[v["variant"]] = _bounded(
+            v["difference"], signed=True
+        )
+    variants = [[*key, *(row.get(kind, "") for kind in kinds)] for key, row in by_model.items()]
     pairs = [
         [
             *(p["run"], p["model"], p["task"], _bounded(p["difference"], signed=True)),
