@@ -63,11 +63,11 @@ def with_partial_labels(train: list[PreparedDataset], labels: LabelConfig) -> li
     Raises:
       UserError: a range, votes or noise that are none; names the row.
     """
-    if not (kinds := labels.kinds()):
+    if not (labels.partial or labels.noise):
         return train
     from softbio_jax.data.partial import targets
 
-    return [targets.attach(item, kinds, labels.noise.get(item.name)) for item in train]
+    return [targets.attach(item, labels.kinds(), labels.noise.get(item.name)) for item in train]
 
 
 def held_out(config: RunConfig, data: RunData) -> list[PreparedDataset]:

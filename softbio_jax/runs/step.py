@@ -289,7 +289,8 @@ def abstract_batch(run: Run, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     }
     for task in run.config.tasks:
         shapes |= {f"labels/{task}": ((batch,), jnp.int32), f"mask/{task}": ((batch,), bool)}
-    for task, kind in run.config.data.labels.kinds().items():
+    labels = run.config.data.labels
+    for task, kind in labels.kinds().items() if labels.partial or labels.noise else ():
         if task in run.config.tasks:
             width = NUM_YEARS if task == AGE.name else TASKS[task].num_classes
             shapes[f"{kind}/{task}"] = ((batch, width), jnp.float32)
