@@ -318,7 +318,7 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
                     found=repr(task),
                     fix=nearest(task, TASKS, otherwise="correct the name"),
                 )
-    if (labels := config.data.labels).kinds():
+    if (labels := config.data.labels).partial or labels.noise:
         from softbio_jax.data.partial.targets import check_names
 
         sets = [entry.rpartition("/")[0] for entry in config.data.train]
