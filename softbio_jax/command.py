@@ -318,8 +318,8 @@ def _quiet_libraries() -> None:
 
 def _quiet_libtpu() -> None:
     """Keeps a libtpu that is installed for planning from looking for TPUs, which it says at length."""
-    told = "JAX_FORCE_TPU_INIT" in os.environ or "tpu" in os.environ.get("JAX_PLATFORMS", "")
-    if told or importlib.util.find_spec("libtpu") is None:
+    requested = "JAX_FORCE_TPU_INIT" in os.environ or "tpu" in os.environ.get("JAX_PLATFORMS", "")
+    if requested or importlib.util.find_spec("libtpu") is None:
         return
     if _GOOGLE not in (path.read_text().strip() for path in _DEVICES.glob("*/vendor")):  # as JAX decides
         for name, value in _NO_TPU.items():

@@ -153,7 +153,7 @@ def predictions_of(
 
 def _predictions(outputs: Outputs, **fields: Any) -> Predictions:
     known = outputs.tasks()
-    if outputs.expected_years is not None:  # finer than the classes can tell
+    if outputs.expected_years is not None:  # finer than the classes
         years = np.array([f"{value:.3f}" for value in outputs.expected_years])
         fields["audit"] = {**fields.get("audit", {}), EXPECTED_YEARS: years}
     labels = {task: outputs.labels[task] for task in known}

@@ -50,7 +50,7 @@ def errors(predictions: Predictions) -> dict[str, Any] | None:
 def minors_called_adults(predictions: Predictions) -> list[dict[str, Any]]:
     """Returns how many of the people below an age are predicted to have reached it, per group.
 
-    A person is below the threshold where all ages that the label allows are: nine classes tell that only
+    A person is below the threshold where all ages that the label allows are: nine classes show that only
     up to the class that the threshold divides. A prediction has reached it where the expected age has.
 
     Returns:

@@ -68,7 +68,7 @@ def render(run: RunResults, audits: Mapping[str, Any]) -> str:
 
 
 def found_limits(run: RunResults, audits: Mapping[str, Any]) -> list[str]:
-    """Returns what this run's evaluation shows that the model cannot do, or does not tell, one line each.
+    """Returns what this run's evaluation shows that the model cannot do, or does not measure, one line each.
 
     Synthetic test sets, classes without training images or with too few test images, the class with the
     lowest recall, metrics whose interval holds the majority baseline, groups that differ, and

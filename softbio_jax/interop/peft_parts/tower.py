@@ -48,14 +48,14 @@ def tower_of_bare(
         return "vision"  # of another variant
     if len(set(clues.values())) == 1:
         return next(iter(clues.values()))
-    told = ", ".join(f"{clue}: {tower}" for clue, tower in clues.items())
+    listed = ", ".join(f"{clue}: {tower}" for clue, tower in clues.items())
     raise UserError(
         "adapter of the vision encoder, or of the text encoder",
         where=f"{where} module {[*bare, *filter(is_bare, beside)][0]}",
         expected=f"names, shapes and base class that say which encoder of {config.name}",
-        found=told or "official names without a prefix, which both have, and shapes that fit both",
+        found=listed or "official names without a prefix, which both have, and shapes that fit both",
         fix="correct the variant or the --tower, or save the adapter with visual. before its modules"
-        if told
+        if listed
         else "add --tower=vision or --tower=text",
     )
 
