@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO
 
 from softbio_jax.escaping import one_line, unguarded, visible
@@ -234,3 +234,14 @@ def aligned(rows: Sequence[Sequence[str]], *, text_columns: int = 2) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns cells as a Markdown table, without a last newline.
+
+    >>> print(markdown(("task", "n"), [("age", "600")]))
+    | task | n |
+    | --- | --- |
+    | age | 600 |
+    """
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softbio_jax import files
-from softbio_jax.console import percent
+from softbio_jax.console import markdown, percent
 from softbio_jax.evaluation import plots
 from softbio_jax.tasks import TASKS
 
@@ -94,7 +94,7 @@ def _table(rows: Rows, accuracies: Mapping[tuple[str, int], Mapping[str, float]]
         known = accuracies.get((one["variant"], one["size"]), {}) if one["precision"] == "float32" else {}
         cells += [percent(known[task]) if task in known else "" for task in TASKS]
         lines.append(cells)
-    return _markdown(header, lines)
+    return f"{markdown(header, lines)}\n"
 
 
 def _ways(rows: Rows) -> str:
@@ -112,7 +112,7 @@ def _ways(rows: Rows) -> str:
         cells = [one["variant"], str(one["size"]), one["way"], _times(one), _times(two), ratio]
         cells += [f"{one['file_mb']:.1f}", f"{one['peak_mb']:.0f}"]
         lines.append([*cells, f"{one['parameters'] / 1e6:.2f}", f"{one['gflops']:.2f}"])
-    return _markdown(header, lines)
+    return f"{markdown(header, lines)}\n"
 
 
 def _machine(machine: Mapping[str, Any], accuracies: Mapping[Any, Any]) -> str:
@@ -130,10 +130,6 @@ def _machine(machine: Mapping[str, Any], accuracies: Mapping[Any, Any]) -> str:
 
 def _times(row: Mapping[str, Any]) -> str:
     return f"{row['median_ms']:.1f}, {row['p95_ms']:.1f}"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [header, ["---"] * len(header), *rows])
 
 
 def _plot(rows: Rows, accuracies: Mapping[tuple[str, int], Mapping[str, float]]) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 
 from absl import flags
 
-from softbio_jax import command, files
+from softbio_jax import command
+from softbio_jax.console import markdown
 
 _DOCS = pathlib.Path(__file__).resolve().parent.parent.parent / "docs"
 _MEASURED = flags.DEFINE_string(
@@ -29,24 +30,23 @@ KINDS = {
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    page = pathlib.Path(_PAGE.value)
+    from softbio_jax.thesis.study import tables
+
     measured = json.loads(pathlib.Path(_MEASURED.value).read_text())
-    text = page.read_text()
-    for dtype in ("float64", "float32"):
-        text = between(text, dtype, table(measured, dtype))
-    files.write_text(page, text)
+    found = {dtype: table(measured, dtype) for dtype in ("float64", "float32")}
+    tables.fill(pathlib.Path(_PAGE.value), found)
 
 
 def table(measured: Mapping[str, Any], dtype: str) -> str:
     """Returns a row per comparison of a type, the largest difference of each kind."""
-    rows = [f"| training | steps | {' | '.join(KINDS.values())} | seconds |", "|---" * (len(KINDS) + 3) + "|"]
+    rows = []
     for name, found in sorted(measured.items()):
         if found["dtype"] != dtype:
             continue
         cells = [_cell(found, kind) for kind in KINDS]
         title = name.removesuffix(f", {dtype}")
-        rows.append(f"| {title} | {found['steps']} | {' | '.join(cells)} | {found['seconds']} |")
-    return "\n".join(rows)
+        rows.append([title, str(found["steps"]), *cells, str(found["seconds"])])
+    return markdown(["training", "steps", *KINDS.values(), "seconds"], rows)
 
 
 def _cell(found: Mapping[str, Any], kind: str) -> str:
@@ -54,14 +54,6 @@ def _cell(found: Mapping[str, Any], kind: str) -> str:
     if "torch" not in found:
         return f"{own:.1e}"
     return f"{own:.1e} / {found['torch'][kind]['difference']:.1e} = {found['times'][kind]:.2f}"
-
-
-def between(text: str, name: str, inside: str) -> str:
-    """Returns a page with other text between the marks <!-- table: NAME --> and <!-- end: NAME -->."""
-    begin, end = f"<!-- table: {name} -->\n", f"<!-- end: {name} -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}{inside}\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from softbio_jax import command, files
-from softbio_jax.console import percent
+from softbio_jax.console import markdown, percent
 from softbio_jax.errors import UserError
 
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "The folder of MODEL/VARIANT/SET.csv.", required=True)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     if _PAGE.value:
         from softbio_jax.thesis.study import tables as pages
 
-        pages.fill(pathlib.Path(_PAGE.value), markdown(found))
+        pages.fill(pathlib.Path(_PAGE.value), page_tables(found))
     print(f"wrote {_OUT.value}: {len(found['models'])} tables of predictions")
 
 
@@ -139,7 +139,7 @@ def _pairs(
     return [pair | {"p_adjusted": float(p)} for pair, p in zip(found, adjusted, strict=True)]
 
 
-def markdown(found: Mapping[str, Any]) -> dict[str, str]:
+def page_tables(found: Mapping[str, Any]) -> dict[str, str]:
     """Returns the page's tables: {name: Markdown}."""
     models, races = [], []
     for row in found["models"]:
@@ -168,10 +168,12 @@ def markdown(found: Mapping[str, Any]) -> dict[str, str]:
         for p in found["pairs"]
     ]
     return {
-        "models": _table(["model", "task", "n", "accuracy", "balanced accuracy", "without neutral"], models),
-        "race": _table(["model", "task", "lowest", "highest", "p", "Cramer's V"], races),
-        "variants": _table(["model", "task", *kinds], variants),
-        "pairs": _table(
+        "models": markdown(
+            ["model", "task", "n", "accuracy", "balanced accuracy", "without neutral"], models
+        ),
+        "race": markdown(["model", "task", "lowest", "highest", "p", "Cramer's V"], races),
+        "variants": markdown(["model", "task", *kinds], variants),
+        "pairs": markdown(
             ["run", "model", "task", "difference of accuracy", "right alone: run / model", "p (Holm)"], pairs
         ),
     }
@@ -180,11 +182,6 @@ def markdown(found: Mapping[str, Any]) -> dict[str, str]:
 def _bounded(values: Sequence[float], *, signed: bool = False) -> str:
     middle, low, high = (f"{100 * value:{'+' if signed else ''}.1f}" for value in values)
     return f"{middle} [{low}, {high}]"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -134,4 +134,4 @@ def test_the_table_has_every_complete_comparison():
     assert accuracy[:7] == ["LP", "RAF-DB's", "accuracy, %", "40.20", "43.20", "44.20", "**+4.00 ± 0.00**"]
     assert accuracy[7] == "75 [75, 75]"
     assert years[6:] == ["**-1.00 ± 0.00**", "80 [80, 80]"]
-    assert len(tables._table(recovered.HEADER, recovered.rows(study)).splitlines()) == 4
+    assert len(tables.markdown(recovered.HEADER, recovered.rows(study)).splitlines()) == 4

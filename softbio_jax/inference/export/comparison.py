@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from softbio_jax.console import QUIET, Console, percent
+from softbio_jax.console import QUIET, Console, markdown, percent
 from softbio_jax.data.decode import decode
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
@@ -138,8 +138,8 @@ def table(rows: Sequence[Row]) -> str:
     tasks, base = list(rows[0].accuracy), rows[0].accuracy
     header = ["model", "MB", "ms per image", "largest logit error", "distance of probabilities"]
     header += ["changed by its batch", "same class %"]
-    lines = [[*header, *(f"{task} accuracy %" for task in tasks)]]
-    lines.append(["---"] * len(lines[0]))
+    header += [f"{task} accuracy %" for task in tasks]
+    lines = []
     for row in rows:
         changes = {t: 100 * (row.accuracy[t] - base[t]) for t in tasks}
         cells = [row.name, f"{row.bytes / 1e6:.2f}", f"{row.milliseconds:.2f}", f"{row.logit_error:.1e}"]
@@ -147,7 +147,7 @@ def table(rows: Sequence[Row]) -> str:
         cells.append("-" if row.batch_change is None else f"{row.batch_change:.1e}")
         cells += [percent(row.agreement), *(f"{percent(row.accuracy[t])} ({changes[t]:+.2f})" for t in tasks)]
         lines.append(cells)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return f"{markdown(header, lines)}\n"
 
 
 def _runtimes(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str, Runtime], dict[str, int]]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from softbio_jax.console import QUIET, Console
+from softbio_jax.console import QUIET, Console, markdown
 from softbio_jax.errors import UserError
 
 _ENDINGS = {".onnx": "onnx", ".tflite": "litert", ".stablehlo": "stablehlo"}
@@ -120,14 +120,14 @@ def table(rows: Sequence[Row]) -> str:
     """Returns the rows as a Markdown table."""
     header = ["model", "format", "precision", "pixels", "images per call", "threads", "median ms", "95 % ms"]
     header += ["peak MB", "file MB", "M parameters", "GFLOPs"]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for row in rows:
         cells = [row.model, row.format, row.precision, str(row.size), str(row.batch), str(row.threads)]
         cells += [f"{row.median_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.peak_mb:.0f}", f"{row.file_mb:.2f}"]
         cells.append("-" if row.parameters is None else f"{row.parameters / 1e6:.2f}")
         cells.append("-" if row.gflops is None else f"{row.gflops:.2f}")
         lines.append(cells)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return f"{markdown(header, lines)}\n"
 
 
 def _candidates(model: str) -> Iterator[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from softbio_jax import files
+from softbio_jax.console import markdown
 from softbio_jax.errors import UserError
 from softbio_jax.thesis import paper
 from softbio_jax.thesis.study import collected, recovered
@@ -70,7 +71,7 @@ def all_tables(study: Collected) -> dict[str, str]:
         "ablations": ablations(study),
         "balanced-ablations": balanced(study, ABLATIONS),
         "rates": rates(study),
-    } | ({"recovered": _table(recovered.HEADER, recovered.rows(study))} if coarsened else {})
+    } | ({"recovered": markdown(recovered.HEADER, recovered.rows(study))} if coarsened else {})
 
 
 def state(study: Collected) -> str:
@@ -102,7 +103,7 @@ def methods(study: Collected) -> str:
             twin = cell if cell in ("lp", "ft") else "lora"
             row = [_estimate(study, cell, task, twin) for task in COLUMNS]
             rows.append([label, *row, *_cost(study, cell)])
-    return _table(["method", *COLUMNS, "trained parameters", "seconds per run"], rows)
+    return markdown(["method", *COLUMNS, "trained parameters", "seconds per run"], rows)
 
 
 def single(study: Collected) -> str:
@@ -117,7 +118,7 @@ def single(study: Collected) -> str:
         mean = study.against_single_tasks(method)
         rows.append([f"{METHODS[method]}, one model per task", *single, "-"])
         rows.append([f"{METHODS[method]}, all tasks minus one", *change, _signed(mean) if mean else "-"])
-    return _table(["model", *COLUMNS[:3], "mean"], rows)
+    return markdown(["model", *COLUMNS[:3], "mean"], rows)
 
 
 def comparisons(study: Collected) -> str:
@@ -129,7 +130,7 @@ def comparisons(study: Collected) -> str:
             label = f"{_name(first)} - {_name(second)}"
             rows.append([label, *map(_signed, changes), _published(published), _verdict(changes[-1])])
     header = ["difference", *COLUMNS, "overall in the thesis", "overall here"]
-    return _table(header, rows)
+    return markdown(header, rows)
 
 
 def ablations(study: Collected) -> str:
@@ -139,7 +140,7 @@ def ablations(study: Collected) -> str:
         for cell, label in ABLATIONS.items()
         if study.has(cell)
     ]
-    return _table(["variant", *COLUMNS, "trained parameters", "seconds per run"], rows)
+    return markdown(["variant", *COLUMNS, "trained parameters", "seconds per run"], rows)
 
 
 def balanced(study: Collected, labels: dict[str, str]) -> str:
@@ -151,7 +152,7 @@ def balanced(study: Collected, labels: dict[str, str]) -> str:
         for cell, label in labels.items()
         if study.has(cell)
     ]
-    return _table(["balanced accuracy", *COLUMNS, "emotion macro-F1", "age macro-F1"], rows)
+    return markdown(["balanced accuracy", *COLUMNS, "emotion macro-F1", "age macro-F1"], rows)
 
 
 def rates(study: Collected) -> str:
@@ -176,7 +177,7 @@ def rates(study: Collected) -> str:
         rate = next((f"{run['rate']:g}" for run in study.chosen(cell)), "-")
         rows.append([f"`{cell}`", *shown, rate])
     header = [f"factor {factor:g}" for factor in factors]
-    return _table(["cell", *header, "chosen rate of the heads"], rows)
+    return markdown(["cell", *header, "chosen rate of the heads"], rows)
 
 
 def _estimate(study: Collected, cell: str, task: str, twin: str = "") -> str:
@@ -240,11 +241,6 @@ def _published(rows: Sequence[str]) -> str:
 
 def _name(cell: str) -> str:
     return METHODS.get(cell) or f"LoRA, {ABLATIONS[cell]}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 _BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
