@@ -140,7 +140,8 @@ def _augment_one(
     if config.jitters:
         image = color_jitter(image, *_draw_jitter(jitter_key, config))
     if config.warps:
-        image = affine(image, *_draw_affine(warp_key, image.shape, config))
+        degrees, shift, scale = _draw_affine(warp_key, image.shape, config)
+        image = affine(image, _short(inverse_map(degrees, scale), image.shape), shift)
     image = normalize(image)
     if config.erase:
         image = jnp.where(_draw_rectangle(erase_key, image.shape, config), blank, image)
@@ -178,21 +179,25 @@ def color_jitter(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.
     return jax.lax.fori_loop(0, 3, step, image)
 
 
-def affine(image: jax.Array, degrees: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+def inverse_map(degrees: jax.Array, scale: jax.Array) -> jax.Array:
+    """Returns (cos, sin) / scale, (2,), of a clockwise rotation and a zoom, as `affine` takes it."""
+    radians = jnp.deg2rad(degrees)
+    return jnp.stack([jnp.cos(radians), jnp.sin(radians)]) / scale
+
+
+def affine(image: jax.Array, inverse: jax.Array, shift: jax.Array) -> jax.Array:
     """Rotates clockwise and zooms about the centre, then shifts; bilinear, black outside.
 
     Args:
       image: uint8 (H, W, 3).
-      degrees: (), rotation angle.
+      inverse: (2,), see `inverse_map`.
       shift: (2,), right and down, in pixels.
-      scale: (), zoom factor.
 
     Returns:
       float32 (H, W, 3) in 0..255.
     """
     height, width, _ = image.shape
-    radians = jnp.deg2rad(degrees)
-    cos, sin = jnp.cos(radians) / scale, jnp.sin(radians) / scale
+    cos, sin = inverse
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
     x = (jnp.arange(width) - center_x - shift[0])[None, :]
     y = (jnp.arange(height) - center_y - shift[1])[:, None]
@@ -220,6 +225,9 @@ def _draw_jitter(key: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.
     strength = jnp.array([config.brightness, config.contrast, config.saturation])
     low = jnp.maximum(0.0, 1 - strength)
     factors = low + jax.random.uniform(factor_key, (3,)) * (1 + strength - low)
+    # With 12 fractional bits a blend is exact in float32. Otherwise its truncation to 8 bits would depend on
+    # whether XLA fuses product and sum, which differs with the number of devices.
+    factors = jnp.round(4096 * factors) / 4096
     return factors, jnp.argsort(jax.random.uniform(order_key, (3,)))
 
 
@@ -231,6 +239,18 @@ def _draw_affine(
     shift = jnp.round((2 * jnp.stack([right, down]) - 1) * limit)
     low, high = config.scale
     return (2 * turn - 1) * config.degrees, shift, low + zoom * (high - low)
+
+
+def _short(inverse: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns an inverse map with so few digits that `affine`'s coordinates are exact in float32.
+
+    XLA computes them more than once, with products fused or not. Two results on either side of an integer
+    would give one the neighbours and one the share, and a pixel the colour of the next; how often depends on
+    the number of devices. Of float32's 24 bits one is for the centre's half pixel, and bit_length + 1 are for
+    coordinates of up to twice the side.
+    """
+    steps = 2.0 ** (22 - max(shape[:2]).bit_length())
+    return jnp.round(steps * inverse) / steps
 
 
 def _draw_rectangle(key: jax.Array, shape: tuple[int, ...], config: AugmentConfig) -> jax.Array:

@@ -95,15 +95,20 @@ def test_brightness_factors_fill_their_range():
     assert abs(level.mean() - 99.5) < 2  # truncation to whole levels costs a half
 
 
+def warped(image, degrees, shift=(0.0, 0.0), scale=1.0):
+    inverse = augment.inverse_map(jnp.float32(degrees), jnp.float32(scale))
+    return augment.affine(jnp.asarray(image), inverse, jnp.array(shift))
+
+
 def test_affine_identity_is_exact():
     image = images(count=1, height=15, width=22)[0]
-    out = augment.affine(jnp.asarray(image), jnp.float32(0), jnp.zeros(2), jnp.float32(1))
+    out = warped(image, 0)
     np.testing.assert_array_equal(np.asarray(out), image.astype(np.float32))
 
 
 def test_affine_shift_moves_right_and_down_and_fills_with_black():
     image = images(count=1, height=10, width=12)[0]
-    out = augment.affine(jnp.asarray(image), jnp.float32(0), jnp.array([3.0, 2.0]), jnp.float32(1))
+    out = warped(image, 0, (3.0, 2.0))
     expected = np.zeros_like(image)
     expected[2:, 3:] = image[:-2, :-3]
     np.testing.assert_array_equal(np.asarray(out), expected.astype(np.float32))
@@ -111,7 +116,7 @@ def test_affine_shift_moves_right_and_down_and_fills_with_black():
 
 def test_affine_quarter_turn_is_clockwise():
     image = images(count=1, height=9, width=9)[0]
-    out = augment.affine(jnp.asarray(image), jnp.float32(90), jnp.zeros(2), jnp.float32(1))
+    out = warped(image, 90)
     np.testing.assert_allclose(np.asarray(out), np.rot90(image, -1), atol=1e-2)
 
 
@@ -120,7 +125,7 @@ def test_affine_agrees_with_scipy(degrees, scale):
     height, width = 21, 30
     image = images(count=1, height=height, width=width)[0]
     shift = (1.0, -2.0)
-    ours = augment.affine(jnp.asarray(image), jnp.float32(degrees), jnp.array(shift), jnp.float32(scale))
+    ours = warped(image, degrees, shift, scale)
     turn = np.deg2rad(degrees)
     forward = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     center = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -143,6 +148,22 @@ def test_zoom_and_rotation_stay_within_their_limits():
     assert -10 <= degrees.min() < -9.8 and 9.8 < degrees.max() <= 10
     assert 0.9 <= scale.min() < 0.903 and 1.097 < scale.max() <= 1.1
     assert set(np.unique(shift)) == {-2, -1, 0, 1, 2}  # round(0.05 * 32 * u)
+
+
+@pytest.mark.parametrize("side", [48, 336, 448])
+def test_a_drawn_maps_coordinates_are_exact_in_float32(side):
+    def drawn(key):
+        degrees, shift, scale = augment._draw_affine(key, (side, side, 3), AugmentConfig(scale=(0.6, 1.4)))
+        return augment._short(augment.inverse_map(degrees, scale), (side, side, 3)), shift
+
+    inverse, shift = map(np.asarray, jax.vmap(drawn)(jax.random.split(jax.random.key(0), 500)))
+    cos, sin = inverse[:, :1], inverse[:, 1:]
+    center = np.float32((side - 1) / 2)
+    x, y = ((np.arange(side, dtype=np.float32) - center - shift[:, i : i + 1]) for i in (0, 1))
+    single = cos * x + sin * y[:, ::-1] + center
+    double = cos.astype(float) * x + sin.astype(float) * y[:, ::-1] + float(center)
+    assert single.dtype == np.float32
+    np.testing.assert_array_equal(single, double)
 
 
 def erased_boxes(count, config, size=64):

@@ -10,7 +10,6 @@ from tests.distributed.test_exactness import _assert_equal
 from tests.runs.taught import random_teacher, taught
 from tests.runs.test_step import batch_of
 from tests.runs.tiny import changed, config_on
-from tests.train.test_features import OFF
 
 
 def _batch(start):
@@ -25,10 +24,8 @@ def _batch(start):
 
 
 def _outputs(data_root, *, devices, fsdp=1, microbatches=1):
-    # Without augmentation, whose roundings to whole pixels can depend on the compiled program.
     config = changed(
         config_on(data_root),
-        augment=OFF,
         mesh={"fsdp": fsdp},
         train__microbatches=microbatches,
         compute={"matmul_precision": "highest"},

@@ -44,7 +44,7 @@ def test_a_set_of_one_class_is_the_cross_entropy_to_the_bit(compiled, scale):
     for other in (of_set, of_votes):
         np.testing.assert_array_equal(wrap(other)(logits), wrap(of_class)(logits))
     gradients = [wrap(jax.grad(lambda x, f=f: f(x).sum()))(logits) for f in (of_set, of_class)]
-    # Compiled, p - [c = label] is fused, which XLA rounds by version: 0.7.2 differs by one rounding of p <= 1.
+    # Compiled, p - [c = label] is fused; jax 0.7.2 then differs by one rounding of p <= 1.
     one_rounding = np.finfo(np.float32).epsneg if compiled else 0
     np.testing.assert_allclose(*gradients, rtol=0, atol=one_rounding)
 

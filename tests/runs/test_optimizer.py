@@ -52,6 +52,36 @@ def test_the_least_rate_raises_none():
     np.testing.assert_allclose(first_step(config), (1e-2, 1e-3), rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear", "polynomial"])
+def test_a_decaying_rate_keeps_float32s_digits_to_the_last_step(name):
+    power = {"power": 1.7} if name == "polynomial" else {}
+    config = dataclasses.replace(CONFIG, schedule=name, warmup_steps=7, **power)
+    rate = jax.jit(optimizer.schedule(3e-4, config, steps=1000))
+    t = np.arange(7, 1000)
+    u = (t - 7) / (1000 - 7)
+    exact = {"cosine": (1 + np.cos(np.pi * u)) / 2, "linear": 1 - u, "polynomial": (1 - u) ** 1.7}[name]
+    np.testing.assert_allclose([float(rate(step)) for step in t], 3e-4 * exact, rtol=1e-6)
+    assert float(rate(1000)) == float(rate(1100)) == 0
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam"])
+def test_adams_bias_correction_is_that_of_float64(name):
+    config = OptimizerConfig(
+        name=name, rates={"heads": 1e-2}, schedule="constant", weight_decay=0.0, clip_norm=0.0, eps=1e-12
+    )
+    adam = optimizer.make(config, {"heads/age/kernel": "heads"}, steps=10_000)
+    params = {"heads": {"age": {"kernel": jnp.ones(1)}}}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    update = jax.jit(adam.update)
+    _, state = update(params, adam.init(params), params)  # the gradient is 1, then 0
+    m, v = 0.1, 0.001
+    for t in range(2, 20):
+        moved, state = update(zeros, state, params)
+        m, v = 0.9 * m, 0.999 * v
+        exact = m / (1 - 0.9**t) / np.sqrt(v / (1 - 0.999**t))
+        np.testing.assert_allclose(-moved["heads"]["age"]["kernel"], 1e-2 * exact, rtol=1.5e-6)
+
+
 def test_a_group_without_a_rate_is_told_in_one_line():
     config = dataclasses.replace(CONFIG, rates={"heads": 1.0})
     with pytest.raises(UserError, match=r"optimizer\.rates: expected a rate for adapter_a, heads"):

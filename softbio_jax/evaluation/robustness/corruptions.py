@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax.data.augment import affine
+from softbio_jax.data.augment import affine, inverse_map
 
 STRENGTHS = 5
 
@@ -143,7 +143,8 @@ def sunglasses(image: jax.Array, *, step: jax.Array, key: jax.Array) -> jax.Arra
 def rotation(image: jax.Array, *, step: jax.Array, key: jax.Array) -> jax.Array:
     """A rotation about the centre, to either side; black beyond the edge."""
     sign = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
-    return affine(image, sign * jnp.array(_DEGREES)[step], jnp.zeros(2), jnp.float32(1))
+    inverse = inverse_map(sign * jnp.array(_DEGREES)[step], jnp.float32(1))
+    return affine(image, inverse, jnp.zeros(2))
 
 
 def low_resolution(image: jax.Array, *, step: jax.Array, key: jax.Array) -> jax.Array:
