@@ -15,6 +15,7 @@ from scipy import special
 
 from softbio_jax import coverage, files
 from softbio_jax.console import Console, aligned, percent
+from softbio_jax.data.partial import years
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation import plots, predictions_csv, speed
@@ -26,7 +27,7 @@ from softbio_jax.runs import directory
 from softbio_jax.runs.data import check_tests, held_out, open_all
 from softbio_jax.runs.restore import restore_run
 from softbio_jax.runs.session import Outputs, Session
-from softbio_jax.tasks import TASKS
+from softbio_jax.tasks import AGE, TASKS
 
 SCHEMA = 3  # 2: intervals of averages and classes; 3: intervals at fixed class sizes
 DIRECTORY = "eval"
@@ -145,7 +146,7 @@ def evaluate(
 def predictions_of(
     outputs: Outputs, dataset: PreparedDataset, *, synthetic_labels: Sequence[str] = ()
 ) -> Predictions:
-    """Returns the predictions of a test set, for the tasks that it has labels of."""
+    """Returns the predictions of a test set, for the tasks that it has labels of; age may be ranges alone."""
     audit = {name: column for name, column in dataset.columns.items() if name != "id"}
     ids, synthetic = dataset.columns["id"], tuple(synthetic_labels)
     return _predictions(outputs, name=dataset.name, ids=ids, audit=audit, synthetic_labels=synthetic)
@@ -153,9 +154,12 @@ def predictions_of(
 
 def _predictions(outputs: Outputs, **fields: Any) -> Predictions:
     known = outputs.tasks()
+    ranges = [column for name, column in fields.get("audit", {}).items() if name in years.COLUMNS]
+    if AGE.name in outputs.logits and any((column != "").any() for column in ranges):
+        known = [*dict.fromkeys([*known, AGE.name])]
     if outputs.expected_years is not None:  # finer than the classes
-        years = np.array([f"{value:.3f}" for value in outputs.expected_years])
-        fields["audit"] = {**fields.get("audit", {}), EXPECTED_YEARS: years}
+        expected = np.array([f"{value:.3f}" for value in outputs.expected_years])
+        fields["audit"] = {**fields.get("audit", {}), EXPECTED_YEARS: expected}
     labels = {task: outputs.labels[task] for task in known}
     probabilities = {task: special.softmax(outputs.logits[task], axis=1) for task in known}
     return Predictions(labels=labels, probabilities=probabilities, **fields)

@@ -43,6 +43,14 @@ def section(runs: Sequence[RunResults]) -> Section | None:
             "Sets with ages in years. In brackets 95 % intervals: Student's for the mean, else Wilson's.",
             words=2,
         ),
+        _table(
+            "Expected age against labelled ranges",
+            ("run", "test set", "n", "inside, %", "mean distance, years"),
+            [row for run in runs for row in _ranges(run)],
+            "Labels that are ranges, not one class. The distance is to the nearest end, and 0 inside. In "
+            "brackets Wilson's 95 % interval.",
+            words=2,
+        ),
         minors,
         _table(
             f"Sets of age classes that should contain the true one in {1 - conformal.ERROR:.0%} of images",
@@ -86,6 +94,13 @@ def _errors(run: RunResults) -> Iterator[Row]:
             shares = (found["cumulative_score"][t] for t in ages.TOLERANCES)
             shown = (document.with_bounds(score["share"], score["interval"]) for score in shares)
             yield run.name, name, document.count(found["n"]), mean, *shown
+
+
+def _ranges(run: RunResults) -> Iterator[Row]:
+    for name, item in run.predictions.items():
+        if (found := ages.against_ranges(item)) is not None:
+            inside = document.with_bounds(found["inside"], found["interval"])
+            yield run.name, name, document.count(found["n"]), inside, f"{found['outside']:.2f}"
 
 
 def _minors(run: RunResults) -> Iterator[Row]:

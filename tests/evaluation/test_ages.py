@@ -44,6 +44,19 @@ def test_a_head_of_years_is_measured_by_its_own_expectation():
     assert ages.errors(item)["mae"] == pytest.approx((1.5 + 0.25) / 2)
 
 
+def test_ranges_are_met_where_the_expected_age_rounds_into_them():
+    # Expected ages are 1, 6, 14.5, 24.5, 34.5 and 44.5, which round to 15, 25, 35 and 45.
+    item = predicted(
+        [-1, -1, -1, -1, 4, -1],
+        years=["", "", "", "", "", "44"],
+        age_group=["0-3", "4-19", "4-14", "26-39", "40-69", "40-69"],
+    )
+    found = ages.against_ranges(item)
+    assert (found["n"], found["inside"], found["outside"]) == (4, 0.5, 0.5)  # outside by 1 year twice
+    assert found["interval"] == pytest.approx(stats.binomtest(2, 4).proportion_ci(method="wilson"))
+    assert ages.against_ranges(predicted([0, -1])) is None
+
+
 def test_minors_are_those_whose_label_is_below():
     # Expected ages are 1, 6, 14.5, 24.5, 34.5 and 44.5.
     item = predicted(

@@ -215,6 +215,9 @@ def test_mixed_sources_end_to_end(root, tmp_path):
     for title in ("Expected age against true years", "Against the votes of annotators"):
         assert by_title[title]["rows"]
     minors = by_title["People below an age who are predicted to have reached it"]["rows"]
-    assert {row[1] for row in minors} == {"utkface", "fairface"}  # ranges alone are not evaluated
+    assert {row[1] for row in minors} == {"utkface", "fairface", "rafdb"}
+    ((_, name, count, *_),) = by_title["Expected age against labelled ranges"]["rows"]
+    assert (name, count) == ("rafdb", str(sum(group != "" for group in data.test[2].columns["age_group"])))
+    assert "age" not in results.summary["datasets"]["rafdb"]  # no class is known
     assert "not an age gate" in (tmp_path / "report" / "report.html").read_text()
     assert AGE.name in results.summary["averages"]

@@ -15,7 +15,7 @@ from softbio_jax.data.partial import years as partial_years
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics import classification, fairness, intervals
 from softbio_jax.evaluation.predictions import Predictions
-from softbio_jax.tasks import AGE
+from softbio_jax.tasks import AGE, MISSING
 
 EXPECTED_YEARS = "expected_years"  # the audit column that a head of years predicts
 TOLERANCES = (3, 5, 10)  # years
@@ -45,6 +45,32 @@ def errors(predictions: Predictions) -> dict[str, Any] | None:
         hits = int((error <= tolerance).sum())
         scores[tolerance] = {"share": hits / n, "interval": list(intervals.wilson(hits, n))}
     return {"n": n, "mae": float(error.mean()), "interval": _student(error), "cumulative_score": scores}
+
+
+def against_ranges(predictions: Predictions) -> dict[str, Any] | None:
+    """Returns how expected ages lie to labels that are ranges, None where a set has no such label.
+
+    A range [a, b) of completed years contains an expected age that rounds into it, half up; the others
+    are outside by their distance to a, or to b - 1. Labels of one class or of one year are not counted.
+
+    Returns:
+      `n`; `inside`, the share of the contained, with Wilson's 95 % `interval`; and `outside`, the mean
+      distance in years over all n, 0 inside.
+    """
+    if AGE.name not in predictions.probabilities:
+        return None
+    labels = predictions.labels.get(AGE.name, np.full(len(predictions), MISSING))
+    first, end = label_years(predictions).T
+    ranges = (
+        (labels == MISSING) & (end - first > 1) & (end - first < np.subtract(*partial_years.UNKNOWN[::-1]))
+    )
+    if not ranges.any():
+        return None
+    age = np.floor(predicted_years(predictions) + 0.5)[ranges]
+    outside = np.maximum(0, np.maximum(first[ranges] - age, age - (end[ranges] - 1)))
+    n, hits = len(age), int((outside == 0).sum())
+    bounds = list(intervals.wilson(hits, n))
+    return {"n": n, "inside": hits / n, "interval": bounds, "outside": float(outside.mean())}
 
 
 def minors_called_adults(predictions: Predictions) -> list[dict[str, Any]]:
