@@ -16,6 +16,8 @@ from softbio_jax.evaluation.metrics import comparison, intervals
 from softbio_jax.evaluation.predictions import Predictions, rows_text
 
 TEST_SET_COLUMN = "test_set"
+ROBUSTNESS = ("robustness", "robustness.json")  # folder and file of a measurement
+ROBUSTNESS_SCHEMA = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class RunResults:
       config: the resolved config, empty if the run has none.
       log: scalars over training, one mapping per logged step with the key `step`.
       info: `run.json`: versions, device, wall time, data, parameter counts, sampling.
+      robustness: test set -> task -> metrics under corruptions, empty if they were not measured.
     """
 
     name: str
@@ -38,6 +41,7 @@ class RunResults:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     log: Sequence[Mapping[str, Any]] = ()
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    robustness: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -131,7 +135,14 @@ def load(path: pathlib.Path, *, name: str) -> RunResults:
         config=_json(config) if config.exists() else {},
         log=_json_lines(log) if log.exists() else (),
         info=_json(info) if info.exists() else {},
+        robustness=_robustness(path.joinpath(*ROBUSTNESS)),
     )
+
+
+def _robustness(path: pathlib.Path) -> Mapping[str, Any]:
+    found = _json(path) if path.exists() else {}
+    same = found.get("schema") == ROBUSTNESS_SCHEMA
+    return found["datasets"] if same else {}
 
 
 def third_parties(specs: Sequence[str], runs: Sequence[RunResults]) -> list[RunResults]:

@@ -17,6 +17,7 @@ from softbio_jax.data.loading import PADDING
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics import intervals
+from softbio_jax.evaluation.report.runs import ROBUSTNESS, ROBUSTNESS_SCHEMA
 from softbio_jax.evaluation.robustness import corruptions, page
 from softbio_jax.runs import directory, parallel
 from softbio_jax.runs.data import check_tests, eval_batches, open_all
@@ -24,9 +25,7 @@ from softbio_jax.runs.restore import restore_run
 from softbio_jax.runs.session import Session
 from softbio_jax.tasks import MISSING
 
-DIRECTORY = "robustness"
-RESULTS = "robustness.json"
-SCHEMA = 1
+DIRECTORY, RESULTS = ROBUSTNESS
 SEED = 2025
 
 
@@ -173,7 +172,7 @@ def summarise(
                 found["relative_to"] = _relative(found, reference["datasets"][name][task])
             datasets.setdefault(name, {})[task] = found
     return {
-        "schema": SCHEMA,
+        "schema": ROBUSTNESS_SCHEMA,
         "model": dict(model),
         "reference": None if reference is None else reference["name"],
         "datasets": datasets,
@@ -193,8 +192,8 @@ def read(workdir: epath.PathLike) -> dict[str, Any]:
             "run without robustness", where=str(workdir), expected=str(path), found="no such file", fix=fix
         )
     found = json.loads(path.read_text())
-    if found.get("schema") != SCHEMA:
-        expected = f"schema {SCHEMA}"
+    if found.get("schema") != ROBUSTNESS_SCHEMA:
+        expected = f"schema {ROBUSTNESS_SCHEMA}"
         raise UserError(
             "robustness of another version",
             where=str(path),

@@ -122,3 +122,15 @@ def test_runs_without_a_common_test_set_are_not_compared(six):
     content = comparing.compose([six[0], stranger])
     assert "share no test set" in content.sections[0].blocks[0].text
     assert content.figures() == []
+
+
+def test_corruption_errors_stand_beside_accuracies_where_they_were_measured(six):
+    def measured(item, error):
+        found = {"n": 300, "mean_corruption_error": error, "interval": [error - 0.05, error + 0.05]}
+        return dataclasses.replace(item, robustness={"faces": {"age": found}})
+
+    title = "Mean corruption error per test set and task, %"
+    assert title not in [table.title for table in comparing.compose(six).tables()]
+    runs = [measured(six[0], 0.5), *six[1:2], measured(six[2], 0.2), measured(six[3], 0.4), *six[4:]]
+    (table,) = (table for table in comparing.compose(runs).tables() if table.title == title)
+    assert table.rows == (("faces", "age", "300", "50.00 [45.0, 55.0]", "30.00 ± 14.14", "–"),)

@@ -1,6 +1,7 @@
 """The page itself: one row per configuration, then differences, cost and settings."""
 
 import datetime
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,9 @@ def compose(runs: Sequence[RunResults]) -> Document:
     if tests := _differences(items, shared):
         sections.append(Section(title="Paired differences", blocks=(tests,)))
     if shared:
-        sections.append(Section(title="Test sets", blocks=(_per_set(items, shared),)))
+        tables = (_per_set(items, shared), _robustness(items, shared))
+        blocks = [table for table in tables if table is not None]
+        sections.append(Section(title="Test sets", blocks=tuple(blocks)))
     sections.append(Section(title="Settings and seeds", blocks=_settings(items)))
     key = list(_columns(shared))[-1] if shared else ""
     highlights = [_highlight(item, rows[item.name][key], key) for item in items[:6]] if key else []
@@ -202,6 +205,39 @@ def _per_set(items: Sequence[Configuration], shared: Sequence[tuple[str, str]]) 
         rows=tuple(rows),
         text_columns=2,
     )
+
+
+def _robustness(items: Sequence[Configuration], shared: Sequence[tuple[str, str]]) -> Table | None:
+    rows = []
+    for test_set, task in shared:
+        measured = [
+            [run.robustness[test_set][task] for run in item.runs if task in run.robustness.get(test_set, {})]
+            for item in items
+        ]
+        if any(measured):
+            n = max(found["n"] for seeds in measured for found in seeds)
+            rows.append((test_set, task, document.count(n), *map(_corruption_error, measured)))
+    if not rows:
+        return None
+    return Table(
+        title="Mean corruption error per test set and task, %",
+        header=("test set", "task", "n", *(item.name for item in items)),
+        rows=tuple(rows),
+        notes=(
+            "Over kinds and strengths of corruption, of the seeds that scripts/evaluate.py --robustness "
+            "measured: for one its 95 % interval, for several their mean and, after ±, standard deviation.",
+        ),
+        text_columns=2,
+    )
+
+
+def _corruption_error(seeds: Sequence[Any]) -> str:
+    errors = [found["mean_corruption_error"] for found in seeds]
+    if not errors:
+        return NOTHING
+    if len(errors) == 1:
+        return document.with_bounds(errors[0], seeds[0]["interval"])
+    return f"{document.percent(statistics.mean(errors))} ± {100 * statistics.stdev(errors):.2f}"
 
 
 def _settings(items: Sequence[Configuration]) -> tuple[Block, ...]:
