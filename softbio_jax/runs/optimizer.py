@@ -297,8 +297,11 @@ def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
         count = optax.safe_increment(state.count)
         mu = optax.tree.update_moment(gradient, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(gradient, state.nu, b2, 2)
-        first, second = (-jnp.expm1(count * math.log(b)) if b else 1.0 for b in (b1, b2))
-        updates = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v / second) + eps), mu, nu)
+
+        def corrected(moment: jax.Array, b: float) -> jax.Array:
+            return moment / -jnp.expm1(count * math.log(b)).astype(moment.dtype) if b else moment
+
+        updates = jax.tree.map(lambda m, v: corrected(m, b1) / (jnp.sqrt(corrected(v, b2)) + eps), mu, nu)
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)

@@ -7,7 +7,9 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 import torch
@@ -63,16 +65,45 @@ def test_float32_is_about_as_far_from_float64_as_pytorchs(method, uncertainty):
     assert found.holds(), {kind: found.times(kind) for kind in found.ours}
 
 
+def test_both_sides_stopped_after_fifty_steps_go_on(tmp_path):
+    from training_parity.ladder import Ladder, first_beyond
+    from training_parity.ours import Ours
+    from training_parity.twin.training import Twin
+
+    case, start, stream = trained("lora", uncertainty=True)
+    side, twin, whole = Ours(case, start, dtype="float64"), Twin(case, start, dtype="float64"), []
+    for number, batch in enumerate(stream):
+        if number == 50:
+            side.save(tmp_path)
+            torch.save(twin.state_dict(), tmp_path / "state.pt")
+        masks = side.masks(batch)
+        whole.append(side.step(batch))
+        if number < 50:
+            twin.step(batch, masks)
+    side.restore(tmp_path)
+    twin = Twin(case, start, dtype="float64")
+    twin.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    ladder = Ladder()
+    for batch, expected in zip(stream[50:], whole[50:], strict=True):
+        masks = side.masks(batch)
+        record = side.step(batch)
+        jax.tree.map(np.testing.assert_array_equal, record, expected)
+        rung = first_beyond(ladder.compare(record, twin.step(batch, masks)), 1e-10)
+        assert rung is None, str(rung)
+
+
 def epsilon_inside_the_root(patch):
-    plain = optax.adamw
-    patch.setattr(optax, "adamw", lambda rate, *, eps, **kw: plain(rate, eps=0.0, eps_root=eps, **kw))
+    patch.setattr(
+        optimizer, "_scale_by_adam", lambda b1, b2, eps: optax.scale_by_adam(b1, b2, 0.0, eps_root=eps)
+    )
 
 
 def decay_coupled_to_the_gradient(patch):
-    def coupled(rate, *, weight_decay, mask, **kw):
-        return optax.chain(optax.add_decayed_weights(weight_decay, mask), optax.adam(rate, **kw))
+    def coupled(config, rate, weight_decay, mask):
+        adam = optax.adam(rate, b1=config.b1, b2=config.b2, eps=config.eps)
+        return optax.chain(optax.add_decayed_weights(weight_decay, mask), adam)
 
-    patch.setattr(optax, "adamw", coupled)
+    patch.setattr(optimizer, "_named", coupled)
 
 
 def decay_of_norms(patch):
