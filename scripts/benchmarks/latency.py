@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
+from latency_models import MODELS, WAYS, Model, write, write_way
+from latency_page import write_page
 
-from benchmarks.latency_models import MODELS, WAYS, Model, write, write_way
-from benchmarks.latency_page import write_page
 from softbio_jax import command, files
 from softbio_jax.errors import UserError
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from softbio_jax.data import index
-from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_table
+from tests.data.trees import FAIRFACE_HEADER, make_fairface, write_image, write_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -49,6 +49,16 @@ def test_prepare_then_audit(run, tmp_path):
     assert index.load_verdict(tmp_path / "out") == found["verdict"]
     assert len(found["verdict"]["sha256"]) == 64
     assert index.load_verdict(tmp_path / "raw") is None
+
+
+def test_images_without_labels_are_prepared_without_a_figure_of_classes(run, tmp_path):
+    for number in range(3):
+        write_image(tmp_path / "crops" / f"{number}.png", number, kind="PNG")
+    done = run("prepare_data.py", "--dataset=images", f"--source={tmp_path}/crops", f"--out={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    assert "train: 3 rows read, 3 kept" in done.stdout
+    assert (tmp_path / "out" / "report.json").exists()
+    assert not (tmp_path / "out" / "classes.png").exists()
 
 
 def test_dry_run_writes_nothing(run, tmp_path):

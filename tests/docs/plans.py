@@ -24,6 +24,8 @@ NOT_RUN = (
     (r"scripts/benchmark\.py", "minutes of torch: tests/test_benchmark_comparison.py", ""),
     (r"--checkout=", "a checkout of the official code", ""),
     (r"--tower=text", "an adapter of the text encoder: make test-parity makes some with PEFT", ""),
+    (r"latency\.py --measure", "minutes of every encoder: tests/inference/test_latency.py", ""),
+    (r"public_models/", "models of other registries: tests/evaluation/test_public_models.py", ""),
     (r"small_reproduction\.py", "hours: tests/thesis runs a study of seconds", ""),
     (
         r"data/prepared|runs/full|L14-336 --reference=goldens",
@@ -200,6 +202,11 @@ _OWN = (
             ),
             (r"--over=rates=0\.3,1,3 --over=method\.lora\.rank=4,16", "--over=rates=0.3,1"),
             (
+                r"(optimizer=lbfgs),train=mine/train,test=mine/test",
+                r"\1,tasks=emotion,train=synthetic_raf_db/train,test=synthetic_raf_db/test,variant=tiny-demo"
+                " --config.data.root=runs/demo/data",
+            ),
+            (
                 r"(--config=configs/thesis\.py:method=lp)",
                 _TINY_RUN.replace(r"\1", r"\1,variant=tiny-demo") + _SETS,
             ),
@@ -208,9 +215,19 @@ _OWN = (
     Plan(
         page="evaluation",
         demo=True,
-        given=(standins.other_predictions,),
-        exchanged=((r"\bRUN\b", "runs/demo/run"), (r"=DIR\b", "=reports/beside")),
+        given=(standins.other_predictions, standins.other_runs),
+        exchanged=(
+            (r"\bRUN\b", "runs/demo/run"),
+            (r"=DIR\b", "=reports/beside"),
+            (
+                r"-m (tests\.evaluation\.interval_simulation)",
+                r"-c 'from \1 import table; print(table(replicates=20))'",
+            ),
+        ),
     ),
+    Plan(page="distillation", given=(standins.crops,)),
+    Plan(page="latency", given=(standins.latency_page,)),
+    Plan(page="partial_labels", given=(standins.known_sets, standins.prepared_fairface)),
     Plan(
         page="parity",
         given=(standins.official_encoder,),

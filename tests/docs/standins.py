@@ -1,6 +1,7 @@
 """Small versions of what pages assume: the reader's folders, images, runs and checkpoints."""
 
 import io
+import json
 import pathlib
 import shutil
 
@@ -8,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from softbio_jax.data.drawing import synthetic
+from softbio_jax.data.prepare import prepare
 from softbio_jax.interop import formats
 from softbio_jax.interop.goldens import named_state
 from softbio_jax.interop.safe_load import save_arrays
@@ -102,6 +104,42 @@ def other_predictions(root: pathlib.Path) -> None:
     """Predictions of another model for a test set of the demo: here, those of the run."""
     run = root / "runs" / "demo" / "run"
     shutil.copy(run / "eval" / "predictions" / "synthetic_fairface.csv", root / "mivolo.csv")
+
+
+def other_runs(root: pathlib.Path) -> None:
+    """Runs to be compared: copies of the demo's, of three methods and two seeds."""
+    for name, seed in (
+        ("lora-s0", 0),
+        ("lora-s1", 1),
+        ("lp-s0", 0),
+        ("lp-s1", 1),
+        ("ft-s0", 0),
+        ("other", 0),
+    ):
+        run = root / "runs" / name
+        shutil.copytree(root / "runs" / "demo" / "run", run)
+        config = json.loads((run / "config.json").read_text())
+        config |= {"seed": seed, "method": {"name": name.partition("-")[0]}}
+        if name != "other":
+            (run / "config.json").write_text(json.dumps(config))
+
+
+def crops(root: pathlib.Path) -> None:
+    """Images without labels, CROPS/."""
+    for number in range(4):
+        write_image(root / "CROPS" / f"{number}.jpg", number)
+
+
+def latency_page(root: pathlib.Path) -> None:
+    """The page with its measurements."""
+    (root / "docs").mkdir()
+    for name in ("latency.md", "latency.json"):
+        shutil.copy(ROOT / "docs" / name, root / "docs")
+
+
+def prepared_fairface(root: pathlib.Path) -> None:
+    """FairFace as prepare_data.py leaves it, data/fairface."""
+    prepare.prepare("fairface", source=str(root / "FairFace"), out=root / "data" / "fairface")
 
 
 def identities(root: pathlib.Path) -> None:

@@ -24,6 +24,7 @@ COPIED = (
     "assets",
     "tests/goldens",
     "tests/conftest.py",
+    "tests/evaluation/interval_simulation.py",
     "Makefile",
     "pyproject.toml",
     "constraints.txt",
@@ -55,6 +56,7 @@ def tree(tmp_path):
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
         else:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -138,7 +140,7 @@ def test_every_page_with_commands_is_executed():
 
 def test_few_commands_are_not_run_and_each_reason_is_needed():
     found = [row for row in left_out() if row[0] != "docs/full_reproduction.md"]
-    assert len(found) <= 28, "\n".join(f"{page}: {step}" for page, step, _ in found)
+    assert len(found) <= 31, "\n".join(f"{page}: {step}" for page, step, _ in found)
     text = "\n".join(step for page in PAGES for b in blocks(page) for step in (*steps(b), b.text))
     for pattern, why, _ in NOT_RUN:
         assert re.search(pattern, text, re.MULTILINE), f"no page has it: {why}"

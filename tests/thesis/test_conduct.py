@@ -240,7 +240,7 @@ def command(data_root, tmp_path):
 
 
 @pytest.mark.long
-def test_the_command_survives_kills(command):
+def test_the_command_survives_kills(command, study):
     start, workdir = command
     printed = []
     for _ in range(3):  # killed while it pretrains, in the middle, near the end

@@ -167,6 +167,8 @@ def _size(row: Row) -> Iterator[tuple[str, tuple[int, int]]]:
 def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
     """Writes a PNG with the class counts of a prepared folder, and images of each class under its bar.
 
+    Nothing is written for images without labels.
+
     Args:
       splits: a report's "splits".
       path: the file to write, in the prepared folder.
@@ -174,6 +176,8 @@ def plot_classes(splits: Mapping[str, Any], path: pathlib.Path) -> None:
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(task for part in splits.values() for task in part["class_counts"]))
+    if not tasks:
+        return
     figure = Figure(figsize=(4.8 * len(tasks), 5 * len(splits)), layout="constrained")
     grid = figure.subplots(2 * len(splits), len(tasks), squeeze=False)
     for number, (split, part) in enumerate(splits.items()):
