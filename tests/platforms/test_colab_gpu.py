@@ -5,7 +5,7 @@ import pytest
 from tests.platforms import checks
 
 pytestmark = pytest.mark.platform
-EXECUTED = ["finetune"]
+EXECUTED = ["finetune", "zero_shot"]
 
 
 @pytest.fixture(scope="module")
