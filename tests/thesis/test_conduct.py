@@ -70,6 +70,23 @@ def test_every_trial_is_done_once_and_the_encoder_first(study, quick, tmp_path):
     assert done == [] and again["runs"] == found["runs"]
 
 
+def test_runs_that_cache_the_same_features_are_not_at_once(study, quick, tmp_path, monkeypatch):
+    at_once, running, train = set(), [], worker.train
+
+    def slow(study, trial, workdir, encoder):
+        running.append(trial)
+        time.sleep(0.05)
+        at_once.update((one, trial) for one in running if one != trial)
+        running.remove(trial)
+        return train(study, trial, workdir, encoder)
+
+    monkeypatch.setattr(worker, "train", slow)
+    study = dataclasses.replace(study, seeds=(0, 1, 2), cells={"lp": study.cells["lp"]})
+    conduct.conduct(study, tmp_path / "lp", jobs=2)
+    assert len(quick[0]) == 1 + study.size() and at_once
+    assert all(one.seed != other.seed for one, other in at_once)
+
+
 def test_records_stand_for_the_runs_of_another_machine(study, quick, tmp_path):
     done, records = quick[0], tmp_path / "records"
     found = conduct.conduct(study, tmp_path / "here", jobs=1, records=records)

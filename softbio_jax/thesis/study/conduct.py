@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -67,8 +67,11 @@ def conduct(
         with _pool(jobs) as pool:
             running: dict[Future[dict[str, Any]], Trial] = {}
             while True:
-                waiting = [trial for trial in study.ready(done) if trial not in running.values()]
-                for trial in waiting[: jobs - len(running)]:
+                for trial in study.ready(done):
+                    if len(running) == jobs:
+                        break
+                    if trial in running.values() or _features_of(study, trial, running.values()):
+                        continue
                     running[pool.submit(worker.train, study, trial, workdir, encoder)] = trial
                 if not running:
                     return collected
@@ -84,6 +87,15 @@ def conduct(
                         f"[{len(done)}/{study.size()}] {trial.name}: {_summary(done[trial])}; about "
                         f"{pace * (study.size() - len(done)) / 60:.0f} min left"
                     )
+
+
+def _features_of(study: Study, trial: Trial, others: Iterable[Trial]) -> bool:
+    """Returns whether one of the others may be computing the cached features that a trial reads."""
+
+    def cached(one: Trial) -> bool:
+        return config_from(study.cells[one.cell]).train.cache_features
+
+    return cached(trial) and any(cached(other) and other.seed == trial.seed for other in others)
 
 
 def _encoder(study: Study, workdir: pathlib.Path, console: Console) -> tuple[str, dict[str, Any]]:
