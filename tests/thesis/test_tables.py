@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from softbio_jax.errors import UserError
-from softbio_jax.thesis.study import results, tables
+from softbio_jax.thesis.study import claims, results, tables
 from softbio_jax.thesis.study.collected import Collected
 from softbio_jax.thesis.study.study import Trial
 from tests.thesis.small_study import result
@@ -143,3 +143,25 @@ def test_what_cannot_be_read_is_reported(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(UserError, match=message):
         tables.tables_of(path)
+
+
+def test_claims_are_tested_over_seeds_and_corrected_for_the_whole_family(made_up):
+    found = {(row[1], row[2]): row[3:] for row in claims.rows(made_up)}
+    assert {name for name, _ in found} == {"LoRA - FT_4", "LoRA, all - one"}  # of the others no cell is there
+    p = [stats.ttest_rel(EMOTION["lora"], EMOTION[other]).pvalue for other in ("ft", "lora_emotion")]
+    smaller, larger = sorted(p)
+    adjusted = {smaller: 15 * smaller, larger: max(15 * smaller, 14 * larger)}
+    for name, value in zip(("LoRA - FT_4", "LoRA, all - one"), p, strict=True):
+        seeds, _, shown, corrected, verdict = found[name, "emotion"]
+        assert (seeds, shown, corrected) == ("3", f"{value:.3f}", f"{min(1, adjusted[value]):.3f}")
+        assert verdict == "not decided"
+    assert found["LoRA - FT_4", "age"] == ["3", "+0.0 ± 0.0", "1.000", "1.000", "not decided"]
+
+
+def test_a_claim_that_survives_the_correction_has_a_direction():
+    values = collected_values()
+    for run in values["runs"]:
+        if run["cell"] == "ft" and run["chosen"]:
+            run["averages"]["emotion"] = EMOTION["lora"][run["seed"]] + 0.1 + 0.001 * run["seed"]
+    found = {(row[1], row[2]): row[-1] for row in claims.rows(Collected(values=values))}
+    assert found["LoRA - FT_4", "emotion"] == "lower"

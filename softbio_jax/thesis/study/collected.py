@@ -104,14 +104,17 @@ class Collected:
         low, high = np.mean(bounds, axis=0)
         return 100 * float(low), 100 * float(high)
 
-    def difference(self, first: str, second: str, task: str, metric: Metric = "accuracy") -> Estimate:
-        """Returns first - second, paired by the seeds that both have."""
+    def differences(self, first: str, second: str, task: str, metric: Metric = "accuracy") -> list[float]:
+        """Returns first - second of each seed that both have."""
         one, two = (
             {run["seed"]: v for run, v in zip(self.chosen(c), self.by_seed(c, task, metric), strict=True)}
             for c in (first, second)
         )
-        seeds = [seed for seed in one if seed in two]
-        return paired([one[seed] for seed in seeds], [two[seed] for seed in seeds])
+        return [one[seed] - two[seed] for seed in one if seed in two]
+
+    def difference(self, first: str, second: str, task: str, metric: Metric = "accuracy") -> Estimate:
+        """Returns the mean of first - second, paired by the seeds that both have."""
+        return over_seeds(self.differences(first, second, task, metric))
 
     def against_single_tasks(self, method: str) -> Estimate | None:
         """Returns the mean multi-task minus single-task difference, paired by seed, if all cells exist."""

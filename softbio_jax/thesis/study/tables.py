@@ -8,7 +8,7 @@ from softbio_jax import files
 from softbio_jax.console import markdown
 from softbio_jax.errors import UserError
 from softbio_jax.thesis import paper
-from softbio_jax.thesis.study import collected, recovered
+from softbio_jax.thesis.study import claims, collected, recovered
 from softbio_jax.thesis.study.collected import Collected, Estimate, Metric
 
 COLUMNS = ("emotion", "age", "gender", "overall")
@@ -71,6 +71,7 @@ def all_tables(study: Collected) -> dict[str, str]:
         "ablations": ablations(study),
         "balanced-ablations": balanced(study, ABLATIONS),
         "rates": rates(study),
+        "claims": markdown(claims.HEADER, claims.rows(study)),
     } | ({"recovered": markdown(recovered.HEADER, recovered.rows(study))} if coarsened else {})
 
 
