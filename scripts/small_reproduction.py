@@ -5,11 +5,13 @@ python scripts/small_reproduction.py --config=configs/small_reproduction.py \
 python scripts/small_reproduction.py --report=runs/small_reproduction/small_reproduction.json
 
 The results are collected in WORKDIR/NAME.json after every run; --report prints them
-as Markdown tables, and with --page writes the tables between the markers of a page.
+as Markdown tables, and with --page writes the tables between the markers of a page. It
+reads a folder of --records as well, with the --config of the study.
 """
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -25,12 +27,20 @@ _RECORDS = flags.DEFINE_string(
     "records", None, "A folder with a small file per finished run, by which another machine continues."
 )
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each with its share of the CPU cores.")
-_REPORT = flags.DEFINE_string("report", None, "Collected results to print as tables; nothing is trained.")
+_REPORT = flags.DEFINE_string(
+    "report", None, "Collected results, or a folder of records, to print as tables; nothing is trained."
+)
 _PAGE = flags.DEFINE_string("page", None, "With --report: the page whose tables are replaced.")
 
 
 _STUDY, _TABLES = "no --report", "--report"
-_READERS = {"page": [_TABLES], "config": [_STUDY], "workdir": [_STUDY], "records": [_STUDY], "jobs": [_STUDY]}
+_READERS = {
+    "page": [_TABLES],
+    "config": [_STUDY, _TABLES],
+    "workdir": [_STUDY],
+    "records": [_STUDY],
+    "jobs": [_STUDY],
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -58,12 +68,33 @@ def main(argv: Sequence[str]) -> None:
 def _report(source: pathlib.Path) -> None:
     from softbio_jax.thesis.study import tables as tables_lib
 
-    tables = tables_lib.tables_of(source)
+    if source.is_dir():
+        tables = tables_lib.all_tables(_recorded(source))
+    else:
+        tables = tables_lib.tables_of(source)
     if _PAGE.value:
         tables_lib.fill(pathlib.Path(_PAGE.value), tables)
         print(f"wrote the tables into {_PAGE.value}")
     else:
         print(tables_lib.text(tables))
+
+
+def _recorded(folder: pathlib.Path) -> Any:
+    """Returns the collected results of a folder of records."""
+    from softbio_jax.thesis.study import results
+    from softbio_jax.thesis.study.collected import Collected
+    from softbio_jax.thesis.study.study import study_from
+
+    if _CONFIG.value is None:
+        raise UserError(
+            "records without their study", where="--config", expected="the study's file", fix="add it"
+        )
+    study = study_from(_CONFIG.value.to_dict())
+    done = results.read_records(study, folder, encoder=study.pretrained)
+    if not done:
+        fix = "name the folder of --records"
+        raise UserError("no record", where=str(folder), expected="files of this study", found="none", fix=fix)
+    return Collected(values=results.collect(study, done, encoder={}, jobs=0))
 
 
 if __name__ == "__main__":

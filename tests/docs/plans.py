@@ -26,7 +26,7 @@ NOT_RUN = (
     (r"--tower=text", "an adapter of the text encoder: make test-parity makes some with PEFT", ""),
     (r"latency\.py --measure", "minutes of every encoder: tests/inference/test_latency.py", ""),
     (r"public_models/", "models of other registries: tests/evaluation/test_public_models.py", ""),
-    (r"small_reproduction\.py", "hours: tests/thesis runs a study of seconds", ""),
+    (r"small_reproduction\.py (?!--report=docs/)", "hours: tests/thesis runs a study of seconds", ""),
     (
         r"data/prepared|runs/full|L14-336 --reference=goldens",
         "the complete data or encoder of the thesis: tests/data and tests/interop use small ones",
@@ -226,6 +226,7 @@ _OWN = (
         ),
     ),
     Plan(page="distillation", given=(standins.crops,)),
+    Plan(page="foundation_study", given=(standins.known_sets, standins.records)),
     Plan(page="latency", given=(standins.latency_page,)),
     Plan(page="partial_labels", given=(standins.known_sets, standins.prepared_fairface)),
     Plan(

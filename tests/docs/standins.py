@@ -137,6 +137,12 @@ def latency_page(root: pathlib.Path) -> None:
         shutil.copy(ROOT / "docs" / name, root / "docs")
 
 
+def records(root: pathlib.Path) -> None:
+    """The page of the study with its records."""
+    shutil.copytree(ROOT / "docs" / "foundation_study", root / "docs" / "foundation_study")
+    shutil.copy(ROOT / "docs" / "foundation_study.md", root / "docs")
+
+
 def prepared_fairface(root: pathlib.Path) -> None:
     """FairFace as prepare_data.py leaves it, data/fairface."""
     prepare.prepare("fairface", source=str(root / "FairFace"), out=root / "data" / "fairface")

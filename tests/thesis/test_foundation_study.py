@@ -1,7 +1,10 @@
 """configs/foundation_study.py: equal labels for every cell, and what its rows train."""
 
+import os
 import pathlib
 import runpy
+import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +14,7 @@ from softbio_jax.thesis.study import results
 from softbio_jax.thesis.study.study import Trial, study_from
 from tests.structure import ROOT
 
+WEIGHTS = "vit_small_patch14_dinov2.safetensors"
 GET_CONFIG = runpy.run_path(str(ROOT / "configs" / "foundation_study.py"))["get_config"]
 STUDY = study_from(GET_CONFIG().to_dict() | {"pretrained": "weights.safetensors"})
 
@@ -83,12 +87,40 @@ def test_what_may_be_compared_by_seed_has_the_same_seeds():
 
 def test_the_committed_records_are_of_this_configuration():
     records = ROOT / "docs" / "foundation_study"
-    weights = "vit_small_patch14_dinov2.safetensors"
-    study = study_from(GET_CONFIG().to_dict() | {"pretrained": weights})
-    assert len(results.read_records(study, records, encoder=weights)) == len(list(records.glob("*.json"))) > 0
+    study = study_from(GET_CONFIG().to_dict() | {"pretrained": WEIGHTS})
+    assert len(results.read_records(study, records, encoder=WEIGHTS)) == len(list(records.glob("*.json"))) > 0
 
 
 @pytest.mark.parametrize("wrong", ["images=many", "cells=lora+lorra", "steps=3"])
 def test_a_wrong_argument_is_reported(wrong):
     with pytest.raises(ValueError, match="found"):
         GET_CONFIG(wrong)
+
+
+def _reported(folder, *flags):
+    script = str(ROOT / "scripts" / "small_reproduction.py")
+    return subprocess.run(
+        [sys.executable, script, f"--report={folder}", *flags],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_tables_of_the_page_are_those_of_the_records(tmp_path):
+    page = tmp_path / "page.md"
+    text = (ROOT / "docs" / "foundation_study.md").read_text()
+    page.write_text(text)
+    study = [f"--config={ROOT / 'configs' / 'foundation_study.py'}", "--config.pretrained=" + WEIGHTS]
+    done = _reported(ROOT / "docs" / "foundation_study", *study, f"--page={page}")
+    assert done.returncode == 0, done.stderr
+    assert page.read_text() == text
+    for folder, flags, says in (
+        (ROOT / "docs" / "foundation_study", [], "records without their study: --config"),
+        (tmp_path, study, "no record"),
+    ):
+        done = _reported(folder, *flags)
+        assert done.returncode == 1 and done.stderr.startswith(f"error: {says}"), done.stderr
+        assert done.stderr.count("\n") == 1

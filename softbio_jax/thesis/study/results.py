@@ -129,7 +129,14 @@ def best_validation(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def collect(study: Study, done: Results, *, encoder: Mapping[str, Any], jobs: int) -> dict[str, Any]:
-    """Returns all results of a study, without images and paths, and facts about its encoder."""
+    """Returns all results of a study, without images and paths, and facts about its encoder.
+
+    Args:
+      study: the study.
+      done: the results of its finished trials.
+      encoder: facts about its pretraining, if it had one.
+      jobs: trials at a time, 0 where they are not known, as of records.
+    """
     chosen = {trial for cell in study.cells for trial in study.chosen(cell, done)}
     order = list(study.cells)
     runs = [
@@ -142,7 +149,7 @@ def collect(study: Study, done: Results, *, encoder: Mapping[str, Any], jobs: in
         "schema": SCHEMA,
         "complete": not study.ready(done),
         "date": max((run["date"] for run in runs), default=_today()),
-        "machine": _machine(finished),
+        "machine": _machine(finished) if jobs else str(finished.get("device", "?")),
         "jobs": jobs,
         "size": study.size(),
         "versions": finished["versions"],

@@ -85,8 +85,9 @@ def state(study: Collected) -> str:
     total = values.get("size", len(cells) * (len(values["factors"]) + len(values["seeds"]) - 1))
     text = (
         f"{len(runs)} of {total} runs, {len(runs) - len(finished)} of them diverged; {shown} each; "
-        f"{sum(run['train_seconds'] for run in finished) / 60:.0f} min of training, {values['jobs']} at a "
-        f"time; {values['date']}, {values['machine']}, JAX {values['versions'].get('jax', '?')}."
+        f"{sum(run['train_seconds'] for run in finished) / 60:.0f} min of training"
+        f"{', ' + str(values['jobs']) + ' at a time' if values['jobs'] else ''}; {values['date']}, "
+        f"{values['machine']}, JAX {values['versions'].get('jax', '?')}."
     )
     if encoder:
         text += (
