@@ -44,7 +44,7 @@ def blocks(page: pathlib.Path) -> Iterator[Block]:
         yield Block(language="", text="\n".join(lines) + "\n", line=1 + rest.count("\n", 0, match.start()))
 
 
-_COMMAND = re.compile(r"(?:python |make |pip |git |find |for |srun |NAME=|#SBATCH|\.venv)")
+_COMMAND = re.compile(r"(?:python |softbio-jax |make |pip |git |find |for |srun |NAME=|#SBATCH|\.venv)")
 
 
 def is_shell(block: Block) -> bool:

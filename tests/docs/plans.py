@@ -34,15 +34,16 @@ NOT_RUN = (
     ),
     (r"demo_app\.py", "a server: make test-app opens its page in a browser", ""),
     (r"--beam=", "Apache Beam: tests/data/test_vggface2.py where it is installed", "apache_beam"),
-    (r"\blitert\b|ai_edge_litert", "LiteRT: make test-app", "litert_converter"),
+    (r"\blitert\b|ai_edge_litert|int8\.tflite", "LiteRT: make test-app", "litert_converter"),
     (r"parity\.py --training|training_table\.py", "torch, timm and peft: make test-parity", ""),
     (r"import timm|reference=timm|format=thesis", "torch and timm: make test-parity", "timm"),
 )
 # Small replacements for the large encoders and long runs of the pages.
-_TINY_RUN = (
-    r"\1 --config.train.steps=4 --config.train.batch_size=8 --config.train.eval_batch_size=8"
-    r" --config.train.eval_every=2 --config.optimizer.warmup_steps=0"
+_SHORT = (
+    "--config.train.steps=4 --config.train.batch_size=8 --config.train.eval_batch_size=8"
+    " --config.train.eval_every=2 --config.optimizer.warmup_steps=0"
 )
+_TINY_RUN = rf"\1 {_SHORT}"
 _SETS = (
     """ --config.data.root=runs/demo/data --config.data.train="('synthetic_fairface/train',"""
     """'synthetic_raf_db/train')" --config.data.test="('synthetic_raf_db/test',)\""""
@@ -225,9 +226,25 @@ _OWN = (
             ),
         ),
     ),
-    Plan(page="distillation", given=(standins.crops,)),
+    Plan(
+        page="distillation",
+        demo=True,
+        given=(standins.known_sets, standins.prepared_fairface, standins.crops, standins.teachers),
+        exchanged=(
+            (r"fairface/train,(crowd|fer)/train", "fairface/train"),
+            (r"--student=(PE-Core-T16-384|dinov2-s14)", f"--student=tiny-test {_SHORT}"),
+            (r"image_size=(96|98)", "image_size=32"),
+            (r"--config.model.blocks=6", "--config.model.blocks=2"),
+            (r"--config.model.pretrained=vit_small_patch14_dinov2.safetensors ", ""),
+        ),
+    ),
     Plan(page="foundation_study", given=(standins.known_sets, standins.records)),
-    Plan(page="latency", given=(standins.latency_page,)),
+    Plan(
+        page="latency",
+        demo=True,
+        given=(standins.latency_page,),
+        exchanged=((r"exports/robot exports/onnx runs/mine", "runs/demo/run --seconds=0.1"),),
+    ),
     Plan(page="partial_labels", given=(standins.known_sets, standins.prepared_fairface)),
     Plan(
         page="parity",

@@ -124,6 +124,12 @@ def other_runs(root: pathlib.Path) -> None:
             (run / "config.json").write_text(json.dumps(config))
 
 
+def teachers(root: pathlib.Path) -> None:
+    """Runs of large encoders, of the demo's here."""
+    for name in ("large", "lora"):
+        shutil.copytree(root / "runs" / "demo" / "run", root / "runs" / name)
+
+
 def crops(root: pathlib.Path) -> None:
     """Images without labels, CROPS/."""
     for number in range(4):

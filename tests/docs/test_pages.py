@@ -134,7 +134,7 @@ def test_every_page_with_commands_is_executed():
         assert not code or name in planned, name
         # No commands in a block that looks like output.
         for block in blocks(page):
-            hidden = re.search(r"^python scripts/", block.text, re.MULTILINE)
+            hidden = re.search(r"^(python scripts/|softbio-jax )", block.text, re.MULTILINE)
             assert not hidden or is_shell(block), f"{name}:{block.line}"
 
 
