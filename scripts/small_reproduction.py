@@ -33,21 +33,18 @@ _REPORT = flags.DEFINE_string(
 _PAGE = flags.DEFINE_string("page", None, "With --report: the page whose tables are replaced.")
 
 
-_STUDY, _TABLES = "no --report", "--report"
-_READERS = {
-    "page": [_TABLES],
-    "config": [_STUDY, _TABLES],
-    "workdir": [_STUDY],
-    "records": [_STUDY],
-    "jobs": [_STUDY],
-}
+_STUDY, _TABLES, _RECORDED = "no --report", "--report of a file", "--report of a folder"
+_READERS = {name: [_STUDY] for name in ("workdir", "records", "jobs")}
+_READERS |= {"page": [_TABLES, _RECORDED], "config": [_STUDY, _RECORDED]}
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    command.refuse_ignored(_TABLES if _REPORT.value else _STUDY, _READERS)
-    if _REPORT.value:
-        _report(pathlib.Path(_REPORT.value))
+    source = pathlib.Path(_REPORT.value) if _REPORT.value else None
+    mode = _STUDY if source is None else _RECORDED if source.is_dir() else _TABLES
+    command.refuse_ignored(mode, _READERS)
+    if source is not None:
+        _report(source)
         return
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise UserError("nothing to do", expected="--config and --workdir, or --report", fix="add them")

@@ -132,11 +132,13 @@ class Stream:
         size = min(_MAX_FULL_IMAGES, size) if full else size
         meter = self.console.meter("predicting", len(names) if isinstance(names, Sized) else 0, unit="files")
         items = self._items(names, counts, meter)
-        # A few images are a small batch. From the first whole batch on, all batches are whole ones.
-        whole = False
+        # A few images are a small batch. From the first whole batch on, all batches are whole ones. A video
+        # that is followed always has whole ones, its own: those of the run that completes it alone.
+        whole = self.follow is not None
         with concurrent.futures.ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
             # One chunk is decoded while the devices compute the one before, where chunks are small.
-            chunks = _chunks(items, size, pixels=MAX_PIXELS if full else MAX_PIXELS // 2)
+            pixels = MAX_PIXELS if full else MAX_PIXELS // 2
+            chunks = _chunks(items, size, pixels=pixels, by_video=self.follow is not None)
             read = ([pool.submit(self._read, item) for item in chunk] for chunk in chunks)
             for chunk in read if full else _ahead(read):
                 ready = [future.result() for future in chunk]
@@ -277,11 +279,17 @@ class Stream:
         self.console.say(f"skipped: {reason}" if name in reason else f"skipped: {name}: {reason}")
 
 
-def _chunks(items: Iterator[_Item], size: int, *, pixels: int) -> Iterator[list[_Item]]:
-    """Yields lists of at most `size` items, and of no more once their frames fill the budget."""
+def _chunks(items: Iterator[_Item], size: int, *, pixels: int, by_video: bool) -> Iterator[list[_Item]]:
+    """Yields lists of at most `size` items, and of no more once their frames fill the budget.
+
+    With `by_video` no list has frames of a video and anything else.
+    """
     chunk: list[_Item] = []
     held = 0
     for item in items:
+        if by_video and chunk and _video(item) != _video(chunk[-1]):
+            yield chunk
+            chunk, held = [], 0
         chunk.append(item)
         held += item.image.size // 3 if item.image is not None else 0
         if len(chunk) == size or held >= pixels:
@@ -289,6 +297,10 @@ def _chunks(items: Iterator[_Item], size: int, *, pixels: int) -> Iterator[list[
             chunk, held = [], 0
     if chunk:
         yield chunk
+
+
+def _video(item: _Item) -> str:
+    return "" if item.seconds is None else item.name
 
 
 def _ahead(values: Iterator[T]) -> Iterator[T]:
