@@ -153,13 +153,13 @@ def predictions_of(
 
 
 def _predictions(outputs: Outputs, **fields: Any) -> Predictions:
-    known = outputs.tasks()
-    ranges = [column for name, column in fields.get("audit", {}).items() if name in years.COLUMNS]
-    if AGE.name in outputs.logits and any((column != "").any() for column in ranges):
-        known = [*dict.fromkeys([*known, AGE.name])]
+    known, audit = outputs.tasks(), fields.get("audit", {})
+    aged = any((audit[name] != "").any() for name in years.COLUMNS if name in audit)
+    if aged and AGE.name in outputs.logits and AGE.name not in known:
+        known.append(AGE.name)
     if outputs.expected_years is not None:  # finer than the classes
         expected = np.array([f"{value:.3f}" for value in outputs.expected_years])
-        fields["audit"] = {**fields.get("audit", {}), EXPECTED_YEARS: expected}
+        fields["audit"] = {**audit, EXPECTED_YEARS: expected}
     labels = {task: outputs.labels[task] for task in known}
     probabilities = {task: special.softmax(outputs.logits[task], axis=1) for task in known}
     return Predictions(labels=labels, probabilities=probabilities, **fields)

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from softbio_jax.evaluation import evaluate, predictions_csv
 from softbio_jax.evaluation.metrics import ages, conformal, vote_metrics
-from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import Block, Section, Table, Text
 from softbio_jax.evaluation.report.runs import RunResults
@@ -111,7 +109,7 @@ def _minors(run: RunResults) -> Iterator[Row]:
 
 
 def _sets(run: RunResults) -> Iterator[Row]:
-    validation = _validation(run)
+    validation = run.validation
     if validation is None or AGE.name not in validation.tasks():
         return
     for name, item in run.predictions.items():
@@ -128,9 +126,3 @@ def _votes(run: RunResults) -> Iterator[Row]:
                 nats = (f"{found[key]:.3f}" for key in ("cross_entropy", "divergence"))
                 shares = (document.percent(found[key]) for key in ("agreement", "ceiling"))
                 yield run.name, name, task, document.count(found["n"]), *nats, *shares
-
-
-def _validation(run: RunResults) -> Predictions | None:
-    """Returns the predictions of the validation rows, None where there are none."""
-    path = None if run.path is None else run.path / evaluate.DIRECTORY / "validation.csv"
-    return predictions_csv.load(path) if path is not None and path.is_file() else None

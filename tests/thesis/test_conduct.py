@@ -260,7 +260,7 @@ def command(data_root, tmp_path):
 def test_the_command_survives_kills(command, study):
     start, workdir = command
     printed = []
-    for _ in range(2):  # killed after its first run, and after the next
+    for _ in range(3):  # killed while it pretrains, in the middle, near the end
         process = start("--jobs=2")
         begun = time.monotonic()
         for line in process.stdout:

@@ -61,9 +61,8 @@ def against_ranges(predictions: Predictions) -> dict[str, Any] | None:
         return None
     labels = predictions.labels.get(AGE.name, np.full(len(predictions), MISSING))
     first, end = label_years(predictions).T
-    ranges = (
-        (labels == MISSING) & (end - first > 1) & (end - first < np.subtract(*partial_years.UNKNOWN[::-1]))
-    )
+    known = end - first < partial_years.UNKNOWN[1]
+    ranges = known & (labels == MISSING) & (end - first > 1)
     if not ranges.any():
         return None
     age = np.floor(predicted_years(predictions) + 0.5)[ranges]

@@ -1,6 +1,7 @@
 """The results of a run directory, or of a third party's predictions, as one object."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -42,6 +43,12 @@ class RunResults:
     log: Sequence[Mapping[str, Any]] = ()
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     robustness: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def validation(self) -> Predictions | None:
+        """The predictions of the validation rows, None where there are none."""
+        path = None if self.path is None else self.path / evaluate.DIRECTORY / "validation.csv"
+        return predictions_csv.load(path) if path is not None and path.is_file() else None
 
     @property
     def method(self) -> str:

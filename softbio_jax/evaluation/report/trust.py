@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.evaluation import charts, evaluate, predictions_csv
+from softbio_jax.evaluation import charts
 from softbio_jax.evaluation.metrics import comparison, selective
 from softbio_jax.evaluation.metrics.calibration import with_temperature
 from softbio_jax.evaluation.metrics.multiplicity import holm
@@ -139,10 +139,9 @@ def _scaled(run: RunResults, rows: Predictions, task: str) -> tuple[np.ndarray, 
 
 def _thresholds(run: RunResults) -> Mapping[str, Mapping[str, float | None]]:
     """Returns task -> risk -> threshold on the validation rows; empty without these."""
-    path = None if run.path is None else run.path / evaluate.DIRECTORY / "validation.csv"
-    if path is None or not path.is_file():
+    validation = run.validation
+    if validation is None:
         return {}
-    validation = predictions_csv.load(path)
     return {task: selective.thresholds(*_scaled(run, validation, task)) for task in validation.tasks()}
 
 

@@ -70,7 +70,7 @@ def conduct(
                 for trial in study.ready(done):
                     if len(running) == jobs:
                         break
-                    if trial in running.values() or _features_of(study, trial, running.values()):
+                    if trial in running.values() or _shares_features(study, trial, running.values()):
                         continue
                     running[pool.submit(worker.train, study, trial, workdir, encoder)] = trial
                 if not running:
@@ -89,8 +89,8 @@ def conduct(
                     )
 
 
-def _features_of(study: Study, trial: Trial, others: Iterable[Trial]) -> bool:
-    """Returns whether one of the others may be computing the cached features that a trial reads."""
+def _shares_features(study: Study, trial: Trial, others: Iterable[Trial]) -> bool:
+    """Returns whether another may be computing the cached features that a trial reads."""
 
     def cached(one: Trial) -> bool:
         return config_from(study.cells[one.cell]).train.cache_features
