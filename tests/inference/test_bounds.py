@@ -183,10 +183,10 @@ def test_a_pace_out_of_range_is_refused(text):
 def test_frames_in_memory_are_bounded_by_their_pixels():
     large = np.broadcast_to(np.uint8(0), (5000, 8000, 3))
     items = iter([stream._Item(name="v", image=large) for _ in range(10)])
-    first = next(stream._chunks(items, 16, pixels=MAX_PIXELS))
+    first = next(stream._chunks(items, 16, pixels=MAX_PIXELS, by_video=False))
     assert len(first) == math.ceil(MAX_PIXELS / 40_000_000)
     whole = [stream._Item(name="a")] * 20
-    assert list(map(len, stream._chunks(iter(whole), 16, pixels=MAX_PIXELS))) == [16, 4]
+    assert list(map(len, stream._chunks(iter(whole), 16, pixels=MAX_PIXELS, by_video=False))) == [16, 4]
 
 
 @pytest.fixture(scope="module")
