@@ -44,6 +44,23 @@ def test_runs_that_differ_only_in_the_seed_are_one_configuration(six):
     ]
 
 
+def test_other_weights_are_another_configuration_and_another_place_is_not():
+    paths = ("", "/a/weights/pe.safetensors", "/home/b/weights/pe.safetensors", "/a/other/pe.safetensors")
+    found = configurations.grouped(
+        [run(f"run-s{seed}", seed=seed, model={"pretrained": path}) for seed, path in enumerate(paths)]
+    )
+    assert [[member.name for member in item.runs] for item in found] == [
+        ["run-s0"],
+        ["run-s1", "run-s2"],
+        ["run-s3"],
+    ]
+    assert configurations.differing(found)["model.pretrained"] == [
+        "",
+        "weights/pe.safetensors",
+        "other/pe.safetensors",
+    ]
+
+
 def test_accuracy_over_seeds_by_hand(six):
     item = configurations.grouped(six)[1]
     found = item.accuracy([("faces", "age")])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,8 @@ from softbio_jax.evaluation.report import cost
 from softbio_jax.evaluation.report.runs import RunResults
 
 # Settings that do not make another model: the seed, and where files are.
-IGNORED = ("seed", "data.root", "train.compile_cache", "train.cache_dir", "model.pretrained")
+IGNORED = ("seed", "data.root", "train.compile_cache", "train.cache_dir")
+_WEIGHTS = "model.pretrained"
 _SEED_ENDING = re.compile(r"[-_. /]*(?:seed|s)?[-_. ]*\d*$")
 
 
@@ -71,8 +73,15 @@ def grouped(runs: Sequence[RunResults]) -> list[Configuration]:
 
 
 def settings(run: RunResults) -> dict[str, str]:
-    """Returns a run's settings as dotted keys, without `IGNORED`."""
-    return {key: value for key, value in cost.flat(run.config).items() if key not in IGNORED}
+    """Returns a run's settings as dotted keys, without `IGNORED`.
+
+    Of the path of pretrained weights the file and its folder remain, so that seeds of several machines are
+    one model, while random weights and those of another file are another. A hub id remains whole.
+    """
+    found = {key: value for key, value in cost.flat(run.config).items() if key not in IGNORED}
+    if _WEIGHTS in found:
+        found[_WEIGHTS] = "/".join(found[_WEIGHTS].replace(os.sep, "/").split("/")[-2:])
+    return found
 
 
 def differing(configurations: Sequence[Configuration]) -> dict[str, list[str]]:
