@@ -14,7 +14,7 @@ import ml_collections
 
 _METHODS = {"lp": 1e-2, "lora": 1e-3}  # base rates of configs/foundation_study.py
 _RANGES = ("rafdb", "adience")
-_DEFAULTS = {"images": "20000", "batch_size": "64", "image_size": "98", "cells": ""}
+_DEFAULTS = {"images": "12000", "batch_size": "64", "image_size": "98", "cells": ""}
 _RANK = 16
 
 
