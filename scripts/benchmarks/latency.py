@@ -12,7 +12,7 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -43,24 +43,27 @@ def main(argv: Sequence[str]) -> None:
             raise UserError("a flag is missing", where="--page", fix="add --page=docs/latency.md")
         write_page(pathlib.Path(_PAGE.value), _read(_REPORT.value), pathlib.Path(_RECORDS.value))
         return
+    from softbio_jax.inference import latency
+
+    machine = latency.machine()  # before this process adds to its load
     for _ in range(_ROUNDS.value):
         for model in MODELS:
             if not _ONLY.value or model.variant in _ONLY.value:
-                _measure(model)
+                _measure(model, machine)
 
 
-def _measure(model: Model) -> None:
+def _measure(model: Model, machine: Mapping[str, Any]) -> None:
     """Adds the rows of an encoder."""
     with tempfile.TemporaryDirectory() as scratch:
         folders = write(pathlib.Path(scratch), model)
-        _time(model, "multitask", folders)
+        _time(model, "multitask", folders, machine)
     if model in WAYS:
         for way in WAYS[model]:
             with tempfile.TemporaryDirectory() as scratch:
-                _time(model, way, [write_way(pathlib.Path(scratch), model, way)])
+                _time(model, way, [write_way(pathlib.Path(scratch), model, way)], machine)
 
 
-def _time(model: Model, way: str, folders: Sequence[pathlib.Path]) -> None:
+def _time(model: Model, way: str, folders: Sequence[pathlib.Path], machine: Mapping[str, Any]) -> None:
     from softbio_jax.inference import latency
 
     rows = latency.measure([str(path) for path in folders], threads=_THREADS, seconds=_SECONDS.value)
@@ -74,7 +77,7 @@ def _time(model: Model, way: str, folders: Sequence[pathlib.Path]) -> None:
             kept[_key(new)] = new
         print(f"{model.variant} {model.size} {way} {row.format} {row.precision} x{row.threads}: ", end="")
         print(f"{row.median_ms:.2f} ms, 95 % {row.p95_ms:.2f} ms", flush=True)
-    values = {"machine": latency.machine(), "rows": list(kept.values())}
+    values = {"machine": machine, "rows": list(kept.values())}
     files.write_text(path, json.dumps(values, indent=1) + "\n")
 
 

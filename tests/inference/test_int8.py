@@ -166,11 +166,13 @@ def test_logits_that_are_broken_do_not_agree(broken):
             lambda images: {"age": logits, "gender": logits},
             lambda images: {"age": logits, "gender": logits * [broken, 1]},
             given,
+            static=(1, 1),
             where="x",
         ) if np.isnan(broken) else calibration.quantisation(
             lambda images: {"age": logits},
             lambda images: {"age": logits - broken * np.array([0, 1])},
             given,
+            static=(1, 1),
             where="x",
         )
 

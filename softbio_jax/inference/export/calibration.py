@@ -103,7 +103,7 @@ def read(
 
 
 def quantisation(
-    exact: Run, quantised: Run, calibration: Calibration | None, *, where: str
+    exact: Run, quantised: Run, calibration: Calibration | None, *, static: tuple[int, int], where: str
 ) -> dict[str, Any]:
     """Returns what config.json says of an int8 file: its numbers, the images, its agreement with float32.
 
@@ -111,6 +111,7 @@ def quantisation(
       exact: the float32 model, (B, S, S, 3) uint8 to {task: logits (B, C)}.
       quantised: the int8 model.
       calibration: the images; None: activations are quantised by the runtime, in every call.
+      static: number of dense layers with static ranges, and of all.
       where: the int8 file, for the error.
 
     Raises:
@@ -118,7 +119,11 @@ def quantisation(
     """
     found: dict[str, Any] = {"weights": "int8, one scale per channel", "activations": "int8, dynamic"}
     if calibration is not None:
-        found["activations"] = "int8, static"
+        some, every = static
+        if some == every:
+            found["activations"] = "int8, static"
+        elif some:
+            found["activations"] = f"int8, static in {some} of {every} dense layers, dynamic in the others"
         found["calibration"] = calibration.to_json()
         found["agreement"] = _agreement(exact, quantised, calibration, where=where)
     return {"quantisation": found}

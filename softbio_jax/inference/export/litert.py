@@ -5,12 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import os
 import pathlib
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +18,7 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.export import program
+from softbio_jax.inference.export import litert_int8, program, static_ranges
 from softbio_jax.inference.export.calibration import Calibration, quantisation
 from softbio_jax.inference.export.stablehlo import INPUT, logits, portable, write_config
 from softbio_jax.inference.reference.write import write_camera, write_reference
@@ -56,12 +52,21 @@ def write(
     names = [task.name for task in bundle.tasks]
     settings: dict[str, Any] = {}
     with atomic_folder(directory) as folder:
-        _convert(_stablehlo(portable(bundle), batch), names, folder / FILE)
-        if int8:
-            _quantize(folder / FILE, folder / INT8_FILE, names, calibration, batch)
+        bundle, counts = portable(bundle), (0, 0)
+        _convert(_stablehlo(bundle, batch), names, folder / FILE)
+        if int8 and calibration is None:
+            litert_int8.dynamic(folder / FILE, folder / INT8_FILE)
+        elif calibration is not None:
+            # A layer with a static range also writes int8, with its bias and the factors after it.
+            static = static_ranges.layers(bundle, calibration, results=True)
+            feeds = [{INPUT: images} for images in calibration.batches(batch)]
+            chosen = litert_int8.static(
+                folder / FILE, folder / INT8_FILE, *static, feeds=feeds, signature=_SIGNATURE, tasks=names
+            )
+            counts = chosen, static[1]
         runs = {name: load(folder / name) for name in files}
         if int8:
-            settings = quantisation(runs[FILE], runs[INT8_FILE], calibration, where=INT8_FILE)
+            settings = quantisation(runs[FILE], runs[INT8_FILE], calibration, static=counts, where=INT8_FILE)
         write_config(folder, bundle, form=FORMAT, batch=batch, files=files, signature=_SIGNATURE, **settings)
         quantised = [INT8_FILE] if calibration else []
         write_reference(folder, runs, size=bundle.image_size, script=True, quantised=quantised)
@@ -92,46 +97,23 @@ def _stablehlo(bundle: Bundle, batch: int) -> bytes:
     size = bundle.image_size
     image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
     traced = program.trace(logits(bundle), image)
-    function = jax.jit(lambda images: tuple(_run(traced, images)))
+    function = jax.jit(lambda images: tuple(program.run(traced, [images], forms=_FORMS)))
     return jax.export.export(function, platforms=["cpu"])(image).mlir_module_serialized
 
 
-def _run(traced: program.Program, *arguments: Any) -> list[Any]:
-    """Runs a program with JAX, with its operations in the forms for which LiteRT has an operator."""
-    env: dict[Any, Any] = dict(zip(traced.inputs, arguments, strict=True))
-
-    def read(operand: Any) -> Any:
-        return env[operand] if isinstance(operand, program.Value) else operand
-
-    for op in traced.ops:
-        inputs = [read(operand) for operand in op.inputs]
-        if op.name == program.GELU:
-            results = [_gelu(inputs[0])]
-        elif op.name == "dot_general":
-            left, right = inputs
-            # Over rows: a fully connected operator, where a batched product would be a general one.
-            dense = _is_dense(op)
-            product = left.reshape(-1, left.shape[-1]) @ right if dense else _batched(left, right, op)
-            results = [product.reshape(op.outputs[0].shape)]
-        else:
-            bound = op.primitive.bind(*inputs, **op.params)
-            results = bound if op.primitive.multiple_results else [bound]
-        env |= dict(zip(op.outputs, results, strict=True))
-    return [read(operand) for operand in traced.outputs]
-
-
-def _gelu(x: jax.Array) -> jax.Array:
+def _gelu(op: program.Op, inputs: list[Any]) -> list[Any]:
     def decomposition(x: jax.Array, *, approximate: str) -> jax.Array:
         return jax.nn.gelu(x, approximate=approximate != "none")
 
-    return jax.lax.composite(decomposition, _COMPOSITE)(x, approximate="none")
+    return [jax.lax.composite(decomposition, _COMPOSITE)(inputs[0], approximate="none")]
 
 
-def _is_dense(op: program.Op) -> bool:
-    """Returns whether a product is a dense layer: the last axis of a tensor times a constant matrix."""
-    tensor, kernel = op.inputs
-    last = len(tensor.shape) - 1
-    return isinstance(kernel, np.ndarray) and op.params["dimension_numbers"] == (((last,), (0,)), ((), ()))
+def _product(op: program.Op, inputs: list[Any]) -> list[Any]:
+    left, right = inputs
+    # Over rows: a fully connected operator, where a batched product would be a general one.
+    dense = program.is_dense(op)
+    product = left.reshape(-1, left.shape[-1]) @ right if dense else _batched(left, right, op)
+    return [product.reshape(op.outputs[0].shape)]
 
 
 def _batched(left: jax.Array, right: jax.Array, op: program.Op) -> jax.Array:
@@ -144,6 +126,10 @@ def _batched(left: jax.Array, right: jax.Array, op: program.Op) -> jax.Array:
     size = math.prod(left.shape[left.ndim - len(left_sum) :])
     left, right = left.reshape(*batch, -1, size), right.reshape(*batch, -1, size)
     return left @ right.mT
+
+
+# The forms for which LiteRT has an operator.
+_FORMS: dict[str, program.Form] = {program.GELU: _gelu, program.PRODUCT: _product}
 
 
 def _convert(module: bytes, outputs: list[str], path: pathlib.Path) -> None:
@@ -168,52 +154,3 @@ def _convert(module: bytes, outputs: list[str], path: pathlib.Path) -> None:
         config.canonicalizing_inf_as_min_max_float = False
         converter.run_convert_to_tfl_passes(parsed, passmanager.PassManager(), config)
         converter.export_flatbuffer_to_file(parsed.operation, str(path))
-
-
-def _quantize(
-    source: pathlib.Path, path: pathlib.Path, tasks: list[str], calibration: Calibration | None, batch: int
-) -> None:
-    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
-    from ai_edge_quantizer.utils import qsv_utils
-
-    model = source.read_bytes() if calibration is None else _with_flat_biases(source)
-    job = quantizer.Quantizer(model)
-    # Only dense layers: attention's products have no kernels.
-    dense, ranges = qtyping.TFLOperationName.FULLY_CONNECTED, None
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
-        if calibration is None:
-            job.add_dynamic_config(regex=".*", operation_name=dense, num_bits=8)
-        else:
-            job.add_static_config(regex=".*", operation_name=dense, activation_num_bits=8, weight_num_bits=8)
-            last = f"{_SIGNATURE}_({'|'.join(map(re.escape, tasks))})_output"
-            job.add_dynamic_config(regex=last, operation_name=dense, num_bits=8)
-            recipe = recipe_manager.RecipeManager()
-            recipe.load_quantization_recipe(job.get_quantization_recipe())
-            # The quantizer's own calibration averages the ends of ranges over images, which cuts off the
-            # tokens of largest activations; on them depends more than on the finer steps.
-            measured = calibrator.Calibrator(
-                model, num_threads=os.cpu_count() or 1, qsv_update_func=qsv_utils.min_max_update
-            )
-            samples = ({INPUT: images} for images in calibration.batches(batch))
-            measured.calibrate({_SIGNATURE: list(samples)}, recipe)
-            ranges = measured.get_model_qsvs()
-        done = job.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    done.export_model(str(path))
-
-
-def _with_flat_biases(source: pathlib.Path) -> bytes:
-    """Returns a model in which the bias of a dense layer is a vector (N,).
-
-    The converter writes (1, 1, N) where it folded a LayerScale into it, and the quantizer would then
-    give its N scales to an axis of one.
-    """
-    from ai_edge_litert.tools import flatbuffer_utils as flatbuffers
-
-    model: Any = flatbuffers.read_model(str(source))
-    for graph in model.subgraphs:
-        for op in graph.operators:
-            dense = flatbuffers.opcode_to_name(model, op.opcodeIndex) == "FULLY_CONNECTED"
-            if dense and len(op.inputs) > 2 and op.inputs[2] >= 0:
-                bias = graph.tensors[op.inputs[2]]
-                bias.shape = [math.prod(bias.shape)]
-    return bytes(flatbuffers.convert_object_to_bytearray(model))

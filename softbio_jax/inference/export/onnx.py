@@ -13,9 +13,9 @@ import numpy as np
 from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.export import onnx_graph, onnx_int8, program
+from softbio_jax.inference.export import onnx_graph, onnx_int8, program, static_ranges
 from softbio_jax.inference.export.calibration import Calibration, quantisation
-from softbio_jax.inference.export.onnx_graph import BATCH, OPSET
+from softbio_jax.inference.export.onnx_graph import BATCH, DENSE, OPSET
 from softbio_jax.inference.export.stablehlo import INPUT, any_batch, logits, portable, write_config
 from softbio_jax.inference.reference.write import write_reference
 
@@ -57,18 +57,22 @@ def write(
             fix="pip install 'softbio-jax[onnx]'",
         ) from error
     with atomic_folder(directory) as folder:
-        model = _model(portable(bundle))
+        bundle, counts = portable(bundle), (0, 0)
+        model = _model(bundle)
         large = model.ByteSize() > INLINE_BYTES
         _save(model, folder / FILE, external=large)
         del model
         if int8 and calibration is not None:
-            _quantise(folder / FILE, folder / INT8_FILE, calibration, external=large)
+            # Sums stay float32: no logit is cut off at the end of a range.
+            static, _ = static_ranges.layers(bundle, calibration, results=False)
+            counts = _quantise(folder / FILE, folder / INT8_FILE, calibration, static, external=large)
         elif int8:
-            small = onnx_int8.quantised(onnx.load(str(folder / FILE)))
-            _save(small, folder / INT8_FILE, external=small.ByteSize() > INLINE_BYTES)
+            _save_int8(onnx_int8.quantised(onnx.load(str(folder / FILE))), folder / INT8_FILE)
         files = sorted(path.name for path in folder.iterdir())
         runs = {name: load(folder / name) for name in (FILE, INT8_FILE) if name in files}
-        settings = quantisation(runs[FILE], runs[INT8_FILE], calibration, where=INT8_FILE) if int8 else {}
+        settings = {}
+        if int8:
+            settings = quantisation(runs[FILE], runs[INT8_FILE], calibration, static=counts, where=INT8_FILE)
         write_config(folder, bundle, form=FORMAT, batch=BATCH, files=files, opset=OPSET, **settings)
         quantised = [INT8_FILE] if calibration else []
         write_reference(folder, runs, size=bundle.image_size, script=True, quantised=quantised)
@@ -101,40 +105,62 @@ def _save(model: onnx.ModelProto, path: pathlib.Path, *, external: bool) -> None
     onnx.checker.check_model(str(path))
 
 
-def _quantise(source: pathlib.Path, path: pathlib.Path, calibration: Calibration, *, external: bool) -> None:
-    """Writes a model whose dense layers multiply int8 kernels by uint8 activations of measured ranges."""
+def _save_int8(model: onnx.ModelProto, path: pathlib.Path) -> None:
+    _save(model, path, external=model.ByteSize() > INLINE_BYTES)
+
+
+def _quantise(
+    source: pathlib.Path,
+    path: pathlib.Path,
+    calibration: Calibration,
+    static: frozenset[int],
+    *,
+    external: bool,
+) -> tuple[int, int]:
+    """Writes a model whose dense layers are int8, the activations of the `static` ones by measured ranges.
+
+    onnxruntime joins the products of the heads to their biases; they stay float32.
+
+    Returns:
+      The number of layers with static ranges, and of all that are int8.
+    """
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     batches = ({INPUT: image[None]} for image in calibration.measured)
+    names = {f"{DENSE}{number}" for number in static}
 
     class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(batches, None)
 
     with tempfile.TemporaryDirectory() as scratch:
-        prepared = pathlib.Path(scratch) / FILE
+        prepared, partly = (pathlib.Path(scratch) / name for name in (FILE, INT8_FILE))
         # The symbolic shapes would need another library; the batch is the only symbol.
         quant_pre_process(source, prepared, skip_symbolic_shape=True, save_as_external_data=external)
         model = onnx.load(prepared, load_external_data=False)
-        kernels, dense = {tensor.name for tensor in model.graph.initializer}, []
         for number, node in enumerate(model.graph.node):
-            node.name = str(number)  # the quantizer knows nodes by their names
-            if node.op_type == "MatMul" and node.input[1] in kernels:
-                dense.append(node.name)
+            if not node.name.startswith(DENSE):
+                node.name = str(number)  # the quantizer knows nodes by their names
+        dense = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.name.startswith(DENSE)]
+        chosen = [name for name in dense if name in names]
         onnx.save(model, str(prepared))
-        quantization.quantize_static(
-            prepared,
-            path,
-            Reader(),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=dense,  # attention's products have no kernels
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            activation_type=quantization.QuantType.QUInt8,
-            use_external_data_format=external,
-            # Sums stay float32: no logit is cut off at the end of a range.
-            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
-        )
+        if not chosen:
+            partly = prepared
+        else:
+            quantization.quantize_static(
+                prepared,
+                partly,
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=["MatMul"],
+                nodes_to_quantize=chosen,
+                per_channel=True,
+                weight_type=quantization.QuantType.QInt8,
+                activation_type=quantization.QuantType.QUInt8,
+                use_external_data_format=external,
+                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+            )
+        _save_int8(onnx_int8.quantised(onnx.load(str(partly))), path)
+    return len(chosen), len(dense)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-GELU = "gelu"
+GELU, PRODUCT = "gelu", "dot_general"
 # "name" marks what a remat policy saves.
 _IDENTITIES = ("copy", "name", "stop_gradient", "optimization_barrier")
 
@@ -43,6 +43,9 @@ class Op:
     primitive: Any = None
 
 
+Form = Callable[[Op, list[Any]], list[Any]]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
     """Operations in an order in which they can run."""
@@ -65,6 +68,54 @@ def trace(function: Callable[[Any], Sequence[Any]], *arguments: jax.ShapeDtypeSt
     if len(outputs) != len(found):
         raise ValueError("an output that does not depend on the input")
     return Program(inputs=inputs, outputs=outputs, ops=_needed(_fuse(ops), outputs))
+
+
+def dense(program: Program) -> list[Op]:
+    """Returns the dense layers: the last axis of a tensor times a constant matrix."""
+    return [op for op in program.ops if is_dense(op)]
+
+
+def is_dense(op: Op) -> bool:
+    """Returns whether an operation is a dense layer."""
+    if op.name != PRODUCT or not isinstance(op.inputs[1], np.ndarray):
+        return False
+    last = len(op.inputs[0].shape) - 1
+    return op.params["dimension_numbers"] == (((last,), (0,)), ((), ()))
+
+
+def run(
+    program: Program,
+    arguments: Sequence[Any],
+    *,
+    forms: Mapping[str, Form] | None = None,
+    written: Callable[[Value, Any], Any] = lambda _, array: array,
+) -> list[Any]:
+    """Runs a program with JAX.
+
+    Args:
+      forms: name of an operation -> function of it and its inputs that returns its results.
+      written: maps each result, with the value that it is of, to what later operations read.
+    """
+    forms = {GELU: _gelu_of} | dict(forms or {})
+    env: dict[Value, Any] = dict(zip(program.inputs, arguments, strict=True))
+
+    def read(operand: Operand) -> Any:
+        return env[operand] if isinstance(operand, Value) else operand
+
+    for op in program.ops:
+        results = forms.get(op.name, bound)(op, [read(operand) for operand in op.inputs])
+        env |= {value: written(value, array) for value, array in zip(op.outputs, results, strict=True)}
+    return [read(operand) for operand in program.outputs]
+
+
+def bound(op: Op, inputs: list[Any]) -> list[Any]:
+    """Returns the results of an operation's JAX primitive."""
+    results = op.primitive.bind(*inputs, **op.params)
+    return list(results) if op.primitive.multiple_results else [results]
+
+
+def _gelu_of(op: Op, inputs: list[Any]) -> list[Any]:
+    return [jax.nn.gelu(inputs[0], approximate=False)]
 
 
 def _value(aval: Any) -> Value:
