@@ -5,19 +5,30 @@ python scripts/distill.py --teacher=runs/large --student=PE-Core-T16-384 --data=
 python scripts/distill.py --teacher=runs/large --student=dinov2-s14 --config.model.blocks=6 \\
     --config.model.pretrained=vit_small_patch14_dinov2.safetensors --data=... --workdir=runs/small
 python scripts/distill.py --config=configs/finetune.py:method=lora,steps=2000 --config.distill.weight=0.9 ...
+python scripts/distill.py --teacher=runs/large ... --workdir=runs/small --export=robot --format=litert
 
 The tasks are the teacher's. The result is a run like any other: it is resumed by the same command,
-evaluated, exported and used as one. scripts/train.py --config.distill.teacher=... does the same for any
-configuration and on several hosts; --config.distill.targets=cached runs the teacher once per image.
+evaluated, exported and used as one. With --export, the student is also written for a runtime without JAX,
+in float32 and int8, its ranges measured on the images of --data. scripts/train.py
+--config.distill.teacher=... does the same for any configuration and on several hosts;
+--config.distill.targets=cached runs the teacher once per image.
 """
 
+from __future__ import annotations
+
+import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
 
 from softbio_jax import command
+from softbio_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from softbio_jax.runs.config import RunConfig
 
 _TEACHER = flags.DEFINE_string(
     "teacher", None, "The trained model: a run directory, a saved model or a hub id."
@@ -28,6 +39,8 @@ _DATA = flags.DEFINE_list(
 )
 _TEST = flags.DEFINE_list("test", [], "NAME/SPLIT of the test sets.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of the student.")
+_EXPORT = flags.DEFINE_string("export", None, "New folder for the student, to run without JAX.")
+_FORMAT = flags.DEFINE_enum("format", "litert", ["litert", "onnx"], "export: what to write.")
 _DEFAULT = "configs/finetune.py:method=full"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -49,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
     from softbio_jax.train.distillation import teacher as teachers
     from softbio_jax.train.preemption import EXIT_SAVED, Preempted, Preemption
 
+    _check_export()
     values = _CONFIG.value.to_dict()
     values["model"]["variant"] = _STUDENT.value
     values["data"] |= {"train": tuple(_DATA.value), "test": tuple(_TEST.value)}
@@ -65,7 +79,41 @@ def main(argv: Sequence[str]) -> int:
         except Preempted as stop:
             print(stop, file=sys.stderr)
             return EXIT_SAVED
+    if _EXPORT.value is not None:
+        _export(config, _EXPORT.value)
     return 0
+
+
+def _check_export() -> None:
+    """Refuses, before anything is trained, an export that could not be written."""
+    from softbio_jax.inference.export import litert, onnx
+
+    command.refuse_ignored("no --export" if _EXPORT.value is None else "--export", {"format": ["--export"]})
+    if _EXPORT.value is None:
+        return
+    if os.path.exists(_EXPORT.value):
+        raise UserError(
+            "the destination exists",
+            where=f"--export={_EXPORT.value}",
+            expected="a new name",
+            found="something there",
+            fix="remove it or name another",
+        )
+    {"litert": litert, "onnx": onnx}[_FORMAT.value].check_installed()
+
+
+def _export(config: RunConfig, folder: str) -> None:
+    from softbio_jax.inference.export import calibration, litert, onnx
+    from softbio_jax.inference.predictor import open_bundle
+
+    bundle = open_bundle(_WORKDIR.value)
+    parts = [name.rpartition("/") for name in config.data.train]
+    sources = [f"{os.path.join(config.data.root, name)}:{split}" for name, _, split in parts]
+    images = calibration.read(sources, size=bundle.image_size)
+    write = {"litert": litert.write, "onnx": onnx.write}[_FORMAT.value]
+    os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
+    write(folder, bundle, int8=True, calibration=images)
+    print(f"wrote {folder}: float32 and int8, and run.py, which needs no JAX")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ def write(folder: pathlib.Path, model: Model) -> list[pathlib.Path]:
 def write_way(folder: pathlib.Path, model: Model, way: str) -> pathlib.Path:
     """Exports one way to three answers as a StableHLO folder."""
     image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.uint8)
-    bundles = [_bundle(model, (task,)) for task in TASKS.values()]
+    # Models of equal weights would be one model for the compiler.
+    bundles = [_bundle(model, (task,), seed=i) for i, task in enumerate(TASKS.values())]
     if way == "one multitask":
         bundles = [_bundle(model, tuple(TASKS.values()))]
     if way.startswith("zero-shot"):
@@ -110,10 +111,10 @@ def _zero_shot(model: Model, *, once: bool) -> tuple[Any, int]:
     return function, sum(leaf.size for leaf in jax.tree.leaves((weights, texts)))
 
 
-def _bundle(model: Model, tasks: tuple[TaskSpec, ...]) -> Bundle:
+def _bundle(model: Model, tasks: tuple[TaskSpec, ...], *, seed: int = 0) -> Bundle:
     net = MultitaskModel(vision_config(model.variant), compute=ComputeConfig(), tasks=tasks)
     image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.float32)
-    variables = _weights(jax.eval_shape(net.init, jax.random.key(0), image))
+    variables = _weights(jax.eval_shape(net.init, jax.random.key(0), image), seed)
     return Bundle(
         name=f"{model.variant}-{model.size}",
         method="full",
@@ -124,15 +125,15 @@ def _bundle(model: Model, tasks: tuple[TaskSpec, ...]) -> Bundle:
     )
 
 
-def _weights(shapes: Any) -> Tree:
-    """Returns random weights, each array seeded by its name; scales are 1 and biases 0."""
+def _weights(shapes: Any, seed: int = 0) -> Tree:
+    """Returns random weights, each array seeded by its name and `seed`; scales are 1 and biases 0."""
     found = {}
     for path, leaf in flatten(dict(shapes)).items():
         last = path.rpartition("/")[2]
         if last in ("scale", "var", "gamma") or last in ("bias", "mean"):
             found[path] = np.full(leaf.shape, float(last in ("scale", "var", "gamma")), np.float32)
             continue
-        seed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
+        name = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
         deviation = leaf.shape[-2] ** -0.5 if len(leaf.shape) > 1 else 0.02
-        found[path] = np.random.default_rng(seed).normal(0, deviation, leaf.shape).astype(np.float32)
+        found[path] = np.random.default_rng((name, seed)).normal(0, deviation, leaf.shape).astype(np.float32)
     return unflatten(found)

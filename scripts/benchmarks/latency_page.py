@@ -14,8 +14,8 @@ from softbio_jax.tasks import TASKS
 
 _MARKS = ("<!-- {name}: written by scripts/benchmarks/latency.py -->", "<!-- end of {name} -->")
 _FULL = re.compile(r"(\w+)-x[\d.]+-seed\d+\.json")  # of a trial with all its steps
-# The encoder and size of a study, and the cell whose model is compared; adapters are merged.
-_STUDIED = {("dinov2-s14", 98): "lora"}
+# The encoder and size of a study, and the cells whose model is compared, the first that has a full run.
+_STUDIED = {("dinov2-s14", 98): ("lora", "ft")}  # adapters are merged
 _MARKERS = {"litert": "o", "onnx": "s"}
 Rows = Sequence[Mapping[str, Any]]
 
@@ -34,7 +34,7 @@ def write_page(page: pathlib.Path, values: Mapping[str, Any], records: pathlib.P
     tables = {
         "models": _table(exported, accuracies),
         "ways": _ways([row for row in rows if row["way"] != "multitask"]),
-        "machine": _machine(values["machine"], accuracies),
+        "machine": _machine(values["machine"], records),
     }
     for name, table in tables.items():
         start, end = (mark.format(name=name) for mark in _MARKS)
@@ -50,14 +50,21 @@ def write_page(page: pathlib.Path, values: Mapping[str, Any], records: pathlib.P
 def _accuracies(records: pathlib.Path) -> dict[tuple[str, int], dict[str, float]]:
     """Returns (encoder, size) -> task -> mean accuracy over seeds; empty without records."""
     found = {}
-    for key, cell in _STUDIED.items():
-        runs = []
-        for path in sorted(records.glob(f"{cell}-*.json")):
-            if (match := _FULL.fullmatch(path.name)) and match[1] == cell:
-                runs.append(json.loads(path.read_text())["averages"])
-        if runs:
+    for key, cells in _STUDIED.items():
+        if cell := _cell_of(records, cells):
+            runs = [json.loads(path.read_text())["averages"] for path in _runs_of(records, cell)]
             found[key] = {task: statistics.mean(run[task] for run in runs) for task in TASKS}
     return found
+
+
+def _cell_of(records: pathlib.Path, cells: Sequence[str]) -> str | None:
+    return next((cell for cell in cells if _runs_of(records, cell)), None)
+
+
+def _runs_of(records: pathlib.Path, cell: str) -> list[pathlib.Path]:
+    """Returns the records of a cell's runs with all their steps, one per seed."""
+    found = sorted(records.glob(f"{cell}-*.json"))
+    return [path for path in found if (match := _FULL.fullmatch(path.name)) and match[1] == cell]
 
 
 def _pairs(rows: Rows) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -115,17 +122,20 @@ def _ways(rows: Rows) -> str:
     return f"{markdown(header, lines)}\n"
 
 
-def _machine(machine: Mapping[str, Any], accuracies: Mapping[Any, Any]) -> str:
-    text = (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; load {machine['load']:.1f}"
-    )
+def _machine(machine: Mapping[str, Any], records: pathlib.Path) -> str:
+    name = f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"
+    text = f"{name}; load {machine['load']:.1f} before"
     busy = (
         ", so other work had the cores as well: times are upper bounds, and ratios rough"
-        if machine["load"] > 0.5
+        if machine["load"] >= 1
         else ""
     )
-    known = "" if accuracies else " No study has its results yet, so the columns of accuracy are empty."
-    return f"{text}{busy}.{known}\n"
+    lines = [f"{text}{busy}."]
+    for (variant, size), cells in _STUDIED.items():
+        if cell := _cell_of(records, cells):
+            seeds = len(_runs_of(records, cell))
+            lines.append(f"Accuracy of {variant} at {size} pixels: the cell `{cell}`, seeds: {seeds}.")
+    return " ".join(lines) + "\n"
 
 
 def _times(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -239,7 +240,8 @@ def test_classes_that_the_teacher_was_trained_on_are_known(data_root):
 
 
 def test_the_chain_in_miniature(teacher, data_root, tmp_path):
-    """Unlabelled images, a student by the command, its saved folder, predictions without a run."""
+    """Unlabelled images, a student by the command, its saved folder, a folder that runs without JAX."""
+    pytest.importorskip("onnxruntime", reason="the extra onnx")
     for number in range(12):
         write_image(tmp_path / "photos" / f"{number}.jpg", number)
     prepare.prepare("images", source=str(tmp_path / "photos"), out=data_root / "photos")
@@ -255,6 +257,8 @@ def test_the_chain_in_miniature(teacher, data_root, tmp_path):
         "config.data.root": data_root,
         "config.model.blocks": 2,
         "config.distill.weight": 0.9,
+        "export": tmp_path / "robot",
+        "format": "onnx",
     }
     command = [
         sys.executable,
@@ -275,6 +279,21 @@ def test_the_chain_in_miniature(teacher, data_root, tmp_path):
     image = str(tmp_path / "photos" / "3.jpg")
     ours, theirs = (m.predict(image)[0].probabilities for m in (model, softbio_jax.load(tmp_path / "saved")))
     assert ours == theirs and set(ours) == {"age", "gender", "emotion"}
+    config = json.loads((tmp_path / "robot" / "config.json").read_text())
+    measured = config["quantisation"]["calibration"]["sources"]
+    assert measured == ["synthetic_fairface/train", "photos/train"]
+    alone = os.environ | {"PYTHONPATH": str(tmp_path / "blocked")}
+    for name in ("jax", "softbio_jax"):
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text("raise ImportError('blocked')")
+    run = [sys.executable, tmp_path / "robot" / "run.py", image]
+    answer = subprocess.run(run, env=alone, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert all(task in answer.stdout for task in ours)
+    # The folder is not written over, and nothing is trained before this is said.
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
+    assert again.returncode == 1 and "the destination exists: --export=" in again.stderr
+    assert "step" not in again.stdout
 
 
 def test_labels_may_be_missing_where_there_is_a_teacher(data_root):

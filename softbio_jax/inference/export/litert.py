@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import pathlib
 from collections.abc import Callable
@@ -24,8 +25,24 @@ from softbio_jax.inference.export.stablehlo import INPUT, logits, portable, writ
 from softbio_jax.inference.reference.write import write_camera, write_reference
 
 FORMAT, FILE, INT8_FILE = "litert", "model.tflite", "model.int8.tflite"
+_LIBRARIES = ("litert_converter", "ai_edge_litert", "ai_edge_quantizer")
 _SIGNATURE = "serving_default"
 _COMPOSITE = "aten.gelu.default"  # the converter's name of its GELU
+
+
+def check_installed() -> None:
+    """Raises UserError where the libraries of this export are missing."""
+    try:
+        for library in _LIBRARIES:
+            importlib.import_module(library)
+    except ImportError as error:
+        raise UserError(
+            "the LiteRT converter is missing",
+            where="--format=litert",
+            expected="litert-converter, ai-edge-litert, ai-edge-quantizer",
+            found=str(error),
+            fix="pip install 'softbio-jax[litert]'",
+        ) from error
 
 
 def write(
@@ -133,18 +150,11 @@ _FORMS: dict[str, program.Form] = {program.GELU: _gelu, program.PRODUCT: _produc
 
 
 def _convert(module: bytes, outputs: list[str], path: pathlib.Path) -> None:
-    try:
-        from litert_converter import converter_api_ext as converter
-        from litert_converter.mlir import ir, passmanager
-        from litert_converter.mlir.dialects import stablehlo
-    except ImportError as error:
-        raise UserError(
-            "the LiteRT converter is missing",
-            where="--format=litert",
-            expected="litert-converter, ai-edge-litert",
-            found=str(error),
-            fix="pip install 'softbio-jax[litert]'",
-        ) from error
+    check_installed()
+    from litert_converter import converter_api_ext as converter
+    from litert_converter.mlir import ir, passmanager
+    from litert_converter.mlir.dialects import stablehlo
+
     context = ir.Context()
     converter.prepare_mlir_context(context)
     with context:

@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,8 @@ def static(
     measured = calibrator.Calibrator(
         model, num_threads=os.cpu_count() or 1, qsv_update_func=qsv_utils.min_max_update
     )
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # progress bars
+        warnings.simplefilter("ignore", UserWarning)  # that calibrating needs memory
         measured.calibrate({signature: list(feeds)}, recipe)
         done = job.quantize(
             measured.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False

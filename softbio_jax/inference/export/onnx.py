@@ -27,6 +27,21 @@ FORMAT, FILE, INT8_FILE = "onnx", "model.onnx", "model.int8.onnx"
 INLINE_BYTES = 2**30
 
 
+def check_installed() -> None:
+    """Raises UserError where the libraries of this export are missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401 - what it computes is written beside the model
+    except ImportError as error:
+        raise UserError(
+            "onnx is missing",
+            where="--format=onnx",
+            expected="onnx and onnxruntime",
+            found=str(error),
+            fix="pip install 'softbio-jax[onnx]'",
+        ) from error
+
+
 def write(
     directory: str | pathlib.Path,
     bundle: Bundle,
@@ -45,17 +60,9 @@ def write(
     Raises:
       UserError: the folder exists, onnx is not installed, or int8 differs too much.
     """
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401 - what it computes is written beside the model
-    except ImportError as error:
-        raise UserError(
-            "onnx is missing",
-            where="--format=onnx",
-            expected="onnx and onnxruntime",
-            found=str(error),
-            fix="pip install 'softbio-jax[onnx]'",
-        ) from error
+    check_installed()
+    import onnx
+
     with atomic_folder(directory) as folder:
         bundle, counts = portable(bundle), (0, 0)
         model = _model(bundle)
