@@ -28,14 +28,14 @@ from softbio_jax.inference.reference.preprocessing import PREPROCESSING, describ
 from softbio_jax.inference.reference.write import Run, write_reference
 from softbio_jax.interop.keymap import check_finite, check_shapes, shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
-from softbio_jax.models.attention.choice import on_this_machine
+from softbio_jax.models.attention.choice import on_this_machine, resolved
 from softbio_jax.models.config import ComputeConfig, Side, VisionConfig
-from softbio_jax.models.forward import forward
+from softbio_jax.models.forward import expected_years, forward
 from softbio_jax.models.multitask import HeadConfig, MultitaskModel, check_tasks
 from softbio_jax.params import Tree, flatten, unflatten
 from softbio_jax.ranges import Name, Range, checked, from_mapping
 from softbio_jax.safety import untrusted
-from softbio_jax.tasks import Classes, TaskSpec
+from softbio_jax.tasks import AGE, Classes, TaskSpec
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT, SCHEMA = "softbio_jax", 1
@@ -104,8 +104,22 @@ class Bundle:
         Returns:
           {task: (B, C)} float32, before any temperature.
         """
+        return self.answers(variables, images)[0]
+
+    def answers(self, variables: Tree, images: Images) -> tuple[dict[str, jax.Array], jax.Array | None]:
+        """Returns the logits of `forward`, and the expected age in years (B,) of a head of years."""
         with jax.default_matmul_precision(self.model.compute.matmul_precision):
-            return forward(self.model, variables, jax.numpy.asarray(images)).logits
+            features, logits = forward(self.model, variables, jax.numpy.asarray(images))
+            if self.model.head.age != "years" or AGE.name not in logits:
+                return logits, None
+            return logits, expected_years(self.model, variables, features)
+
+    def on_device(self, device: jax.Device) -> Bundle:
+        """Returns the bundle with the attention and the unrolling that suit one device."""
+        compute, encoder = on_this_machine(self.model.compute, [device]), self.model.config
+        patches = (self.image_size // encoder.patch_size,) * 2
+        compute, _ = resolved(compute, encoder, [device], tokens=encoder.tokens_on(patches))
+        return dataclasses.replace(self, model=self.model.clone(compute=compute))
 
 
 def save(bundle: Bundle, directory: str | pathlib.Path) -> pathlib.Path:

@@ -24,7 +24,6 @@ from softbio_jax.inference import bundle, crops, hub, run_bundle
 from softbio_jax.inference import images as images_lib
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.images import ImageLike
-from softbio_jax.models.attention.choice import on_this_machine, resolved
 from softbio_jax.models.forward import per_layer
 from softbio_jax.tasks import AGE
 
@@ -49,7 +48,8 @@ class Prediction:
     Args:
       classes: task -> the class of the highest probability.
       probabilities: task -> class -> probability, calibrated where a temperature was fitted.
-      expected_age: sum_c p_c a_c in years over the middles a_c of the age groups; None without that task.
+      expected_age: in years: sum_y p_y y of a head of years, before any temperature, else sum_c p_c a_c over
+        the middles a_c of the age groups; None without that task.
       face: where it was detected; None for an image that was used unchanged.
       untrained: the tasks whose class had no training image, so that its probability means little.
       unsure: the tasks whose class is less probable than the threshold of a risk, see `certainty`.
@@ -101,12 +101,12 @@ class Predictor:
         self.bundle = bundle
         self.devices = _devices(device)
         self.max_batch = max_batch
-        computed = _on_device(bundle, self.device)
+        computed = bundle.on_device(self.device)
         self._variables = jax.device_put(per_layer(computed.model, bundle.variables), self.devices[0])
         self._mesh = Mesh(np.array(self.devices), ("data",))
         self._first: Sharding = SingleDeviceSharding(self.devices[0])
         self._divided: Sharding = NamedSharding(self._mesh, PartitionSpec("data"))
-        self._forward = jax.jit(computed.forward)  # compiles once per bucket
+        self._answers = jax.jit(computed.answers)  # compiles once per bucket
         self._buckets: set[int] = set()
         self._finder: FaceFinder | None = None
         self._lock = threading.Lock()
@@ -201,8 +201,8 @@ class Predictor:
         """Predicts from images (S, S, 3) uint8 of the model's size; `whole` as in `logits`."""
         if not squares:
             return []
-        found = self.probabilities(np.stack(squares), calibrated=calibrated, whole=whole)
-        return described(self.bundle, found)
+        logits, years = self._computed(np.stack(squares), whole=whole)
+        return described(self.bundle, self._probabilities(logits, calibrated=calibrated), years=years)
 
     def probabilities(
         self, images: np.ndarray, *, calibrated: bool = True, whole: bool = False
@@ -212,8 +212,11 @@ class Predictor:
         T = 1 for tasks without a fitted temperature, and for all if not `calibrated`; `whole` as in
         `logits`.
         """
+        return self._probabilities(self.logits(images, whole=whole), calibrated=calibrated)
+
+    def _probabilities(self, given: Mapping[str, np.ndarray], *, calibrated: bool) -> dict[str, np.ndarray]:
         found = {}
-        for task, logits in self.logits(images, whole=whole).items():
+        for task, logits in given.items():
             scaled = logits / (self.bundle.temperatures.get(task, 1.0) if calibrated else 1.0)
             values = np.exp(scaled - scaled.max(axis=1, keepdims=True))
             found[task] = (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -226,6 +229,12 @@ class Predictor:
           whole: pad to max_batch per device, so that an image has the same logits to the last bit
             whatever it is computed with, on one device or several.
         """
+        return self._computed(images, whole=whole)[0]
+
+    def _computed(
+        self, images: np.ndarray, *, whole: bool
+    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Returns the logits, and the expected age in years (N,) of a head of years."""
         size = self.bundle.image_size
         if images.shape[1:] != (size, size, 3) or images.dtype != np.uint8 or not len(images):
             raise UserError(
@@ -250,17 +259,21 @@ class Predictor:
             padding = np.zeros((bucket - len(chunk), *chunk.shape[1:]), np.uint8)
             batch = jax.device_put(np.concatenate([chunk, padding]), place)
             with context:
-                running.append((self._forward(variables, batch), len(chunk)))
+                running.append((self._answers(variables, batch), len(chunk)))
             self._buckets.add(bucket)
         done = [(jax.device_get(out), n) for out, n in running]
         names = [task.name for task in self.bundle.tasks]
-        return {task: np.concatenate([out[task][:n] for out, n in done]) for task in names}
+        logits = {task: np.concatenate([out[task][:n] for (out, _), n in done]) for task in names}
+        years = [expected[:n] for (_, expected), n in done if expected is not None]
+        return logits, np.concatenate(years) if years else None
 
 
-def described(bundle: Bundle, probabilities: Mapping[str, np.ndarray]) -> list[Prediction]:
-    """Returns the predictions of probabilities {task: (N, C)}."""
-    years, images = None, bundle.training_images
-    if (age := probabilities.get(AGE.name)) is not None and age.shape[1] == AGE.num_classes:
+def described(
+    bundle: Bundle, probabilities: Mapping[str, np.ndarray], *, years: np.ndarray | None = None
+) -> list[Prediction]:
+    """Returns the predictions of {task: (N, C)}; expected `years` (N,) are by default the groups' own."""
+    images, age = bundle.training_images, probabilities.get(AGE.name)
+    if years is None and age is not None and age.shape[1] == AGE.num_classes:
         years = expected_age(age)
     predictions = []
     for i in range(len(probabilities[bundle.tasks[0].name])):
@@ -285,14 +298,6 @@ def _threaded(function: Callable[[int], np.ndarray], items: range) -> list[np.nd
         return list(pool.map(function, items))
 
 
-def _on_device(bundle: Bundle, device: jax.Device) -> Bundle:
-    """Returns the bundle with the attention and the unrolling that suit one device."""
-    compute, encoder = on_this_machine(bundle.model.compute, [device]), bundle.model.config
-    patches = (bundle.image_size // encoder.patch_size,) * 2
-    compute, _ = resolved(compute, encoder, [device], tokens=encoder.tokens_on(patches))
-    return dataclasses.replace(bundle, model=bundle.model.clone(compute=compute))
-
-
 def _devices(wanted: jax.Device | str | None) -> tuple[jax.Device, ...]:
     if wanted is None:
         return tuple(jax.local_devices())
@@ -303,12 +308,9 @@ def _devices(wanted: jax.Device | str | None) -> tuple[jax.Device, ...]:
         return (jax.local_devices(backend=kind)[int(number or 0)],)
     except (RuntimeError, IndexError, ValueError) as error:
         here = ", ".join(sorted({f"{d.platform}:{d.id}" for d in jax.devices()}))
+        expected, found = f"one of {here}", repr(wanted)
         raise UserError(
-            "no such device",
-            where="device",
-            expected=f"one of {here}",
-            found=repr(wanted),
-            fix="name one of them",
+            "no such device", where="device", expected=expected, found=found, fix="name one of them"
         ) from error
 
 
@@ -325,12 +327,9 @@ def open_bundle(source: str | os.PathLike[str]) -> Bundle:
     mistyped = path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
     if isinstance(source, str) and hub.is_id(source) and not mistyped:
         return hub.pull(source)
+    expected, found = "a run directory, a saved folder or a hub id", "a file" if path.is_file() else "nothing"
     raise UserError(
-        "no such model",
-        where=str(source),
-        expected="a run directory, a saved folder or a hub id",
-        found="a file" if path.is_file() else "nothing",
-        fix="correct the path",
+        "no such model", where=str(source), expected=expected, found=found, fix="correct the path"
     )
 
 

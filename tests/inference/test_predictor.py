@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import io
 import os
 import pathlib
@@ -16,6 +17,7 @@ from softbio_jax.evaluation import predictions_csv
 from softbio_jax.evaluation.metrics import calibration
 from softbio_jax.evaluation.metrics.classification import expected_age
 from softbio_jax.inference.predictor import Predictor
+from softbio_jax.models.forward import encode
 from softbio_jax.tasks import TASKS
 
 
@@ -62,6 +64,24 @@ def test_probabilities_are_calibrated_and_age_is_in_years(model, faces):
             assert prediction.classes[task] == max(classes, key=classes.get)
 
 
+def test_a_head_of_years_gives_its_own_expected_age(bundle):
+    head = dataclasses.replace(bundle.model.head, age="years")
+    net = bundle.model.clone(head=head)
+    size = bundle.image_size
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    variables = net.init(jax.random.key(3), images[:1].astype(np.float32))
+    own = Predictor(dataclasses.replace(bundle, model=net, variables=jax.tree.map(np.asarray, variables)))
+    features = encode(net, variables["params"], images)
+    bins = net.apply(variables, features, method=lambda m, f: m.heads(f, train=False))["age"]
+    wanted = np.asarray(jax.nn.softmax(bins)) @ np.arange(101)
+    found = own.predict(list(images))
+    np.testing.assert_allclose([p.expected_age for p in found], wanted, rtol=1e-5)
+    by_group = expected_age(matrix(found, "age"))  # another figure, from the middles of groups
+    assert np.abs(by_group - wanted).min() > 0.01
+    again = own.predict(list(images), calibrated=False)
+    assert [p.expected_age for p in again] == [p.expected_age for p in found]
+
+
 def test_every_kind_of_image_gives_the_same(model, faces):
     # PNG files of the model's size: decoding and resizing then leave no room for differences.
     array = np.array(Image.open(faces[0]).convert("RGB"))
@@ -105,13 +125,13 @@ def test_photographs_turned_by_their_exif_block(model):
 
 def test_one_compilation_per_bucket(bundle, monkeypatch):
     traced = collections.Counter()
-    forward = type(bundle).forward
+    answers = type(bundle).answers
 
     def counted(self, variables, images):
         traced[images.shape[0]] += 1
-        return forward(self, variables, images)
+        return answers(self, variables, images)
 
-    monkeypatch.setattr(type(bundle), "forward", counted)
+    monkeypatch.setattr(type(bundle), "answers", counted)
     model = Predictor(bundle, device="cpu", max_batch=8)
     images = np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), np.uint8)
     whole = model.logits(images)  # 8 + 8 + 5
