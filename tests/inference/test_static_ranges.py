@@ -81,8 +81,9 @@ def test_a_layer_with_an_outlying_token_keeps_ranges_of_every_call(tmp_path, mon
     pytest.importorskip("onnxruntime", reason="the extra onnx")
     bundle = outlying()
     given = of_pixels(bundle)
-    static, count = static_ranges.layers(bundle, given, results=False)
-    assert static == set(range(count)) - {C_PROJ}
+    wanted = [op.inputs[1] for i, op in enumerate(program.dense(traced(bundle))) if i != C_PROJ]
+    found = static_ranges.kernels(bundle, given, results=False)
+    assert [kernel.tobytes() for kernel in found] == [kernel.tobytes() for kernel in wanted]
     onnx_lib.write(tmp_path / "mixed", bundle, int8=True, calibration=given)
     # With a static range there, too:
     monkeypatch.setattr(static_ranges, "chosen", lambda found, budget: frozenset(range(len(found))))
@@ -91,7 +92,8 @@ def test_a_layer_with_an_outlying_token_keeps_ranges_of_every_call(tmp_path, mon
     said = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("mixed", "static")]
     mixed, whole = (config["quantisation"] for config in said)
     some, every = map(int, re.findall(r"\d+", mixed["activations"].removeprefix("int8")))
-    assert some == every - 1 < count  # the heads stay float32
-    assert whole["activations"] == "int8, static"
+    # The query of the pooling, a constant in one image's program, is dynamic; the heads are float32.
+    assert some == every - 2 < len(wanted)
+    assert whole["activations"].startswith(f"int8, static in {some + 1} of {every} dense layers")
     mixed, whole = (sum(found["agreement"][task]["distance"] for task in TASKS) for found in (mixed, whole))
     assert 1.5 * mixed < whole

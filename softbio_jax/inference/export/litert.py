@@ -75,12 +75,14 @@ def write(
             litert_int8.dynamic(folder / FILE, folder / INT8_FILE)
         elif calibration is not None:
             # A layer with a static range also writes int8, with its bias and the factors after it.
-            static = static_ranges.layers(bundle, calibration, results=True)
-            feeds = [{INPUT: images} for images in calibration.batches(batch)]
-            chosen = litert_int8.static(
-                folder / FILE, folder / INT8_FILE, *static, feeds=feeds, signature=_SIGNATURE, tasks=names
+            counts = litert_int8.static(
+                folder / FILE,
+                folder / INT8_FILE,
+                static_ranges.kernels(bundle, calibration, results=True),
+                feeds=[{INPUT: images} for images in calibration.batches(batch)],
+                signature=_SIGNATURE,
+                tasks=names,
             )
-            counts = chosen, static[1]
         runs = {name: load(folder / name) for name in files}
         if int8:
             settings = quantisation(runs[FILE], runs[INT8_FILE], calibration, static=counts, where=INT8_FILE)

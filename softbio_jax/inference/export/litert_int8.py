@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 _DENSE = "FULLY_CONNECTED"  # attention's products have no kernels
+_COMPARED = 4  # rows of a kernel that tell it from others
 
 
 def dynamic(source: pathlib.Path, path: pathlib.Path) -> None:
@@ -31,41 +32,38 @@ def dynamic(source: pathlib.Path, path: pathlib.Path) -> None:
 def static(
     source: pathlib.Path,
     path: pathlib.Path,
-    layers: frozenset[int],
-    count: int,
+    kernels: Sequence[np.ndarray],
     *,
     feeds: Sequence[Mapping[str, np.ndarray]],
     signature: str,
     tasks: Sequence[str],
-) -> int:
+) -> tuple[int, int]:
     """Writes a file in which some layers have one range of inputs and one of results, for all calls.
 
     The last layers of the heads stay dynamic, so that no logit is cut off at the end of a range.
 
     Args:
-      layers: numbers of these layers, in the order of `program.dense`.
-      count: of dense layers in the program.
+      kernels: (D, F), of these layers.
       feeds: inputs that ranges are measured on.
       signature: its name in the file.
       tasks: names of the outputs.
 
     Returns:
-      The number of layers with static ranges.
-
-    Raises:
-      ValueError: the file has another number of dense layers.
+      The number of layers with static ranges, and of all.
     """
     from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
-    model, names = _with_flat_biases(source)
-    if len(names) != count:
-        raise ValueError(f"{source} has {len(names)} dense layers, its program {count}")
+    model, layers = _with_flat_biases(source)
     last = {f"{signature}_{task}_output" for task in tasks}
-    chosen = [names[i] for i in sorted(layers) if names[i] not in last]
+    chosen = [
+        name
+        for name, kernel in layers
+        if kernel is not None and name not in last and any(_equal(kernel, other.T) for other in kernels)
+    ]
     if not chosen:
         dynamic(source, path)
-        return 0
+        return 0, len(layers)
     job, dense = quantizer.Quantizer(model), qtyping.TFLOperationName(_DENSE)
     job.add_dynamic_config(regex=".*", operation_name=dense, num_bits=8)
     for name in chosen:
@@ -87,25 +85,40 @@ def static(
             measured.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False
         )
     done.export_model(str(path))
-    return len(chosen)
+    return len(chosen), len(layers)
 
 
-def _with_flat_biases(source: pathlib.Path) -> tuple[bytes, list[str]]:
-    """Returns a model in which the bias of a dense layer is a vector (N,), and the names of these layers.
+def _equal(kernel: np.ndarray, other: np.ndarray) -> bool:
+    """Returns whether kernels (F, D) are equal up to constant factors of rows, which a converter folds in."""
+    if kernel.shape != other.shape:
+        return False
+    one, two = (
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+        for rows in (kernel[:_COMPARED], other[:_COMPARED])
+    )
+    signs = np.sign((one * two).sum(axis=1, keepdims=True))
+    return bool(np.abs(one - signs * two).max() < 1e-4)
 
-    The converter writes (1, 1, N) where it folded a LayerScale into it, and the quantizer would then
-    give its N scales to an axis of one.
+
+def _with_flat_biases(source: pathlib.Path) -> tuple[bytes, list[tuple[str, np.ndarray | None]]]:
+    """Returns a model in which biases of dense layers are vectors (F,), and these layers' names and kernels.
+
+    The converter writes (1, 1, F) where it folded a LayerScale into it, and the quantizer would then
+    give its F scales to an axis of one. A kernel that is no constant is None.
     """
     from ai_edge_litert.tools import flatbuffer_utils as flatbuffers
 
     model: Any = flatbuffers.read_model(str(source))
-    names = []
+    layers = []
     for graph in model.subgraphs:
         for op in graph.operators:
             if flatbuffers.opcode_to_name(model, op.opcodeIndex) != _DENSE:
                 continue
-            names.append(graph.tensors[op.outputs[0]].name.decode())
+            kernel = graph.tensors[op.inputs[1]]
+            data = model.buffers[kernel.buffer].data
+            array = None if data is None else np.asarray(data).view(np.float32).reshape(kernel.shape)
+            layers.append((graph.tensors[op.outputs[0]].name.decode(), array))
             if len(op.inputs) > 2 and op.inputs[2] >= 0:
                 bias = graph.tensors[op.inputs[2]]
                 bias.shape = [math.prod(bias.shape)]
-    return bytes(flatbuffers.convert_object_to_bytearray(model)), names
+    return bytes(flatbuffers.convert_object_to_bytearray(model)), layers

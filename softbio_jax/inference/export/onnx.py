@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import onnx_graph, onnx_int8, program, static_ranges
 from softbio_jax.inference.export.calibration import Calibration, quantisation
-from softbio_jax.inference.export.onnx_graph import BATCH, DENSE, OPSET
+from softbio_jax.inference.export.onnx_graph import BATCH, OPSET
 from softbio_jax.inference.export.stablehlo import INPUT, any_batch, logits, portable, write_config
 from softbio_jax.inference.reference.write import write_reference
 
@@ -71,8 +71,8 @@ def write(
         del model
         if int8 and calibration is not None:
             # Sums stay float32: no logit is cut off at the end of a range.
-            static, _ = static_ranges.layers(bundle, calibration, results=False)
-            counts = _quantise(folder / FILE, folder / INT8_FILE, calibration, static, external=large)
+            kernels = static_ranges.kernels(bundle, calibration, results=False)
+            counts = _quantise(folder / FILE, folder / INT8_FILE, calibration, kernels, external=large)
         elif int8:
             _save_int8(onnx_int8.quantised(onnx.load(str(folder / FILE))), folder / INT8_FILE)
         files = sorted(path.name for path in folder.iterdir())
@@ -120,11 +120,11 @@ def _quantise(
     source: pathlib.Path,
     path: pathlib.Path,
     calibration: Calibration,
-    static: frozenset[int],
+    kernels: Sequence[np.ndarray],
     *,
     external: bool,
 ) -> tuple[int, int]:
-    """Writes a model whose dense layers are int8, the activations of the `static` ones by measured ranges.
+    """Writes a model whose dense layers are int8; those with one of the `kernels` have measured ranges.
 
     onnxruntime joins the products of the heads to their biases; they stay float32.
 
@@ -136,7 +136,6 @@ def _quantise(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     batches = ({INPUT: image[None]} for image in calibration.measured)
-    names = {f"{DENSE}{number}" for number in static}
 
     class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
@@ -146,12 +145,18 @@ def _quantise(
         prepared, partly = (pathlib.Path(scratch) / name for name in (FILE, INT8_FILE))
         # The symbolic shapes would need another library; the batch is the only symbol.
         quant_pre_process(source, prepared, skip_symbolic_shape=True, save_as_external_data=external)
-        model = onnx.load(prepared, load_external_data=False)
+        given = {kernel.tobytes() for kernel in kernels}
+        static = {
+            tensor.name: onnx.numpy_helper.to_array(tensor).tobytes() in given
+            for tensor in onnx.load(prepared).graph.initializer
+            if len(tensor.dims) == 2
+        }
+        model, dense, chosen = onnx.load(prepared, load_external_data=False), 0, []
         for number, node in enumerate(model.graph.node):
-            if not node.name.startswith(DENSE):
-                node.name = str(number)  # the quantizer knows nodes by their names
-        dense = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.name.startswith(DENSE)]
-        chosen = [name for name in dense if name in names]
+            node.name = str(number)  # the quantizer knows nodes by their names
+            if node.op_type == "MatMul" and node.input[1] in static:
+                dense += 1
+                chosen += [node.name] if static[node.input[1]] else []
         onnx.save(model, str(prepared))
         if not chosen:
             partly = prepared
@@ -170,4 +175,4 @@ def _quantise(
                 extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
             )
         _save_int8(onnx_int8.quantised(onnx.load(str(partly))), path)
-    return len(chosen), len(dense)
+    return len(chosen), dense

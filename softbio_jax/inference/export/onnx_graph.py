@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softbio_jax.errors import UserError
-from softbio_jax.inference.export.program import GELU, Op, Operand, Program, Shape, Value, is_dense
+from softbio_jax.inference.export.program import GELU, Op, Operand, Program, Shape, Value
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET, IR = 20, 9  # the first operator set with Gelu, and the file version that came with it
 BATCH = "batch"
-DENSE = "dense"  # nodes of dense layers: dense0, dense1, ..., as `program.dense` lists them
 
 # JAX primitives that are one ONNX operator.
 _SIMPLE = {
@@ -55,7 +54,7 @@ class Graph:
         self.names: dict[Value, str] = dict(zip(program.inputs, names, strict=True))
         # Constants by contents or id, with the array itself: an id is unique only while it exists.
         self._shared: dict[tuple[Any, ...], tuple[str, np.ndarray]] = {}
-        self._count, self.dense = itertools.count(), itertools.count()
+        self._count = itertools.count()
         self._inputs = program.inputs
         self._rows = ""
 
@@ -233,9 +232,7 @@ def _dot(graph: Graph, op: Op) -> str:
     (left_sum, right_sum), (left_batch, right_batch) = op.params["dimension_numbers"]
     a, b = graph.operand(left), graph.operand(right)
     if not left_batch and (*left_sum, *right_sum) == (len(left.shape) - 1, 0) and len(right.shape) == 2:
-        # The name is how the quantiser knows it.
-        name = f"{DENSE}{next(graph.dense)}" if is_dense(op) else None
-        return graph.add("MatMul", a, b, name=name)
+        return graph.add("MatMul", a, b)
     free = [axis for axis in range(len(left.shape)) if axis not in (*left_sum, *left_batch)]
     free_too = [axis for axis in range(len(right.shape)) if axis not in (*right_sum, *right_batch)]
     a = graph.transpose(a, (*left_batch, *free, *left_sum))

@@ -26,17 +26,20 @@ _SHIFTS = ("reshape", "broadcast_in_dim", "squeeze")
 _Arrays = Sequence[Any]
 
 
-def layers(bundle: Bundle, calibration: Calibration, *, results: bool) -> tuple[frozenset[int], int]:
-    """Returns the dense layers that may have static ranges, and how many layers there are.
+def kernels(bundle: Bundle, calibration: Calibration, *, results: bool) -> list[np.ndarray]:
+    """Returns the kernels (D, F) of the dense layers that may have static ranges.
 
-    Layers are numbers in the order of `program.dense`. The errors of the chosen ones, see `errors` and
-    `chosen`, add up to the calibration's tolerance at most. A tolerance of 1 accepts every difference.
+    The errors of these layers, see `errors` and `chosen`, add up to the calibration's tolerance at most. A
+    tolerance of 1 accepts every difference. Layers are told by their kernels because other forms of the
+    program, for any batch or of a converter, have other numbers of layers.
     """
     size = bundle.image_size
     traced = program.trace(logits(bundle), jax.ShapeDtypeStruct((1, size, size, 3), np.uint8))
     found = errors(traced, calibration.measured, results=results)
-    budget = calibration.tolerance if calibration.tolerance < 1 else math.inf
-    return chosen(found, budget), len(found)
+    static = chosen(found, calibration.tolerance if calibration.tolerance < 1 else math.inf)
+    of_all = [op.inputs[1] for op in program.dense(traced)]
+    others = {id(kernel) for i, kernel in enumerate(of_all) if i not in static}
+    return [np.asarray(kernel) for kernel in of_all if id(kernel) not in others]
 
 
 def errors(traced: Program, images: np.ndarray, *, results: bool) -> np.ndarray:
