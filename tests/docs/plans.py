@@ -245,7 +245,7 @@ _OWN = (
         given=(standins.latency_page,),
         exchanged=((r"exports/robot exports/onnx runs/mine", "runs/demo/run --seconds=0.1"),),
     ),
-    Plan(page="partial_labels", given=(standins.known_sets, standins.prepared_fairface)),
+    Plan(page="partial_labels", given=(standins.known_sets, standins.prepared_fairface, standins.records)),
     Plan(
         page="parity",
         given=(standins.official_encoder,),

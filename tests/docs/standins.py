@@ -144,9 +144,10 @@ def latency_page(root: pathlib.Path) -> None:
 
 
 def records(root: pathlib.Path) -> None:
-    """The page of the study with its records."""
-    shutil.copytree(ROOT / "docs" / "foundation_study", root / "docs" / "foundation_study")
-    shutil.copy(ROOT / "docs" / "foundation_study.md", root / "docs")
+    """The pages of the studies with their records."""
+    for study in ("foundation_study", "partial_labels"):
+        shutil.copytree(ROOT / "docs" / study, root / "docs" / study)
+        shutil.copy(ROOT / "docs" / f"{study}.md", root / "docs")
 
 
 def prepared_fairface(root: pathlib.Path) -> None:

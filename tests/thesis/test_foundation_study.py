@@ -14,6 +14,7 @@ from softbio_jax.thesis.study import results
 from softbio_jax.thesis.study.study import Trial, study_from
 from tests.structure import ROOT
 
+STUDIES = ("foundation_study", "partial_labels")
 WEIGHTS = "vit_small_patch14_dinov2.safetensors"
 GET_CONFIG = runpy.run_path(str(ROOT / "configs" / "foundation_study.py"))["get_config"]
 STUDY = study_from(GET_CONFIG().to_dict() | {"pretrained": "weights.safetensors"})
@@ -85,9 +86,11 @@ def test_what_may_be_compared_by_seed_has_the_same_seeds():
     assert STUDY.seeds_of("ft") == (0, 1, 2)
 
 
-def test_the_committed_records_are_of_this_configuration():
-    records = ROOT / "docs" / "foundation_study"
-    study = study_from(GET_CONFIG().to_dict() | {"pretrained": WEIGHTS})
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_committed_records_are_of_this_configuration(name):
+    records = ROOT / "docs" / name
+    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+    study = study_from(config.to_dict() | {"pretrained": WEIGHTS})
     assert len(results.read_records(study, records, encoder=WEIGHTS)) == len(list(records.glob("*.json"))) > 0
 
 
@@ -109,14 +112,19 @@ def _reported(folder, *flags):
     )
 
 
-def test_the_tables_of_the_page_are_those_of_the_records(tmp_path):
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_tables_of_the_page_are_those_of_the_records(tmp_path, name):
     page = tmp_path / "page.md"
-    text = (ROOT / "docs" / "foundation_study.md").read_text()
+    text = (ROOT / "docs" / f"{name}.md").read_text()
     page.write_text(text)
-    study = [f"--config={ROOT / 'configs' / 'foundation_study.py'}", "--config.pretrained=" + WEIGHTS]
-    done = _reported(ROOT / "docs" / "foundation_study", *study, f"--page={page}")
+    study = [f"--config={ROOT / 'configs' / f'{name}.py'}", "--config.pretrained=" + WEIGHTS]
+    done = _reported(ROOT / "docs" / name, *study, f"--page={page}")
     assert done.returncode == 0, done.stderr
     assert page.read_text() == text
+
+
+def test_records_need_their_study(tmp_path):
+    study = [f"--config={ROOT / 'configs' / 'foundation_study.py'}", "--config.pretrained=" + WEIGHTS]
     for folder, flags, says in (
         (ROOT / "docs" / "foundation_study", [], "records without their study: --config"),
         (tmp_path, study, "no record"),
