@@ -64,7 +64,7 @@ _TOLERANCE = flags.DEFINE_float(
     "tolerance",
     0.05,
     "calibrate: largest mean distance of a task's probabilities from float32 (total variation). The lower it "
-    "is, the more layers measure their ranges in every call; with 1, none does.",
+    "is, the more layers measure their ranges in every call; with 1, as few as possible.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
