@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from softbio_jax import command
+from softbio_jax import command, files
 from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.interop import adapter_files, formats, safe_load
@@ -66,8 +66,7 @@ _VISION_ONLY = flags.DEFINE_bool("vision_only", False, "Convert only the vision 
 def main(argv: Sequence[str]) -> None:
     del argv
     config, destination = vision_config(_VARIANT.value), pathlib.Path(_DST.value)
-    if destination.exists():
-        raise UserError("the destination exists", where=str(destination), fix="remove it or name another")
+    files.check_new(destination)
     source = pathlib.Path(_SRC.value)
     name = _SRC_FORMAT.value or _adapter_format(source)
     if name in _ADAPTERS or (source.is_file() and adapter_files.is_ours(source)):

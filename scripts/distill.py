@@ -16,16 +16,17 @@ in float32 and int8, its ranges measured on the images of --data. scripts/train.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
 
-from softbio_jax import command
-from softbio_jax.errors import UserError
+from softbio_jax import command, files
 
 if TYPE_CHECKING:
     from softbio_jax.runs.config import RunConfig
@@ -86,33 +87,25 @@ def main(argv: Sequence[str]) -> int:
 
 def _check_export() -> None:
     """Refuses, before anything is trained, an export that could not be written."""
-    from softbio_jax.inference.export import litert, onnx
-
     command.refuse_ignored("no --export" if _EXPORT.value is None else "--export", {"format": ["--export"]})
-    if _EXPORT.value is None:
-        return
-    if os.path.exists(_EXPORT.value):
-        raise UserError(
-            "the destination exists",
-            where=f"--export={_EXPORT.value}",
-            expected="a new name",
-            found="something there",
-            fix="remove it or name another",
-        )
-    {"litert": litert, "onnx": onnx}[_FORMAT.value].check_installed()
+    if _EXPORT.value is not None:
+        files.check_new(_EXPORT.value, where=f"--export={_EXPORT.value}")
+        _writer().check_installed()
+
+
+def _writer() -> ModuleType:
+    return importlib.import_module(f"softbio_jax.inference.export.{_FORMAT.value}")
 
 
 def _export(config: RunConfig, folder: str) -> None:
-    from softbio_jax.inference.export import calibration, litert, onnx
+    from softbio_jax.inference.export import calibration
     from softbio_jax.inference.predictor import open_bundle
 
     bundle = open_bundle(_WORKDIR.value)
     parts = [name.rpartition("/") for name in config.data.train]
     sources = [f"{os.path.join(config.data.root, name)}:{split}" for name, _, split in parts]
     images = calibration.read(sources, size=bundle.image_size)
-    write = {"litert": litert.write, "onnx": onnx.write}[_FORMAT.value]
-    os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
-    write(folder, bundle, int8=True, calibration=images)
+    _writer().write(folder, bundle, int8=True, calibration=images)
     print(f"wrote {folder}: float32 and int8, and run.py, which needs no JAX")
 
 

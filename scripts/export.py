@@ -104,14 +104,7 @@ def main(argv: Sequence[str]) -> None:
             raise UserError("a flag is missing", where=f"--{name}", fix=f"add --{name}, or --check=FOLDER")
     out = pathlib.Path(_OUT.value)
     for path in _files_of(out) if _FORMAT.value == "safetensors" else (out,):
-        if path.exists():
-            raise UserError(
-                "the destination exists",
-                where=str(path),
-                expected="a new name",
-                found="something there",
-                fix="remove it or name another",
-            )
+        files.check_new(path)
     if (_FORMAT.value is None) == (_COMPARE.value is None):
         raise UserError(
             "nothing to do, or two things",

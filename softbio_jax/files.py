@@ -205,14 +205,8 @@ def atomic_folder(directory: str | os.PathLike[str], *, overwrite: bool = False)
       UserError: the directory exists and is not to be overwritten.
     """
     directory = pathlib.Path(directory)
-    if directory.exists() and not overwrite:
-        raise UserError(
-            "the destination exists",
-            where=str(directory),
-            expected="a new name",
-            found="something there",
-            fix="remove it or name another",
-        )
+    if not overwrite:
+        check_new(directory)
     temporary = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -221,6 +215,18 @@ def atomic_folder(directory: str | os.PathLike[str], *, overwrite: bool = False)
         replace_folder(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new(path: str | os.PathLike[str], *, where: str = "") -> None:
+    """Raises UserError where something has this name, which the user gave as `where`, or as the path."""
+    if pathlib.Path(path).exists():
+        raise UserError(
+            "the destination exists",
+            where=where or os.fspath(path),
+            expected="a new name",
+            found="something there",
+            fix="remove it or name another",
+        )
 
 
 def replace_folder(new: pathlib.Path, final: pathlib.Path) -> None:

@@ -127,7 +127,7 @@ def _machine(machine: Mapping[str, Any], records: pathlib.Path) -> str:
     text = f"{name}; load {machine['load']:.1f} before"
     busy = (
         ", so other work had the cores as well: times are upper bounds, and ratios rough"
-        if machine["load"] >= 1
+        if machine["load"] > 0.5
         else ""
     )
     lines = [f"{text}{busy}."]

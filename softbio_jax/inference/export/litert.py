@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import pathlib
 from collections.abc import Callable
@@ -16,10 +15,9 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.export import litert_int8, program, static_ranges
+from softbio_jax.inference.export import litert_int8, program, stablehlo, static_ranges
 from softbio_jax.inference.export.calibration import Calibration, quantisation
 from softbio_jax.inference.export.stablehlo import INPUT, logits, portable, write_config
 from softbio_jax.inference.reference.write import write_camera, write_reference
@@ -32,17 +30,7 @@ _COMPOSITE = "aten.gelu.default"  # the converter's name of its GELU
 
 def check_installed() -> None:
     """Raises UserError where the libraries of this export are missing."""
-    try:
-        for library in _LIBRARIES:
-            importlib.import_module(library)
-    except ImportError as error:
-        raise UserError(
-            "the LiteRT converter is missing",
-            where="--format=litert",
-            expected="litert-converter, ai-edge-litert, ai-edge-quantizer",
-            found=str(error),
-            fix="pip install 'softbio-jax[litert]'",
-        ) from error
+    stablehlo.check_installed(FORMAT, _LIBRARIES)
 
 
 def write(
@@ -73,7 +61,7 @@ def write(
         _convert(_stablehlo(bundle, batch), names, folder / FILE)
         if int8 and calibration is None:
             litert_int8.dynamic(folder / FILE, folder / INT8_FILE)
-        elif calibration is not None:
+        elif int8 and calibration is not None:
             # A layer with a static range also writes int8, with its bias and the factors after it.
             counts = litert_int8.static(
                 folder / FILE,
@@ -155,12 +143,12 @@ def _convert(module: bytes, outputs: list[str], path: pathlib.Path) -> None:
     check_installed()
     from litert_converter import converter_api_ext as converter
     from litert_converter.mlir import ir, passmanager
-    from litert_converter.mlir.dialects import stablehlo
+    from litert_converter.mlir.dialects import stablehlo as dialect
 
     context = ir.Context()
     converter.prepare_mlir_context(context)
     with context:
-        parsed = stablehlo.deserialize_portable_artifact(context, module)
+        parsed = dialect.deserialize_portable_artifact(context, module)
         converter.set_signature(parsed.operation, _SIGNATURE, [INPUT], outputs)
         config = converter.ConvertToTFLConfig()
         config.canonicalizing_inf_as_min_max_float = False

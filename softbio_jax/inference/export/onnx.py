@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softbio_jax.errors import UserError
 from softbio_jax.files import atomic_folder
 from softbio_jax.inference.bundle import Bundle
-from softbio_jax.inference.export import onnx_graph, onnx_int8, program, static_ranges
+from softbio_jax.inference.export import onnx_graph, onnx_int8, program, stablehlo, static_ranges
 from softbio_jax.inference.export.calibration import Calibration, quantisation
 from softbio_jax.inference.export.onnx_graph import BATCH, OPSET
 from softbio_jax.inference.export.stablehlo import INPUT, any_batch, logits, portable, write_config
@@ -23,23 +22,14 @@ if TYPE_CHECKING:
     import onnx
 
 FORMAT, FILE, INT8_FILE = "onnx", "model.onnx", "model.int8.onnx"
+_LIBRARIES = ("onnx", "onnxruntime")  # what the runtime computes is written beside the model
 # Larger weights go to a second file: protocol buffers end at 2 GiB.
 INLINE_BYTES = 2**30
 
 
 def check_installed() -> None:
     """Raises UserError where the libraries of this export are missing."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401 - what it computes is written beside the model
-    except ImportError as error:
-        raise UserError(
-            "onnx is missing",
-            where="--format=onnx",
-            expected="onnx and onnxruntime",
-            found=str(error),
-            fix="pip install 'softbio-jax[onnx]'",
-        ) from error
+    stablehlo.check_installed(FORMAT, _LIBRARIES)
 
 
 def write(
@@ -70,7 +60,6 @@ def write(
         _save(model, folder / FILE, external=large)
         del model
         if int8 and calibration is not None:
-            # Sums stay float32: no logit is cut off at the end of a range.
             kernels = static_ranges.kernels(bundle, calibration, results=False)
             counts = _quantise(folder / FILE, folder / INT8_FILE, calibration, kernels, external=large)
         elif int8:
@@ -172,6 +161,7 @@ def _quantise(
                 weight_type=quantization.QuantType.QInt8,
                 activation_type=quantization.QuantType.QUInt8,
                 use_external_data_format=external,
+                # Sums stay float32: no logit is cut off at the end of a range.
                 extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
             )
         _save_int8(onnx_int8.quantised(onnx.load(str(partly))), path)

@@ -6,10 +6,11 @@ Also holds what all exported folders have in common: their config.json and the p
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import pathlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -99,6 +100,21 @@ def logits(bundle: Bundle) -> Callable[[jax.Array], list[jax.Array]]:
         return [found[task.name] for task in bundle.tasks]
 
     return function
+
+
+def check_installed(form: str, libraries: Sequence[str]) -> None:
+    """Raises UserError where a module of the extra that the export `form` needs cannot be imported."""
+    try:
+        for library in libraries:
+            importlib.import_module(library)
+    except ImportError as error:
+        raise UserError(
+            "the libraries of an export are missing",
+            where=f"--format={form}",
+            expected=", ".join(libraries),
+            found=str(error),
+            fix=f"pip install 'softbio-jax[{form}]'",
+        ) from error
 
 
 def any_batch(bundle: Bundle) -> jax.ShapeDtypeStruct:

@@ -79,13 +79,15 @@ def errors(traced: Program, images: np.ndarray, *, results: bool) -> np.ndarray:
     def changes(batch: jax.Array, keys: jax.Array) -> jax.Array:
         def of_one(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
             image, key = inputs
-            found = run(image, None)[1]
 
-            def signed(added: _Arrays) -> jax.Array:
-                probabilities = jnp.concatenate([jax.nn.softmax(z).ravel() for z in run(image, added)[0]])
-                return (probabilities * jax.random.rademacher(key, probabilities.shape, jnp.float32)).sum()
+            def signed(added: _Arrays) -> tuple[jax.Array, list[jax.Array]]:
+                outputs, found = run(image, added)
+                probabilities = jnp.concatenate([jax.nn.softmax(z).ravel() for z in outputs])
+                signs = jax.random.rademacher(key, probabilities.shape, jnp.float32)
+                return (probabilities * signs).sum(), found
 
-            slopes = jax.grad(signed)([jnp.zeros_like(x) for x in found])
+            _, shapes = jax.eval_shape(run, image, None)
+            slopes, found = jax.grad(signed, has_aux=True)([jnp.zeros(x.shape, x.dtype) for x in shapes])
             rounding = [_rounded(x, low[i], high[i]) - x for i, x in enumerate(found)]
             return jnp.stack([(g * e).sum() for g, e in zip(slopes, rounding, strict=True)])
 
