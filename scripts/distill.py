@@ -27,6 +27,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from softbio_jax import command, files
+from softbio_jax.train import huge_pages
 
 if TYPE_CHECKING:
     from softbio_jax.runs.config import RunConfig
@@ -110,6 +111,7 @@ def _export(config: RunConfig, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     # Not the flag's own default, whose overrides would be read before their mistakes can be one line.
     if not any(argument.lstrip("-").split("=")[0] == "config" for argument in sys.argv[1:]):
         sys.argv.insert(1, f"--config={_DEFAULT}")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from softbio_jax import command
+from softbio_jax.train import huge_pages
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "A run directory; with --zero_shot, the folder to write.", required=True
@@ -125,4 +126,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     command.run(main)

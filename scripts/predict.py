@@ -29,6 +29,7 @@ from absl import app, flags
 from softbio_jax import command, coverage
 from softbio_jax.console import Console, duration
 from softbio_jax.errors import UserError
+from softbio_jax.train import huge_pages
 
 if TYPE_CHECKING:
     from softbio_jax.inference.bulk.table import Kind
@@ -236,4 +237,5 @@ def _check_flags(given: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     command.run(main, arguments=True)

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from softbio_jax import command
 from softbio_jax.errors import UserError
+from softbio_jax.train import huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A study of configs/.", lock_config=False, accept_new_attributes=True
@@ -95,4 +96,5 @@ def _recorded(folder: pathlib.Path) -> Any:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     command.run(main)

@@ -25,6 +25,7 @@ from ml_collections import config_flags
 from softbio_jax import command
 from softbio_jax.console import Console, as_started
 from softbio_jax.errors import UserError
+from softbio_jax.train import huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/.", lock_config=False, accept_new_attributes=True
@@ -103,4 +104,5 @@ def _numbers(name: str, values: Sequence[str]) -> list[float]:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     command.run(main)

@@ -17,12 +17,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from softbio_jax.train import supervisor
+from softbio_jax.train import huge_pages, supervisor
 from softbio_jax.train.preemption import EXIT_SAVED, leave_at_sigterm
 
 if __name__ == "__main__":  # not in data workers, which import this file too
     # From here on SIGTERM ends the process with a defined exit code. The imports below take seconds.
     _SIGTERM, _SUPERVISED = leave_at_sigterm(), supervisor.adopt()
+    huge_pages.restart()
 
 from absl import flags
 from ml_collections import config_flags

@@ -38,7 +38,10 @@ class SigtermWatch:
         self._bell.setblocking(False)
         self._old_handler = signal.signal(signal.SIGTERM, lambda *_: self._handler())
         self._old_fd = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        # Left to the main thread, which can hold the signal back.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=self._listen, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def stop(self) -> None:
         """Returns SIGTERM to whoever had it before."""

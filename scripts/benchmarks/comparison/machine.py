@@ -12,7 +12,8 @@ from typing import Any
 # Extensions that decide how fast products are, as /proc/cpuinfo names them.
 _EXTENSIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve")
 # Settings of either side that change its speed.
-_SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
+_SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "KMP_BLOCKTIME", "GLIBC_TUNABLES")
+_HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")  # always [madvise] never
 
 
 def describe(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -21,12 +22,18 @@ def describe(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         **processor(pathlib.Path("/proc/cpuinfo").read_text()),
         "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
+        "huge_pages": _granted(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "system": platform.platform(),
         "python": platform.python_version(),
         "sides": {name: dict(facts) for name, facts in sides.items()},
     }
+
+
+def _granted() -> str:
+    """Returns to which memory the kernel gives huge pages: always, madvise or never; "" if unknown."""
+    return _HUGE_PAGES.read_text().partition("[")[2].partition("]")[0] if _HUGE_PAGES.exists() else ""
 
 
 def line(machine: Mapping[str, Any]) -> str:
@@ -39,6 +46,8 @@ def line(machine: Mapping[str, Any]) -> str:
     hardware = f"{machine['cores']} cores of {kind(machine)}, {machine['memory_gib']:.0f} GiB"
     sides = [facts["library"] for facts in machine["sides"].values() if facts.get("library")]
     settings = [f"{name}={value}" for name, value in machine["settings"].items()]
+    if machine.get("huge_pages"):
+        settings.append(f"huge pages: {machine['huge_pages']}")
     return f"{machine['date']}; {'; '.join([*devices, hardware])}; {names}; {'; '.join([*sides, *settings])}"
 
 
