@@ -4,6 +4,7 @@ import bisect
 import math
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, AGE_SPANS, EMOTION, GENDER, MISSING, TASKS
@@ -30,10 +31,21 @@ WORDS = {AGE.name: AGE_WORDS, GENDER.name: GENDER_WORDS, EMOTION.name: EMOTION_W
 
 # Spreadsheets read 3-9 and 10-19 as dates: the third of September, or March the ninth.
 _DATE_LIKE = re.compile(r"\d{1,4}-[A-Za-z]{3}|[A-Za-z]{3}-\d{1,4}")
-_RANGE = re.compile(r"[(\[]?([0-9]{1,3})\s*(?:-|–|_|,|to)\s*([0-9]{1,3})[)\]]?")
-_OPEN = re.compile(
-    r"(?:over |above |more than |>=? ?)?([0-9]{1,3}) ?(?:\+|and over|and above|or over|or older)?"
+# A minus sign, a dash and a hyphen that does not break are what word processors make of a hyphen.
+_RANGE = re.compile(
+    r"([(\[]?)\s*(-?\d{1,4}(?:\.\d+)?)\s*(?:-|–|—|−|‑|,|_|to)\s*(-?\d{1,4}(?:\.\d+)?)\s*([)\]]?)"
 )
+_OPEN = re.compile(r"(over |above |more than |>=? ?)?(\d{1,3}) ?(\+|and over|and above|or over|or older)?")
+_UNIT = re.compile(r"(?<=[0-9+)\]]) ?(?:years?|yrs?|y\.?o\.?|y/o)(?: old)?$")
+
+
+class AgeRange(NamedTuple):
+    """A range of ages: its ends as they are written, and the completed years [first, end)."""
+
+    low: int
+    high: int
+    first: int
+    end: int
 
 
 def date_like(word: str) -> bool:
@@ -41,26 +53,55 @@ def date_like(word: str) -> bool:
     return _DATE_LIKE.fullmatch(word) is not None
 
 
-def spanned(word: str) -> list[str]:
-    """Returns the age classes that a range such as 4-12 covers; none for other words."""
-    match = _RANGE.fullmatch(word.strip())
+def without_unit(word: str) -> str:
+    """Returns an age in lower case without spaces around it and a unit: "25" for "25 Years"."""
+    return _UNIT.sub("", word.strip().lower())
+
+
+def age_range(word: str) -> AgeRange | None:
+    """Returns the range that a word such as 25-29, (4, 6) or [20, 30) writes, None for other words.
+
+    Both ends are in it, unless it is half-open: "[20, 30)" ends before 30 and "(19, 29]" begins after 19,
+    which is how pandas.cut writes its bins. A reversed range ends before it begins.
+    """
+    match = _RANGE.fullmatch(without_unit(word))
     if match is None:
+        return None
+    low, high, ends = float(match[2]), float(match[3]), match[1] + match[4]
+    if high % 1 or (low % 1 and ends != "(]"):  # pandas.cut begins its first bin at -0.001
+        return None
+    first, end = math.floor(low) + (ends == "(]"), int(high) + (ends != "[)")
+    return AgeRange(int(low), int(high), first, end)
+
+
+def open_age(word: str) -> int | None:
+    """Returns the 70 of an age without an upper end, such as 70+ or "over 70", None for other words."""
+    match = _OPEN.fullmatch(without_unit(word))
+    return int(match[2]) if match is not None and (match[1] or match[3]) else None
+
+
+def spanned(word: str) -> list[str]:
+    """Returns the age classes that a range such as 4-12 or 60+ covers; none for other words."""
+    years = _possible_years(word)
+    if years is None:
         return []
-    first, last = (age_class(float(years)) for years in match.groups())
+    first, last = (age_class(year) for year in years)
     return list(AGE.classes[first : last + 1])
 
 
 def age_range_class(word: str) -> int | None:
     """Returns the age class that a range such as 25-29, (4, 6) or 75+ lies in, None for other words."""
-    match = _RANGE.fullmatch(word.strip())
-    if match is not None:
-        first, last = (int(years) for years in match.groups())
-        classes = {age_class(first), age_class(last)}
-        return classes.pop() if first <= last <= OLDEST and len(classes) == 1 else None
-    match = _OPEN.fullmatch(word.strip().lower())
-    if match is None or word.strip().isdecimal():
+    classes = spanned(word)
+    return AGE.classes.index(classes[0]) if len(classes) == 1 else None
+
+
+def _possible_years(word: str) -> tuple[int, int] | None:
+    """Returns the first and the last year of a range or an open age, None for other words."""
+    found, oldest = age_range(word), open_age(word)
+    first, end = (oldest or 0, OLDEST + 1) if found is None else (found.first, found.end)
+    if (found is None and oldest is None) or not 0 <= first < end <= OLDEST + 1:
         return None
-    return age_class(int(match[1])) if _AGE_STARTS[-1] <= int(match[1]) <= OLDEST else None
+    return first, end - 1
 
 
 def class_of(task: str, word: str) -> int | None:

@@ -43,3 +43,30 @@ def test_synonyms_and_spelling():
     assert labels.class_of("gender", "F") == 1
     assert labels.class_of("emotion", "contempt") is None
     assert "angry/anger" in labels.known_words("emotion")
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("25-29", ["20-29"]),
+        ("25 – 29 years", ["20-29"]),
+        ("25—29", ["20-29"]),
+        ("(4, 6)", ["3-9"]),
+        ("[20, 30)", ["20-29"]),
+        ("[20.0, 30.0)", ["20-29"]),
+        ("(19, 29]", ["20-29"]),
+        ("(-0.001, 2.0]", ["0-2"]),
+        ("(20, 30)", ["20-29", "30-39"]),
+        ("75 and over", ["70+"]),
+        ("60+", ["60-69", "70+"]),
+        ("29-25", []),
+        ("[20, 20)", []),
+        ("25-130", []),
+        ("2.5-3.5", []),
+        ("25", []),
+    ],
+)
+def test_ranges_cover_the_classes_of_their_years(text, classes):
+    assert labels.spanned(text) == classes
+    alone = AGE.classes.index(classes[0]) if len(classes) == 1 else None
+    assert labels.age_range_class(text) == alone

@@ -260,3 +260,29 @@ def test_a_folder_of_several_tables_asks_which(tmp_path):
         UserError, match=r"several tables: .*--source=\S*a.csv, or --source=\S*a.csv,\S*b.csv"
     ):
         prepare.survey("csv", source=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("age", "kinds", "fixed"),
+    [
+        ("60+", "range", ["range"]),
+        ("25-32", "range", ["range"]),
+        ("34", "years", ["years", "range"]),
+        ("34 years", "years", ["years", "range"]),
+        ("twenties", "", []),
+    ],
+)
+def test_an_age_that_is_no_class_names_the_flag_that_reads_it(tmp_path, age, kinds, fixed):
+    for split in ("train", "test"):
+        images(tmp_path, f"{split}.jpg")
+    write_table(tmp_path / "labels.csv", ("path", "age"), [("train.jpg", age), ("test.jpg", "3-9")])
+
+    def read(kind):
+        return prepare.survey("csv", source=tmp_path / "labels.csv", age_values=kind)["train"].labelled
+
+    with pytest.raises(UserError, match="unknown age class") as caught:
+        read("class")
+    named = [kind for kind in ("years", "range") if f"--age_values={kind}" in str(caught.value)]
+    assert named == ([kinds] if kinds else [])
+    for kind in fixed:
+        assert read(kind) == 2

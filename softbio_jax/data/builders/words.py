@@ -8,7 +8,15 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from softbio_jax.data.labels import age_class, age_range_class, class_of, date_like, known_words, spanned
+from softbio_jax.data.labels import (
+    age_class,
+    age_range_class,
+    class_of,
+    date_like,
+    known_words,
+    spanned,
+    without_unit,
+)
 from softbio_jax.data.partial.years import interval
 from softbio_jax.data.prepare import tables
 from softbio_jax.data.prepare.rows import Rejection, Skip, impossible_age
@@ -20,7 +28,6 @@ RANGES = "range"  # a third kind, of tables: ranges, which are labels by data.la
 YEARS = "years"  # the audit column of ages in years, which the metrics read
 AGE_RANGE = "age_range"  # that of ranges
 _MISSING = ("", "-1", "-100", "nan", "none", "null", "na", "n/a", "<na>", "unknown")
-_UNIT = re.compile(r"([0-9.]+) ?(?:years?|yrs?|y\.?o\.?|y/o)(?: old)?")
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}.*|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}")
 SEVERAL = "an age range over several classes"
 _MANY = 20  # ages of which none is above 8, before they are taken for classes
@@ -183,7 +190,8 @@ def _fix(task: str, value: str, texts: Mapping[str, str], *, age_values: str) ->
     fix = f"correct the row or pass {flag}"
     if value.isdecimal() and task != AGE.name:
         fix += ", for every number: data sets count classes in different orders"
-    return fix + (", or --age_values=years" if task == AGE.name and age_values == "class" else "")
+    years = task == AGE.name and age_values == "class" and _is_number(without_unit(value))
+    return fix + (", or --age_values=years" if years else "")
 
 
 def class_of_range(text: str, *, where: str) -> int:
@@ -208,10 +216,13 @@ def _belongs(word: str, task: str, *, not_to: str) -> bool:
     return class_of(task, word) is not None and class_of(not_to, word) is None
 
 
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", word) is not None
+
+
 def _number(text: str, *, where: str, texts: Mapping[str, str]) -> float:
-    unit = _UNIT.fullmatch(text.lower())
     try:
-        return tables.parse_number(unit[1] if unit else text, where=where, column=AGE.name)
+        return tables.parse_number(without_unit(text), where=where, column=AGE.name)
     except UserError:
         if re.fullmatch(r"-?\d+,\d+", text):
             raise  # a decimal comma

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from softbio_jax.data.labels import OLDEST
+from softbio_jax.data.labels import OLDEST, age_range, open_age, without_unit
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, AGE_SPANS, MISSING
 
@@ -18,8 +18,6 @@ COLUMNS = ("years", "age_range", "age_group", "age_text")
 UNKNOWN = (0, OLDEST + 1)  # every age is possible
 _NONE = ("", "-1", "none", "nan")
 _NUMBER = re.compile(r"\d{1,3}(?:\.\d+)?")
-_OPEN = re.compile(r"(?:more than |over )?(\d{1,3})\+?")
-_RANGE = re.compile(r"([(\[]?)\s*(-?\d{1,4})\s*(?:-|–|,|_|to)\s*(-?\d{1,4})\s*([)\]]?)")
 _EXPECTED = f"years or a range of 0 to {OLDEST} such as 25, 4-19, [4, 20) or 70+"
 
 
@@ -27,28 +25,27 @@ def interval(text: str, *, where: str) -> tuple[int, int]:
     """Returns the completed years [first, end) that an age allows: (25, 26) for "25".
 
     A range includes both of its ends, "4-19" and "(4, 19)" are (4, 20), unless it is written half-open:
-    "[4, 20)". "70+" has no upper end. Fractions are rounded half up, as `labels.age_class` does. An empty
-    word, -1 and None are `UNKNOWN`.
+    "[4, 20)" or "(3, 19]". "70+" has no upper end. Fractions are rounded half up, as `labels.age_class`
+    does. An empty word, -1 and None are `UNKNOWN`.
 
     Raises:
       UserError: another word, or an interval that is empty, reversed or outside 0 to 120, in `where`.
     """
-    word = text.strip().lower()
+    word = without_unit(text)
     if word in _NONE:
         return UNKNOWN
     if _NUMBER.fullmatch(word):
         first = int(float(word) + 0.5)
         return _checked(first, first + 1, text, where)
-    if (found := _OPEN.fullmatch(word)) is not None:
-        return _checked(int(found[1]), OLDEST + 1, text, where)
-    match = _RANGE.fullmatch(word)
-    if match is None:
+    if (oldest := open_age(word)) is not None:
+        return _checked(oldest, OLDEST + 1, text, where)
+    if (found := age_range(word)) is None:
         raise _mistake("not an age or a range of ages", text, where)
-    first, last = int(match[2]), int(match[3])
-    if last < first:
-        raise _mistake("a reversed age range", text, where, fix=f"write {last}-{first}, or correct the row")
-    half_open = (match[1], match[4]) == ("[", ")")
-    return _checked(first, last if half_open else last + 1, text, where)
+    if found.high < found.low:
+        raise _mistake(
+            "a reversed age range", text, where, fix=f"write {found.high}-{found.low}, or correct the row"
+        )
+    return _checked(found.first, found.end, text, where)
 
 
 @dataclasses.dataclass(frozen=True)
