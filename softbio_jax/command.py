@@ -266,8 +266,12 @@ def _describe_flag_error(error: Exception) -> str:
     if isinstance(error, AttributeError | KeyError):
         name = " ".join(_unquoted(error.args[0]).split())
         group = name.isidentifier()  # otherwise ml_collections' message has more
-        fix = f"; fix: correct the name, or set all of it: --config.{name}=\"{{'KEY': VALUE}}\""
-        return f"unknown config key: {name}" + (f": no group of the file{fix}" if group else "")
+        key = f"config.{name}"  # the message has the last part of the key alone
+        for argument in sys.argv if group else ():
+            if (found := re.match(rf"--?(config\.(?:\w+\.)*{name})\.", argument)) is not None:
+                key = found[1]
+        fix = f"; fix: correct the name, or set all of it: --{key}=\"{{'KEY': VALUE}}\""
+        return f"unknown config key: {name if not group else f'{key}: no group of the file{fix}'}"
     missing = [re.fullmatch(r"flag (--\w+)=None: .* other than None\.", line) for line in lines]
     if all(missing):
         return "a flag is missing: " + ", ".join(found[1] for found in missing if found)

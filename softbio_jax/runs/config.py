@@ -322,7 +322,7 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
         from softbio_jax.data.partial.targets import check_names
 
         sets = [entry.rpartition("/")[0] for entry in config.data.train]
-        check_names(labels.partial, labels.noise, sets=sets)
+        check_names(labels.partial, labels.noise, sets=sets, tasks=config.tasks)
     for task in sorted(set(config.balancing.weights) - set(config.tasks)):
         raise UserError(
             "weight of a task that is not trained",

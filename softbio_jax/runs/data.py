@@ -17,7 +17,7 @@ from softbio_jax.data.sampling import Sampler, Stream
 from softbio_jax.data.sources import PreparedDataset
 from softbio_jax.errors import UserError
 from softbio_jax.runs.config import DataConfig, RunConfig
-from softbio_jax.tasks import AGE, MISSING, TASKS
+from softbio_jax.tasks import MISSING, TASKS
 
 if TYPE_CHECKING:
     from softbio_jax.runs.teacher import Teacher
@@ -221,8 +221,20 @@ def coverage_warnings(data: RunData, images: coverage.TrainingImages) -> list[st
     return coverage.warnings(images, tests)
 
 
+def check_run(config: RunConfig, data: RunData, *, batch_size: int, taught: bool = False) -> None:
+    """Checks a run's data before its first step, see `check`."""
+    partial, years = config.data.labels.partial, config.model.head.age == "years"
+    check(data, tasks=config.tasks, batch_size=batch_size, partial=partial, years=years, taught=taught)
+
+
 def check(
-    data: RunData, *, tasks: Sequence[str], batch_size: int, years: bool = False, taught: bool = False
+    data: RunData,
+    *,
+    tasks: Sequence[str],
+    batch_size: int,
+    partial: Sequence[str] = (),
+    years: bool = False,
+    taught: bool = False,
 ) -> None:
     """Checks before the first step that the data can train and evaluate every task.
 
@@ -230,6 +242,7 @@ def check(
       data: the run's data sets.
       tasks: names of the tasks.
       batch_size: of a step.
+      partial: the tasks of `data.labels.partial`.
       years: whether the age head has a bin per year.
       taught: whether a teacher replaces labels that are missing.
 
@@ -256,7 +269,10 @@ def check(
                 found=", ".join(dataset.name for dataset in data.train),
                 fix=f"name one, or drop {task} from tasks",
             )
-    _check_partial(data, tasks, years)
+    if partial:
+        from softbio_jax.data.partial.targets import require_partial
+
+        require_partial(data.train, partial, years=years)
     if data.val and not any(_labelled(dataset, task) for dataset in data.val for task in tasks):
         raise UserError(
             "no validation labels",
@@ -296,24 +312,6 @@ def check_tests(data: RunData, *, tasks: Sequence[str]) -> None:
                 found=f"{shared.sum():,} of {len(shared):,} byte-identical images, the first {str(first)!r}",
                 fix="test on another split, or prepare one without them (scripts/audit_data.py lists them)",
             )
-
-
-def _check_partial(data: RunData, tasks: Sequence[str], years: bool) -> None:
-    """Raises UserError where every label that should be partial is one class of the head."""
-    for task, targets in sources.concatenate_targets(data.train, tasks).items():
-        if targets.counts()["partial"] or (task == AGE.name and years):
-            continue
-        row = int(np.flatnonzero(targets.known)[0])
-        names = [f"{item.name}/{item.split}:{name}" for item in data.train for name in item.columns["id"]]
-        name = TASKS[task].classes[int(targets.classes_of(row).argmax())]
-        finer = ", or set model.head.age=years, whose bins are finer" if task == AGE.name else ""
-        raise UserError(
-            f"no partial label of {task}",
-            where=f"data.labels.partial, {names[row]}",
-            expected="a range across a boundary of the head's classes, or votes for several",
-            found=f"one class, {name}, as in every other row",
-            fix=f"remove {task} from data.labels.partial{finer}",
-        )
 
 
 def _open(root: str, entry: str) -> PreparedDataset:

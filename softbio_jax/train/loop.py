@@ -74,9 +74,8 @@ def train_and_evaluate(
         run = dataclasses.replace(run, config=warm_start.with_base(run.config, workdir, source))
     config = run.config.train
     directory.check_workdir(run.config, workdir)
-    rows, years = data_lib.images_per_step(run.config, data), run.config.model.head.age == "years"
-    taught = run.teacher is not None
-    data_lib.check(data, tasks=run.config.tasks, batch_size=rows, years=years, taught=taught)
+    rows, taught = data_lib.images_per_step(run.config, data), run.teacher is not None
+    data_lib.check_run(run.config, data, batch_size=rows, taught=taught)
     with (
         directory.hold(workdir, console=Console(active=jax.process_index() == 0)) as check_lock,
         Training(

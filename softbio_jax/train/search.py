@@ -220,13 +220,7 @@ def _train(
         from softbio_jax.train.distillation.teacher import attach
 
         run = attach(run)
-    data_lib.check(
-        data,
-        tasks=config.tasks,
-        batch_size=config.train.batch_size,
-        years=config.model.head.age == "years",
-        taught=taught,
-    )
+    data_lib.check_run(config, data, batch_size=config.train.batch_size, taught=taught)
     with (
         directory.hold(folder) as check_lock,
         Training(run, data, folder, preemption, check_lock=check_lock) as training,

@@ -54,7 +54,10 @@ def test_rates_of_other_methods_groups_may_stay():
     [
         ("--config.train.microbatches=3", "expected a multiple of 1 devices x 3 microbatches"),
         ("--config.train.microbatchs=3", "config.train.microbatchs: .*fix: write 'microbatches'"),
-        ("--config.balancing.weights.age=2", "weights: no group of the file; fix: .*set all of it"),
+        (
+            "--config.balancing.weights.age=2",
+            r"config\.balancing\.weights: no group of the file; fix: .*: --config\.balancing\.weights=",
+        ),
         ("--compiled=step", "a flag does not apply: --compiled.*fix: omit --compiled"),
     ],
 )

@@ -1,5 +1,6 @@
 """Runs on partial labels: what reaches the step, on one device and on eight, and the complete way."""
 
+import dataclasses
 import json
 
 import jax
@@ -157,6 +158,15 @@ def test_a_balanced_sampler_weighs_partial_labels_by_their_expectation(root):
         ({"noise": {"rafdb": {"age": 1.5}}}, r"data\.labels\.noise\.rafdb\.age: expected a rate"),
         ({"noise": {"rafdb": {"gender": ((1.0, 0.0), (0.5, 0.4))}}}, r"noise\.rafdb\.gender: expected"),
         ({"partial": ("emotion",), "noise": {"rafdb": {"emotion": 0.1}}}, "votes and noise for one task"),
+        (
+            {"noise": {"utkface": {"emotion": 0.1}}},
+            r"noise\.utkface\.emotion: expected labels of .* found none",
+        ),
+        (
+            {"noise": {"rafdb": {"gender": 0.5}}},
+            r"leaves nothing of the labels: .*rafdb\.gender.* found 0\.5",
+        ),
+        ({"noise": {"rafdb": 0.1}}, r"data\.labels\.noise\.rafdb: expected a mapping, found 0\.1"),
         ({"smoothing": 1.0}, r"data\.labels\.smoothing"),
     ],
 )
@@ -171,12 +181,48 @@ def test_ranges_inside_the_classes_of_the_head_are_not_partial(root):
     says = r"no partial label of age: .*, utkface/train:train/\d+_.*found one class, .*head\.age=years"
     for age in ("classes", "ordinal", "years"):
         _, data = run_of(changed(config, model__head__age=age, data__test=()))
-        arguments = {"tasks": ("age", "gender"), "batch_size": 8, "years": age == "years"}
+        arguments = {
+            "tasks": ("age", "gender"),
+            "batch_size": 8,
+            "partial": ("age",),
+            "years": age == "years",
+        }
         if age == "years":
             data_lib.check(data, **arguments)
             continue
         with pytest.raises(UserError, match=says):
             data_lib.check(data, **arguments)
+
+
+@pytest.mark.parametrize("labels", [{"partial": ("emotion",)}, {"noise": {"rafdb": {"emotion": 0.1}}}])
+def test_labels_of_a_task_that_is_not_trained_are_refused(root, labels):
+    config = mixed.config_of(root, **labels) | {"tasks": ("age", "gender")}
+    with pytest.raises(
+        UserError, match=r"not trained: data\.labels\.\S+: expected one of age, gender, found emo"
+    ):
+        run_of(config)
+
+
+def test_noise_of_rate_zero_is_no_partial_label_that_is_missing(root):
+    config = changed(mixed.config_of(root, noise={"rafdb": {"gender": 0.0}}), data__test=())
+    run, data = run_of(config)
+    partial = run.config.data.labels.partial
+    data_lib.check(data, tasks=("age", "gender"), batch_size=8, partial=partial)
+    plain, _ = first_batch(mixed.config_of(root), size=64)
+    noisy, _ = first_batch(config, size=64)
+    wanted = np.eye(2)[plain["labels/gender"]][plain["mask/gender"]]
+    np.testing.assert_array_equal(noisy["target/gender"][plain["mask/gender"]], wanted)
+
+
+def test_partial_labels_of_data_without_a_label_are_refused(root):
+    config = changed(mixed.config_of(root, partial=("emotion",)), data__train=("rafdb/train",), data__test=())
+    _, data = run_of(config)
+    nothing = data.train[0].targets["emotion"].masked(np.zeros(len(data.train[0]), bool))
+    data.train[0] = dataclasses.replace(data.train[0], targets={"emotion": nothing})
+    with pytest.raises(
+        UserError, match=r"no partial label of emotion: data\.labels\.partial: .*found no label"
+    ):
+        data_lib.check(data, tasks=("gender",), batch_size=8, partial=("emotion",), taught=True)
 
 
 def test_a_bad_range_names_its_row(root):

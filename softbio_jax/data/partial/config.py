@@ -17,7 +17,7 @@ class LabelConfig:
     # share of each label that is spread over all classes
     smoothing: Annotated[float, Range(0, 1, below=True)] = 0.0
     # training set -> task -> rate of wrong labels, or the rows of P(label | true class)
-    noise: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    noise: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "data.labels")

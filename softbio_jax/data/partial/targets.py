@@ -76,7 +76,11 @@ class Targets:
 
 
 def check_names(
-    partial: Sequence[str], noise: Mapping[str, Mapping[str, Any]], *, sets: Sequence[str]
+    partial: Sequence[str],
+    noise: Mapping[str, Mapping[str, Any]],
+    *,
+    sets: Sequence[str],
+    tasks: Sequence[str],
 ) -> None:
     """Checks the tasks and sets that a configuration names.
 
@@ -84,13 +88,14 @@ def check_names(
       partial: tasks with partial labels.
       noise: training set -> task -> noise.
       sets: the training sets.
+      tasks: those that are trained.
 
     Raises:
-      UserError: an unknown task or set, or a task with both votes and noise.
+      UserError: an unknown task or set, a task that is not trained, or one with both votes and noise.
     """
     named = [("partial", task, list(TASKS)) for task in partial]
     named += [("noise", name, list(sets)) for name in noise]
-    named += [(f"noise.{name}", task, list(TASKS)) for name, tasks in noise.items() for task in tasks]
+    named += [(f"noise.{name}", task, list(TASKS)) for name, found in noise.items() for task in found]
     for field, name, known in named:
         if name not in known:
             raise UserError(
@@ -100,7 +105,15 @@ def check_names(
                 found=repr(name),
                 fix=nearest(name, known, otherwise="correct the name"),
             )
-    noisy = {task for tasks in noise.values() for task in tasks}
+        if known == list(TASKS) and name not in tasks:
+            raise UserError(
+                "labels of a task that is not trained",
+                where=f"data.labels.{field}",
+                expected=f"one of {', '.join(tasks)}",
+                found=name,
+                fix="remove it, or add it to tasks",
+            )
+    noisy = {task for found in noise.values() for task in found}
     if both := sorted(noisy & set(partial) - {AGE.name}):
         raise UserError(
             "votes and noise for one task",
@@ -122,15 +135,24 @@ def attach(
       noise: task -> rate of wrong labels, or P(label | true class), of this set.
 
     Raises:
-      UserError: a cell of the data, or a noise, that is none.
+      UserError: a cell of the data, or a noise, that is none; noise of labels that the set lacks.
     """
-    rows = rows_of(dataset)
-    where = f"data.labels.noise.{dataset.name}"
-    found = {
-        task: of_rows(rows, task, kind, noise=(noise or {}).get(task), where=f"{where}.{task}")
-        for task, kind in kinds.items()
-    }
+    rows, noise, found = rows_of(dataset), noise or {}, {}
+    for task, kind in kinds.items():
+        where = f"data.labels.noise.{dataset.name}.{task}"
+        found[task] = of_rows(rows, task, kind, noise=noise.get(task), where=where)
+        if task in noise and not found[task].known.any():
+            _require_labels(rows, task, kind, noise=noise[task], where=where)
     return dataclasses.replace(dataset, targets=found)
+
+
+def _require_labels(rows: years.Rows, task: str, kind: str, *, noise: Any, where: str) -> None:
+    """Raises the UserError of noise without labels, or after which every label says the same."""
+    if of_rows(rows, task, kind).known.any():
+        what, expected = "noise that leaves nothing of the labels", "a label to be likelier in some classes"
+        raise UserError(what, where=where, expected=expected, found=repr(noise)[:80], fix="lower it")
+    what, expected = "noise of labels that the set lacks", f"labels of {task} in {rows.where}"
+    raise UserError(what, where=where, expected=expected, found="none", fix="remove it")
 
 
 def rows_of(dataset: PreparedDataset) -> years.Rows:
@@ -179,6 +201,37 @@ def concatenate(datasets: Sequence[PreparedDataset], task: str) -> Targets | Non
     shifted = [np.where(p.known, p.index + start, 0) for p, start in zip(parts, starts, strict=False)]
     table = np.concatenate([part.table for part in parts])
     return Targets(parts[0].kind, table, np.concatenate(shifted).astype(np.int32))
+
+
+def require_partial(datasets: Sequence[PreparedDataset], tasks: Sequence[str], *, years: bool) -> None:
+    """Checks that the tasks of `data.labels.partial` have a partial label.
+
+    Args:
+      datasets: the training sets, with targets.
+      tasks: the tasks.
+      years: whether the age head has a bin per year, for which every label of age is a range.
+
+    Raises:
+      UserError: a task whose labels are all one class of the head, or none; names the first row.
+    """
+    for task in tasks:
+        targets = concatenate(datasets, task)
+        if targets is None or targets.counts()["partial"] or (task == AGE.name and years):
+            continue
+        where, found = "", "no label"
+        if targets.known.any():
+            row = int(np.flatnonzero(targets.known)[0])
+            ids = [f"{item.name}/{item.split}:{name}" for item in datasets for name in item.columns["id"]]
+            name = TASKS[task].classes[int(targets.classes_of(row).argmax())]
+            where, found = f", {ids[row]}", f"one class, {name}, as in every other row"
+        finer = ", or set model.head.age=years, whose bins are finer" if task == AGE.name else ""
+        raise UserError(
+            f"no partial label of {task}",
+            where=f"data.labels.partial{where}",
+            expected="a range across a boundary of the head's classes, or votes for several",
+            found=found,
+            fix=f"remove {task} from data.labels.partial{finer}",
+        )
 
 
 def memberships(targets: Targets) -> np.ndarray:

@@ -211,8 +211,7 @@ def sweep(
     config = run.config.train
     optimizer.check_has_steps(run.config.optimizer)
     _check(rates, decays, data)
-    years = run.config.model.head.age == "years"
-    data_lib.check(data, tasks=run.config.tasks, batch_size=config.batch_size, years=years)
+    data_lib.check_run(run.config, data, batch_size=config.batch_size)
     trials = [Trial(rate, decay) for rate, decay in itertools.product(rates, decays)]
     with directory.hold(workdir, console=console) as check_lock:
         session = SweepSession(
