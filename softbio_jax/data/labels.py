@@ -13,6 +13,8 @@ _AGE_STARTS = tuple(first for first, _ in AGE_SPANS[1:])  # of each age class bu
 
 OLDEST = 120  # years; a larger number is no age
 
+NO_LABEL = ("", "-1", "-100", "nan", "none", "null", "na", "n/a", "<na>", "unknown")  # in lower case
+
 AGE_WORDS = {name: label for label, name in enumerate(AGE.classes)} | {"more than 70": 8}
 GENDER_WORDS = {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1}
 _EMOTIONS = (

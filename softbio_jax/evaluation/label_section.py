@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics import ages, conformal, vote_metrics
 from softbio_jax.evaluation.report import document
 from softbio_jax.evaluation.report.document import Block, Section, Table, Text
@@ -122,7 +123,11 @@ def _sets(run: RunResults) -> Iterator[Row]:
 def _votes(run: RunResults) -> Iterator[Row]:
     for name, item in run.predictions.items():
         for task in item.tasks():
-            if (found := vote_metrics.against_votes(item, task)) is not None:
+            try:
+                found = vote_metrics.against_votes(item, task)
+            except UserError:  # a table's own column of such a name may hold anything
+                continue
+            if found is not None:
                 nats = (f"{found[key]:.3f}" for key in ("cross_entropy", "divergence"))
                 shares = (document.percent(found[key]) for key in ("agreement", "ceiling"))
                 yield run.name, name, task, document.count(found["n"]), *nats, *shares

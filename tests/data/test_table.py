@@ -286,3 +286,49 @@ def test_an_age_that_is_no_class_names_the_flag_that_reads_it(tmp_path, age, kin
     assert named == ([kinds] if kinds else [])
     for kind in fixed:
         assert read(kind) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "says"),
+    [
+        ("years", "2013", "not an age or a range of ages"),
+        ("years", "12", "an age that contradicts the label: .*expected years of the class 20-29"),
+        ("age_group", "3", "an age that contradicts the label"),
+        ("age_range", "adult", "not an age or a range of ages"),
+        ("votes_age", "1 2 3", "not votes: .*expected 9 numbers.*one number per class with spaces between"),
+        ("votes_age", "0 0 0 0 0 0 0 0 0", "votes that are all zero"),
+    ],
+)
+def test_an_audit_column_with_the_name_of_a_label_must_be_one(tmp_path, column, text, says):
+    images(tmp_path, "0.jpg")
+    write_table(tmp_path / "labels.csv", ("path", "age", column), [("0.jpg", "20-29", text)])
+    roles = {"path": "path", "age": "age", column: column}
+    with pytest.raises(UserError, match=rf"{says}.*in --columns: own_{column}={column}$") as caught:
+        prepare.survey("csv", source=tmp_path / "labels.csv", columns=roles)
+    assert f"labels.csv row 2 column {column!r}" in str(caught.value)
+    roles = {"path": "path", "age": "age", f"own_{column}": column}
+    assert prepare.survey("csv", source=tmp_path / "labels.csv", columns=roles)["train"].labelled == 1
+
+
+def test_votes_keep_a_row_without_a_label_and_years_the_column_of_ages(tmp_path):
+    images(tmp_path, "0.jpg", "1.jpg")
+    rows = [("0.jpg", "25", "", "1 3", ""), ("1.jpg", "", "", "[2, 0]", "41")]
+    write_table(tmp_path / "labels.csv", ("path", "age", "gender", "votes_gender", "years"), rows)
+    roles = {name: name for name in ("path", "age", "gender", "votes_gender", "years")}
+    dataset, report = prepared_split(
+        "csv", tmp_path / "labels.csv", tmp_path / "out", "train", columns=roles, age_values="years"
+    )
+    assert by_id(dataset, "age", "gender") == {"0.jpg": (3, -1), "1.jpg": (-1, -1)}
+    assert dataset.columns["years"].tolist() == ["25", "41"]
+    assert report["masked_by_reason"] == {"gender: votes without a label": 2}
+    assert report["labels"]["gender"] == {"full": 1, "partial": 1, "none": 0}
+
+
+def test_votes_in_another_order_are_told(tmp_path):
+    for number in range(20):
+        images(tmp_path, f"{number}.jpg")
+    rows = [(f"{number}.jpg", "male", "1 9") for number in range(20)]
+    write_table(tmp_path / "labels.csv", ("path", "gender", "votes_gender"), rows)
+    roles = {name: name for name in ("path", "gender", "votes_gender")}
+    with pytest.raises(UserError, match=r"votes in another order: .* column .votes_gender.*0 of 20"):
+        prepare.survey("csv", source=tmp_path / "labels.csv", columns=roles)

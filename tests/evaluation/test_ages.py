@@ -27,7 +27,7 @@ def predicted(labels, **audit):
 
 
 def test_errors_are_those_in_years():
-    item = predicted([0, 1, 2, 3], years=["1", "16", "", "20.5"])
+    item = predicted([0, 2, 2, 3], years=["1", "16", "", "20.5"])
     error = np.abs(np.array([1 - 1, 6 - 16, 24.5 - 20.5]))
     found = ages.errors(item)
     assert found["n"] == 3
@@ -39,6 +39,21 @@ def test_errors_are_those_in_years():
     assert ages.errors(predicted([0, 1])) is None
 
 
+def test_an_age_of_one_year_in_any_column_is_a_true_age():
+    item = predicted([0, 2, -1, 3], age_range=["1", "10-19", "[16, 17)", ""], years=["", "", "n/a", "20.5"])
+    error = np.abs(np.array([1 - 1, 14.5 - 16, 24.5 - 20.5]))
+    found = ages.errors(item)
+    assert (found["n"], found["mae"]) == (3, pytest.approx(error.mean()))
+
+
+@pytest.mark.parametrize("column", ["years", "age_group"])
+def test_a_column_that_contradicts_the_labels_holds_something_else(column):
+    # Numbers of classes, or years of experience: 3 is no age of the class 20-29.
+    item = predicted([3, 4, 5], **{column: ["3", "4", "5"]})
+    assert ages.errors(item) is None
+    assert ages.minors_called_adults(item) == []
+
+
 def test_a_head_of_years_is_measured_by_its_own_expectation():
     item = predicted([0, 1], years=["2", "8"], expected_years=["3.5", "8.25"])
     assert ages.errors(item)["mae"] == pytest.approx((1.5 + 0.25) / 2)
@@ -47,7 +62,7 @@ def test_a_head_of_years_is_measured_by_its_own_expectation():
 def test_ranges_are_met_where_the_expected_age_rounds_into_them():
     # Expected ages are 1, 6, 14.5, 24.5, 34.5 and 44.5, which round to 15, 25, 35 and 45.
     item = predicted(
-        [-1, -1, -1, -1, 4, -1],
+        [-1, -1, -1, -1, 5, -1],
         years=["", "", "", "", "", "44"],
         age_group=["0-3", "4-19", "4-14", "26-39", "40-69", "40-69"],
     )

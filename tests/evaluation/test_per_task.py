@@ -75,7 +75,7 @@ def test_temperature_is_applied_and_reported():
 def test_true_years_are_used_where_known():
     faces = random_predictions("faces", n=50, missing=0.2)
     years = np.where(np.arange(50) % 2, "31", "")
-    faces = dataclasses.replace(faces, audit={per_task.YEARS_COLUMN: years})
+    faces = dataclasses.replace(faces, labels=_thirties(faces), audit={per_task.YEARS_COLUMN: years})
     labels, probabilities = faces.labelled("age")
     known = faces.labels["age"] >= 0
     expected = classification.absolute_error(
@@ -91,8 +91,23 @@ def test_years_are_looked_for_where_the_builders_put_them(name):
     assert per_task.YEARS_COLUMN in BUILDERS[name].COLUMNS
 
 
-def test_years_that_are_no_number_are_named():
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("old", "not an age or a range"),
+        ("2013", "not an age or a range"),
+        ("121", "an impossible age"),
+        ("12", "an age that contradicts the label"),
+    ],
+)
+def test_years_that_are_no_age_of_the_label_are_named(word, says):
     faces = random_predictions("faces", n=3)
-    faces = dataclasses.replace(faces, audit={per_task.YEARS_COLUMN: ["30", "", "old"]})
-    with pytest.raises(UserError, match=r"not an age in years.*row 3.*'old'"):
+    audit = {per_task.YEARS_COLUMN: ["30", "", word]}
+    faces = dataclasses.replace(faces, labels=_thirties(faces), audit=audit)
+    with pytest.raises(UserError, match=rf"{says}.*'faces':{faces.ids[2]} years.*'{word}'"):
         per_task.task_metrics(faces, "age")
+
+
+def _thirties(faces):
+    age = faces.labels["age"]
+    return faces.labels | {"age": np.where(age < 0, age, 4)}

@@ -15,8 +15,7 @@ from softbio_jax import files
 from softbio_jax.data import listing
 from softbio_jax.data.builders import arrow
 from softbio_jax.data.builders.arrow import ParquetFile
-from softbio_jax.data.builders.tabular import Files, Tabular
-from softbio_jax.data.builders.words import Years
+from softbio_jax.data.builders.tabular import Files, Tabular, Tally
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS
 from softbio_jax.data.prepare.layouts import Proposal
@@ -103,14 +102,14 @@ class Parquet(Tabular):
             self._reads_images = True
 
     def rows(self, split: str) -> Iterator[Outcome]:
-        years = Years()
+        tally = Tally()
         for name, paths in self._shards.items():
             if name == split or "split" in self.columns:
                 for path in paths:
-                    yield from self._file_rows(path, split, years, by_path=self._has_own_paths(name))
-                self.check_years(years, str(paths[0]))
+                    yield from self._file_rows(path, split, tally, by_path=self._has_own_paths(name))
+                self.check_all(tally, str(paths[0]))
 
-    def _file_rows(self, path: pathlib.Path, split: str, years: Years, *, by_path: bool) -> Iterator[Outcome]:
+    def _file_rows(self, path: pathlib.Path, split: str, tally: Tally, *, by_path: bool) -> Iterator[Outcome]:
         file, image = ParquetFile(path), self.columns["path"]
         roles = [role for role in self.columns if role != "path"]
         columns, paths = [self.columns[role] for role in roles], file.path_column(image)
@@ -130,7 +129,7 @@ class Parquet(Tabular):
                 if isinstance(value, Rejection):
                     yield dataclasses.replace(value, path=row_id, where=where)
                     continue
-                yield self.outcome(named, row_id=row_id, image=value, where=where, years=years)
+                yield self.outcome(named, row_id=row_id, image=value, where=where, tally=tally)
 
     def _images(self, file: ParquetFile, column: str, group: int) -> Iterator[Any]:
         """Yields the bytes, path or rejection of every image of a group; a function for those not read."""

@@ -13,8 +13,7 @@ from softbio_jax import files
 from softbio_jax.data.builders.columns import looks_labelled
 from softbio_jax.data.builders.json_rows import SUFFIXES as JSON
 from softbio_jax.data.builders.json_rows import read_json
-from softbio_jax.data.builders.tabular import Files, Tabular
-from softbio_jax.data.builders.words import Years
+from softbio_jax.data.builders.tabular import Files, Tabular, Tally
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS
 from softbio_jax.data.prepare.layouts import Proposal
@@ -111,14 +110,14 @@ class CsvTable(Tabular):
         common = os.path.commonpath([path.parent.absolute() for path in self._tables.values()])
         inner = "." if self.images else os.path.relpath(root, common)
         prefix = "" if inner == "." else f"{inner}/"
-        years, images = Years(), Files(root)
+        tally, images = Tally(), Files(root)
         for where, row in self._read(table):
             if split != self._split_of(row, table):
                 continue
             name, path = images.find(row[self.columns["path"]], where=where)
             texts = {role: row[column] for role, column in self.columns.items()}
-            yield self.outcome(texts, row_id=prefix + name, image=path, where=where, years=years)
-        self.check_years(years, str(self._tables[table]))
+            yield self.outcome(texts, row_id=prefix + name, image=path, where=where, tally=tally)
+        self.check_all(tally, str(self._tables[table]))
 
     def _split_of(self, row: Mapping[str, str], table: str) -> str:
         if "split" in self.columns:

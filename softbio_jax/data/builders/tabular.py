@@ -11,6 +11,7 @@ from typing import Any
 from softbio_jax.data.builders import columns as columns_lib
 from softbio_jax.data.builders import words
 from softbio_jax.data.builders.words import LabelReader, Read, Years
+from softbio_jax.data.partial.own_columns import Agreement, OwnLabels
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import FaceBuilder
 from softbio_jax.data.prepare.rows import Outcome, Rejection, Row
@@ -62,13 +63,16 @@ class Tabular(FaceBuilder):
             self.labels.add_words(task, columns_lib.yes_or_no(self.columns[task]))
         self.COLUMNS = tuple(role for role in self.columns if role not in columns_lib.ROLES)
         adds = {"years": words.YEARS, words.RANGES: words.AGE_RANGE}.get(age_values, "")
-        self._adds_age = adds if AGE.name in self.TASKS and adds not in self.COLUMNS else ""
+        self._adds_age = adds if AGE.name in self.TASKS else ""
+        self._own_labels = OwnLabels({role: self.columns[role] for role in self.COLUMNS})
         self._subject = Subject(identity)
         if identity and IDENTITY in self.COLUMNS:
             raise UserError(
                 "two sources of the subjects", where="--identity", fix="omit it, or the column identity"
             )
-        self.COLUMNS += (self._adds_age,) * bool(self._adds_age) + (IDENTITY,) * bool(identity)
+        if self._adds_age and self._adds_age not in self.COLUMNS:
+            self.COLUMNS += (self._adds_age,)
+        self.COLUMNS += (IDENTITY,) * bool(identity)
         super().__init__(**kwargs)
 
     def protocol(self) -> dict[str, str]:
@@ -76,7 +80,7 @@ class Tabular(FaceBuilder):
         return columns | {"age_values": self.labels.age_values} | self._subject.protocol()
 
     def outcome(
-        self, texts: Mapping[str, str], *, row_id: str, image: Any, where: str, years: Years
+        self, texts: Mapping[str, str], *, row_id: str, image: Any, where: str, tally: Tally
     ) -> Outcome:
         """Returns the outcome of one row.
 
@@ -85,30 +89,41 @@ class Tabular(FaceBuilder):
           row_id: the id of its image.
           image: the image, as a Row has it.
           where: the table and the row.
-          years: counts the ages in years.
+          tally: counts the ages in years and the votes.
 
         Raises:
           UserError: a label that is none.
         """
-        read = self.labels.read({task: texts[task] for task in self.TASKS}, row_id=row_id, where=where)
+        of_tasks, voted = {task: texts[task] for task in self.TASKS}, self._own_labels.voted(texts)
+        read = self.labels.read(of_tasks, row_id=row_id, where=where, voted=voted)
         if not isinstance(read, Read):
             return read
+        self._own_labels.check(texts, read.labels, where=where, agreement=tally.votes)
         if read.years:
-            years.add(float(read.years))
+            tally.add(float(read.years))
         subject = self._subject.of(row_id, where=where)
         if isinstance(subject, Rejection):
             return subject
         columns = {role: texts[role] for role in self.COLUMNS if role in texts} | subject
         if self._adds_age:
-            columns[self._adds_age] = read.years or read.age_range
+            columns[self._adds_age] = read.years or read.age_range or columns.get(self._adds_age, "")
         return Row(
             id=row_id, image=image, labels=read.labels, columns=columns, masked=read.masked, where=where
         )
 
-    def check_years(self, years: Years, table: str) -> None:
-        """Raises UserError if the ages in years of a table are the numbers of classes."""
+    def check_all(self, tally: Tally, table: str) -> None:
+        """Raises UserError if the ages in years of a table are numbers of classes, or its votes misplaced."""
         if AGE.name in self.TASKS:
-            years.check(where=f"{table} column {self.columns[AGE.name]!r}")
+            tally.check(where=f"{table} column {self.columns[AGE.name]!r}")
+        self._own_labels.check_all(tally.votes, table=table)
+
+
+class Tally(Years):
+    """What can be told only of many rows: of ages in years, see `Years`, and of votes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.votes = Agreement()
 
 
 class Files:

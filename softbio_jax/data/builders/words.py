@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from softbio_jax.data.labels import (
+    NO_LABEL,
     age_class,
     age_range_class,
     class_of,
@@ -27,9 +28,9 @@ AGE_VALUES = ("class", "years")
 RANGES = "range"  # a third kind, of tables: ranges, which are labels by data.labels.partial
 YEARS = "years"  # the audit column of ages in years, which the metrics read
 AGE_RANGE = "age_range"  # that of ranges
-_MISSING = ("", "-1", "-100", "nan", "none", "null", "na", "n/a", "<na>", "unknown")
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}.*|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}")
 SEVERAL = "an age range over several classes"
+VOTES = "votes without a label"
 _MANY = 20  # ages of which none is above 8, before they are taken for classes
 _DISTINCT = 5
 
@@ -102,8 +103,16 @@ class LabelReader:
             for word, name in words.items():
                 self._add(f"{task}:{word}", name)
 
-    def read(self, texts: Mapping[str, str], *, row_id: str, where: str) -> Read | Rejection | Skip:
+    def read(
+        self, texts: Mapping[str, str], *, row_id: str, where: str, voted: Sequence[str] = ()
+    ) -> Read | Rejection | Skip:
         """Returns the labels of a row's texts by task, or why the row is no example.
+
+        Args:
+          texts: task -> the row's text.
+          row_id: the id of its image.
+          where: the table and the row.
+          voted: the tasks of which it has votes.
 
         Raises:
           UserError: a word without a class, in the row `where`.
@@ -115,7 +124,7 @@ class LabelReader:
             text = texts[task]
             if task == AGE.name and self.age_values == RANGES and _plain(text) not in self.words[task]:
                 labels[task] = class_of_range(text, where=where)
-                age_range = "" if _plain(text) in _MISSING else text
+                age_range = "" if _plain(text) in NO_LABEL else text
                 masked |= {task: SEVERAL} if age_range and labels[task] == MISSING else {}
                 continue
             known = self.label(task, text)
@@ -130,7 +139,8 @@ class LabelReader:
                 labels[task], years = age_class(number), f"{number:g}"
             else:
                 raise self.unknown(task, text, where=where, texts=texts)
-        if set(labels.values()) <= {MISSING} and not age_range:
+        masked |= {task: VOTES for task in voted if labels.get(task) == MISSING and task not in masked}
+        if set(labels.values()) <= {MISSING} and not age_range and not voted:
             return Skip(next(iter(masked.values()), "no label"))
         return Read(labels, masked, years, age_range)
 
@@ -139,7 +149,7 @@ class LabelReader:
         word = _plain(text)
         if word in self.words[task]:
             return self.words[task][word]
-        if word in _MISSING:
+        if word in NO_LABEL:
             return MISSING
         label = class_of(task, word)
         if label is None and task == AGE.name:
@@ -200,7 +210,7 @@ def class_of_range(text: str, *, where: str) -> int:
     Raises:
       UserError: no age or range, in the row `where`; see `partial.years.interval`.
     """
-    first, end = interval("" if _plain(text) in _MISSING else text, where=where)
+    first, end = interval("" if _plain(text) in NO_LABEL else text, where=where)
     classes = {age_class(first), age_class(end - 1)}
     return classes.pop() if len(classes) == 1 else MISSING
 

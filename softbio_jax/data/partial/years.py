@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from softbio_jax.data.labels import OLDEST, age_range, open_age, without_unit
+from softbio_jax.data.labels import NO_LABEL, OLDEST, age_range, open_age, without_unit
 from softbio_jax.errors import UserError
 from softbio_jax.tasks import AGE, AGE_SPANS, MISSING
 
@@ -16,7 +17,8 @@ from softbio_jax.tasks import AGE, AGE_SPANS, MISSING
 COLUMNS = ("years", "age_range", "age_group", "age_text")
 
 UNKNOWN = (0, OLDEST + 1)  # every age is possible
-_NONE = ("", "-1", "none", "nan")
+# The completed years [first, end) of each age class; the last has no upper end.
+_OF_CLASSES = (*AGE_SPANS[:-1], (AGE_SPANS[-1][0], OLDEST + 1))
 _NUMBER = re.compile(r"\d{1,3}(?:\.\d+)?")
 _EXPECTED = f"years or a range of 0 to {OLDEST} such as 25, 4-19, [4, 20) or 70+"
 
@@ -26,13 +28,13 @@ def interval(text: str, *, where: str) -> tuple[int, int]:
 
     A range includes both of its ends, "4-19" and "(4, 19)" are (4, 20), unless it is written half-open:
     "[4, 20)" or "(3, 19]". "70+" has no upper end. Fractions are rounded half up, as `labels.age_class`
-    does. An empty word, -1 and None are `UNKNOWN`.
+    does. An empty word, -1, None and the like (`labels.NO_LABEL`) are `UNKNOWN`.
 
     Raises:
       UserError: another word, or an interval that is empty, reversed or outside 0 to 120, in `where`.
     """
     word = without_unit(text)
-    if word in _NONE:
+    if word in NO_LABEL:
         return UNKNOWN
     if _NUMBER.fullmatch(word):
         first = int(float(word) + 0.5)
@@ -78,17 +80,59 @@ def intervals(rows: Rows) -> np.ndarray:
     The first of `COLUMNS` that says something counts, without one the label: the years of its class.
 
     Raises:
-      UserError: a cell that is no age; names the first such row.
+      UserError: a cell that is no age, or contradicts the label; names the first such row.
     """
     labels = rows.of(AGE.name)
-    found = np.tile(np.array(UNKNOWN, np.int16), (len(rows), 1))
-    for label, (first, end) in enumerate(AGE_SPANS):
-        found[labels == label] = (first, UNKNOWN[1] if label == AGE.num_classes - 1 else end)
+    of_labels = np.array([*_OF_CLASSES, UNKNOWN], np.int16)[labels]  # MISSING = -1 picks the last
+    found = of_labels.copy()
     for column in reversed(COLUMNS):  # the finest is the last to overwrite
         for word, where, which in rows.words(column):
-            if (years := interval(word, where=where)) != UNKNOWN:
-                found[which] = years
+            if (years := interval(word, where=where)) == UNKNOWN:
+                continue
+            found[which] = years
+            apart = which & ~_meet(of_labels.T, years)
+            if apart.any():
+                row = int(apart.argmax())
+                raise _contradiction(word, labels[row], f"{rows.where}:{rows.ids[row]} {column}")
     return found
+
+
+def require_fitting(text: str, label: int, *, where: str) -> None:
+    """Raises UserError if a word is no age, see `interval`, or outside the class `label`, unless MISSING."""
+    years = interval(text, where=where)
+    if label != MISSING and not _meet(_OF_CLASSES[label], years):
+        raise _contradiction(text, label, where)
+
+
+def exact(rows: Rows) -> np.ndarray:
+    """Returns the ages (N,) float64 of the examples whose age is known to the year, NaN for the others.
+
+    An age in the column `years` keeps its fraction.
+
+    Raises:
+      UserError: see `intervals`.
+    """
+    first, end = intervals(rows).T
+    found = np.where(end - first == 1, first, np.nan)
+    for word, _, which in rows.words(COLUMNS[0]):
+        if _NUMBER.fullmatch(plain := without_unit(word)):
+            found[which] = float(plain)
+    return found
+
+
+def _meet(one: Sequence[Any], other: Sequence[Any]) -> Any:
+    """Returns whether two intervals [first, end) have a year in common; the ends may be arrays."""
+    return (one[0] < other[1]) & (other[0] < one[1])
+
+
+def _contradiction(text: str, label: int, where: str) -> UserError:
+    return UserError(
+        "an age that contradicts the label",
+        where=where,
+        expected=f"years of the class {AGE.classes[label]}",
+        found=repr(text),
+        fix="correct or empty the cell",
+    )
 
 
 def _checked(first: int, end: int, text: str, where: str) -> tuple[int, int]:

@@ -6,7 +6,7 @@ a person.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def errors(predictions: Predictions) -> dict[str, Any] | None:
 
     Source: Geng, Zhou and Smith-Miles, IEEE TPAMI 2007, section 5, for both.
     """
-    truth = _true_years(predictions)
+    truth = _of_columns(partial_years.exact, predictions)
     known = ~np.isnan(truth)
     if AGE.name not in predictions.probabilities or not known.any():
         return None
@@ -110,12 +110,7 @@ def predicted_years(predictions: Predictions) -> np.ndarray:
 
 def label_years(predictions: Predictions) -> np.ndarray:
     """Returns the years [first, end) that labels and audit columns allow, (N, 2)."""
-    where = f"predictions {predictions.name!r}"
-    rows = partial_years.Rows(predictions.labels, predictions.audit, predictions.ids, where)
-    try:
-        return partial_years.intervals(rows)
-    except UserError:  # a table's own column of such a name may hold anything
-        return partial_years.intervals(dataclasses.replace(rows, columns={}))
+    return _of_columns(partial_years.intervals, predictions)
 
 
 def groups(predictions: Predictions) -> Iterator[tuple[str, np.ndarray]]:
@@ -127,14 +122,13 @@ def groups(predictions: Predictions) -> Iterator[tuple[str, np.ndarray]]:
             yield value, known[factor] == value
 
 
-def _true_years(predictions: Predictions) -> np.ndarray:
-    """Returns the true ages (N,) as the set gives them, NaN where it has a class or a range."""
-    values = predictions.audit.get(partial_years.COLUMNS[0], np.full(len(predictions), ""))
-    first, end = label_years(predictions).T
-    one_year = end - first == 1
-    return np.array(
-        [float(word) if word and one else np.nan for word, one in zip(values, one_year, strict=True)]
-    )
+def _of_columns(read: Callable[[partial_years.Rows], np.ndarray], predictions: Predictions) -> np.ndarray:
+    where = f"predictions {predictions.name!r}"
+    rows = partial_years.Rows(predictions.labels, predictions.audit, predictions.ids, where)
+    try:
+        return read(rows)
+    except UserError:  # a table's own column of such a name may hold anything
+        return read(dataclasses.replace(rows, columns={}))
 
 
 def _student(values: np.ndarray) -> list[float]:

@@ -1,13 +1,15 @@
 """Every metric of one task on one set of examples."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
+from softbio_jax.data.partial.years import Rows, exact
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics import calibration, classification, intervals
-from softbio_jax.evaluation.predictions import Predictions, rows_text
-from softbio_jax.tasks import MISSING, TASKS
+from softbio_jax.evaluation.predictions import Predictions
+from softbio_jax.tasks import AGE, MISSING, TASKS
 
 YEARS_COLUMN = "years"  # true ages, as the builders of the sets that have them name it
 
@@ -68,22 +70,19 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
     """Returns the true ages (n,) of the labelled examples, None if the set has only groups.
 
     Raises:
-      UserError: a value of the column `years` that is not a number.
+      UserError: a value of the column `years` that is no age, or contradicts the label.
     """
-    if task != "age" or YEARS_COLUMN not in predictions.audit:
+    if task != AGE.name:
         return None
-    values = predictions.audit[YEARS_COLUMN]
-    years = np.full(len(values), np.nan)
-    for row, value in enumerate(values):
-        try:
-            years[row] = float(value) if value else np.nan
-        except ValueError:
-            where = f"predictions {predictions.name!r} {rows_text([row])} {YEARS_COLUMN}"
-            expected, found = "a number or an empty cell", repr(str(value))
-            raise UserError(
-                "not an age in years", where=where, expected=expected, found=found, fix="correct the row"
-            ) from None
-    return years[predictions.labels[task] != MISSING]
+    where = f"predictions {predictions.name!r}"
+    rows = Rows(predictions.labels, predictions.audit, predictions.ids, where)
+    try:
+        years = exact(rows)
+    except UserError:  # a table's own column age_group or the like may hold anything
+        columns = {YEARS_COLUMN: predictions.audit[YEARS_COLUMN]} if YEARS_COLUMN in predictions.audit else {}
+        years = exact(dataclasses.replace(rows, columns=columns))
+    known = years[predictions.labels[task] != MISSING]
+    return None if np.isnan(known).all() else known
 
 
 def _losses(

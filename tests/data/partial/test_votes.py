@@ -9,7 +9,9 @@ from softbio_jax.errors import UserError
 
 
 def test_shares():
-    assert votes.shares("3 0 1 0 0 0 6", "emotion", where="x").tolist() == [0.3, 0, 0.1, 0, 0, 0, 0.6]
+    for text in ("3 0 1 0 0 0 6", "[3, 0, 1, 0, 0, 0, 6]", "30% 0% 10% 0% 0% 0% 60%", "0.3,0,0.1,0,0,0,0.6"):
+        found = votes.shares(text, "emotion", where="x")
+        np.testing.assert_allclose(found, [0.3, 0, 0.1, 0, 0, 0, 0.6])
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,19 @@ def test_a_label_without_votes_is_certain():
         "set/train",
     )
     assert votes.distributions(given, "gender").tolist() == [[1, 0], [0.25, 0.75], [0.5, 0.5], [0, 0]]
+
+
+@pytest.mark.parametrize(("size", "refused"), [(19, False), (20, True)])
+def test_votes_of_which_most_contradict_the_labels_are_in_another_order(size, refused):
+    given = Rows(
+        {"gender": np.arange(size) % 2},
+        {"votes_gender": np.array(["1 9", "9 1"] * size)[:size]},
+        np.array(list(map(str, range(size)))),
+        "set/train",
+    )
+    if not refused:
+        assert votes.distributions(given, "gender")[0].tolist() == [0.1, 0.9]
+        return
+    says = r"another order: set/train votes_gender: .*order male, female, found that in 0 of 20 rows"
+    with pytest.raises(UserError, match=says):
+        votes.distributions(given, "gender")
