@@ -332,3 +332,20 @@ def test_votes_in_another_order_are_told(tmp_path):
     roles = {name: name for name in ("path", "gender", "votes_gender")}
     with pytest.raises(UserError, match=r"votes in another order: .* column .votes_gender.*0 of 20"):
         prepare.survey("csv", source=tmp_path / "labels.csv", columns=roles)
+
+
+@pytest.mark.parametrize("text", ["", "path,gender\n"])
+def test_a_table_without_rows_says_so(tmp_path, text):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UserError, match=r"a table without rows: .*labels\.csv: expected a header and a row"):
+        prepare.survey("csv", source=tmp_path / "labels.csv")
+
+
+def test_paths_to_another_folder_are_read_by_the_flag_that_the_error_names(tmp_path):
+    images(tmp_path / "faces", "0.jpg")
+    (tmp_path / "tables").mkdir()
+    source = tmp_path / "tables" / "labels.csv"
+    write_table(source, ("path", "gender"), [(str(tmp_path / "faces" / "0.jpg"), "male")])
+    with pytest.raises(UserError, match=r"leaves the data folder: .*fix: pass --images, the folder"):
+        prepare.survey("csv", source=source)
+    assert prepare.survey("csv", source=source, images=str(tmp_path / "faces"))["train"].labelled == 1

@@ -1,9 +1,12 @@
 """Errors in years, minors called adults, conformal sets and votes against counts by hand."""
 
+import types
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from softbio_jax.evaluation import label_section
 from softbio_jax.evaluation.metrics import ages, conformal, vote_metrics
 from softbio_jax.evaluation.metrics.classification import REPRESENTATIVE_YEARS
 from softbio_jax.evaluation.predictions import Predictions
@@ -164,3 +167,11 @@ def test_votes():
         rel=1e-5,
     )
     assert vote_metrics.against_votes(item, "age") is None
+
+
+def test_a_column_that_holds_no_votes_ends_no_report():
+    item = predicted([0, 1], votes_age=["10%", "yes"], years=["1", "6"])
+    run = types.SimpleNamespace(name="run", info={}, validation=None, predictions={"x": item})
+    tables = [block.title for block in label_section.section([run]).blocks if hasattr(block, "title")]
+    assert "Expected age against true years" in tables
+    assert "Against the votes of annotators" not in tables

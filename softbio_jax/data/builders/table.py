@@ -62,6 +62,9 @@ class CsvTable(Tabular):
         # Which column has which role is decided once: the other tables must have the same columns.
         beginning = list(itertools.islice(_rows(first, tuple((columns or {}).values())), _SAMPLES))
         header = list(dict.fromkeys(name for _, row in beginning for name in row))
+        if not header:
+            what, fix = "a table without rows", "check --source, or remove the table"
+            raise UserError(what, where=str(first), expected="a header and a row per image", fix=fix)
         super().__init__(
             columns=columns,
             values=values,

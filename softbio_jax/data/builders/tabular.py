@@ -144,7 +144,8 @@ class Files:
         """
         start = f"{self._root.absolute().as_posix().rstrip('/')}/"
         name = name.replace("\\", "/").removeprefix(start)
-        path = tables.inside(self._root, name, where=where)
+        fix = "pass --images, the folder that holds all of them, or write the path relative to it"
+        path = tables.inside(self._root, name, where=where, fix=fix)
         return name, path if os.path.exists(path) else self._images.path(name, where=where)
 
 

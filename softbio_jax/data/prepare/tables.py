@@ -246,13 +246,16 @@ def read_words(path: pathlib.Path, *, count: int = 0) -> Iterator[tuple[str, lis
                 yield where, words
 
 
-def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
+def inside(
+    root: pathlib.Path, name: str, *, where: str, fix: str = "write the path relative to the data folder"
+) -> pathlib.Path:
     """Returns the path that a label file names inside a folder; it need not exist.
 
     Args:
       root: the folder.
       name: a relative path; backslashes count as slashes.
       where: the file and row that hold the path.
+      fix: the correction of another path.
 
     Raises:
       UserError: the path is absolute, empty or leaves the folder.
@@ -260,7 +263,7 @@ def inside(root: pathlib.Path, name: str, *, where: str) -> pathlib.Path:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     absolute = name[:1] in ("/", "\\") or ":" in name[:3]
     if absolute or not parts or ".." in parts:
-        expected, fix = f"a path inside {root}", "write the path relative to the data folder"
+        expected = f"a path inside {root}"
         raise bad_value("a path leaves the data folder", name, where=where, expected=expected, fix=fix)
     return root.joinpath(*parts)
 
