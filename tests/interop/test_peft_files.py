@@ -23,7 +23,7 @@ from softbio_jax.interop.peft_parts import folder as folders
 from softbio_jax.interop.peft_parts.targets import check_targets, targets_of, unwrapped
 from softbio_jax.interop.reading import locate
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
-from softbio_jax.models.config import vision_config
+from softbio_jax.models.config import TEXT, vision_config
 from softbio_jax.params import unflatten
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -31,7 +31,57 @@ CONFIG = vision_config("tiny-test")
 BASE = dict(named_state(formats.official_shapes("tiny-test", text=False)))
 TIMM = OFFICIAL_TO_TIMM.forward(BASE)
 PREFIX = "base_model.model."
+PATCH = "vision_model.embeddings.patch_embedding"  # of CLIP in transformers
 QKV, FC1 = "blocks.0.attn.qkv", "blocks.1.mlp.fc1"
+
+
+DINOV2_BIAS = "encoder.layer.0.attention.{}.bias"
+CLIP_BIASES = [f"vision_model.encoder.layers.0.self_attn.{x}_proj.bias" for x in "qkv"]
+CLIP_OUT = "vision_model.encoder.layers.1.self_attn.out_proj"
+
+
+@pytest.mark.parametrize(
+    ("variant", "module", "trained"),  # trained: names in memory -> in transformers' files
+    [
+        (
+            "tiny-dinov2",
+            "encoder.layer.1.attention.o_proj",
+            {
+                DINOV2_BIAS.format(f"{name[0]}_proj"): DINOV2_BIAS.format(f"attention.{name}")
+                for name in ("query", "key", "value")
+            },
+        ),
+        ("tiny-clip", CLIP_OUT, {name: name for name in [*CLIP_BIASES, "text_model.final_layer_norm.bias"]}),
+        ("tiny-siglip2", CLIP_OUT, {"vision_model.head.mlp.fc1.bias": "vision_model.head.mlp.fc1.bias"}),
+        (
+            "tiny-siglip2",
+            "encoder.layers.2.self_attn.out_proj",
+            {"post_layernorm.bias": "vision_model.post_layernorm.bias"},
+        ),
+    ],
+)
+def test_biases_that_were_trained_on_transformers_modules(variant, module, trained, tmp_path):
+    config = vision_config(variant)
+    base = named_state(formats.official_shapes(variant, text=variant in TEXT))
+    to_files = formats.of(config, "transformers").from_official
+    before, rng = to_files(base), np.random.default_rng(0)
+    arrays = {f"{module}.lora_{x}.weight": rng.normal(size=s) for x, s in (("A", (4, 32)), ("B", (32, 4)))}
+    arrays |= {name: before[file] + 1 for name, file in trained.items()}
+    arrays = {key: array.astype(np.float32) for key, array in arrays.items()}
+    folder = saved(tmp_path / "a", arrays, bias="all")
+    after = to_files(adapter_files.into_tower(adapter_files.read(folder, config, "peft"), base))
+    changed = {key for key in before if not np.array_equal(after[key], before[key])}
+    assert len(changed) == len(trained) + 1 and changed > set(trained.values())
+    for file in trained.values():
+        np.testing.assert_array_equal(after[file], before[file] + 1)
+
+
+@pytest.mark.parametrize(("module", "ours"), [("visual_projection", "proj"), (PATCH, "encoder/patch_embed")])
+def test_modules_of_transformers_outside_the_blocks(module, ours, tmp_path):
+    shapes = {"proj": ((4, 32), (24, 4)), "encoder/patch_embed": ((4, 3, 8, 8), (32, 4, 1, 1))}[ours]
+    arrays = {f"{module}.lora_{x}.weight": np.ones(s, np.float32) for x, s in zip("AB", shapes, strict=True)}
+    read = peft.read(saved(tmp_path / "a", arrays), vision_config("tiny-clip"))
+    assert list(read.layers) == [ours]
 
 
 def drawn(*modules, rank=4):
@@ -244,6 +294,11 @@ class TestFolded:
         refused(
             saved(tmp_path / "a", arrays, **{field: value}), "trained weights that the encoder does not have"
         )
+
+    def test_modules_to_save_by_the_end_of_their_name_as_peft_compares(self, tmp_path):
+        arrays = drawn(QKV) | {"blocks.1.norm1.bias": TIMM["blocks.1.norm1.bias"] + 1}
+        found = folded(saved(tmp_path / "a", arrays, modules_to_save=["orm1"]))
+        np.testing.assert_array_equal(found["blocks.1.norm1.bias"], arrays["blocks.1.norm1.bias"])
 
     def test_a_bias_that_the_projection_does_not_have(self, tmp_path):
         arrays = drawn(QKV) | {"head.bias": np.ones(24, np.float32)}

@@ -106,6 +106,45 @@ class TestDecided:
         assert encoders(saved(tmp_path / "a", pairs), vision_config("PE-Spatial-L14-448")) == {"encoder"}
 
 
+SIGLIP2 = vision_config("tiny-siglip2")  # whose encoders' blocks have layers of the same shapes
+SIGLIP2_BLOCK = ["encoder.layers.0.self_attn.q_proj", "encoder.layers.1.mlp.fc1"]  # in transformers 5
+
+
+def of_siglip2():
+    return {**drawn(SIGLIP2_BLOCK[0], sizes=(32, 32)), **drawn(SIGLIP2_BLOCK[1], sizes=(80, 32))}
+
+
+class TestOneEncoderOfTransformers:
+    @pytest.mark.parametrize(
+        ("name", "tower"), [("SiglipTextModel", "text"), ("SiglipVisionModel", "encoder")]
+    )
+    def test_by_the_class(self, name, tower, tmp_path):
+        assert encoders(saved(tmp_path / "a", of_siglip2(), name), SIGLIP2) == {tower}
+
+    def test_a_doubt_is_asked_about_and_the_word_decides(self, tmp_path):
+        folder = saved(tmp_path / "a", of_siglip2())
+        with pytest.raises(UserError, match=r"fix: add --tower=vision or --tower=text"):
+            peft.read(folder, SIGLIP2)
+        assert encoders(folder, SIGLIP2, tower="text") == {"text"}
+
+    @pytest.mark.parametrize(
+        ("module", "sizes", "tower"),
+        [("head.mlp.fc1", (80, 32), "encoder"), ("encoder.layers.2.mlp.fc1", (80, 32), "encoder")],
+    )
+    def test_by_modules_that_only_one_has(self, module, sizes, tower, tmp_path):
+        pairs = of_siglip2() | drawn(module, sizes=sizes)
+        assert tower in encoders(saved(tmp_path / "a", pairs), SIGLIP2)
+
+    @pytest.mark.parametrize(("width", "tower"), [(32, "encoder"), (24, "text")])
+    def test_by_shapes_of_a_part_of_a_layer(self, width, tower, tmp_path):
+        pairs = drawn(SIGLIP2_BLOCK[0], sizes=(width, width))
+        assert encoders(saved(tmp_path / "a", pairs), vision_config("tiny-clip")) == {tower}
+
+    def test_a_variant_without_text(self, tmp_path):
+        pairs = drawn("encoder.layer.0.attention.q_proj", sizes=(32, 32))
+        assert encoders(saved(tmp_path / "a", pairs), vision_config("tiny-dinov2")) == {"encoder"}
+
+
 class TestRefused:
     @pytest.mark.parametrize("base_class", [None, "MyModel", "PeftModel"])
     def test_a_doubt_is_asked_about(self, base_class, tmp_path):

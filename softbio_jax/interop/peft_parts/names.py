@@ -96,14 +96,26 @@ _BLOCKS = {
 _DEAD = ("attn.in_proj", "attn.out_proj")
 # torch's attention in a text block: PEFT wraps both of its projections under these names.
 _TEXT_BLOCK = {"attn/qkv": "attn", "attn/out": "attn.base_layer.out_proj"} | _MLP
-_PREFIX = re.compile(
+_OUTER = re.compile(
     r"(?:base_model\.model\.)?(?:(?:backbone|model|timm_model|dinov2|dinov2_with_registers)\.)?"
-    r"(?:(?P<vision>visual\.trunk\.|visual\.|trunk\.|vision_model\.)|(?P<text>text\.|text_model\.))?"
 )
-_BARE = re.compile(r"transformer\.resblocks\.\d+\.(.+)")
+_PREFIX = re.compile(
+    _OUTER.pattern
+    + r"(?:(?P<vision>visual\.trunk\.|visual\.|trunk\.|vision_model\.)|(?P<text>text\.|text_model\.))?"
+)
+_BARE = re.compile(r"(?:transformer\.resblocks|encoder\.layers)\.\d+\.(.+)")
 # Outside blocks and pooling: timm's head is the projection.
 _ALONE = {"head": "proj", "patch_embed.proj": "encoder/patch_embed", "conv1": "encoder/patch_embed"}
-_PATCHES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embeddings")  # transformers'
+# transformers' names of them.
+_ALONE_THERE = {"visual_projection": "proj"} | {
+    f"embeddings.{name}": "encoder/patch_embed"
+    for name in ("patch_embeddings.projection", "patch_embeddings", "patch_embedding")
+}
+# DINOv2's parts of a block in transformers 5, as its files name them.
+_IN_FILES = {
+    f"{x}_proj": f"attention.{name}" for x, name in zip("qkv", ("query", "key", "value"), strict=True)
+}
+_IN_FILES["o_proj"] = "output.dense"
 _SPLIT = re.compile(r"attn\.([qkv])(?:_proj)?")
 
 
@@ -141,8 +153,8 @@ def place(module: str, bare: Tower = "vision", *, gated: bool = True) -> Place |
         layer, part = _TRANSFORMERS_BLOCK.get(match[2], ("", ""))
         part = part if gated or part != "up" else ""
         return Place(layer=f"encoder/blocks/{match[1]}/{layer}", part=part) if layer else None
-    if name in _ALONE or name in _PATCHES:
-        return Place(layer=_ALONE.get(name, "encoder/patch_embed"))
+    if alone := _ALONE.get(name) or _ALONE_THERE.get(name):
+        return Place(layer=alone)
     if name.startswith("head."):
         name = re.sub(r"^head\.(attention\b)?", lambda found: f"attn_pool.{'attn' * bool(found[1])}", name)
     if name.startswith("attn_pool."):
@@ -239,16 +251,30 @@ def inner_name(name: str, bare: Tower, official: Container[str]) -> str:
     return f"visual.{rest}" if f"visual.{rest}" in official else rest if not of_text else name
 
 
+def name_in_files(name: str, bare: Tower, known: Container[str]) -> str:
+    """Returns the name of a weight in transformers' files among `known`, or the name as it is.
+
+    Args:
+      name: of a model in memory, with any prefix.
+      bare: the encoder of names without a prefix.
+      known: the names in its files.
+    """
+    rest = _OUTER.sub("", name, count=1)
+    renamed = re.sub(r"(?<=\.attention\.)([qkvo]_proj)", lambda found: _IN_FILES[found[1]], rest)
+    encoder = "text_model" if bare == "text" else "vision_model"
+    return next((found for found in (rest, renamed, f"{encoder}.{rest}") if found in known), name)
+
+
 def is_bypassed(module: str) -> bool:
     """Returns whether PEFT's layer of a module is never called: it is inside torch's attention."""
     return module.endswith("head.attention.out_proj")
 
 
 def is_bare(module: str) -> bool:
-    """Returns whether a module of a block has official names and no prefix.
+    """Returns whether a module of a block has official or transformers' names and no prefix.
 
     The official text encoder has such names in the model of both encoders, and the vision encoder
-    where it is the whole model.
+    where it is the whole model. In transformers 5 both have them where they are the whole model.
     """
     named, rest = parted(module)
     return named is None and bool(_BARE.fullmatch(rest))

@@ -40,6 +40,10 @@ class Targets:
         """Returns whether a module is among those that are trained whole (modules_to_save)."""
         return any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.trained)
 
+    def saves(self, module: str) -> bool:
+        """Returns whether PEFT trains and saves a module whole: it compares the ends of names, as texts."""
+        return any(re.match(rf".*{re.escape(name)}($|\..*)", module) for name in self.trained)
+
     def _in_blocks(self, module: str) -> bool:
         if self.blocks is None:
             return True

@@ -11,7 +11,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.interop import formats
 from softbio_jax.interop.official import OFFICIAL, text_shapes, vision_shapes, without_mask
 from softbio_jax.interop.peft_parts.config import PeftConfig
-from softbio_jax.interop.peft_parts.names import Tower, inner_name
+from softbio_jax.interop.peft_parts.names import Tower, inner_name, name_in_files
 from softbio_jax.models.config import TEXT, VisionConfig
 
 PREFIX = "base_model.model."
@@ -91,7 +91,7 @@ def _trained_name(key: str, settings: PeftConfig, where: str) -> str:
     """Returns the name in the base model of a tensor that was trained whole."""
     name = key.replace(".base_layer.", ".")
     module, _, leaf = name.removeprefix(PREFIX).rpartition(".")
-    if settings.targets.trains(module) or (settings.biases and "bias" in leaf):
+    if settings.targets.saves(module) or (settings.biases and "bias" in leaf):
         return name
     embedding = "lora_embedding_" in key or "token_adapter." in key
     raise UserError(
@@ -123,12 +123,17 @@ def native(trained: Tensors, config: VisionConfig, bare: Tower, *, where: str) -
     visual = {key: array for key, array in unset.items() if key.startswith("visual.")}
     family = formats.FAMILIES[config.family]
     others = [name for name in ("timm", "transformers") if name in family]
-    layouts: dict[str, Tensors] = {name: family[name].from_official(visual) for name in others}
+    layouts: dict[str, Tensors] = {
+        name: family[name].from_official(visual if name == "timm" else unset) for name in others
+    }
     layouts["official"] = unset
     owners: dict[str, str] = {}
     for name, array in trained.items():
         key = inner_name(name, bare, known)
         layout = next((name for name in ("official", *others) if key in layouts[name]), "timm")
+        if key not in layouts[layout] and "transformers" in family:
+            found = name_in_files(name, bare, layouts["transformers"])
+            key, layout = (found, "transformers") if found in layouts["transformers"] else (key, layout)
         expected = layouts[layout][key].shape if key in layouts[layout] else None
         if expected != array.shape or (key == _NO_BIAS and array.any()):
             raise UserError(
@@ -138,7 +143,9 @@ def native(trained: Tensors, config: VisionConfig, bare: Tower, *, where: str) -
                 if key == _NO_BIAS
                 else "x".join(map(str, expected or ())) or f"a weight of {config.name}",
                 found="x".join(map(str, array.shape)),
-                fix="remove it from the file, and from modules_to_save and bias in adapter_config.json",
+                fix="merge it with PEFT (merge_and_unload) and convert the merged model"
+                if expected is None and re.search(r"\.\d+\.", name)  # of a block, not a head
+                else "remove it from the file, and from modules_to_save and bias in adapter_config.json",
             )
         owners[_claim(owners, f"{layout} {key}", name, where)] = name
         layouts[layout][key] = array

@@ -3,11 +3,30 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from softbio_jax.errors import UserError
-from softbio_jax.interop.peft_parts.names import Tower, is_bare, layer_sizes, parted, place
+from softbio_jax.interop.peft_parts.names import HALVES, Tower, is_bare, layer_sizes, parted, place
 from softbio_jax.models.config import VisionConfig
 
-# Classes that a model without a prefix may have been: core.vision_encoder.pe, and open_clip's.
-_CLASSES: Mapping[str, Tower] = {"CLIP": "text", "TextTransformer": "text", "VisionTransformer": "vision"}
+_FAMILIES, _KINDS = ("CLIP", "Siglip"), ("Transformer", "Model")
+# How many modules share the outputs of a layer.
+_PARTS = dict.fromkeys("qkv", 3) | dict.fromkeys(HALVES, 2)
+# Names of weights that only one of transformers' encoders has.
+_ONLY: Mapping[Tower, tuple[str, ...]] = {
+    "vision": (
+        "attn_pool.",
+        "head.",
+        "embeddings.patch_",
+        "embeddings.class_",
+        "pre_layrnorm.",
+        "post_layernorm.",
+    ),
+    "text": ("embeddings.token_", "final_layer_norm."),
+}
+# Classes that a model without a prefix may have been: core.vision_encoder.pe's, open_clip's, transformers'.
+_CLASSES: Mapping[str, Tower] = {
+    "CLIP": "text",
+    **{f"{family}Text{kind}": "text" for family in ("", *_FAMILIES) for kind in _KINDS},
+    **{f"{family}Vision{kind}": "vision" for family in ("", *_FAMILIES) for kind in _KINDS},
+}
 
 
 def tower_of_bare(
@@ -67,10 +86,15 @@ def _clues_of_names(bare: Iterable[str], modules: Iterable[str]) -> dict[str, To
         named, rest = parted(module)
         if named == "vision":
             clues.setdefault("text", f"{module} beside it")
-        elif named == "text" or rest.startswith("attn_pool."):
+        elif named == "text":
             clues.setdefault("vision", f"{module} beside it")
+        for tower, names in _ONLY.items():
+            if named is None and rest.startswith(names):
+                clues.setdefault(tower, f"{module} beside it")
     for module in bare:
-        inner = parted(module)[1].split(".", 3)[3]  # transformer.resblocks.3.attn
+        parent, _, _, inner = parted(module)[1].split(".", 3)  # transformer.resblocks.3.attn
+        if parent == "encoder":  # transformers' blocks are alike
+            continue
         if inner in ("attn", "attn.base_layer.out_proj"):
             clues.setdefault("text", module)
         elif inner not in ("mlp.c_fc", "mlp.c_proj", "attn.out_proj"):
@@ -89,6 +113,7 @@ def _fits(
             continue  # has the name, and is refused later
         if found is None or found.layer not in expected:
             return False
-        if not found.part and expected[found.layer] != sizes[module]:
+        inputs, outputs = expected[found.layer]
+        if (inputs, outputs // _PARTS.get(found.part, 1)) != sizes[module]:
             return False
     return True
