@@ -6,6 +6,7 @@ import ast
 import errno
 import importlib.util
 import logging
+import math
 import os
 import pathlib
 import re
@@ -239,6 +240,7 @@ def _parse(argv: list[str]) -> list[str]:
             # For a missing config file, ml_collections returns an object whose attributes raise:
             # access one now, not in the middle of the work.
             hasattr(flags.FLAGS[name].value, "lock")
+            _check_value(flags.FLAGS[name])
         return arguments
     except SystemExit:  # absl exits with 1 after --help
         sys.exit(0)
@@ -250,6 +252,17 @@ def _parse(argv: list[str]) -> list[str]:
         installed = console.started_as.startswith("softbio-jax")
         program = console.started_as if installed else os.path.basename(argv[0])
         _leave(_EXIT_USAGE, f"error: {_describe_flag_error(error)}; see {program} --help")
+
+
+def _check_value(flag: flags.Flag) -> None:
+    """Refuses what absl accepts: an empty name in a list, which would be the current folder, and NaN."""
+    value = flag.value
+    if isinstance(value, list) and not all(not isinstance(item, str) or item.strip() for item in value):
+        raise flags.Error(f"flag --{flag.name}={','.join(value)}: an empty entry; drop the comma")
+    if flag.present and value == [] and flag.default is None:
+        raise flags.Error(f"flag --{flag.name}: an empty list; name something, or omit the flag")
+    if isinstance(value, float) and math.isnan(value):
+        raise flags.Error(f"flag --{flag.name}=nan: expected a number")
 
 
 def _describe_flag_error(error: Exception) -> str:

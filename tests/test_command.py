@@ -41,6 +41,8 @@ def run_script(tmp_path):
             "from softbio_jax.errors import UserError\n"
             "CONFIG = config_flags.DEFINE_config_file('config')\n"
             "COUNT = flags.DEFINE_integer('count', 1, 'A number.')\n"
+            "flags.DEFINE_float('share', 0.5, 'A number.', 0.0, 1.0)\n"
+            "flags.DEFINE_list('folders', None, 'Several.')\n"
             "def main(argv):\n" + textwrap.indent(textwrap.dedent(body), "    ") + "\n"
             "if __name__ == '__main__':\n"
             "    command.run(main, arguments=True)\n"
@@ -139,6 +141,10 @@ def test_a_full_disk_is_reported_even_without_a_file_name(run_script):
         ("--config.model.varaint=B16", "varaint"),
         ("--config.model.depth=deep", "deep"),
         ("--config=/no/such/config.py", "/no/such/config.py"),
+        ("--share=nan", "--share=nan"),  # beyond both bounds, for absl within
+        ("--folders=a,,b", "--folders=a,,b: an empty entry"),  # which would be the current folder
+        ("--folders=a, ", "an empty entry"),
+        ("--folders=", "--folders: an empty list"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(run_script, argument, named):
