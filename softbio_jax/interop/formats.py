@@ -1,7 +1,6 @@
 """Checkpoint formats by name, and strict reading of a file in any of them."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,17 +11,12 @@ from softbio_jax.errors import UserError
 from softbio_jax.interop import official, stacking, timm
 from softbio_jax.interop.families import clip, dinov2, dinov3, siglip2
 from softbio_jax.interop.keymap import Format, KeyMap, Shapes, check_finite, check_shapes, hollow, shapes_of
-from softbio_jax.interop.reading import locate, mismatch
+from softbio_jax.interop.reading import beside, locate, mismatch
 from softbio_jax.interop.safe_load import load_arrays
 from softbio_jax.interop.timm import OFFICIAL_TO_TIMM
 from softbio_jax.models.config import TEXT, VISION, VisionConfig
 
 Arrays = Mapping[str, np.ndarray]
-# The configurations of timm, open_clip and transformers beside weights, and their names of the two.
-_FILES = ("config.json", "open_clip_config.json", "preprocessor_config.json")
-_NAMES = {"mean": "mean", "std": "std", "image_mean": "mean", "image_std": "std"}
-
-
 # Numbers in files of transformers and OpenAI that are no weights.
 _COUNTERS = (".position_ids", "input_resolution", "context_length", "vocab_size")
 # Of the Perception Encoder, ours included.
@@ -71,15 +65,24 @@ _OURS = {"softbio": FORMATS["softbio"]}
 
 
 def _transformers(keymap: KeyMap, head: tuple[str, ...]) -> Format:
-    """Returns transformers' format of a model with both encoders."""
+    """Returns transformers' format of a model with both encoders, or of the vision encoder alone."""
     key = f"{clip.EMBEDDINGS}.patch_embedding.weight"
+    outer, _, alone = key.partition(".")
+
+    def opened(arrays: Arrays) -> dict[str, np.ndarray]:
+        """Returns an encoder that transformers 5 saved alone under its names in the model of both."""
+        return (
+            {f"{outer}.{name}": array for name, array in arrays.items()} if alone in arrays else dict(arrays)
+        )
+
     return Format(
         name="transformers",
-        holds=lambda keys: key in keys,
+        holds=lambda keys: key in keys or alone in keys,
         key=key,
         head=head,
         to_official=keymap.backward,
         from_official=keymap.forward,
+        opened=opened,
     )
 
 
@@ -210,7 +213,7 @@ def read(
         keys, shapes and values that are wrong.
     """
     where = str(path)
-    arrays, _ = load_arrays(path)
+    arrays, metadata = load_arrays(path)
     arrays = {key: array for key, array in arrays.items() if not key.endswith(_COUNTERS)}
     detected = detect(arrays, where=where, config=config)
     _check_floats(arrays, where)
@@ -234,7 +237,7 @@ def read(
     expected, has_text = _expected(format_, config.name, found)
     if found != expected:
         mismatch.explain(format_, config, expected, found, _others(arrays, config, found), where=where)
-    check_beside(pathlib.Path(path), config)
+    beside.check(pathlib.Path(path), config, metadata)
     layout = f"{config.name}{' with its text encoder' if has_text else ''} as {detected}"
     check_shapes(found, expected, where=where, layout=layout)
     check_finite(opened, where=where)
@@ -280,45 +283,3 @@ def _others(
 
 def _headless(format_: Format, entries: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry for key, entry in entries.items() if not key.startswith(format_.head)}
-
-
-def check_beside(weights: pathlib.Path, config: VisionConfig) -> None:
-    """Checks the normalisation in the configurations beside a file of weights.
-
-    Raises:
-      UserError: another mean or standard deviation than the variant's.
-    """
-    weights, _ = locate.split_level(weights)
-    for name in _FILES:
-        path = (weights if weights.is_dir() else weights.parent) / name
-        try:
-            values = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue  # missing, or another kind of file
-        for key, found in _named(values):
-            expected = getattr(config, _NAMES[key])
-            if isinstance(found, list) and not _alike(found, expected):
-                raise UserError(
-                    "weights trained with another normalisation",
-                    where=f"{path} {key}",
-                    expected=f"{list(expected)}",
-                    found=str(found),
-                    fix=f"give weights of {config.name}, or correct the file if it belongs to others",
-                )
-
-
-def _alike(found: list[Any], expected: tuple[float, ...]) -> bool:
-    try:
-        return all(abs(value - own) <= 1e-3 for value, own in zip(found, expected, strict=True))
-    except (TypeError, ValueError):  # of another length, or no numbers
-        return False
-
-
-def _named(values: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the means and deviations of a configuration and of what is nested in it."""
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            if key in _NAMES:
-                yield key, value
-            else:
-                yield from _named(value)

@@ -136,7 +136,7 @@ def _load_torch(path: pathlib.Path, level: str) -> tuple[dict[str, np.ndarray], 
             loaded = untrusted.tree(torch.load(path, map_location="cpu", weights_only=True), path)
     # A damaged file can raise almost any error inside the unpickler; no code of it has run.
     except Exception as error:
-        if "weights only load failed" in str(error).lower():
+        if "weights only load failed" in str(error).lower() and not _other_kind("torch file", path):
             raise UserError(
                 "refused: the pickle contains more than tensors and was not run",
                 where=str(path),
@@ -213,7 +213,24 @@ def _to_numpy(value: Any, key: str, path: pathlib.Path, torch: Any) -> np.ndarra
     return value.numpy()
 
 
+def _other_kind(kind: str, path: pathlib.Path) -> tuple[str, str] | None:
+    """Returns what a file is by its first bytes, and the fix, if it is not what its name says."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS", "fetch the file itself: git lfs pull"
+    if start.lstrip().startswith(b"<"):
+        return "a web page", "download the file itself, not the page about it"
+    if start.startswith(b"PK") and kind == "safetensors file":
+        return "an archive, as torch and numpy write them", "name it .pt or .npz"
+    if start[8:9] == b"{" and kind != "safetensors file":
+        return "a safetensors file", "name it .safetensors"
+    return None
+
+
 def _unreadable(kind: str, path: pathlib.Path, error: Exception) -> UserError:
+    if path.is_file() and (other := _other_kind(kind, path)):
+        return UserError(f"not a {kind}", where=str(path), expected=f"a {kind}", found=other[0], fix=other[1])
     text = str(error).strip().splitlines()
     return UserError(
         f"unreadable {kind}",

@@ -10,7 +10,7 @@ from softbio_jax.checkpoints.pretrained import load_pretrained
 from softbio_jax.errors import UserError
 from softbio_jax.interop import formats, official
 from softbio_jax.interop.goldens import named_state
-from softbio_jax.interop.reading import identity
+from softbio_jax.interop.reading import beside, identity
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.config import VISION, vision_config
 from softbio_jax.params import flatten
@@ -404,3 +404,97 @@ def test_the_normalisation_beside_the_weights_is_the_families(tmp_path, config, 
     else:
         with pytest.raises(UserError, match="another normalisation"):
             formats.read(path, config=config)
+
+
+GELU = {"model_type": "clip", "vision_config": {"hidden_act": "gelu"}}
+OPEN_CLIP = {"model_cfg": {"vision_cfg": {"layers": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "file", "values", "says"),
+    [
+        (CLIP, "config.json", GELU, r"computes otherwise.* hidden_act: expected quick_gelu.* found gelu"),
+        (CLIP, "config.json", {"model_type": "clip", "vision_config": {}}, ""),
+        (CLIP, "config.json", {"model_type": "clip_vision_model", "hidden_act": "gelu"}, "hidden_act"),
+        (CLIP, "config.json", {"model_type": "vit", "hidden_act": "relu"}, ""),
+        (CLIP, "open_clip_config.json", OPEN_CLIP, r"quick_gelu: expected quick_gelu.* found gelu"),
+        (CLIP, "open_clip_config.json", {"model_cfg": {**OPEN_CLIP["model_cfg"], "quick_gelu": True}}, ""),
+        (CLIP, "open_clip_config.json", {"model_cfg": {"vision_cfg": {"timm_model_name": "vit"}}}, ""),
+        (PLAIN, "config.json", {"model_type": "dinov2", "num_attention_heads": 4}, r"expected 2.* found 4"),
+        (PLAIN, "config.json", {"model_type": "dinov2", "num_attention_heads": 2}, ""),
+        (PLAIN, "config.json", {"model_type": "dinov2", "layer_norm_eps": 1e-6, "hidden_act": "gelu"}, ""),
+        (PLAIN, "config.json", {"model_type": "dinov2", "layer_norm_eps": 1e-5}, "layer_norm_eps"),
+        (V3, "config.json", {"model_type": "dinov3_vit", "rope_theta": 10000.0}, "rope_theta: expected 100"),
+        (PLUS, "config.json", {"model_type": "dinov3_vit", "hidden_act": "silu", "rope_theta": 100.0}, ""),
+        (
+            SIGLIP2,
+            "config.json",
+            {"model_type": "siglip", "vision_config": {"hidden_act": "gelu_pytorch_tanh"}},
+            "",
+        ),
+        (CLIP, "config.json", {"architecture": "vit_base_patch32_clip_224"}, ""),  # of OpenAI's or LAION's
+        (
+            CLIP,
+            "config.json",
+            {"architecture": "vit_base_patch32_clip_224", "pretrained_cfg": {"tag": "laion2b"}},
+            r"checkpoint of clip-b32-gelu given for tiny-clip.*fix: set the variant to clip-b32-gelu",
+        ),
+    ],
+)
+def test_what_the_shapes_do_not_show_is_read_beside_the_weights(tmp_path, config, file, values, says):
+    path = write(tmp_path / "model.safetensors", state_of(config), config, "softbio")
+    (tmp_path / file).write_text(json.dumps(values))
+    if says:
+        with pytest.raises(UserError, match=says):
+            formats.read(path, config=config)
+    else:
+        formats.read(path, config=config)
+
+
+def test_the_other_activation_of_the_same_shapes_is_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(GELU))
+    with pytest.raises(UserError, match="fix: set the variant to clip-b32-gelu"):
+        beside.check(tmp_path / "model.safetensors", VISION["clip-b32"], {})
+    beside.check(tmp_path / "model.safetensors", VISION["clip-b32-gelu"], {})
+
+
+def test_our_own_files_name_their_variant(tmp_path):
+    tiling = {"variant": "PE-Lang-L14-448-Tiling"}  # which computes the same
+    beside.check(tmp_path / "a.safetensors", VISION["PE-Lang-L14-448"], tiling)
+    with pytest.raises(UserError, match=r"checkpoint of clip-b32-gelu given for clip-b32: .*metadata"):
+        beside.check(tmp_path / "a.safetensors", VISION["clip-b32"], {"variant": "clip-b32-gelu"})
+    first = VISION["clip-b32-gelu"].first(6, where="model.blocks")
+    beside.check(tmp_path / "a.safetensors", first, {"variant": "clip-b32-gelu"})
+
+
+@pytest.mark.parametrize("config", [CLIP, SIGLIP2], ids=lambda config: config.name)
+def test_a_vision_encoder_that_transformers_saved_alone(tmp_path, config):
+    state = state_of(config)
+    arrays = formats.of(config, "transformers").from_official(state)
+    alone = {key.removeprefix("vision_model."): array for key, array in arrays.items() if "model." in key}
+    save_arrays(tmp_path / "a.safetensors", alone, metadata={})
+    if config.out_dim is None:
+        assert same_bits(formats.read(tmp_path / "a.safetensors", config=config), state)
+    else:
+        with pytest.raises(UserError, match=r"another head.*visual_projection.*--head_of"):
+            formats.read(tmp_path / "a.safetensors", config=config)
+    with pytest.raises(UserError, match=r"another family given for tiny-dinov2.*clip or siglip2"):
+        formats.read(tmp_path / "a.safetensors", config=PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "says"),
+    [
+        ("pos_embed", lambda a: np.zeros((1, 50, 32), a.dtype), r"another image size: .*found 7 x 7, of 56"),
+        ("pos_embed", lambda a: np.zeros((1, 48, 32), a.dtype), "pos_embed is 1x48x32 not 1x17x32"),
+        ("patch_embed.proj.weight", lambda a: a.transpose(2, 3, 1, 0), "is 8x8x3x32 not 32x3x8x8"),
+        ("patch_embed.proj.weight", lambda a: np.zeros((32, 3, 16, 16), a.dtype), "patch size that does not"),
+        ("patch_embed.proj.weight", lambda a: a.reshape(32, -1), "is 32x192 not 32x3x8x8"),
+    ],
+)
+def test_an_array_of_another_size_or_layout(tmp_path, key, change, says):
+    arrays = dict(formats.of(PLAIN, "timm").from_official(state_of(PLAIN)))
+    arrays[key] = change(arrays[key])
+    save_arrays(tmp_path / "a.safetensors", arrays, metadata={})
+    with pytest.raises(UserError, match=says):
+        formats.read(tmp_path / "a.safetensors", config=PLAIN)

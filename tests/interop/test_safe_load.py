@@ -46,6 +46,21 @@ def test_a_file_that_is_no_checkpoint(tmp_path, content):
         load_arrays(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid 0", "a pointer of Git LFS; fix: .*git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "a web page; fix: download the file itself"),
+        (b"PK\3\4" + bytes(90), "an archive.*fix: name it .pt or .npz"),
+    ],
+)
+def test_another_kind_of_file_is_told_by_its_first_bytes(tmp_path, content, says):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"not a safetensors file: .*found {says}"):
+        load_arrays(path)
+
+
 def test_a_missing_file_a_folder_and_another_type(tmp_path):
     with pytest.raises(UserError, match=r"no such checkpoint file: .*gone\.pt.*found nothing"):
         load_arrays(tmp_path / "gone.pt")

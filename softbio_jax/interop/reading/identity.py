@@ -20,9 +20,11 @@ _TYPES = {
 }
 # transformers' names of the sizes.
 _SIZES = {"hidden_size": "width", "num_hidden_layers": "layers", "patch_size": "patch_size"}
+# Of the vision encoders alone, whose configurations have no vision_config.
+_ALONE = {"clip_vision_model": "clip", "siglip_vision_model": "siglip2"}
 # What a vision_config does not name.
 _DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224}
-_OWN_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+OWN_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "clip": {"patch_size": 32, "hidden_act": "quick_gelu"},
     "siglip2": {"patch_size": 16},
 }
@@ -63,6 +65,21 @@ def variant_of(source: str) -> str:
     )
 
 
+def family_of(values: Mapping[str, Any]) -> str | None:
+    """Returns the family of a configuration of transformers, or None for any other."""
+    name = str(values.get("model_type"))
+    return _ALONE.get(name) or _TYPES.get(name, (None, False))[0]
+
+
+def named_by_timm(values: Mapping[str, Any]) -> VisionConfig | None:
+    """Returns the variant of a configuration of timm, or None for any other."""
+    name = values.get("architecture")
+    try:
+        return vision_config(_tagged(name, values)) if isinstance(name, str) else None
+    except UserError:
+        return None
+
+
 def _tagged(name: str, values: Mapping[str, Any]) -> str:
     """Returns timm's name with its tag, where that is a name of its own."""
     details = values.get("pretrained_cfg")
@@ -78,8 +95,8 @@ def _by_sizes(values: Mapping[str, Any]) -> str | None:
     """Returns the variant of a configuration of transformers."""
     family, registers = _TYPES.get(str(values.get("model_type")), (None, False))
     wanted = {ours: values.get(theirs) for theirs, ours in _SIZES.items()}
-    if family and family in _OWN_DEFAULTS and isinstance(own := values.get("vision_config"), Mapping):
-        own = {**_DEFAULTS, **_OWN_DEFAULTS[family], **own}
+    if family and family in OWN_DEFAULTS and isinstance(own := values.get("vision_config"), Mapping):
+        own = {**_DEFAULTS, **OWN_DEFAULTS[family], **own}
         wanted = {ours: own[theirs] for theirs, ours in _SIZES.items()}
         wanted["image_size"] = own["image_size"]
         if family == "clip":

@@ -1,5 +1,6 @@
 """What is wrong with a file whose arrays are not those of the variant that it was given for."""
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -34,6 +35,7 @@ def explain(
     _check_variant(config, others, where)
     _check_text(config, expected, found, where)
     _check_patch(format_, config, expected, found, where)
+    _check_grid(config, expected, found, where)
     _check_head(format_, expected, found, where)
 
 
@@ -82,7 +84,7 @@ def _check_patch(format_: Format, config: VisionConfig, expected: Shapes, found:
     for key in (format_.key, f"visual.{format_.key}"):
         if key in expected and key in found:
             sides = found[key][:2] if format_.name == "softbio" else found[key][2:]
-            if sides != (config.patch_size,) * 2:
+            if len(set(sides)) == 1 and sides[0] != config.patch_size:
                 raise UserError(
                     "patch size that does not fit",
                     where=f"{where} key {key}",
@@ -90,6 +92,28 @@ def _check_patch(format_: Format, config: VisionConfig, expected: Shapes, found:
                     found=" x ".join(map(str, sides)),
                     fix="name the variant of this patch size, or give a file of this one",
                 )
+
+
+def _check_grid(config: VisionConfig, expected: Shapes, found: Shapes, where: str) -> None:
+    """Raises for a position embedding of another number of patches, as the only shape that differs."""
+    others = [key for key in expected if found.get(key) != expected[key]]
+    if found.keys() != expected.keys() or len(others) != 1 or "pos" not in others[0]:
+        return
+    own, theirs = expected[others[0]], found[others[0]]
+    if len(theirs) != len(own) or theirs[-1] != own[-1]:
+        return
+    patches = theirs[-2] - (own[-2] - config.grid**2)
+    side = math.isqrt(max(patches, 0))
+    if side and side**2 == patches:
+        size = config.image_size
+        raise UserError(
+            "position embedding of another image size",
+            where=f"{where} key {others[0]}",
+            expected=f"{config.grid} x {config.grid} patches, of {size} pixels",
+            found=f"{side} x {side}, of {side * config.patch_size} pixels",
+            fix=f"resample it: of timm's files create_model(NAME, img_size={side * config.patch_size}, "
+            f"checkpoint_path=FILE), then set_input_size({size}); save its state_dict()",
+        )
 
 
 def _check_head(format_: Format, expected: Shapes, found: Shapes, where: str) -> None:
