@@ -260,10 +260,18 @@ def _adapters(out: pathlib.Path) -> str:
             found=session.run.method.name,
             fix="use --format=safetensors",
         )
+    naming = _KEYS.value or "timm"
+    if naming == "official" and model.config.family not in ("perception", "clip"):
+        raise UserError(
+            "no such names of adapters",
+            where="--keys",
+            expected="timm or transformers",
+            found=f"official, of {model.config.name}",
+            fix="add --keys=timm",
+        )
     with files.atomic_folder(out) as folder:
         if _FORMAT.value == "peft":
             adapter = peft.collect(params, model.adapters)
-            naming = "transformers" if _KEYS.value == "transformers" else "timm"
             peft.write(folder, adapter, naming=naming, base_model=model.config.name, config=model.config)
         else:
             stats = session.state.batch_stats

