@@ -132,8 +132,8 @@ def native(trained: Tensors, config: VisionConfig, bare: Tower, *, where: str) -
         key = inner_name(name, bare, known)
         layout = next((name for name in ("official", *others) if key in layouts[name]), "timm")
         if key not in layouts[layout] and "transformers" in family:
-            found = name_in_files(name, bare, layouts["transformers"])
-            key, layout = (found, "transformers") if found in layouts["transformers"] else (key, layout)
+            theirs = name_in_files(name, bare, layouts["transformers"])
+            key, layout = (theirs, "transformers") if theirs in layouts["transformers"] else (key, layout)
         expected = layouts[layout][key].shape if key in layouts[layout] else None
         if expected != array.shape or (key == _NO_BIAS and array.any()):
             raise UserError(
