@@ -52,8 +52,7 @@ _NO_TPU = {
 
 _FIXES = {
     errno.ENOENT: "check the path",
-    errno.EACCES: "check the permissions",
-    errno.EPERM: "check the permissions",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "check the permissions"),
     errno.EROFS: "choose a folder that can be written",
     errno.ENOSPC: "free some disk space or choose another folder",
 }
@@ -257,7 +256,7 @@ def _parse(argv: list[str]) -> list[str]:
 def _check_value(flag: flags.Flag) -> None:
     """Refuses what absl accepts: an empty name in a list, which would be the current folder, and NaN."""
     value = flag.value
-    if isinstance(value, list) and not all(not isinstance(item, str) or item.strip() for item in value):
+    if isinstance(value, list) and any(isinstance(item, str) and not item.strip() for item in value):
         raise flags.Error(f"flag --{flag.name}={','.join(value)}: an empty entry; drop the comma")
     if flag.present and value == [] and flag.default is None:
         raise flags.Error(f"flag --{flag.name}: an empty list; name something, or omit the flag")
@@ -267,9 +266,7 @@ def _check_value(flag: flags.Flag) -> None:
 
 def _describe_flag_error(error: Exception) -> str:
     """Returns an error of absl or ml_collections about the command line as one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, OSError):  # several lines about a config file, with the reason in the last
         return f"config file: {lines[-1]}"
     if any(line.startswith("Traceback") for line in lines):  # get_config() raised it
@@ -278,17 +275,17 @@ def _describe_flag_error(error: Exception) -> str:
         return "unknown config key: a --config.KEY goes into a value that has no keys"
     if isinstance(error, AttributeError | KeyError):
         name = " ".join(_unquoted(error.args[0]).split())
-        group = name.isidentifier()  # otherwise ml_collections' message has more
-        key = f"config.{name}"  # the message has the last part of the key alone
-        for argument in sys.argv if group else ():
-            if (found := re.match(rf"--?(config\.(?:\w+\.)*{name})\.", argument)) is not None:
-                key = found[1]
-        fix = f"; fix: correct the name, or set all of it: --{key}=\"{{'KEY': VALUE}}\""
-        return f"unknown config key: {name if not group else f'{key}: no group of the file{fix}'}"
+        if not name.isidentifier():  # ml_collections' message has more
+            return f"unknown config key: {name}"
+        # The message has the last part of the key alone.
+        keys = (re.match(rf"--?(config\.(?:\w+\.)*{name})\.", argument) for argument in sys.argv)
+        key = next((found[1] for found in keys if found), f"config.{name}")
+        fix = f"fix: correct the name, or set all of it: --{key}=\"{{'KEY': VALUE}}\""
+        return f"unknown config key: {key}: no group of the file; {fix}"
     missing = [re.fullmatch(r"flag (--\w+)=None: .* other than None\.", line) for line in lines]
     if all(missing):
         return "a flag is missing: " + ", ".join(found[1] for found in missing if found)
-    return _one_line(error)
+    return _one_line(error) or lines[0]
 
 
 def _unquoted(text: object) -> str:
