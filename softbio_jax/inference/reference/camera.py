@@ -34,15 +34,13 @@ def frames(source: str) -> Iterator[np.ndarray]:
         import cv2
 
         camera = cv2.VideoCapture(int(source) if source.isdigit() else source)
-        while (taken := camera.read())[0]:
-            yield taken[1][..., ::-1]
+        yield from (frame[..., ::-1] for _, frame in iter(camera.read, (False, None)))
 
 
 here, parser = pathlib.Path(__file__).resolve().parent, argparse.ArgumentParser(description=__doc__)
 parser.add_argument("source")
 parser.add_argument("--box", default="", help="of the face, x0,y0,x1,y1; default: the frame")
-risks = ("0.01", "0.02", "0.05", "0.1", "0.2", "0.3")
-parser.add_argument("--risk", choices=risks, help="say unsure, so that at most this share is wrong")
+parser.add_argument("--risk", choices=["0.01", "0.02", "0.05", "0.1", "0.2", "0.3"], help="unsure above it")
 if __name__ == "__main__":
     from ai_edge_litert.interpreter import Interpreter
 
@@ -58,5 +56,4 @@ if __name__ == "__main__":
             sure = least is not None and p.max() / p.sum() >= least
             answers.append(f"{task} {names[p.argmax()] if sure else 'unsure'} ({p.max() / p.sum():.2f})")
         print(", ".join(answers), flush=True)
-    if "frame" not in globals():
-        raise SystemExit(f"error: no frame in {flags.source}; fix: name an image, a video, .npy or a camera")
+    raise SystemExit(0 if "frame" in globals() else f"error: no frame in {flags.source}; fix: check the name")
