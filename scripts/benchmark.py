@@ -22,7 +22,6 @@ from benchmarks.comparison import machine, results, runner, suites
 from benchmarks.comparison.case import Case
 from softbio_jax import command, files
 from softbio_jax.errors import UserError
-from softbio_jax.train import huge_pages
 
 _SUITE = flags.DEFINE_enum("suite", "cpu", ["cpu", "gpu"], "Which cases.")
 _OUT = flags.DEFINE_string("out", None, "Where to write benchmark.json and benchmark.md.")
@@ -84,5 +83,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    huge_pages.restart()
     command.run(main)

@@ -66,6 +66,7 @@ def _adapt(out: pathlib.Path) -> None:
     config.data.root = str(out / "data")
     if _STEPS.value:
         config.train.steps = _STEPS.value
+        config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, _STEPS.value // 2)
     run = build.build(config.to_dict())
     loop.train_and_evaluate(run, open_all(run.config.data), out / "run")
 

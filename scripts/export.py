@@ -219,6 +219,14 @@ def _encoder(out: pathlib.Path) -> str:
             found=repr(_TASK.value),
             fix="name one of them",
         )
+    if _TASK.value is not None and bundle.model.adapters.per_task is None:
+        raise UserError(
+            "one encoder serves all tasks",
+            where="--task",
+            expected="a model with adapters per task (MTLoRA)",
+            found=bundle.method,
+            fix="omit --task",
+        )
     params, stats = bundle.variables["params"], bundle.variables["batch_stats"]
     task = None if _TASK.value is None else names.index(_TASK.value)
     arrays = peft.merged(params, bundle.model.adapters, task=task)
