@@ -53,7 +53,7 @@ _DEMO = _SCRIPTS / "demo.py"
 _OF_PACKAGE = {"step": "compile", "evaluation": "evaluate"}
 _OF_DEMO = {"drawing": "_draw", "demo": "_adapt"}
 _PHASES = ("step", "evaluation", "demo", "drawing")
-_GUARDS = ("safety/", "ranges.py", "escaping.py", "moved.py", "data/features.py")
+_GUARDS = ("safety/", "ranges.py", "escaping.py", "moved.py", "data/features.py", "interop/reading/beside.py")
 _STEP = "make_train_step.<locals>."  # what the phase `step` must have called
 
 # Few faces; the schedule of configs/demo.py warms up for 20 steps, and a run must be longer.

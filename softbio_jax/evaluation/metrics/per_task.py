@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from softbio_jax.data.partial.years import Rows, exact
+from softbio_jax.data.partial.years import COLUMNS, Rows, exact
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics import calibration, classification, intervals
 from softbio_jax.evaluation.predictions import Predictions
@@ -72,7 +72,7 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
     Raises:
       UserError: a value of the column `years` that is no age, or contradicts the label.
     """
-    if task != AGE.name:
+    if task != AGE.name or not predictions.audit.keys() & set(COLUMNS):
         return None
     where = f"predictions {predictions.name!r}"
     rows = Rows(predictions.labels, predictions.audit, predictions.ids, where)
