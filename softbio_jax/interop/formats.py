@@ -71,9 +71,8 @@ def _transformers(keymap: KeyMap, head: tuple[str, ...]) -> Format:
 
     def opened(arrays: Arrays) -> dict[str, np.ndarray]:
         """Returns an encoder that transformers 5 saved alone under its names in the model of both."""
-        return (
-            {f"{outer}.{name}": array for name, array in arrays.items()} if alone in arrays else dict(arrays)
-        )
+        prefix = f"{outer}." if alone in arrays else ""
+        return {f"{prefix}{name}": array for name, array in arrays.items()}
 
     return Format(
         name="transformers",
