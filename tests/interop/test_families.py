@@ -318,6 +318,35 @@ def test_an_unknown_configuration_is_named(tmp_path, values, found):
         identity.variant_of(str(tmp_path))
 
 
+B32 = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
+SIGLIP_B16 = {"timm_model_name": "vit_base_patch16_siglip_224", "image_size": 224}
+
+
+@pytest.mark.parametrize(
+    ("vision", "more", "variant"),
+    [
+        (B32, {}, "clip-b32-gelu"),
+        (B32, {"quick_gelu": True}, "clip-b32"),
+        (B32 | {"mlp_ratio": 3.0}, {}, None),
+        (B32 | {"width": 640}, {}, None),
+        (B32 | {"layers": [3, 4, 6, 3]}, {}, None),
+        (SIGLIP_B16, {"text_cfg": {"vocab_size": 256_000}}, "siglip2-b16-224"),
+        (SIGLIP_B16, {"text_cfg": {"vocab_size": 32_000}}, None),
+        ({"timm_model_name": "resnet50"}, {}, None),
+        ({"timm_model_name": 5}, {}, None),
+        ([], {}, None),
+    ],
+)
+def test_the_configuration_of_open_clip_names_the_variant(tmp_path, vision, more, variant):
+    values = {"model_cfg": {"vision_cfg": vision, "text_cfg": {}} | more}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(values))
+    if variant:
+        assert identity.variant_of(str(tmp_path)) == variant
+    else:
+        with pytest.raises(UserError, match=r"variant is not known.*set model\.variant"):
+            identity.variant_of(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("given", "name", "wanted", "told"),
     [

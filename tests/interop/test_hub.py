@@ -73,6 +73,7 @@ TIMM = {
     "pretrained_cfg": {"tag": "lvd142m", "mean": [0.485, 0.456, 0.406]},
 }
 TRANSFORMERS = {"model_type": "dinov2", "hidden_size": 32, "num_hidden_layers": 3, "patch_size": 8}
+OPEN_CLIP = {"model_cfg": {"vision_cfg": {"timm_model_name": "vit_pe_core_base_patch16_224"}, "text_cfg": {}}}
 SCRIPT = """
 import sys
 from softbio_jax.checkpoints.pretrained import load_pretrained
@@ -102,6 +103,8 @@ except UserError as error:
             "another normalisation.*image_mean",
         ),
         ("me/other", {"config.json": {"model_type": "swin"}}, "variant is not known.*found swin"),
+        ("me/clip", {"open_clip_config.json": OPEN_CLIP}, "tiny-dinov2 given for PE-Core-B16-224"),
+        ("me/clip", {"config.json": TRANSFORMERS, "open_clip_config.json": OPEN_CLIP}, "^tiny-dinov2 True"),
     ],
 )
 def test_the_hubs_own_configuration_names_variant_and_preprocessing(tmp_path, repository, files, told):

@@ -1,4 +1,4 @@
-"""The variant of weights by the configuration that timm or transformers saved beside them."""
+"""The variant of weights by the configuration that timm, transformers or open_clip saved beside them."""
 
 import pathlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from softbio_jax.interop.reading import locate
 from softbio_jax.models.config import VISION, VisionConfig, vision_config
 from softbio_jax.safety import untrusted
 
-_CONFIG = "config.json"
+_CONFIG, _OPEN_CLIP = "config.json", "open_clip_config.json"
 # transformers' model_type -> family, and whether there are registers.
 _TYPES = {
     "dinov2": ("dinov2", False),
@@ -29,6 +29,9 @@ OWN_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "siglip2": {"patch_size": 16},
 }
 _VOCABULARY = 256_000  # by which SigLIP 2's differ from SigLIP's
+_PARTS = ("vision_cfg", "text_cfg")  # of open_clip's configurations
+# What these say of CLIP's vision encoder; any other key belongs to another architecture.
+_CLIP_KEYS = {"image_size", "width", "layers", "patch_size"}
 
 
 def variant_of(source: str) -> str:
@@ -49,17 +52,18 @@ def variant_of(source: str) -> str:
             fix="name the variant, or the weights",
         )
     values = _config(source)
-    for name in (values.get("architecture"), _by_sizes(values), source if locate.is_hub_id(source) else None):
+    hub_id = source if locate.is_hub_id(source) else None
+    for name in (values.get("architecture"), _by_sizes(values), _by_open_clip(values), hub_id):
         if isinstance(name, str):
             try:
                 return vision_config(_tagged(name, values)).name
             except UserError:
                 continue
-    found = values.get("architecture") or values.get("model_type") or "none"
+    found = values.get("architecture") or values.get("model_type") or _by_open_clip(values) or "none"
     raise UserError(
         "weights whose variant is not known",
         where=source,
-        expected=f"a {_CONFIG} of timm or transformers that names one of {', '.join(VISION)}",
+        expected=f"a {_CONFIG} of timm or transformers, or {_OPEN_CLIP}, of one of {', '.join(VISION)}",
         found=str(found),
         fix="set model.variant to the variant",
     )
@@ -119,13 +123,33 @@ def _by_sizes(values: Mapping[str, Any]) -> str | None:
     return next((name for name, config in VISION.items() if fits(config)), None)
 
 
+def _by_open_clip(values: Mapping[str, Any]) -> str | None:
+    """Returns the variant, or timm's name of it, of a configuration of open_clip."""
+    model = values.get("model_cfg")
+    vision, text = (model.get(part) if isinstance(model, Mapping) else None for part in _PARTS)
+    if not isinstance(model, Mapping) or not isinstance(vision, Mapping) or not isinstance(text, Mapping):
+        return None
+    if isinstance(name := vision.get("timm_model_name"), str):
+        return None if "siglip" in name and text.get("vocab_size") != _VOCABULARY else name
+    wanted = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu", **vision}
+    if set(vision) != _CLIP_KEYS:
+        return None
+
+    def fits(config: VisionConfig) -> bool:
+        return config.family == "clip" and all(getattr(config, key) == wanted[key] for key in wanted)
+
+    return next((name for name, config in VISION.items() if fits(config)), None)
+
+
 def _config(source: str) -> Mapping[str, Any]:
     """Returns the configuration beside weights, empty if there is none."""
     path, _ = locate.split_level(pathlib.Path(source))
     if locate.is_hub_id(source):
         path = locate.resolve(source)  # which downloads the configurations too
-    config = (path if path.is_dir() else path.parent) / _CONFIG
-    try:
-        return untrusted.read_json(config, wrong="a damaged configuration", fix="set model.variant")
-    except OSError:
-        return {}
+    folder, wrong = path if path.is_dir() else path.parent, "a damaged configuration"
+    for name in (_CONFIG, _OPEN_CLIP):
+        try:
+            return untrusted.read_json(folder / name, wrong=wrong, fix="set model.variant")
+        except OSError:
+            continue
+    return {}

@@ -23,8 +23,8 @@ _STEMS = (
     ("open_clip_pytorch_model.bin",),
 )
 _NAMES = tuple(name for stem in _STEMS for name in stem)
-# What says the variant and the normalisation, beside weights on the hub.
-_BESIDE = ("config.json", "preprocessor_config.json")
+# What says the variant and the normalisation, beside weights on the hub; the last is for want of the first.
+_BESIDE = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 _ADAPTER = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Parts of a name that torch's wrappers of a model add: compiled, distributed, sharded, checkpointed.
@@ -180,9 +180,8 @@ def _from_hub(source: str) -> pathlib.Path:
         # Its errors have no common base class; each means that the file is not available.
         try:
             path = _complete(download(filename), download)
-            for beside in _BESIDE if filename in _NAMES else ():
-                with contextlib.suppress(Exception):  # many repositories have only one of them
-                    download(beside)
+            if filename in _NAMES:
+                _download_beside(download)
             return path
         except UserError:
             raise
@@ -205,6 +204,15 @@ def _from_hub(source: str) -> pathlib.Path:
         found=type(first).__name__,
         fix="check the id and the network, or give a file",
     ) from first
+
+
+def _download_beside(download: Callable[[str], pathlib.Path]) -> None:
+    found = set()
+    for name in _BESIDE:
+        if name != _BESIDE[-1] or _BESIDE[0] not in found:
+            with contextlib.suppress(Exception):  # many repositories have only one of them
+                download(name)
+                found.add(name)
 
 
 def _complete(path: pathlib.Path, download: Callable[[str], pathlib.Path]) -> pathlib.Path:

@@ -71,5 +71,11 @@ TIMM_NAMES = {
     "vit_pe_spatial_large_patch14_448.fb": "PE-Spatial-L14-448",
     "vit_pe_spatial_gigantic_patch14_448.fb": "PE-Spatial-G14-448",
 }
-# The repositories of the original files on the hub.
-OTHER_NAMES = {f"facebook/{name}": name for name in VISION if name.startswith("PE-")}
+# The hub's repositories of the original files, and of open_clip's.
+OTHER_NAMES = {f"facebook/{name}": name for name in VISION if name.startswith("PE-")} | {
+    "timm/PE-Core-T-16-384": "PE-Core-T16-384",
+    "timm/PE-Core-S-16-384": "PE-Core-S16-384",
+    "timm/PE-Core-B-16": "PE-Core-B16-224",
+    "timm/PE-Core-L-14-336": "PE-Core-L14-336",
+    "timm/PE-Core-bigG-14-448": "PE-Core-G14-448",
+}
