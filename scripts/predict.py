@@ -116,6 +116,10 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) < 2:
         raise app.UsageError("name at least one input: predict.py --model=RUN INPUT [INPUT ...]")
     _check_flags(argv[1:])
+    if _ANNOTATE.value:
+        from softbio_jax.inference.annotate import Places
+
+        Places(_ANNOTATE.value).check_apart(argv[1:])
     import jax
 
     from softbio_jax.data.faces import Mtcnn
@@ -226,6 +230,9 @@ def _check_flags(given: Sequence[str]) -> None:
     if several and not _SHARDS.value:
         what, fix = "several processes and one table", "pass --shards=N and a folder as --out"
         raise UserError(what, where="--multihost", expected="--shards", found="none", fix=fix)
+    if _OUT.value and not _SHARDS.value and os.path.isdir(_OUT.value):
+        fix = "name a file in it, or pass --shards=N for a folder of tables"
+        raise UserError("the output is a folder", where="--out", expected="a file", found=_OUT.value, fix=fix)
     if _SHARDS.value and not _OUT.value:
         what, fix = "shards without a folder", "pass --out=FOLDER"
         raise UserError(what, where="--shards", expected="--out", found="none", fix=fix)

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST, _SHOWN = 500, 60  # characters of a word
+
 
 class UserError(ValueError):
     """A mistake in the user's input, reported in one line: what, where, expected, found, fix.
@@ -20,10 +22,15 @@ class UserError(ValueError):
     """
 
     def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", fix: str = ""):
-        compared = {"expected": expected, "found": found}
+        compared = {"expected": expected, "found": " ".join(map(_shortened, found.split()))}
         comparison = ", ".join(f"{name} {value}" for name, value in compared.items() if value)
         line = ": ".join(part for part in (what, where, comparison) if part)
         super().__init__(" ".join((line + (f"; fix: {fix}" if fix else "")).split()))
+
+
+def _shortened(word: str) -> str:
+    """Returns a word that fits in a line: no path is as long, but contents where a path should be are."""
+    return word if len(word) <= _LONGEST else f"{word[:_SHOWN]}... ({len(word):,} characters)"
 
 
 def nearest(word: str, known: Iterable[str], *, otherwise: str) -> str:

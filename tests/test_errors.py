@@ -29,3 +29,10 @@ def test_is_one_line_whatever_it_quotes():
 def test_is_a_value_error_for_callers_who_know_no_more():
     with pytest.raises(ValueError, match="bad row"):
         raise UserError("bad row")
+
+
+def test_contents_in_place_of_a_name_are_shortened():
+    path = "/".join(["folder"] * 60)
+    line = str(UserError("no such image", where="a.csv", found=f"{path} or {'x' * 5000}", fix="name files"))
+    assert path in line and len(line) < len(path) + 200
+    assert f"{'x' * 60}... (5,000 characters); fix: name files" in line

@@ -7,12 +7,13 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from softbio_jax import files
 from softbio_jax.console import percent
+from softbio_jax.errors import UserError
 from softbio_jax.escaping import one_line
 from softbio_jax.inference.predictor import Prediction
 
@@ -140,6 +141,28 @@ class Places:
                 break
         path.parent.mkdir(parents=True, exist_ok=True)
         return path, comment
+
+    def check_apart(self, arguments: Iterable[str]) -> None:
+        """Raises UserError if files would be written into a folder that is searched for images.
+
+        They would lie among the user's own, and the same command would read them when it runs again.
+
+        Args:
+          arguments: what is predicted: files, folders and others, of which the folders are checked.
+        """
+        for argument in arguments:
+            folder = pathlib.Path(files.home(argument))
+            if folder.is_dir():
+                *below, _ = _plain(str(folder / "image"), is_folder=False)
+                place = self._folder.joinpath(*below).resolve()
+                if folder.resolve() in (place, *place.parents):
+                    raise UserError(
+                        "annotated images among those to predict",
+                        where=f"--annotate={self._folder}",
+                        expected=f"a folder outside {argument}",
+                        found=str(self._folder.joinpath(*below)),
+                        fix="name another folder",
+                    )
 
     def _siblings(self, parts: list[str]) -> dict[str, pathlib.Path]:
         """Returns the files of a folder, with those of folders whose names differ in case alone."""

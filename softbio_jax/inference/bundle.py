@@ -30,15 +30,15 @@ from softbio_jax.interop.keymap import check_finite, check_shapes, shapes_of
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
 from softbio_jax.models.attention.choice import on_this_machine, resolved
 from softbio_jax.models.config import ComputeConfig, Side, VisionConfig
-from softbio_jax.models.forward import expected_years, forward
+from softbio_jax.models.forward import forward
 from softbio_jax.models.multitask import HeadConfig, MultitaskModel, check_tasks
 from softbio_jax.params import Tree, flatten, unflatten
 from softbio_jax.ranges import Name, Range, checked, from_mapping
 from softbio_jax.safety import untrusted
-from softbio_jax.tasks import AGE, Classes, TaskSpec
+from softbio_jax.tasks import Classes, TaskSpec
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT, SCHEMA = "softbio_jax", 1
+FORMAT, SCHEMAS = "softbio_jax", (1, 2)  # 2 has flip_average, which older versions would not read
 _TRUNK, _UNSURE = "encoder/trunk/", "thresholds"
 _FETCH, _REWRITE = "fetch or export both files again", "write it again with this version"
 # The fields of config.json besides those that are a dataclass.
@@ -109,10 +109,8 @@ class Bundle:
     def answers(self, variables: Tree, images: Images) -> tuple[dict[str, jax.Array], jax.Array | None]:
         """Returns the logits of `forward`, and the expected age in years (B,) of a head of years."""
         with jax.default_matmul_precision(self.model.compute.matmul_precision):
-            features, logits = forward(self.model, variables, jax.numpy.asarray(images))
-            if self.model.head.age != "years" or AGE.name not in logits:
-                return logits, None
-            return logits, expected_years(self.model, variables, features)
+            _, logits, years = forward(self.model, variables, jax.numpy.asarray(images))
+        return logits, years
 
     def on_device(self, device: jax.Device) -> Bundle:
         """Returns the bundle with the attention and the unrolling that suit one device."""
@@ -217,7 +215,7 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
     model = bundle.model
     return {
         "format": FORMAT,
-        "schema": SCHEMA,
+        "schema": SCHEMAS[model.flip_average],
         "name": bundle.name,
         "method": bundle.method,
         "tower": model.config.to_json(),  # its name since the first schema
@@ -226,6 +224,7 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
         "tasks": {task.name: list(task.classes) for task in bundle.tasks},
         "head": dataclasses.asdict(model.head),
         "feature": model.feature,
+        **({"flip_average": True} if model.flip_average else {}),
         "compute": dataclasses.asdict(model.compute),
         "adapters": None if model.adapters == NO_ADAPTERS else dataclasses.asdict(model.adapters),
         "tail": model.tail,
@@ -249,7 +248,7 @@ def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
     """Returns the contents of a config.json, and the bundle that it describes, without its variables."""
     try:
         values = settings = untrusted.read_json(path, wrong="not a model's configuration", fix=_REWRITE)
-        if values["format"] != FORMAT or values["schema"] != SCHEMA:
+        if values["format"] != FORMAT or values["schema"] not in SCHEMAS:
             raise ValueError(f"format {values['format']!r}, schema {values['schema']!r}")
         for name, expected in PREPROCESSING.items():
             if (found := values["preprocessing"].get(name)) != expected:
@@ -267,6 +266,7 @@ def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
         where, fields = f"{path} ", {"tower", "compute", "head", *_RANGES}
         values = {name: values[name] for name in fields | {"adapters"}}
         values |= {name: checked(hint, values[name], where + name) for name, hint in _RANGES.items()}
+        flip_average = checked(bool, settings.get("flip_average", False), where + "flip_average")
         encoder = from_mapping(VisionConfig, values["tower"], where + "tower")
         encoder.check_image_size(values["image_size"], where=where + "image_size")
         checked(Annotated[int, Range(0, encoder.layers)], values["tail"], where + "tail")
@@ -286,6 +286,7 @@ def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
                 tasks=tuple(TaskSpec(name=k, classes=v) for k, v in values["tasks"].items()),
                 head=from_mapping(HeadConfig, values["head"], where + "head"),
                 feature=values["feature"],
+                flip_average=flip_average,
             ),
             temperatures=values["temperatures"],
             training_images=images,
@@ -300,7 +301,7 @@ def _settings(path: pathlib.Path) -> tuple[dict[str, Any], Bundle]:
         raise UserError(
             "not a model's configuration",
             where=str(path),
-            expected=f"format {FORMAT!r}, schema {SCHEMA}",
+            expected=f"format {FORMAT!r}, schema {' or '.join(map(str, SCHEMAS))}",
             found=f"{type(error).__name__}: {error}",
             fix=_REWRITE,
         ) from error

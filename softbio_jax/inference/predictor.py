@@ -93,7 +93,7 @@ class Predictor:
         if max_batch < 1 or max_batch & (max_batch - 1):
             raise UserError(
                 "not a power of two",
-                where="max_batch",
+                where="max_batch (--batch)",
                 expected="1, 2, 4, ...",
                 found=str(max_batch),
                 fix="use one of them",

@@ -11,6 +11,7 @@ import numpy as np
 from softbio_jax.models.multitask import MultitaskModel
 from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import Tree, flatten, unflatten
+from softbio_jax.tasks import AGE
 
 Features = dict[str, jax.Array]  # {task: (B, D)}
 Logits = dict[str, jax.Array]  # {task: (B, C)}, float32
@@ -19,22 +20,39 @@ _KERNEL_OF_BLOCKS = re.compile(r"(.*/)?encoder/(trunk|tail)/.*kernel")
 
 
 class Forward(NamedTuple):
-    """Features and logits per task of one batch."""
+    """Features and logits per task of one batch, and the expected age in years (B,) of a head of years."""
 
     features: Features
     logits: Logits
+    expected_years: jax.Array | None
 
 
 def forward(model: MultitaskModel, variables: Tree, images: jax.Array) -> Forward:
-    """Returns the features and logits of a batch, without dropout and with running statistics.
+    """Returns the predictions for a batch, without dropout and with running statistics.
+
+    With the model's flip_average, logits and years are the means (f(x) + f(flip(x))) / 2 over an image x and
+    its mirror image, at twice the cost; the features are those of x.
 
     Args:
       model: encoder and heads.
       variables: `params`, and `batch_stats` of the heads; also as `per_layer` returns them.
       images: (B, H, W, 3) uint8, RGB.
     """
+    if model.flip_average:  # side by side, so that a batch divided among devices stays divided
+        images = jnp.stack([images, jnp.flip(images, axis=2)], axis=1).reshape(-1, *images.shape[1:])
     features = encode(model, variables["params"], images)
-    return Forward(features, classify(model, variables, features))
+    logits, years = classify(model, variables, features), None
+    if model.head.age == "years" and AGE.name in logits:
+        years = _apply(model, variables, features, method="expected_years")
+    if model.flip_average:
+        features = {task: feature[::2] for task, feature in features.items()}
+        logits = {task: _mean_of_pairs(values) for task, values in logits.items()}
+        years = None if years is None else _mean_of_pairs(years)
+    return Forward(features, logits, years)
+
+
+def _mean_of_pairs(values: jax.Array) -> jax.Array:
+    return values.reshape(-1, 2, *values.shape[1:]).mean(axis=1)
 
 
 def encode(
@@ -65,12 +83,6 @@ def classify(model: MultitaskModel, variables: Tree, features: Features) -> Logi
     """Returns the heads' logits, without dropout and with running statistics."""
     logits: Logits = _apply(model, variables, features, method="classify")
     return logits
-
-
-def expected_years(model: MultitaskModel, variables: Tree, features: Features) -> jax.Array:
-    """Returns the expected age (B,) of a head of years; see `age_heads.expected_years`."""
-    years: jax.Array = _apply(model, variables, features, method="expected_years")
-    return years
 
 
 def classify_in_training(

@@ -120,11 +120,14 @@ def check_tasks(names: Sequence[str], *, where: str) -> None:
 
 class MultitaskModel(VisionEncoder):
     """VisionEncoder with heads; `features` then `classify`, so that a step can run the encoder over
-    microbatches and the heads, with their batch statistics, once over the complete batch."""
+    microbatches and the heads, with their batch statistics, once over the complete batch.
+
+    flip_average is for `forward.forward`, which predicts, alone: training and the module do not read it."""
 
     tasks: tuple[TaskSpec, ...] = ()
     head: HeadConfig = HeadConfig()
     feature: Literal["pooled", "projected"] = "pooled"
+    flip_average: bool = False
 
     def setup(self) -> None:
         self.build(self.adapters.for_tasks(len(self.tasks)))

@@ -123,12 +123,8 @@ def build(
     image_size = config.model.image_size or encoder.image_size
     encoder.check_image_size(image_size, where="model.image_size")
     patches = (image_size // encoder.patch_size,) * 2
-    compute, attention = resolved(
-        ComputeConfig(**dataclasses.asdict(config.compute)),
-        encoder,
-        devices,
-        tokens=encoder.tokens_on(patches),
-    )
+    configured = ComputeConfig(**dataclasses.asdict(config.compute))
+    compute, attention = resolved(configured, encoder, devices, tokens=encoder.tokens_on(patches))
     rows = compute.block_rows or rows_on_chip(devices[0].device_kind, encoder, patches)
     model = MultitaskModel(
         encoder,
@@ -138,6 +134,7 @@ def build(
         tasks=tuple(TASKS[name] for name in config.tasks),
         head=config.model.head,
         feature=config.model.feature,
+        flip_average=config.model.flip_average,
     )
     shapes = flatten(abstract_params(config, model))
     groups = chosen.label(list(shapes))
@@ -154,7 +151,7 @@ def build(
         image_size=image_size,
         attention=attention,
         auto_dtype=auto,
-        teacher=teacher and teacher.on(ComputeConfig(**dataclasses.asdict(config.compute)), devices),
+        teacher=teacher and teacher.on(configured, devices),
     )
 
 

@@ -35,6 +35,7 @@ class ModelConfig:
     blocks: Annotated[int, Range(0, 1024)] = 0  # first blocks of the variant that are kept; 0: all
     pooling: Pooling | Literal[""] = ""  # of the final tokens; empty: the variant's own
     feature: Literal["pooled", "projected"] = "pooled"  # what the heads read
+    flip_average: bool = False  # predict the mean logits of an image and its mirror image, at twice the cost
     head: HeadConfig = HeadConfig()
 
     def __post_init__(self) -> None:
@@ -305,11 +306,8 @@ def check(config: RunConfig, devices: Sequence[Any] | None = None) -> None:
             "missing config key", where="config.data.sampler.name", fix="set it in the config file"
         )
     sampling.make(**config.data.sampler)
-    for field, rule in (
-        ("not_averaged", config.data.not_averaged),
-        ("synthetic_labels", config.data.synthetic_labels),
-    ):
-        for name, tasks in rule.items():
+    for field in ("not_averaged", "synthetic_labels"):
+        for name, tasks in getattr(config.data, field).items():
             for task in set(tasks) - set(TASKS):
                 raise UserError(
                     "unknown task",

@@ -40,6 +40,7 @@ _FREE = (
     "distill.teacher",
     "mesh.fsdp",
     "frozen_dtype",
+    "model.flip_average",
     "model.pretrained",
     "compute.attention",
     "compute.block_rows",

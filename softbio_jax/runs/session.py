@@ -17,7 +17,7 @@ from softbio_jax.checkpoints import leaves
 from softbio_jax.console import QUIET, Console
 from softbio_jax.data.loading import PADDING
 from softbio_jax.data.sources import PreparedDataset
-from softbio_jax.models.forward import expected_years, forward, per_layer, stacked
+from softbio_jax.models.forward import forward, per_layer, stacked
 from softbio_jax.params import Tree, combine, unflatten
 from softbio_jax.runs import build, parallel
 from softbio_jax.runs import config as config_lib
@@ -27,7 +27,7 @@ from softbio_jax.runs.data import RunData, eval_batches, train_batches
 from softbio_jax.runs.optimizer import check_has_steps, effective_rates, evaluated
 from softbio_jax.runs.state import TrainState
 from softbio_jax.runs.step import Batch, Metrics, StepConfig, TrainStep, abstract_batch, make_train_step
-from softbio_jax.tasks import AGE, MISSING
+from softbio_jax.tasks import MISSING
 
 if TYPE_CHECKING:
     from softbio_jax.losses.distillation import Distillation
@@ -210,11 +210,9 @@ class Session:
 
     def _predict_batch(self, state: TrainState, frozen: Tree, batch: Batch) -> Packed:
         variables = {"params": combine(evaluated(state), frozen), "batch_stats": state.batch_stats}
-        features, logits = forward(self.run.model, variables, batch["image"])
+        features, logits, years = forward(self.run.model, variables, batch["image"])
         out = packed(batch, logits, features[self.run.config.tasks[0]].astype(jnp.float32))
-        if self.run.model.head.age == "years" and AGE.name in logits:
-            out["expected_years"] = expected_years(self.run.model, variables, features)
-        return out
+        return out if years is None else out | {"expected_years": years}
 
 
 def is_taught_live(run: Run) -> bool:

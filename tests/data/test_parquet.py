@@ -228,6 +228,27 @@ def test_a_subject_is_in_one_part(tmp_path):
     assert parts[0] | parts[1] == set(people)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        (["train", "../x"], r"not a split's name: .*all\.\w+ column 'split'.*found '\.\./x'"),
+        (["train", ""], "not a split's name"),
+        (["train", "Train"], r"splits that differ in case alone.*found 'Train' and 'train'"),
+    ],
+)
+def test_splits_that_are_no_names_are_refused(tmp_path, kind, splits, says):
+    if kind == "csv":
+        (tmp_path / "all.csv").write_text("image,sex,split\n1.jpg,m,{}\n2.jpg,f,{}\n".format(*splits))
+        for number in (1, 2):
+            write_image(tmp_path / f"{number}.jpg", number)
+    else:
+        parquet(tmp_path / "all.parquet", {"image": struct(1, 2), "sex": list("mf"), "split": splits})
+    with pytest.raises(UserError, match=says):
+        prepare.prepare(kind, source=str(tmp_path / f"all.{kind}"), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_column_of_splits(tmp_path):
     parquet(
         tmp_path / "all.parquet", {"image": struct(1, 2, 3), "sex": list("mfm"), "split": ["a", "b", "a"]}

@@ -218,6 +218,12 @@ _OWN = (
         demo=True,
         given=(standins.other_predictions, standins.other_runs),
         exchanged=(
+            (
+                r"--config=CONFIG\b",
+                "--config=configs/demo.py --config.model.pretrained=assets/tiny_demo.safetensors"
+                " --config.data.root=runs/demo/data --config.train.steps=22"
+                " --config.optimizer.warmup_steps=11",
+            ),
             (r"\bRUN\b", "runs/demo/run"),
             (r"=DIR\b", "=reports/beside"),
             (

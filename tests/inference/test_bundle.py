@@ -110,7 +110,7 @@ def changed_config(folder, **values):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda f: changed_config(f, schema=2), "schema 2"),
+        (lambda f: changed_config(f, schema=3), "schema 3"),
         (lambda f: changed_config(f, preprocessing={}), "another preprocessing"),
         (lambda f: changed_config(f, tail="x"), r"config\.json tail: expected an integer"),
         (lambda f: changed_config(f, tail=99), r"config\.json tail: expected an integer from 0 to"),

@@ -130,6 +130,8 @@ def test_odd_names_in_folders_and_lists_end_no_run(saved, photos, tmp_path):
         (["--model=nowhere", "--faces=crop", "x.png"], 1, "no such model: nowhere"),
         (["--model=nowhere"], 2, "name at least one input"),
         (["--model=nowhere", "--every=often", "x.mp4"], 1, "bad pace"),
+        (["--model=nowhere", "--out=docs", "x.png"], 1, "the output is a folder: --out"),
+        (["--model=nowhere", "--annotate=docs/new", "docs"], 1, "annotated images among those to predict"),
     ],
 )
 def test_mistakes_are_one_line(arguments, code, says):

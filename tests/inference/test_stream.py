@@ -8,6 +8,7 @@ from PIL import Image
 
 from softbio_jax.console import Console
 from softbio_jax.data.faces import Face
+from softbio_jax.errors import UserError
 from softbio_jax.inference import annotate, bundle
 from softbio_jax.inference.bulk.stream import Stream
 from softbio_jax.inference.bulk.table import PredictionTable
@@ -190,3 +191,27 @@ def test_boxes_and_lines_are_drawn_and_the_rest_is_not_changed():
     small = annotate.annotate(image[:48, :48], [prediction()])
     assert small.shape[1] == 320 and small.shape[0] > 320  # enlarged, its lines below
     assert annotate.lines(one) == ["gender female (80 %)"]
+
+
+@pytest.mark.parametrize(
+    ("annotated", "arguments", "apart"),
+    [
+        (".", ["photos"], False),
+        ("photos", ["photos"], False),
+        ("photos/drawn", ["other", "photos/"], False),
+        ("../here", ["photos"], False),
+        ("drawn", ["photos", "other"], True),
+        ("photos", ["photos/1.png", "photos/*.png"], True),
+        ("photos-drawn", ["photos"], True),
+    ],
+)
+def test_annotated_images_stay_out_of_searched_folders(tmp_path, monkeypatch, annotated, arguments, apart):
+    (tmp_path / "here" / "photos").mkdir(parents=True)
+    (tmp_path / "here" / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    places = annotate.Places(annotated)
+    if apart:
+        places.check_apart(arguments)
+    else:
+        with pytest.raises(UserError, match="annotated images among those to predict"):
+            places.check_apart(arguments)

@@ -9,7 +9,7 @@ import pytest
 from softbio_jax.losses.masked import cross_entropy
 from softbio_jax.models import age_heads
 from softbio_jax.models.config import vision_config
-from softbio_jax.models.forward import classify, classify_in_training, expected_years
+from softbio_jax.models.forward import classify, classify_in_training
 from softbio_jax.models.multitask import HeadConfig, MultitaskModel, by_class
 from softbio_jax.tasks import AGE, AGE_SPANS, GENDER, NUM_YEARS
 
@@ -83,5 +83,5 @@ def test_every_head_gives_nine_logits_of_age(age, outputs, in_training):
     assert trained["age"].shape == (3, in_training)
     np.testing.assert_allclose(by_class(trained)["age"], logits["age"], rtol=1e-6)
     if age == "years":
-        years = expected_years(one, variables, features)
+        years = one.apply(variables, features, method="expected_years")
         np.testing.assert_allclose(years, jax.nn.softmax(trained["age"]) @ np.arange(101.0), rtol=1e-5)

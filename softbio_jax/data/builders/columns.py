@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from softbio_jax.data.builders.words import LabelReader
 from softbio_jax.errors import UserError
@@ -78,6 +78,30 @@ def resolve(
         if role in roles:
             raise UserError(f"the name {role!r} is taken", where="--columns", fix="give it another name")
     return roles
+
+
+def splits_of(words: Collection[str], *, where: str) -> tuple[str, ...]:
+    """Returns the splits that the words of a column name, in order.
+
+    Raises:
+      UserError: no word, or two that differ in case alone.
+    """
+    splits, fix = sorted(words), "correct the rows, or name the column of the splits in --columns"
+    for split in splits:
+        if not split.replace("_", "").isalnum():
+            expected = "a word such as train"
+            raise UserError("not a split's name", where=where, expected=expected, found=repr(split), fix=fix)
+    cases = {split.casefold(): split for split in reversed(splits)}
+    for split in splits:
+        if (other := cases[split.casefold()]) != split:
+            raise UserError(
+                "splits that differ in case alone",
+                where=where,
+                expected="one name for each split",
+                found=f"{other!r} and {split!r}",
+                fix=fix,
+            )
+    return tuple(splits)
 
 
 def looks_labelled(header: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softbio_jax import files
+from softbio_jax.data.builders import columns as columns_lib
 from softbio_jax.data.builders.columns import looks_labelled
 from softbio_jax.data.builders.json_rows import SUFFIXES as JSON
 from softbio_jax.data.builders.json_rows import read_json
@@ -95,13 +96,8 @@ class CsvTable(Tabular):
         column = self.columns.get("split")
         if column is None:
             return tuple(self._tables)
-        found = sorted({row[column] for split in self._tables for _, row in self._read(split)})
-        for split in found:
-            if not split.replace("_", "").isalnum():
-                where, expected = f"{self.source} column {column!r}", "a word such as train"
-                fix = "correct the rows, or name the column of the splits in --columns"
-                raise tables.bad_value("not a split's name", split, where=where, expected=expected, fix=fix)
-        return tuple(found)
+        found = {row[column] for split in self._tables for _, row in self._read(split)}
+        return columns_lib.splits_of(found, where=f"{self.source} column {column!r}")
 
     def rows(self, split: str) -> Iterator[Outcome]:
         for table, path in self._tables.items():

@@ -202,6 +202,13 @@ def _slice(graph: Graph, op: Op) -> str:
     return graph.add("Slice", graph.operand(x), *rows)
 
 
+def _rev(graph: Graph, op: Op) -> str:
+    axes = op.params["dimensions"]
+    # From the last to the first: a limit before the start is any that no axis reaches.
+    table = ([-1] * len(axes), [np.iinfo(np.int64).min] * len(axes), axes, [-1] * len(axes))
+    return graph.add("Slice", graph.operand(op.inputs[0]), *map(graph.integers, table))
+
+
 def _split(graph: Graph, op: Op) -> list[str]:
     x, sizes = graph.operand(op.inputs[0]), graph.integers(op.params["sizes"])
     graph.add("Split", x, sizes, outputs=len(op.outputs), axis=int(op.params["axis"]))
@@ -252,5 +259,5 @@ _RULES: dict[str, Callable[[Graph, Op], str | list[str]]] = {
     **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshape),
     **{"square": _square, "rsqrt": _rsqrt, "erfc": _erfc, "convert_element_type": _cast},
     **{"broadcast_in_dim": _broadcast, "transpose": _transpose, "concatenate": _concatenate, "stack": _stack},
-    **{"slice": _slice, "split": _split, "gather": _gather, "dot_general": _dot},
+    **{"slice": _slice, "rev": _rev, "split": _split, "gather": _gather, "dot_general": _dot},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,9 @@ def write(encoder: pathlib.Path, bundle: Bundle, *, layout: str, tasks: Sequence
       layout: whose names the weights have.
       tasks: those whose encoder it is.
     """
-    size, run = bundle.image_size, runner(portable(bundle))
+    # The file is what one pass of the encoder reads; averaging two is for the program that calls it.
+    once = dataclasses.replace(bundle, model=bundle.model.clone(flip_average=False))
+    size, run = bundle.image_size, runner(portable(once))
     encoder_config = bundle.model.config
     scale = mistakes.scale_of(encoder_config.mean, encoder_config.std)
     heads = {task.name: list(task.classes) for task in bundle.tasks if task.name in tasks}
@@ -41,6 +44,7 @@ def write(encoder: pathlib.Path, bundle: Bundle, *, layout: str, tasks: Sequence
         "input": {"shape": ["batch", 3, size, size], "type": "float32"},
         "feature": bundle.model.feature,
         "pooling": encoder_config.pooling,
+        **({"flip_average": True} if bundle.model.flip_average else {}),
         "outputs": heads,
         "temperatures": {task: value for task, value in bundle.temperatures.items() if task in heads},
         "preprocessing": describe(

@@ -22,6 +22,7 @@ SCHEMA = 1
 _LATER: dict[str, Any] = {
     "distill": dataclasses.asdict(DistillConfig()),
     "model.blocks": 0,
+    "model.flip_average": False,
     "model.head.age": "classes",
     "data.labels": dataclasses.asdict(LabelConfig()),
     "optimizer.l2": None,
