@@ -1,7 +1,14 @@
-"""SigLIP 2 live: the vision encoder against timm, both encoders and the logits against transformers."""
+"""SigLIP 2 live: the vision encoder against timm, both encoders and the logits against transformers.
+
+Where BIG_VISION names a checkout of google-research/big_vision, also against the original code.
+"""
 
 import dataclasses
 import functools
+import importlib
+import os
+import sys
+import types
 
 import jax
 import numpy as np
@@ -19,7 +26,7 @@ from softbio_jax.interop.safe_load import save_arrays
 from softbio_jax.models.config import TEXT, TIMM_NAMES, VISION
 from softbio_jax.models.text import CLIP
 from softbio_jax.models.vision import VisionEncoder
-from softbio_jax.params import unflatten
+from softbio_jax.params import flatten, unflatten
 from tests.evaluation.fixtures import gemma_file
 from tests.parity.test_dinov2 import pixels, wrong
 from tests.parity.test_live_ladder import torch_reference
@@ -269,3 +276,57 @@ def test_adapters_on_timms_modules(tmp_path):
     params = peft.attach(unflatten(stacking.stack(OFFICIAL.forward(state))), adapter)
     ours = VisionEncoder(TINY, adapters=adapter.rules(TINY)).apply({"params": params}, images)
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.fixture
+def big_vision(monkeypatch):
+    """The code that trained it, which is no package, without its utilities: they import TensorFlow."""
+    folder = os.environ.get("BIG_VISION")
+    if not folder:
+        pytest.skip("no original code: set BIG_VISION to a checkout of big_vision")
+    monkeypatch.syspath_prepend(folder)
+    package = importlib.import_module("big_vision")
+    unused = types.ModuleType("big_vision.utils")
+    monkeypatch.setitem(sys.modules, "big_vision.utils", unused)
+    monkeypatch.setattr(package, "utils", unused, raising=False)
+    return importlib.import_module("big_vision.models.proj.image_text.two_towers")
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_files_and_both_encoders_of_the_original(tmp_path, big_vision, monkeypatch, stacked):
+    vision = VISION["siglip2-b16-224"]
+    text = dataclasses.replace(TEXT[vision.name], vocab=TINY_TEXT.vocab)
+    monkeypatch.setitem(TEXT, vision.name, text)
+    model = big_vision.Model(
+        image={"variant": "B/16", "pool_type": "map", "scan": stacked},
+        text_model="proj.image_text.text_transformer",
+        text={"variant": "B", "vocab_size": text.vocab, "scan": stacked},
+        out_dim=(None, 768),
+        bias_init=-10,
+    )
+    images, ids = named_uniform("live", (2, 224, 224, 3)), np.zeros((3, text.context), np.int32)
+    ids[:, : IDS.shape[1]] = IDS
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, ids))["params"]
+    rng = np.random.default_rng(0)
+    theirs = {path: drawn(path, leaf.shape, rng) for path, leaf in flatten(shapes).items()}
+    np.savez(tmp_path / "siglip2.npz", **{f"params/{path}": array for path, array in theirs.items()})
+    with jax.default_matmul_precision("highest"):
+        image, words, _ = jax.jit(model.apply)({"params": unflatten(theirs)}, images, ids)
+    state = formats.read(tmp_path / "siglip2.npz", config=vision)
+    pooled = ladder.vision_rungs(vision, state, images)["pooled"]
+    found = pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
+    texts = ladder.text_rungs(text, state, ids, pooled)["text_normalised"]
+    print("largest differences", np.abs(found - image).max(), np.abs(texts - words).max())
+    np.testing.assert_allclose(found, image, atol=1e-6)
+    np.testing.assert_allclose(texts, words, atol=1e-6)
+    assert min(np.ptp(image, axis=0).max(), np.ptp(words, axis=0).max()) > 1e-2, "nothing to compare"
+
+
+def drawn(path, shape, rng):
+    """Weights of about the size of trained ones: kernels that keep the size of what they map."""
+    values, leaf = rng.standard_normal(shape).astype(np.float32), path.rpartition("/")[2]
+    if path in ("t", "b"):
+        return np.full(shape, {"t": 2.0, "b": -10.0}[path], np.float32)
+    if leaf == "kernel":
+        return values / np.float32(np.sqrt(np.prod(shape[1 if "encoderblock/" in path else 0 : -1])))
+    return (leaf == "scale") + np.float32(0.1) * values
