@@ -33,6 +33,7 @@ def main(_: Sequence[str]) -> None:
 
     if not _DATA.value or _OUT.value is None:
         raise UserError("a flag is missing", where="--data, --out", fix="see --help")
+    _check_distinct([pathlib.Path(directory) for directory in _DATA.value])
     datasets, sets = [], []
     for directory in _DATA.value:
         report = prepare.read_report(directory)
@@ -61,6 +62,22 @@ def main(_: Sequence[str]) -> None:
     if _DROP.value is not None:
         copies = sum(group["size"] - 1 for group in found["groups"])
         print(f"wrote {_DROP.value}: {copies:,} images to remove")
+
+
+def _check_distinct(folders: Sequence[pathlib.Path]) -> None:
+    """Checks that no set is named twice, as its images were copies, and that --drop can tell sets apart."""
+    seen: dict[str, pathlib.Path] = {}
+    for folder in folders:
+        key = folder.resolve().name if _DROP.value is not None else str(folder.resolve())
+        if (other := seen.setdefault(key, folder)) is not folder:
+            same = other.resolve() == folder.resolve()
+            raise UserError(
+                "the same set twice" if same else "two sets of one name",
+                where="--data",
+                expected="each set once" if same else "names that the table of --drop can tell apart",
+                found=f"{other}, {folder}",
+                fix="name each set once" if same else "rename the folder of one, or omit --drop",
+            )
 
 
 def _show_contradictions(groups: Sequence[dict[str, Any]]) -> None:

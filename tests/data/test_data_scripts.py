@@ -34,6 +34,25 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.parametrize(
+    ("data", "more", "says"),
+    [
+        ("{0}/a,{0}/a/", [], "the same set twice: --data"),
+        ("{0}/a,{0}/link", ["--drop={0}/drop.csv"], "the same set twice: --data"),
+        ("{0}/a,{0}/b/a", ["--drop={0}/drop.csv"], "two sets of one name: --data"),
+        ("{0}/a,{0}/b/a", [], "not prepared data"),
+    ],
+)
+def test_sets_to_audit_are_distinct(run, tmp_path, data, more, says):
+    (tmp_path / "b" / "a").mkdir(parents=True)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    flags = [flag.format(tmp_path) for flag in (f"--data={data}", f"--out={tmp_path}/audit", *more)]
+    done = run("audit_data.py", *flags)
+    assert done.returncode == 1 and says in done.stderr, done.stderr
+    assert not (tmp_path / "audit").exists() and not (tmp_path / "drop.csv").exists()
+
+
 def test_prepare_then_audit(run, tmp_path):
     source = make_fairface(tmp_path / "raw", train=9, val=3)
     done = run("prepare_data.py", "--dataset=fairface", f"--source={source}", f"--out={tmp_path}/out")
