@@ -94,6 +94,19 @@ def test_a_cached_run_is_evaluated_as_the_uncached_one(runs):
     assert ours and ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
 
 
+def test_averages_over_mirror_images_are_those_of_the_uncached_run(data_root, tmp_path):
+    plain = _lp(data_root, augment=OFF, model__flip_average=True)
+    run, data = run_of(changed(plain, train__cache_features=True))
+    cached = CachedSession(run)
+    cached.cache(data, tmp_path)
+    uncached = Session(run_of(plain)[0])
+    for dataset in data.val:
+        assert dataset.fingerprint in cached.held
+        found, wanted = (session.predict(dataset).logits for session in (cached, uncached))
+        for task, logits in wanted.items():
+            np.testing.assert_allclose(found[task], logits, atol=1e-5, err_msg=task)
+
+
 def test_a_killed_cached_run_ends_in_the_same_bits(runs):
     folder, _ = runs
     assert _leaves(folder / "broken", 8) == _leaves(folder / "cached", 8)

@@ -35,8 +35,9 @@ class CachedSession(Session):
     """A session that trains on rows of a feature table, several steps per dispatch.
 
     A step is that of `make_train_step`, from the features on. Validation sets are read from cached
-    features too; other data sets go through the encoder. `held` maps the fingerprint of each
-    validation set to its features in blocks (M, b, D) and its labels {task: (N,)}.
+    features too, unless predictions are averaged over mirror images; other data sets go through the
+    encoder. `held` maps the fingerprint of each validation set to its features in blocks (M, b, D) and
+    its labels {task: (N,)}.
 
     Args:
       run: what is trained.
@@ -142,7 +143,7 @@ class CachedSession(Session):
     ) -> Outputs:
         """See `Session.predict`."""
         held = self.held.get(dataset.fingerprint)
-        if held is None or feature_rows is not None:
+        if held is None or feature_rows is not None or self.run.model.flip_average:  # no mirror image is held
             return super().predict(dataset, feature_rows=feature_rows, console=console)
         console.check()
         values, labels = held
