@@ -18,6 +18,7 @@ METHODS = {
     "ap": "AP",
     "ft": "FT",
     "lora": "LoRA",
+    "lora_long": "LoRA, three times the labels",
     "lora_plus": "LoRA+",
     "dora": "DoRA",
     "mtlora": "MTLoRA (base reads shared)",
@@ -49,6 +50,7 @@ COMPARISONS = (
     ("lora_plus", "lora", ()),
     ("dora", "lora", ()),
     ("full", "lora", ()),
+    ("lora_long", "lora", ()),
     ("lora", "lora_fixed", ()),
     ("lora", "lora_natural", ()),
     ("lora", "lora_low_rank", ()),
@@ -160,10 +162,12 @@ def balanced(study: Collected, labels: dict[str, str]) -> str:
 def rates(study: Collected) -> str:
     """Returns the validation loss of every factor of the search; the chosen one is bold."""
     factors, first = study.values["factors"], study.values["seeds"][0]
-    rows = []
+    rows, shorter = [], any(run.get("share", 1.0) < 1.0 for run in study.values["runs"])
     for cell in study.values["cells"]:
         runs = study.all_runs(cell)
         share = min((run.get("share", 1.0) for run in runs), default=1.0)  # the search's runs may be shorter
+        if runs and shorter and share == 1.0:  # it takes the factor of another cell
+            continue
         searched = {
             run["factor"]: run for run in runs if run["seed"] == first and run.get("share", 1.0) == share
         }
