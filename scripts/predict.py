@@ -116,10 +116,6 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) < 2:
         raise app.UsageError("name at least one input: predict.py --model=RUN INPUT [INPUT ...]")
     _check_flags(argv[1:])
-    if _ANNOTATE.value:
-        from softbio_jax.inference.annotate import Places
-
-        Places(_ANNOTATE.value).check_apart(argv[1:])
     import jax
 
     from softbio_jax.data.faces import Mtcnn
@@ -241,6 +237,10 @@ def _check_flags(given: Sequence[str]) -> None:
         raise UserError(
             what, where="--shards", expected="inputs that a restart reads again", found="-", fix=fix
         )
+    if _ANNOTATE.value:
+        from softbio_jax.inference.annotate import Places
+
+        Places(_ANNOTATE.value).check_apart(given)
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def to_json(bundle: Bundle) -> dict[str, Any]:
     model = bundle.model
     return {
         "format": FORMAT,
-        "schema": SCHEMAS[model.flip_average],
+        "schema": SCHEMAS[-1] if model.flip_average else SCHEMAS[0],
         "name": bundle.name,
         "method": bundle.method,
         "tower": model.config.to_json(),  # its name since the first schema

@@ -107,13 +107,20 @@ def transformers_rungs(folder, state, images, ids, *, dtype):
     }
 
 
+def both_rungs(vision, text, state, images, ids):
+    """Our stages of both encoders; without a projection the pooled feature is the embedding."""
+    ours = ladder.vision_rungs(vision, state, images)
+    embedding = ours.get("embedding", ours["pooled"])
+    normalised = embedding / np.linalg.norm(embedding, axis=-1, keepdims=True)
+    return {"embedding_normalised": normalised} | ours | ladder.text_rungs(text, state, ids, embedding)
+
+
 def test_both_encoders_and_the_logits_of_transformers(tmp_path):
     state = named_state(formats.official_shapes("tiny-clip", text=True))
     images, ids = named_uniform("live", (2, 32, 32, 3)), goldens.text_ids(TINY_TEXT.context)
     run = functools.partial(transformers_rungs, tmp_path, state, images, ids)
     theirs, exact = (run(dtype=dtype) for dtype in ("float32", "float64"))
-    ours = ladder.vision_rungs(TINY, state, images)
-    ours |= ladder.text_rungs(TINY_TEXT, state, ids, ours["embedding"])
+    ours = both_rungs(TINY, TINY_TEXT, state, images, ids)
     compared = list(
         ladder.compare({n: ours[n] for n in theirs}, theirs, noise=ladder.rounding(theirs, exact))
     )

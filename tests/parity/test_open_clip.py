@@ -26,6 +26,7 @@ from softbio_jax.models.families import perception, siglip2
 from softbio_jax.models.text import CLIP
 from softbio_jax.params import unflatten
 from tests.data.trees import encode
+from tests.parity.test_clip import both_rungs
 from tests.parity.test_dinov2 import pixels
 
 # open_clip's definitions and our variants.
@@ -118,7 +119,6 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "changes"), CASES, ids=[name for name, _ in CASES])
 def test_both_encoders_and_the_logits(name, changes):
-    changes = {part: dict(values) for part, values in changes.items()}
     vision, text = VISION[NAMES[name]], TEXT[NAMES[name]]
     vision = dataclasses.replace(vision, **changes.get("vision_cfg", {}))
     words = {
@@ -132,10 +132,7 @@ def test_both_encoders_and_the_logits(name, changes):
     images = named_uniform("live", (2, vision.image_size, vision.image_size, 3))
     model = loaded(model_of(name, **changes), vision, state)
     theirs, exact = (answers(model, vision, images, ids, dtype) for dtype in ("float32", "float64"))
-    ours = ladder.vision_rungs(vision, state, images)
-    embedding = ours.get("embedding", ours["pooled"])
-    ours |= ladder.text_rungs(text, state, ids, embedding)
-    ours["embedding_normalised"] = embedding / np.linalg.norm(embedding, axis=-1, keepdims=True)
+    ours = both_rungs(vision, text, state, images, ids)
     compared = list(
         ladder.compare({rung: ours[rung] for rung in theirs}, theirs, noise=ladder.rounding(theirs, exact))
     )

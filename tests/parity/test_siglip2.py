@@ -28,6 +28,7 @@ from softbio_jax.models.text import CLIP
 from softbio_jax.models.vision import VisionEncoder
 from softbio_jax.params import flatten, unflatten
 from tests.evaluation.fixtures import gemma_file
+from tests.parity.test_clip import both_rungs
 from tests.parity.test_dinov2 import pixels, wrong
 from tests.parity.test_live_ladder import torch_reference
 
@@ -163,9 +164,7 @@ def test_both_encoders_and_the_logits_of_transformers(tmp_path, variant, changes
     images = named_uniform("live", (2, vision.image_size, vision.image_size, 3))
     run = functools.partial(transformers_rungs, tmp_path, state, images, ids, vision, text)
     theirs, exact = (run(dtype=dtype) for dtype in ("float32", "float64"))
-    ours = ladder.vision_rungs(vision, state, images)
-    ours |= ladder.text_rungs(text, state, ids, ours["pooled"])
-    ours["embedding_normalised"] = ours["pooled"] / np.linalg.norm(ours["pooled"], axis=-1, keepdims=True)
+    ours = both_rungs(vision, text, state, images, ids)
     for rungs in (ours, theirs, exact):
         rungs["logits"] = rungs["logits"] - state["logit_bias"].astype(rungs["logits"].dtype)
     noise = ladder.rounding(theirs, exact)
@@ -313,9 +312,8 @@ def test_files_and_both_encoders_of_the_original(tmp_path, big_vision, monkeypat
     with jax.default_matmul_precision("highest"):
         image, words, _ = jax.jit(model.apply)({"params": unflatten(theirs)}, images, ids)
     state = formats.read(tmp_path / "siglip2.npz", config=vision)
-    pooled = ladder.vision_rungs(vision, state, images)["pooled"]
-    found = pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
-    texts = ladder.text_rungs(text, state, ids, pooled)["text_normalised"]
+    ours = both_rungs(vision, text, state, images, ids)
+    found, texts = ours["embedding_normalised"], ours["text_normalised"]
     print("largest differences", np.abs(found - image).max(), np.abs(texts - words).max())
     np.testing.assert_allclose(found, image, atol=1e-6)
     np.testing.assert_allclose(texts, words, atol=1e-6)

@@ -86,22 +86,18 @@ def splits_of(words: Collection[str], *, where: str) -> tuple[str, ...]:
     Raises:
       UserError: no word, or two that differ in case alone.
     """
-    splits, fix = sorted(words), "correct the rows, or name the column of the splits in --columns"
-    for split in splits:
+    seen: dict[str, str] = {}
+    for split in sorted(words):
+        what, expected, found = "", "a word such as train", repr(split)
         if not split.replace("_", "").isalnum():
-            expected = "a word such as train"
-            raise UserError("not a split's name", where=where, expected=expected, found=repr(split), fix=fix)
-    cases = {split.casefold(): split for split in reversed(splits)}
-    for split in splits:
-        if (other := cases[split.casefold()]) != split:
-            raise UserError(
-                "splits that differ in case alone",
-                where=where,
-                expected="one name for each split",
-                found=f"{other!r} and {split!r}",
-                fix=fix,
-            )
-    return tuple(splits)
+            what = "not a split's name"
+        elif (other := seen.setdefault(split.casefold(), split)) != split:
+            what, expected = "splits that differ in case alone", "one name for each split"
+            found = f"{other!r} and {split!r}"
+        if what:
+            fix = "correct the rows, or name the column of the splits in --columns"
+            raise UserError(what, where=where, expected=expected, found=found, fix=fix)
+    return tuple(seen.values())
 
 
 def looks_labelled(header: Sequence[str]) -> bool:

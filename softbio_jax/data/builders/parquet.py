@@ -14,8 +14,8 @@ from typing import Any
 from softbio_jax import files
 from softbio_jax.data import listing
 from softbio_jax.data.builders import arrow
-from softbio_jax.data.builders import columns as columns_lib
 from softbio_jax.data.builders.arrow import ParquetFile
+from softbio_jax.data.builders.columns import splits_of
 from softbio_jax.data.builders.tabular import Files, Tabular, Tally
 from softbio_jax.data.prepare import locate, tables
 from softbio_jax.data.prepare.base import BUILDERS
@@ -93,7 +93,7 @@ class Parquet(Tabular):
             return tuple(self._shards)
         paths = [path for paths in self._shards.values() for path in paths]
         words = {word for path in paths for (word,) in ParquetFile(path).texts([column])}
-        return columns_lib.splits_of(words, where=f"{self.source} column {column!r}")
+        return splits_of(words, where=f"{self.source} column {column!r}")
 
     def survey(self, split: str, *, files: bool = False) -> SplitSurvey:
         self._reads_images = False

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softbio_jax import files
-from softbio_jax.data.builders import columns as columns_lib
-from softbio_jax.data.builders.columns import looks_labelled
+from softbio_jax.data.builders.columns import looks_labelled, splits_of
 from softbio_jax.data.builders.json_rows import SUFFIXES as JSON
 from softbio_jax.data.builders.json_rows import read_json
 from softbio_jax.data.builders.tabular import Files, Tabular, Tally
@@ -97,7 +96,7 @@ class CsvTable(Tabular):
         if column is None:
             return tuple(self._tables)
         found = {row[column] for split in self._tables for _, row in self._read(split)}
-        return columns_lib.splits_of(found, where=f"{self.source} column {column!r}")
+        return splits_of(found, where=f"{self.source} column {column!r}")
 
     def rows(self, split: str) -> Iterator[Outcome]:
         for table, path in self._tables.items():

@@ -29,8 +29,7 @@ OWN_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "siglip2": {"patch_size": 16},
 }
 _VOCABULARY = 256_000  # by which SigLIP 2's differ from SigLIP's
-_PARTS = ("vision_cfg", "text_cfg")  # of open_clip's configurations
-# What these say of CLIP's vision encoder; any other key belongs to another architecture.
+# What open_clip's configurations say of CLIP's vision encoder; any other key is of another architecture.
 _CLIP_KEYS = {"image_size", "width", "layers", "patch_size"}
 
 
@@ -126,14 +125,16 @@ def _by_sizes(values: Mapping[str, Any]) -> str | None:
 def _by_open_clip(values: Mapping[str, Any]) -> str | None:
     """Returns the variant, or timm's name of it, of a configuration of open_clip."""
     model = values.get("model_cfg")
-    vision, text = (model.get(part) if isinstance(model, Mapping) else None for part in _PARTS)
-    if not isinstance(model, Mapping) or not isinstance(vision, Mapping) or not isinstance(text, Mapping):
+    if not isinstance(model, Mapping):
+        return None
+    vision, text = model.get("vision_cfg"), model.get("text_cfg")
+    if not isinstance(vision, Mapping) or not isinstance(text, Mapping):
         return None
     if isinstance(name := vision.get("timm_model_name"), str):
         return None if "siglip" in name and text.get("vocab_size") != _VOCABULARY else name
-    wanted = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu", **vision}
     if set(vision) != _CLIP_KEYS:
         return None
+    wanted = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu", **vision}
 
     def fits(config: VisionConfig) -> bool:
         return config.family == "clip" and all(getattr(config, key) == wanted[key] for key in wanted)
