@@ -39,7 +39,7 @@ def test_every_cell_draws_as_many_images():
     assert len({(c["train"]["steps"], c["train"]["batch_size"], str(c["data"])) for c in cells}) == 1
     first = next(iter(cells))
     assert (
-        abs(first["train"]["steps"] * first["train"]["batch_size"] - 20_000 * 4 / 3)
+        abs(first["train"]["steps"] * first["train"]["batch_size"] - 60_000 * 4 / 3)
         <= first["train"]["batch_size"]
     )
 
