@@ -17,8 +17,9 @@ config.json that names the classes. With --calibrate, activations are int8 as we
 the user's images; a model whose probabilities change too much is refused. safetensors is the encoder with
 its adapters merged, and the heads in a second file; peft and thesis are the adapters, which only a run
 still has. --compare runs complete models on the test images of prepared data and writes a table of size,
-latency and accuracy. --check compares what another program makes of the reference.jpg of an export, and
-names the step that differs. docs/export.md describes how each is read.
+latency and accuracy, or their values if the file's name ends in .json. --check compares what another program
+makes of the reference.jpg of an export, and names the step that differs. docs/export.md describes how each
+is read.
 """
 
 import pathlib
@@ -167,9 +168,9 @@ def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
             fix="add --data=DIR[,DIR]",
         )
     named = [text.partition(":") for text in _DATA.value]
-    console = Console(out=sys.stderr)
+    console, bundle = Console(out=sys.stderr), open_bundle(_MODEL.value)
     rows = comparison.compare(
-        open_bundle(_MODEL.value),
+        bundle,
         [pathlib.Path(folder) for folder in folders],
         [open_prepared(pathlib.Path(folder), split or "test") for folder, _, split in named],
         limit=_IMAGES.value,
@@ -177,7 +178,7 @@ def _compare(folders: Sequence[str], out: pathlib.Path) -> None:
     )
     console.close()
     text = comparison.table(rows)
-    files.write_text(out, text)
+    files.write_text(out, comparison.as_json(bundle, rows) if out.suffix == ".json" else text)
     print(text, end="")
 
 

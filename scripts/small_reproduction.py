@@ -32,11 +32,15 @@ _REPORT = flags.DEFINE_string(
     "report", None, "Collected results, or a folder of records, to print as tables; nothing is trained."
 )
 _PAGE = flags.DEFINE_string("page", None, "With --report: the page whose tables are replaced.")
+_TEACHER = flags.DEFINE_string(
+    "teacher_record", None, "With --report of a study of distillation: the record of the students' teacher."
+)
 
 
 _STUDY, _TABLES, _RECORDED = "no --report", "--report of a file", "--report of a folder"
 _READERS = {name: [_STUDY] for name in ("workdir", "records", "jobs")}
-_READERS |= {"page": [_TABLES, _RECORDED], "config": [_STUDY, _RECORDED]}
+_READERS |= {name: [_TABLES, _RECORDED] for name in ("page", "teacher_record")}
+_READERS |= {"config": [_STUDY, _RECORDED]}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,12 +68,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _report(source: pathlib.Path) -> None:
+    from softbio_jax.thesis.study import kept
     from softbio_jax.thesis.study import tables as tables_lib
 
+    teacher = kept.teacher_of(pathlib.Path(_TEACHER.value)) if _TEACHER.value else None
     if source.is_dir():
-        tables = tables_lib.all_tables(_recorded(source))
+        tables = tables_lib.all_tables(_recorded(source), teacher)
     else:
-        tables = tables_lib.tables_of(source)
+        tables = tables_lib.tables_of(source, teacher)
     if _PAGE.value:
         tables_lib.fill(pathlib.Path(_PAGE.value), tables)
         print(f"wrote the tables into {_PAGE.value}")

@@ -4,8 +4,9 @@
   python scripts/benchmarks/latency.py --report=docs/latency.json --page=docs/latency.md
 
 The first builds every model with random weights, exports it, and times it as softbio-jax latency does; rows
-that the file has are kept. The second writes the tables and the plot of a page from the file. Accuracy
-comes from the records of studies, see --records; without any, its columns are empty.
+that the file has are kept. The second writes the tables and the plot of a page from the file. Accuracy in
+float32 comes from the records of studies, in int8 from what export.py --compare wrote, see --records and
+--int8; without any, its columns are empty.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
+from latency_accuracy import accuracies
 from latency_models import MODELS, WAYS, Model, write, write_way
 from latency_page import write_page
 
@@ -30,7 +32,10 @@ _ROUNDS = flags.DEFINE_integer(
 )
 _REPORT = flags.DEFINE_string("report", None, "JSON file whose rows a page shows.")
 _PAGE = flags.DEFINE_string("page", None, "The page.")
-_RECORDS = flags.DEFINE_string("records", "docs/foundation_study", "Folder of records of a study.")
+_RECORDS = flags.DEFINE_string("records", "docs", "Folder with a folder of records for each study.")
+_INT8 = flags.DEFINE_string(
+    "int8", "docs/int8", "Folder of ENCODER-SIZE.json that export.py --compare wrote."
+)
 _THREADS = (1, 2)
 
 
@@ -41,14 +46,15 @@ def main(argv: Sequence[str]) -> None:
     if _REPORT.value is not None:
         if _PAGE.value is None:
             raise UserError("a flag is missing", where="--page", fix="add --page=docs/latency.md")
-        write_page(pathlib.Path(_PAGE.value), _read(_REPORT.value), pathlib.Path(_RECORDS.value))
+        known = accuracies(pathlib.Path(_RECORDS.value), pathlib.Path(_INT8.value))
+        write_page(pathlib.Path(_PAGE.value), _read(_REPORT.value), known)
         return
     from softbio_jax.inference import latency
 
     machine = latency.machine()  # before this process adds to its load
     for _ in range(_ROUNDS.value):
         for model in MODELS:
-            if not _ONLY.value or model.variant in _ONLY.value:
+            if not _ONLY.value or model.name in _ONLY.value:
                 _measure(model, machine)
 
 
@@ -71,11 +77,11 @@ def _time(model: Model, way: str, folders: Sequence[pathlib.Path], machine: Mapp
     values: dict[str, Any] = _read(path) if path.exists() else {"rows": []}
     kept = {_key(row): row for row in values["rows"]}
     for row in rows:
-        new = dataclasses.asdict(row) | {"variant": model.variant, "way": way}
+        new = dataclasses.asdict(row) | {"variant": model.name, "way": way}
         old = kept.get(_key(new))
         if old is None or new["median_ms"] < old["median_ms"]:  # other work of the machine only adds time
             kept[_key(new)] = new
-        print(f"{model.variant} {model.size} {way} {row.format} {row.precision} x{row.threads}: ", end="")
+        print(f"{model.name} {model.size} {way} {row.format} {row.precision} x{row.threads}: ", end="")
         print(f"{row.median_ms:.2f} ms, 95 % {row.p95_ms:.2f} ms", flush=True)
     values = {"machine": machine, "rows": list(kept.values())}
     files.write_text(path, json.dumps(values, indent=1) + "\n")

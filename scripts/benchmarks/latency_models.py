@@ -16,7 +16,7 @@ from softbio_jax.evaluation.zero_shot.prompts import load_prompts
 from softbio_jax.inference.bundle import Bundle
 from softbio_jax.inference.export import litert, onnx, stablehlo
 from softbio_jax.inference.export.calibration import Calibration
-from softbio_jax.models.config import TEXT, ComputeConfig, vision_config
+from softbio_jax.models.config import TEXT, ComputeConfig, VisionConfig, vision_config
 from softbio_jax.models.flops import matmul_flops
 from softbio_jax.models.forward import embed
 from softbio_jax.models.multitask import MultitaskModel
@@ -28,14 +28,26 @@ from softbio_jax.tasks import TASKS, TaskSpec
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """An encoder at a size of its images in pixels."""
+    """An encoder, or its first blocks, at a size of its images in pixels."""
 
     variant: str
     size: int
+    blocks: int = 0  # all
+
+    @property
+    def config(self) -> VisionConfig:
+        config = vision_config(self.variant)
+        return config.first(self.blocks, where=self.variant) if self.blocks else config
+
+    @property
+    def name(self) -> str:
+        return self.config.name
 
 
 MODELS = (
+    Model("PE-Core-T16-384", 96),
     *(Model(f"PE-Core-{name}", size) for name in ("T16-384", "S16-384", "B16-224") for size in (112, 224)),
+    Model("dinov2-s14", 98, blocks=6),
     Model("dinov2-s14", 98),
     Model("dinov2-s14", 224),
 )
@@ -93,7 +105,7 @@ def write_way(folder: pathlib.Path, model: Model, way: str) -> pathlib.Path:
 
 def _zero_shot(model: Model, *, once: bool) -> tuple[Any, int]:
     """Returns the function from an image to the similarities with every prompt, and its parameters."""
-    config, text = vision_config(model.variant), TEXT[model.variant]
+    config, text = model.config, TEXT[model.variant]
     count = len(load_prompts("thesis").texts())
     ids = np.random.default_rng(0).integers(1, text.vocab, (count, text.context)).astype(np.int32)
     vision, words = VisionEncoder(config, ComputeConfig()), TextEncoder(text, ComputeConfig())
@@ -112,11 +124,11 @@ def _zero_shot(model: Model, *, once: bool) -> tuple[Any, int]:
 
 
 def _bundle(model: Model, tasks: tuple[TaskSpec, ...], *, seed: int = 0) -> Bundle:
-    net = MultitaskModel(vision_config(model.variant), compute=ComputeConfig(), tasks=tasks)
+    net = MultitaskModel(model.config, compute=ComputeConfig(), tasks=tasks)
     image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.float32)
     variables = _weights(jax.eval_shape(net.init, jax.random.key(0), image), seed)
     return Bundle(
-        name=f"{model.variant}-{model.size}",
+        name=f"{model.name}-{model.size}",
         method="full",
         image_size=model.size,
         model=net,

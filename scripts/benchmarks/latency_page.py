@@ -1,11 +1,11 @@
 """The tables and the plot of docs/latency.md."""
 
-import json
 import pathlib
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from latency_accuracy import Accuracies
 
 from softbio_jax import files
 from softbio_jax.console import markdown, percent
@@ -13,28 +13,25 @@ from softbio_jax.evaluation import plots
 from softbio_jax.tasks import TASKS
 
 _MARKS = ("<!-- {name}: written by scripts/benchmarks/latency.py -->", "<!-- end of {name} -->")
-_FULL = re.compile(r"(\w+)-x[\d.]+-seed\d+\.json")  # of a trial with all its steps
-# The encoder and size of a study, and the cells whose model is compared, the first that has a full run.
-_STUDIED = {("dinov2-s14", 98): ("lora", "ft")}  # adapters are merged
 _MARKERS = {"litert": "o", "onnx": "s"}
 Rows = Sequence[Mapping[str, Any]]
 
 
-def write_page(page: pathlib.Path, values: Mapping[str, Any], records: pathlib.Path) -> None:
+def write_page(page: pathlib.Path, values: Mapping[str, Any], accuracies: Accuracies) -> None:
     """Replaces the tables of a page, and the plot beside it.
 
     Args:
       page: a Markdown file with the marks of both tables.
       values: what --measure wrote.
-      records: results of a study, for the accuracies; may be missing.
+      accuracies: what is known of the models.
     """
-    accuracies, rows = _accuracies(records), values["rows"]
+    rows = sorted(values["rows"], key=lambda row: (row["parameters"], row["size"]))
     text = page.read_text()
     exported = [row for row in rows if row["way"] == "multitask"]
     tables = {
         "models": _table(exported, accuracies),
         "ways": _ways([row for row in rows if row["way"] != "multitask"]),
-        "machine": _machine(values["machine"], records),
+        "machine": _machine(values["machine"], accuracies),
     }
     for name, table in tables.items():
         start, end = (mark.format(name=name) for mark in _MARKS)
@@ -47,26 +44,6 @@ def write_page(page: pathlib.Path, values: Mapping[str, Any], records: pathlib.P
     files.write_text(images / "latency.svg", plots.svg(_plot(exported, accuracies)) + "\n")
 
 
-def _accuracies(records: pathlib.Path) -> dict[tuple[str, int], dict[str, float]]:
-    """Returns (encoder, size) -> task -> mean accuracy over seeds; empty without records."""
-    found = {}
-    for key, cells in _STUDIED.items():
-        if cell := _cell_of(records, cells):
-            runs = [json.loads(path.read_text())["averages"] for path in _runs_of(records, cell)]
-            found[key] = {task: statistics.mean(run[task] for run in runs) for task in TASKS}
-    return found
-
-
-def _cell_of(records: pathlib.Path, cells: Sequence[str]) -> str | None:
-    return next((cell for cell in cells if _runs_of(records, cell)), None)
-
-
-def _runs_of(records: pathlib.Path, cell: str) -> list[pathlib.Path]:
-    """Returns the records of a cell's runs with all their steps, one per seed."""
-    found = sorted(records.glob(f"{cell}-*.json"))
-    return [path for path in found if (match := _FULL.fullmatch(path.name)) and match[1] == cell]
-
-
 def _pairs(rows: Rows) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yields the rows of one core and of two of each file, in the order of the first."""
     names = ("variant", "size", "way", "format", "precision")
@@ -76,7 +53,7 @@ def _pairs(rows: Rows) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
             yield row, two
 
 
-def _table(rows: Rows, accuracies: Mapping[tuple[str, int], Mapping[str, float]]) -> str:
+def _table(rows: Rows, accuracies: Accuracies) -> str:
     header = [
         "encoder",
         "pixels",
@@ -98,7 +75,7 @@ def _table(rows: Rows, accuracies: Mapping[tuple[str, int], Mapping[str, float]]
         cells = [one["variant"], str(one["size"]), one["format"], one["precision"], _times(one), _times(two)]
         cells += [f"{ratio:.2f}", f"{one['file_mb']:.2f}", f"{one['peak_mb']:.0f}"]
         cells += [f"{one['parameters'] / 1e6:.2f}", f"{one['gflops']:.2f}"]
-        known = accuracies.get((one["variant"], one["size"]), {}) if one["precision"] == "float32" else {}
+        known = accuracies.of(one)
         cells += [percent(known[task]) if task in known else "" for task in TASKS]
         lines.append(cells)
     return f"{markdown(header, lines)}\n"
@@ -122,7 +99,7 @@ def _ways(rows: Rows) -> str:
     return f"{markdown(header, lines)}\n"
 
 
-def _machine(machine: Mapping[str, Any], records: pathlib.Path) -> str:
+def _machine(machine: Mapping[str, Any], accuracies: Accuracies) -> str:
     name = f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"
     text = f"{name}; load {machine['load']:.1f} before"
     busy = (
@@ -130,29 +107,23 @@ def _machine(machine: Mapping[str, Any], records: pathlib.Path) -> str:
         if machine["load"] > 0.5
         else ""
     )
-    lines = [f"{text}{busy}."]
-    for (variant, size), cells in _STUDIED.items():
-        if cell := _cell_of(records, cells):
-            seeds = len(_runs_of(records, cell))
-            lines.append(f"Accuracy of {variant} at {size} pixels: the cell `{cell}`, seeds: {seeds}.")
-    return " ".join(lines) + "\n"
+    known = f" Accuracy in float32: {'; '.join(accuracies.sources)}." if accuracies.sources else ""
+    return f"{text}{busy}.{known}\n"
 
 
 def _times(row: Mapping[str, Any]) -> str:
     return f"{row['median_ms']:.1f}, {row['p95_ms']:.1f}"
 
 
-def _plot(rows: Rows, accuracies: Mapping[tuple[str, int], Mapping[str, float]]) -> Any:
+def _plot(rows: Rows, accuracies: Accuracies) -> Any:
     """Draws latency against the size of the file, and against accuracy where it is known, with the fronts."""
     ones = [row for row in rows if row["threads"] == 1]
-    known = [row for row in ones if (row["variant"], row["size"]) in accuracies]
+    known = [(row, 100 * statistics.mean(of.values())) for row in ones if (of := accuracies.of(row))]
     panels: list[tuple[str, list[tuple[Mapping[str, Any], float]], int]] = [
         ("file, MB", [(row, row["file_mb"]) for row in ones], 1)
     ]
     if known:
-        means = {key: 100 * statistics.mean(of.values()) for key, of in accuracies.items()}
-        points = [(row, means[row["variant"], row["size"]]) for row in known if row["precision"] == "float32"]
-        panels.append(("mean accuracy, %", points, -1))
+        panels.append(("mean accuracy, %", known, -1))
     figure = plots.new_figure(5.2 * len(panels), 3.8)
     for number, (label, points, sign) in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), number)

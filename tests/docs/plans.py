@@ -235,7 +235,10 @@ _OWN = (
     Plan(
         page="distillation",
         demo=True,
-        given=(standins.known_sets, standins.prepared_fairface, standins.crops, standins.teachers),
+        given=(
+            *(standins.known_sets, standins.prepared_fairface, standins.crops, standins.teachers),
+            standins.records,
+        ),
         exchanged=(
             (r"fairface/train,(crowd|fer)/train", "fairface/train"),
             (r"--student=(PE-Core-T16-384|dinov2-s14)", f"--student=tiny-test {_SHORT}"),

@@ -145,9 +145,10 @@ def latency_page(root: pathlib.Path) -> None:
 
 def records(root: pathlib.Path) -> None:
     """The pages of the studies with their records."""
-    for study in ("foundation_study", "partial_labels"):
+    pages = {"foundation_study": "foundation_study", "partial_labels": "partial_labels"}
+    for study, page in (pages | {"distill_study": "distillation"}).items():
         shutil.copytree(ROOT / "docs" / study, root / "docs" / study)
-        shutil.copy(ROOT / "docs" / f"{study}.md", root / "docs")
+        shutil.copy(ROOT / "docs" / f"{page}.md", root / "docs")
 
 
 def prepared_fairface(root: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """The table of exports: the same images through every runtime, and numbers that can be checked."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -39,6 +40,8 @@ def test_sizes_accuracy_and_differences_are_what_they_say(bundle, data_root, tmp
     assert all(row.batch_change < 1e-5 for row in rows)
     lines = comparison.table(rows).splitlines()
     assert len(lines) == 2 + 3 and lines[4].startswith("| onnx float32 |")
+    written = json.loads(comparison.as_json(bundle, rows))
+    assert written["rows"][2]["accuracy"] == rows[2].accuracy and str(tmp_path) not in str(written)
 
 
 def test_a_runtime_whose_answers_depend_on_the_batch_is_seen(bundle, data_root, tmp_path, monkeypatch):

@@ -1,16 +1,21 @@
 """configs/distill_study.py: equal images for every cell, and arms that differ in the loss alone."""
 
 import dataclasses
+import json
 import pathlib
 import runpy
 
 import pytest
 
+from softbio_jax.errors import UserError
 from softbio_jax.losses.distillation import DistillConfig
 from softbio_jax.runs.config import config_from
+from softbio_jax.thesis.study import kept, tables
+from softbio_jax.thesis.study.collected import Collected
 from softbio_jax.thesis.study.results import config_digest
 from softbio_jax.thesis.study.study import Trial, study_from
 from tests.structure import ROOT
+from tests.thesis.small_study import result
 
 GET_CONFIG = runpy.run_path(str(ROOT / "configs" / "distill_study.py"))["get_config"]
 
@@ -73,3 +78,30 @@ def test_what_is_off_does_not_count_in_a_record():
     values = dataclasses.asdict(plain)
     del values["distill"], values["model"]["blocks"]
     assert config_digest(config_from(values)) == config_digest(plain)
+
+
+def test_a_student_keeps_a_share_of_its_teachers_accuracy(tmp_path):
+    record = tmp_path / "teacher.json"
+    taught = result(Trial(cell="lora_long", factor=1.0, seed=0), emotion=0.8, age=0.5, gender=0.9)
+    record.write_text(json.dumps(taught))
+    runs = [
+        result(Trial(cell="b6_distilled", factor=1.0, seed=seed), emotion=emotion, age=0.45, gender=0.9)
+        | {"chosen": True}
+        for seed, emotion in enumerate((0.72, 0.76, 0.8))
+    ]
+    labels = tables.METHODS
+    rows = kept.rows(Collected(values={"runs": runs, "cells": {}}), kept.teacher_of(record), labels)
+    # t of 2 degrees of freedom is 4.303, the deviation 5 points.
+    assert rows == [
+        ["the teacher's accuracy, %", "80.0", "50.0", "90.0"],
+        ["6 blocks, distilled", "95.0 ± 12.4", "90.0 ± 0.0", "100.0 ± 0.0"],
+    ]
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"averages": {"age": 0.5}}', '{"averages": 3}', "[1]"])
+def test_a_teacher_needs_a_record(tmp_path, content):
+    record = tmp_path / "teacher.json"
+    if content is not None:
+        record.write_text(content)
+    with pytest.raises(UserError, match=r"no record of the teacher: .*teacher\.json"):
+        kept.teacher_of(record)

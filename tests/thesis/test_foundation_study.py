@@ -14,8 +14,18 @@ from softbio_jax.thesis.study import results
 from softbio_jax.thesis.study.study import Trial, study_from
 from tests.structure import ROOT
 
-STUDIES = ("foundation_study", "partial_labels")
 WEIGHTS = "vit_small_patch14_dinov2.safetensors"
+TEACHER = ROOT / "docs" / "foundation_study" / "lora_long-x1-seed0.json"
+# The studies with records: the page that shows them, the arguments of the configuration, flags of the report.
+STUDIES = {
+    "foundation_study": ("foundation_study", "", ()),
+    "partial_labels": ("partial_labels", "", ()),
+    "distill_study": (
+        "distillation",
+        "teacher=x1-seed0,digest=cde6401aec99",
+        (f"--teacher_record={TEACHER}",),
+    ),
+}
 GET_CONFIG = runpy.run_path(str(ROOT / "configs" / "foundation_study.py"))["get_config"]
 STUDY = study_from(GET_CONFIG().to_dict() | {"pretrained": "weights.safetensors"})
 
@@ -89,7 +99,7 @@ def test_what_may_be_compared_by_seed_has_the_same_seeds():
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_committed_records_are_of_this_configuration(name):
     records = ROOT / "docs" / name
-    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"](STUDIES[name][1])
     study = study_from(config.to_dict() | {"pretrained": WEIGHTS})
     assert len(results.read_records(study, records, encoder=WEIGHTS)) == len(list(records.glob("*.json"))) > 0
 
@@ -114,11 +124,11 @@ def _reported(folder, *flags):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_tables_of_the_page_are_those_of_the_records(tmp_path, name):
-    page = tmp_path / "page.md"
-    text = (ROOT / "docs" / f"{name}.md").read_text()
+    page, (source, arguments, flags) = tmp_path / "page.md", STUDIES[name]
+    text = (ROOT / "docs" / f"{source}.md").read_text()
     page.write_text(text)
-    study = [f"--config={ROOT / 'configs' / f'{name}.py'}", "--config.pretrained=" + WEIGHTS]
-    done = _reported(ROOT / "docs" / name, *study, f"--page={page}")
+    study = [f"--config={ROOT / 'configs' / f'{name}.py'}:{arguments}", "--config.pretrained=" + WEIGHTS]
+    done = _reported(ROOT / "docs" / name, *study, *flags, f"--page={page}")
     assert done.returncode == 0, done.stderr
     assert page.read_text() == text
 

@@ -150,6 +150,12 @@ def table(rows: Sequence[Row]) -> str:
     return f"{markdown(header, lines)}\n"
 
 
+def as_json(bundle: Bundle, rows: Sequence[Row]) -> str:
+    """Returns the rows as a JSON object, without paths."""
+    values = {"model": bundle.name, "rows": [dataclasses.asdict(row) for row in rows]}
+    return json.dumps(values, indent=1) + "\n"
+
+
 def _runtimes(bundle: Bundle, folders: Sequence[pathlib.Path]) -> tuple[dict[str, Runtime], dict[str, int]]:
     variables = jax.device_put(bundle.variables)
     forward = jax.jit(bundle.forward)

@@ -8,7 +8,7 @@ from softbio_jax import files
 from softbio_jax.console import markdown
 from softbio_jax.errors import UserError
 from softbio_jax.thesis import paper
-from softbio_jax.thesis.study import claims, collected, recovered
+from softbio_jax.thesis.study import claims, collected, kept, recovered
 from softbio_jax.thesis.study.collected import Collected, Estimate, Metric
 
 COLUMNS = ("emotion", "age", "gender", "overall")
@@ -61,10 +61,10 @@ COMPARISONS = (
 )
 
 
-def all_tables(study: Collected) -> dict[str, str]:
-    """Returns every table by name."""
+def all_tables(study: Collected, teacher: Mapping[str, float] | None = None) -> dict[str, str]:
+    """Returns every table by name; that of what students keep needs the teacher's accuracies by task."""
     coarsened = any(cell.endswith("_partial") for cell in study.values["cells"])
-    return {
+    found = {
         "state": state(study),
         "methods": methods(study),
         "balanced": balanced(study, METHODS),
@@ -74,7 +74,12 @@ def all_tables(study: Collected) -> dict[str, str]:
         "balanced-ablations": balanced(study, ABLATIONS),
         "rates": rates(study),
         "claims": markdown(claims.HEADER, claims.rows(study)),
-    } | ({"recovered": markdown(recovered.HEADER, recovered.rows(study))} if coarsened else {})
+    }
+    if coarsened:
+        found["recovered"] = markdown(recovered.HEADER, recovered.rows(study))
+    if teacher is not None:
+        found["kept"] = markdown(kept.HEADER, kept.rows(study, teacher, METHODS))
+    return found
 
 
 def state(study: Collected) -> str:
@@ -252,9 +257,9 @@ def _name(cell: str) -> str:
 _BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def tables_of(source: pathlib.Path) -> dict[str, str]:
+def tables_of(source: pathlib.Path, teacher: Mapping[str, float] | None = None) -> dict[str, str]:
     """Returns the tables of a file of collected results, by name; see `collected.read` for errors."""
-    return all_tables(collected.read(source))
+    return all_tables(collected.read(source), teacher)
 
 
 def text(tables: Mapping[str, str]) -> str:
