@@ -26,7 +26,7 @@ _CELLS = ("b6_labels", "b6_distilled", "t16_labels", "t16_distilled", "b6_featur
 _DEFAULTS = {"teacher": "", "digest": "", "images": "60000", "batch_size": "64", "cells": ""}
 _EXPRESSIONS = 3  # images of FairFace for one of FER
 _WEIGHT, _TEMPERATURE = 0.9, 2.0
-_RATE = 1e-3  # the middle of the search
+_RATES = {"b6": 3e-4, "t16": 1e-3}  # the middle of the search, of the heads
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
@@ -48,6 +48,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
 
 def _cell(chosen: dict[str, str], name: str) -> dict:
     student, _, arm = name.partition("_")
+    rate = _RATES[student]
     images = {"fairface": int(chosen["images"]), "fer": int(chosen["images"]) // _EXPRESSIONS}
     batch = int(chosen["batch_size"])
     steps = max(4, sum(images.values()) // batch)
@@ -90,9 +91,9 @@ def _cell(chosen: dict[str, str], name: str) -> dict:
         },
         "optimizer": {
             "rates": {
-                "heads": _RATE,
-                "pooling": _RATE,
-                "blocks": 0.1 * _RATE if student == "b6" else _RATE,
+                "heads": rate,
+                "pooling": rate,
+                "blocks": 0.1 * rate if student == "b6" else rate,
                 "log_var": 5e-3,
             },
             "schedule": "cosine",

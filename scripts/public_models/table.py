@@ -4,7 +4,8 @@
         --out=docs/public_models.json --page=docs/public_models.md
 
 DIR holds MODEL/VARIANT/SET.csv. A run's table is read from RUN/eval/predictions/SET.csv; tables of a run
-in DIR, under its NAME, show its sensitivity to preprocessing.
+in DIR, under its NAME, show its sensitivity to preprocessing. With --add, rows that --out has and that these
+tables do not give again are kept, so that a later run needs no older one.
 """
 
 import json
@@ -23,10 +24,17 @@ _PREDICTIONS = flags.DEFINE_string("predictions", None, "The folder of MODEL/VAR
 _RUNS = flags.DEFINE_list("runs", [], "Runs beside them, NAME:FOLDER.")
 _OUT = flags.DEFINE_string("out", "docs/public_models.json", "Where the figures are written.")
 _PAGE = flags.DEFINE_string("page", None, "The page whose tables are replaced.")
+_ADD = flags.DEFINE_bool("add", False, "Keep what --out has of other models, runs and variants.")
 
 _WHOLE = "whole"
 _METRICS = ("accuracy", "balanced_accuracy")
 _OTHER = {"emotion": "neutral"}  # a class that a test set may lack although the models know it
+# By what the rows of each table are told apart.
+_KEYS = {
+    "models": ("model", "set"),
+    "variants": ("model", "variant", "set", "task"),
+    "pairs": ("run", "model", "task"),
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,6 +55,9 @@ def main(argv: Sequence[str]) -> None:
         "variants": list(_variants(tables)),
         "pairs": _pairs(whole, runs),
     }
+    if _ADD.value:
+        found = joined(_read(pathlib.Path(_OUT.value)), found)
+    found["pairs"] = adjusted(found["pairs"])
     files.write_text(pathlib.Path(_OUT.value), json.dumps(found, indent=1) + "\n")
     if _PAGE.value:
         from softbio_jax.thesis.study import tables as pages
@@ -127,8 +138,8 @@ def _variants(tables: Mapping[tuple[str, str, str], Any]) -> Iterator[dict[str, 
 def _pairs(
     public: Mapping[tuple[str, str], Any], runs: Mapping[tuple[str, str], Any]
 ) -> list[dict[str, Any]]:
-    """Returns every run beside every public model on the same images, with Holm's p-values."""
-    from softbio_jax.evaluation.metrics import comparison, multiplicity
+    """Returns every run beside every public model on the same images."""
+    from softbio_jax.evaluation.metrics import comparison
 
     found = []
     for (run, name), ours in runs.items():
@@ -141,8 +152,34 @@ def _pairs(
                 difference = [accuracy["difference"], *accuracy["interval"]]
                 kept = {key: pair[key] for key in ("n", "first_only", "second_only", "p_value")}
                 found.append({"run": run, "model": model, "task": task, "difference": difference, **kept})
-    adjusted = multiplicity.holm([pair["p_value"] for pair in found]) if found else []
-    return [pair | {"p_adjusted": float(p)} for pair, p in zip(found, adjusted, strict=True)]
+    return found
+
+
+def adjusted(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the pairs with Holm's p-values over all of them."""
+    from softbio_jax.evaluation.metrics import multiplicity
+
+    p_values = multiplicity.holm([pair["p_value"] for pair in pairs]) if pairs else []
+    return [dict(pair) | {"p_adjusted": float(p)} for pair, p in zip(pairs, p_values, strict=True)]
+
+
+def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the rows of both, in the order of the first; where both have a row, it is the second's."""
+    rows: dict[str, Any] = {}
+    for table, names in _KEYS.items():
+        keyed = {tuple(row[name] for name in names): row for row in (*before[table], *now[table])}
+        rows[table] = list(keyed.values())
+    return rows
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            "nothing to add to", where=str(path), found="no such file", fix="drop --add"
+        ) from error
+    return found
 
 
 def page_tables(found: Mapping[str, Any]) -> dict[str, str]:

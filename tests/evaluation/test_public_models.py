@@ -131,8 +131,30 @@ def test_runs_are_paired_with_models_of_the_same_images(scripts):
     wrong = _of_emotion(labels, [((y + 1) % 6, y) if row % 4 else (y, 6) for row, y in enumerate(labels)])
     (pair,) = table["_pairs"]({("public", "fer_test"): wrong}, {("ours", "fer_test"): right})
     assert pair["difference"][0] == pytest.approx(0.75) and pair["first_only"] == 150
-    assert pair["p_adjusted"] == pair["p_value"] < 1e-6
+    (alone,) = table["adjusted"]([pair])
+    assert alone["p_adjusted"] == pair["p_value"] < 1e-6
     assert table["_pairs"]({("public", "other"): wrong}, {("ours", "fer_test"): right}) == []
+
+
+def test_what_is_added_replaces_its_own_rows_alone(scripts):
+    _, table = scripts
+
+    def pair(run, p):
+        return {"run": run, "model": "public", "task": "age", "p_value": p, "p_adjusted": p}
+
+    def found(run, models, p):
+        rows = [{"model": name, "set": "fer", "tasks": {"n": run}} for name in models]
+        variants = [{"model": run, "variant": "bgr", "set": "fer", "task": "age", "difference": [p]}]
+        return {"models": rows, "variants": variants, "pairs": [pair(run, p)]}
+
+    joined = table["joined"](found("first", ("public", "first"), 0.02), found("second", ("public",), 0.03))
+    assert [(row["model"], row["tasks"]["n"]) for row in joined["models"]] == [
+        ("public", "second"),
+        ("first", "first"),
+    ]
+    assert [row["model"] for row in joined["variants"]] == ["first", "second"]
+    # Holm: the smaller of two p-values counts twice, and none is below it.
+    assert [row["p_adjusted"] for row in table["adjusted"](joined["pairs"])] == pytest.approx([0.04, 0.04])
 
 
 def test_a_model_of_this_package_predicts_changed_images(data_root, tmp_path):
