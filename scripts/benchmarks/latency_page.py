@@ -25,9 +25,11 @@ def write_page(page: pathlib.Path, values: Mapping[str, Any], accuracies: Accura
       values: what --measure wrote.
       accuracies: what is known of the models.
     """
-    rows = sorted(values["rows"], key=lambda row: (row["parameters"], row["size"]))
+    rows = values["rows"]
     text = page.read_text()
-    exported = [row for row in rows if row["way"] == "multitask"]
+    exported = sorted(
+        (row for row in rows if row["way"] == "multitask"), key=lambda row: (row["parameters"], row["size"])
+    )
     tables = {
         "models": _table(exported, accuracies),
         "ways": _ways([row for row in rows if row["way"] != "multitask"]),
