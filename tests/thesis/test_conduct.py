@@ -150,6 +150,23 @@ def test_another_study_in_the_same_folder_is_reported(study, quick, tmp_path):
         conduct.conduct(other, tmp_path, jobs=1)
 
 
+def test_another_choice_of_cells_continues_in_the_same_folder(study, quick, tmp_path):
+    def chosen(*names, of=study):
+        return dataclasses.replace(of, cells={name: of.cells[name] for name in names})
+
+    done = quick[0]
+    conduct.conduct(chosen("lora"), tmp_path, jobs=1)
+    conduct.conduct(chosen("lp"), tmp_path, jobs=1)
+    assert len(done) == len(set(done)) == 1 + 6  # the encoder, and each trial of both cells once
+    found = conduct.conduct(study, tmp_path, jobs=1)
+    assert found["complete"] and len(found["runs"]) == 6 and len(done) == 7
+    for name in study.cells:  # also one that the last choice left out is compared
+        conduct.conduct(chosen(next(other for other in study.cells if other != name)), tmp_path, jobs=1)
+        other = dataclasses.replace(study, cells=study.cells | {name: changed(study.cells[name], seed=5)})
+        with pytest.raises(UserError, match=rf"another study.*cells\.{name}\.seed was 3, is 5"):
+            conduct.conduct(chosen(name, of=other), tmp_path, jobs=1)
+
+
 def test_two_at_a_time_in_one_folder_are_reported(study, quick, tmp_path):
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

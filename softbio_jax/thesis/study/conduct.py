@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -20,6 +20,8 @@ from softbio_jax.safety import locks
 from softbio_jax.thesis import protocol
 from softbio_jax.thesis.study import results, worker
 from softbio_jax.thesis.study.study import Study, Trial
+
+_OF_CELLS = ("cells", "more_seeds", "factor_of")  # fields of a study by cell
 
 
 def conduct(
@@ -136,14 +138,17 @@ def _summary(result: Mapping[str, Any]) -> str:
 
 
 def _check_workdir(study: Study, workdir: pathlib.Path) -> None:
-    """Writes study.json or compares with it; the place of the data may differ."""
+    """Compares with study.json, and adds to it; the place of the data and the choice of cells may differ."""
     values = dataclasses.asdict(dataclasses.replace(study, data_root=""))
-    now = json.loads(json.dumps(values))
-    before = results.read(workdir / "study.json")
-    if before is None:
-        results.write(workdir / "study.json", now)
-    else:
-        check_same(_resolved(before), _resolved(now), of="study", where=str(workdir))
+    path, now = workdir / "study.json", _resolved(json.loads(json.dumps(values)))
+    before = results.read(path)
+    if before is not None:
+        before = _resolved(before)
+        common = before["cells"].keys() & now["cells"].keys()
+        check_same(_only(before, common), _only(now, common), of="study", where=str(workdir))
+        now |= {name: before.get(name, {}) | now[name] for name in _OF_CELLS}
+        now["untrained"] = list(dict.fromkeys([*before.get("untrained", ()), *now["untrained"]]))
+    results.write(path, now)
 
 
 def _resolved(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,3 +156,9 @@ def _resolved(study: Mapping[str, Any]) -> dict[str, Any]:
     cells = study.get("cells", {}).items()
     resolved = {name: dataclasses.asdict(config_from(protocol.upgrade(cell))) for name, cell in cells}
     return json.loads(json.dumps({**study, "cells": resolved}))
+
+
+def _only(study: Mapping[str, Any], cells: Collection[str]) -> dict[str, Any]:
+    """Returns a study's fields with the given cells alone."""
+    kept = {name: {c: v for c, v in study.get(name, {}).items() if c in cells} for name in _OF_CELLS}
+    return {**study, **kept, "untrained": [c for c in study.get("untrained", ()) if c in cells]}
