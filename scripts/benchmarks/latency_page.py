@@ -136,16 +136,19 @@ def _plot(rows: Rows, accuracies: Accuracies) -> Any:
             axes.scatter(
                 row["median_ms"], y, s=26, marker=_MARKERS[row["format"]], color=filled, edgecolor=colour
             )
-            place = {"xytext": (4, 3), "textcoords": "offset points"}
-            axes.annotate(str(row["size"]), (row["median_ms"], y), fontsize=6, color=plots.MUTED, **place)
+            if row["format"] == "litert":  # the ONNX file of the same model is close by
+                place = {"xytext": (4, 3), "textcoords": "offset points"}
+                axes.annotate(str(row["size"]), (row["median_ms"], y), fontsize=6, color=plots.MUTED, **place)
         front = pareto([(row["median_ms"], sign * y) for row, y in points])
         axes.plot(
             [x for x, _ in front], [sign * y for _, y in front], color=plots.MUTED, linewidth=0.8, zorder=0
         )
         for variant, colour in zip(variants, plots.SERIES, strict=False):
             axes.scatter([], [], s=26, color=colour, label=variant)
-        axes.set(xscale="log", xlabel="median ms of an image, one core", ylabel=label)
-        axes.set_yscale("log" if sign == 1 else "linear")
+        axes.set(xlabel="median ms of an image, one core", ylabel=label)
+        plots.logarithmic(axes, "x", [row["median_ms"] for row, _ in points], prefixes=False)
+        if sign == 1:
+            plots.logarithmic(axes, "y", [y for _, y in points], prefixes=False)
         axes.grid(color=plots.GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False, title="circle LiteRT, square ONNX; filled int8", title_fontsize=7)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softbio_jax.evaluation.metrics.fairness import SMALL_CELL
-from softbio_jax.evaluation.plots import GRID, INK, MUTED, SERIES, new_figure, separate_cells
+from softbio_jax.evaluation.plots import GRID, INK, MUTED, SERIES, logarithmic, new_figure, separate_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,8 +117,6 @@ def against_cost(
     Args:
       points: name -> cost, accuracy, lower and upper bound.
     """
-    from matplotlib.ticker import EngFormatter
-
     figure = new_figure(5.8, 3.4)
     axes = _axes(figure, grid="both", x_label=x_label, y_label=y_label)
     for index, (name, (cost, *values)) in enumerate(points.items()):
@@ -133,8 +131,7 @@ def against_cost(
             elinewidth=1.4,
             label=name,
         )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    logarithmic(axes, "x", [cost for cost, *_ in points.values()], prefixes=True)
     axes.margins(x=0.15)
     _from_zero(axes, "y", [100 * value for _, *values in points.values() for value in values])
     _legend(figure, axes)

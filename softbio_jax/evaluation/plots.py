@@ -4,6 +4,7 @@ Figures are drawn without pyplot and so without global state.
 """
 
 import io
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -96,6 +97,29 @@ def separate_cells(axes: "Axes", shape: Sequence[int], *, color: str, linewidth:
     axes.set_yticks(np.arange(-0.5, shape[0]), minor=True)
     axes.grid(which="minor", color=color, linewidth=linewidth)
     axes.spines[:].set_visible(False)
+
+
+def logarithmic(axes: "Axes", name: str, values: Sequence[float], *, prefixes: bool) -> None:
+    """Makes an axis logarithmic, with ticks as plain numbers: matplotlib's own are formulas.
+
+    Args:
+      axes: of the plot.
+      name: x or y.
+      values: all above 0, what the axis shows.
+      prefixes: whether ticks have SI prefixes, as 2M, or all their digits.
+    """
+    from matplotlib import ticker
+
+    getattr(axes, f"set_{name}scale")("log")
+    axis = getattr(axes, f"{name}axis")
+    decades = math.log10(max(values) / min(values))
+    axis.set_major_formatter(ticker.EngFormatter(sep="") if prefixes else ticker.StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+    if decades < 1:  # a power of ten may not be among them
+        axis.set_major_locator(ticker.MaxNLocator(5))
+        axis.set_minor_locator(ticker.NullLocator())
+    elif decades < 3:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=20))
 
 
 def new_figure(width: float, height: float) -> "Figure":

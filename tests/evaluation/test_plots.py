@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from softbio_jax.evaluation import plots
 from softbio_jax.tasks import AGE, GENDER
@@ -49,3 +50,24 @@ def test_svg_is_one_element_and_repeatable():
     )
     assert first == second
     assert first.startswith("<svg") and first.rstrip().endswith("</svg>")
+
+
+@pytest.mark.parametrize("prefixes", [True, False])
+@pytest.mark.parametrize("high", [1.0, 1.05, 3.0, 30.0, 900.0, 1e5])
+@pytest.mark.parametrize("low", [0.7, 2.1e6])
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers_in_its_range(low, high, prefixes):
+    figure = plots.new_figure(5, 3)
+    axes = figure.add_subplot()
+    axes.plot([low, low * high], [1, 2], "o")
+    plots.logarithmic(axes, "x", [low, low * high], prefixes=prefixes)
+    text = plots.svg(figure)
+    assert "mathdefault" not in text and "$" not in text
+    first, last = axes.get_xlim()
+    shown = [
+        label.get_text()
+        for value, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        if first <= value <= last
+    ]
+    assert 2 <= len(shown) <= 12 and len(set(shown)) == len(shown)
+    numbers = [float(label.rstrip("mkMG")) for label in shown]
+    assert prefixes or numbers == sorted(numbers)
