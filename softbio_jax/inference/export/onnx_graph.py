@@ -23,7 +23,9 @@ BATCH = "batch"
 _SIMPLE = {
     **{"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow"},
     **{"neg": "Neg", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "tanh": "Tanh", "logistic": "Sigmoid"},
-    **{"sin": "Sin", "cos": "Cos", "erf": "Erf", GELU: "Gelu"},
+    **{"sin": "Sin", "cos": "Cos", "erf": "Erf", GELU: "Gelu", "abs": "Abs", "sign": "Sign"},
+    **{"eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual"},
+    **{"and": "And", "or": "Or", "not": "Not"},  # of truth values
 }
 _REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
 
@@ -131,15 +133,13 @@ class Graph:
 
 def _add(graph: Graph, op: Op) -> None:
     """Adds the nodes of an operation."""
+    what, fix = "no ONNX rule for an operation", "export as stablehlo"
     if op.name not in _RULES:
-        raise UserError(
-            "no ONNX rule for an operation",
-            where=op.name,
-            expected=", ".join(sorted(_RULES)),
-            found=op.name,
-            fix="export as stablehlo",
-        )
-    found = _RULES[op.name](graph, op)
+        raise UserError(what, where=op.name, expected=", ".join(sorted(_RULES)), found=op.name, fix=fix)
+    try:
+        found = _RULES[op.name](graph, op)
+    except NotImplementedError as error:
+        raise UserError(what, where=op.name, found=str(error), fix=fix) from error
     names = found if isinstance(found, list) else [found]
     graph.names |= dict(zip(op.outputs, names, strict=True))
 
@@ -163,6 +163,40 @@ def _rsqrt(graph: Graph, op: Op) -> str:
 
 def _erfc(graph: Graph, op: Op) -> str:
     return graph.add("Sub", graph.constant(np.array(1, op.outputs[0].dtype)), _simple("Erf", graph, op))
+
+
+def _log1p(graph: Graph, op: Op) -> str:
+    x, one = graph.operand(op.inputs[0]), graph.constant(np.array(1, op.outputs[0].dtype))
+    return graph.add("Log", graph.add("Add", x, one))
+
+
+def _not_equal(graph: Graph, op: Op) -> str:
+    return graph.add("Not", _simple("Equal", graph, op))
+
+
+def _is_finite(graph: Graph, op: Op) -> str:
+    odd = graph.add("Or", _simple("IsInf", graph, op), _simple("IsNaN", graph, op))
+    return graph.add("Not", odd)
+
+
+def _select(graph: Graph, op: Op) -> str:
+    which, *cases = op.inputs
+    if len(cases) != 2 or which.dtype != np.bool_:
+        raise NotImplementedError(f"a choice of {len(cases)} by {which.dtype}")
+    return graph.add("Where", graph.operand(which), *map(graph.operand, reversed(cases)))
+
+
+def _cumsum(graph: Graph, op: Op) -> str:
+    axis = graph.constant(np.array(op.params["axis"], np.int64))
+    return graph.add("CumSum", graph.operand(op.inputs[0]), axis, reverse=int(op.params["reverse"]))
+
+
+def _pad(graph: Graph, op: Op) -> str:
+    lows, highs, between = zip(*op.params["padding_config"], strict=True)
+    if any(between):
+        raise NotImplementedError("padding between elements")
+    x, value = map(graph.operand, op.inputs)
+    return graph.add("Pad", x, graph.integers((*lows, *highs)), value)
 
 
 def _reshape(graph: Graph, op: Op) -> str:
@@ -216,17 +250,18 @@ def _split(graph: Graph, op: Op) -> list[str]:
 
 
 def _gather(graph: Graph, op: Op) -> str:
-    """x[..., i, ...] with a constant i, the only gather that occurs in these models."""
+    """x[..., i:j, ..., k, ...] with constants, the only gathers that occur in these models."""
     x, start = op.inputs
     numbers, sizes = op.params["dimension_numbers"], op.params["slice_sizes"]
-    axes = numbers.start_index_map
-    entire = all(size == x.shape[a] for a, size in enumerate(sizes) if a not in axes)
-    if len(axes) != 1 or axes != numbers.collapsed_slice_dims or not entire:
-        raise NotImplementedError("a gather of more than one row")
-    if not isinstance(start, np.ndarray) or start.size != 1:
-        raise NotImplementedError("a gather of rows known only at run time")
-    row = graph.constant(np.array(start.item(), np.int64))
-    return graph.add("Gather", graph.operand(x), row, axis=int(axes[0]))
+    axes, dropped = numbers.start_index_map, numbers.collapsed_slice_dims
+    entire = all(size == x.shape[axis] for axis, size in enumerate(sizes) if axis not in axes)
+    if not isinstance(start, np.ndarray) or start.shape != (len(axes),) or not entire:
+        raise NotImplementedError("rows known only at run time, or several at once")
+    ends = [first + sizes[axis] for first, axis in zip(start, axes, strict=True)]
+    if min(start) < 0 or any(end > x.shape[axis] for end, axis in zip(ends, axes, strict=True)):
+        raise NotImplementedError("rows past the end")
+    name = graph.add("Slice", graph.operand(x), *map(graph.integers, (start, ends, axes)))
+    return graph.add("Squeeze", name, graph.integers(dropped)) if dropped else name
 
 
 def _cast(graph: Graph, op: Op) -> str:
@@ -259,5 +294,6 @@ _RULES: dict[str, Callable[[Graph, Op], str | list[str]]] = {
     **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshape),
     **{"square": _square, "rsqrt": _rsqrt, "erfc": _erfc, "convert_element_type": _cast},
     **{"broadcast_in_dim": _broadcast, "transpose": _transpose, "concatenate": _concatenate, "stack": _stack},
-    **{"slice": _slice, "rev": _rev, "split": _split, "gather": _gather, "dot_general": _dot},
+    **{"slice": _slice, "rev": _rev, "split": _split, "gather": _gather, "dot_general": _dot, "pad": _pad},
+    **{"log1p": _log1p, "ne": _not_equal, "is_finite": _is_finite, "select_n": _select, "cumsum": _cumsum},
 }
