@@ -226,7 +226,7 @@ def _verdict(estimate: Estimate) -> str:
 
 
 def _cost(study: Collected, cell: str) -> tuple[str, str]:
-    runs = [run for run in study.all_runs(cell) if "failed" not in run]
+    runs = study.chosen(cell)  # those of the search may be shorter
     seconds = sorted(run["train_seconds"] for run in runs)
     return f"{runs[0]['trainable_params']:,}", f"{seconds[len(seconds) // 2]:.0f}"
 
