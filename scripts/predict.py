@@ -106,6 +106,9 @@ _PROCESSES = command.define_processes()
 _READERS = {"margin": ["--faces=detect"], "workers": ["--faces=crop"], "track": ["--faces=detect"]}
 _TRACKED = {"half_life": ["--track"], "gap": ["--track"], "shards": ["no --track"]}
 
+# What changes answers, beside the model.
+_CHANGING, _SMOOTHING = ("margin", "risk"), ("every", "half_life", "gap")
+
 _ENDINGS = {".json": "jsonl", ".jsonl": "jsonl", ".parquet": "parquet"}
 
 
@@ -159,7 +162,7 @@ def main(argv: Sequence[str]) -> int:
         chosen: dict[str, Any] = {
             "form": form,
             "tasks": model.bundle.tasks,
-            "model": bundle.label(model.bundle),
+            "model": " ".join([bundle.label(model.bundle), *_settings()]),
             "marks": bool(notes),
             "unsure": sure is not None,
         }
@@ -204,6 +207,16 @@ def main(argv: Sequence[str]) -> int:
         + f"in {duration(time.monotonic() - start)}"
     )
     return 1 if counts.skipped else 0
+
+
+def _settings() -> list[str]:
+    """Returns the flags that change answers, as margin=0.3: a table continues with the same ones alone."""
+    names = (*_CHANGING, *(_SMOOTHING if _TRACK.value else ()))
+    return [
+        f"{name}={flags.FLAGS[name].value}"
+        for name in names
+        if flags.FLAGS[name].value not in (None, flags.FLAGS[name].default)
+    ]
 
 
 def _beside(path: str | pathlib.Path | None) -> pathlib.Path | None:

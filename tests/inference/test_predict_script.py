@@ -154,6 +154,24 @@ def test_a_video_with_its_tracks(saved, photos, tmp_path):
     assert sum(int(row["frames"]) for row in tracks) == len(frames) >= 5
     assert len(tracks) <= 2 and {row["track"] for row in frames} == {row["track"] for row in tracks}
     assert {row["model"] for row in frames} == {row["model"] for row in tracks}
+    before = out.read_bytes()
+    for flags in ([], ["--every=1", "--half_life=0"], ["--every=1", "--gap=0.5"]):
+        again = predict(f"--model={saved}", "--track", *flags, f"--out={out}", tmp_path / "v.avi")
+        assert again.returncode == 1 and "the output holds something else" in again.stderr
+        assert out.read_bytes() == before
+
+
+def test_rows_of_another_margin_are_not_continued(saved, photos, tmp_path):
+    out = tmp_path / "rows.csv"
+    command = (f"--model={saved}", f"--out={out}")
+    assert predict(*command, "--margin=0.5", photos / "0.png").returncode == 0
+    before = out.read_bytes()
+    done = predict(*command, photos / "1.png")
+    assert done.returncode == 1 and "found " in done.stderr and "margin=0.5; fix: name another" in done.stderr
+    assert out.read_bytes() == before
+    assert predict(*command, "--margin=0.5", photos / "1.png").returncode == 0
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert {row["input"] for row in rows} == {str(photos / "0.png"), str(photos / "1.png")}
 
 
 def test_a_risk_without_thresholds_is_one_line(saved, photos):
