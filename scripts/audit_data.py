@@ -34,6 +34,8 @@ def main(_: Sequence[str]) -> None:
     if not _DATA.value or _OUT.value is None:
         raise UserError("a flag is missing", where="--data, --out", fix="see --help")
     _check_distinct([pathlib.Path(directory) for directory in _DATA.value])
+    if _DROP.value is not None:
+        files.check_own(_DROP.value, ",".join(groups.DROP_COLUMNS), where="--drop")
     datasets, sets = [], []
     for directory in _DATA.value:
         report = prepare.read_report(directory)

@@ -33,6 +33,7 @@ _CALLS = flags.DEFINE_integer(
     "calls", 50, "At least so many calls are timed.", lower_bound=1, upper_bound=5000
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file for the rows and the machine.")
+_BEGINS = '{\n "machine": {'  # of a file that --out wrote
 
 
 def main(argv: Sequence[str]) -> None:
@@ -40,6 +41,8 @@ def main(argv: Sequence[str]) -> None:
 
     if len(argv) < 2:
         raise app.UsageError("name at least one model: latency.py MODEL [MODEL ...]")
+    if _OUT.value is not None:
+        files.check_own(_OUT.value, _BEGINS, where="--out")
     console = Console(out=sys.stderr)
     before = latency.machine()
     rows = latency.measure(

@@ -229,6 +229,27 @@ def check_new(path: str | os.PathLike[str], *, where: str = "") -> None:
         )
 
 
+def check_own(path: str | os.PathLike[str], begins: str, *, where: str) -> None:
+    """Raises UserError where a file that would be replaced is not one of the kind that has this beginning.
+
+    An empty file may be replaced. `where` is the flag that names the path.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        return
+    wanted, found = begins.encode(), "a folder"
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(len(wanted))
+        if start in (b"", wanted):
+            return
+        found = "another file"
+    fix = "name another, or remove it"
+    raise UserError(
+        "the destination exists", where=f"{where}={path}", expected="a new name", found=found, fix=fix
+    )
+
+
 def replace_folder(new: pathlib.Path, final: pathlib.Path) -> None:
     """Renames `new` to `final` and removes the folder that was there."""
     old = final.with_name(f".{final.name}.old")  # a folder cannot be renamed over a full one

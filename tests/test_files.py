@@ -54,3 +54,20 @@ def test_a_folder_is_replaced_or_kept(tmp_path):
     with files.atomic_folder(folder, overwrite=True) as temporary:
         (temporary / "new").touch()
     assert [p.name for p in tmp_path.rglob("*")] == ["model", "new"]
+
+
+@pytest.mark.parametrize(
+    ("content", "refused"),
+    [(None, False), ("", False), ("split,id\na,b\n", False), ("name,age\n", True), ("split", True)],
+)
+def test_only_a_file_of_the_same_kind_may_be_replaced(tmp_path, content, refused):
+    path = tmp_path / "drop.csv"
+    if content is not None:
+        path.write_text(content)
+    if not refused:
+        files.check_own(path, "split,id", where="--drop")
+        return
+    with pytest.raises(UserError, match=r"the destination exists: --drop=.*found another file"):
+        files.check_own(path, "split,id", where="--drop")
+    with pytest.raises(UserError, match="found a folder"):
+        files.check_own(tmp_path, "split,id", where="--drop")

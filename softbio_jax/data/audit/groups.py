@@ -11,6 +11,7 @@ import numpy as np
 
 # What is measured on stays as it is: of copies the one in the first of these splits is kept.
 _KEPT = ("test", "val")
+DROP_COLUMNS = ("split", "id", "copy_of_split", "copy_of_id", "across", "labels_differ")
 
 
 class Groups:
@@ -72,7 +73,7 @@ def drop_list(groups: Sequence[Mapping[str, Any]]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("split", "id", "copy_of_split", "copy_of_id", "across", "labels_differ"))
+    writer.writerow(DROP_COLUMNS)
     for group in groups:
         kept = min(group["images"], key=_place)
         for side in group["images"]:
