@@ -23,7 +23,7 @@ def teacher_of(record: pathlib.Path) -> dict[str, float]:
             "no record of the teacher",
             where=str(record),
             expected=f"a finished run's record, with averages of {', '.join(TASKS)}",
-            found="another content" if record.is_file() else "no such file",
+            found="other contents" if record.is_file() else "no such file",
             fix="name the teacher's file in its study's folder of --records",
         )
     return {task: float(averages[task]) for task in TASKS}
