@@ -10,6 +10,7 @@ reads a folder of --records as well, with the --config of the study.
 """
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from ml_collections import config_flags
 from softbio_jax import command
 from softbio_jax.errors import UserError
 from softbio_jax.train import huge_pages
+from softbio_jax.train.preemption import EXIT_SAVED
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A study of configs/.", lock_config=False, accept_new_attributes=True
@@ -43,14 +45,14 @@ _READERS |= {name: [_TABLES, _RECORDED] for name in ("page", "teacher_record")}
 _READERS |= {"config": [_STUDY, _RECORDED]}
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     del argv
     source = pathlib.Path(_REPORT.value) if _REPORT.value else None
     mode = _STUDY if source is None else _RECORDED if source.is_dir() else _TABLES
     command.refuse_ignored(mode, _READERS)
     if source is not None:
         _report(source)
-        return
+        return 0
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise UserError("nothing to do", expected="--config and --workdir, or --report", fix="add them")
     from softbio_jax.console import Console
@@ -60,11 +62,16 @@ def main(argv: Sequence[str]) -> None:
     study, workdir = study_from(_CONFIG.value.to_dict()), pathlib.Path(_WORKDIR.value)
     console = Console()
     records = pathlib.Path(_RECORDS.value) if _RECORDS.value else None
-    found = conduct.conduct(study, workdir, jobs=_JOBS.value, records=records, console=console)
+    try:
+        found = conduct.conduct(study, workdir, jobs=_JOBS.value, records=records, console=console)
+    except conduct.Stopped as stop:
+        print(f"{stop}; start again to resume", file=sys.stderr)
+        return EXIT_SAVED
     console.say(
         f"{len(found['runs'])} runs; tables: python scripts/small_reproduction.py "
         f"--report={workdir / study.name}.json"
     )
+    return 0
 
 
 def _report(source: pathlib.Path) -> None:

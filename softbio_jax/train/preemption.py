@@ -77,6 +77,10 @@ class Preempted(Exception):
 
     def __init__(self, step: int):
         super().__init__(f"stopped by SIGTERM; step {step} is saved, start again to resume")
+        self.step = step
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int]]:  # for a worker process, which raises it
+        return type(self), (self.step,)
 
 
 class Preemption:

@@ -18,6 +18,7 @@ from softbio_jax.console import Console
 from softbio_jax.errors import UserError
 from softbio_jax.thesis.study import conduct, results, worker
 from softbio_jax.thesis.study.study import Trial
+from softbio_jax.train.preemption import EXIT_SAVED
 from tests.runs.tiny import changed
 from tests.thesis.small_study import ROOT, result, study_on, values_on
 
@@ -227,7 +228,7 @@ def test_a_trial_that_diverges_is_a_result(study, tmp_path, monkeypatch):
     from softbio_jax.train import loop
     from softbio_jax.train.progress import DivergedError
 
-    def diverges(*arguments):
+    def diverges(*arguments, **named):
         raise DivergedError("loss or gradient is not finite", where="step 3")
 
     monkeypatch.setattr(loop, "train_and_evaluate", diverges)
@@ -243,17 +244,17 @@ def test_a_trial_that_diverges_is_a_result(study, tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(data_root, tmp_path):
-    """Starts the script on a small study."""
+    """Starts the script on a small study, with some changes of every cell's training."""
     file = tmp_path / "study.py"
-    values = values_on(data_root)
-    cells = values.pop("cells")
-    file.write_text(
-        "import ml_collections\n\n\ndef get_config():\n"
-        f"    cells = ml_collections.ConfigDict({cells!r}, sort_keys=False)\n"
-        f"    return ml_collections.ConfigDict({values!r} | {{'cells': cells}}, sort_keys=False)\n"
-    )
 
-    def start(*arguments):
+    def start(*arguments, **train):
+        values = values_on(data_root)
+        cells = {name: cell | {"train": cell["train"] | train} for name, cell in values.pop("cells").items()}
+        file.write_text(
+            "import ml_collections\n\n\ndef get_config():\n"
+            f"    cells = ml_collections.ConfigDict({cells!r}, sort_keys=False)\n"
+            f"    return ml_collections.ConfigDict({values!r} | {{'cells': cells}}, sort_keys=False)\n"
+        )
         return subprocess.Popen(
             [
                 sys.executable,
@@ -305,6 +306,22 @@ def test_the_command_survives_kills(command, study):
         check=True,
     )
     assert "| LoRA |" in tables.stdout
+
+
+@pytest.mark.long
+def test_sigterm_saves_the_runs_that_are_in_progress(command):
+    start, workdir = command
+    process = start("--jobs=1", steps=100_000, eval_every=100_000, checkpoint_every=0)
+    log, begun = workdir / "runs" / "lora" / "x0.5-seed0" / "log.txt", time.monotonic()
+    while not (log.exists() and "\nstep " in log.read_text()) and time.monotonic() - begun < 300:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == EXIT_SAVED, errors
+    assert errors.splitlines()[-1] == "stopped by SIGTERM: 0 of 6 runs are done; start again to resume"
+    steps = [int(path.name) for path in (log.parent / "checkpoints").iterdir() if path.name.isdigit()]
+    assert steps and 0 < max(steps) < 100_000  # of itself it would write one after the last step alone
 
 
 @pytest.mark.parametrize(

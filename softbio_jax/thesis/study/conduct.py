@@ -1,13 +1,16 @@
 """Conducts a study: several trials at a time, resumable at any point."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import multiprocessing
 import os
 import pathlib
+import signal
+import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -20,8 +23,13 @@ from softbio_jax.safety import locks
 from softbio_jax.thesis import protocol
 from softbio_jax.thesis.study import results, worker
 from softbio_jax.thesis.study.study import Study, Trial
+from softbio_jax.train.preemption import Preempted
 
 _OF_CELLS = ("cells", "more_seeds", "factor_of")  # fields of a study by cell
+
+
+class Stopped(Exception):
+    """SIGTERM has stopped a study, whose runs have saved their state."""
 
 
 def conduct(
@@ -48,6 +56,7 @@ def conduct(
     Raises:
       UserError: the folder is another study's or in use, data are missing, a trial fails, or a record
         is of another configuration.
+      Stopped: by SIGTERM.
     """
     if not 1 <= jobs <= (os.cpu_count() or 1):
         expected, fix = f"1 to {os.cpu_count()}, the number of cores", "set it in this range"
@@ -66,9 +75,11 @@ def conduct(
 
         console.say(f"{len(done)} of {study.size()} runs are done")
         collected, begun, before = collect(), time.perf_counter(), len(done)
-        with _pool(jobs) as pool:
+        with _passing_sigterm_on() as stop, _pool(jobs) as pool:
             running: dict[Future[dict[str, Any]], Trial] = {}
             while True:
+                if stop.is_set():
+                    raise Stopped(f"stopped by SIGTERM: {len(done)} of {study.size()} runs are done")
                 for trial in study.ready(done):
                     if len(running) == jobs:
                         break
@@ -80,7 +91,12 @@ def conduct(
                 finished = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in finished.done:
                     trial = running.pop(future)
-                    done[trial] = _result(future)
+                    try:
+                        done[trial] = _result(future)
+                    except (Preempted, UserError):
+                        if stop.is_set():
+                            continue  # it is not done, and the next turn raises Stopped
+                        raise
                     if records is not None:
                         results.write(results.record_of(records, trial), done[trial])
                     collected = collect()
@@ -89,6 +105,26 @@ def conduct(
                         f"[{len(done)}/{study.size()}] {trial.name}: {_summary(done[trial])}; about "
                         f"{pace * (study.size() - len(done)) / 60:.0f} min left"
                     )
+
+
+@contextlib.contextmanager
+def _passing_sigterm_on() -> Iterator[threading.Event]:
+    """Sends SIGTERM on to the workers, which save their runs; the event says whether it came."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there are handlers set
+        yield came
+        return
+
+    def pass_on(*_: Any) -> None:
+        came.set()
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _shares_features(study: Study, trial: Trial, others: Iterable[Trial]) -> bool:

@@ -44,9 +44,11 @@ def train(study: Study, trial: Trial, workdir: pathlib.Path, encoder: str) -> di
 
     Raises:
       UserError: of the run; a trial that diverges is a result.
+      Preempted: stopped by SIGTERM after saving.
     """
     from softbio_jax.runs.build import build
     from softbio_jax.train import loop
+    from softbio_jax.train.preemption import Preemption
     from softbio_jax.train.progress import DivergedError
 
     config = study.config(trial, encoder=encoder, workdir=workdir)
@@ -55,7 +57,9 @@ def train(study: Study, trial: Trial, workdir: pathlib.Path, encoder: str) -> di
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
         try:
-            result = results.of_trial(trial, config, folder, loop.train_and_evaluate(run, data, folder))
+            with Preemption() as preemption:
+                metrics = loop.train_and_evaluate(run, data, folder, preemption=preemption)
+            result = results.of_trial(trial, config, folder, metrics)
         except DivergedError as error:
             result = results.of_diverged(trial, config, str(error))
     results.write(folder / "result.json", result)
