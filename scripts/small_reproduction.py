@@ -42,7 +42,7 @@ _TEACHER = flags.DEFINE_string(
 _STUDY, _TABLES, _RECORDED = "no --report", "--report of a file", "--report of a folder"
 _READERS = {name: [_STUDY] for name in ("workdir", "records", "jobs")}
 _READERS |= {name: [_TABLES, _RECORDED] for name in ("page", "teacher_record")}
-_READERS |= {"config": [_STUDY, _RECORDED]}
+_READERS["config"] = [_STUDY, _RECORDED]
 
 
 def main(argv: Sequence[str]) -> int:

@@ -244,9 +244,12 @@ def check_own(path: str | os.PathLike[str], begins: str, *, where: str) -> None:
         if start in (b"", wanted):
             return
         found = "another file"
-    fix = "name another, or remove it"
     raise UserError(
-        "the destination exists", where=f"{where}={path}", expected="a new name", found=found, fix=fix
+        "the destination exists",
+        where=f"{where}={path}",
+        expected=f"a new name, or a file that {where} wrote",
+        found=found,
+        fix="name another, or remove it",
     )
 
 

@@ -236,7 +236,10 @@ _OWN = (
         page="distillation",
         demo=True,
         given=(
-            *(standins.known_sets, standins.prepared_fairface, standins.crops, standins.teachers),
+            standins.known_sets,
+            standins.prepared_fairface,
+            standins.crops,
+            standins.teachers,
             standins.records,
         ),
         exchanged=(

@@ -145,9 +145,9 @@ def latency_page(root: pathlib.Path) -> None:
 
 def records(root: pathlib.Path) -> None:
     """The pages of the studies with their records."""
-    pages = {"foundation_study": "foundation_study", "partial_labels": "partial_labels"}
-    for study, page in (pages | {"distill_study": "distillation"}).items():
+    for study in ("foundation_study", "partial_labels", "distill_study"):
         shutil.copytree(ROOT / "docs" / study, root / "docs" / study)
+    for page in ("foundation_study", "partial_labels", "distillation"):
         shutil.copy(ROOT / "docs" / f"{page}.md", root / "docs")
 
 

@@ -15,6 +15,7 @@ from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference import run_bundle
 from softbio_jax.inference.predictor import open_bundle
 from softbio_jax.interop.safe_load import load_arrays, save_arrays
+from softbio_jax.models.multitask import HeadConfig
 from softbio_jax.params import flatten
 from tests.adapters import towers
 from tests.checkpoints import damaging
@@ -43,6 +44,14 @@ def bundle_of(name):
     )
     own = {"params": params, "batch_stats": variables["batch_stats"]}
     return bundle, dataclasses.replace(bundle, model=model, variables=own)
+
+
+def with_age_head(bundle, age):
+    """The bundle with new linear heads, that of age of this kind."""
+    head = HeadConfig(kind="linear", batch_norm=False, dropout=0.0, age=age)
+    model = bundle.model.clone(head=head)
+    params = bundle.variables["params"] | {"heads": towers.variables(model)["params"]["heads"]}
+    return dataclasses.replace(bundle, model=model, variables={"params": params, "batch_stats": {}})
 
 
 @pytest.mark.parametrize("name", list(towers.METHODS))

@@ -16,10 +16,8 @@ from softbio_jax.evaluation.evaluate import evaluate_run
 from softbio_jax.inference import bundle as bundle_lib
 from softbio_jax.inference.export import litert, stablehlo
 from softbio_jax.inference.predictor import Predictor, open_bundle
-from softbio_jax.models.multitask import HeadConfig
-from tests.adapters import towers
 from tests.compiling import quick_jit
-from tests.inference.test_bundle import bundle_of, pixels
+from tests.inference.test_bundle import bundle_of, pixels, with_age_head
 
 
 def averaged(bundle):
@@ -51,11 +49,7 @@ def test_logits_are_the_mean_of_both(name):
 
 
 def test_the_expected_age_of_a_head_of_years_too():
-    bundle, _ = bundle_of("lora")
-    head = HeadConfig(kind="linear", batch_norm=False, dropout=0.0, age="years")
-    model = bundle.model.clone(head=head)
-    params = bundle.variables["params"] | {"heads": towers.variables(model)["params"]["heads"]}
-    bundle = dataclasses.replace(bundle, model=model, variables={"params": params, "batch_stats": {}})
+    bundle = with_age_head(bundle_of("lora")[0], "years")
     images = pixels(bundle)
     logits, years = run(averaged(bundle), images)
     wanted = mean_of_two(bundle, images)

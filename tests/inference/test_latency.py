@@ -13,6 +13,7 @@ from softbio_jax.inference.export import onnx as onnx_lib
 from softbio_jax.inference.latency import timing, worker
 from softbio_jax.params import flatten
 from tests.inference.test_bundle import bundle_of
+from tests.scripts import run_script
 from tests.structure import ROOT
 
 
@@ -105,28 +106,25 @@ def test_a_file_is_measured_without_jax(exported, tmp_path):
 def test_the_command_prints_a_table_and_writes_json(exported, tmp_path):
     bundle, folder = exported
     saved = bundle_lib.save(bundle, tmp_path / "saved")
-    command = [
-        sys.executable,
-        "scripts/latency.py",
-        folder / "model.onnx",
-        saved,
-        "--threads=1",
-        "--seconds=0",
-    ]
-    done = subprocess.run(
-        [*map(str, command), "--calls=3", f"--out={tmp_path / 'x.json'}"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    flags = ("--threads=1", "--seconds=0", "--calls=3", f"--out={tmp_path / 'x.json'}")
+    done = run_script("latency.py", folder / "model.onnx", saved, *flags)
     assert done.returncode == 0, done.stderr
     assert [line.split("|")[2].strip() for line in done.stdout.splitlines()[2:]] == ["onnx", "jax"]
     found = json.loads((tmp_path / "x.json").read_text())
     file, jax = found["rows"]
     assert file["parameters"] == jax["parameters"] and file["gflops"] == pytest.approx(jax["gflops"])
     assert found["machine"]["cores"] == os.cpu_count() and jax["model"] == "saved"
+
+
+def test_only_its_own_file_is_replaced(exported, tmp_path):
+    out, flags = tmp_path / "x.json", ("--threads=1", "--seconds=0", "--calls=1")
+    for _ in range(2):
+        done = run_script("latency.py", exported[1] / "model.onnx", *flags, f"--out={out}")
+        assert done.returncode == 0, done.stderr
+    out.write_text('{"mine": 1}')
+    done = run_script("latency.py", exported[1] / "model.onnx", *flags, f"--out={out}")
+    assert done.returncode == 1 and "the destination exists: --out" in done.stderr
+    assert out.read_text() == '{"mine": 1}'
 
 
 @pytest.mark.parametrize("case", ["gone", "text", "threads", "broken"])

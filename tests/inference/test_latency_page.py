@@ -1,11 +1,9 @@
 """docs/latency.md: accuracies beside latencies, and a page that shows the committed figures."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
+from tests.scripts import run_script
 from tests.structure import ROOT
 
 DOCS = ROOT / "docs"
@@ -16,15 +14,8 @@ def reported(folder, *flags):
     """Runs the command on copies of the page and its figures; returns the page."""
     for name in ("latency.md", "latency.json"):
         shutil.copy(DOCS / name, folder)
-    command = [sys.executable, "scripts/benchmarks/latency.py", f"--report={folder / 'latency.json'}"]
-    done = subprocess.run(
-        [*command, f"--page={folder / 'latency.md'}", *flags],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    given = (f"--report={folder / 'latency.json'}", f"--page={folder / 'latency.md'}")
+    done = run_script("benchmarks/latency.py", *given, *flags)
     assert done.returncode == 0, done.stderr
     return (folder / "latency.md").read_text()
 

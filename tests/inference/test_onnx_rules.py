@@ -1,7 +1,5 @@
 """ONNX rules of single operations against JAX, and exports of every kind of age head."""
 
-import dataclasses
-
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -12,10 +10,8 @@ from jax import lax
 from softbio_jax.errors import UserError
 from softbio_jax.inference.export import litert, onnx_graph, program, stablehlo
 from softbio_jax.inference.export import onnx as onnx_lib
-from softbio_jax.models.multitask import HeadConfig
-from tests.adapters import towers
 from tests.compiling import quick_jit
-from tests.inference.test_bundle import bundle_of, pixels
+from tests.inference.test_bundle import bundle_of, pixels, with_age_head
 
 ROWS = np.array([[-3.0, -0.5, 0.0, 1e-3], [2.0, 7.0, -7.0, 1.0], [np.inf, -np.inf, np.nan, 5.0]], np.float32)
 FINITE = ROWS[:2]
@@ -87,11 +83,7 @@ def test_another_operation_is_one_line(function, says):
 def test_every_kind_of_age_head_is_exported(age, form, tmp_path):
     if form == "onnx":
         pytest.importorskip("onnxruntime", reason="the extra onnx")
-    plain, _ = bundle_of("lora")
-    head = HeadConfig(kind="linear", batch_norm=False, dropout=0.0, age=age)
-    model = plain.model.clone(head=head)
-    params = plain.variables["params"] | {"heads": towers.variables(model)["params"]["heads"]}
-    bundle = dataclasses.replace(plain, model=model, variables={"params": params, "batch_stats": {}})
+    bundle = with_age_head(bundle_of("lora")[0], age)
     images = pixels(bundle, 1)
     folder = tmp_path / "out"
     {"onnx": onnx_lib, "stablehlo": stablehlo, "litert": litert}[form].write(folder, bundle)

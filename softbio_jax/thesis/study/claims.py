@@ -4,11 +4,10 @@ import dataclasses
 import math
 
 from softbio_jax.evaluation.metrics.multiplicity import holm
-from softbio_jax.thesis.study.collected import Collected, over_seeds
+from softbio_jax.thesis.study.collected import TASKS, Collected, over_seeds
 
 HEADER = ("claim", "difference", "task", "seeds", "points", "p", "p adjusted", "here")
 LEVEL = 0.05
-_TASKS = ("emotion", "age", "gender")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ def rows(study: Collected) -> list[list[str]]:
     p-value count as 1. A difference that is not significant does not show that two methods are equal; its
     interval says how much they may differ by.
     """
-    pairs = [(claim, task) for claim in CLAIMS for task in _TASKS]
+    pairs = [(claim, task) for claim in CLAIMS for task in TASKS]
     found = [_differences(study, claim, task) for claim, task in pairs]
     p_values = [_p_value(values) for values in found]
     adjusted = holm([1.0 if math.isnan(p) else p for p in p_values])

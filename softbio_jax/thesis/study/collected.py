@@ -14,6 +14,7 @@ from softbio_jax.errors import UserError
 from softbio_jax.thesis.study.results import SCHEMA
 
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
+TASKS = ("emotion", "age", "gender")  # in the order of the thesis' tables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,14 @@ class Estimate:
     mean: float
     half: float
     n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}{self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """Half the interval as text, empty for a single seed."""
+        return "" if self.n < 2 else f" ± {self.half:.1f}"
 
     @property
     def excludes_zero(self) -> bool:

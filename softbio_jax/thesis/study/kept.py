@@ -5,9 +5,8 @@ from collections.abc import Mapping
 
 from softbio_jax.errors import UserError
 from softbio_jax.thesis.study import results
-from softbio_jax.thesis.study.collected import Collected, over_seeds
+from softbio_jax.thesis.study.collected import TASKS, Collected, over_seeds
 
-TASKS = ("emotion", "age", "gender")
 HEADER = ("share of the teacher's accuracy, %", *TASKS)
 
 
@@ -37,9 +36,6 @@ def rows(study: Collected, teacher: Mapping[str, float], labels: Mapping[str, st
     found = [["the teacher's accuracy, %", *(f"{100 * teacher[task]:.1f}" for task in TASKS)]]
     for cell, label in labels.items():
         if study.has(cell):
-            shares = (
-                over_seeds([value / teacher[task] for value in study.by_seed(cell, task)]) for task in TASKS
-            )
-            half = (f"{s.mean:.1f}" + (f" ± {s.half:.1f}" if s.n > 1 else "") for s in shares)
-            found.append([label, *half])
+            shares = ([value / teacher[task] for value in study.by_seed(cell, task)] for task in TASKS)
+            found.append([label, *(str(over_seeds(share)) for share in shares)])
     return found

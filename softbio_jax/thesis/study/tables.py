@@ -11,7 +11,7 @@ from softbio_jax.thesis import paper
 from softbio_jax.thesis.study import claims, collected, kept, recovered
 from softbio_jax.thesis.study.collected import Collected, Estimate, Metric
 
-COLUMNS = ("emotion", "age", "gender", "overall")
+COLUMNS = (*collected.TASKS, "overall")
 METHODS = {
     "lp_untrained": "LP, random encoder",
     "lp": "LP",
@@ -119,7 +119,7 @@ def single(study: Collected) -> str:
     """Returns the single-task models, and their differences from the multitask ones."""
     rows = []
     for method in ("lp", "ft", "lora"):
-        twins = {task: f"{method}_{task}" for task in COLUMNS[:3]}
+        twins = {task: f"{method}_{task}" for task in collected.TASKS}
         if not study.has(method, *twins.values()):
             continue
         single = [_estimate(study, cell, task) for task, cell in twins.items()]
@@ -127,7 +127,7 @@ def single(study: Collected) -> str:
         mean = study.against_single_tasks(method)
         rows.append([f"{METHODS[method]}, one model per task", *single, "-"])
         rows.append([f"{METHODS[method]}, all tasks minus one", *change, _signed(mean) if mean else "-"])
-    return markdown(["model", *COLUMNS[:3], "mean"], rows)
+    return markdown(["model", *collected.TASKS, "mean"], rows)
 
 
 def comparisons(study: Collected) -> str:
@@ -157,7 +157,7 @@ def balanced(study: Collected, labels: dict[str, str]) -> str:
     columns: list[tuple[str, Metric]] = [(task, "balanced_accuracy") for task in COLUMNS]
     columns += [("emotion", "macro_f1"), ("age", "macro_f1")]
     rows = [
-        [label, *(_plain(study.over_seeds(cell, task, metric)) for task, metric in columns)]
+        [label, *(str(study.over_seeds(cell, task, metric)) for task, metric in columns)]
         for cell, label in labels.items()
         if study.has(cell)
     ]
@@ -197,7 +197,7 @@ def _estimate(study: Collected, cell: str, task: str, twin: str = "") -> str:
     The arrow shows the change against the single-task twin, in brackets if it may be zero.
     """
     low, high = study.over_examples(cell, task)
-    text = f"{_plain(study.over_seeds(cell, task))} [{low:.1f}, {high:.1f}]"
+    text = f"{study.over_seeds(cell, task)} [{low:.1f}, {high:.1f}]"
     single_task = f"{twin}_{task}"
     if not twin or cell == "lp_untrained" or not study.has(single_task):
         return text
@@ -206,16 +206,8 @@ def _estimate(study: Collected, cell: str, task: str, twin: str = "") -> str:
     return f"{text} {arrow if change.excludes_zero else f'({arrow})'}"
 
 
-def _plain(estimate: Estimate) -> str:
-    return f"{estimate.mean:.1f}{_half(estimate)}"
-
-
-def _half(estimate: Estimate) -> str:
-    return "" if estimate.n < 2 else f" ± {estimate.half:.1f}"
-
-
 def _signed(estimate: Estimate) -> str:
-    text = f"{estimate.mean:+.1f}{_half(estimate)}"
+    text = f"{estimate.mean:+.1f}{estimate.interval}"
     return f"**{text}**" if estimate.excludes_zero else text
 
 
@@ -240,7 +232,7 @@ def _majority(study: Collected) -> list[str]:
                 shares[task].append(100 * metrics["majority"])
     means = {task: sum(values) / len(values) for task, values in shares.items() if values}
     overall = sum(means.values()) / max(len(means), 1)
-    return [f"{means[task]:.1f}" if task in means else "-" for task in COLUMNS[:3]] + [f"{overall:.1f}"]
+    return [f"{means[task]:.1f}" if task in means else "-" for task in collected.TASKS] + [f"{overall:.1f}"]
 
 
 def _published(rows: Sequence[str]) -> str:
