@@ -38,7 +38,8 @@ CONSTRAINTS ?= $(if $(ACCEL),,constraints.txt)
 CONSTRAIN = $(addprefix --constraint ,$(CONSTRAINTS))
 # pip shows its progress on a terminal; elsewhere, a log has one line per phase.
 QUIET = quiet="--quiet --quiet"; if [ -t 1 ]; then quiet=; fi
-PIP = -m pip --disable-pip-version-check $$quiet install
+# Most modules are never imported; python compiles the others when they are.
+PIP = -m pip --disable-pip-version-check $$quiet install --no-compile
 PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: help demo test test-parity test-parity-long test-app test-long test-platforms lint format docs setup clean \
