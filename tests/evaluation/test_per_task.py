@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from softbio_jax.data.builders import BUILDERS
+from softbio_jax.data.partial.years import COLUMNS
 from softbio_jax.errors import UserError
 from softbio_jax.evaluation.metrics import calibration, classification, intervals, per_task
 from tests.evaluation.fixtures import hand_made, random_predictions
+
+YEARS = COLUMNS[0]  # the finest
 
 
 @pytest.mark.parametrize("task", ["age", "gender"])
@@ -75,7 +78,7 @@ def test_temperature_is_applied_and_reported():
 def test_true_years_are_used_where_known():
     faces = random_predictions("faces", n=50, missing=0.2)
     years = np.where(np.arange(50) % 2, "31", "")
-    faces = dataclasses.replace(faces, labels=_thirties(faces), audit={per_task.YEARS_COLUMN: years})
+    faces = dataclasses.replace(faces, labels=_thirties(faces), audit={YEARS: years})
     labels, probabilities = faces.labelled("age")
     known = faces.labels["age"] >= 0
     expected = classification.absolute_error(
@@ -88,7 +91,7 @@ def test_true_years_are_used_where_known():
     "name", ["utkface", "lagenda", "imdb_clean", "vggface2", "agedb", "appa_real", "morph"]
 )
 def test_years_are_looked_for_where_the_builders_put_them(name):
-    assert per_task.YEARS_COLUMN in BUILDERS[name].COLUMNS
+    assert YEARS in BUILDERS[name].COLUMNS
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def test_years_are_looked_for_where_the_builders_put_them(name):
 )
 def test_years_that_are_no_age_of_the_label_are_named(word, says):
     faces = random_predictions("faces", n=3)
-    audit = {per_task.YEARS_COLUMN: ["30", "", word]}
+    audit = {YEARS: ["30", "", word]}
     faces = dataclasses.replace(faces, labels=_thirties(faces), audit=audit)
     with pytest.raises(UserError, match=rf"{says}.*'faces':{faces.ids[2]} years.*'{word}'"):
         per_task.task_metrics(faces, "age")

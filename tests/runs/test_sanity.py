@@ -1,5 +1,8 @@
-"""How many shared pictures make a test set worthless; the rest is in test_thirty_mistakes."""
+"""What makes a test set worthless, told before the first step; the rest is in tests/mistakes."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from softbio_jax.data.prepare import prepare
@@ -34,3 +37,28 @@ def test_a_share_of_five_percent(config, tmp_path, shared, refused, val_fraction
         return
     with pytest.raises(UserError, match=f"found {shared} of 24"):
         data_lib.check(data, tasks=("emotion",), batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("column", "word", "told"),
+    [
+        ("years", "97", "an age that contradicts the label"),
+        ("years", "old", "not an age or a range of ages"),
+        ("age_group", "old", None),  # a table's own column of this name may hold anything
+        ("years", "", None),
+    ],
+)
+def test_true_ages_of_a_test_set_are_read_before_the_first_step(config, column, word, told):
+    data = open_all(config_from(config).data)
+    known = next(item for item in data.test if (item.labels["age"] >= 0).any())
+    row = int(np.flatnonzero((known.labels["age"] >= 0) & (known.labels["age"] < 8))[1])
+    words = np.where(np.arange(len(known)) == row, word, "")
+    changed_set = dataclasses.replace(known, columns=known.columns | {column: words})
+    data = dataclasses.replace(data, test=[changed_set])
+    if told is None:
+        data_lib.check_tests(data, tasks=("age",))
+        return
+    where = f"data.test: {known.name}/{known.split}:{known.columns['id'][row]} years"
+    with pytest.raises(UserError, match=rf"{told}: {where}"):
+        data_lib.check_tests(data, tasks=("age",))
+    data_lib.check_tests(data, tasks=("gender",))

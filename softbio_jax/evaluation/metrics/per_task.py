@@ -1,17 +1,13 @@
 """Every metric of one task on one set of examples."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
-from softbio_jax.data.partial.years import COLUMNS, Rows, exact
-from softbio_jax.errors import UserError
+from softbio_jax.data.partial.years import COLUMNS, Rows, exact_of_test
 from softbio_jax.evaluation.metrics import calibration, classification, intervals
 from softbio_jax.evaluation.predictions import Predictions
 from softbio_jax.tasks import AGE, MISSING, TASKS
-
-YEARS_COLUMN = "years"  # true ages, as the builders of the sets that have them name it
 
 
 def task_metrics(predictions: Predictions, task: str, *, temperature: float | None = None) -> dict[str, Any]:
@@ -75,12 +71,7 @@ def true_years(predictions: Predictions, task: str) -> np.ndarray | None:
     if task != AGE.name or not predictions.audit.keys() & set(COLUMNS):
         return None
     where = f"predictions {predictions.name!r}"
-    rows = Rows(predictions.labels, predictions.audit, predictions.ids, where)
-    try:
-        years = exact(rows)
-    except UserError:  # a table's own column age_group or the like may hold anything
-        columns = {YEARS_COLUMN: predictions.audit[YEARS_COLUMN]} if YEARS_COLUMN in predictions.audit else {}
-        years = exact(dataclasses.replace(rows, columns=columns))
+    years = exact_of_test(Rows(predictions.labels, predictions.audit, predictions.ids, where))
     known = years[predictions.labels[task] != MISSING]
     return None if np.isnan(known).all() else known
 
