@@ -4,9 +4,9 @@
   python scripts/benchmarks/latency.py --report=docs/latency.json --page=docs/latency.md
 
 The first builds every model with random weights, exports it, and times it as softbio-jax latency does; rows
-that the file has are kept. The second writes the tables and the plot of a page from the file. Accuracy in
-float32 comes from the records of studies, in int8 from what export.py --compare wrote, see --records and
---int8; without any, its columns are empty.
+that the file has are kept. The second writes the tables and the plot of a page from the file. Accuracies
+come from what export.py --compare wrote of trained models, see --compared; without any, their columns are
+empty.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
-from latency_accuracy import accuracies
 from latency_models import MODELS, WAYS, Model, write, write_way
 from latency_page import write_page
 
@@ -32,9 +31,8 @@ _ROUNDS = flags.DEFINE_integer(
 )
 _REPORT = flags.DEFINE_string("report", None, "JSON file whose rows a page shows.")
 _PAGE = flags.DEFINE_string("page", None, "The page.")
-_RECORDS = flags.DEFINE_string("records", "docs", "Folder with a folder of records for each study.")
-_INT8 = flags.DEFINE_string(
-    "int8", "docs/int8", "Folder of ENCODER-SIZE.json that export.py --compare wrote."
+_COMPARED = flags.DEFINE_string(
+    "compared", "docs/compared", "Folder of ENCODER-SIZE.json that export.py --compare wrote."
 )
 _THREADS = (1, 2)
 
@@ -46,8 +44,7 @@ def main(argv: Sequence[str]) -> None:
     if _REPORT.value is not None:
         if _PAGE.value is None:
             raise UserError("a flag is missing", where="--page", fix="add --page=docs/latency.md")
-        known = accuracies(pathlib.Path(_RECORDS.value), pathlib.Path(_INT8.value))
-        write_page(pathlib.Path(_PAGE.value), _read(_REPORT.value), known)
+        write_page(pathlib.Path(_PAGE.value), _read(_REPORT.value), pathlib.Path(_COMPARED.value))
         return
     from softbio_jax.inference import latency
 

@@ -1,11 +1,10 @@
 """The tables and the plot of docs/latency.md."""
 
+import json
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-from latency_accuracy import Accuracies
 
 from softbio_jax import files
 from softbio_jax.console import markdown, percent
@@ -14,18 +13,26 @@ from softbio_jax.tasks import TASKS
 
 _MARKS = ("<!-- {name}: written by scripts/benchmarks/latency.py -->", "<!-- end of {name} -->")
 _MARKERS = {"litert": "o", "onnx": "s"}
+# The files of a comparison: its name for it -> runtime and precision.
+_FILES = {
+    f"{runtime} {precision}{how}": (runtime, precision)
+    for runtime in _MARKERS
+    for precision, how in (("float32", ""), ("int8", ", calibrated"))
+}
 Rows = Sequence[Mapping[str, Any]]
+# encoder, size, runtime, precision -> task -> accuracy in [0, 1].
+Accuracies = Mapping[tuple[str, int, str, str], Mapping[str, float]]
 
 
-def write_page(page: pathlib.Path, values: Mapping[str, Any], accuracies: Accuracies) -> None:
+def write_page(page: pathlib.Path, values: Mapping[str, Any], compared: pathlib.Path) -> None:
     """Replaces the tables of a page, and the plot beside it.
 
     Args:
       page: a Markdown file with the marks of both tables.
       values: what --measure wrote.
-      accuracies: what is known of the models.
+      compared: a folder of ENCODER-SIZE.json of export.py --compare, with accuracies of trained models.
     """
-    rows = values["rows"]
+    rows, accuracies = values["rows"], _accuracies(compared)
     text = page.read_text()
     exported = sorted(
         (row for row in rows if row["way"] == "multitask"), key=lambda row: (row["parameters"], row["size"])
@@ -33,7 +40,7 @@ def write_page(page: pathlib.Path, values: Mapping[str, Any], accuracies: Accura
     tables = {
         "models": _table(exported, accuracies),
         "ways": _ways([row for row in rows if row["way"] != "multitask"]),
-        "machine": _machine(values["machine"], accuracies),
+        "machine": _machine(values["machine"]),
     }
     for name, table in tables.items():
         start, end = (mark.format(name=name) for mark in _MARKS)
@@ -44,6 +51,21 @@ def write_page(page: pathlib.Path, values: Mapping[str, Any], accuracies: Accura
     images = page.parent / "images"
     images.mkdir(exist_ok=True)
     files.write_text(images / "latency.svg", plots.svg(_plot(exported, accuracies)) + "\n")
+
+
+def _accuracies(compared: pathlib.Path) -> Accuracies:
+    found = {}
+    for path in sorted(compared.glob("*.json")):
+        variant, _, size = path.stem.rpartition("-")
+        for row in json.loads(path.read_text())["rows"]:
+            if row["name"] in _FILES:
+                found[variant, int(size), *_FILES[row["name"]]] = row["accuracy"]
+    return found
+
+
+def _accuracy(row: Mapping[str, Any], accuracies: Accuracies) -> Mapping[str, float]:
+    """Returns task -> accuracy of a measured file, empty if it is not known."""
+    return accuracies.get((row["variant"], row["size"], row["format"], row["precision"]), {})
 
 
 def _pairs(rows: Rows) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -77,7 +99,7 @@ def _table(rows: Rows, accuracies: Accuracies) -> str:
         cells = [one["variant"], str(one["size"]), one["format"], one["precision"], _times(one), _times(two)]
         cells += [f"{ratio:.2f}", f"{one['file_mb']:.2f}", f"{one['peak_mb']:.0f}"]
         cells += [f"{one['parameters'] / 1e6:.2f}", f"{one['gflops']:.2f}"]
-        known = accuracies.of(one)
+        known = _accuracy(one, accuracies)
         cells += [percent(known[task]) if task in known else "" for task in TASKS]
         lines.append(cells)
     return f"{markdown(header, lines)}\n"
@@ -101,7 +123,7 @@ def _ways(rows: Rows) -> str:
     return f"{markdown(header, lines)}\n"
 
 
-def _machine(machine: Mapping[str, Any], accuracies: Accuracies) -> str:
+def _machine(machine: Mapping[str, Any]) -> str:
     name = f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"
     text = f"{name}; load {machine['load']:.1f} before"
     busy = (
@@ -109,8 +131,7 @@ def _machine(machine: Mapping[str, Any], accuracies: Accuracies) -> str:
         if machine["load"] > 0.5
         else ""
     )
-    known = f" Accuracy in float32: {'; '.join(accuracies.sources)}." if accuracies.sources else ""
-    return f"{text}{busy}.{known}\n"
+    return f"{text}{busy}.\n"
 
 
 def _times(row: Mapping[str, Any]) -> str:
@@ -120,7 +141,7 @@ def _times(row: Mapping[str, Any]) -> str:
 def _plot(rows: Rows, accuracies: Accuracies) -> Any:
     """Draws latency against the size of the file, and against accuracy where it is known, with the fronts."""
     ones = [row for row in rows if row["threads"] == 1]
-    known = [(row, 100 * statistics.mean(of.values())) for row in ones if (of := accuracies.of(row))]
+    known = [(row, 100 * statistics.mean(of.values())) for row in ones if (of := _accuracy(row, accuracies))]
     panels: list[tuple[str, list[tuple[Mapping[str, Any], float]], int]] = [
         ("file, MB", [(row, row["file_mb"]) for row in ones], 1)
     ]
@@ -143,15 +164,19 @@ def _plot(rows: Rows, accuracies: Accuracies) -> Any:
         axes.plot(
             [x for x, _ in front], [sign * y for _, y in front], color=plots.MUTED, linewidth=0.8, zorder=0
         )
-        for variant, colour in zip(variants, plots.SERIES, strict=False):
-            axes.scatter([], [], s=26, color=colour, label=variant)
+        if number == 1:
+            for variant, colour in zip(variants, plots.SERIES, strict=False):
+                axes.scatter([], [], s=26, color=colour, label=variant)
         axes.set(xlabel="median ms of an image, one core", ylabel=label)
         plots.logarithmic(axes, "x", [row["median_ms"] for row, _ in points], prefixes=False)
         if sign == 1:
             plots.logarithmic(axes, "y", [y for _, y in points], prefixes=False)
         axes.grid(color=plots.GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False, title="circle LiteRT, square ONNX; filled int8", title_fontsize=7)
+    title = "circle LiteRT, square ONNX; filled int8; line: the Pareto front"
+    figure.legend(
+        loc="outside lower center", ncols=5, fontsize=7, frameon=False, title=title, title_fontsize=7
+    )
     return figure
 
 
