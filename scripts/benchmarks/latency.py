@@ -1,4 +1,4 @@
-"""Latency of encoders by resolution and precision, and of three ways to three answers: docs/latency.md.
+"""Latency of encoders by resolution and precision, and of the ways to three answers: docs/latency.md.
 
   python scripts/benchmarks/latency.py --measure=docs/latency.json [--only=PE-Core-T16-384] [--seconds=5]
   python scripts/benchmarks/latency.py --report=docs/latency.json --page=docs/latency.md
@@ -74,13 +74,14 @@ def _time(model: Model, way: str, folders: Sequence[pathlib.Path], machine: Mapp
     values: dict[str, Any] = _read(path) if path.exists() else {"rows": []}
     kept = {_key(row): row for row in values["rows"]}
     for row in rows:
-        new = dataclasses.asdict(row) | {"variant": model.name, "way": way}
+        new = dataclasses.asdict(row) | {"variant": model.name, "size": model.size, "way": way}
         old = kept.get(_key(new))
         if old is None or new["median_ms"] < old["median_ms"]:  # other work of the machine only adds time
             kept[_key(new)] = new
         print(f"{model.name} {model.size} {way} {row.format} {row.precision} x{row.threads}: ", end="")
         print(f"{row.median_ms:.2f} ms, 95 % {row.p95_ms:.2f} ms", flush=True)
-    values = {"machine": machine, "rows": list(kept.values())}
+    busiest = max(machine["load"], values.get("machine", machine)["load"])  # while any row was measured
+    values = {"machine": {**machine, "load": busiest}, "rows": list(kept.values())}
     files.write_text(path, json.dumps(values, indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Models of random weights for latencies: an encoder with heads, and three ways to three answers."""
+"""Models of random weights for latencies: an encoder with heads, and the ways to three answers."""
 
 import dataclasses
 import hashlib
@@ -52,14 +52,19 @@ MODELS = (
     Model("dinov2-s14", 224),
 )
 # Of one encoder: the baseline of two encoders, which reads every class' prompt with every image or once, a
-# model per task, and one for all tasks. All in JAX, as one program.
-_ALL = (
-    "zero-shot, prompts with every image",
-    "zero-shot, prompts once",
-    "three single-task",
-    "one multitask",
-)
-WAYS: Mapping[Model, Sequence[str]] = {Model("PE-Core-T16-384", 112): _ALL}
+# model per task, one for all tasks, and one for all tasks of a smaller encoder. All in JAX, as one program.
+_ZERO_SHOT = ("zero-shot, prompts with every image", "zero-shot, prompts once")
+_TRAINED = ("three single-task", "one multitask")
+_STUDENTS = {
+    "distilled into PE-Core-T16 at 112 pixels": Model("PE-Core-T16-384", 112),
+    "distilled into the first 6 blocks": Model("dinov2-s14", 98, blocks=6),
+}
+_OF_B16, _OF_DINO = _STUDENTS
+WAYS: Mapping[Model, Sequence[str]] = {
+    Model("PE-Core-T16-384", 112): (*_ZERO_SHOT, *_TRAINED),
+    Model("PE-Core-B16-224", 224): (*_ZERO_SHOT, *_TRAINED, _OF_B16),
+    Model("dinov2-s14", 98): (*_TRAINED, _OF_DINO),
+}
 _IMAGES = 8  # for ranges, which have no effect on latency
 
 
@@ -75,10 +80,11 @@ def write(folder: pathlib.Path, model: Model) -> list[pathlib.Path]:
 
 def write_way(folder: pathlib.Path, model: Model, way: str) -> pathlib.Path:
     """Exports one way to three answers as a StableHLO folder."""
+    model = _STUDENTS.get(way, model)
     image = jax.ShapeDtypeStruct((1, model.size, model.size, 3), jnp.uint8)
     # Models of equal weights would be one model for the compiler.
     bundles = [_bundle(model, (task,), seed=i) for i, task in enumerate(TASKS.values())]
-    if way == "one multitask":
+    if way == "one multitask" or way in _STUDENTS:
         bundles = [_bundle(model, tuple(TASKS.values()))]
     if way.startswith("zero-shot"):
         function, parameters = _zero_shot(model, once=way.endswith("once"))
