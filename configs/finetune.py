@@ -11,9 +11,9 @@ method is one of lp, ap, ft4, full, lora, lora_plus, dora, mtlora, or a register
 arguments. tasks, train and test accept several names joined by "+". variant, steps, batch_size, rate
 and dtype can be set the same way; the weights by --config.model.pretrained. rate is the learning
 rate of heads, pooling and adapters; that of B is twice as high for lora_plus, that of unfrozen
-blocks a tenth. 1e-3 suits the demo's tiny encoder, and DINOv2 ViT-S/14 by validation (ft4 and lora; lp
-3e-3: docs/foundation_study.md); start at 1e-4 for a large one. dtype=auto is what the devices compute
-fastest: bfloat16, float16 on GPUs without it (T4, P100), float32 on a CPU.
+blocks a tenth. 1e-3 suits the demo's tiny encoder, and DINOv2 ViT-S/14 by validation (ft4, lora and
+mtlora; lp 3e-3: docs/foundation_study.md); start at 1e-4 for a large one. dtype=auto is what
+the devices compute fastest: bfloat16, float16 on GPUs without it (T4, P100), float32 on a CPU.
 
 optimizer=lbfgs, of method=lp, solves the heads as regularised logistic regressions on cached features, in
 one step: each task's strength is chosen on the validation rows, and steps, batch_size and rate are not read.
