@@ -115,17 +115,17 @@ define finished
 endef
 
 $(VENV)/.ready-demo: $(SETUP_INPUTS) | check-python
-	$(call environment,$(VENV),what runs need,1.4 GB$(PLUS))
+	$(call environment,$(VENV),what runs need,1.2 GB$(PLUS))
 	@$(QUIET); $(PY) $(PIP) $(CONSTRAIN) --editable ".[$(DEMO_EXTRAS)$(ACCEL_EXTRA)]"
 	$(call finished,$(VENV))
 
 $(VENV)/.ready-test: $(SETUP_INPUTS) | check-python
-	$(call environment,$(VENV),what runs and tests need,1.6 GB$(PLUS))
+	$(call environment,$(VENV),what runs and tests need,1.4 GB$(PLUS))
 	@$(QUIET); $(PY) $(PIP) $(CONSTRAIN) --editable ".[test$(ACCEL_EXTRA)]"
 	$(call finished,$(VENV),.ready-demo)
 
 $(VENV)/.ready-dev: $(SETUP_INPUTS) | check-python
-	$(call environment,$(VENV),everything for development,1.8 GB$(PLUS))
+	$(call environment,$(VENV),everything for development,1.6 GB$(PLUS))
 	@$(QUIET); $(PY) $(PIP) $(CONSTRAIN) --editable ".[dev$(ACCEL_EXTRA)]"
 	$(call finished,$(VENV),.ready-demo .ready-test)
 
