@@ -53,8 +53,8 @@ def test_true_ages_of_a_test_set_are_read_before_the_first_step(config, column, 
     known = next(item for item in data.test if (item.labels["age"] >= 0).any())
     row = int(np.flatnonzero((known.labels["age"] >= 0) & (known.labels["age"] < 8))[1])
     words = np.where(np.arange(len(known)) == row, word, "")
-    changed_set = dataclasses.replace(known, columns=known.columns | {column: words})
-    data = dataclasses.replace(data, test=[changed_set])
+    other = dataclasses.replace(known, columns=known.columns | {column: words})
+    data = dataclasses.replace(data, test=[other])
     if told is None:
         data_lib.check_tests(data, tasks=("age",))
         return
