@@ -132,5 +132,7 @@ def _serve(
 def _fit(
     config: RunConfig, target: Target, save: pathlib.Path | None, *, teacher: Teacher | None = None
 ) -> Fit:
-    then = functools.partial(stored.save, folder=save) if save else None
-    return fit.fit(config, *target, teacher=teacher, then=then)
+    if save is None:
+        return fit.fit(config, *target, teacher=teacher)
+    with stored.uncached():
+        return fit.fit(config, *target, teacher=teacher, then=functools.partial(stored.save, folder=save))

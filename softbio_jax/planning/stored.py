@@ -4,14 +4,16 @@ The folder holds the serialised executable and a manifest. An executable is code
 the program that reads it. Nothing is unpickled; what surrounds the executable is traced again.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.backend import get_backend
 from jax.sharding import Mesh
 
@@ -47,11 +49,27 @@ def check_folder(folder: pathlib.Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+    """Compiles what is inside without JAX's compilation cache: what `save` takes has to be compiled so.
+
+    XLA's CPU programs lose functions when one that was loaded is serialised again; it then fails when run.
+    """
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX looks at the option once
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
 def save(step: CompiledStep, traced: jax.stages.Traced, folder: pathlib.Path) -> None:
     """Writes a compiled step into a folder, which appears only once complete.
 
     Args:
-      step: compiled.
+      step: compiled, under `uncached`.
       traced: what it was compiled from.
       folder: new, or with an older step, which is replaced.
 
