@@ -38,6 +38,7 @@ _CHROMINANCE = """
 """
 
 
+@functools.partial(jax.jit, static_argnames="name")
 def corrupt(
     images: jax.Array, example: jax.Array, strength: jax.Array, key: jax.Array, *, name: str
 ) -> jax.Array:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -98,9 +97,6 @@ def predict(session: Session, dataset: PreparedDataset, *, console: Console = QU
     )
     # Made by jit, so that it is on every device of every process.
     key = jax.jit(lambda: jax.random.key(SEED), out_shardings=parallel.replicated(session.mesh))()
-    apply = {
-        name: jax.jit(functools.partial(corruptions.corrupt, name=name)) for name in corruptions.CORRUPTIONS
-    }
     size = len(dataset)
     answers = {task: np.zeros((1 + len(conditions()), size), np.int16) for task in config.tasks}
     labels = {task: np.full(size, MISSING, np.int32) for task in config.tasks}
@@ -109,7 +105,9 @@ def predict(session: Session, dataset: PreparedDataset, *, console: Console = QU
         placed = parallel.to_global(batch, session.mesh)
         outputs = [session.forward(placed)]
         for name, strength in conditions():
-            changed = apply[name](placed["image"], placed["example"], np.int32(strength), key)
+            changed = corruptions.corrupt(
+                placed["image"], placed["example"], np.int32(strength), key, name=name
+            )
             outputs.append(session.forward({**placed, "image": changed}))
         for number, out in enumerate(outputs):
             known = {name: value for name, value in out.items() if name != "feature"}
