@@ -162,7 +162,7 @@ def _lay_out_once(figure: "Figure") -> None:
     engine = figure.get_layout_engine()
     if engine is not None and figure.axes:
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # matplotlib draws twice where there is one, even "none"
 
 
 def _show_as_it_is(figure: "Figure") -> None:

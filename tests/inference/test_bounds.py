@@ -269,7 +269,7 @@ def test_a_config_that_is_no_plain_json_is_one_line(tmp_path, text):
 
 # The memory of scripts/predict.py beyond that of its model, for any files: see SECURITY.md.
 LIMIT = 4 << 30
-_COPIES = 3
+_COPIES = 2
 
 _PREDICT = r"""
 import io, re, sys

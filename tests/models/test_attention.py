@@ -219,19 +219,15 @@ def on_one_device(method):
     return model_passes(method, dataclasses.replace(XLA, matmul_precision="highest"))
 
 
-@pytest.mark.parametrize(
-    ("method", "remat", "fsdp", "microbatches"),
-    [
-        ("lora", "none", 2, 1),
-        *[
-            pytest.param(method, remat, fsdp, microbatches, marks=pytest.mark.long)
-            for method in ("lora", "mtlora", "mtlora_task")
-            for remat in REMAT_POLICIES
-            if remat != "attention"  # which changes nothing of a kernel
-            for fsdp, microbatches in ((1, 1), (2, 2))
-        ],
-    ],
-)
+def on_meshes():
+    """Every method with every policy and layout, and every policy with every layout."""
+    policies = [name for name in REMAT_POLICIES if name != "attention"]  # which changes nothing of a kernel
+    for first, method in enumerate(("lora", "mtlora", "mtlora_task")):
+        for number, remat in enumerate(policies, first):
+            yield pytest.param(method, remat, *((1, 1), (2, 2))[number % 2], marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(("method", "remat", "fsdp", "microbatches"), [("lora", "none", 2, 1), *on_meshes()])
 def test_a_model_on_a_mesh_is_that_on_one_device(method, remat, fsdp, microbatches):
     compute = dataclasses.replace(KERNEL, remat=remat, matmul_precision="highest")
     mesh = parallel.make_mesh(fsdp=fsdp)

@@ -12,11 +12,12 @@ from tests.planning.compiled_cost import matmul_flops
 from tests.runs.tiny import changed, config_on
 
 BATCH = 16
+# Those without registers and with a plain MLP are among the published ones below.
 TINY = (
     "tiny-dinov3-plus",
     *(
         pytest.param(name, marks=pytest.mark.long)
-        for name in ("tiny-clip", "tiny-dinov2", "tiny-dinov2-reg4", "tiny-dinov3", "tiny-siglip2")
+        for name in ("tiny-clip", "tiny-dinov2-reg4", "tiny-siglip2")
     ),
 )
 SMALLEST = (("clip-b32", 224), ("dinov2-s14", 112), ("dinov3-s16", 112), ("siglip2-b32-256", 256))
