@@ -55,7 +55,7 @@ def uncached() -> Iterator[None]:
 
     XLA's CPU programs lose functions when one that was loaded is serialised again; it then fails when run.
     """
-    before = jax.config.jax_enable_compilation_cache
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # JAX looks at the option once
     try:
