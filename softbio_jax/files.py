@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import shutil
 import stat
 import tempfile
@@ -37,8 +38,17 @@ def directory(path: epath.PathLike) -> epath.Path:
     """Returns a directory, which may not exist yet.
 
     Raises:
-      UserError: it is in a store that cannot be reached.
+      UserError: it is in a store that cannot be reached, or an address with a slash too few, of which
+        a local folder would be made.
     """
+    if found := re.match(r"(gs|s3|hdfs|https?):(?!//)/?", os.fspath(path)):
+        raise UserError(
+            "an address needs two slashes",
+            where=os.fspath(path),
+            expected=f"{found[1]}://BUCKET/FOLDER",
+            found=found[0],
+            fix=f"write {found[1]}://{os.fspath(path)[found.end() :]}",
+        )
     folder = epath.Path(home(path))
     if not is_local(folder):
         try:
@@ -52,6 +62,22 @@ def directory(path: epath.PathLike) -> epath.Path:
                 fix="pip install gcsfs" if missing else "check the name, network and credentials",
             ) from error
     return folder
+
+
+def made(path: epath.PathLike, *, what: str, fix: str) -> epath.Path:
+    """Returns a directory that exists, with those above it; raises UserError where it cannot be made."""
+    folder = directory(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{what} cannot be made",
+            where=os.fspath(path),
+            expected="a folder that can be written",
+            found=error.strerror or str(error),
+            fix=fix,
+        ) from error
+    return absolute(folder)
 
 
 def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:

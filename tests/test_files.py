@@ -71,3 +71,22 @@ def test_only_a_file_of_the_same_kind_may_be_replaced(tmp_path, content, refused
         files.check_own(path, "split,id", where="--drop")
     with pytest.raises(UserError, match="found a folder"):
         files.check_own(tmp_path, "split,id", where="--drop")
+
+
+@pytest.mark.parametrize("path", ["gs:/bucket/run", "gs:bucket/run", "s3:/bucket"])
+def test_an_address_with_a_slash_too_few_is_no_local_folder(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"two slashes.*fix: write \w+://bucket"):
+        files.made(path, what="it", fix="name another")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = files.made("~/a/b", what="it", fix="name another")
+    assert found.is_dir() and str(found) == str(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="it cannot be made.*fix: name another"):
+        files.made(tmp_path / "file" / "b", what="it", fix="name another")
+    with pytest.raises(UserError, match="it cannot be made"):
+        files.made(tmp_path / "file", what="it", fix="name another")

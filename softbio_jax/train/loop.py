@@ -130,7 +130,8 @@ class Training:
         preemption.leave = self.leave
         self.console = Console(active=self._chief, check=preemption.check)
         if config.compile_cache:
-            jax.config.update("jax_compilation_cache_dir", config.compile_cache)
+            folder = files.made(config.compile_cache, what="the compile cache", fix="name another folder")
+            jax.config.update("jax_compilation_cache_dir", str(folder))
         self.console.say(describe(run))
         cached = config.cache_features or run.config.distill.targets == "cached"
         self.session = session_of(run) if cached else Session(run)
