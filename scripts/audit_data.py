@@ -33,6 +33,7 @@ def main(_: Sequence[str]) -> None:
 
     if not _DATA.value or _OUT.value is None:
         raise UserError("a flag is missing", where="--data, --out", fix="see --help")
+    out = files.local(_OUT.value, what="an audit", fix="write it to a disk, then copy it")
     _check_distinct([pathlib.Path(directory) for directory in _DATA.value])
     if _DROP.value is not None:
         files.check_own(_DROP.value, ",".join(groups.DROP_COLUMNS), where="--drop")
@@ -44,7 +45,6 @@ def main(_: Sequence[str]) -> None:
             sets.append(expected.set_of(report["dataset"], report["protocol"]))
     digests = [findings.digests_of(d.directory, d.split) for d in datasets]
     found = findings.audit(datasets, sets=sets, digests=digests, console=Console())
-    out = pathlib.Path(_OUT.value)
     files.write_text(out / "audit.html", page.as_html(found, datasets))
     files.write_text(out / "audit.json", json.dumps(found, indent=2) + "\n")
     if _DROP.value is not None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from softbio_jax import command, coverage
+from softbio_jax import command, coverage, files
 from softbio_jax.console import Console, duration
 from softbio_jax.errors import UserError
 from softbio_jax.train import huge_pages
@@ -239,6 +239,8 @@ def _check_flags(given: Sequence[str]) -> None:
     if several and not _SHARDS.value:
         what, fix = "several processes and one table", "pass --shards=N and a folder as --out"
         raise UserError(what, where="--multihost", expected="--shards", found="none", fix=fix)
+    for flag in (_OUT, _ANNOTATE):
+        files.local(flag.value or "", what=f"--{flag.name}", fix="write it to a disk, then copy it")
     if _OUT.value and not _SHARDS.value and os.path.isdir(_OUT.value):
         fix = "name a file in it, or pass --shards=N for a folder of tables"
         raise UserError("the output is a folder", where="--out", expected="a file", found=_OUT.value, fix=fix)

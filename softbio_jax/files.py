@@ -21,6 +21,7 @@ from etils import epath
 
 from softbio_jax.errors import UserError
 
+_ADDRESS = re.compile(r"(gs|s3|hdfs|https?):(?!//)/?")  # pathlib makes one of gs://, too
 EVERY = 60.0  # seconds between two uploads of an object that grows
 
 
@@ -30,18 +31,12 @@ def is_local(path: epath.PathLike) -> bool:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Returns a path that does not depend on the current folder; epath's own breaks gs://."""
-    return epath.Path(os.path.abspath(home(path)) if is_local(path) else path)
-
-
-def directory(path: epath.PathLike) -> epath.Path:
-    """Returns a directory, which may not exist yet.
+    """Returns a path that does not depend on the current folder; epath's own breaks gs://.
 
     Raises:
-      UserError: it is in a store that cannot be reached, or an address with a slash too few, of which
-        a local folder would be made.
+      UserError: an address with a slash too few, of which a local folder would be made.
     """
-    if found := re.match(r"(gs|s3|hdfs|https?):(?!//)/?", os.fspath(path)):
+    if found := _ADDRESS.match(os.fspath(path)):
         raise UserError(
             "an address needs two slashes",
             where=os.fspath(path),
@@ -49,6 +44,16 @@ def directory(path: epath.PathLike) -> epath.Path:
             found=found[0],
             fix=f"write {found[1]}://{os.fspath(path)[found.end() :]}",
         )
+    return epath.Path(os.path.abspath(home(path)) if is_local(path) else path)
+
+
+def directory(path: epath.PathLike) -> epath.Path:
+    """Returns a directory, which may not exist yet.
+
+    Raises:
+      UserError: it is in a store that cannot be reached, or as of `absolute`.
+    """
+    absolute(path)
     folder = epath.Path(home(path))
     if not is_local(folder):
         try:
@@ -81,8 +86,8 @@ def made(path: epath.PathLike, *, what: str, fix: str) -> epath.Path:
 
 
 def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:
-    """Returns a path on a disk; raises UserError for one in an object store."""
-    if not is_local(path):
+    """Returns a path on a disk; raises UserError for one in an object store, with one slash too."""
+    if not is_local(absolute(path)):
         raise UserError(f"{what} has to be on a disk", where=os.fspath(path), fix=fix)
     return pathlib.Path(home(path))
 

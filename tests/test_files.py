@@ -1,7 +1,9 @@
 import pytest
 
 from softbio_jax import files
+from softbio_jax.data.prepare.prepare import prepare
 from softbio_jax.errors import UserError
+from softbio_jax.evaluation.report.write import write
 
 
 def test_a_file_appears_once_it_is_complete(tmp_path):
@@ -86,7 +88,19 @@ def test_a_folder_that_is_made(tmp_path, monkeypatch):
     found = files.made("~/a/b", what="it", fix="name another")
     assert found.is_dir() and str(found) == str(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="it cannot be made.*fix: name another"):
+    with pytest.raises(UserError, match=r"it cannot be made.*fix: name another"):
         files.made(tmp_path / "file" / "b", what="it", fix="name another")
     with pytest.raises(UserError, match="it cannot be made"):
         files.made(tmp_path / "file", what="it", fix="name another")
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/x", "gs:/bucket/x"])
+def test_reports_and_prepared_data_are_not_written_into_a_folder_named_as_an_address(
+    tmp_path, monkeypatch, path
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"on a disk|two slashes"):
+        prepare("images", source=tmp_path, out=path)
+    with pytest.raises(UserError, match=r"on a disk|two slashes"):
+        write([], path)
+    assert not list(tmp_path.iterdir())

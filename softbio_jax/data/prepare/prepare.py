@@ -74,9 +74,9 @@ def prepare(
       The report, as in `out`/report.json.
 
     Raises:
-      UserError: a mistake in the source, or `out` exists.
+      UserError: a mistake in the source, or `out` exists or is in an object store.
     """
-    out = pathlib.Path(out).expanduser()
+    out = files.local(out, what="prepared data", fix="write them to a disk, then copy them")
     if out.exists() and not overwrite:
         raise UserError("the output exists", where=str(out), fix="give another --out or pass --overwrite")
     start = time.monotonic()

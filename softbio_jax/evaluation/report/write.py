@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softbio_jax import files
 from softbio_jax.console import QUIET, Console
 from softbio_jax.escaping import csv_line
 from softbio_jax.evaluation import label_section, plots
@@ -55,8 +56,11 @@ def write(
 
     Returns:
       The path of report.html.
+
+    Raises:
+      UserError: `out` is in an object store.
     """
-    out = pathlib.Path(out)
+    out = files.local(out, what="a report", fix="write it to a disk, then copy it")
     console.show("metrics per group", 0, 1)
     audits = groups.audits(runs)
     console.show("sections", 0, 1)
