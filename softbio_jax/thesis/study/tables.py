@@ -104,13 +104,17 @@ def state(study: Collected) -> str:
     return text
 
 
+# Whose single-task models a row is compared with, LoRA's if it is not here. Other probes than LP, and
+# another number of labels, have none.
+_TWINS = {"lp": "lp", "ft": "ft", "ap": "", "lp_untrained": "", "lora_long": ""}
+
+
 def methods(study: Collected) -> str:
     """Returns the analogue of the thesis' Table 4.11."""
     rows = [["majority", *_majority(study), "-", "-"]]
     for cell, label in METHODS.items():
         if study.has(cell):
-            twin = cell if cell in ("lp", "ft") else "lora"
-            row = [_estimate(study, cell, task, twin) for task in COLUMNS]
+            row = [_estimate(study, cell, task, _TWINS.get(cell, "lora")) for task in COLUMNS]
             rows.append([label, *row, *_cost(study, cell)])
     return markdown(["method", *COLUMNS, "trained parameters", "seconds per run"], rows)
 
@@ -199,7 +203,7 @@ def _estimate(study: Collected, cell: str, task: str, twin: str = "") -> str:
     low, high = study.over_examples(cell, task)
     text = f"{study.over_seeds(cell, task)} [{low:.1f}, {high:.1f}]"
     single_task = f"{twin}_{task}"
-    if not twin or cell == "lp_untrained" or not study.has(single_task):
+    if not twin or not study.has(single_task):
         return text
     change = study.difference(cell, single_task, task)
     arrow = "↑" if change.mean > 0 else "↓"
