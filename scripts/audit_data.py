@@ -33,7 +33,7 @@ def main(_: Sequence[str]) -> None:
 
     if not _DATA.value or _OUT.value is None:
         raise UserError("a flag is missing", where="--data, --out", fix="see --help")
-    out = files.local(_OUT.value, what="an audit", fix="write it to a disk, then copy it")
+    out = files.local(_OUT.value, what="an audit")
     _check_distinct([pathlib.Path(directory) for directory in _DATA.value])
     if _DROP.value is not None:
         files.check_own(_DROP.value, ",".join(groups.DROP_COLUMNS), where="--drop")

@@ -6,12 +6,11 @@ python scripts/composite.py --margins          (label tables with the thesis' ex
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 
-from softbio_jax import command
+from softbio_jax import command, files
 from softbio_jax.errors import UserError
 
 _DATA = flags.DEFINE_list("data", [], "Prepared data sets; their split train is split again.")
@@ -33,6 +32,7 @@ def main(_: Sequence[str]) -> None:
         raise UserError(
             "nothing to compare", where="--data", expected="--data or --margins", fix="pass one of them"
         )
+    out = files.local(_OUT.value, what="a composite's table") if _OUT.value else None
     command.refuse_ignored("--margins" if _MARGINS.value else "--data", _READERS)
     if _MARGINS.value:
         labels = composite.labels()
@@ -48,8 +48,7 @@ def main(_: Sequence[str]) -> None:
     rows = composite.side_by_side(labels, seed=_SEED.value)
     text = composite.as_text(rows)
     print(text)
-    if _OUT.value:
-        out = pathlib.Path(_OUT.value)
+    if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "composite.txt").write_text(text)
         composite.write_chart(rows, out / "composite.png")

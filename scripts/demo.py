@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from softbio_jax import command
+from softbio_jax import command, files
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Folder of the data and the run.")
 _FACES = flags.DEFINE_integer("faces", 8000, "Training faces over all four sets.")
@@ -24,7 +24,7 @@ _SIZE = 48  # pixels
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    out = pathlib.Path(_OUT.value)
+    out = files.local(_OUT.value, what="the demo", fix="name a folder on a disk")
     started = time.perf_counter()
     _draw(out / "data")
     _adapt(out)

@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
     for name in ("model", "out"):
         if flags.FLAGS[name].value is None:
             raise UserError("a flag is missing", where=f"--{name}", fix=f"add --{name}, or --check=FOLDER")
-    out = files.local(_OUT.value, what="an export", fix="write it to a disk, then copy it")
+    out = files.local(_OUT.value, what="an export")
     for path in _files_of(out) if _FORMAT.value == "safetensors" else (out,):
         files.check_new(path)
     if (_FORMAT.value is None) == (_COMPARE.value is None):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
-from softbio_jax import command
+from softbio_jax import command, files
 
 if TYPE_CHECKING:
     from softbio_jax.planning.compiling import Compiler
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
 
         config, teacher = load(config)
     folder = _folder()
-    saved = SavedRows(pathlib.Path(_OUT.value) if _OUT.value else None)
+    saved = SavedRows(files.local(_OUT.value, what="a table of plans") if _OUT.value else None)
     images, source = _EPOCH_IMAGES.value, "--epoch_images"
     if not images:
         images, source = fit.epoch_images(config.data)
@@ -142,7 +142,6 @@ def _folder() -> pathlib.Path | None:
     """Returns the folder of --save, checked before minutes of compiling."""
     if not _SAVE.value:
         return None
-    from softbio_jax import files
     from softbio_jax.errors import UserError
     from softbio_jax.planning import stored
     from softbio_jax.planning.topology import GENERATIONS, resolve

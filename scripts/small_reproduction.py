@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from softbio_jax import command
+from softbio_jax import command, files
 from softbio_jax.errors import UserError
 from softbio_jax.train import huge_pages
 from softbio_jax.train.preemption import EXIT_SAVED
@@ -59,9 +59,9 @@ def main(argv: Sequence[str]) -> int:
     from softbio_jax.thesis.study import conduct
     from softbio_jax.thesis.study.study import study_from
 
-    study, workdir = study_from(_CONFIG.value.to_dict()), pathlib.Path(_WORKDIR.value)
+    study, workdir = study_from(_CONFIG.value.to_dict()), files.local(_WORKDIR.value, what="a study")
     console = Console()
-    records = pathlib.Path(_RECORDS.value) if _RECORDS.value else None
+    records = files.local(_RECORDS.value, what="a study's records") if _RECORDS.value else None
     try:
         found = conduct.conduct(study, workdir, jobs=_JOBS.value, records=records, console=console)
     except conduct.Stopped as stop:

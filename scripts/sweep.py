@@ -15,14 +15,13 @@ Writes sweep.json and sweep.csv. Started again, it continues: a trial resumes fr
 values that were added are trained beside those that are done.
 """
 
-import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
-from softbio_jax import command
+from softbio_jax import command, files
 from softbio_jax.console import Console, as_started
 from softbio_jax.errors import UserError
 from softbio_jax.train import huge_pages
@@ -52,7 +51,7 @@ _READERS = {"halving": (_ANY,), "rates": (_CACHED,), "decays": (_CACHED,)}
 def main(argv: Sequence[str]) -> int:
     del argv
     command.refuse_ignored(_ANY if _OVER.value else _CACHED, _READERS)
-    workdir = pathlib.Path(_WORKDIR.value)
+    workdir = files.local(_WORKDIR.value, what="a sweep")
     if _OVER.value:
         from softbio_jax.train import search
         from softbio_jax.train.preemption import EXIT_SAVED, Preempted, Preemption

@@ -85,7 +85,7 @@ def made(path: epath.PathLike, *, what: str, fix: str) -> epath.Path:
     return absolute(folder)
 
 
-def local(path: epath.PathLike, *, what: str, fix: str) -> pathlib.Path:
+def local(path: epath.PathLike, *, what: str, fix: str = "write it to a disk, then copy it") -> pathlib.Path:
     """Returns a path on a disk; raises UserError for one in an object store, with one slash too."""
     if not is_local(absolute(path)):
         raise UserError(f"{what} has to be on a disk", where=os.fspath(path), fix=fix)
@@ -263,9 +263,9 @@ def check_new(path: str | os.PathLike[str], *, where: str = "") -> None:
 def check_own(path: str | os.PathLike[str], begins: str, *, where: str) -> None:
     """Raises UserError where a file that would be replaced is not one of the kind that has this beginning.
 
-    An empty file may be replaced. `where` is the flag that names the path.
+    An empty file may be replaced. `where` is the flag that names the path, which has to be on a disk.
     """
-    path = pathlib.Path(path)
+    path = local(path, what=where)
     if not path.exists():
         return
     wanted, found = begins.encode(), "a folder"

@@ -76,7 +76,7 @@ def prepare(
     Raises:
       UserError: a mistake in the source, or `out` exists or is in an object store.
     """
-    out = files.local(out, what="prepared data", fix="write them to a disk, then copy them")
+    out = files.local(out, what="a prepared data set")
     if out.exists() and not overwrite:
         raise UserError("the output exists", where=str(out), fix="give another --out or pass --overwrite")
     start = time.monotonic()

@@ -60,7 +60,7 @@ def write(
     Raises:
       UserError: `out` is in an object store.
     """
-    out = files.local(out, what="a report", fix="write it to a disk, then copy it")
+    out = files.local(out, what="a report")
     console.show("metrics per group", 0, 1)
     audits = groups.audits(runs)
     console.show("sections", 0, 1)
