@@ -240,7 +240,8 @@ def _check_flags(given: Sequence[str]) -> None:
         what, fix = "several processes and one table", "pass --shards=N and a folder as --out"
         raise UserError(what, where="--multihost", expected="--shards", found="none", fix=fix)
     for flag in (_OUT, _ANNOTATE):
-        files.local(flag.value or "", what=f"--{flag.name}")
+        if flag.value:
+            files.local(flag.value, what=f"--{flag.name}")
     if _OUT.value and not _SHARDS.value and os.path.isdir(_OUT.value):
         fix = "name a file in it, or pass --shards=N for a folder of tables"
         raise UserError("the output is a folder", where="--out", expected="a file", found=_OUT.value, fix=fix)

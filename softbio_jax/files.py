@@ -36,14 +36,7 @@ def absolute(path: epath.PathLike) -> epath.Path:
     Raises:
       UserError: an address with a slash too few, of which a local folder would be made.
     """
-    if found := _ADDRESS.match(os.fspath(path)):
-        raise UserError(
-            "an address needs two slashes",
-            where=os.fspath(path),
-            expected=f"{found[1]}://BUCKET/FOLDER",
-            found=found[0],
-            fix=f"write {found[1]}://{os.fspath(path)[found.end() :]}",
-        )
+    _check_slashes(path)
     return epath.Path(os.path.abspath(home(path)) if is_local(path) else path)
 
 
@@ -53,7 +46,7 @@ def directory(path: epath.PathLike) -> epath.Path:
     Raises:
       UserError: it is in a store that cannot be reached, or as of `absolute`.
     """
-    absolute(path)
+    _check_slashes(path)
     folder = epath.Path(home(path))
     if not is_local(folder):
         try:
@@ -86,7 +79,7 @@ def made(path: epath.PathLike, *, what: str, fix: str) -> epath.Path:
 
 
 def local(path: epath.PathLike, *, what: str, fix: str = "write it to a disk, then copy it") -> pathlib.Path:
-    """Returns a path on a disk; raises UserError for one in an object store, with one slash too."""
+    """Returns a path on a disk; raises UserError for one in an object store, or as of `absolute`."""
     if not is_local(absolute(path)):
         raise UserError(f"{what} has to be on a disk", where=os.fspath(path), fix=fix)
     return pathlib.Path(home(path))
@@ -95,6 +88,17 @@ def local(path: epath.PathLike, *, what: str, fix: str = "write it to a disk, th
 def home(path: str | os.PathLike[str]) -> str:
     """Returns a path whose `~` at the start is the home folder."""
     return os.path.expanduser(os.fspath(path))
+
+
+def _check_slashes(path: epath.PathLike) -> None:
+    if found := _ADDRESS.match(os.fspath(path)):
+        raise UserError(
+            "an address needs two slashes",
+            where=os.fspath(path),
+            expected=f"{found[1]}://BUCKET/FOLDER",
+            found=found[0],
+            fix=f"write {found[1]}://{os.fspath(path)[found.end() :]}",
+        )
 
 
 def read_bytes(path: str | os.PathLike[str], *, most: int = 1 << 30) -> bytes:
